@@ -1,0 +1,132 @@
+"""Values that flow through the engine: `Acquisition`, `Layout`, `Sample`, `Dataset`, `Problem`."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+Kind = Literal["hbb", "obb"]
+
+
+class Acquisition(BaseModel):
+    """How a picture was taken. `None` means unknown, which is not zero (contracts 7 and 9)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    gsd_m: float | None = Field(None, gt=0, le=1000, description="metres per pixel")
+    altitude_m: float | None = Field(None, gt=0, le=1_000_000, description="metres above ground")
+    camera_angle_deg: float | None = Field(None, ge=0, le=90, description="90 looks straight down")
+    night: bool | None = None
+    date: datetime.date | None = None
+    longitude_deg: float | None = Field(None, ge=-180, le=180)
+    latitude_deg: float | None = Field(None, ge=-90, le=90)
+    cloud: float | None = Field(None, ge=0, le=1, description="fraction of the image")
+    sun_elevation_deg: float | None = Field(None, ge=-90, le=90)
+
+
+UNKNOWN = Acquisition()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is to be seen in one image, and where.
+
+    boxes:      float32 (N, 5), `cx, cy, w, h, theta` in pixels and radians, le90 (see `geometry`).
+                Pixel (0, 0) covers the square from 0 to 1: coordinates are continuous, not indices.
+    labels:     int64 (N,), indices into `classes`.
+    classes:    class names; shared by all layouts of a data set.
+    size:       (width, height) of the image in pixels.
+    kind:       "hbb" when every box is axis-aligned by definition, else "obb".
+    difficult:  bool (N,), objects that a metric should not count.
+    visible:    float32 (N,), share of the object's area inside the image, in (0, 1].
+    ignored:    float32 (M, 5), regions whose content is unknown (crowds, "don't care").
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    size: tuple[int, int]
+    kind: Kind = "obb"
+    difficult: np.ndarray = None  # type: ignore[assignment]
+    visible: np.ndarray = None  # type: ignore[assignment]
+    ignored: np.ndarray = None  # type: ignore[assignment]
+    acquisition: Acquisition = UNKNOWN
+
+    def __post_init__(self) -> None:
+        boxes = np.asarray(self.boxes, np.float32).reshape(-1, 5)
+        n = len(boxes)
+        arrays = {
+            "boxes": boxes,
+            "labels": np.asarray(self.labels, np.int64).reshape(-1),
+            "difficult": np.zeros(n, bool) if self.difficult is None else np.asarray(self.difficult, bool),
+            "visible": np.ones(n, np.float32) if self.visible is None else np.asarray(self.visible, np.float32),
+            "ignored": np.asarray([] if self.ignored is None else self.ignored, np.float32).reshape(-1, 5),
+        }
+        for name, value in arrays.items():
+            object.__setattr__(self, name, value)
+        assert len(self.labels) == len(self.difficult) == len(self.visible) == n, "parallel arrays differ in length"
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def select(self, keep: np.ndarray) -> Layout:
+        """The same layout with only the objects that `keep` (bool mask or indices) names."""
+        return replace(
+            self,
+            boxes=self.boxes[keep],
+            labels=self.labels[keep],
+            difficult=self.difficult[keep],
+            visible=self.visible[keep],
+        )
+
+    def names(self) -> list[str]:
+        """Class name of each object."""
+        return [self.classes[i] for i in self.labels]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong in an input file: where, and in one sentence what, with the mend."""
+
+    path: Path
+    line: int | None
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.path}:{self.line}" if self.line is not None else str(self.path)
+        return f"{where}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image on disk. `name` is its path without suffix, relative to the image folder, '/' as separator."""
+
+    name: str
+    image: Path
+    layout: Layout
+    source: str = ""
+    license: str = ""
+
+
+@dataclass
+class Dataset:
+    """Labelled images with one class list, and what was wrong with the rest."""
+
+    classes: tuple[str, ...]
+    samples: list[Sample]
+    kind: Kind = "obb"
+    name: str = ""
+    format: str = ""
+    problems: list[Problem] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
