@@ -1,0 +1,174 @@
+"""COCO JSON: horizontal boxes in `bbox`, rotated ones as a polygon of four corners in `segmentation`.
+
+`bbox = [x, y, width, height]` of the top left corner in continuous pixels, so no half-pixel shift; corners likewise.
+A file is rotated (`obb`) when every object has one polygon of four corners and at least one of them is not simply the
+outline of its `bbox`; `info.box_kind`, which `write` adds, decides where it is present. `iscrowd` objects are regions
+to ignore. Read: `annotations/<split>.json` beside `images/<split>/`, COCO's own `instances_train2017.json` beside
+`train2017/`, and Roboflow's `<split>/_annotations.coco.json`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from dataengine import geometry
+from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem
+from dataengine.data.parse import flag, load_json, number
+from dataengine.data.records import Record, assemble, safe_name
+from dataengine.errors import UserError
+
+NAME = "coco"
+_OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "image_info_", "stuff_")
+
+
+def annotation_files(path: Path) -> dict[str, Path]:
+    """Annotation file of each split below a root, or the one file that `path` is."""
+    if path.is_file():
+        return {_split_name(path): path}
+    files = [*path.glob("*/_annotations.coco.json"), *path.glob("annotations/*.json")] or [*path.glob("*.json")]
+    return {_split_name(file): file for file in sorted(files) if not file.name.startswith(_OTHER_TASKS)}
+
+
+def _split_name(file: Path) -> str:
+    if file.name == "_annotations.coco.json":
+        return file.parent.name
+    return file.stem.removeprefix("instances_")
+
+
+def splits(path: Path) -> tuple[str, ...]:
+    """Names of the splits below a data set's root."""
+    return tuple(annotation_files(path))
+
+
+def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
+    """Read a data set's root, or one annotation file. `split=None` reads all splits.
+
+    Raises `UserError` when the path or the split is missing or nothing in it can be used; smaller faults are
+    `Dataset.problems`.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give a folder with annotations/*.json or one COCO file")
+    files = annotation_files(path)
+    if split is not None:
+        chosen = {name: file for name, file in files.items() if re.fullmatch(re.escape(split) + r"\d*", name)}
+        if not chosen:
+            raise UserError(f"{path} has no split {split!r}; it has {', '.join(files) or 'no annotations/*.json'}")
+        files = chosen
+    records: list[Record] = []
+    problems: list[Problem] = []
+    names: dict[str, None] = {}
+    rotated: list[bool] = []
+    for name, file in files.items():
+        try:
+            content = load_json(file)
+            records += _records(file, name, content, names, rotated, problems)
+        except ValueError as error:
+            problems.append(Problem(file, None, f"{error}; the file is left out"))
+    known = (tuple(names),) if names else ()
+    kind = "obb" if any(rotated) else "hbb"
+    return assemble(records, path, format=NAME, kind=kind, classes=classes, known=known, problems=problems)
+
+
+def _records(file: Path, split: str, content: dict, names: dict, rotated: list, problems: list) -> list[Record]:
+    missing = [key for key in ("images", "annotations", "categories") if not isinstance(content.get(key), list)]
+    if missing:
+        raise ValueError(f"has no list {missing[0]!r}")
+    categories = {category["id"]: str(category["name"]) for category in content["categories"]}
+    used = {entry.get("category_id") for entry in content["annotations"]}
+    parents = {category.get("supercategory") for category in content["categories"]}
+    for key, name in categories.items():
+        if key in used or name not in parents:  # Roboflow puts a super-category, which no object has, first
+            names.setdefault(name)
+    oriented = _is_rotated(content)
+    rotated.append(oriented)
+    licenses = {entry.get("id"): str(entry.get("name", "")) for entry in content.get("licenses") or []}
+    whole = str(content.get("info", {}).get("license", ""))
+    records: dict[object, Record] = {}
+    for entry in content["images"]:
+        try:
+            file_name = str(entry["file_name"])
+            size = (int(number(entry[key], key)) for key in ("width", "height")) if "width" in entry else None
+            record = Record(safe_name(file_name), _image(file, split, file_name), file, split=split)
+            record.size = tuple(size) if size else None
+            record.source = str(entry.get("source", ""))
+            record.license = licenses.get(entry.get("license")) or whole
+            record.acquisition = Acquisition(**entry["acquisition"]) if "acquisition" in entry else UNKNOWN
+            record.boxes, record.difficult, record.ignored = [], [], []
+            records[entry["id"]] = record
+        except KeyError as error:
+            problems.append(Problem(file, None, f"an image has no field {error}; it is left out"))
+        except (ValidationError, ValueError, TypeError) as error:
+            message = str(error).splitlines()[0]
+            problems.append(Problem(file, None, f"image {entry.get('file_name')!r}: {message}; it is left out"))
+    for entry in content["annotations"]:
+        try:
+            record = records[entry["image_id"]]
+            name = categories[entry["category_id"]]
+            corners = _corners(entry, oriented)
+        except KeyError as error:
+            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error} is unknown; it is left out"))
+            continue
+        except (ValueError, TypeError) as error:
+            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error}; it is left out"))
+            continue
+        if entry.get("iscrowd"):
+            if corners not in record.ignored:  # `write` repeats a region for each class
+                record.ignored.append(corners)
+        else:
+            record.names.append(name)
+            record.boxes.append(corners)
+            record.difficult.append(flag(entry.get("difficult", False)))
+    for record in records.values():
+        record.boxes = geometry.from_corners(np.array(record.boxes, np.float32).reshape(-1, 4, 2))
+        record.ignored = geometry.from_corners(np.array(record.ignored, np.float32).reshape(-1, 4, 2))
+    return list(records.values())
+
+
+def _is_rotated(content: dict) -> bool:
+    stated = content.get("info", {}).get("box_kind")
+    if stated in ("hbb", "obb"):
+        return stated == "obb"
+    tilted = False
+    for entry in content["annotations"]:
+        polygons, box = entry.get("segmentation"), entry.get("bbox")
+        if entry.get("iscrowd"):
+            continue
+        if not isinstance(polygons, list) or len(polygons) != 1 or len(polygons[0]) != 8:
+            return False
+        if isinstance(box, list) and len(box) == 4:
+            outline = {(box[0] + dx * box[2], box[1] + dy * box[3]) for dx in (0, 1) for dy in (0, 1)}
+            tilted |= {*zip(polygons[0][::2], polygons[0][1::2], strict=True)} != outline
+        else:
+            tilted = True
+    return tilted
+
+
+def _corners(entry: dict, oriented: bool) -> list[float]:
+    """Eight numbers: four corners of the object, x and y in turn."""
+    if oriented and isinstance(entry.get("segmentation"), list) and entry["segmentation"]:
+        polygon = [number(value, "segmentation") for value in entry["segmentation"][0]]
+        if len(polygon) != 8:
+            raise ValueError(f"segmentation has {len(polygon) / 2:g} points, not the 4 corners of a rotated box")
+        return polygon
+    box = [number(value, "bbox") for value in entry["bbox"]]
+    if len(box) != 4:
+        raise ValueError(f"bbox has {len(box)} numbers, not x, y, width, height")
+    x, y, width, height = box
+    if width <= 0 or height <= 0:
+        raise ValueError(f"bbox is {width:g} wide and {height:g} high, so it has no area")
+    return [x, y, x + width, y, x + width, y + height, x, y + height]
+
+
+def _image(annotation: Path, split: str, file_name: str) -> Path:
+    root, beside = annotation.parent.parent, annotation.parent
+    folders = (root / "images" / split, root / split, root / "images", beside / "images" / split, beside / split)
+    for folder in (*folders, beside / "images", beside, root):
+        if (folder / file_name).exists():
+            return folder / file_name
+    return folders[0] / file_name

@@ -1,0 +1,128 @@
+"""HIT-UAV JSON: thermal images from a drone, rotated boxes, altitude, camera angle, day or night, and date.
+
+`annotations/<split>.json` beside `images/<split>/`. COCO-like, with `filename` for `file_name` and
+`bbox = [cx, cy, w, h, theta]`: centre in continuous pixels, theta in radians clockwise (y down) from the horizontal
+to the side of length w, w and h in any order. Category "DontCare" marks a region to ignore, not an object.
+No half-pixel shift in either direction. `difficult` is a JSON boolean. Numbers of an image may be strings.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from dataengine import geometry
+from dataengine.data.layout import Acquisition, Dataset, Problem
+from dataengine.data.parse import flag, load_json, number
+from dataengine.data.records import Record, assemble, safe_name
+from dataengine.errors import UserError
+
+NAME = "hit-uav"
+IGNORE = "dontcare"
+
+
+def splits(path: Path) -> tuple[str, ...]:
+    """Names of the splits below a data set's root."""
+    return tuple(file.stem for file in sorted((path / "annotations").glob("*.json")))
+
+
+def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
+    """Read a data set's root, or one annotation file. `split=None` reads all splits.
+
+    Raises `UserError` when the path or the split is missing or nothing in it can be used; smaller faults are
+    `Dataset.problems`.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give the HIT-UAV folder or one of its annotation files")
+    files = [path] if path.is_file() else sorted((path / "annotations").glob("*.json"))
+    if split is not None:
+        files = [file for file in files if file.stem == split]
+        if not files:
+            raise UserError(
+                f"{path} has no split {split!r}; it has {', '.join(splits(path)) or 'no annotations/*.json'}"
+            )
+    records: list[Record] = []
+    problems: list[Problem] = []
+    names: dict[str, None] = {}
+    for file in files:
+        try:
+            content = load_json(file)
+            records += _records(file, content, names, problems)
+        except ValueError as error:
+            problems.append(Problem(file, None, f"{error}; the file is left out"))
+    known = (tuple(names),) if names else ()
+    return assemble(records, path, format=NAME, kind="obb", classes=classes, known=known, problems=problems)
+
+
+def _records(file: Path, content: dict, names: dict[str, None], problems: list[Problem]) -> list[Record]:
+    missing = [key for key in ("images", "annotations", "categories") if not isinstance(content.get(key), list)]
+    if missing:
+        raise ValueError(f"has no list {missing[0]!r}")
+    categories = {category["id"]: str(category["name"]) for category in content["categories"]}
+    names.update(dict.fromkeys(n for n in categories.values() if n.lower() != IGNORE))
+    official = content.get("info", {}).get("description") == "PegasusDrone"
+    credit = {"source": "HIT-UAV", "license": "CC BY 4.0"} if official else {}
+    records: dict[object, Record] = {}
+    for entry in content["images"]:
+        try:
+            file_name = str(entry["filename"])
+            size = int(number(entry["width"], "width")), int(number(entry["height"], "height"))
+            record = Record(safe_name(file_name), _image(file, file_name), file, size=size, split=file.stem, **credit)
+            record.acquisition = _acquisition(entry)
+            record.boxes, record.difficult, record.ignored = [], [], []
+            records[entry["id"]] = record
+        except KeyError as error:
+            problems.append(Problem(file, None, f"an image has no field {error}; it is left out"))
+        except (ValidationError, ValueError, TypeError) as error:
+            problems.append(Problem(file, None, f"image {entry.get('filename')!r}: {_first_line(error)}; left out"))
+    for entry in content["annotations"]:
+        try:
+            record = records[entry["image_id"]]
+            name = categories[entry["category_id"]]
+            box = [number(value, "bbox") for value in entry["bbox"]]
+            if len(box) != 5:
+                raise ValueError(f"bbox has {len(box)} numbers, not cx, cy, w, h, theta")
+        except KeyError as error:
+            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error} is unknown; it is left out"))
+            continue
+        except (ValueError, TypeError) as error:
+            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error}; it is left out"))
+            continue
+        if name.lower() == IGNORE:
+            record.ignored.append(box)
+        else:
+            record.names.append(name)
+            record.boxes.append(box)
+            record.difficult.append(flag(entry.get("difficult", False)))
+    for record in records.values():
+        record.boxes = geometry.regularize(np.array(record.boxes, np.float32).reshape(-1, 5))
+        record.ignored = geometry.regularize(np.array(record.ignored, np.float32).reshape(-1, 5))
+    return list(records.values())
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{first['loc'][0]}: {first['msg']}"
+    return str(error)
+
+
+def _image(annotation: Path, file_name: str) -> Path:
+    root = annotation.parent.parent / "images"
+    inside = root / annotation.stem / file_name
+    return inside if inside.exists() or not (root / file_name).exists() else root / file_name
+
+
+def _acquisition(entry: dict) -> Acquisition:
+    date, scenario = entry.get("date"), entry.get("scenario")
+    return Acquisition(
+        altitude_m=number(entry["altitude"], "altitude") if entry.get("altitude") is not None else None,
+        camera_angle_deg=number(entry["perspective"], "perspective") if entry.get("perspective") is not None else None,
+        night=int(number(scenario, "scenario")) == 1 if scenario is not None else None,
+        date=datetime.datetime.strptime(str(date), "%Y%m%d").date() if date is not None else None,
+    )

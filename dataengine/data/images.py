@@ -1,0 +1,88 @@
+"""Image files: found by stem, measured by their header, checked for truncation, copied or re-encoded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+
+
+def _pillow():
+    import PIL.Image
+
+    PIL.Image.MAX_IMAGE_PIXELS = None  # DOTA 2.0 has scenes of 29,200 x 27,620: large is not an attack here
+    return PIL.Image
+
+
+def index_by_stem(folder: Path) -> dict[str, Path]:
+    """Image files below `folder`, keyed by their path without suffix relative to it, '/' as separator."""
+    found: dict[str, Path] = {}
+    for base, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        for file in sorted(files):
+            stem, suffix = os.path.splitext(file)
+            if suffix.lower() in SUFFIXES:
+                path = Path(base, file)
+                key = stem if base == str(folder) else (path.parent.relative_to(folder) / stem).as_posix()
+                found.setdefault(key, path)
+    return found
+
+
+def measure(path: Path) -> tuple[int, int]:
+    """(width, height) from the header. `ValueError` when the file is missing, no image, or visibly cut off.
+
+    A JPEG without its end marker or a PNG without its last chunk is decoded in full to make sure, so that
+    trailing padding is not called truncation. `check` decodes every image; this costs about 0.1 ms for a sound one.
+    """
+    image_module = _pillow()
+    try:
+        with image_module.open(path) as image:
+            size, end = image.size, _ENDS.get(image.format or "")
+        if end is None:
+            return size
+        with open(path, "rb") as file:
+            file.seek(max(0, os.path.getsize(path) - 64))
+            tail = file.read()
+        if end not in tail:
+            decode(path)
+    except FileNotFoundError:
+        raise ValueError("image is missing") from None
+    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for some broken PNG files
+        raise ValueError(f"image cannot be read ({error})") from None
+    return size
+
+
+def decode(path: Path) -> None:
+    """Decode every pixel; `ValueError` when the file is truncated or broken."""
+    image_module = _pillow()
+    try:
+        with image_module.open(path) as image:
+            image.load()
+    except FileNotFoundError:
+        raise ValueError("image is missing") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"image cannot be decoded ({error})") from None
+
+
+def place(source: Path, target: Path) -> None:
+    """Put an image at `target`: a byte copy when the suffixes agree, else re-encoded by Pillow.
+
+    Sixteen-bit or palette images keep their mode where the target can hold it; else `ValueError` says so.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    same = {".jpeg": ".jpg", ".tiff": ".tif"}
+    old, new = source.suffix.lower(), target.suffix.lower()
+    if same.get(old, old) == same.get(new, new):
+        shutil.copyfile(source, target)
+        return
+    image_module = _pillow()
+    with image_module.open(source) as image:
+        if new in (".jpg", ".jpeg"):
+            image.convert("L" if image.mode in ("1", "L") else "RGB").save(target, quality=95, subsampling=0)
+        elif new == ".bmp" and image.mode not in ("1", "L", "P", "RGB"):
+            image.convert("RGB").save(target)
+        else:
+            image.save(target)

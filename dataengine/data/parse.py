@@ -1,0 +1,70 @@
+"""Numbers, JSON and XML as the wild has them: every failure is a `ValueError` that says what was found."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+
+def number(value: object, field: str) -> float:
+    """A finite float from JSON or text. Takes "12", " 12.0 ", "1e3"; refuses NaN, infinities, "1_000" and booleans."""
+    if isinstance(value, bool) or value is None or (isinstance(value, str) and "_" in value):
+        raise ValueError(f"{field} is {value!r}, not a number")
+    try:
+        result = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise ValueError(f"{field} is {value!r}, not a number") from None
+    if not math.isfinite(result):
+        raise ValueError(f"{field} is {value!r}, not a finite number")
+    return result
+
+
+def flag(value: object) -> bool:
+    """True for 1, "1", "1.0", true, "true", "yes"; False for everything else, as an absent `difficult` means 0."""
+    if isinstance(value, str):
+        return value.strip().lower() not in {"", "0", "0.0", "false", "no", "unspecified"}
+    return bool(value)
+
+
+def load_json(path: Path) -> dict:
+    """The JSON object in a file; `ValueError` with line and column where it breaks off."""
+    try:
+        value = json.loads(path.read_bytes())
+    except UnicodeDecodeError:
+        raise ValueError("is not text in UTF-8, so it is no JSON file") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not valid JSON ({error.msg} at line {error.lineno}, column {error.colno})") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"holds a JSON {type(value).__name__}, not an object with images and annotations")
+    return value
+
+
+def load_xml(path: Path) -> Element:
+    """The root element of an XML file, without following entities (defusedxml)."""
+    import defusedxml
+    import defusedxml.ElementTree
+
+    try:
+        return defusedxml.ElementTree.parse(path).getroot()
+    except defusedxml.ElementTree.ParseError as error:
+        raise ValueError(f"is not valid XML ({error})") from None
+    except defusedxml.DefusedXmlException as error:
+        raise ValueError(f"uses XML entities, which are not followed ({type(error).__name__})") from None
+
+
+def element_text(parent: Element, field: str) -> str:
+    """Text of a required child element, stripped."""
+    text = parent.findtext(field)
+    if text is None or not text.strip():
+        raise ValueError(f"<{parent.tag}> has no <{field}>")
+    return text.strip()
+
+
+def element_number(parent: Element, field: str) -> float:
+    """Finite number in a required child element."""
+    return number(element_text(parent, field), f"<{field}>")

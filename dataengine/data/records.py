@@ -1,0 +1,133 @@
+"""From what a file says to a `Dataset`: class names become indices, and what is broken becomes a `Problem`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from dataengine.data import images
+from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Problem, Sample
+from dataengine.errors import UserError
+
+
+@dataclass
+class Record:
+    """One annotated image as its file gives it; `names`, `difficult`, `lines` and the rows of `boxes` are parallel.
+
+    boxes:   float (N, 5), le90 or any w/h order already regularised by `geometry`.
+    lines:   line in `annotation` of each object, None where the format has no lines.
+    size:    (width, height) as the annotation states it, None where it does not; the image file decides.
+    """
+
+    name: str
+    image: Path
+    annotation: Path
+    names: list[str] = field(default_factory=list)
+    boxes: np.ndarray | Sequence = ()
+    difficult: Sequence[bool] | np.ndarray | None = None
+    lines: Sequence[int | None] | None = None
+    ignored: np.ndarray | Sequence = ()
+    acquisition: Acquisition = UNKNOWN
+    size: tuple[int, int] | None = None
+    split: str = ""
+    source: str = ""
+    license: str = ""
+
+
+def safe_name(file_name: str) -> str:
+    """A sample's name from a file name in an annotation: no suffix, no drive, no `..`, '/' as separator."""
+    path = PurePosixPath(file_name.replace("\\", "/"))
+    parts = [part for part in path.with_suffix("").parts if part not in ("/", "..") and not part.endswith(":")]
+    return "/".join(parts)
+
+
+def class_lookup(classes: Iterable[str]) -> dict[str, int]:
+    """Index of each class by its name in lower case, as projects differ in spelling and order but not in words."""
+    return {name.strip().lower(): index for index, name in enumerate(classes)}
+
+
+def choose_classes(found: Iterable[str], classes: Sequence[str] | None, known: Sequence[Sequence[str]]) -> tuple:
+    """The class list: what the caller gave, else the first of `known` that holds every found name, else sorted names.
+
+    Raises `UserError` when the caller's list shares no name with the data.
+    """
+    spelling: dict[str, str] = {}
+    for name in found:
+        spelling.setdefault(name.strip().lower(), name.strip())
+    if classes is not None:
+        if spelling and not spelling.keys() & class_lookup(classes).keys():
+            raise UserError(
+                f"the class list ({', '.join(classes)}) shares no name with the data set, "
+                f"which has {', '.join(sorted(spelling.values()))}; give --classes in the data set's own words"
+            )
+        return tuple(classes)
+    for candidate in known:
+        if spelling.keys() <= class_lookup(candidate).keys():
+            return tuple(candidate)
+    return tuple(spelling[key] for key in sorted(spelling))
+
+
+def assemble(
+    records: Sequence[Record],
+    path: Path,
+    *,
+    format: str,
+    kind: Kind,
+    classes: Sequence[str] | None = None,
+    known: Sequence[Sequence[str]] = (),
+    problems: Sequence[Problem] = (),
+) -> Dataset:
+    """Make the data set. Broken images, boxes and unknown classes are left out and named in `Dataset.problems`.
+
+    Raises `UserError` when nothing is left, or when `classes` has no name in common with the data.
+    """
+    problems = list(problems)
+    class_list = choose_classes((name for r in records for name in dict.fromkeys(r.names)), classes, known)
+    lookup = class_lookup(class_list)
+    repeated = {name for name, n in Counter(record.name for record in records).items() if n > 1}
+    samples: list[Sample] = []
+    taken: set[str] = set()
+    for record in records:
+        name = f"{record.split}/{record.name}" if record.split and record.name in repeated else record.name
+        if name in taken:
+            problems.append(Problem(record.annotation, None, f"image {name!r} is listed twice; the second is left out"))
+            continue
+        try:
+            size = images.measure(record.image)
+        except ValueError as error:
+            problems.append(Problem(record.image, None, f"{error}; its {len(record.names)} objects are left out"))
+            continue
+        taken.add(name)
+        if record.size is not None and tuple(record.size) != size:
+            stated = "x".join(map(str, record.size))
+            message = f"image is {size[0]}x{size[1]} but its annotation says {stated}; the image's own size is used"
+            problems.append(Problem(record.annotation, None, f"{record.image.name}: {message}"))
+        layout = _layout(record, class_list, lookup, size, kind, problems)
+        samples.append(Sample(name, record.image, layout, record.source, record.license))
+    if not samples:
+        first = f"; the first of {len(problems)} problems: {problems[0]}" if problems else ""
+        raise UserError(f"{path}: no usable labelled image in {format} format was found{first}")
+    return Dataset(class_list, samples, kind, path.resolve().name, format, problems)
+
+
+def _layout(record: Record, classes: tuple, lookup: dict, size: tuple[int, int], kind: Kind, problems: list) -> Layout:
+    boxes = np.asarray(record.boxes, np.float32).reshape(-1, 5)
+    labels = np.array([lookup.get(name.strip().lower(), -1) for name in record.names], np.int64)
+    difficult = np.zeros(len(boxes), bool) if record.difficult is None else np.asarray(record.difficult, bool)
+    sound = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:4] > 0).all(axis=1)
+    for i in np.flatnonzero((labels < 0) | ~sound):
+        line = record.lines[i] if record.lines is not None else None
+        where = "" if line is not None else f"{record.name}, object {i + 1}: "
+        if labels[i] < 0:
+            what = f"unknown class {record.names[i]!r}; the class list has {', '.join(classes)}"
+        else:
+            what = f"box {boxes[i].tolist()} has no area or is not finite"
+        problems.append(Problem(record.annotation, line, f"{where}{what}; the object is left out"))
+    keep = (labels >= 0) & sound
+    ignored = np.asarray(record.ignored, np.float32).reshape(-1, 5)
+    layout = Layout(boxes, labels, classes, size, kind, difficult, None, ignored, record.acquisition)
+    return layout if keep.all() else replace(layout.select(keep))
