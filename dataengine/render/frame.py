@@ -1,0 +1,135 @@
+"""The frame of one object: upright, scaled to a fixed size, with a margin of context.
+
+In this frame the object's long side lies along x and the box is centred, whatever its place, angle and size in
+the image. A model that works there need not learn orientation and scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataengine import geometry
+from dataengine.data.layout import Kind
+
+
+@dataclass(frozen=True)
+class FrameSpec:
+    """How frames are cut. Sizes in pixels of the frame unless said otherwise.
+
+    size:        side of the square frame.
+    context:     side of the frame / long side of the box.
+    min_side:    smallest frame in pixels of the image: tiny objects need surroundings too.
+    hole_margin: the part to be painted reaches this share of the box's long side beyond the box, for shadows.
+    hole_pixels: and at least this many pixels of the image beyond it.
+    """
+
+    size: int = 48
+    context: float = 1.8
+    min_side: float = 28.0
+    hole_margin: float = 0.12
+    hole_pixels: float = 2.0
+
+
+def frame_angles(boxes: np.ndarray, kind: Kind) -> np.ndarray:
+    """Rotation of each frame in radians, (N,) float32.
+
+    A horizontal box says nothing of the object's heading, so its frame stays upright in the image.
+    """
+    return np.zeros(len(boxes), np.float32) if kind == "hbb" else boxes[:, 4].astype(np.float32)
+
+
+def frame_sides(boxes: np.ndarray, spec: FrameSpec, context: float | None = None) -> np.ndarray:
+    """Side of each frame in pixels of the image, (N,) float32."""
+    return np.maximum(boxes[:, 2] * (spec.context if context is None else context), spec.min_side).astype(np.float32)
+
+
+def frame_matrices(boxes: np.ndarray, kind: Kind, spec: FrameSpec, context: float | None = None) -> np.ndarray:
+    """(N, 2, 3) float32 similarity transforms from continuous frame coordinates to image coordinates."""
+    scale = frame_sides(boxes, spec, context) / spec.size
+    angle = frame_angles(boxes, kind)
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    half = spec.size / 2
+    matrices = np.empty((len(boxes), 2, 3), np.float32)
+    matrices[:, 0, 0], matrices[:, 0, 1] = cos, -sin
+    matrices[:, 1, 0], matrices[:, 1, 1] = sin, cos
+    matrices[:, 0, 2] = boxes[:, 0] - half * (cos - sin)
+    matrices[:, 1, 2] = boxes[:, 1] - half * (sin + cos)
+    return matrices
+
+
+def _pixel_centres(matrix: np.ndarray) -> np.ndarray:
+    """The same map between pixel indices: OpenCV puts the centre of pixel 0 at 0, the engine at 0.5."""
+    out = matrix.astype(np.float64)
+    out[:, 2] += 0.5 * (matrix[:, 0] + matrix[:, 1]) - 0.5
+    return out
+
+
+def cut(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """Sample a frame (size, size, C) from an image (H, W, C) of the same dtype; beyond the border it is mirrored."""
+    import cv2
+
+    shrink = np.hypot(matrix[0, 0], matrix[1, 0])
+    if shrink > 1.5:  # bilinear sampling alone would alias when the frame is much smaller than its part of the image
+        image = cv2.GaussianBlur(image, (0, 0), 0.4 * shrink)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    out = cv2.warpAffine(image, _pixel_centres(matrix), (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    return out.reshape(size, size, -1)
+
+
+def box_coverage(width: float, height: float, size: int) -> np.ndarray:
+    """Share of each frame pixel that a centred upright box covers, (size, size) float32 in [0, 1]."""
+
+    def along(length: float) -> np.ndarray:
+        edges = np.arange(size + 1) - size / 2
+        inside = np.clip(edges, -length / 2, length / 2)
+        return np.diff(inside)
+
+    return np.outer(along(height), along(width)).astype(np.float32)
+
+
+def box_in_frame(box: np.ndarray, kind: Kind, spec: FrameSpec, context: float | None = None) -> tuple[float, float]:
+    """Width and height of the box along the frame's axes, in frame pixels."""
+    scale = spec.size / float(frame_sides(box[None], spec, context)[0])
+    if kind == "hbb":
+        x1, y1, x2, y2 = geometry.to_aabb(box[None])[0]
+        return float(x2 - x1) * scale, float(y2 - y1) * scale
+    return float(box[2]) * scale, float(box[3]) * scale
+
+
+def masks(box: np.ndarray, kind: Kind, spec: FrameSpec, context: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """`(hole, box)` coverage of the frame, each (size, size) float32: what is to be painted, and the label itself."""
+    width, height = box_in_frame(box, kind, spec, context)
+    scale = spec.size / float(frame_sides(box[None], spec, context)[0])
+    margin = max(spec.hole_margin * max(width, height), spec.hole_pixels * scale)
+    limit = spec.size - 2.0  # a rim of one pixel always stays as context
+    hole = box_coverage(min(width + 2 * margin, limit), min(height + 2 * margin, limit), spec.size)
+    return (hole > 0).astype(np.float32), box_coverage(width, height, spec.size)
+
+
+def paste(image: np.ndarray, patch: np.ndarray, hole: np.ndarray, matrix: np.ndarray) -> None:
+    """Blend a painted frame (size, size, C) float32 into the float32 image (H, W, C), in place.
+
+    The weight is 1 well inside the hole and falls to 0 at its rim over two frame pixels, so no seam shows and
+    pixels outside the hole keep their value.
+    """
+    import cv2
+
+    size = len(patch)
+    weight = cv2.GaussianBlur(cv2.erode(hole, np.ones((3, 3), np.uint8)), (0, 0), 0.8) * hole
+    corners = np.array([[0, 0], [size, 0], [size, size], [0, size]], np.float32) @ matrix[:, :2].T + matrix[:, 2]
+    x1, y1 = np.maximum(np.floor(corners.min(0)).astype(int), 0)
+    x2, y2 = np.minimum(np.ceil(corners.max(0)).astype(int), (image.shape[1], image.shape[0]))
+    if x2 <= x1 or y2 <= y1:
+        return
+    local = matrix.copy()
+    local[:, 2] -= (x1, y1)
+    to_frame = cv2.invertAffineTransform(_pixel_centres(local))
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    target = (int(x2 - x1), int(y2 - y1))
+    warped = cv2.warpAffine(patch, to_frame, target, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    alpha = cv2.warpAffine(weight, to_frame, target, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    alpha = np.clip(alpha, 0, 1)[..., None]
+    region = image[y1:y2, x1:x2]
+    region += alpha * (warped.reshape(region.shape) - region)

@@ -1,0 +1,220 @@
+"""The training loop that the autoencoder and both renderers share: accelerate, EMA, checkpoints, exact resume."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from pydantic import BaseModel, ConfigDict, Field
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors.torch import load_file, save_file
+
+from dataengine.errors import UserError
+
+
+class TrainSettings(BaseModel):
+    """How long and how fast to train. One step is one batch on each process."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(10_000, gt=0)
+    batch_size: int = Field(32, gt=0)
+    learning_rate: float = Field(4e-4, gt=0)
+    warmup_steps: int = Field(200, ge=0)
+    final_learning_rate_share: float = Field(0.05, ge=0, le=1, description="of the learning rate, at the last step")
+    weight_decay: float = Field(0.01, ge=0)
+    gradient_clip: float = Field(1.0, gt=0)
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    seed: int = 0
+    precision: Literal["auto", "no", "bf16"] = "auto"
+    compile: bool = False
+    minutes: float | None = Field(None, gt=0, description="stop (with a checkpoint) after this long in this call")
+    checkpoint_minutes: float = Field(1.0, gt=0)
+    evaluate_every: int = Field(1000, gt=0, description="steps between sample grids")
+
+
+def precision_for(device: torch.device, asked: str) -> str:
+    """bf16 where the hardware multiplies it natively (CUDA Ampere on, CPUs with AMX), else fp32."""
+    if asked != "auto":
+        return asked
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "no"
+    return "bf16" if torch.cpu._is_amx_tile_supported() else "no"
+
+
+def learning_rate_at(step: int, settings: TrainSettings) -> float:
+    """Linear warm-up, then a cosine down to the final share."""
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    low = settings.final_learning_rate_share
+    return settings.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(progress, 1))))
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value.contiguous() for index, entry in state.items() for name, value in entry.items()}
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _named_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def save_checkpoint(folder: Path, step: int, model: torch.nn.Module, ema: EMAModel, optimizer, recipe: str) -> None:
+    """Write weights, averaged weights and optimizer as safetensors, atomically: a killed run keeps the last one."""
+    fresh = folder.with_name(folder.name + ".new")
+    fresh.mkdir(parents=True, exist_ok=True)
+    parameters = _named_parameters(model)
+    save_file({k: v.detach().contiguous() for k, v in model.state_dict().items()}, fresh / "model.safetensors")
+    shadow = zip(parameters, ema.shadow_params, strict=True)
+    save_file({k: v.contiguous() for k, v in shadow}, fresh / "ema.safetensors")
+    save_file(_optimizer_tensors(optimizer), fresh / "optimizer.safetensors")
+    (fresh / "state.json").write_text(json.dumps({"step": step, "ema_step": ema.optimization_step, "recipe": recipe}))
+    old = folder.with_name(folder.name + ".old")
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    for file in old.glob("*"):
+        file.unlink()
+    if old.exists():
+        old.rmdir()
+
+
+def load_checkpoint(folder: Path, model: torch.nn.Module, ema: EMAModel, optimizer, recipe: str) -> int:
+    """Load what `save_checkpoint` wrote and return the step, 0 when there is no checkpoint.
+
+    Raises UserError when the checkpoint belongs to another recipe.
+    """
+    old = folder.with_name(folder.name + ".old")
+    if not folder.exists() and old.exists():  # killed between the two renames
+        old.rename(folder)
+    if not (folder / "state.json").exists():
+        return 0
+    state = json.loads((folder / "state.json").read_text())
+    if state["recipe"] != recipe:
+        raise UserError(
+            f"{folder}: this checkpoint was made with other settings; give another --out, or the settings of before."
+        )
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    shadow = load_file(folder / "ema.safetensors")
+    ema.shadow_params = [shadow[name] for name in _named_parameters(model)]
+    ema.optimization_step = state["ema_step"]
+    _restore_optimizer(optimizer, load_file(folder / "optimizer.safetensors"))
+    return state["step"]
+
+
+def train(
+    model: torch.nn.Module,
+    batch: Callable[[np.random.Generator], dict[str, torch.Tensor]],
+    loss: Callable[[torch.nn.Module, dict[str, torch.Tensor], torch.Generator], dict[str, torch.Tensor]],
+    out: Path,
+    settings: TrainSettings,
+    recipe: str,
+    evaluate: Callable[[torch.nn.Module, int, Path], None] | None = None,
+) -> bool:
+    """Train `model` in place until `settings.steps` or `settings.minutes`; True when all steps are done.
+
+    batch(rng) draws one batch of CPU tensors; loss(model, batch, generator) returns named scalars of which "loss"
+    is minimised. Both get randomness seeded by (seed, step, process), so a resumed run repeats an unbroken one
+    exactly. `evaluate(averaged_model, step, folder)` writes sample grids. The model holds the averaged weights (EMA)
+    when the call returns. `recipe` names everything that must not change between resumed calls.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    on_cpu = not torch.cuda.is_available()
+    device = torch.device("cpu" if on_cpu else "cuda")
+    accelerator = Accelerator(mixed_precision=precision_for(device, settings.precision), cpu=on_cpu)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
+    )
+    model.to(accelerator.device, memory_format=torch.channels_last)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    ema = EMAModel(parameters, decay=settings.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
+    recipe += settings.model_dump_json(exclude={"minutes", "checkpoint_minutes", "evaluate_every", "compile"})
+    step = load_checkpoint(out / "checkpoint", model, ema, optimizer, recipe)
+    ema.to(accelerator.device)
+    prepared, optimizer = accelerator.prepare(model, optimizer)
+    runner = torch.compile(prepared) if settings.compile else prepared
+    writer = None
+    if accelerator.is_main_process:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            writer = SummaryWriter(str(out / "tensorboard"), purge_step=step)
+        except ImportError:
+            print("tensorboard is not installed, so no curves are written: pip install 'dataengine[train]'")
+
+    def checkpoint() -> None:
+        if accelerator.is_main_process:
+            save_checkpoint(out / "checkpoint", step, model, ema, optimizer.optimizer, recipe)
+
+    def evaluate_averaged() -> None:
+        if evaluate is not None and accelerator.is_main_process:
+            ema.store(parameters)
+            ema.copy_to(parameters)
+            model.eval()
+            evaluate(model, step, out)
+            model.train()
+            ema.restore(parameters)
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    started = saved = time.monotonic()
+    model.train()
+    with Progress(*columns, TimeRemainingColumn(), disable=not accelerator.is_main_process) as progress:
+        task = progress.add_task("training", total=settings.steps, completed=step)
+        while step < settings.steps:
+            key = (settings.seed, step, accelerator.process_index)
+            rng = np.random.default_rng(key)
+            generator = torch.Generator(accelerator.device).manual_seed(int(rng.integers(2**62)))
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(step, settings)
+            tensors = {name: value.to(accelerator.device) for name, value in batch(rng).items()}
+            with accelerator.autocast():
+                losses = loss(runner, tensors, generator)
+            accelerator.backward(losses["loss"])
+            accelerator.clip_grad_norm_(parameters, settings.gradient_clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            ema.step(parameters)
+            step += 1
+            now = time.monotonic()
+            if step % 20 == 0:
+                values = {name: float(value.detach()) for name, value in losses.items()}
+                if not math.isfinite(values["loss"]):
+                    raise UserError(f"{out}: the loss is {values['loss']} at step {step}; lower the learning rate.")
+                rate = settings.batch_size * accelerator.num_processes * 20 / (now - progress.tasks[task].fields.get("last", started))
+                progress.update(
+                    task, completed=step, last=now, description=f"loss {values['loss']:.4f}, {rate:.0f} samples/s"
+                )
+                if writer:
+                    for name, value in values.items():
+                        writer.add_scalar(name, value, step)
+                    writer.add_scalar("samples_per_second", rate, step)
+            if step % settings.evaluate_every == 0:
+                evaluate_averaged()
+            if now - saved > 60 * settings.checkpoint_minutes:
+                checkpoint()
+                saved = now
+            if settings.minutes is not None and now - started > 60 * settings.minutes:
+                break
+    checkpoint()
+    ema.copy_to(parameters)
+    model.eval()
+    if writer:
+        writer.close()
+    return step >= settings.steps
