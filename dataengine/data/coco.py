@@ -9,6 +9,7 @@ to ignore. Read: `annotations/<split>.json` beside `images/<split>/`, COCO's own
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +21,11 @@ from dataengine import geometry
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem
 from dataengine.data.parse import flag, load_json, number
 from dataengine.data.records import Record, assemble, safe_name
+from dataengine.data.staging import Progress, placed, staged
 from dataengine.errors import UserError
 
 NAME = "coco"
+HOLDS = frozenset({"angles", "hbb", "difficult", "visible", "ignored", *Acquisition.model_fields})
 _OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "image_info_", "stuff_")
 
 
@@ -99,7 +102,7 @@ def _records(file: Path, split: str, content: dict, names: dict, rotated: list, 
             record.source = str(entry.get("source", ""))
             record.license = licenses.get(entry.get("license")) or whole
             record.acquisition = Acquisition(**entry["acquisition"]) if "acquisition" in entry else UNKNOWN
-            record.boxes, record.difficult, record.ignored = [], [], []
+            record.boxes, record.difficult, record.visible, record.ignored = [], [], [], []
             records[entry["id"]] = record
         except KeyError as error:
             problems.append(Problem(file, None, f"an image has no field {error}; it is left out"))
@@ -111,6 +114,7 @@ def _records(file: Path, split: str, content: dict, names: dict, rotated: list, 
             record = records[entry["image_id"]]
             name = categories[entry["category_id"]]
             corners = _corners(entry, oriented)
+            visible = number(entry.get("visible", 1), "visible")
         except KeyError as error:
             problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error} is unknown; it is left out"))
             continue
@@ -124,6 +128,7 @@ def _records(file: Path, split: str, content: dict, names: dict, rotated: list, 
             record.names.append(name)
             record.boxes.append(corners)
             record.difficult.append(flag(entry.get("difficult", False)))
+            record.visible.append(visible)
     for record in records.values():
         record.boxes = geometry.from_corners(np.array(record.boxes, np.float32).reshape(-1, 4, 2))
         record.ignored = geometry.from_corners(np.array(record.ignored, np.float32).reshape(-1, 4, 2))
@@ -172,3 +177,69 @@ def _image(annotation: Path, split: str, file_name: str) -> Path:
         if (folder / file_name).exists():
             return folder / file_name
     return folders[0] / file_name
+
+
+def write(
+    dataset: Dataset, path: str | Path, *, split: str = "train", progress: Progress | None = None
+) -> list[Problem]:
+    """Write one split: `annotations/<split>.json` and `images/<split>/`. Gives back what was left out.
+
+    Rotated boxes get four corners in `segmentation` and the upright box around them in `bbox`. An ignored region is a
+    crowd of every class, as COCO's evaluation keeps crowds by class. `difficult`, `visible` and `acquisition` are added
+    under these names, which other readers skip.
+    Raises `UserError` when `path` holds anything but a COCO set of the same classes that dataengine wrote.
+    """
+    path = Path(path)
+    problems: list[Problem] = []
+    pictures: list[dict] = []
+    annotations: list[dict] = []
+    licenses = sorted({sample.license for sample in dataset if sample.license})
+    with staged(path, NAME, split, dataset.classes) as work:
+        for sample, name in placed(dataset, work / "images" / split, problems, flat=False, progress=progress):
+            layout = sample.layout
+            picture = {"id": len(pictures) + 1, "file_name": name + sample.image.suffix}
+            picture |= {"width": layout.size[0], "height": layout.size[1]}
+            if sample.source:
+                picture["source"] = sample.source
+            if sample.license:
+                picture["license"] = licenses.index(sample.license) + 1
+            if layout.acquisition != UNKNOWN:
+                picture["acquisition"] = layout.acquisition.model_dump(mode="json", exclude_none=True)
+            pictures.append(picture)
+            for i, entry in enumerate(_shapes(layout.boxes, dataset.kind)):
+                entry |= {"category_id": int(layout.labels[i]) + 1, "iscrowd": 0}
+                if layout.difficult[i]:
+                    entry["difficult"] = 1
+                if layout.visible[i] < 1:
+                    entry["visible"] = round(float(layout.visible[i]), 4)
+                annotations.append({"image_id": len(pictures), **entry})
+            for entry in _shapes(layout.ignored, dataset.kind):
+                crowd = {"image_id": len(pictures), **entry, "iscrowd": 1}
+                annotations += [{**crowd, "category_id": label + 1} for label in range(len(dataset.classes))]
+        content = {
+            "info": {"description": dataset.name, "box_kind": dataset.kind},
+            "licenses": [{"id": i, "name": name} for i, name in enumerate(licenses, 1)],
+            "images": pictures,
+            # ids from 1: pycocotools takes an annotation with id 0 for unmatched
+            "annotations": [{"id": i, **entry} for i, entry in enumerate(annotations, 1)],
+            "categories": [{"id": i, "name": name} for i, name in enumerate(dataset.classes, 1)],
+        }
+        file = work / "annotations" / f"{split}.json"
+        file.parent.mkdir()
+        file.write_text(json.dumps(content), "utf-8")
+    return problems
+
+
+def _shapes(boxes: np.ndarray, kind: str) -> list[dict]:
+    """`bbox`, `area` and `segmentation` of each box."""
+    corners = np.round(geometry.to_corners(boxes).astype(np.float64), 4)  # (N, 4, 2)
+    low, high = corners.min(axis=1), corners.max(axis=1)
+    upright = np.round(np.concatenate([low, high - low], axis=1), 4)
+    return [
+        {
+            "bbox": upright[i].tolist(),
+            "area": round(float(boxes[i, 2]) * float(boxes[i, 3]), 4),
+            "segmentation": [corners[i].ravel().tolist()] if kind == "obb" else [],
+        }
+        for i in range(len(boxes))
+    ]

@@ -9,6 +9,7 @@ No half-pixel shift in either direction. `difficult` is a JSON boolean. Numbers 
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,12 +17,14 @@ import numpy as np
 from pydantic import ValidationError
 
 from dataengine import geometry
-from dataengine.data.layout import Acquisition, Dataset, Problem
+from dataengine.data.layout import Acquisition, Dataset, Layout, Problem
 from dataengine.data.parse import flag, load_json, number
 from dataengine.data.records import Record, assemble, safe_name
+from dataengine.data.staging import Progress, placed, staged
 from dataengine.errors import UserError
 
 NAME = "hit-uav"
+HOLDS = frozenset({"angles", "difficult", "ignored", "altitude_m", "camera_angle_deg", "night", "date"})
 IGNORE = "dontcare"
 
 
@@ -126,3 +129,53 @@ def _acquisition(entry: dict) -> Acquisition:
         night=int(number(scenario, "scenario")) == 1 if scenario is not None else None,
         date=datetime.datetime.strptime(str(date), "%Y%m%d").date() if date is not None else None,
     )
+
+
+def write(
+    dataset: Dataset, path: str | Path, *, split: str = "train", progress: Progress | None = None
+) -> list[Problem]:
+    """Write one split; ignored regions become "DontCare". Gives back what was left out.
+
+    Raises `UserError` when `path` holds anything but a HIT-UAV set of the same classes that dataengine wrote.
+    """
+    path = Path(path)
+    problems: list[Problem] = []
+    pictures, annotations = [], []
+    with staged(path, NAME, split, dataset.classes) as work:
+        for sample, name in placed(dataset, work / "images" / split, problems, flat=False, progress=progress):
+            layout = sample.layout
+            pictures.append(_picture(len(pictures), layout, name + sample.image.suffix))
+            rows = [
+                *zip(layout.boxes, layout.labels, layout.difficult, strict=True),
+                *((box, len(dataset.classes), False) for box in layout.ignored),
+            ]
+            for box, label, difficult in rows:
+                *values, theta = map(float, box)
+                entry = {"id": len(annotations), "image_id": len(pictures) - 1, "category_id": int(label)}
+                bbox = [*(round(value, 4) for value in values), round(theta % np.pi, 7)]
+                annotations.append({**entry, "difficult": bool(difficult), "bbox": bbox})
+        content = {
+            "info": {"description": dataset.name},
+            "scenarios": [{"id": 0, "name": "day"}, {"id": 1, "name": "night"}],
+            "images": pictures,
+            "categories": [{"id": i, "name": name} for i, name in enumerate([*dataset.classes, "DontCare"])],
+            "annotations": annotations,
+        }
+        file = work / "annotations" / f"{split}.json"
+        file.parent.mkdir()
+        file.write_text(json.dumps(content), "utf-8")
+    return problems
+
+
+def _picture(identity: int, layout: Layout, file_name: str) -> dict:
+    entry: dict = {"id": identity, "width": layout.size[0], "height": layout.size[1], "filename": file_name}
+    taken = layout.acquisition
+    if taken.night is not None:
+        entry["scenario"] = str(int(taken.night))
+    if taken.camera_angle_deg is not None:
+        entry["perspective"] = f"{taken.camera_angle_deg:g}"
+    if taken.altitude_m is not None:
+        entry["altitude"] = f"{taken.altitude_m:g}"
+    if taken.date is not None:
+        entry["date"] = taken.date.strftime("%Y%m%d")
+    return entry

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
@@ -21,7 +25,7 @@ def index_by_stem(folder: Path) -> dict[str, Path]:
     """Image files below `folder`, keyed by their path without suffix relative to it, '/' as separator."""
     found: dict[str, Path] = {}
     for base, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
         for file in sorted(files):
             stem, suffix = os.path.splitext(file)
             if suffix.lower() in SUFFIXES:
@@ -55,34 +59,40 @@ def measure(path: Path) -> tuple[int, int]:
     return size
 
 
-def decode(path: Path) -> None:
-    """Decode every pixel; `ValueError` when the file is truncated or broken."""
-    image_module = _pillow()
+def load(path: Path) -> Image:
+    """The decoded Pillow image, all pixels in memory; `ValueError` when the file is missing, truncated or broken."""
     try:
-        with image_module.open(path) as image:
-            image.load()
+        image = _pillow().open(path)
+        image.load()
     except FileNotFoundError:
         raise ValueError("image is missing") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"image cannot be decoded ({error})") from None
+    return image
+
+
+def decode(path: Path) -> None:
+    """Decode every pixel; `ValueError` when the file is truncated or broken."""
+    load(path).close()
 
 
 def place(source: Path, target: Path) -> None:
     """Put an image at `target`: a byte copy when the suffixes agree, else re-encoded by Pillow.
 
-    Sixteen-bit or palette images keep their mode where the target can hold it; else `ValueError` says so.
+    `ValueError` when the source is missing or cannot be decoded.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     same = {".jpeg": ".jpg", ".tiff": ".tif"}
     old, new = source.suffix.lower(), target.suffix.lower()
+    if not source.is_file():
+        raise ValueError("image is missing")
     if same.get(old, old) == same.get(new, new):
         shutil.copyfile(source, target)
         return
-    image_module = _pillow()
-    with image_module.open(source) as image:
-        if new in (".jpg", ".jpeg"):
-            image.convert("L" if image.mode in ("1", "L") else "RGB").save(target, quality=95, subsampling=0)
-        elif new == ".bmp" and image.mode not in ("1", "L", "P", "RGB"):
-            image.convert("RGB").save(target)
-        else:
-            image.save(target)
+    image = load(source)
+    if new in (".jpg", ".jpeg"):
+        image.convert("L" if image.mode in ("1", "L") else "RGB").save(target, quality=95, subsampling=0)
+    elif (new == ".bmp" and image.mode not in ("1", "L", "P", "RGB")) or (new == ".png" and image.mode == "CMYK"):
+        image.convert("RGB").save(target)
+    else:
+        image.save(target)

@@ -55,6 +55,8 @@ def load_xml(path: Path) -> Element:
         raise ValueError(f"is not valid XML ({error})") from None
     except defusedxml.DefusedXmlException as error:
         raise ValueError(f"uses XML entities, which are not followed ({type(error).__name__})") from None
+    except FileNotFoundError:
+        raise ValueError("is missing") from None
 
 
 def element_text(parent: Element, field: str) -> str:
@@ -68,3 +70,9 @@ def element_text(parent: Element, field: str) -> str:
 def element_number(parent: Element, field: str) -> float:
     """Finite number in a required child element."""
     return number(element_text(parent, field), f"<{field}>")
+
+
+def decimal(value: float, places: int = 4) -> str:
+    """Shortest decimal text within half a unit of the last of `places`: "12", "12.5"; never an exponent, never "-0"."""
+    text = f"{float(value):.{places}f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -16,7 +17,7 @@ from dataengine.errors import UserError
 
 @dataclass
 class Record:
-    """One annotated image as its file gives it; `names`, `difficult`, `lines` and the rows of `boxes` are parallel.
+    """One annotated image as its file gives it. `names`, `difficult`, `lines`, `visible`, rows of `boxes` are parallel.
 
     boxes:   float (N, 5), le90 or any w/h order already regularised by `geometry`.
     lines:   line in `annotation` of each object, None where the format has no lines.
@@ -30,6 +31,7 @@ class Record:
     boxes: np.ndarray | Sequence = ()
     difficult: Sequence[bool] | np.ndarray | None = None
     lines: Sequence[int | None] | None = None
+    visible: Sequence[float] | np.ndarray | None = None
     ignored: np.ndarray | Sequence = ()
     acquisition: Acquisition = UNKNOWN
     size: tuple[int, int] | None = None
@@ -45,9 +47,18 @@ def safe_name(file_name: str) -> str:
     return "/".join(parts)
 
 
+def class_key(name: str) -> str:
+    """What of a class name counts: projects differ in case, and in blank, underscore or hyphen, but not in words."""
+    return re.sub(r"[\s_]+", "-", name.strip().lower())
+
+
 def class_lookup(classes: Iterable[str]) -> dict[str, int]:
-    """Index of each class by its name in lower case, as projects differ in spelling and order but not in words."""
-    return {name.strip().lower(): index for index, name in enumerate(classes)}
+    """Index of each class by its `class_key`; `UserError` when two classes of the list are the same word."""
+    lookup: dict[str, int] = {}
+    for index, name in enumerate(classes):
+        if lookup.setdefault(class_key(name), index) != index:
+            raise UserError(f"the class list has {name!r} twice (case, blanks and underscores do not count); keep one")
+    return lookup
 
 
 def choose_classes(found: Iterable[str], classes: Sequence[str] | None, known: Sequence[Sequence[str]]) -> tuple:
@@ -57,7 +68,7 @@ def choose_classes(found: Iterable[str], classes: Sequence[str] | None, known: S
     """
     spelling: dict[str, str] = {}
     for name in found:
-        spelling.setdefault(name.strip().lower(), name.strip())
+        spelling.setdefault(class_key(name), name.strip())
     if classes is not None:
         if spelling and not spelling.keys() & class_lookup(classes).keys():
             raise UserError(
@@ -116,7 +127,8 @@ def assemble(
 
 def _layout(record: Record, classes: tuple, lookup: dict, size: tuple[int, int], kind: Kind, problems: list) -> Layout:
     boxes = np.asarray(record.boxes, np.float32).reshape(-1, 5)
-    labels = np.array([lookup.get(name.strip().lower(), -1) for name in record.names], np.int64)
+    index = {name: lookup.get(class_key(name), -1) for name in set(record.names)}
+    labels = np.array([index[name] for name in record.names], np.int64)
     difficult = np.zeros(len(boxes), bool) if record.difficult is None else np.asarray(record.difficult, bool)
     sound = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:4] > 0).all(axis=1)
     for i in np.flatnonzero((labels < 0) | ~sound):
@@ -129,5 +141,13 @@ def _layout(record: Record, classes: tuple, lookup: dict, size: tuple[int, int],
         problems.append(Problem(record.annotation, line, f"{where}{what}; the object is left out"))
     keep = (labels >= 0) & sound
     ignored = np.asarray(record.ignored, np.float32).reshape(-1, 5)
-    layout = Layout(boxes, labels, classes, size, kind, difficult, None, ignored, record.acquisition)
-    return layout if keep.all() else replace(layout.select(keep))
+    layout = Layout(boxes, labels, classes, size, kind, difficult, record.visible, ignored, record.acquisition)
+    return layout if keep.all() else layout.select(keep)
+
+
+def listed_classes(root: Path) -> tuple[str, ...] | None:
+    """The class list in `classes.txt` at a data set's root, one name a line, None where there is none."""
+    file = root / "classes.txt"
+    if not file.is_file():
+        return None
+    return tuple(line.strip() for line in file.read_text("utf-8").splitlines() if line.strip())

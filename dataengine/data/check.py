@@ -1,0 +1,96 @@
+"""What is wrong with a data set that can be read: images to the last pixel, boxes one by one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+
+from dataengine import geometry
+from dataengine.data import images
+from dataengine.data.layout import Dataset, Problem, Sample
+
+TINY = 2.0  # pixels on the short side: nothing can be seen or learnt there
+OUTSIDE = 0.05  # share of a box beyond the border that annotators' rounding does not explain
+TWIN = 0.95  # IoU above which two boxes of one class are the same object twice
+
+
+def check(dataset: Dataset, *, progress: Callable[[int, int], None] | None = None) -> list[Problem]:
+    """Problems of the data set, those of reading it first: images that cannot be decoded or differ in size from their
+    layout, boxes (partly) outside, tiny or repeated ones, labels outside the class list, classes without any object.
+
+    progress: called with (images done, images in all) after each image.
+    """
+    problems = list(dataset.problems)
+    for done, sample in enumerate(dataset, 1):
+        problems += _check_image(sample)
+        problems += _check_boxes(sample)
+        if progress is not None:
+            progress(done, len(dataset))
+    return problems + _check_classes(dataset)
+
+
+def _check_image(sample: Sample) -> list[Problem]:
+    try:
+        images.decode(sample.image)
+        size = images.measure(sample.image)
+    except ValueError as error:
+        return [Problem(sample.image, None, str(error))]
+    if size != tuple(sample.layout.size):
+        stated = "x".join(map(str, sample.layout.size))
+        return [Problem(sample.image, None, f"image is {size[0]}x{size[1]} but its layout says {stated}")]
+    return []
+
+
+def _check_boxes(sample: Sample) -> list[Problem]:
+    layout, found = sample.layout, []
+
+    def report(index: int, message: str) -> None:
+        box = ", ".join(f"{value:.6g}" for value in layout.boxes[index])
+        label = layout.labels[index]
+        name = layout.classes[label] if 0 <= label < len(layout.classes) else f"class {label}"
+        found.append(Problem(sample.image, None, f"object {index + 1} ({name}; {box}) {message}"))
+
+    if not len(layout):
+        return found
+    sound = np.isfinite(layout.boxes).all(axis=1) & (layout.boxes[:, 2:4] > 0).all(axis=1)
+    for i in np.flatnonzero(~sound):
+        report(i, "has no area or is not finite")
+    for i in np.flatnonzero((layout.labels < 0) | (layout.labels >= len(layout.classes))):
+        report(i, f"has a label outside the class list of {len(layout.classes)}")
+    for i in np.flatnonzero(sound & (layout.boxes[:, 3] < TINY)):
+        report(i, f"is less than {TINY:g} pixels on its short side")
+    inside = np.ones(len(layout))
+    inside[sound] = geometry.visible_fraction(layout.boxes[sound], layout.size)
+    for i in np.flatnonzero(inside < 1 - OUTSIDE):
+        report(i, f"lies {1 - inside[i]:.0%} outside the image" if inside[i] > 0 else "lies wholly outside the image")
+    for i, j in _twins(layout.boxes, layout.labels, sound):
+        report(j, f"repeats object {i + 1}")
+    return found
+
+
+def _twins(boxes: np.ndarray, labels: np.ndarray, sound: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs (first, second) of one class that cover each other; only pairs with near centres are compared."""
+    from scipy.spatial import cKDTree
+
+    chosen = np.flatnonzero(sound)
+    if len(chosen) < 2:
+        return []
+    # two boxes of IoU above 0.95 have centres closer than a twentieth of the long side
+    reach = 0.05 * float(boxes[chosen, 2].max())
+    pairs = chosen[cKDTree(boxes[chosen, :2]).query_pairs(reach, output_type="ndarray")]
+    pairs = pairs[labels[pairs[:, 0]] == labels[pairs[:, 1]]]
+    if not len(pairs):
+        return []
+    same = geometry.iou_pairs(boxes[pairs[:, 0]], boxes[pairs[:, 1]]) > TWIN
+    return sorted((int(min(pair)), int(max(pair))) for pair in pairs[same])
+
+
+def _check_classes(dataset: Dataset) -> list[Problem]:
+    if not dataset.samples:
+        return []
+    counts = Counter(label for sample in dataset for label in sample.layout.labels.tolist())
+    folder = dataset.samples[0].image.parent
+    absent = [name for label, name in enumerate(dataset.classes) if not counts[label]]
+    return [Problem(folder, None, f"class {name!r} is in the class list but no object has it") for name in absent]

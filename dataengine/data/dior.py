@@ -1,0 +1,124 @@
+"""DIOR and DIOR-R XML in their own folders: rotated boxes as four corners, horizontal ones as `bndbox`.
+
+Numbers are continuous pixels, taken as they stand, without the shift of VOC: in DIOR-R an upright object's corners and
+its `bndbox` are the same numbers, and mmrotate reads them so.
+Read: `Annotations/Oriented Bounding Boxes/` or, where that is absent, `Annotations/Horizontal Bounding Boxes/` (blanks
+or underscores in the names) or plain `Annotations/`; images in `JPEGImages*/`; splits in `ImageSets/Main/*.txt`.
+Written: both kinds of annotation, under the names with blanks that mmrotate's
+`DIORDataset` expects; images become JPEG since it appends `.jpg`. It also puts class names into lower case, so a
+class list of its config must be in lower case too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree.ElementTree import Element, SubElement
+
+import numpy as np
+
+from dataengine import geometry
+from dataengine.data.layout import Dataset, Kind, Layout, Problem
+from dataengine.data.parse import decimal, element_number, element_text
+from dataengine.data.records import Record, assemble, listed_classes
+from dataengine.data.staging import Progress, placed, staged, write_classes
+from dataengine.data.voc import parse_upright
+from dataengine.data.xml_records import fill, find_pairs, find_splits, read_record, save_xml, write_list
+from dataengine.errors import UserError
+
+NAME = "dior"
+HOLDS = frozenset({"angles", "difficult"})
+CLASSES = (
+    "airplane", "airport", "baseballfield", "basketballcourt", "bridge", "chimney", "expressway-service-area",
+    "expressway-toll-station", "dam", "golffield", "groundtrackfield", "harbor", "overpass", "ship", "stadium",
+    "storagetank", "tenniscourt", "trainstation", "vehicle", "windmill",
+)  # fmt: skip
+ORIENTED = "Annotations/Oriented Bounding Boxes"
+HORIZONTAL = "Annotations/Horizontal Bounding Boxes"
+_CORNERS = tuple(
+    f"{axis}_{corner}" for corner in ("left_top", "right_top", "right_bottom", "left_bottom") for axis in "xy"
+)
+
+
+def splits(path: Path) -> tuple[str, ...]:
+    """Names of the splits below a data set's root."""
+    return find_splits(path)
+
+
+def read(
+    path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None, kind: Kind | None = None
+) -> Dataset:
+    """Read a data set's root. `kind` chooses the annotations where both are there; None prefers the rotated ones.
+
+    Raises `UserError` when the path or the split is missing or nothing in it can be used; smaller faults are
+    `Dataset.problems`.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(
+            f"{path} is no folder; give the DIOR folder that has Annotations/ and JPEGImages-trainval/ in it"
+        )
+    folders = {"obb": (ORIENTED, ORIENTED.replace(" ", "_")), "hbb": (HORIZONTAL, HORIZONTAL.replace(" ", "_"))}
+    if kind is None:
+        kind = "obb" if any((path / name).is_dir() for name in folders["obb"]) else "hbb"
+    problems: list[Problem] = []
+    records: list[Record] = []
+    for file, image, name in find_pairs(path, split, problems, (*folders[kind], "Annotations")):
+        found = read_record(
+            file,
+            problems,
+            tag="object",
+            parse_object=_parse_corners if kind == "obb" else parse_upright,
+            to_boxes=_from_corners if kind == "obb" else lambda values: geometry.from_aabb(values.astype(np.float32)),
+        )
+        if found is not None:
+            found[0].image, found[0].split = image, name
+            records.append(found[0])
+    chosen = classes or listed_classes(path)
+    return assemble(records, path, format=NAME, kind=kind, classes=chosen, known=(CLASSES,), problems=problems)
+
+
+def _parse_corners(element: Element) -> tuple[str, list[float]]:
+    name = element_text(element, "name")
+    box = element.find("robndbox")
+    if box is None:
+        raise ValueError(f"object {name!r} has no <robndbox>")
+    return name, [element_number(box, field) for field in _CORNERS]
+
+
+def _from_corners(values: np.ndarray) -> np.ndarray:
+    return geometry.from_corners(values.reshape(-1, 4, 2).astype(np.float32))
+
+
+def write(
+    dataset: Dataset, path: str | Path, *, split: str = "train", progress: Progress | None = None
+) -> list[Problem]:
+    """Write one split. Gives back what was left out.
+
+    Images of "test" go to `JPEGImages-test/`, of any other split to `JPEGImages-trainval/`.
+    Raises `UserError` when `path` holds anything but a DIOR set of the same classes that dataengine wrote.
+    """
+    path = Path(path)
+    problems: list[Problem] = []
+    folder = "JPEGImages-test" if split == "test" else "JPEGImages-trainval"
+    with staged(path, NAME, split, dataset.classes) as work:
+        write_classes(work, dataset.classes)
+        names = []
+        for sample, name in placed(dataset, work / folder, problems, suffix=".jpg", progress=progress):
+            corners = geometry.to_corners(sample.layout.boxes).reshape(-1, 8)
+            upright = geometry.to_aabb(sample.layout.boxes)
+            fields = ("xmin", "ymin", "xmax", "ymax")
+            save_xml(_annotation(sample.layout, name, "robndbox", _CORNERS, corners), work / ORIENTED / f"{name}.xml")
+            save_xml(_annotation(sample.layout, name, "bndbox", fields, upright), work / HORIZONTAL / f"{name}.xml")
+            names.append(name)
+        write_list(work, split, names)
+    return problems
+
+
+def _annotation(layout: Layout, name: str, tag: str, fields: Sequence[str], rows: np.ndarray) -> Element:
+    root = fill(Element("annotation"), filename=f"{name}.jpg")
+    fill(SubElement(root, "size"), width=layout.size[0], height=layout.size[1], depth=3)
+    for word, row, hard in zip(layout.names(), rows, layout.difficult, strict=True):
+        item = fill(SubElement(root, "object"), type=tag, name=word, difficult=int(hard))
+        fill(SubElement(item, tag), **dict(zip(fields, map(decimal, row), strict=True)))
+    return root

@@ -1,0 +1,206 @@
+"""DOTA text, versions 1.0, 1.5 and 2.0: `x1 y1 x2 y2 x3 y3 x4 y4 class difficult`, an object a line.
+
+Corners are continuous pixels, used as they stand, without a half-pixel shift, as DOTA's own tools and mmrotate do.
+Read: `images/` beside `labelTxt/` (or `labelTxt-v1.5/`, `labelTxt-v2.0/`, `annfiles/`), at the root or in a folder for
+each split; header lines `imagesource:` and `gsd:` (metres a pixel, "null" is unknown), also from DOTA's `meta/` folder;
+a missing tenth field counts as 0; a class name of several words; four corners of any quadrilateral (minimum-area box).
+Written: `<split>/images/*.png`, `<split>/labelTxt/*.txt` without header lines and with all ten fields, since mmrotate's
+`DOTADataset` raises on a header or a missing field and appends `.png`; blanks in class names become hyphens, since it
+splits at blanks. Ground sample distance and date go to `<split>/meta/`, the class list to `classes.txt`.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from dataengine import geometry
+from dataengine.data import images
+from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem
+from dataengine.data.parse import decimal, flag, number
+from dataengine.data.records import Record, assemble, listed_classes
+from dataengine.data.staging import Progress, placed, staged, write_classes
+from dataengine.errors import UserError
+
+NAME = "dota"
+HOLDS = frozenset({"angles", "difficult", "gsd_m", "date"})
+CLASSES_V10 = (
+    "plane", "baseball-diamond", "bridge", "ground-track-field", "small-vehicle", "large-vehicle", "ship",
+    "tennis-court", "basketball-court", "storage-tank", "soccer-ball-field", "roundabout", "harbor", "swimming-pool",
+    "helicopter",
+)  # fmt: skip
+CLASSES_V15 = (*CLASSES_V10, "container-crane")
+CLASSES_V20 = (*CLASSES_V15, "airport", "helipad")
+_LABEL_FOLDERS = ("labelTxt", "labelTxt-v2.0", "labelTxt-v1.5", "labelTxt-v1.0", "annfiles")
+
+
+def _label_folder(folder: Path) -> Path | None:
+    return next((folder / name for name in _LABEL_FOLDERS if (folder / name).is_dir()), None)
+
+
+def _parts(path: Path) -> dict[str, tuple[Path, Path]]:
+    """(labels, images) folder of each split; the split "" is a data set without any."""
+    labels = _label_folder(path)
+    if labels is not None:
+        names = [folder.name for folder in labels.iterdir() if (path / "images" / folder.name).is_dir()]
+        if names:
+            return {name: (labels / name, path / "images" / name) for name in sorted(names)}
+        return {"": (labels, path / "images")}
+    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    return {f.name: (found, f / "images") for f in folders if (found := _label_folder(f)) is not None}
+
+
+def splits(path: Path) -> tuple[str, ...]:
+    """Names of the splits below a data set's root."""
+    return tuple(name for name in _parts(path) if name)
+
+
+def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
+    """Read a data set's root, or the folder of one split. `split=None` reads all splits.
+
+    The class list is `classes`, else `classes.txt`, else the first of DOTA 1.0, 1.5, 2.0 that has every name found,
+    else the sorted names. Raises `UserError` when the path or the split is missing or nothing in it can be used;
+    smaller faults are `Dataset.problems`.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"{path} is no folder; give the DOTA folder that has images/ and labelTxt/ in it")
+    parts = _parts(path)
+    if split is not None:
+        if split not in parts:
+            raise UserError(f"{path} has no split {split!r}; it has {', '.join(filter(None, parts)) or 'none'}")
+        parts = {split: parts[split]}
+    records: list[Record] = []
+    problems: list[Problem] = []
+    for name, (labels, folder) in parts.items():
+        available = images.index_by_stem(folder)
+        # DOTA 1.5 ships DOTA-v1.5_train_hbb/ beside DOTA-v1.5_train/: the same objects, horizontal
+        files = [file for file in sorted(labels.rglob("*.txt")) if not file.parent.name.endswith("_hbb")]
+        for file in files:
+            image = available.pop(file.stem, folder / f"{file.stem}.png")
+            records.append(_record(file, image, name, problems))
+        if available:
+            first = next(iter(available.values())).name
+            message = f"{len(available)} images have no label file (first: {first}); they are left out"
+            problems.append(Problem(folder, None, f"{message}; an image without objects needs an empty one"))
+    own = listed_classes(path) or listed_classes(path.parent)
+    return assemble(
+        records,
+        path,
+        format=NAME,
+        kind="obb",
+        classes=classes or own,
+        known=(CLASSES_V10, CLASSES_V15, CLASSES_V20),
+        problems=problems,
+    )
+
+
+def _record(file: Path, image: Path, split: str, problems: list[Problem]) -> Record:
+    record = Record(file.stem, image, file, split=split)
+    try:
+        lines = file.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(Problem(file, None, f"cannot be read as text ({error}); its objects are left out"))
+        return record
+    meta = file.parent.parent / "meta" / file.name
+    header = meta.read_text("utf-8-sig").splitlines() if meta.is_file() else []
+    first = 0
+    while first < len(lines) and (":" in lines[first].split(" ")[0] or not lines[first].strip()):
+        first += 1
+    record.acquisition, record.source = _header(file, [*header, *lines[:first]], problems)
+    rows = [line.split() for line in lines[first:]]
+    try:
+        corners = np.array([row[:8] for row in rows], np.float64).reshape(-1, 8)
+        regular = bool(np.isfinite(corners).all()) and all(len(row) == 10 for row in rows)
+    except ValueError:
+        regular = False
+    if regular:
+        record.names = [row[8] for row in rows]
+        record.difficult = [row[9] != "0" for row in rows]
+        record.lines = range(first + 1, len(lines) + 1)
+    else:
+        corners = _irregular(file, rows, first, record, problems)
+    record.boxes = geometry.from_corners(corners.reshape(-1, 4, 2).astype(np.float32))
+    return record
+
+
+def _irregular(file: Path, rows: list[list[str]], first: int, record: Record, problems: list[Problem]) -> np.ndarray:
+    """Line by line, for a file that is not in perfect order: what can be used, and a `Problem` for the rest."""
+    corners, names, difficult, lines = [], [], [], []
+    for line, row in enumerate(rows, first + 1):
+        if not row:
+            continue
+        try:
+            values = [number(field, f"coordinate {i + 1}") for i, field in enumerate(row[:8])]
+            if len(row) < 9:
+                raise ValueError(f"has {len(row)} fields; an object needs 8 coordinates and a class")
+        except ValueError as error:
+            numbers = sum(_is_number(field) for field in row[:8])
+            points = f"has {numbers // 2} points, not 4 corners; " if numbers < 8 and "nan" not in str(error) else ""
+            problems.append(Problem(file, line, f"{points}{error}; the object is left out"))
+            continue
+        last = len(row) > 9 and row[-1].lstrip("-").isdigit()
+        corners.append(values)
+        names.append(" ".join(row[8:-1] if last else row[8:]))
+        difficult.append(last and flag(row[-1]))
+        lines.append(line)
+    record.names, record.difficult, record.lines = names, difficult, lines
+    return np.array(corners, np.float64)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _header(file: Path, lines: list[str], problems: list[Problem]) -> tuple[Acquisition, str]:
+    """What `imagesource:`, `gsd:` and `acquisition dates:` say."""
+    fields = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    acquisition = UNKNOWN
+    try:
+        gsd, date = fields.get("gsd", ""), fields.get("acquisition dates", "")
+        acquisition = Acquisition(
+            gsd_m=None if gsd.lower() in ("", "null", "none", "nan") else number(gsd, "gsd"),
+            date=None if date.lower() in ("", "null", "none") else datetime.date.fromisoformat(date),
+        )
+    except (ValueError, ValidationError) as error:
+        problems.append(Problem(file, None, f"header: {str(error).splitlines()[0]}; it is taken as unknown"))
+    source = fields.get("imagesource", "")
+    return acquisition, "" if source.lower() in ("null", "none") else source
+
+
+def write(
+    dataset: Dataset, path: str | Path, *, split: str = "train", progress: Progress | None = None
+) -> list[Problem]:
+    """Write one split in the form that mmrotate's `DOTADataset` loads; images become PNG. Gives back what was left out.
+
+    Raises `UserError` when `path` holds anything but a DOTA set of the same classes that dataengine wrote.
+    """
+    path = Path(path)
+    problems: list[Problem] = []
+    with staged(path, NAME, split, dataset.classes) as work:
+        write_classes(work, dataset.classes)
+        words = ["-".join(name.split()) for name in dataset.classes]
+        labels, meta = work / split / "labelTxt", work / split / "meta"
+        labels.mkdir(parents=True)
+        for sample, name in placed(dataset, work / split / "images", problems, suffix=".png", progress=progress):
+            layout = sample.layout
+            corners = geometry.to_corners(layout.boxes).reshape(-1, 8)
+            lines = [
+                f"{' '.join(decimal(value) for value in row)} {words[label]} {int(hard)}\n"
+                for row, label, hard in zip(corners, layout.labels, layout.difficult, strict=True)
+            ]
+            (labels / f"{name}.txt").write_text("".join(lines), "utf-8")
+            taken = layout.acquisition
+            if taken.gsd_m is not None or taken.date is not None:
+                meta.mkdir(exist_ok=True)
+                text = f"acquisition dates:{taken.date}\nimagesource:{sample.source or None}\ngsd:{taken.gsd_m}\n"
+                (meta / f"{name}.txt").write_text(text.replace("None", "null"), "utf-8")
+    return problems

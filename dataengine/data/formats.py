@@ -1,0 +1,156 @@
+"""Any format by its name, or recognised by what lies in the folder. A new format is one file and one line here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from dataengine.data import coco, dior, dota, hit_uav, hrsc, rolabelimg, voc, yolo
+from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem
+from dataengine.data.staging import Progress
+from dataengine.errors import UserError
+
+FORMATS: dict[str, ModuleType] = {m.NAME: m for m in (dota, coco, dior, voc, hrsc, rolabelimg, hit_uav, yolo)}
+
+
+def module(format: str) -> ModuleType:
+    """The module of a format; `UserError` that lists the formats when there is none of that name."""
+    if format not in FORMATS:
+        raise UserError(f"{format!r} is no known format; choose one of {', '.join(FORMATS)}")
+    return FORMATS[format]
+
+
+def recognize(path: str | Path) -> str:
+    """Name of the format of a data set's folder or annotation file, told by its content.
+
+    Raises `UserError` when the path is missing or nothing in it looks like a known format.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist; check the spelling, or where the data set was unpacked")
+    found = _of_file(path) if path.is_file() else _of_folder(path)
+    if found is None:
+        raise UserError(f"{path}: no known format was recognised; name one with --format ({', '.join(FORMATS)})")
+    return found
+
+
+def _of_file(file: Path) -> str | None:
+    with open(file, "rb") as stream:
+        head = stream.read(100_000).decode("utf-8", "replace")
+    suffix = file.suffix.lower()
+    if suffix == ".json":
+        if re.search(r'"filename"\s*:', head) and re.search(r'"(perspective|scenarios)"\s*:', head):
+            return "hit-uav"
+        return "coco" if re.search(r'"(images|annotations|categories)"\s*:', head) else None
+    if suffix in (".yaml", ".yml"):
+        return "yolo" if re.search(r"^names\s*:", head, re.MULTILINE) else None
+    if suffix == ".xml":
+        return _of_xml(head)
+    return _of_text(head) if suffix == ".txt" else None
+
+
+def _of_xml(head: str) -> str | None:
+    if "<HRSC_Image" in head:
+        return "hrsc"
+    if "<x_left_top>" in head:
+        return "dior"
+    if "<robndbox>" in head:
+        return "rolabelimg"
+    return "voc" if "<annotation" in head else None
+
+
+def _of_text(head: str) -> str | None:
+    for line in head.splitlines():
+        fields = line.split()
+        if line.lower().startswith(("imagesource:", "gsd:")):
+            return "dota"
+        if len(fields) >= 9 and not _is_number(fields[8]):
+            return "dota"
+        if len(fields) in (5, 9) and all(map(_is_number, fields)):
+            return "yolo"
+    return None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _of_folder(path: Path) -> str | None:
+    """The first kind of file that is recognised: YAML, JSON, XML by folder name and content, text."""
+    if any(
+        (path / folder).is_dir()
+        for name in (dior.ORIENTED, dior.HORIZONTAL)
+        for folder in (name, name.replace(" ", "_"))
+    ):
+        return "dior"
+    patterns = (
+        ("*.yaml", "*.yml"),
+        ("annotations/*.json", "*/_annotations.coco.json", "*.json"),
+        ("*.xml", "[Aa]nnotations/*.xml", "[Aa]nnotations/*/*.xml", "*/*.xml", "*/Annotations/*.xml"),
+        ("labelTxt*/**/*.txt", "annfiles/**/*.txt", "*/labelTxt*/**/*.txt", "*/annfiles/**/*.txt"),
+        ("labels/**/*.txt", "*/labels/**/*.txt", "*.txt"),
+    )
+    for group in patterns:
+        files = [file for pattern in group for file in sorted(path.glob(pattern))]
+        # the first annotation may be of an empty image: look at some more
+        for file in files[:200]:
+            if not any(part.startswith(".") for part in file.relative_to(path).parts):
+                found = _of_file(file)
+                if found is not None:
+                    return found
+        if files and group[0].startswith("labelTxt"):
+            return "dota"  # only empty label files
+    return None
+
+
+def read(
+    path: str | Path, format: str | None = None, *, split: str | None = None, classes: Sequence[str] | None = None
+) -> Dataset:
+    """Read a labelled data set in any known format, recognised when `format` is None.
+
+    Raises `UserError` when the path or split is missing, nothing is recognised, nothing usable is in it, or `classes`
+    shares no name with it. A broken file, image or object is left out and named in `Dataset.problems`.
+    """
+    return module(format or recognize(path)).read(Path(path), split=split, classes=classes)
+
+
+def splits(path: str | Path, format: str | None = None) -> tuple[str, ...]:
+    """Names of the splits of a data set; empty when it has none."""
+    path = Path(path)
+    return () if path.is_file() else module(format or recognize(path)).splits(path)
+
+
+def write(
+    dataset: Dataset, path: str | Path, format: str, *, split: str = "train", progress: Progress | None = None
+) -> list[Problem]:
+    """Write one split with its images in any known format; gives back what had to be left out.
+
+    Raises `UserError` for an unknown format, and when `path` holds anything that dataengine did not write.
+    """
+    return module(format).write(dataset, Path(path), split=split, progress=progress)
+
+
+def losses(dataset: Dataset, format: str) -> list[str]:
+    """What this data set has and the format has no place for, in words."""
+    holds = module(format).HOLDS
+    layouts = [sample.layout for sample in dataset]
+    lost = []
+    if dataset.kind == "obb" and "angles" not in holds:
+        lost.append("angles (upright boxes around the rotated ones are written)")
+    if dataset.kind == "hbb" and "hbb" not in holds:
+        lost.append("that boxes are horizontal by definition (they are written as rotated boxes with angle 0)")
+    if any(layout.difficult.any() for layout in layouts) and "difficult" not in holds:
+        lost.append("difficult")
+    if any((layout.visible < 1).any() for layout in layouts) and "visible" not in holds:
+        lost.append("visible fractions")
+    if any(len(layout.ignored) for layout in layouts) and "ignored" not in holds:
+        lost.append("ignored regions")
+    taken = [layout.acquisition for layout in layouts if layout.acquisition != UNKNOWN]
+    fields = [f for f in Acquisition.model_fields if any(getattr(entry, f) is not None for entry in taken)]
+    return lost + [field for field in fields if field not in holds]

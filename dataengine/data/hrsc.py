@@ -1,0 +1,151 @@
+"""HRSC2016 XML: ships as `mbox_cx, mbox_cy, mbox_w, mbox_h, mbox_ang`, with the point of the bow in `header_x/y`.
+
+Continuous pixels, no shift; the angle is in radians, clockwise with y down, to the side of length w.
+Read: `FullDataSet/` or `Train/` and `Test/` or the root itself, each with `AllImages/` and `Annotations/`; splits in
+`ImageSets/<split>.txt`. Metres a pixel come from `Img_Resolution`, the place from `Img_Location` (latitude, longitude).
+Written: `FullDataSet/`, images as BMP, `header_x/y` as whole numbers, `Img_SizeWidth` and `Img_SizeHeight`: mmrotate's
+`HRSCDataset` hard-codes the first and fails without the others. A layout does not know bow from stern, so the header is
+the middle of the short side that the long axis points to.
+`Class_ID` is "1000000" and two digits. Classes that are not HRSC's get the numbers of their lines in `classes.txt`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree.ElementTree import Element, SubElement
+
+import numpy as np
+from pydantic import ValidationError
+
+from dataengine import geometry
+from dataengine.data import images
+from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem
+from dataengine.data.parse import decimal, element_number, element_text, number
+from dataengine.data.records import Record, assemble, class_key, listed_classes
+from dataengine.data.staging import Progress, placed, staged, write_classes
+from dataengine.data.xml_records import annotation_files, fill, image_lists, read_record, save_xml
+from dataengine.errors import UserError
+
+NAME = "hrsc"
+HOLDS = frozenset({"angles", "difficult", "gsd_m", "latitude_deg", "longitude_deg"})
+CLASSES = (
+    "ship", "aircraft carrier", "warcraft", "merchant ship", "Nimitz", "Enterprise", "Arleigh Burke", "WhidbeyIsland",
+    "Perry", "Sanantonio", "Ticonderoga", "Kitty Hawk", "Kuznetsov", "Abukuma", "Austen", "Tarawa", "Blue Ridge",
+    "Container", "OXo|--)", "Car carrier([]==[])", "Hovercraft", "yacht", "CntShip(_|.--.--|_]=", "Cruise", "submarine",
+    "lute", "Medical", "Car carrier(======|", "Ford-class", "Midway-class", "Invincible-class",
+)  # fmt: skip
+_NUMBERS = (*range(1, 21), 22, *range(24, 34))  # 21 and 23 were never given
+_FIELDS = ("mbox_cx", "mbox_cy", "mbox_w", "mbox_h", "mbox_ang")
+
+
+def splits(path: Path) -> tuple[str, ...]:
+    """Names of the splits below a data set's root."""
+    return tuple(image_lists(path))
+
+
+def _class_names(own: Sequence[str] | None) -> dict[str, str]:
+    """Name of each Class_ID: HRSC's own numbers, unless `classes.txt` has a class that HRSC does not know."""
+    table = {class_key(name): value for name, value in zip(CLASSES, _NUMBERS, strict=True)}
+    if own is None or all(class_key(name) in table for name in own):
+        pairs = zip(CLASSES, _NUMBERS, strict=True)
+    else:
+        pairs = zip(own, range(1, len(own) + 1), strict=True)
+    return {f"1000000{value:02d}": name for name, value in pairs}
+
+
+def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
+    """Read a data set's root. With `classes=("ship",)` every object is a ship, HRSC's usual task; else 31 classes.
+
+    Raises `UserError` when the path or the split is missing or nothing in it can be used; smaller faults are
+    `Dataset.problems`.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"{path} is no folder; give the HRSC2016 folder that has FullDataSet/ or AllImages/ in it")
+    own = listed_classes(path)
+    names = _class_names(own)
+    whole = classes is not None and [class_key(name) for name in classes] == ["ship"]
+
+    def parse(element: Element) -> tuple[str, list[float]]:
+        identity = element_text(element, "Class_ID") if not whole else ""
+        name = classes[0] if whole else names.get(identity, identity)
+        return name, [element_number(element, field) for field in _FIELDS]
+
+    bases = [base for base in (path / "FullDataSet", path / "Train", path / "Test", path) if _is_base(base)]
+    problems: list[Problem] = []
+    records: list[Record] = []
+    for base in bases:
+        available = images.index_by_stem(base / "AllImages")
+        missing: list[Problem] = problems if len(bases) == 1 else []  # a list may cover Train/ and Test/
+        for file in annotation_files(path, base / "Annotations", split, missing):
+            found = read_record(
+                file,
+                problems,
+                tag="HRSC_Object",
+                parse_object=parse,
+                to_boxes=lambda values: geometry.regularize(values.astype(np.float32)),
+            )
+            if found is not None:
+                record, root = found
+                record.image = available.get(file.stem, base / "AllImages" / f"{file.stem}.bmp")
+                record.acquisition = _acquisition(file, root, problems)
+                records.append(record)
+    return assemble(records, path, format=NAME, kind="obb", classes=classes or own, known=(CLASSES,), problems=problems)
+
+
+def _is_base(base: Path) -> bool:
+    return (base / "AllImages").is_dir() and (base / "Annotations").is_dir()
+
+
+def _acquisition(file: Path, root: Element, problems: list[Problem]) -> Acquisition:
+    gsd, place = (root.findtext("Img_Resolution") or "").strip(), (root.findtext("Img_Location") or "").strip()
+    try:
+        latitude, longitude = (number(part, "Img_Location") for part in place.split(",")) if place else (None, None)
+        gsd_m = number(gsd, "Img_Resolution") if gsd else None
+        return Acquisition(gsd_m=gsd_m, latitude_deg=latitude, longitude_deg=longitude)
+    except (ValueError, ValidationError) as error:
+        problems.append(Problem(file, None, f"header: {str(error).splitlines()[0]}; it is taken as unknown"))
+        return UNKNOWN
+
+
+def write(
+    dataset: Dataset, path: str | Path, *, split: str = "train", progress: Progress | None = None
+) -> list[Problem]:
+    """Write one split in the form that mmrotate's `HRSCDataset` loads. Gives back what was left out.
+
+    Raises `UserError` when `path` holds anything but an HRSC set of the same classes that dataengine wrote.
+    """
+    path = Path(path)
+    problems: list[Problem] = []
+    identities = {class_key(name): identity for identity, name in _class_names(dataset.classes).items()}
+    with staged(path, NAME, split, dataset.classes) as work:
+        write_classes(work, dataset.classes)
+        base, names = work / "FullDataSet", []
+        for sample, name in placed(dataset, base / "AllImages", problems, suffix=".bmp", progress=progress):
+            save_xml(_annotation(sample.layout, name, identities), base / "Annotations" / f"{name}.xml")
+            names.append(name)
+        (work / "ImageSets").mkdir()
+        (work / "ImageSets" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), "utf-8")
+    return problems
+
+
+def _annotation(layout: Layout, name: str, identities: dict[str, str]) -> Element:
+    root = fill(Element("HRSC_Image"), Img_ID=name, Img_FileName=name, Img_FileFmt="bmp")
+    taken = layout.acquisition
+    if taken.gsd_m is not None:
+        fill(root, Img_Resolution=taken.gsd_m)
+    if taken.latitude_deg is not None and taken.longitude_deg is not None:
+        fill(root, Img_Location=f"{taken.latitude_deg},{taken.longitude_deg}")
+    fill(root, Img_SizeWidth=layout.size[0], Img_SizeHeight=layout.size[1], Img_SizeDepth=3)
+    objects = SubElement(root, "HRSC_Objects")
+    upright = geometry.to_aabb(layout.boxes)
+    for i, (word, box, around) in enumerate(zip(layout.names(), layout.boxes, upright, strict=True), 1):
+        cx, cy, w, _, theta = map(float, box)
+        item = fill(SubElement(objects, "HRSC_Object"), Object_ID=i, Class_ID=identities[class_key(word)])
+        fill(item, difficult=int(layout.difficult[i - 1]))
+        fill(item, **dict(zip(("box_xmin", "box_ymin", "box_xmax", "box_ymax"), map(decimal, around), strict=True)))
+        fill(item, **dict(zip(_FIELDS, [*map(decimal, box[:4]), decimal(theta, 7)], strict=True)))
+        fill(item, header_x=round(cx + w / 2 * math.cos(theta)), header_y=round(cy + w / 2 * math.sin(theta)))
+    return root

@@ -1,0 +1,108 @@
+"""What is in a data set, in figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataengine.data.layout import Acquisition, Dataset
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Five quantiles of a quantity; all None where there is nothing to measure."""
+
+    minimum: float | None
+    p10: float | None
+    median: float | None
+    p90: float | None
+    maximum: float | None
+
+
+@dataclass(frozen=True)
+class ClassInfo:
+    """One class: its objects, the images that have it, sides and aspect ratio (long/short), angles in degrees."""
+
+    name: str
+    objects: int
+    images: int
+    difficult: int
+    long_side: Spread
+    short_side: Spread
+    aspect_ratio: Spread
+
+
+@dataclass(frozen=True)
+class Info:
+    """Figures of a data set; `dataclasses.asdict` of it can be written as JSON. Sides are in pixels.
+
+    angles: objects in each of 12 bins of 15 degrees from -90 (le90), long sides without direction (square to 5 %,
+            which have no angle) left out.
+    areas:  objects by COCO's bounds: small below 32x32, medium below 96x96, large.
+    """
+
+    name: str
+    format: str
+    kind: str
+    images: int
+    empty_images: int
+    objects: int
+    difficult: int
+    ignored_regions: int
+    problems: int
+    image_sizes: dict[str, int]
+    objects_per_image: Spread
+    areas: dict[str, int]
+    angles: list[int]
+    known_acquisition: dict[str, int]
+    classes: list[ClassInfo]
+
+
+def spread(values: np.ndarray) -> Spread:
+    """Minimum, 10 %, median, 90 %, maximum."""
+    if len(values) == 0:
+        return Spread(None, None, None, None, None)
+    return Spread(*(round(float(value), 3) for value in np.quantile(values, (0, 0.1, 0.5, 0.9, 1))))
+
+
+def info(dataset: Dataset) -> Info:
+    """Counts, sizes, angles, objects per image, per class and in all."""
+    layouts = [sample.layout for sample in dataset]
+    boxes = np.concatenate([layout.boxes for layout in layouts]) if layouts else np.zeros((0, 5), np.float32)
+    labels = np.concatenate([layout.labels for layout in layouts]) if layouts else np.zeros(0, np.int64)
+    difficult = np.concatenate([layout.difficult for layout in layouts]) if layouts else np.zeros(0, bool)
+    having = Counter(label for layout in layouts for label in np.unique(layout.labels).tolist())
+    sizes = Counter(f"{layout.size[0]}x{layout.size[1]}" for layout in layouts)
+    area = boxes[:, 2] * boxes[:, 3]
+    long = boxes[boxes[:, 2] > 1.05 * boxes[:, 3]]
+    angles = np.histogram(np.degrees(long[:, 4]), bins=12, range=(-90, 90))[0]
+    small, medium = area < 32**2, (area >= 32**2) & (area < 96**2)
+    known = {
+        field: sum(getattr(layout.acquisition, field) is not None for layout in layouts)
+        for field in Acquisition.model_fields
+    }
+    per_class = []
+    for label, name in enumerate(dataset.classes):
+        own = labels == label
+        w, h = boxes[own, 2], boxes[own, 3]
+        hard = int(difficult[own].sum())
+        per_class.append(ClassInfo(name, int(own.sum()), having[label], hard, spread(w), spread(h), spread(w / h)))
+    return Info(
+        name=dataset.name,
+        format=dataset.format,
+        kind=dataset.kind,
+        images=len(dataset),
+        empty_images=sum(len(layout) == 0 for layout in layouts),
+        objects=len(boxes),
+        difficult=int(difficult.sum()),
+        ignored_regions=sum(len(layout.ignored) for layout in layouts),
+        problems=len(dataset.problems),
+        image_sizes=dict(sizes.most_common(20)),
+        objects_per_image=spread(np.array([len(layout) for layout in layouts])),
+        areas={"small": int(small.sum()), "medium": int(medium.sum()), "large": int((~small & ~medium).sum())},
+        angles=angles.tolist(),
+        known_acquisition={field: n for field, n in known.items() if n},
+        classes=per_class,
+    )

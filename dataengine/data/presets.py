@@ -1,0 +1,113 @@
+"""Known data sets: `configs/datasets/<name>.yaml`, validated on load, and where to find them on this machine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from dataengine.data import dior, formats
+from dataengine.data.layout import Dataset, Kind
+from dataengine.errors import UserError
+
+PACKAGE = Path(__file__).parents[1]
+
+
+class Preset(BaseModel):
+    """A known data set. `image_size` is None where sizes differ; `tile_size` is None where images need no tiling."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    title: str
+    format: str
+    kind: Kind
+    classes: tuple[str, ...] = Field(min_length=1)
+    image_size: tuple[int, int] | None = None
+    tile_size: int | None = Field(None, gt=0)
+    tile_overlap: int = Field(0, ge=0)
+    licence: str
+    source: str
+    places: tuple[str, ...] = Field(min_length=1, description="folders to look in, the first that exists is taken")
+
+    @field_validator("format")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in formats.FORMATS:
+            raise ValueError(f"{value!r} is no known format; choose one of {', '.join(formats.FORMATS)}")
+        return value
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len({name.lower() for name in value}) != len(value):
+            raise ValueError("a class is listed twice")
+        return value
+
+
+def _folder() -> Path:
+    """The wheel has the presets inside the package, a checkout beside it."""
+    inside = PACKAGE / "configs" / "datasets"
+    return inside if inside.is_dir() else PACKAGE.parent / "configs" / "datasets"
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of all presets."""
+    return tuple(sorted(file.stem for file in _folder().glob("*.yaml")))
+
+
+def load_preset(name: str) -> Preset:
+    """A preset by its name, or from a YAML file of your own. Raises `UserError` that names the field at fault."""
+    file = Path(name) if name.endswith((".yaml", ".yml")) else _folder() / f"{name.lower()}.yaml"
+    if not file.is_file():
+        raise UserError(
+            f"{name!r} is no known data set; choose one of {', '.join(preset_names())}, or give a YAML file"
+        )
+    try:
+        return Preset.model_validate(yaml.safe_load(file.read_text("utf-8")))
+    except yaml.YAMLError as error:
+        raise UserError(f"{file} is not valid YAML ({str(error).splitlines()[0]})") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{file}: {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}") from None
+
+
+def find_dataset(preset: Preset, path: str | Path | None = None) -> Path:
+    """Where the data set lies: `path`, else `$DATAENGINE_DATA/<name>`, else the first of the preset's places.
+
+    Raises `UserError` that lists every place looked at, and where to get the data.
+    """
+    if path is not None:
+        if not Path(path).exists():
+            raise UserError(f"{path} does not exist; give the folder of {preset.title}")
+        return Path(path)
+    places = [Path(place) for place in preset.places]
+    if os.environ.get("DATAENGINE_DATA"):
+        base = Path(os.environ["DATAENGINE_DATA"])
+        places = [base / name for name in dict.fromkeys((preset.name, *(place.name for place in places)))] + places
+    for place in places:
+        if place.is_dir():
+            return place
+    looked = ", ".join(map(str, places))
+    raise UserError(f"{preset.title} is in none of {looked}; give its folder, or get it from {preset.source}")
+
+
+def read_dataset(preset: Preset, path: str | Path | None = None, *, split: str | None = None) -> Dataset:
+    """Read a preset's data set with its class list, licence and source; what a sample says of itself comes first.
+
+    A `path` may hold the data set converted to another format, which is recognised.
+    """
+    place = find_dataset(preset, path)
+    format = preset.format if path is None else formats.recognize(place)
+    if format == dior.NAME:
+        dataset = dior.read(place, split=split, classes=preset.classes, kind=preset.kind)
+    else:
+        dataset = formats.read(place, format, split=split, classes=preset.classes)
+    samples = [
+        replace(sample, source=sample.source or preset.title, license=sample.license or preset.licence)
+        for sample in dataset
+    ]
+    return replace(dataset, samples=samples, name=preset.name)

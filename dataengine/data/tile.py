@@ -1,0 +1,110 @@
+"""Large images cut into overlapping tiles, image by image, with what each tile shows of every object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from dataengine import geometry
+from dataengine.data import images
+from dataengine.data.layout import Dataset, Layout, Problem, Sample
+from dataengine.errors import UserError
+
+WHOLE = 0.999  # visible fraction above which float32 rounding, not the border, has taken something
+
+
+def windows(image_size: tuple[int, int], size: int, overlap: int) -> Iterator[tuple[int, int, int, int]]:
+    """(x, y, width, height) of tiles that cover an image: `size - overlap` apart, the last of a row or column moved
+    back so that it ends with the image; an image smaller than `size` is one narrower tile, without padding."""
+    width, height = image_size
+    for y in _starts(height, size, overlap):
+        for x in _starts(width, size, overlap):
+            yield x, y, min(size, width), min(size, height)
+
+
+def _starts(length: int, size: int, overlap: int) -> list[int]:
+    if length <= size:
+        return [0]
+    return [*range(0, length - size, size - overlap), length - size]
+
+
+def crop_layout(layout: Layout, window: tuple[int, int, int, int], min_visible: float) -> Layout:
+    """The layout of a tile.
+
+    Objects with at least `min_visible` of their area inside are clipped to the tile (the smallest box around the part
+    inside) and carry that fraction in `visible`, times what they had; the part inside of all others is `ignored`.
+    """
+    x, y, width, height = window
+    size, shift = (width, height), np.array([x, y, 0, 0, 0], np.float32)
+    boxes = layout.boxes - shift
+    fraction = geometry.visible_fraction(boxes, size) * layout.visible if len(boxes) else np.zeros(0, np.float32)
+    keep, cut = fraction >= max(min_visible, 1e-6), (fraction > 1e-6) & (fraction < min_visible)
+    ignored = np.concatenate([_clip(boxes[cut], size, layout.kind), _clip(layout.ignored - shift, size, layout.kind)])
+    kept = layout.select(keep)
+    visible = np.where(fraction[keep] > WHOLE, 1, fraction[keep]).astype(np.float32)
+    return replace(kept, boxes=_clip(boxes[keep], size, layout.kind), visible=visible, size=size, ignored=ignored)
+
+
+def _clip(boxes: np.ndarray, size: tuple[int, int], kind: str) -> np.ndarray:
+    """Parts inside the image; boxes wholly inside stay as they are to the bit, those wholly outside are left out."""
+    if not len(boxes):
+        return boxes
+    fraction = geometry.visible_fraction(boxes, size)
+    cut = (fraction > 1e-6) & (fraction <= WHOLE)
+    result = boxes.copy()
+    if cut.any():
+        result[cut] = (geometry.clip_aabb if kind == "hbb" else geometry.clip)(boxes[cut], size)
+    return result[fraction > 1e-6]
+
+
+def tile(
+    dataset: Dataset,
+    out: str | Path,
+    size: int = 1024,
+    overlap: int = 200,
+    min_visible: float = 0.7,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Write the tiles as PNG into the folder `out`, and give back the data set of tiles.
+
+    size:        side of a tile in pixels. overlap: pixels that neighbours share, less than `size`.
+    min_visible: least fraction of an object's area, in (0, 1], that makes it an object of the tile.
+    progress:    called with (images done, images in all).
+
+    Only one source image is in memory at a time. Tiles are called `<image>__<size>__<x>___<y>` as by mmrotate's
+    splitter, so that its tools can merge detections. An image that cannot be decoded becomes a problem of the result.
+    Raises `UserError` for sizes that make no sense and for an `out` that is not empty.
+    """
+    out = Path(out)
+    if size <= 0 or not 0 <= overlap < size:
+        raise UserError(f"tiles of {size} pixels cannot overlap by {overlap}; the overlap must be at least 0 and less")
+    if not 0 < min_visible <= 1:
+        raise UserError(f"min_visible is {min_visible}; give a fraction above 0 and up to 1")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not an empty folder; choose a new one for the tiles")
+    samples: list[Sample] = []
+    problems = list(dataset.problems)
+    for done, sample in enumerate(dataset, 1):
+        try:
+            samples += _tile_image(sample, out, size, overlap, min_visible)
+        except ValueError as error:
+            problems.append(Problem(sample.image, None, f"{error}; the image is left out"))
+        if progress is not None:
+            progress(done, len(dataset))
+    return replace(dataset, samples=samples, problems=problems)
+
+
+def _tile_image(sample: Sample, out: Path, size: int, overlap: int, min_visible: float) -> list[Sample]:
+    image, tiles = images.load(sample.image), []
+    for window in windows(image.size, size, overlap):
+        x, y, width, height = window
+        name = f"{sample.name}__{size}__{x}___{y}"
+        path = out / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.crop((x, y, x + width, y + height)).save(path, compress_level=1)
+        tiles.append(replace(sample, name=name, image=path, layout=crop_layout(sample.layout, window, min_visible)))
+    return tiles
