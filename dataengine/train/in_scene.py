@@ -129,7 +129,9 @@ def make_batch(frames: Frames, spec: FrameSpec, nothing: int, batch_size: int):
             offset = (kept - spec.size * scale) / 2
             image = cut(frames.images[i], np.float32([[scale, 0, offset], [0, scale, offset]]), spec.size)
             margins = replace(
-                spec, hole_margin=spec.hole_margin * rng.uniform(0.7, 1.6), hole_pixels=spec.hole_pixels * rng.uniform(0.7, 2)
+                spec,
+                hole_margin=spec.hole_margin * rng.uniform(0.7, 1.6),
+                hole_pixels=spec.hole_pixels * rng.uniform(0.7, 2),
             )
             kind = "hbb" if frames.horizontal[i] else "obb"
             hole, box = masks(frames.boxes[i], kind, margins, context[j])

@@ -197,7 +197,12 @@ def train(
                 values = {name: float(value.detach()) for name, value in losses.items()}
                 if not math.isfinite(values["loss"]):
                     raise UserError(f"{out}: the loss is {values['loss']} at step {step}; lower the learning rate.")
-                rate = settings.batch_size * accelerator.num_processes * 20 / (now - progress.tasks[task].fields.get("last", started))
+                rate = (
+                    settings.batch_size
+                    * accelerator.num_processes
+                    * 20
+                    / (now - progress.tasks[task].fields.get("last", started))
+                )
                 progress.update(
                     task, completed=step, last=now, description=f"loss {values['loss']:.4f}, {rate:.0f} samples/s"
                 )

@@ -1,0 +1,104 @@
+"""Training of the small autoencoder between pixels and latents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderDC
+from PIL import Image
+from torch.nn import functional as F
+
+from dataengine.data.layout import Dataset
+from dataengine.errors import UserError
+from dataengine.train.loop import TrainSettings, train
+
+# 16 times smaller on each side, 16 channels: 48 numbers of a 256-pixel picture become one. The first stage works at
+# half resolution already (its layer count is 0), which is where a CPU would spend most of its time.
+DEFAULT_MODEL = {
+    "latent_channels": 16,
+    "encoder_block_out_channels": (48, 48, 96, 192, 256),
+    "decoder_block_out_channels": (48, 48, 96, 192, 256),
+    "encoder_layers_per_block": (0, 1, 1, 2, 2),
+    "decoder_layers_per_block": (0, 2, 2, 2, 2),
+    "encoder_qkv_multiscales": ((),) * 5,
+    "decoder_qkv_multiscales": ((),) * 5,
+}
+LATENT_NOISE = 0.1  # of the latents' own spread: the decoder must bear what a denoiser leaves over
+LATENT_PENALTY = 2e-3
+
+
+def random_crops(datasets: list[Dataset], crop: int, batch_size: int):
+    """A function rng -> {"images": float32 (B, 3, crop, crop) in [-1, 1]}; crops are flipped and turned by quarters.
+
+    Raises UserError when no image is as large as the crop.
+    """
+    samples = [s for dataset in datasets for s in dataset if min(s.layout.size) >= crop]
+    if not samples:
+        raise UserError(
+            f"no image of the training data is at least {crop} pixels wide and high; give a smaller --crop."
+        )
+
+    def batch(rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        crops = []
+        for i in rng.integers(0, len(samples), batch_size // 2 or 1):
+            with Image.open(samples[i].image) as file:
+                picture = np.asarray(file.convert("RGB"))
+            for _ in range(2):  # decoding costs more than cropping
+                y, x = (rng.integers(0, side - crop + 1) for side in picture.shape[:2])
+                crops.append(np.rot90(picture[y : y + crop, x : x + crop], rng.integers(4))[:, :: rng.choice((1, -1))])
+        images = np.stack(crops[:batch_size]).astype(np.float32) / 127.5 - 1
+        return {"images": torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()}
+
+    return batch
+
+
+def reconstruction_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict:
+    """L1 over the picture and over the differences between neighbouring pixels at three scales, which keep edges
+    sharp, and a small penalty that holds the latents at order one."""
+    images = batch["images"]
+    latents = model.encode(images).latent.float()
+    noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+    decoded = model.decode(latents + LATENT_NOISE * latents.detach().std() * noise).sample.float()
+    l1 = F.l1_loss(decoded, images)
+    edges, a, b = 0.0, decoded, images
+    for _ in range(3):
+        for axis in (2, 3):
+            edges = edges + F.l1_loss(a.diff(dim=axis), b.diff(dim=axis))
+        a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+    penalty = latents.pow(2).mean()
+    return {"loss": l1 + 0.5 * edges + LATENT_PENALTY * penalty, "l1": l1, "latent_square": penalty}
+
+
+def train_autoencoder(
+    datasets: list[Dataset], out: Path, settings: TrainSettings, crop: int = 128, model_settings: dict | None = None
+) -> AutoencoderDC:
+    """Train on random crops and write the model to `out/model`. Its `scaling_factor` brings latents to unit spread."""
+    torch.manual_seed(settings.seed)
+    model = AutoencoderDC(**(DEFAULT_MODEL | (model_settings or {})))
+    batch = random_crops(datasets, crop, settings.batch_size)
+    shown = random_crops(datasets, crop, 8)(np.random.default_rng((settings.seed, 2)))["images"]
+
+    @torch.no_grad()
+    def evaluate(averaged: torch.nn.Module, step: int, folder: Path) -> None:
+        decoded = averaged.decode(averaged.encode(shown).latent).sample
+        rows = [np.concatenate(list(to_pixels(stack)), 1) for stack in (shown, decoded)]
+        (folder / "samples").mkdir(exist_ok=True)
+        Image.fromarray(np.concatenate(rows, 0)).save(folder / "samples" / f"{step:07d}.png")
+
+    recipe = f"autoencoder {sorted(model.config.items())!r} crop={crop} images={sum(map(len, datasets))} "
+    train(model, batch, reconstruction_loss, out, settings, recipe, evaluate)
+    with torch.no_grad():
+        spread = torch.cat([
+            model.encode(batch(np.random.default_rng((settings.seed, 3, i)))["images"].to(model.device)).latent.flatten()
+            for i in range(8)
+        ]).std()  # fmt: skip
+    model.register_to_config(scaling_factor=1.0 / float(spread))
+    model.save_pretrained(out / "model")
+    return model
+
+
+def to_pixels(images: torch.Tensor) -> np.ndarray:
+    """(B, 3, H, W) in [-1, 1] -> uint8 (B, H, W, 3)."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
