@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import load_file, save_file
 
 from dataengine.errors import UserError
+from dataengine.render.precision import has_native_bf16
 
 
 class TrainSettings(BaseModel):
@@ -42,12 +43,10 @@ class TrainSettings(BaseModel):
 
 
 def precision_for(device: torch.device, asked: str) -> str:
-    """bf16 where the hardware multiplies it natively (CUDA Ampere on, CPUs with AMX), else fp32."""
+    """accelerate's name of the precision: as asked, or bf16 where that is native."""
     if asked != "auto":
         return asked
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "no"
-    return "bf16" if torch.cpu._is_amx_tile_supported() else "no"
+    return "bf16" if has_native_bf16(device) else "no"
 
 
 def learning_rate_at(step: int, settings: TrainSettings) -> float:

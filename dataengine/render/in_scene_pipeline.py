@@ -1,0 +1,161 @@
+"""The in-scene renderer: objects painted one frame at a time into scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+
+from dataengine import geometry
+from dataengine.data.layout import Layout
+from dataengine.errors import UserError
+from dataengine.render.fields import object_fields
+from dataengine.render.frame import cut, frame_matrices, frame_sides, masks, paste
+from dataengine.render.in_scene import InSceneUNet
+from dataengine.render.precision import fast_autocast
+from dataengine.render.sample_frames import sample_frames
+from dataengine.render.scene import Scene
+
+FRAMES_PER_BATCH = 64
+
+
+def class_numbers(layout: Layout, known: Sequence[str]) -> np.ndarray:
+    """Labels of the layout in a model's numbering, int64 (N,), matched by name without regard to case.
+
+    Raises UserError that names the classes the model does not know.
+    """
+    number = {name.lower(): i for i, name in enumerate(known)}
+    unknown = sorted({name for name in layout.names() if name.lower() not in number})
+    if unknown:
+        raise UserError(
+            f"the renderer does not know the class{'es' if len(unknown) > 1 else ''} {', '.join(unknown)}; "
+            f"it knows {', '.join(known)}. Leave them out, or train a renderer on them."
+        )
+    return np.array([number[name.lower()] for name in layout.names()], np.int64)
+
+
+def painting_order(layout: Layout, sides: np.ndarray) -> np.ndarray:
+    """Round (N,) in which each object is painted: objects that share surroundings follow one another, large first,
+    so that each sees what was painted beside it; all others go in the same round."""
+    frames = np.column_stack([layout.boxes[:, :2], sides, sides, np.zeros(len(layout))])
+    touching = geometry.intersection(frames, frames) > 0
+    rounds = np.full(len(layout), -1)
+    for i in np.argsort(-layout.boxes[:, 2], kind="stable"):
+        before = touching[i] & (rounds >= 0)
+        rounds[i] = rounds[before].max() + 1 if before.any() else 0
+    return rounds
+
+
+class InScenePipeline(DiffusionPipeline):
+    """Paints a layout's objects into scenes. Label effect: keeps (every painted object fills its own box)."""
+
+    label_effect = "keeps"
+
+    def __init__(self, unet: InSceneUNet, scheduler: FlowMatchEulerDiscreteScheduler):
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that it can paint."""
+        return tuple(self.unet.config.classes)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        scenes: Sequence[Scene],
+        layouts: Sequence[Layout],
+        seeds: Sequence[int],
+        num_inference_steps: int = 12,
+        guidance_scale: float = 1.0,
+    ) -> tuple[list[np.ndarray], list[Layout]]:
+        """Paint layouts[i] into scenes[i]: images uint8 (H, W, 3), and layouts with what the scene held before added.
+
+        An object of the scene that a new one would touch is painted over with empty ground first, and its label goes;
+        all others keep pixels and label. Noise of object k of image i depends on (seeds[i], k) only (contract 4).
+        Raises UserError for a class that the model does not know.
+        """
+        pictures, results, jobs = [], [], []
+        for i, (scene, layout) in enumerate(zip(scenes, layouts, strict=True)):
+            pictures.append(scene.image.astype(np.float32))
+            merged, removed = merge(scene.layout, layout, self.unet.spec.hole_margin)
+            results.append(merged)
+            empty = np.full(len(removed), self.unet.nothing)
+            first = self._rounds(jobs, i, removed, empty, seeds[i], 0, 1 << 20)
+            self._rounds(jobs, i, layout, class_numbers(layout, self.classes), seeds[i], first, 0)
+        for number in sorted({job[0] for job in jobs}):
+            now = [job[1:] for job in jobs if job[0] == number]
+            for start in range(0, len(now), FRAMES_PER_BATCH):
+                chunk = now[start : start + FRAMES_PER_BATCH]
+                self._paint(pictures, chunk, num_inference_steps, guidance_scale)
+        return [np.clip(np.rint(p), 0, 255).astype(np.uint8) for p in pictures], results
+
+    def _rounds(self, jobs, image, layout, labels, seed, first, offset) -> int:
+        """Append (round, image, object as a layout of one, label, noise key) for each object; next free round."""
+        if not len(layout):
+            return first
+        rounds = painting_order(layout, frame_sides(layout.boxes, self.unet.spec)) + first
+        for k in range(len(layout)):
+            jobs.append((int(rounds[k]), image, layout.select([k]), int(labels[k]), (seed, k + offset)))
+        return int(rounds.max()) + 1
+
+    def _paint(self, pictures, jobs, steps, guidance_scale) -> None:
+        spec = self.unet.spec
+        frames, holes, boxes, fields, matrices = [], [], [], [], []
+        for image, one, _, _ in jobs:
+            matrix = frame_matrices(one.boxes, one.kind, spec)[0]
+            hole, box = masks(one.boxes[0], one.kind, spec)
+            frames.append(cut(pictures[image], matrix, spec.size))
+            holes.append(hole), boxes.append(box), matrices.append(matrix)
+            fields.append(object_fields(one, spec)[0])
+        device = self.unet.device
+
+        def tensor(stack: list[np.ndarray]) -> torch.Tensor:
+            return torch.from_numpy(np.stack(stack)).to(device)
+
+        surroundings = tensor(frames).permute(0, 3, 1, 2) / 127.5 - 1
+        hole, box = tensor(holes)[:, None], tensor(boxes)[:, None]
+        labels = torch.tensor([job[2] for job in jobs], device=device)
+        generators = [torch.Generator().manual_seed(noise_seed(*job[3])) for job in jobs]
+        with fast_autocast(device):
+            painted = sample_frames(
+                self.unet, surroundings * (1 - hole), hole, box, labels, tensor(fields), generators=generators,
+                steps=steps, guidance_scale=guidance_scale, scheduler=self.scheduler,
+            )  # fmt: skip
+        patches = ((painted + 1) * 127.5).clamp(0, 255).permute(0, 2, 3, 1).cpu().numpy()
+        for (image, *_), patch, mask, matrix in zip(jobs, patches, holes, matrices, strict=True):
+            picture = pictures[image]
+            if np.ptp(picture, axis=2).max() < 1e-3:  # a one-channel sensor stays one
+                patch = np.repeat(patch.mean(2, keepdims=True), 3, 2)
+            paste(picture, patch, mask, matrix)
+
+
+def noise_seed(seed: int, k: int) -> int:
+    """Seed of the noise of object k of an image, from the image's own seed."""
+    return int(np.random.SeedSequence((seed, k)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def merge(existing: Layout, new: Layout, margin: float) -> tuple[Layout, Layout]:
+    """`(merged, removed)`: the new layout with the scene's objects that it leaves alone; and those it touches.
+
+    Class names of both are joined, the new layout's first. Ignored regions of the scene stay ignored.
+    """
+    grown = new.boxes.copy()
+    grown[:, 2:4] += 2 * margin * new.boxes[:, 2:3] + 4
+    touched = (geometry.intersection(existing.boxes, grown) > 0).any(1)
+    kept, removed = existing.select(~touched), existing.select(touched)
+    classes = tuple(dict.fromkeys((*new.classes, *existing.classes)))
+    renumber = np.array([classes.index(name) for name in existing.classes], np.int64)
+    merged = replace(
+        new,
+        boxes=np.concatenate([new.boxes, kept.boxes]),
+        labels=np.concatenate([new.labels, renumber[kept.labels]]),
+        difficult=np.concatenate([new.difficult, kept.difficult]),
+        visible=np.concatenate([new.visible, kept.visible]),
+        ignored=np.concatenate([new.ignored, existing.ignored]),
+        classes=classes,
+    )
+    return merged, removed

@@ -1,0 +1,99 @@
+"""The whole-image renderer: AeroGen's form, the entire picture from its layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from diffusers import AutoencoderDC, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+
+from dataengine.data.layout import Layout
+from dataengine.errors import UserError
+from dataengine.render.in_scene_pipeline import class_numbers, noise_seed
+from dataengine.render.layout_unet import LayoutUNet, layout_batch
+from dataengine.render.precision import fast_autocast
+from dataengine.render.sample_latents import sample_latents
+from dataengine.render.scene import Scene, empty_layout
+
+
+class LayoutPipeline(DiffusionPipeline):
+    """Renders whole images from layouts of the model's own size. Label effect: keeps."""
+
+    label_effect = "keeps"
+
+    def __init__(self, vae: AutoencoderDC, unet: LayoutUNet, scheduler: FlowMatchEulerDiscreteScheduler):
+        super().__init__()
+        self.register_modules(vae=vae, unet=unet, scheduler=scheduler)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that it can draw."""
+        return tuple(self.unet.config.classes)
+
+    @property
+    def size(self) -> int:
+        """Side of its images in pixels."""
+        return self.unet.config.sample_size * self.vae.spatial_compression_ratio
+
+    def domain_number(self, domain: str | None) -> int:
+        """Number of a data set's look; the learned null for None. Raises UserError for an unknown name."""
+        domains = list(self.unet.config.domains)
+        if domain is None:
+            return len(domains)
+        if domain not in domains:
+            raise UserError(f"the renderer was not trained on {domain!r}; it knows {', '.join(domains)}.")
+        return domains.index(domain)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        layouts: Sequence[Layout],
+        seeds: Sequence[int],
+        domain: str | None = None,
+        num_inference_steps: int = 20,
+        guidance_scale: float = 2.0,
+    ) -> list[np.ndarray]:
+        """Images uint8 (H, W, 3), one for each layout; the noise of image i depends on seeds[i] only (contract 4).
+
+        Guidance: `null + guidance_scale * (layout - null)`. Raises UserError for layouts of another size than the
+        model's and for classes it does not know.
+        """
+        for layout in layouts:
+            if layout.size != (self.size, self.size):
+                raise UserError(
+                    f"the whole-image renderer makes {self.size}x{self.size} pixels, not "
+                    f"{layout.size[0]}x{layout.size[1]}; give --size {self.size}."
+                )
+        labels = [class_numbers(layout, self.classes) for layout in layouts]
+        number = self.domain_number(domain)
+        batch = layout_batch(list(layouts), labels, [number] * len(layouts), self.unet.config.sample_size)
+        generators = [torch.Generator().manual_seed(noise_seed(seed, 1 << 21)) for seed in seeds]
+        with fast_autocast(self.unet.device):
+            latents = sample_latents(
+                self.unet, batch, generators=generators, steps=num_inference_steps, guidance_scale=guidance_scale,
+                scheduler=self.scheduler,
+            )  # fmt: skip
+            images = [self.vae.decode(z[None] / self.vae.config.scaling_factor).sample.float() for z in latents]
+        pixels = ((torch.cat(images) + 1) * 127.5).round().clamp(0, 255).byte()
+        return list(pixels.permute(0, 2, 3, 1).cpu().numpy())
+
+
+class GeneratedScenes:
+    """Empty scenes from a whole-image model: for machines that have no images at all."""
+
+    def __init__(self, pipeline: LayoutPipeline, domain: str, steps: int = 20, grey: bool = False):
+        """domain: the look, one of the pipeline's. grey: the sensor has one channel."""
+        self.pipeline, self.domain, self.steps, self.grey = pipeline, domain, steps, grey
+        pipeline.domain_number(domain)  # an unknown one is told now
+
+    def draw(self, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[Scene]:
+        """One empty scene of the layout's acquisition for each layout."""
+        empty = [empty_layout(replace(layout, classes=())) for layout in layouts]
+        images = self.pipeline(empty, seeds, self.domain, self.steps, guidance_scale=1.0)
+        if self.grey:
+            images = [np.repeat(image.mean(2, keepdims=True).round().astype(np.uint8), 3, 2) for image in images]
+        return [
+            Scene(image, layout, f"generated:{seed}") for image, layout, seed in zip(images, empty, seeds, strict=True)
+        ]

@@ -1,0 +1,103 @@
+"""Scenes: pictures that objects are painted into."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from dataengine import geometry
+from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout
+from dataengine.errors import UserError
+from dataengine.layouts.windows import cut
+
+NEAREST_SHARE = 0.1  # a scene is drawn among this share of all, those taken most like the layout asks
+
+
+@dataclass(frozen=True)
+class Scene:
+    """image uint8 (H, W, 3); layout: the labelled objects that are in it already; name and licence for provenance."""
+
+    image: np.ndarray
+    layout: Layout
+    name: str
+    license: str = ""
+
+
+class Scenes(Protocol):
+    """Gives one scene for each layout, of the layout's size; scene i depends on layouts[i] and seeds[i] alone."""
+
+    def draw(self, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[Scene]: ...
+
+
+def acquisition_distance(a: Acquisition, b: Acquisition) -> float:
+    """How differently two pictures were taken: 0 for the same; unknown fields do not count; day is far from night."""
+    distance = 0.0
+    if a.altitude_m is not None and b.altitude_m is not None:
+        distance += abs(np.log2(a.altitude_m / b.altitude_m))
+    if a.gsd_m is not None and b.gsd_m is not None:
+        distance += abs(np.log2(a.gsd_m / b.gsd_m))
+    if a.camera_angle_deg is not None and b.camera_angle_deg is not None:
+        distance += abs(a.camera_angle_deg - b.camera_angle_deg) / 30
+    if a.night is not None and b.night is not None and a.night != b.night:
+        distance += 10
+    return float(distance)
+
+
+class DatasetScenes:
+    """Windows of a data set's own images. Its labelled objects stay in the scene's layout."""
+
+    def __init__(self, dataset: Dataset, size: tuple[int, int]):
+        """Raises UserError when no image is as large as `size`."""
+        self.samples = [
+            s for s in dataset if s.layout.size[0] >= size[0] and s.layout.size[1] >= size[1] and s.image.exists()
+        ]
+        self.size = size
+        if not self.samples:
+            raise UserError(
+                f"none of the {len(dataset)} scenes is an image of at least {size[0]}x{size[1]} pixels; "
+                "give larger images to --scenes, or a smaller --size."
+            )
+
+    def draw(self, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[Scene]:
+        """One window for each layout, from an image taken much like the layout's own acquisition."""
+        return [
+            self._draw(layout, np.random.default_rng((seed, 0x5CE)))
+            for layout, seed in zip(layouts, seeds, strict=True)
+        ]
+
+    def _draw(self, layout: Layout, rng: np.random.Generator) -> Scene:
+        if layout.acquisition == UNKNOWN:
+            sample = self.samples[rng.integers(len(self.samples))]
+        else:
+            far = np.array([acquisition_distance(layout.acquisition, s.layout.acquisition) for s in self.samples])
+            nearest = np.argsort(far, kind="stable")[: max(1, round(NEAREST_SHARE * len(far)))]
+            # ties (a data set without metadata) must not favour the first images
+            nearest = np.flatnonzero(far <= far[nearest[-1]])
+            sample = self.samples[rng.choice(nearest)]
+        left = int(rng.integers(0, sample.layout.size[0] - self.size[0] + 1))
+        top = int(rng.integers(0, sample.layout.size[1] - self.size[1] + 1))
+        try:
+            with Image.open(sample.image) as file:
+                window = np.asarray(file.convert("RGB").crop((left, top, left + self.size[0], top + self.size[1])))
+        except OSError as error:
+            raise UserError(f"{sample.image}: this scene cannot be read ({error}); mend or remove the file.") from error
+        inside = cut(sample.layout, left, top, self.size)
+        return Scene(window, inside, f"{sample.name}@{left},{top}", sample.license)
+
+
+def empty_layout(layout: Layout) -> Layout:
+    """The same picture with nothing in it."""
+    return replace(
+        layout, boxes=np.zeros((0, 5)), labels=np.zeros(0), difficult=None, visible=None, ignored=np.zeros((0, 5))
+    )
+
+
+def free_of(layout: Layout, taken: np.ndarray, margin: float) -> np.ndarray:
+    """Bool (N,): objects whose box, grown by `margin` of its long side, touches none of the boxes `taken` (M, 5)."""
+    grown = layout.boxes.copy()
+    grown[:, 2:4] += 2 * margin * layout.boxes[:, 2:3]
+    return ~(geometry.intersection(grown, taken) > 0).any(1)
