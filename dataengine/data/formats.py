@@ -58,7 +58,7 @@ def _of_xml(head: str) -> str | None:
         return "dior"
     if "<robndbox>" in head:
         return "rolabelimg"
-    return "voc" if "<annotation" in head else None
+    return "voc" if "<bndbox>" in head else None
 
 
 def _of_text(head: str) -> str | None:
@@ -66,7 +66,7 @@ def _of_text(head: str) -> str | None:
         fields = line.split()
         if line.lower().startswith(("imagesource:", "gsd:")):
             return "dota"
-        if len(fields) >= 9 and not _is_number(fields[8]):
+        if len(fields) >= 9 and all(map(_is_number, fields[:8])) and not _is_number(fields[8]):
             return "dota"
         if len(fields) in (5, 9) and all(map(_is_number, fields)):
             return "yolo"
@@ -82,7 +82,7 @@ def _is_number(text: str) -> bool:
 
 
 def _of_folder(path: Path) -> str | None:
-    """The first kind of file that is recognised: YAML, JSON, XML by folder name and content, text."""
+    """The first kind of file that is recognised: YAML, JSON, XML, DOTA's text, YOLO's text."""
     if any(
         (path / folder).is_dir()
         for name in (dior.ORIENTED, dior.HORIZONTAL)
@@ -98,14 +98,14 @@ def _of_folder(path: Path) -> str | None:
     )
     for group in patterns:
         files = [file for pattern in group for file in sorted(path.glob(pattern))]
-        # the first annotation may be of an empty image: look at some more
-        for file in files[:200]:
-            if not any(part.startswith(".") for part in file.relative_to(path).parts):
-                found = _of_file(file)
-                if found is not None:
-                    return found
-        if files and group[0].startswith("labelTxt"):
-            return "dota"  # only empty label files
+        visible = [file for file in files if not any(part[0] == "." for part in file.relative_to(path).parts)]
+        # the first annotations may be of empty images, or upright boxes of a set that has rotated ones too
+        found = {_of_file(file) for file in visible[:200]}
+        for format in FORMATS:
+            if format in found and not (format == "voc" and "rolabelimg" in found):
+                return format
+        if visible and group[0].startswith("labelTxt"):
+            return "dota"  # label files of empty images only
     return None
 
 

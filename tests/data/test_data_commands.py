@@ -1,0 +1,92 @@
+"""`dataengine data ...`: what the commands print, write and refuse."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from dataengine.data import dota, formats
+from dataengine.data.commands import app
+from dataengine.errors import UserError
+
+BOXES = [[(60, 70, 40, 12, 0.4), (120, 80, 30, 20, -0.2), (40, 30, 20, 10, 0.0)], []]
+
+
+@pytest.fixture
+def folder(make_dataset, tmp_path):
+    dota.write(make_dataset(tmp_path / "in", BOXES), tmp_path / "dota")
+    return tmp_path / "dota"
+
+
+def _run(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_info_prints_a_table_or_json(folder):
+    result = _run("info", folder)
+    assert result.exit_code == 0
+    assert "3 objects" in result.stdout.replace("\n", " ")
+    assert "large ship" in result.stdout
+    figures = json.loads(_run("info", folder, "--json").stdout)
+    assert (figures["images"], figures["objects"], figures["format"]) == (2, 3, "dota")
+
+
+def test_check_is_silent_on_a_sound_set_and_ends_with_1_on_a_broken_one(folder):
+    sound = _run("check", folder)
+    assert (sound.exit_code, sound.stdout) == (0, "2 images, no problems.\n")
+    file = folder / "train" / "labelTxt" / "image_0.txt"
+    file.write_text(file.read_text() + "1 2 3\n")
+    broken = _run("check", folder)
+    assert broken.exit_code == 1
+    assert "image_0.txt:4: " in broken.stderr
+    assert "1 problem" in broken.stderr
+    report = json.loads(_run("check", folder, "--json").stdout)
+    assert report["count"] == 1
+    assert report["problems"][0]["line"] == 4
+
+
+def test_convert_keeps_splits_and_says_what_is_lost(folder, make_dataset, tmp_path):
+    val = make_dataset(tmp_path / "val", [[(60, 70, 40, 12, 0.4)]])
+    val.samples[0] = type(val.samples[0])("v", val.samples[0].image, val.samples[0].layout)
+    dota.write(val, folder, split="val")
+    result = _run("convert", folder, tmp_path / "yolo", "--to", "yolo")
+    assert result.exit_code == 0
+    assert "yolo has no place for difficult" in result.stderr
+    assert formats.splits(tmp_path / "yolo") == ("train", "val")
+    assert len(formats.read(tmp_path / "yolo", split="train")) == 2
+    assert len(formats.read(tmp_path / "yolo", split="val")) == 1
+
+
+def test_tile_writes_a_data_set_that_keeps_visible_fractions(folder, tmp_path):
+    result = _run("tile", folder, tmp_path / "tiles", "--size", "64", "--overlap", "16", "--min-visible", "0.3")
+    assert result.exit_code == 0
+    tiles = formats.read(tmp_path / "tiles")
+    assert tiles.format == "coco"
+    assert {sample.layout.size for sample in tiles} == {(64, 64)}
+    visible = [value for sample in tiles for value in sample.layout.visible.tolist()]
+    assert min(visible) < 1
+    assert min(visible) >= 0.3
+    assert not [entry for entry in tmp_path.iterdir() if entry.name.startswith(".tiles-")]
+
+
+@pytest.mark.parametrize("command", ["info", "check"])
+def test_a_users_mistake_is_one_sentence(command, tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        _run(command, tmp_path / "nowhere")
+
+
+def test_an_unknown_target_format_is_refused_before_anything_is_read(folder, tmp_path):
+    for command in ("convert", "tile"):
+        with pytest.raises(UserError, match="no known format"):
+            _run(command, folder, tmp_path / "out", "--to", "kitti")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["info", "check", "convert", "tile"])
+def test_help_teaches_with_an_example(command):
+    assert f"dataengine data {command}" in " ".join(_run(command, "--help").stdout.split())
