@@ -1,0 +1,75 @@
+"""What a layout must obey: how much boxes may cover one another, and how much the border may cut away."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from dataengine import geometry
+from dataengine.data.layout import Layout
+
+Border = Literal["clip", "keep"]  # cut boxes are reduced to the part inside, or stick out of the image
+
+MIN_VISIBLE = 0.3  # an object of which less is inside the image is not in the layout
+WHOLE = 0.999  # from this visible share on an object counts as inside: rounding must not make it a cut one
+
+
+def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Share of the smaller box of each pair that the other covers: (N, 5), (M, 5) -> (N, M) float64 in [0, 1].
+
+    Exact for rotated boxes; the exact intersection is computed only for pairs whose circumscribed circles meet.
+    """
+    boxes, others = np.asarray(boxes, np.float32).reshape(-1, 5), np.asarray(others, np.float32).reshape(-1, 5)
+    shares = np.zeros((len(boxes), len(others)))
+    if not shares.size:
+        return shares
+    distance = np.hypot(boxes[:, None, 0] - others[None, :, 0], boxes[:, None, 1] - others[None, :, 1])
+    reach = np.hypot(boxes[:, 2], boxes[:, 3])[:, None] + np.hypot(others[:, 2], others[:, 3])[None]
+    near = distance < reach / 2
+    rows, columns = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
+    if len(rows):
+        covered = geometry.intersection(boxes[rows], others[columns])
+        smaller = np.minimum(geometry.area(boxes[rows])[:, None], geometry.area(others[columns])[None])
+        shares[np.ix_(rows, columns)] = covered / np.maximum(smaller, 1e-9)
+    return np.clip(shares, 0, 1)
+
+
+def apart(boxes: np.ndarray, max_overlap: float | np.ndarray, placed: np.ndarray | None = None) -> np.ndarray:
+    """bool (N,): boxes to keep so that no two, nor one and a `placed` one, overlap by more than `max_overlap`.
+
+    Greedy in the given order: the earlier box stays. `max_overlap` (share of the smaller box) is one value or (N,).
+    """
+    limits = np.broadcast_to(np.asarray(max_overlap, float), (len(boxes),))
+    keep = np.ones(len(boxes), bool)
+    if placed is not None and len(placed):
+        keep &= overlap(boxes, placed).max(1) <= limits
+    shares = overlap(boxes, boxes)
+    np.fill_diagonal(shares, 0)
+    for i in np.flatnonzero((shares > limits[:, None]).any(1)):
+        keep[i] &= not (shares[i, :i][keep[:i]] > limits[i]).any()
+    return keep
+
+
+def cut_by_border(layout: Layout, border: Border = "clip", min_visible: float = MIN_VISIBLE) -> Layout:
+    """The layout as its image shows it: objects mostly outside dropped, cut ones clipped, `visible` brought up to date.
+
+    `visible` is multiplied by the share of each box inside the image, so that it stays the share of the whole object.
+    border: "clip" reduces a cut box to the part inside, "keep" lets it stick out, for a renderer that paints past it.
+    """
+    inside = geometry.visible_fraction(layout.boxes, layout.size) if len(layout) else np.ones(0)
+    visible = (layout.visible * np.where(inside >= WHOLE, 1, inside)).astype(np.float32)
+    keep = (visible >= min_visible) & (inside > 0)
+    ignored = layout.ignored
+    if len(ignored):
+        ignored = ignored[geometry.visible_fraction(ignored, layout.size) > 0]
+    boxes = layout.boxes.copy()
+    if border == "clip":
+        clip = geometry.clip if layout.kind == "obb" else geometry.clip_aabb
+        cut = keep & (inside < WHOLE)
+        if cut.any():
+            boxes[cut] = clip(boxes[cut], layout.size)
+        if len(ignored):
+            ignored = clip(ignored, layout.size)
+    return replace(layout, boxes=boxes, visible=visible, ignored=ignored).select(keep)

@@ -1,0 +1,108 @@
+"""Real layouts in one small file: a compressed npz of plain arrays, without pictures and without pickle.
+
+Positions and sizes are kept to 1/16 pixel, angles to pi / 65536 (0 and -pi/2 exactly), visible shares to 1/255.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from dataengine.data.layout import Acquisition, Layout
+from dataengine.errors import UserError
+
+_VERSION = 1
+_STEPS_PER_PIXEL = 16
+_STEPS_PER_RADIAN = 65536 / np.pi
+_OBJECT_ARRAYS = ("boxes", "labels", "difficult", "visible", "owner")
+
+
+def save_layouts(path: str | Path, layouts: Iterable[Layout]) -> None:
+    """Write layouts of one class list and one kind. The file appears whole or not at all.
+
+    Raises `UserError` when there are none, when they differ in classes or kind, or when the file cannot be written.
+    """
+    path, layouts = Path(path), list(layouts)
+    if not layouts:
+        raise UserError(f"there are no layouts to write to {path}; give a data set with labelled images")
+    classes, kind = layouts[0].classes, layouts[0].kind
+    if any(layout.classes != classes or layout.kind != kind for layout in layouts):
+        raise UserError(f"layouts for {path} differ in classes or kind; store each data set in its own file")
+    boxes = np.concatenate([layout.boxes for layout in layouts])
+    ignored = np.concatenate([layout.ignored for layout in layouts])
+    acquisitions = [layout.acquisition.model_dump_json(exclude_none=True) for layout in layouts]
+    distinct = sorted(set(acquisitions))
+    place = {text: i for i, text in enumerate(distinct)}
+    header = {"version": _VERSION, "classes": classes, "kind": kind, "acquisitions": distinct}
+    arrays = {
+        "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
+        "sizes": np.array([layout.size for layout in layouts], np.int32),
+        "acquisition": np.array([place[text] for text in acquisitions], np.int32),
+        "boxes": _packed(boxes),
+        "labels": np.concatenate([layout.labels for layout in layouts]).astype(np.uint16),
+        "difficult": np.concatenate([layout.difficult for layout in layouts]),
+        "visible": np.rint(np.concatenate([layout.visible for layout in layouts]) * 255).astype(np.uint8),
+        "owner": np.repeat(np.arange(len(layouts)), [len(layout) for layout in layouts]).astype(np.int32),
+        "ignored": _packed(ignored),
+        "ignored_owner": np.repeat(np.arange(len(layouts)), [len(layout.ignored) for layout in layouts]),
+    }
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with open(partial, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"{path} could not be written ({error.strerror}); choose a folder you can write to") from error
+
+
+def load_layouts(path: str | Path) -> list[Layout]:
+    """Read what `save_layouts` wrote. Raises `UserError` when the file is missing or is something else."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; give a file of stored layouts (.npz)")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        header = json.loads(arrays.pop("header").tobytes())
+        if header["version"] != _VERSION:
+            raise ValueError(f"version {header['version']} is unknown")
+        acquisitions = [Acquisition.model_validate_json(text) for text in header["acquisitions"]]
+        classes, n = tuple(header["classes"]), len(arrays["boxes"])
+        if any(len(arrays[name]) != n for name in _OBJECT_ARRAYS) or (n and arrays["labels"].max() >= len(classes)):
+            raise ValueError("its arrays do not fit together")
+        boxes, ignored = _unpacked(arrays["boxes"]), _unpacked(arrays["ignored"])
+        count = len(arrays["sizes"])
+        starts = np.searchsorted(arrays["owner"], np.arange(count + 1))
+        ignored_starts = np.searchsorted(arrays["ignored_owner"], np.arange(count + 1))
+        layouts = []
+        for i in range(count):
+            own = slice(starts[i], starts[i + 1])
+            layout = Layout(
+                boxes[own], arrays["labels"][own], classes, tuple(int(side) for side in arrays["sizes"][i]),
+                header["kind"], arrays["difficult"][own], arrays["visible"][own] / np.float32(255),
+                ignored[ignored_starts[i] : ignored_starts[i + 1]], acquisitions[arrays["acquisition"][i]],
+            )  # fmt: skip
+            layouts.append(layout)
+    except (ValueError, KeyError, IndexError, EOFError, OSError, zipfile.BadZipFile, ValidationError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is not a file of stored layouts ({reason}); write one with save_layouts") from error
+    return layouts
+
+
+def _packed(boxes: np.ndarray) -> np.ndarray:
+    """(N, 5) float32 -> int32 steps. An angle that rounds to +pi/2 is -pi/2 again."""
+    steps = np.rint(boxes * np.array([*[_STEPS_PER_PIXEL] * 4, _STEPS_PER_RADIAN])).astype(np.int32)
+    steps[:, 4] = (steps[:, 4] + 32768) % 65536 - 32768
+    steps[:, 2:4] = np.maximum(steps[:, 2:4], 1)
+    return steps
+
+
+def _unpacked(steps: np.ndarray) -> np.ndarray:
+    return (steps / np.array([*[_STEPS_PER_PIXEL] * 4, _STEPS_PER_RADIAN])).astype(np.float32).reshape(-1, 5)
