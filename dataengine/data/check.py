@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -18,7 +17,7 @@ TWIN = 0.95  # IoU above which two boxes of one class are the same object twice
 
 def check(dataset: Dataset, *, progress: Callable[[int, int], None] | None = None) -> list[Problem]:
     """Problems of the data set, those of reading it first: images that cannot be decoded or differ in size from their
-    layout, boxes (partly) outside, tiny or repeated ones, labels outside the class list, classes without any object.
+    layout, boxes (partly) outside, tiny or repeated ones, labels outside the class list.
 
     progress: called with (images done, images in all) after each image.
     """
@@ -28,7 +27,7 @@ def check(dataset: Dataset, *, progress: Callable[[int, int], None] | None = Non
         problems += _check_boxes(sample)
         if progress is not None:
             progress(done, len(dataset))
-    return problems + _check_classes(dataset)
+    return problems
 
 
 def _check_image(sample: Sample) -> list[Problem]:
@@ -85,12 +84,3 @@ def _twins(boxes: np.ndarray, labels: np.ndarray, sound: np.ndarray) -> list[tup
         return []
     same = geometry.iou_pairs(boxes[pairs[:, 0]], boxes[pairs[:, 1]]) > TWIN
     return sorted((int(min(pair)), int(max(pair))) for pair in pairs[same])
-
-
-def _check_classes(dataset: Dataset) -> list[Problem]:
-    if not dataset.samples:
-        return []
-    counts = Counter(label for sample in dataset for label in sample.layout.labels.tolist())
-    folder = dataset.samples[0].image.parent
-    absent = [name for label, name in enumerate(dataset.classes) if not counts[label]]
-    return [Problem(folder, None, f"class {name!r} is in the class list but no object has it") for name in absent]

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from dataengine import geometry
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem
 from dataengine.data.parse import flag, load_json, number
-from dataengine.data.records import Record, assemble, safe_name
+from dataengine.data.records import Record, assemble, safe_name, unknown_acquisition
 from dataengine.data.staging import Progress, placed, staged
 from dataengine.errors import UserError
 
@@ -96,19 +96,18 @@ def _records(file: Path, split: str, content: dict, names: dict, rotated: list, 
     for entry in content["images"]:
         try:
             file_name = str(entry["file_name"])
-            size = (int(number(entry[key], key)) for key in ("width", "height")) if "width" in entry else None
             record = Record(safe_name(file_name), _image(file, split, file_name), file, split=split)
-            record.size = tuple(size) if size else None
+            if entry.get("width") and entry.get("height"):
+                record.size = int(number(entry["width"], "width")), int(number(entry["height"], "height"))
             record.source = str(entry.get("source", ""))
             record.license = licenses.get(entry.get("license")) or whole
-            record.acquisition = Acquisition(**entry["acquisition"]) if "acquisition" in entry else UNKNOWN
+            record.acquisition = _acquisition(file, entry, problems)
             record.boxes, record.difficult, record.visible, record.ignored = [], [], [], []
             records[entry["id"]] = record
         except KeyError as error:
             problems.append(Problem(file, None, f"an image has no field {error}; it is left out"))
-        except (ValidationError, ValueError, TypeError) as error:
-            message = str(error).splitlines()[0]
-            problems.append(Problem(file, None, f"image {entry.get('file_name')!r}: {message}; it is left out"))
+        except (ValueError, TypeError) as error:
+            problems.append(Problem(file, None, f"image {entry.get('file_name')!r}: {error}; it is left out"))
     for entry in content["annotations"]:
         try:
             record = records[entry["image_id"]]
@@ -133,6 +132,16 @@ def _records(file: Path, split: str, content: dict, names: dict, rotated: list, 
         record.boxes = geometry.from_corners(np.array(record.boxes, np.float32).reshape(-1, 4, 2))
         record.ignored = geometry.from_corners(np.array(record.ignored, np.float32).reshape(-1, 4, 2))
     return list(records.values())
+
+
+def _acquisition(file: Path, entry: dict, problems: list[Problem]) -> Acquisition:
+    if "acquisition" not in entry:
+        return UNKNOWN
+    try:
+        return Acquisition.model_validate(entry["acquisition"])
+    except ValidationError as error:
+        problems.append(unknown_acquisition(file, entry["file_name"], error))
+        return UNKNOWN
 
 
 def _is_rotated(content: dict) -> bool:

@@ -70,7 +70,7 @@ def check_command(
     """Find what is wrong: every image is decoded, every box looked at. Ends with status 1 when there are problems.
 
     Named with file and line: broken or missing images, sizes that differ from the annotation, boxes outside the image,
-    tiny or repeated boxes, unknown or unused classes.
+    tiny or repeated boxes, unknown classes.
 
     Example: dataengine data check data/dota --json > problems.json
     """

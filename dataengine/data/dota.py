@@ -16,13 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 
 from dataengine import geometry
 from dataengine.data import images
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem
 from dataengine.data.parse import decimal, flag, number
-from dataengine.data.records import Record, assemble, listed_classes
+from dataengine.data.records import Record, assemble, listed_classes, unknown_acquisition
 from dataengine.data.staging import Progress, placed, staged, write_classes
 from dataengine.errors import UserError
 
@@ -170,8 +169,8 @@ def _header(file: Path, lines: list[str], problems: list[Problem]) -> tuple[Acqu
             gsd_m=None if gsd.lower() in ("", "null", "none", "nan") else number(gsd, "gsd"),
             date=None if date.lower() in ("", "null", "none") else datetime.date.fromisoformat(date),
         )
-    except (ValueError, ValidationError) as error:
-        problems.append(Problem(file, None, f"header: {str(error).splitlines()[0]}; it is taken as unknown"))
+    except ValueError as error:  # pydantic's ValidationError is one too
+        problems.append(unknown_acquisition(file, "header", error))
     source = fields.get("imagesource", "")
     return acquisition, "" if source.lower() in ("null", "none") else source
 

@@ -14,12 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 
 from dataengine import geometry
-from dataengine.data.layout import Acquisition, Dataset, Layout, Problem
+from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem
 from dataengine.data.parse import flag, load_json, number
-from dataengine.data.records import Record, assemble, safe_name
+from dataengine.data.records import Record, assemble, safe_name, unknown_acquisition
 from dataengine.data.staging import Progress, placed, staged
 from dataengine.errors import UserError
 
@@ -76,13 +75,13 @@ def _records(file: Path, content: dict, names: dict[str, None], problems: list[P
             file_name = str(entry["filename"])
             size = int(number(entry["width"], "width")), int(number(entry["height"], "height"))
             record = Record(safe_name(file_name), _image(file, file_name), file, size=size, split=file.stem, **credit)
-            record.acquisition = _acquisition(entry)
+            record.acquisition = _acquisition(file, entry, problems)
             record.boxes, record.difficult, record.ignored = [], [], []
             records[entry["id"]] = record
         except KeyError as error:
             problems.append(Problem(file, None, f"an image has no field {error}; it is left out"))
-        except (ValidationError, ValueError, TypeError) as error:
-            problems.append(Problem(file, None, f"image {entry.get('filename')!r}: {_first_line(error)}; left out"))
+        except (ValueError, TypeError) as error:
+            problems.append(Problem(file, None, f"image {entry.get('filename')!r}: {error}; it is left out"))
     for entry in content["annotations"]:
         try:
             record = records[entry["image_id"]]
@@ -108,27 +107,28 @@ def _records(file: Path, content: dict, names: dict[str, None], problems: list[P
     return list(records.values())
 
 
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{first['loc'][0]}: {first['msg']}"
-    return str(error)
-
-
 def _image(annotation: Path, file_name: str) -> Path:
     root = annotation.parent.parent / "images"
     inside = root / annotation.stem / file_name
     return inside if inside.exists() or not (root / file_name).exists() else root / file_name
 
 
-def _acquisition(entry: dict) -> Acquisition:
+def _acquisition(file: Path, entry: dict, problems: list[Problem]) -> Acquisition:
     date, scenario = entry.get("date"), entry.get("scenario")
-    return Acquisition(
-        altitude_m=number(entry["altitude"], "altitude") if entry.get("altitude") is not None else None,
-        camera_angle_deg=number(entry["perspective"], "perspective") if entry.get("perspective") is not None else None,
-        night=int(number(scenario, "scenario")) == 1 if scenario is not None else None,
-        date=datetime.datetime.strptime(str(date), "%Y%m%d").date() if date is not None else None,
-    )
+    try:
+        return Acquisition(
+            altitude_m=_optional(entry, "altitude"),
+            camera_angle_deg=_optional(entry, "perspective"),
+            night=number(scenario, "scenario") == 1 if scenario is not None else None,
+            date=datetime.datetime.strptime(str(date), "%Y%m%d").date() if date is not None else None,
+        )
+    except ValueError as error:  # pydantic's ValidationError is one too
+        problems.append(unknown_acquisition(file, entry["filename"], error))
+        return UNKNOWN
+
+
+def _optional(entry: dict, field: str) -> float | None:
+    return None if entry.get(field) is None else number(entry[field], field)
 
 
 def write(

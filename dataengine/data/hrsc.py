@@ -17,13 +17,12 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
-from pydantic import ValidationError
 
 from dataengine import geometry
 from dataengine.data import images
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem
 from dataengine.data.parse import decimal, element_number, element_text, number
-from dataengine.data.records import Record, assemble, class_key, listed_classes
+from dataengine.data.records import Record, assemble, class_key, listed_classes, unknown_acquisition
 from dataengine.data.staging import Progress, placed, staged, write_classes
 from dataengine.data.xml_records import annotation_files, fill, image_lists, read_record, save_xml
 from dataengine.errors import UserError
@@ -105,8 +104,8 @@ def _acquisition(file: Path, root: Element, problems: list[Problem]) -> Acquisit
         latitude, longitude = (number(part, "Img_Location") for part in place.split(",")) if place else (None, None)
         gsd_m = number(gsd, "Img_Resolution") if gsd else None
         return Acquisition(gsd_m=gsd_m, latitude_deg=latitude, longitude_deg=longitude)
-    except (ValueError, ValidationError) as error:
-        problems.append(Problem(file, None, f"header: {str(error).splitlines()[0]}; it is taken as unknown"))
+    except ValueError as error:  # pydantic's ValidationError is one too
+        problems.append(unknown_acquisition(file, "header", error))
         return UNKNOWN
 
 

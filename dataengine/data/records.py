@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from pydantic import ValidationError
 
 from dataengine.data import images
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Problem, Sample
@@ -151,3 +152,13 @@ def listed_classes(root: Path) -> tuple[str, ...] | None:
     if not file.is_file():
         return None
     return tuple(line.strip() for line in file.read_text("utf-8").splitlines() if line.strip())
+
+
+def unknown_acquisition(path: Path, image: str, error: ValueError) -> Problem:
+    """The problem of metadata that cannot be used: the image is kept, and how it was taken is unknown."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        message = f"{'.'.join(map(str, first['loc'])) or 'acquisition'}: {first['msg']}"
+    else:
+        message = str(error)
+    return Problem(path, None, f"{image}: {message}; how the image was taken is kept as unknown")

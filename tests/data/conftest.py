@@ -30,12 +30,12 @@ def same_place(first, second, tolerance: float) -> bool:
     return min(float(np.abs(a - np.roll(b, turn, axis=0)).max()) for turn in range(4)) <= tolerance
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def same():
     return same_place
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def true_corners():
     return corners_of
 

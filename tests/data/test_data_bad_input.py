@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dataengine.data import coco, dior, dota, formats, hit_uav, voc, yolo
+from dataengine.data.layout import Acquisition
 from dataengine.errors import UserError
 
 
@@ -200,6 +201,23 @@ def test_a_stated_size_that_is_not_the_images_is_named_and_the_image_is_right(ma
     dataset = coco.read(tmp_path / "out")
     assert dataset.samples[0].layout.size == (200, 150)
     assert "300x150" in _only_problem(dataset).message
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("altitude", "-5"), ("altitude", "high"), ("perspective", "120"), ("date", "20211399"), ("date", "yesterday")],
+)
+def test_metadata_out_of_range_are_named_and_the_image_is_kept_with_them_unknown(field, value, make_dataset, tmp_path):
+    hit_uav.write(make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0.3)]] * 2), tmp_path / "out")
+    file = tmp_path / "out" / "annotations" / "train.json"
+    content = json.loads(file.read_text())
+    content["images"][0][field] = value
+    file.write_text(json.dumps(content))
+    dataset = hit_uav.read(tmp_path / "out")
+    assert len(dataset) == 2
+    assert dataset.samples[0].layout.acquisition == Acquisition()
+    assert dataset.samples[1].layout.acquisition.altitude_m == 80
+    assert "image_0.png" in _only_problem(dataset).message
 
 
 def test_missing_paths_empty_folders_and_unknown_formats_are_user_errors(tmp_path, dota_folder):

@@ -38,9 +38,7 @@ def test_windows_cover_every_pixel_and_stay_inside(width, height, size, share):
     ),
     st.floats(0.1, 1),
 )
-def test_visible_fractions_and_clipped_boxes_agree_with_shapely(rows, min_visible):
-    from conftest import corners_of
-
+def test_visible_fractions_and_clipped_boxes_agree_with_shapely(true_corners, rows, min_visible):
     boxes = np.array([(cx, cy, w, w * ratio, theta) for cx, cy, w, ratio, theta in rows], np.float32)
     layout = Layout(boxes, np.arange(len(boxes)), tuple(map(str, range(len(boxes)))), (200, 200))
     window = (40, 60, 100, 80)
@@ -49,7 +47,7 @@ def test_visible_fractions_and_clipped_boxes_agree_with_shapely(rows, min_visibl
     kept = dict(zip(part.labels.tolist(), zip(part.boxes, part.visible, strict=True), strict=True))
     expected_ignored = 0
     for label, row in enumerate(boxes):
-        shape = Polygon(corners_of(row))
+        shape = Polygon(true_corners(row))
         inside = shape.intersection(frame)
         fraction = inside.area / shape.area
         if abs(fraction - min_visible) < 1e-4 or 0 < fraction < 1e-4:
@@ -59,7 +57,7 @@ def test_visible_fractions_and_clipped_boxes_agree_with_shapely(rows, min_visibl
         if label in kept:
             box, visible = kept[label]
             assert visible == pytest.approx(fraction, abs=1.5e-3)
-            clipped = Polygon(corners_of(box) + np.array([40, 60]))
+            clipped = Polygon(true_corners(box) + np.array([40, 60]))
             assert inside.difference(clipped.buffer(0.05)).area < 1e-3, "the clipped box holds all that shows"
             assert clipped.area <= inside.minimum_rotated_rectangle.area * 1.02 + 0.5, "and no more than it must"
     assert len(part.ignored) == expected_ignored
