@@ -13,6 +13,7 @@ import numpy as np
 
 from dataengine import geometry
 from dataengine.data.layout import Acquisition, Layout
+from dataengine.layouts.windows import cut
 
 NADIR_DEG = 80.0  # from this camera angle on, every in-plane rotation of the picture is as likely as the picture
 
@@ -69,3 +70,20 @@ def augment(
         acquisition=acquisition,
     )
     return out["image"], result.select(inside[:n] > 0.05)
+
+
+def random_window(image: np.ndarray, layout: Layout, size: int, rng: np.random.Generator) -> tuple[np.ndarray, Layout]:
+    """A random size x size window of an image (H, W, 3) and the part of its layout inside.
+
+    Smaller images are continued by mirroring, and what lies in the mirror is marked as ignored.
+    """
+    height, width = image.shape[:2]
+    pad_x, pad_y = max(0, size - width), max(0, size - height)
+    if pad_x or pad_y:
+        image = np.pad(image, ((0, pad_y), (0, pad_x), (0, 0)), mode="symmetric")
+        mirrored = np.float32([[width, 0, width + pad_x, height + pad_y], [0, height, width, height + pad_y]])
+        mirrored = geometry.from_aabb(mirrored[[pad_x > 0, pad_y > 0]])
+        layout = replace(layout, ignored=np.concatenate([layout.ignored, mirrored]))
+    left = int(rng.integers(0, image.shape[1] - size + 1))
+    top = int(rng.integers(0, image.shape[0] - size + 1))
+    return image[top : top + size, left : left + size], cut(layout, left, top, (size, size))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +12,13 @@ from PIL import Image
 from rich.progress import track
 from torch.nn import functional as F
 
-from dataengine import geometry
 from dataengine.data.layout import Dataset, Layout
 from dataengine.errors import UserError
 from dataengine.layouts.draw import draw
 from dataengine.render.layout_unet import LayoutBatch, LayoutUNet, layout_batch
 from dataengine.render.precision import fast_autocast
 from dataengine.render.sample_latents import sample_latents
-from dataengine.train.augment import augment
+from dataengine.train.augment import augment, random_window
 from dataengine.train.autoencoder import to_pixels
 from dataengine.train.loop import TrainSettings, train
 
@@ -35,32 +34,6 @@ class CachedLatents:
     layouts: list[Layout]
     labels: list[np.ndarray]
     domains: np.ndarray
-
-
-def window(image: np.ndarray, layout: Layout, size: int, rng: np.random.Generator) -> tuple[np.ndarray, Layout]:
-    """A random size x size window of an image (H, W, 3); objects cut by its border keep their visible share.
-
-    Smaller images are continued by mirroring, and what lies in the mirror is marked as ignored.
-    """
-    height, width = image.shape[:2]
-    pad_x, pad_y = max(0, size - width), max(0, size - height)
-    ignored = [layout.ignored]
-    if pad_x or pad_y:
-        image = np.pad(image, ((0, pad_y), (0, pad_x), (0, 0)), mode="symmetric")
-        mirrored = [[width, 0, width + pad_x, size], [0, height, size, height + pad_y]]
-        ignored.append(
-            geometry.from_aabb(np.array([m for m, pad in zip(mirrored, (pad_x, pad_y), strict=True) if pad]))
-        )
-    x = int(rng.integers(0, image.shape[1] - size + 1))
-    y = int(rng.integers(0, image.shape[0] - size + 1))
-    shift = np.float32([x, y, 0, 0, 0])
-    boxes, ignored_boxes = layout.boxes - shift, np.concatenate(ignored) - shift
-    inside = geometry.visible_fraction(boxes, (size, size)).astype(np.float32)
-    kept = geometry.visible_fraction(ignored_boxes, (size, size)) > 0
-    moved = replace(
-        layout, boxes=boxes, visible=layout.visible * inside, ignored=ignored_boxes[kept], size=(size, size)
-    )
-    return image[y : y + size, x : x + size], moved.select(inside > 0.1)
 
 
 @torch.no_grad()
@@ -84,7 +57,7 @@ def cache_latents(
         with Image.open(sample.image) as file:
             picture = np.asarray(file.convert("RGB"))
         for _ in range(copies):
-            image, layout = window(*augment(picture, sample.layout, rng), size, rng)
+            image, layout = random_window(*augment(picture, sample.layout, rng), size, rng)
             own = np.array([number.get(name.lower(), -1) for name in layout.names()], np.int64)
             layout = layout.select(own >= 0)
             pending.append(image), layouts.append(layout), labels.append(own[own >= 0]), domains.append(d)
