@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dataengine import geometry
 from dataengine.data.layout import Acquisition, Dataset, Layout
 from dataengine.errors import UserError
 from dataengine.layouts.constraints import WHOLE, overlap
@@ -22,6 +23,8 @@ _MAX_SCENES = 60
 _MAX_KINDS = 12  # kinds of steps for a pair of classes
 _MIN_STEPS = 12  # pairs of classes that follow one another less often are placed without regard to one another
 _ALIKE = (0.35, 0.35, 0.4, 0.3, 0.3)  # differences that set two steps apart equally: `_numbers`
+_EDGE = 1.0  # pixels from the edge of a picture within which a box is taken to be cut by it
+_AT_EDGE = 0.998  # visible share that marks such a box
 _REPEAT = 0.35  # a step repeats the one before when it differs by less than this share of its length
 
 
@@ -36,7 +39,7 @@ def fit(
     if isinstance(layouts, Dataset):
         name = name or layouts.name
         layouts = [sample.layout for sample in layouts]
-    pieces = random_windows(layouts, size, np.random.default_rng(0), windows, border="keep")
+    pieces = random_windows(map(_edge_marked, layouts), size, np.random.default_rng(0), windows, border="keep")
     if not pieces:
         raise UserError("no layout has an object in it; give a data set with labelled objects")
     classes = pieces[0].classes
@@ -61,6 +64,15 @@ def fit(
     )
 
 
+def _edge_marked(layout: Layout) -> Layout:
+    """Objects that the edge of the picture itself cuts get a visible share, unknown as it is, that is not 1."""
+    if not len(layout):
+        return layout
+    aabb = geometry.to_aabb(layout.boxes)
+    at_edge = (aabb[:, :2] <= _EDGE).any(1) | (aabb[:, 2:] >= np.array(layout.size) - _EDGE).any(1)
+    return replace(layout, visible=np.where(at_edge & (layout.visible == 1), np.float32(_AT_EDGE), layout.visible))
+
+
 @dataclass(frozen=True)
 class _Field:
     """The objects of all layouts one after another, each layout in the order in which it grows.
@@ -74,6 +86,7 @@ class _Field:
     parent: np.ndarray
     place: np.ndarray  # (N, 2), 0 to 1 across the image
     cut: np.ndarray
+    known: np.ndarray  # whether the box is the whole object's, not cut by the edge of the picture it comes from
     covered: np.ndarray  # largest overlap with an earlier object
     log_side: np.ndarray  # of pixels, or of metres where the GSD is known
     altitude: np.ndarray  # log metres, 0 at the mean and where unknown
@@ -94,6 +107,7 @@ class _Field:
             parts["parent"].append(joined + start)
             parts["place"].append(boxes[:, :2] / layout.size)
             parts["cut"].append(layout.visible[order] < WHOLE)
+            parts["known"].append(np.abs(layout.visible[order] - _AT_EDGE) > 1e-6)
             parts["covered"].append(shares.max(1))
             start += len(layout)
         joined = {name: np.concatenate(values) for name, values in parts.items()}
@@ -166,7 +180,7 @@ def _size_models(field: _Field) -> tuple[dict[int, SizeModel], np.ndarray]:
     several = count[field.owner] > 1
     models = {}
     for label, (log_side, per_log_altitude, per_cos_angle) in fits.items():
-        own = (field.label == label) & several
+        own = (field.label == label) & several & field.known
         values = residual[own] - scale[field.owner[own]] if own.any() else np.zeros(2)
         models[label] = SizeModel(
             log_side=log_side,
@@ -179,7 +193,7 @@ def _size_models(field: _Field) -> tuple[dict[int, SizeModel], np.ndarray]:
 
 def _object(field: _Field, label: int, size: SizeModel) -> ObjectPrior:
     own = field.label == label
-    boxes = field.boxes[own]
+    boxes = field.boxes[own & field.known] if (own & field.known).any() else field.boxes[own]
     theta, aspect = boxes[:, 4], np.log(np.maximum(boxes[:, 2] / boxes[:, 3], 1))
     upright, lie = is_upright(theta), stance(theta)
     cell = np.clip((field.place[own] * _GRID).astype(int), 0, _GRID - 1)
@@ -208,6 +222,7 @@ def _steps(field: _Field, classes: tuple[str, ...]) -> tuple[Steps, ...]:
         own = children[(of == pair[0]) & (to == pair[1])]
         if len(own) < _MIN_STEPS:
             continue
+        whole = own[field.known[own] & field.known[field.parent[own]]]
         after_upright = upright[field.parent[own]]
         after = [
             _rounded_share(upright[own[chosen] if chosen.any() else own].mean())
@@ -219,7 +234,7 @@ def _steps(field: _Field, classes: tuple[str, ...]) -> tuple[Steps, ...]:
                 to=classes[pair[1]],
                 share=_rounded_share(len(own) / len(children)),
                 upright_after=tuple(after),
-                kinds=_kinds(_numbers(field, own)),
+                kinds=_kinds(_numbers(field, whole if len(whole) >= _MIN_STEPS else own)),
                 row=_row(field, own) if pair[0] == pair[1] else None,
             )
         )

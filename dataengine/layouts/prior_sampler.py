@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import ndtri
 
 from dataengine import geometry
 from dataengine.data.layout import Acquisition, Layout
@@ -280,16 +279,17 @@ def _fresh_shape(
 def _likeliness(
     described: ObjectPrior, side: float, theta: np.ndarray, log_side: np.ndarray, aspect: np.ndarray
 ) -> np.ndarray:
-    """Log density (T,), up to a constant, of size and shape by their normal ranks among the class."""
-    shape = np.choose(stance(theta), [_rank(described.aspect[name], aspect) for name in STANCES])
-    return -(_rank(described.size.residual, log_side - side) ** 2 + shape**2) / 2
+    """Log density (T,), up to a constant, of size and shape in their class; independent of one another."""
+    shape = np.choose(stance(theta), [_log_density(described.aspect[name], aspect) for name in STANCES])
+    return _log_density(described.size.residual, log_side - side) + shape
 
 
-def _rank(quantiles: tuple[float, ...], values: np.ndarray) -> np.ndarray:
-    """Normal rank of values, 6 for those outside of what was seen."""
-    probability = np.interp(values, quantiles, np.linspace(0, 1, len(quantiles)))
-    seen = (values >= quantiles[0]) & (values <= quantiles[-1])
-    return np.where(seen, ndtri(np.clip(probability, 0.005, 0.995)), 6.0)
+def _log_density(quantiles: tuple[float, ...], values: np.ndarray) -> np.ndarray:
+    """Log density between quantiles, which is one over how far they are apart; very low for values never seen."""
+    knots = np.array(quantiles)
+    widths = np.maximum(np.diff(knots), 1e-3)
+    interval = np.clip(np.searchsorted(knots, values, side="right") - 1, 0, len(widths) - 1)
+    return np.where((values >= knots[0]) & (values <= knots[-1]), -np.log(widths[interval]), -20.0)
 
 
 def _set_sides(boxes: np.ndarray, log_side: np.ndarray, log_aspect: np.ndarray) -> None:
