@@ -280,6 +280,14 @@ class TestWriting:
         with pytest.raises(UserError, match="split 'train' already"):
             coco.write(dataset, tmp_path / "out")
 
+    def test_an_image_name_of_another_split_is_refused_where_splits_share_a_folder(self, make_dataset, tmp_path):
+        dataset = make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0)]])
+        dior.write(dataset, tmp_path / "out")
+        before = sorted(file for file in (tmp_path / "out").rglob("*"))
+        with pytest.raises(UserError, match="belongs to another split"):
+            dior.write(dataset, tmp_path / "out", split="val")
+        assert sorted(file for file in (tmp_path / "out").rglob("*")) == before
+
     @pytest.mark.parametrize("format", sorted(formats.FORMATS))
     def test_a_write_that_fails_half_way_leaves_nothing_and_can_be_done_again(
         self, format, make_dataset, tmp_path, monkeypatch
