@@ -21,9 +21,7 @@ from mmengine.structures import InstanceData
 from mmrotate.registry import MODELS
 from mmrotate.structures.bbox import RotatedBoxes
 from mmrotate.utils import register_all_modules
-from safetensors.torch import load_file, save_file
-
-SQUARE_SYMMETRIES = 8
+from safetensors.torch import save_file
 
 
 def transform_boxes(boxes: np.ndarray, turns: int, mirror: bool, size: int) -> np.ndarray:
@@ -52,9 +50,7 @@ def draw_batch(tiles: dict, rng: np.random.Generator, batch_size: int) -> tuple[
             image = image + rng.normal(0, rng.uniform(2, 8), image.shape[:2])[..., None]
         boxes = transform_boxes(tiles["boxes"][tiles["first"][i] : tiles["first"][i + 1]], turns, mirror, size)
         images.append(np.clip(image, 0, 255))
-        sample = DetDataSample(
-            metainfo={name: (size, size) for name in ("img_shape", "batch_input_shape", "pad_shape")}
-        )
+        sample = DetDataSample(metainfo=dict.fromkeys(("img_shape", "batch_input_shape", "pad_shape"), (size, size)))
         sample.gt_instances = InstanceData(
             bboxes=RotatedBoxes(torch.from_numpy(boxes[:, :5])), labels=torch.from_numpy(boxes[:, 5]).long()
         )

@@ -1,0 +1,171 @@
+"""Detectors that judge images: any ONNX model that gives decoded boxes and scores, or any mmrotate detector."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dataengine import geometry
+from dataengine.errors import UserError
+
+CANDIDATES = 600  # best-scored boxes that enter non-maximum suppression
+OVERLAP = 64  # pixels by which windows of a large image overlap
+
+
+@dataclass(frozen=True)
+class Detections:
+    """boxes float32 (N, 5) le90, scores float32 (N,) falling, labels int64 (N,) in the detector's classes."""
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def select(self, keep: np.ndarray) -> Detections:
+        """The detections that `keep` (bool mask or indices) names."""
+        return Detections(self.boxes[keep], self.scores[keep], self.labels[keep])
+
+
+class Detector(Protocol):
+    """What the filter needs of a detector. `identity` changes whenever its results may change."""
+
+    classes: tuple[str, ...]
+    identity: str
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Detections]: ...
+
+
+def suppress(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, iou_threshold: float) -> Detections:
+    """Greedy non-maximum suppression by rotated IoU within each class; result sorted by falling score."""
+    order = np.argsort(-scores, kind="stable")[:CANDIDATES]
+    boxes, scores, labels = boxes[order], scores[order], labels[order]
+    overlap = geometry.iou(boxes, boxes) * (labels[:, None] == labels[None])
+    keep = np.ones(len(boxes), bool)
+    for i in range(len(boxes)):
+        if keep[i]:
+            keep[i + 1 :] &= overlap[i, i + 1 :] <= iou_threshold
+    return Detections(boxes[keep], scores[keep], labels[keep])
+
+
+class DetectorConfig(BaseModel):
+    """`config.json` beside `model.onnx`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    classes: tuple[str, ...] = Field(min_length=1)
+    image_size: int = Field(gt=0, description="side of the model's square input in pixels")
+    score_threshold: float = Field(0.05, ge=0, le=1)
+    nms_iou: float = Field(0.2, ge=0, le=1)
+
+
+class OnnxDetector:
+    """`model.onnx`: `images` float32 (1, 3, S, S) in [0, 255] RGB -> `boxes` (1, P, 5), `scores` (1, P, C) in [0, 1].
+
+    Images go through one at a time, so that a result never depends on the batch. Larger images are read in
+    overlapping windows, smaller ones are continued with their mean colour.
+    """
+
+    def __init__(self, folder: str | Path, threads: int = 0):
+        """threads: of onnxruntime, 0 for all cores. Raises UserError for missing or unusable files."""
+        import onnxruntime
+
+        folder = Path(folder)
+        for name in ("config.json", "model.onnx"):
+            if not (folder / name).exists():
+                raise UserError(f"{folder}: no {name} here; a detector folder holds config.json and model.onnx.")
+        try:
+            self.config = DetectorConfig.model_validate_json((folder / "config.json").read_text())
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            raise UserError(f"{folder / 'config.json'}: field {field}: {first['msg']}.") from None
+        data = (folder / "model.onnx").read_bytes()
+        self.identity = hashlib.sha256(data + (folder / "config.json").read_bytes()).hexdigest()[:16]
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises many types for a bad file
+            raise UserError(f"{folder / 'model.onnx'}: onnxruntime cannot load it ({error}).") from None
+        self.classes = self.config.classes
+        outputs = [output.name for output in self.session.get_outputs()]
+        if [i.name for i in self.session.get_inputs()] != ["images"] or outputs != ["boxes", "scores"]:
+            raise UserError(f"{folder / 'model.onnx'}: must take 'images' and give 'boxes' and 'scores'.")
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        """Detections of each image, uint8 (H, W, 3) of any size."""
+        return [self._detect(image) for image in images]
+
+    def _detect(self, image: np.ndarray) -> Detections:
+        size = self.config.image_size
+        height, width = image.shape[:2]
+        boxes, scores, labels = [], [], []
+        for top in window_starts(height, size):
+            for left in window_starts(width, size):
+                part = image[top : top + size, left : left + size]
+                window = np.empty((size, size, 3), np.float32)
+                window[:] = part.mean((0, 1))
+                window[: part.shape[0], : part.shape[1]] = part
+                found, score = self.session.run(None, {"images": window.transpose(2, 0, 1)[None].copy()})
+                found, score = found[0], score[0]
+                i, label = np.nonzero(score >= self.config.score_threshold)
+                shifted = found[i] + np.float32([left, top, 0, 0, 0])
+                inside = (shifted[:, 0] < width) & (shifted[:, 1] < height) & np.isfinite(shifted).all(1)
+                boxes.append(shifted[inside]), scores.append(score[i, label][inside]), labels.append(label[inside])
+        every = geometry.regularize(np.concatenate(boxes))
+        return suppress(every, np.concatenate(scores), np.concatenate(labels), self.config.nms_iou)
+
+
+def window_starts(length: int, size: int) -> list[int]:
+    """Where windows of `size` begin so that they cover `length`, overlapping by OVERLAP at least."""
+    if length <= size:
+        return [0]
+    n = -(-(length - OVERLAP) // (size - OVERLAP))
+    return [round(i * (length - size) / (n - 1)) for i in range(n)]
+
+
+class MmrotateDetector:
+    """A detector given as mmrotate config and checkpoint. Needs the mmrotate extra; loading a .pth runs no code
+    beyond mmengine's own loader, which unpickles: only load checkpoints that you trust (contract 11)."""
+
+    def __init__(self, config: str | Path, checkpoint: str | Path, device: str = "cpu"):
+        """Raises UserError when the extra or a file is missing."""
+        for path in (config, checkpoint):
+            if not Path(path).exists():
+                raise UserError(f"{path}: no such file.")
+        try:
+            from mmdet.apis import init_detector
+            from mmrotate.utils import register_all_modules
+        except ImportError as error:
+            raise UserError(
+                f"mmrotate is not installed ({error}); install it with: pip install 'dataengine[mmrotate]'"
+            ) from None
+        register_all_modules()
+        self.model = init_detector(str(config), str(checkpoint), palette="random", device=device)
+        self.classes = tuple(self.model.dataset_meta["classes"])
+        content = Path(config).read_bytes() + Path(checkpoint).read_bytes()
+        self.identity = hashlib.sha256(content).hexdigest()[:16]
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        """Detections of each image, uint8 (H, W, 3) RGB."""
+        from mmdet.apis import inference_detector
+
+        results = []
+        for image in images:
+            found = inference_detector(self.model, image[..., ::-1].copy()).pred_instances.cpu().numpy()
+            bboxes = found.bboxes
+            boxes = np.asarray(getattr(bboxes, "tensor", bboxes), np.float32).reshape(-1, 5)
+            order = np.argsort(-found.scores, kind="stable")
+            results.append(
+                Detections(geometry.regularize(boxes[order]), found.scores[order], found.labels[order].astype(np.int64))
+            )
+        return results
