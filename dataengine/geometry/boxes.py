@@ -90,26 +90,33 @@ def from_corners(corners: np.ndarray) -> np.ndarray:
     size = np.maximum(np.maximum(w, h), 1e-12)
     slack = np.abs(local[:, 0] + local[:, 2] - local[:, 1] - local[:, 3]).max(1) / size
     skew = np.abs((first * second).sum(1)) / size**2
-    for i in np.flatnonzero((slack > 1e-4) | (skew > 1e-4)):
-        out[i] = _minimum_area(local[i]) + np.array([*centre[i], 0, 0, 0])
+    other = (slack > 1e-4) | (skew > 1e-4)
+    out[other] = _minimum_area(local[other])
+    out[other, :2] += centre[other]
     return regularize(out)
 
 
 def _minimum_area(points: np.ndarray) -> np.ndarray:
-    """Minimum-area rectangle of a few points (K, 2): one side lies on an edge of the convex hull."""
-    edges = points[:, None] - points[None]
-    edges = edges.reshape(-1, 2)
-    edges = edges[np.hypot(*edges.T) > 0]
-    if not len(edges):
-        return np.array([*points[0], 0, 0, 0])
-    theta = np.unique(np.arctan2(edges[:, 1], edges[:, 0]) % (np.pi / 2))
-    axes = np.stack([np.cos(theta), np.sin(theta)], -1), np.stack([-np.sin(theta), np.cos(theta)], -1)
-    spans = [(axis @ points.T) for axis in axes]  # (E, K) each
-    low, high = [s.min(1) for s in spans], [s.max(1) for s in spans]
-    best = np.argmin((high[0] - low[0]) * (high[1] - low[1]))
-    middle = [(low[k][best] + high[k][best]) / 2 for k in (0, 1)]
-    centre = middle[0] * axes[0][best] + middle[1] * axes[1][best]
-    return np.array([*centre, high[0][best] - low[0][best], high[1][best] - low[1][best], theta[best]])
+    """Minimum-area rectangle of four points each, (K, 4, 2) -> (K, 5).
+
+    One side of it lies on an edge of the convex hull (Freeman and Shapira 1975), so among the six directions between
+    two of the points is the best one; a direction that is no hull edge only gives a larger rectangle.
+    """
+    i, j = np.triu_indices(4, 1)
+    lines = points[:, j] - points[:, i]  # (K, 6, 2)
+    theta = np.arctan2(lines[..., 1], lines[..., 0])
+    along = np.stack([np.cos(theta), np.sin(theta)], -1)  # (K, 6, 2)
+    across = np.stack([-along[..., 1], along[..., 0]], -1)
+    low, high = [], []
+    for axis in (along, across):
+        projected = np.einsum("kec,kpc->kep", axis, points)
+        low.append(projected.min(2)), high.append(projected.max(2))
+    low, high = np.stack(low, -1), np.stack(high, -1)  # (K, 6, 2)
+    best = (high - low).prod(-1).argmin(1)
+    row = np.arange(len(points))
+    middle, side = ((low + high) / 2)[row, best], (high - low)[row, best]
+    centre = middle[:, :1] * along[row, best] + middle[:, 1:] * across[row, best]
+    return np.column_stack([centre, side, theta[row, best]])
 
 
 def to_aabb(boxes: np.ndarray) -> np.ndarray:

@@ -29,7 +29,9 @@ def _corners_in_frame(boxes: np.ndarray, frames: np.ndarray) -> np.ndarray:
     return np.stack([x, y])
 
 
-def _inside_pieces(corners: np.ndarray, half: np.ndarray, counts_shared: bool) -> tuple[np.ndarray, np.ndarray]:
+def _inside_pieces(
+    corners: np.ndarray, half: np.ndarray, tolerance: np.ndarray, counts_shared: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Clip the four edges of each polygon (2, 4, P) to the upright box of half sizes (2, P).
 
     Returns start and end of each piece as shares of its edge, (4, P) each, end <= start where nothing is inside.
@@ -37,7 +39,6 @@ def _inside_pieces(corners: np.ndarray, half: np.ndarray, counts_shared: bool) -
     """
     step = np.roll(corners, -1, axis=1) - corners
     start, end = np.zeros(step.shape[1:]), np.ones(step.shape[1:])
-    tolerance = ON_EDGE * (half.sum(0) + np.abs(step).sum((0, 1)))
     for axis in (0, 1):
         bound, from_, along, cross = half[axis], corners[axis], step[axis], step[1 - axis]
         flat = np.abs(along) <= tolerance
@@ -66,10 +67,12 @@ def _edge_sum(corners: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.nda
 
 def _intersection_of_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Exact intersection area of a[i] and b[i], float64 (P,)."""
+    # one tolerance for both passes: an edge within it must be counted in exactly one of them
+    tolerance = ON_EDGE * (a[:, 2:4].sum(1) + b[:, 2:4].sum(1))
     inside_b = _corners_in_frame(a, b)
-    total = _edge_sum(inside_b, *_inside_pieces(inside_b, b[:, 2:4].T / 2, counts_shared=True))
+    total = _edge_sum(inside_b, *_inside_pieces(inside_b, b[:, 2:4].T / 2, tolerance, counts_shared=True))
     inside_a = _corners_in_frame(b, a)
-    start, end = _inside_pieces(inside_a, a[:, 2:4].T / 2, counts_shared=False)
+    start, end = _inside_pieces(inside_a, a[:, 2:4].T / 2, tolerance, counts_shared=False)
     own = _corners_in_frame(b, b)  # both sums must be taken about one origin: b's centre
     total += _edge_sum(own, start, end)
     smaller = np.minimum(a[:, 2] * a[:, 3], b[:, 2] * b[:, 3])

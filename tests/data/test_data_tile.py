@@ -86,7 +86,6 @@ def test_objects_below_min_visible_become_ignored_regions_and_ignored_regions_ar
     np.testing.assert_allclose(part.ignored[:, :4], [(35, 50, 20, 10), (20, 20, 10, 10)], atol=1e-4)
 
 
-@pytest.mark.xfail(strict=True, reason="geometry.intersection loses an edge that all but coincides with the image's")
 @pytest.mark.parametrize("beyond", [0, 2e-6, -2e-6, 1e-5])
 def test_an_object_that_ends_with_the_tile_is_wholly_visible(beyond):
     height = 13.315799713134766
