@@ -13,10 +13,15 @@ from dataengine.render.fields import FIELDS
 from dataengine.render.frame import FrameSpec
 
 
+SMALLEST_SIGMA = 0.05  # below this share of noise the velocity is not divided further
+
+
 class InSceneUNet(ModelMixin, ConfigMixin):
     """diffusers' `UNet2DModel` over pixel-unshuffled frames, with the conditions added to the time embedding.
 
-    Predicts the flow-matching velocity `noise - image` (Lipman et al. 2023, in diffusers' sign).
+    Gives the flow-matching velocity `noise - image` (Lipman et al. 2023, in diffusers' sign). The network itself
+    predicts the clean image, which is smooth where noise is not, and so is learned sooner from patches (Li and He
+    2025, "Back to basics": x-prediction).
 
     classes: names the model can paint. Two more embeddings follow them: "nothing" (empty ground, used to paint
     objects over) and the learned null that stands for an unknown class (contract 7).
@@ -33,7 +38,7 @@ class InSceneUNet(ModelMixin, ConfigMixin):
         hole_pixels: float = 2.0,
         block_out_channels: tuple[int, ...] = (64, 128, 192),
         layers_per_block: int = 1,
-        patch: int = 2,
+        patch: int = 3,
     ):
         super().__init__()
         levels = len(block_out_channels)
@@ -88,5 +93,6 @@ class InSceneUNet(ModelMixin, ConfigMixin):
         x = torch.cat([frames, surroundings, hole, box], 1)  # (B, 8, F, F)
         x = F.pixel_unshuffle(x, self.config.patch).contiguous(memory_format=torch.channels_last)
         embedding = self.class_embedding(labels) + self.field_embedding(fields)
-        out = self.unet(x, timesteps, class_labels=embedding).sample
-        return F.pixel_shuffle(out, self.config.patch)
+        clean = F.pixel_shuffle(self.unet(x, timesteps, class_labels=embedding).sample, self.config.patch)
+        sigma = (timesteps.float() / 1000).clamp(min=SMALLEST_SIGMA)[:, None, None, None]
+        return (frames - clean) / sigma

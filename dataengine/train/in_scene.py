@@ -159,7 +159,8 @@ def make_batch(frames: Frames, spec: FrameSpec, nothing: int, batch_size: int):
 def velocity_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict:
     """Flow matching (Lipman et al. 2023, eq. 23) with logit-normal times (Esser et al. 2024, eq. 19).
 
-    The part to be painted counts in full, its given surroundings a tenth.
+    The error is that of the clean image, divided by sigma^2 + 0.1: the velocity's own weight, held finite. The part
+    to be painted counts in full, its given surroundings a tenth.
     """
     x = batch["frames"]
     noise = torch.randn(x.shape, generator=generator, device=x.device)
@@ -175,7 +176,7 @@ def velocity_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor], genera
         batch["fields"],
     ).float()
     weight = 0.1 + 0.9 * batch["hole"]
-    error = weight * F.mse_loss(predicted, noise - x, reduction="none")
+    error = weight * s**2 / (s**2 + 0.1) * F.mse_loss(predicted, noise - x, reduction="none")
     return {"loss": error.sum() / (3 * weight.sum())}
 
 

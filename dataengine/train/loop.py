@@ -214,6 +214,8 @@ def train(
             if now - saved > 60 * settings.checkpoint_minutes:
                 checkpoint()
                 saved = now
+                if not progress.console.is_terminal:  # a log file gets a line a checkpoint instead of the bar
+                    print(f"step {step}/{settings.steps}: {progress.tasks[task].description}", flush=True)
             if settings.minutes is not None and now - started > 60 * settings.minutes:
                 break
     checkpoint()
