@@ -1,110 +1,125 @@
 """Exact intersection and IoU of oriented boxes, vectorised over pairs.
 
-By Green's theorem the area of the intersection of two convex polygons is half the sum, over the pieces of each
-polygon's edges that lie inside the other, of the cross product of the piece's ends. In the other box's own frame
-"inside" is two slabs, so each edge is clipped as in Liang and Barsky (1984): no vertex lists, no sorting.
+In the frame of one box of half sizes X, Y, clamping a point to the box is a continuous map whose Jacobian is 1 inside
+and 0 outside. So, by Stokes' theorem, the area that another polygon shares with the box is the integral of
+clamp(x) d clamp(y) along the polygon's edges. Each edge gives a closed form that is continuous in the corners: shared
+edges, touching corners and parallel sides need no case of their own, and rounding moves the area only by rounding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from dataengine.geometry.boxes import to_aabb
-
-CHUNK = 1 << 14  # pairs at a time: the temporaries then fit into the cache
-ON_EDGE = 1e-9  # of the box's size: nearer than this to the border counts as on it
-
-
-def _corners_in_frame(boxes: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """Corners of boxes (P, 5) in the upright frame centred at frames (P, 5), float64 (2, 4, P)."""
-    turn, frame = boxes[:, 4], frames[:, 4]
-    dx, dy = boxes[:, 0] - frames[:, 0], boxes[:, 1] - frames[:, 1]
-    cos, sin = np.cos(frame), np.sin(frame)
-    cx, cy = dx * cos + dy * sin, dy * cos - dx * sin
-    cos, sin = np.cos(turn - frame), np.sin(turn - frame)
-    wx, wy = boxes[:, 2] / 2 * cos, boxes[:, 2] / 2 * sin
-    hx, hy = -boxes[:, 3] / 2 * sin, boxes[:, 3] / 2 * cos
-    x = np.stack([cx - wx - hx, cx + wx - hx, cx + wx + hx, cx - wx + hx])
-    y = np.stack([cy - wy - hy, cy + wy - hy, cy + wy + hy, cy - wy + hy])
-    return np.stack([x, y])
+CHUNK = 1 << 13  # pairs at a time: the temporaries then stay in the cache
+BLOCK = 1 << 20  # cells of the N x M table that are searched for overlaps at a time
+ROUNDING = 32 * np.finfo(np.float64).eps  # bound on the sum of some thirty roundings, each relative to a coordinate
 
 
-def _inside_pieces(
-    corners: np.ndarray, half: np.ndarray, tolerance: np.ndarray, counts_shared: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Clip the four edges of each polygon (2, 4, P) to the upright box of half sizes (2, P).
-
-    Returns start and end of each piece as shares of its edge, (4, P) each, end <= start where nothing is inside.
-    An edge that runs along the box's border is counted when `counts_shared` and both run the same way round.
-    """
-    step = np.roll(corners, -1, axis=1) - corners
-    start, end = np.zeros(step.shape[1:]), np.ones(step.shape[1:])
-    for axis in (0, 1):
-        bound, from_, along, cross = half[axis], corners[axis], step[axis], step[1 - axis]
-        flat = np.abs(along) <= tolerance
-        safe = np.where(flat, 1.0, along)
-        first, second = (-bound - from_) / safe, (bound - from_) / safe
-        enter, leave = np.minimum(first, second), np.maximum(first, second)
-        if counts_shared:
-            # going round left-top, right-top, right-bottom, left-bottom: on the side at +x one walks to +y, and at
-            # -x to -y; on the side at +y to -x, and at -y to +x
-            side = np.where(from_ > 0, 1.0, -1.0) * (1.0 if axis == 0 else -1.0)
-            within = np.where(cross * side > 0, np.abs(from_) <= bound + tolerance, np.abs(from_) < bound - tolerance)
-        else:
-            within = np.abs(from_) < bound - tolerance
-        start = np.maximum(start, np.where(flat, np.where(within, 0.0, 2.0), enter))
-        end = np.minimum(end, np.where(flat, 1.0, leave))
-    return start, end
+def _as_boxes(boxes: np.ndarray) -> np.ndarray:
+    return np.asarray(boxes, np.float64).reshape(-1, 5)
 
 
-def _edge_sum(corners: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Sum over pieces of the cross product of their ends, (P,)."""
-    step = np.roll(corners, -1, axis=1) - corners
-    # cross(p + s d, p + e d) = (e - s) cross(p, d)
-    cross = corners[0] * step[1] - corners[1] * step[0]
-    return (np.maximum(end - start, 0) * cross).sum(0)
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return boxes[:, 2] * boxes[:, 3]
 
 
-def _intersection_of_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Exact intersection area of a[i] and b[i], float64 (P,)."""
-    # one tolerance for both passes: an edge within it must be counted in exactly one of them
-    tolerance = ON_EDGE * (a[:, 2:4].sum(1) + b[:, 2:4].sum(1))
-    inside_b = _corners_in_frame(a, b)
-    total = _edge_sum(inside_b, *_inside_pieces(inside_b, b[:, 2:4].T / 2, tolerance, counts_shared=True))
-    inside_a = _corners_in_frame(b, a)
-    start, end = _inside_pieces(inside_a, a[:, 2:4].T / 2, tolerance, counts_shared=False)
-    own = _corners_in_frame(b, b)  # both sums must be taken about one origin: b's centre
-    total += _edge_sum(own, start, end)
-    smaller = np.minimum(a[:, 2] * a[:, 3], b[:, 2] * b[:, 3])
-    return np.clip(total / 2, 0, smaller)
+def _rows(boxes: np.ndarray) -> np.ndarray:
+    """Boxes (N, 5) -> float64 (6, N): centre x, y, half width, half height, cos and sin of theta."""
+    cx, cy, w, h, theta = boxes.T
+    return np.stack([cx, cy, w / 2, h / 2, np.cos(theta), np.sin(theta)])
+
+
+def _reciprocal(x: np.ndarray) -> np.ndarray:
+    """1 / x, and 1 where x is 0."""
+    return 1.0 / np.where(x == 0, 1.0, x)
+
+
+def _clamp(x: np.ndarray, low: np.ndarray | float, high: np.ndarray | float) -> np.ndarray:
+    return np.minimum(np.maximum(x, low), high)
+
+
+def _edge_integral(
+    middle: tuple[np.ndarray, np.ndarray],
+    step: tuple[np.ndarray, np.ndarray],
+    per_y: np.ndarray,
+    x_limit: np.ndarray,
+    y_limit: np.ndarray,
+) -> np.ndarray:
+    """Integral of clamp(x) d clamp(y) along the edge middle + t step, t from -1 to 1; `per_y` is 1 / step y; (P,)."""
+    (x, y), (dx, dy) = middle, step
+    rise = _clamp(y + dy, -y_limit, y_limit) - _clamp(y - dy, -y_limit, y_limit)
+    # only the part of the edge with |y| < y_limit counts; its two ends, in either order
+    first = x + dx * _clamp((-y_limit - y) * per_y, -1.0, 1.0)
+    second = x + dx * _clamp((y_limit - y) * per_y, -1.0, 1.0)
+    # mean of clamp(x) over that part: constant, linear, constant, with breaks where x crosses -x_limit and x_limit
+    per_x = _reciprocal(second - first)
+    breaks = _clamp((-x_limit - first) * per_x, 0.0, 1.0) + _clamp((x_limit - first) * per_x, 0.0, 1.0)
+    first, second = _clamp(first, -x_limit, x_limit), _clamp(second, -x_limit, x_limit)
+    return rise * (second + 0.5 * breaks * (first - second))
+
+
+def _intersection_of_rows(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection area of the pairs of rows a, b (6, P), float64 (P,)."""
+    # the frame is the smaller box: every clamped value is then as small as the answer, and so is its rounding
+    swap = a[2] * a[3] < b[2] * b[3]
+    large, small = np.where(swap, b, a), np.where(swap, a, b)
+    x_limit, y_limit = small[2], small[3]
+    dx, dy = large[0] - small[0], large[1] - small[1]
+    x, y = dx * small[4] + dy * small[5], dy * small[4] - dx * small[5]
+    cos, sin = large[4] * small[4] + large[5] * small[5], large[5] * small[4] - large[4] * small[5]
+    wide, high = (large[2] * cos, large[2] * sin), (-large[3] * sin, large[3] * cos)  # half sides of the larger box
+    per_wide, per_high = _reciprocal(wide[1]), _reciprocal(high[1])
+    limits = x_limit, y_limit
+    # once round: top, right, and the two opposite sides, which run backwards
+    area = _edge_integral((x - high[0], y - high[1]), wide, per_wide, *limits)
+    area += _edge_integral((x + wide[0], y + wide[1]), high, per_high, *limits)
+    area -= _edge_integral((x + high[0], y + high[1]), wide, per_wide, *limits)
+    area -= _edge_integral((x - wide[0], y - wide[1]), high, per_high, *limits)
+    # boxes that are apart must share exactly nothing, not a rounding error
+    around = x_limit + y_limit
+    noise = ROUNDING * around * (np.abs(x) + np.abs(y) + large[2] + large[3] + around)
+    return np.where(area > noise, np.minimum(area, 4 * x_limit * y_limit), 0.0)
 
 
 def intersection_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection area in square pixels of a[i] with b[i], float64 (P,)."""
-    a, b = (np.asarray(x, np.float64).reshape(-1, 5) for x in (a, b))
-    out = np.zeros(len(a))
-    for i in range(0, len(a), CHUNK):
-        out[i : i + CHUNK] = _intersection_of_pairs(a[i : i + CHUNK], b[i : i + CHUNK])
+    """Intersection area in square pixels of a[i] with b[i], both (N, 5), float64 (N,)."""
+    rows_a, rows_b = _rows(_as_boxes(a)), _rows(_as_boxes(b))
+    assert rows_a.shape == rows_b.shape, "pairs need as many boxes on either side"
+    out = np.empty(rows_a.shape[1])
+    for i in range(0, len(out), CHUNK):
+        out[i : i + CHUNK] = _intersection_of_rows(rows_a[:, i : i + CHUNK], rows_b[:, i : i + CHUNK])
     return out
 
 
-def _touching(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the pairs whose enclosing upright boxes and circles overlap."""
-    box_a, box_b = to_aabb(a).astype(np.float64), to_aabb(b).astype(np.float64)
-    radius_a, radius_b = np.hypot(a[:, 2], a[:, 3]) / 2, np.hypot(b[:, 2], b[:, 3]) / 2
-    near = (box_a[:, None, 0] < box_b[None, :, 2]) & (box_b[None, :, 0] < box_a[:, None, 2])
-    near &= (box_a[:, None, 1] < box_b[None, :, 3]) & (box_b[None, :, 1] < box_a[:, None, 3])
-    i, j = np.nonzero(near)
-    apart = np.hypot(a[i, 0] - b[j, 0], a[i, 1] - b[j, 1]) >= radius_a[i] + radius_b[j]
-    return i[~apart], j[~apart]
+def _aabb(rows: np.ndarray) -> np.ndarray:
+    """Enclosing upright boxes `x1, y1, x2, y2` of rows (6, N), float64 (4, N): float32 would drop thin overlaps."""
+    cos, sin = np.abs(rows[4]), np.abs(rows[5])
+    half_x, half_y = rows[2] * cos + rows[3] * sin, rows[2] * sin + rows[3] * cos
+    return np.stack([rows[0] - half_x, rows[1] - half_y, rows[0] + half_x, rows[1] + half_y])
+
+
+def _overlapping(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Indices of the pairs of upright boxes a (4, N), b (4, M) that overlap, some rows of a at a time."""
+    height = max(1, BLOCK // max(1, b.shape[1]))
+    for top in range(0, a.shape[1], height):
+        x1, y1, x2, y2 = a[:, top : top + height, None]
+        i, j = np.nonzero((x1 < b[2]) & (b[0] < x2) & (y1 < b[3]) & (b[1] < y2))
+        yield i + top, j
 
 
 def intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection areas in square pixels of boxes a (N, 5) and b (M, 5), float64 (N, M)."""
-    a, b = (np.asarray(x, np.float64).reshape(-1, 5) for x in (a, b))
-    out = np.zeros((len(a), len(b)))
-    i, j = _touching(a, b)
-    out[i, j] = intersection_pairs(a[i], b[j])
+    """Intersection areas in square pixels of boxes a (N, 5) and b (M, 5), float64 (N, M).
+
+    Boxes need not be le90, only w, h >= 0. Boxes that are apart, and boxes without area, give exactly 0.
+    """
+    rows_a, rows_b = _rows(_as_boxes(a)), _rows(_as_boxes(b))
+    out = np.zeros((rows_a.shape[1], rows_b.shape[1]))
+    for i, j in _overlapping(_aabb(rows_a), _aabb(rows_b)):
+        for at in range(0, len(i), CHUNK):
+            some_i, some_j = i[at : at + CHUNK], j[at : at + CHUNK]
+            out[some_i, some_j] = _intersection_of_rows(rows_a[:, some_i], rows_b[:, some_j])
     return out
 
 
@@ -114,20 +129,20 @@ def _ratio(shared: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Rotated IoU of boxes a (N, 5) and b (M, 5), float64 (N, M) in [0, 1]; 0 where both have no area."""
-    a, b = (np.asarray(x, np.float64).reshape(-1, 5) for x in (a, b))
+    a, b = _as_boxes(a), _as_boxes(b)
     shared = intersection(a, b)
-    return _ratio(shared, (a[:, 2] * a[:, 3])[:, None] + (b[:, 2] * b[:, 3])[None] - shared)
+    return _ratio(shared, _area(a)[:, None] + _area(b)[None] - shared)
 
 
 def iou_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Rotated IoU of a[i] with b[i], float64 (N,) in [0, 1]."""
-    a, b = (np.asarray(x, np.float64).reshape(-1, 5) for x in (a, b))
+    """Rotated IoU of a[i] with b[i], both (N, 5), float64 (N,) in [0, 1]; 0 where both have no area."""
+    a, b = _as_boxes(a), _as_boxes(b)
     shared = intersection_pairs(a, b)
-    return _ratio(shared, a[:, 2] * a[:, 3] + b[:, 2] * b[:, 3] - shared)
+    return _ratio(shared, _area(a) + _area(b) - shared)
 
 
 def containment(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Share of each box a (N, 5) that lies inside each box b (M, 5), float64 (N, M) in [0, 1]."""
-    a = np.asarray(a, np.float64).reshape(-1, 5)
+    """Share of each box a (N, 5) that lies inside each box b (M, 5), float64 (N, M) in [0, 1]; 0 for a without area."""
+    a = _as_boxes(a)
     shared = intersection(a, b)
-    return _ratio(shared, np.broadcast_to((a[:, 2] * a[:, 3])[:, None], shared.shape))
+    return _ratio(shared, np.broadcast_to(_area(a)[:, None], shared.shape))
