@@ -1,0 +1,231 @@
+"""The parts that a recipe is carried out with, found and loaded: layout sampler, scenes, renderer, detector, rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dataengine import weights
+from dataengine.data import formats
+from dataengine.data.layout import Dataset, Layout, Sample
+from dataengine.data.presets import Preset, find_dataset, load_preset, read_dataset
+from dataengine.engine.recipe import Recipe, folder_hash
+from dataengine.errors import UserError
+from dataengine.judge.calibration import Calibration
+from dataengine.judge.detector import Detector, OnnxDetector
+from dataengine.layouts.sampler import Sampler
+from dataengine.render.scene import Scenes
+
+GREY_DOMAINS = ("hit-uav",)  # looks of one-channel sensors
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+
+
+@dataclass
+class Parts:
+    """Everything that a shard needs. `notes` are sentences the user should read; `hashes` name each part's content."""
+
+    preset: Preset
+    classes: tuple[str, ...]
+    sampler: Sampler
+    scenes: Scenes | None
+    pipeline: object
+    detector: Detector
+    calibration: Calibration
+    notes: list[str]
+    hashes: dict[str, str]
+
+
+def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
+    """Find and load every part. `calibration` is the one stored with the run, if it was begun before.
+
+    Raises UserError where a part is missing or does not fit: no data and no packaged layouts, no class that the
+    renderer and the detector both know, a calibration of another detector.
+    """
+    import torch
+
+    torch.set_num_threads(1)  # processes are the unit of work: results then do not depend on how many there are
+    preset = load_preset(recipe.dataset)
+    notes: list[str] = []
+    dataset = _dataset(recipe, preset)
+    pipeline, model_folder = _pipeline(recipe)
+    detector = OnnxDetector(recipe.detector or weights.packaged("detector"), threads=1)
+    classes = _usable_classes(recipe, preset, pipeline.classes, detector.classes, notes)
+    if dataset is not None:
+        dataset = restrict(dataset, classes)
+    layouts, layouts_hash = _layouts(preset, dataset, classes)
+    sampler = _sampler(recipe, layouts)
+    scenes = _scenes(recipe, preset, dataset, notes) if recipe.renderer == "in-scene" else None
+    if calibration is None:
+        calibration = _calibration(recipe, preset, detector, dataset, notes)
+    calibration.check(detector)
+    hashes = {
+        "model": folder_hash(model_folder),
+        "detector": detector.identity,
+        "layouts": layouts_hash,
+        "scenes": folder_hash(weights.packaged("whole")) if scenes is not None and dataset is None else "data",
+    }
+    return Parts(preset, classes, sampler, scenes, pipeline, detector, calibration, notes, hashes)
+
+
+def _dataset(recipe: Recipe, preset: Preset) -> Dataset | None:
+    """The data set on disk, or None where there is none and the packaged layouts must do."""
+    if recipe.data is None:
+        try:
+            find_dataset(preset)
+        except UserError:
+            if weights.has(f"layouts/{preset.name}.npz"):
+                return None
+            raise
+    dataset = read_dataset(preset, recipe.data)
+    if not len(dataset):
+        raise UserError(f"{recipe.data or preset.title}: the data set has no image that can be read.")
+    return dataset
+
+
+def _pipeline(recipe: Recipe):
+    if recipe.renderer == "whole":
+        from dataengine.render.layout_pipeline import LayoutPipeline as Pipeline
+    else:
+        from dataengine.render.in_scene_pipeline import InScenePipeline as Pipeline
+    folder = recipe.model or weights.packaged(recipe.renderer)
+    if not (folder / "model_index.json").exists():
+        raise UserError(f"{folder}: no model_index.json here; give the folder that save_pretrained wrote.")
+    pipeline = Pipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline, folder
+
+
+def _usable_classes(
+    recipe: Recipe, preset: Preset, drawn: Sequence[str], detected: Sequence[str], notes: list[str]
+) -> tuple[str, ...]:
+    wanted = preset.classes
+    if recipe.classes is not None:
+        known = {name.lower(): name for name in preset.classes}
+        unknown = [name for name in recipe.classes if name.lower() not in known]
+        if unknown:
+            raise UserError(f"{preset.name} has no class {', '.join(unknown)}; it has {', '.join(preset.classes)}.")
+        wanted = tuple(known[name.lower()] for name in recipe.classes)
+    drawn_names, detected_names = ({name.lower() for name in names} for names in (drawn, detected))
+    for names, part in ((drawn_names, "renderer"), (detected_names, "detector")):
+        missing = [name for name in wanted if name.lower() not in names]
+        if missing:
+            notes.append(f"left out, since the {part} does not know them: {', '.join(missing)}")
+    usable = tuple(n for n in wanted if n.lower() in drawn_names and n.lower() in detected_names)
+    if not usable:
+        raise UserError(
+            f"the model knows none of the classes of {preset.name} ({', '.join(wanted)}); it knows "
+            f"{', '.join(drawn)}. Train a renderer on this data set (dataengine train renderer) and give it with --model."
+        )
+    return usable
+
+
+def restrict(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
+    """The data set with only these classes; objects of other classes become ignored regions, since they are seen."""
+    if tuple(dataset.classes) == classes:
+        return dataset
+    samples = [replace(sample, layout=restrict_layout(sample.layout, classes)) for sample in dataset]
+    return replace(dataset, classes=classes, samples=samples)
+
+
+def restrict_layout(layout: Layout, classes: tuple[str, ...]) -> Layout:
+    """The layout with labels in `classes`, matched by name without regard to case."""
+    number = {name.lower(): i for i, name in enumerate(classes)}
+    labels = np.array([number.get(name.lower(), -1) for name in layout.names()], np.int64)
+    inside = layout.select(labels >= 0)
+    ignored = np.concatenate([layout.ignored, layout.boxes[labels < 0]])
+    return replace(inside, labels=labels[labels >= 0], classes=classes, ignored=ignored)
+
+
+def _layouts(preset: Preset, dataset: Dataset | None, classes: tuple[str, ...]) -> tuple[list[Layout], str]:
+    import hashlib
+
+    if dataset is not None:
+        layouts = [sample.layout for sample in dataset if len(sample.layout)]
+        if not layouts:
+            raise UserError(f"{preset.title}: no image shows any of {', '.join(classes)}.")
+        total = hashlib.sha256()
+        for sample in dataset:
+            total.update(sample.name.encode())
+            total.update(sample.layout.boxes.tobytes())
+        return layouts, total.hexdigest()[:16]
+    from dataengine.layouts.stored import load_layouts
+
+    path = weights.packaged(f"layouts/{preset.name}.npz")
+    layouts = [restrict_layout(layout, classes) for layout in load_layouts(path)]
+    return [layout for layout in layouts if len(layout)], folder_hash(path)
+
+
+def _sampler(recipe: Recipe, layouts: list[Layout]) -> Sampler:
+    size = (recipe.size, recipe.size)
+    if recipe.layouts == "prior":
+        from dataengine.layouts.prior_fit import fit
+        from dataengine.layouts.prior_sampler import PriorSampler
+
+        return PriorSampler(fit(layouts), size, recipe.balance)
+    from dataengine.layouts.reuse import ReuseSampler
+
+    return ReuseSampler(layouts, size, recipe.balance)
+
+
+def _scenes(recipe: Recipe, preset: Preset, dataset: Dataset | None, notes: list[str]) -> Scenes:
+    from dataengine.render.scene import DatasetScenes
+
+    size = (recipe.size, recipe.size)
+    if recipe.scenes is not None:
+        return DatasetScenes(_scene_images(recipe.scenes), size)
+    if dataset is not None:
+        return DatasetScenes(dataset, size)
+    from dataengine.render.layout_pipeline import GeneratedScenes, LayoutPipeline
+
+    whole = LayoutPipeline.from_pretrained(weights.packaged("whole"))
+    whole.set_progress_bar_config(disable=True)
+    if recipe.size != whole.size:
+        raise UserError(f"without images of your own, scenes are {whole.size} pixels wide: give --size {whole.size}, "
+                        "or images with --scenes.")  # fmt: skip
+    notes.append("no images of this data set were found, so the scenes are generated too; give --data or --scenes")
+    return GeneratedScenes(whole, preset.name, grey=preset.name in GREY_DOMAINS)
+
+
+def _scene_images(folder: Path) -> Dataset:
+    """A data set's images with their labels, or the images of a plain folder, taken to be empty of objects."""
+    if not folder.exists():
+        raise UserError(f"{folder}: no such folder of scenes.")
+    try:
+        return formats.read(folder)
+    except UserError:
+        files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
+    samples = []
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                layout = Layout(np.zeros((0, 5)), np.zeros(0), (), image.size)
+        except OSError as error:
+            raise UserError(f"{file}: this scene cannot be read ({error}); mend or remove the file.") from error
+        samples.append(Sample(file.relative_to(folder).with_suffix("").as_posix(), file, layout))
+    if not samples:
+        raise UserError(f"{folder}: no images in this folder.")
+    return Dataset((), samples)
+
+
+def _calibration(
+    recipe: Recipe, preset: Preset, detector: Detector, dataset: Dataset | None, notes: list[str]
+) -> Calibration:
+    """The one given, the packaged one, or a new one on the data set's own images."""
+    if recipe.calibration is not None:
+        return Calibration.load(recipe.calibration)
+    packaged = f"calibration/{preset.name}.json"
+    if recipe.detector is None and weights.has(packaged):
+        return Calibration.load(weights.packaged(packaged))
+    if dataset is None:
+        raise UserError("this detector has no calibration: give --calibration, or --data to calibrate it on.")
+    from dataengine.judge.calibration import calibrate
+
+    chosen = np.random.default_rng(recipe.seed).permutation(len(dataset))[:200]
+    samples = [dataset.samples[i] for i in sorted(chosen)]
+    notes.append(f"the filter was calibrated on {len(samples)} images of the data set itself")
+    loaders = [lambda sample=sample: np.asarray(Image.open(sample.image).convert("RGB")) for sample in samples]
+    return calibrate(detector, loaders, [s.layout for s in samples], preset.name, recipe.pass_share)

@@ -1,0 +1,90 @@
+"""What a run makes: everything that decides its result, and nothing that does not."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dataengine.errors import UserError
+
+
+class Recipe(BaseModel):
+    """Settings of `dataengine synth`. Workers and batch size are not among them: they must not change the result."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str = Field("hit-uav", description="a preset's name, or the path of its YAML file")
+    data: Path | None = Field(None, description="folder of the labelled data set")
+    n: int = Field(200, gt=0, description="accepted images wanted")
+    seed: int = Field(0, ge=0)
+    size: int = Field(256, ge=64, le=4096, description="side of the images in pixels")
+    layouts: Literal["reuse", "prior"] = "reuse"
+    classes: tuple[str, ...] | None = Field(None, description="make only these classes")
+    balance: float | None = Field(None, ge=0, le=1, description="least share of all objects for every class")
+    renderer: Literal["in-scene", "whole"] = "in-scene"
+    model: Path | None = Field(None, description="folder of a trained renderer instead of the packaged one")
+    scenes: Path | None = Field(None, description="folder of images or a data set to paint into")
+    steps: int = Field(12, gt=0, le=1000, description="denoising steps")
+    guidance_scale: float = Field(1.0, ge=0, le=50)
+    filter: Literal["drop", "difficult", "repair"] = "difficult"
+    detector: Path | None = Field(None, description="folder of a detector instead of the packaged one")
+    calibration: Path | None = None
+    pass_share: float = Field(0.95, gt=0, lt=1, description="share of real images that the filter lets pass")
+    max_attempts: int | None = Field(None, gt=0, description="give up after this many images; 20 times n if not said")
+    shard_size: int = Field(16, gt=0, le=1024, description="images that are made and stored together")
+
+    @property
+    def budget(self) -> int:
+        """Attempts after which the run gives up."""
+        return self.max_attempts or max(20 * self.n, 100)
+
+    def identity(self, parts: dict[str, str]) -> str:
+        """Hash of the recipe and of the parts (model, detector, layouts ... by content) that it is carried out with."""
+        text = self.model_dump_json() + repr(sorted(parts.items()))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load_recipe(path: Path | None, overrides: dict) -> Recipe:
+    """A recipe from a YAML file (or the defaults), with the overrides that are not None.
+
+    Raises UserError that names the file and the field at fault.
+    """
+    values: dict = {}
+    if path is not None:
+        try:
+            values = yaml.safe_load(Path(path).read_text("utf-8")) or {}
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such recipe.") from None
+        except yaml.YAMLError as error:
+            raise UserError(f"{path}: not valid YAML ({str(error).splitlines()[0]}).") from None
+        if not isinstance(values, dict):
+            raise UserError(f"{path}: a recipe is a list of `field: value` lines.")
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = f"{path}: " if path is not None else ""
+        raise UserError(f"{where}{'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+
+
+def image_seed(run_seed: int, index: int) -> int:
+    """Seed of image `index` of a run, below 2^62; everything random in that image comes from it (contract 4)."""
+    digest = hashlib.sha256(f"dataengine image {run_seed} {index}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 2
+
+
+def folder_hash(folder: Path) -> str:
+    """Hash of the content of all files below a folder, or of one file; 16 hexadecimal digits."""
+    total = hashlib.sha256()
+    files = [folder] if folder.is_file() else sorted(f for f in folder.rglob("*") if f.is_file())
+    for file in files:
+        if file.suffix in (".md", ".png"):  # a model card may be mended without the model being another
+            continue
+        total.update(file.name.encode())
+        total.update(file.read_bytes())
+    return total.hexdigest()[:16]

@@ -1,0 +1,196 @@
+"""A run: shards made by one or more processes until n images are accepted, then data sets, manifest and pictures.
+
+A run directory can be killed at any instant and continued with the same command (contract 5):
+
+    recipe.json       the recipe and the hash of every part; another recipe is refused
+    calibration.json  the filter's thresholds
+    shards/           one folder a shard, which appears whole or not at all
+    manifest.jsonl    one line an attempt, in order, up to the last accepted image
+    dota/ coco/       the accepted images with their labels
+    kept.png dropped.png report.json
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from dataengine.engine.parts import Parts, load_parts
+from dataengine.engine.recipe import Recipe
+from dataengine.engine.shard import read_shard, write_shard
+from dataengine.errors import UserError
+from dataengine.judge.calibration import Calibration
+
+Progress = Callable[[int, int], None]  # (images accepted, images tried)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """records: manifest lines, in order; accepted: how many of them are; notes: sentences for the user."""
+
+    out: Path
+    records: list[dict]
+    accepted: int
+    notes: list[str]
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Hold the run directory; a second run on it is refused. The lock goes with the process, however it ends."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with open(out / ".lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"{out}: another run is at work in this folder; wait for it, or give another --out."
+                ) from None
+            yield
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or out}: cannot be written ({error.strerror or error}); free some space or choose a folder "
+            "that can be written to. What is finished stays, and the same command continues."
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fresh.write_text(text)
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _adopt(out: Path, recipe: Recipe) -> Calibration | None:
+    """Check that a folder is new or holds this recipe's run; the calibration that is stored with it, if any."""
+    stored = out / "recipe.json"
+    if stored.exists():
+        try:
+            before = json.loads(stored.read_text())["recipe"]
+        except (ValueError, KeyError):
+            raise UserError(f"{stored}: damaged; give another --out.") from None
+        now = recipe.model_dump(mode="json")
+        changed = sorted(name for name in now if now[name] != before.get(name))
+        if changed:
+            raise UserError(
+                f"{out} holds a run with another {', '.join(changed)}; give another --out, or the settings of before "
+                f"({', '.join(f'{name}={before.get(name)}' for name in changed)})."
+            )
+        return Calibration.load(out / "calibration.json") if (out / "calibration.json").exists() else None
+    foreign = [entry.name for entry in out.iterdir() if entry.name != ".lock"] if out.exists() else []
+    if foreign:
+        raise UserError(f"{out} is not empty and holds no run ({foreign[0]} is there); give another --out.")
+    return None
+
+
+def _store(out: Path, recipe: Recipe, parts: Parts) -> None:
+    """Write the recipe once; on continuing, refuse parts that have changed since."""
+    stored = out / "recipe.json"
+    content = {
+        "recipe": recipe.model_dump(mode="json"),
+        "parts": parts.hashes,
+        "identity": recipe.identity(parts.hashes),
+        "classes": list(parts.classes),
+        "guidance": "null + guidance_scale * (condition - null)",
+    }
+    if stored.exists():
+        before = json.loads(stored.read_text())["parts"]
+        changed = sorted(name for name in parts.hashes if parts.hashes[name] != before.get(name))
+        if changed:
+            raise UserError(f"{out}: the {', '.join(changed)} changed since this run was begun; give another --out.")
+        return
+    parts.calibration.save(out / "calibration.json")
+    write_text(stored, json.dumps(content, indent=2) + "\n")
+
+
+_worker: tuple[Parts, Recipe] | None = None
+
+
+def _start_worker(recipe: Recipe, calibration: Calibration) -> None:
+    global _worker
+    _worker = load_parts(recipe, calibration), recipe
+
+
+def _work(out: Path, number: int, batch_size: int) -> int:
+    assert _worker is not None
+    write_shard(*_worker, out, number, batch_size)
+    return number
+
+
+def _shards_in_order(recipe: Recipe, parts: Parts, out: Path, workers: int, batch_size: int) -> Iterator[list[dict]]:
+    """Records of shard 0, 1, 2, ... Missing ones are made, `workers` at a time; stops when nobody asks for more."""
+    n_shards = -(-recipe.budget // recipe.shard_size)
+    if workers == 1:
+        for number in range(n_shards):
+            if read_shard(out, number) is None:
+                write_shard(parts, recipe, out, number, batch_size)
+            yield read_shard(out, number)
+        return
+    pool = ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(recipe, parts.calibration)
+    )
+    try:
+        running: dict = {}
+        upcoming = iter(number for number in range(n_shards) if read_shard(out, number) is None)
+        for number in range(n_shards):
+            while (records := read_shard(out, number)) is None:
+                while len(running) < workers and (k := next(upcoming, None)) is not None:
+                    running[pool.submit(_work, out, k, batch_size)] = k
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    running.pop(future)
+                    future.result()
+            yield records
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process was killed (often for want of memory); the same command continues, perhaps with fewer --workers."
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def synth(
+    recipe: Recipe,
+    out: Path,
+    workers: int = 1,
+    batch_size: int = 16,
+    progress: Progress = lambda accepted, tried: None,
+    prepared: Callable[[Parts], None] = lambda parts: None,
+) -> RunResult:
+    """Make a verified synthetic data set in `out`, or continue one.
+
+    Neither `workers` nor `batch_size` changes layouts, noise or which images are tried. The result is the first
+    `recipe.n` accepted images in order of attempt, or all there are when the budget of attempts is spent.
+    Raises UserError for anything the user can mend; finished shards are never lost.
+    """
+    from dataengine.engine.finish import finish
+
+    out = Path(out)
+    with _locked(out):
+        parts = load_parts(recipe, _adopt(out, recipe))
+        _store(out, recipe, parts)
+        prepared(parts)
+        records: list[dict] = []
+        accepted = 0
+        for shard in _shards_in_order(recipe, parts, out, workers, batch_size):
+            for record in shard:
+                records.append(record)
+                accepted += record["verdict"]["kept"]
+                if accepted == recipe.n:
+                    break
+            progress(accepted, len(records))
+            if accepted == recipe.n:
+                break
+        finish(recipe, parts, out, records)
+        return RunResult(out, records, accepted, parts.notes)

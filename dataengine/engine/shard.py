@@ -1,0 +1,133 @@
+"""One shard of a run: a fixed range of attempts, rendered, judged and stored as a folder that appears at once."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dataengine.data.layout import Acquisition, Layout
+from dataengine.engine.parts import Parts
+from dataengine.engine.recipe import Recipe, image_seed
+from dataengine.judge.verdict import Verdict, judge
+
+RECORDS = "records.jsonl"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One image that was tried: the layout asked for, and what came of it."""
+
+    index: int
+    asked: Layout
+    image: np.ndarray
+    labels: Layout
+    scene: str
+    verdict: Verdict
+
+
+def draw_layouts(parts: Parts, recipe: Recipe, indices: range) -> list[Layout]:
+    """Layouts of these attempts; each depends on (run seed, index) only."""
+    return [parts.sampler.sample(np.random.default_rng((image_seed(recipe.seed, i), 0x1A7))) for i in indices]
+
+
+def attempt(parts: Parts, recipe: Recipe, indices: range) -> list[Attempt]:
+    """Draw, render and judge a batch."""
+    layouts = draw_layouts(parts, recipe, indices)
+    seeds = [image_seed(recipe.seed, i) for i in indices]
+    settings = {"num_inference_steps": recipe.steps, "guidance_scale": recipe.guidance_scale}
+    if recipe.renderer == "in-scene":
+        scenes = parts.scenes.draw(layouts, seeds)
+        images, labelled = parts.pipeline(scenes, layouts, seeds, **settings)
+        names = [scene.name for scene in scenes]
+    else:
+        images = parts.pipeline(layouts, seeds, parts.preset.name, **settings)
+        labelled, names = layouts, [""] * len(layouts)
+    results = []
+    for i, asked, image, layout, name in zip(indices, layouts, images, labelled, names, strict=True):
+        detections = parts.detector.detect([image])[0]
+        labels, verdict = judge(detections, layout, parts.detector.classes, parts.calibration, recipe.filter)
+        results.append(Attempt(i, asked, image, labels, name, verdict))
+    return results
+
+
+def layout_to_json(layout: Layout) -> dict:
+    """The layout as plain values; boxes rounded to 1/1000 pixel, angles to 1e-6."""
+    return {
+        "size": list(layout.size),
+        "kind": layout.kind,
+        "classes": list(layout.classes),
+        "labels": layout.labels.tolist(),
+        "boxes": [[*(round(float(v), 3) for v in box[:4]), round(float(box[4]), 6)] for box in layout.boxes],
+        "difficult": layout.difficult.tolist(),
+        "visible": [round(float(v), 4) for v in layout.visible],
+        "ignored": [[round(float(v), 3) for v in box] for box in layout.ignored],
+        "acquisition": layout.acquisition.model_dump(mode="json", exclude_none=True),
+    }
+
+
+def layout_from_json(values: dict) -> Layout:
+    """What `layout_to_json` wrote."""
+    return Layout(
+        boxes=np.array(values["boxes"], np.float32).reshape(-1, 5),
+        labels=np.array(values["labels"]),
+        classes=tuple(values["classes"]),
+        size=tuple(values["size"]),
+        kind=values["kind"],
+        difficult=np.array(values["difficult"], bool),
+        visible=np.array(values["visible"], np.float32),
+        ignored=np.array(values["ignored"], np.float32).reshape(-1, 5),
+        acquisition=Acquisition.model_validate(values["acquisition"]),
+    )
+
+
+def shard_folder(out: Path, number: int) -> Path:
+    """Where shard `number` of a run lies."""
+    return out / "shards" / f"{number:06d}"
+
+
+def write_shard(parts: Parts, recipe: Recipe, out: Path, number: int, batch_size: int) -> None:
+    """Make one shard, all or nothing: it is built beside its place and renamed into it."""
+    final = shard_folder(out, number)
+    building = final.with_name(f".{final.name}.{os.getpid()}")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    end = min((number + 1) * recipe.shard_size, recipe.budget)
+    lines = []
+    for start in range(number * recipe.shard_size, end, batch_size):
+        for made in attempt(parts, recipe, range(start, min(start + batch_size, end))):
+            buffer = io.BytesIO()
+            Image.fromarray(made.image).save(buffer, "PNG")
+            name = f"{made.index:08d}.png"
+            (building / name).write_bytes(buffer.getvalue())
+            record = {
+                "index": made.index,
+                "seed": image_seed(recipe.seed, made.index),
+                "image": f"shards/{final.name}/{name}",
+                "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
+                "scene": made.scene,
+                "asked": layout_to_json(made.asked),
+                "labels": layout_to_json(made.labels),
+                "verdict": asdict(made.verdict),
+            }
+            lines.append(json.dumps(record))
+    (building / RECORDS).write_text("\n".join(lines) + "\n")
+    if final.exists():  # another worker was faster; both made the same
+        shutil.rmtree(building)
+    else:
+        building.rename(final)
+
+
+def read_shard(out: Path, number: int) -> list[dict] | None:
+    """The records of a finished shard, None where it is not finished."""
+    file = shard_folder(out, number) / RECORDS
+    if not file.exists():
+        return None
+    return [json.loads(line) for line in file.read_text().splitlines()]
