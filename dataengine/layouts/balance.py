@@ -10,7 +10,7 @@ import numpy as np
 from dataengine.errors import UserError
 
 _MARGIN = 1.08  # aim a little higher: the mean counts are estimates
-_DRAWS = 400  # layouts drawn around each class to estimate them
+_DRAWS = 300  # layouts drawn around each class to estimate them
 
 
 @dataclass(frozen=True)

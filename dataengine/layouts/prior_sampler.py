@@ -11,7 +11,7 @@ from dataengine import geometry
 from dataengine.data.layout import Acquisition, Layout
 from dataengine.errors import UserError
 from dataengine.layouts import balance as balancing
-from dataengine.layouts.constraints import MIN_VISIBLE, WHOLE, Border, cut_by_border, overlap
+from dataengine.layouts.constraints import MIN_VISIBLE, WHOLE, Border, apart, cut_by_border, overlap
 from dataengine.layouts.growth import stance, stepped, wrapped
 from dataengine.layouts.prior import STANCES, ObjectPrior, Prior, SceneType, at
 
@@ -54,6 +54,8 @@ class PriorSampler:
         self.size = size or prior.size
         self.max_overlap = 1.0 if max_overlap is None else max_overlap
         self.border = border
+        largest = [prior.objects[name].overlap[-1] if name in prior.objects else 0.0 for name in self.classes]
+        self._largest_overlap = np.clip(largest, 0.01, self.max_overlap)
         self._area = self.size[0] * self.size[1] / (prior.size[0] * prior.size[1])
         self._steps = {(prior.classes.index(s.of), prior.classes.index(s.to)): s for s in prior.steps}
         self._tables = {pair: np.array([kind.numbers() for kind in s.kinds]) for pair, s in self._steps.items()}
@@ -88,6 +90,8 @@ class PriorSampler:
             self._add(rng, grown, label, acquisition, scale)
         layout = Layout(grown.boxes, grown.labels, self.classes, self.size, self.kind, acquisition=acquisition)
         layout = cut_by_border(layout, self.border)
+        # The rectangle around what is left of a cut box may reach over its neighbour.
+        layout = layout.select(apart(layout.boxes, self._largest_overlap[layout.labels]))
         if self.kind == "hbb":
             return layout
         return replace(layout, boxes=geometry.regularize(layout.boxes))

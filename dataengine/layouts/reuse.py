@@ -95,14 +95,16 @@ class ReuseSampler:
     def _draw(self, rng: np.random.Generator, anchor: int | None) -> Layout:
         for _ in range(_BUDGET):
             index, focus = self._source(rng, anchor)
-            layout = self._window(rng, index, focus)
+            scale = self._drawn_scale(rng, self.layouts[index])
+            layout = self._window(rng, index, scale, focus)
             if rng.random() < self.merge:
-                layout = self._merged(rng, layout, index)
+                layout = self._merged(rng, layout, index, scale)
             layout = self._finished(layout)
             if len(layout) and (anchor is None or (layout.labels == anchor).any()):
                 return layout
         index, focus = self._source(rng, anchor if anchor is not None else int(rng.choice(self._present())))
-        layout = self._finished(self._window(rng, index, focus, around=True))
+        scale = self._drawn_scale(rng, self.layouts[index])
+        layout = self._finished(self._window(rng, index, scale, focus, around=True))
         assert len(layout), "a window around an object holds that object"
         return layout
 
@@ -116,9 +118,10 @@ class ReuseSampler:
         index, item = self._places[anchor][rng.integers(len(self._places[anchor]))]
         return int(index), self.layouts[index].boxes[item, :2]
 
-    def _window(self, rng: np.random.Generator, index: int, focus: np.ndarray | None, around: bool = False) -> Layout:
+    def _window(
+        self, rng: np.random.Generator, index: int, scale: float, focus: np.ndarray | None, around: bool = False
+    ) -> Layout:
         layout = self.layouts[index]
-        scale = self._drawn_scale(rng, layout)
         angle, mirror = self._drawn_turn(rng, layout)
         view = _view(rng, layout.size, self.size, scale, angle, mirror, focus, around)
         return self._seen(layout, view, angle)
@@ -135,7 +138,8 @@ class ReuseSampler:
         mirror = bool(rng.random() < 0.5)
         if not looks_down(layout.acquisition):
             return 0.0, mirror
-        turns = self.kind == "obb" and self._loose_share(layout) <= _LOOSE
+        # Quarters half of the time: a window turned by another angle never reaches the edge of the real image.
+        turns = self.kind == "obb" and rng.random() < 0.5 and self._loose_share(layout) <= _LOOSE
         angle = rng.uniform(-np.pi, np.pi) if turns else rng.integers(4) * np.pi / 2
         return float(angle), mirror
 
@@ -157,13 +161,15 @@ class ReuseSampler:
             acquisition=scaled_acquisition(layout.acquisition, view.scale),
         )  # fmt: skip
 
-    def _merged(self, rng: np.random.Generator, first: Layout, index: int) -> Layout:
+    def _merged(self, rng: np.random.Generator, first: Layout, index: int, scale: float) -> Layout:
         """`first` on one side of a random line, a second layout like it on the other."""
         alike = np.abs(self._traits - self._traits[index])
         partners = np.flatnonzero((alike <= _ALIKE).all(1) & (np.arange(len(self.layouts)) != index))
         if not len(partners):
             return first
-        second = self._window(rng, int(rng.choice(partners)), None)
+        partner = int(rng.choice(partners))
+        taken_alike = scale * float(np.exp(self._traits[partner, 0] - self._traits[index, 0]))
+        second = self._window(rng, partner, taken_alike, None)
         normal = np.array([np.cos(direction := rng.uniform(0, 2 * np.pi)), np.sin(direction)])
         through = np.array(self.size) * rng.uniform(0.25, 0.75, 2)
         first = first.select((first.boxes[:, :2] - through) @ normal < 0)
