@@ -1,0 +1,107 @@
+"""The command line: each command reads its arguments, calls one function and prints what came out."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dataengine.data.commands import app as data_app
+from dataengine.errors import UserError
+from dataengine.judge.commands import app as filter_app
+from dataengine.layouts.commands import app as layout_app
+from dataengine.train.commands import app as train_app
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Turns a small labelled aerial or satellite data set into a large, verified, synthetic one.\n\n"
+    "A first run, with what is packaged:  dataengine synth --dataset hit-uav --n 50 --out runs/first",
+)
+app.add_typer(data_app, name="data")
+app.add_typer(layout_app, name="layout")
+app.add_typer(train_app, name="train")
+app.add_typer(filter_app, name="filter")
+
+
+@app.command()
+def synth(
+    dataset: Annotated[str | None, typer.Option(help="Preset (dior, dota-v1.0, hit-uav ...) or a YAML file.")] = None,
+    n: Annotated[int | None, typer.Option(help="Accepted images to make [200].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder [runs/DATASET-SEED].")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of your labelled data set, in any known format.")] = None,
+    scenes: Annotated[Path | None, typer.Option(help="Images or a data set to paint objects into.")] = None,
+    classes: Annotated[list[str | None], typer.Option("--class", help="Make only this class; repeat for more.")] = None,
+    balance: Annotated[float | None, typer.Option(help="Least share of all objects for every class.")] = None,
+    layouts: Annotated[str | None, typer.Option(help="reuse (real layouts, changed) or prior (fitted).")] = None,
+    renderer: Annotated[str | None, typer.Option(help="in-scene or whole.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Folder of your own trained renderer.")] = None,
+    filter: Annotated[str | None, typer.Option(help="drop, difficult or repair: see dataengine filter.")] = None,
+    detector: Annotated[Path | None, typer.Option(help="Folder of your own ONNX detector.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="Its thresholds (dataengine filter calibrate).")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the images in pixels [256].")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps [12].")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="null + scale * (condition - null) [1].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed, another data set [0].")] = None,
+    max_attempts: Annotated[int | None, typer.Option(help="Give up after this many images [20 n].")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML recipe; the options above go before it.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; does not change the result.")] = os.cpu_count() or 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images rendered together; for memory and speed.")] = 16,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and make nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Make a verified synthetic data set: layouts, images, and only those that show their labels.
+
+    Killed or stopped, the same command continues. DOTA and COCO folders, a manifest and contact sheets lie in --out.
+    """
+    from dataengine.engine.recipe import load_recipe
+
+    options = {
+        "dataset": dataset, "n": n, "data": data, "scenes": scenes, "classes": tuple(classes) if classes else None,
+        "balance": balance, "layouts": layouts, "renderer": renderer, "model": model, "filter": filter,
+        "detector": detector, "calibration": calibration, "size": size, "steps": steps,
+        "guidance_scale": guidance_scale, "seed": seed, "max_attempts": max_attempts,
+    }  # fmt: skip
+    recipe = load_recipe(config, options)
+    out = out or Path("runs") / f"{Path(recipe.dataset).stem}-{recipe.seed}"
+    from dataengine.engine.show import dry_run as show_plan
+    from dataengine.engine.show import run_with_progress
+
+    if dry_run:
+        show_plan(recipe, out, as_json)
+        return
+    report = run_with_progress(recipe, out, workers, batch_size, quiet=as_json)
+    if as_json:
+        print(json.dumps(report, indent=2))
+    if report["accepted"] < report["wanted"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+    """Say what is installed, on what it would run, and how to get what is missing."""
+    from dataengine.doctor import examine, show
+
+    findings = examine()
+    if as_json:
+        print(json.dumps(findings, indent=2))
+    else:
+        show(findings)
+    if findings["missing"]:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one sentence on stderr and exit status 2; Ctrl-C loses nothing."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; what is finished stays, and the same command continues", file=sys.stderr)
+        sys.exit(130)

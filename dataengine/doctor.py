@@ -1,0 +1,69 @@
+"""What is installed here, on what it would run, and how to get what is missing."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata, util
+
+from dataengine import weights
+
+REQUIRED = ("torch", "diffusers", "accelerate", "transformers", "onnxruntime", "shapely", "albumentations", "typer")
+OPTIONAL = {
+    "tensorboard": "pip install 'dataengine[train]'",
+    "faster-coco-eval": "pip install 'dataengine[evaluate]'",
+    "onedl-mmrotate": "pip install 'dataengine[mmrotate]', after torch and torchvision of one version",
+    "pycocotools": "pip install 'dataengine[test]'",
+}
+PACKAGED = (
+    "in-scene", "whole", "detector", "evaluation-detector", "layouts/hit-uav.npz", "layouts/hrplanes.npz",
+    "calibration/hit-uav.json", "calibration/hrplanes.json",
+)  # fmt: skip
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def examine() -> dict:
+    """Versions, device, packaged parts, optional parts with the command that installs each."""
+    required = {name: _version(name) for name in REQUIRED}
+    device = {"cpu": platform.processor() or platform.machine(), "cuda": None, "native_bf16": None}
+    if util.find_spec("torch"):
+        import torch
+
+        from dataengine.render.precision import has_native_bf16
+
+        chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device["cuda"] = torch.cuda.get_device_name() if chosen.type == "cuda" else None
+        device["native_bf16"] = has_native_bf16(chosen)
+        device["threads"] = torch.get_num_threads()
+    parts = {name: weights.has(name) for name in PACKAGED}
+    return {
+        "dataengine": _version("dataengine"),
+        "python": platform.python_version(),
+        "required": required,
+        "device": device,
+        "packaged": parts,
+        "optional": {name: _version(name) or f"missing; {how}" for name, how in OPTIONAL.items()},
+        "missing": [n for n, v in required.items() if v is None] + [n for n, there in parts.items() if not there],
+    }
+
+
+def show(findings: dict) -> None:
+    """Print the findings as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("part", "state", title=f"dataengine {findings['dataengine']}, Python {findings['python']}")
+    for name, version in findings["required"].items():
+        table.add_row(name, version or "[red]missing: pip install dataengine")
+    for name, value in findings["device"].items():
+        table.add_row(f"device: {name}", str(value))
+    for name, there in findings["packaged"].items():
+        table.add_row(f"packaged: {name}", "there" if there else "[red]missing: install dataengine again")
+    for name, version in findings["optional"].items():
+        table.add_row(f"optional: {name}", version)
+    Console().print(table)

@@ -1,0 +1,109 @@
+"""A run as the person at the terminal sees it: progress, tables, where the pictures are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from dataengine.engine.recipe import Recipe
+
+
+def _say_parts(console: Console, parts) -> None:
+    calibration = parts.calibration
+    console.print(f"classes: {', '.join(parts.classes)}")
+    console.print(
+        f"filter: {calibration.pass_share:.0%} of real images would pass, {calibration.shuffled_pass_share:.0%} of real "
+        "images with another image's labels"
+    )
+    for note in parts.notes:
+        console.print(f"[yellow]{note}")
+
+
+def run_with_progress(recipe: Recipe, out: Path, workers: int, batch_size: int, quiet: bool) -> dict:
+    """Carry out a recipe and give back its report; unless `quiet`, with progress and a summary on the terminal."""
+    from dataengine.engine.run import synth
+
+    console = Console(quiet=quiet)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("loading", total=recipe.n, rate="")
+
+        def update(accepted: int, tried: int) -> None:
+            elapsed = progress.tasks[task].elapsed or 0
+            rate = f"{tried} tried, {accepted / elapsed:.2f}/s" if elapsed else ""
+            progress.update(task, completed=accepted, description="accepted", rate=rate)
+
+        result = synth(recipe, out, workers, batch_size, update, lambda parts: _say_parts(console, parts))
+    report = json.loads((result.out / "report.json").read_text())
+    show_report(console, report, result.out)
+    return report
+
+
+def show_report(console: Console, report: dict, out: Path) -> None:
+    """Class and acceptance table, warnings, and the paths a user wants next."""
+    table = Table("class", "asked", "found", "share", "kept", "of them difficult")
+    for row in report["classes"]:
+        share = f"{row['found'] / row['asked']:.0%}" if row["asked"] else "-"
+        table.add_row(
+            row["name"], *(str(row[k]) for k in ("asked", "found")), share, str(row["kept"]), str(row["difficult"])
+        )
+    console.print(table)
+    console.print(
+        f"{report['accepted']} of {report['tried']} images accepted ({report['acceptance']:.0%}); dropped: "
+        + (", ".join(f"{n} {reason}" for reason, n in report["dropped_for"].items()) or "none")
+    )
+    for name in report["never_kept"]:
+        console.print(f"[red]no {name} was kept: this model cannot draw it, or the layouts do not ask for it")
+    if report["accepted"] < report["wanted"]:
+        console.print(
+            f"[red]{report['wanted']} were wanted, but the budget of attempts is spent; raise --max-attempts in a new "
+            "folder, or train the renderer longer"
+        )
+    console.print(f"pictures: {out / 'kept.png'} and {out / 'dropped.png'}")
+    console.print(f"data sets: {out / 'dota'} and {out / 'coco'}; every image's story: {out / 'manifest.jsonl'}")
+
+
+def dry_run(recipe: Recipe, out: Path, as_json: bool) -> None:
+    """Print the plan: parts, shards, and time and space measured on one small shard that is thrown away."""
+    import tempfile
+    import time
+
+    from dataengine.engine.parts import load_parts
+    from dataengine.engine.shard import read_shard, shard_folder, write_shard
+
+    parts = load_parts(recipe)
+    probe = recipe.model_copy(update={"shard_size": min(4, recipe.shard_size)})
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        write_shard(parts, probe, Path(folder), 0, probe.shard_size)
+        seconds = (time.perf_counter() - started) / probe.shard_size
+        size = sum(f.stat().st_size for f in shard_folder(Path(folder), 0).iterdir()) / probe.shard_size
+        records = read_shard(Path(folder), 0) or []
+    plan = {
+        "out": str(out),
+        "recipe": recipe.model_dump(mode="json"),
+        "classes": list(parts.classes),
+        "notes": parts.notes,
+        "seconds_per_image_and_worker": round(seconds, 3),
+        "megabytes_per_image": round(size / 1e6, 3),
+        "accepted_in_probe": f"{sum(r['verdict']['kept'] for r in records)} of {len(records)}",
+        "least_hours_on_one_worker": round(recipe.n * seconds / 3600, 2),
+        "gigabytes": round(3 * recipe.n * size / 1e9, 3),
+    }
+    if as_json:
+        print(json.dumps(plan, indent=2))
+        return
+    console = Console()
+    _say_parts(console, parts)
+    console.print_json(json.dumps(plan))
