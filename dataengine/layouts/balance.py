@@ -9,8 +9,7 @@ import numpy as np
 
 from dataengine.errors import UserError
 
-_MARGIN = 1.08  # aim a little higher: the mean counts are estimates
-_DRAWS = 300  # layouts drawn around each class to estimate them
+_MARGIN = 1.1  # aim a little higher: the mean counts are estimates
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,11 @@ def shares_of(balance: float | Mapping[str, float] | None, classes: tuple[str, .
     return np.array([stated.get(name, 0.0) for name in classes])
 
 
-def plan(shares: np.ndarray, draw_counts: Callable[[np.random.Generator, int | None], np.ndarray]) -> Plan:
+def plan(shares: np.ndarray, draw_counts: Callable[[np.random.Generator, int | None], np.ndarray], draws: int) -> Plan:
     """The plan that meets `shares` with the fewest layouts drawn around a class, and removes objects only if it must.
 
     draw_counts: (rng, anchor) -> number of objects of each class (C,) in one layout drawn around `anchor`.
+    draws: layouts to estimate the mean counts around each class from; three times as many are drawn around none.
 
     The expected share of a class is linear in the probabilities once multiplied out, so this is a linear program;
     where it has no solution, objects of other classes are thinned in the layouts drawn around a class.
@@ -63,8 +63,8 @@ def plan(shares: np.ndarray, draw_counts: Callable[[np.random.Generator, int | N
     wanted = np.flatnonzero(shares)
     means = np.zeros((classes + 1, classes))  # mean count of each class (column) in layouts drawn around a class (row)
     for k in (*wanted, classes):
-        draws = [draw_counts(rng, int(k) if k < classes else None) for _ in range(_DRAWS * (3 if k == classes else 1))]
-        means[k] = np.mean(draws, axis=0)
+        counts = [draw_counts(rng, int(k) if k < classes else None) for _ in range(draws * (3 if k == classes else 1))]
+        means[k] = np.mean(counts, axis=0)
     missing = [int(k) for k in wanted if means[k, k] == 0]
     assert not missing, f"no layout holds classes {missing}"
     aim = shares * min(_MARGIN, 0.999 / shares.sum())

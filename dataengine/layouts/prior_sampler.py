@@ -70,7 +70,7 @@ class PriorSampler:
                 raise UserError(
                     f"balance asks for {self.classes[label]!r}, which the prior has never seen; leave it out"
                 )
-        self.plan = balancing.plan(shares, self._counts)
+        self.plan = balancing.plan(shares, self._counts, draws=2000)
 
     def sample(self, rng: np.random.Generator) -> Layout:
         """One layout with at least one object."""
@@ -78,7 +78,7 @@ class PriorSampler:
         return self._draw(rng, anchor, self.plan.keep if anchor is not None else 1.0)
 
     def _counts(self, rng: np.random.Generator, anchor: int | None) -> np.ndarray:
-        return np.bincount(self._draw(rng, anchor, 1.0).labels, minlength=len(self.classes))
+        return self._wanted(rng, self._scene(rng, anchor), anchor, 1.0)
 
     def _draw(self, rng: np.random.Generator, anchor: int | None, keep: float) -> Layout:
         scene = self._scene(rng, anchor)

@@ -79,7 +79,7 @@ class ReuseSampler:
                 raise UserError(
                     f"balance asks for {self.classes[label]!r}, of which the layouts have no object; leave it out"
                 )
-        self.plan = balancing.plan(shares, self._counts)
+        self.plan = balancing.plan(shares, self._counts, draws=400)
 
     def sample(self, rng: np.random.Generator) -> Layout:
         """One layout with at least one object."""
