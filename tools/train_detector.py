@@ -1,8 +1,8 @@
-"""Train an mmrotate detector on packed tiles, on the CPU or a GPU; checkpoints every minute and resumes.
+"""Train an mmrotate detector on packed images, on the CPU or a GPU; checkpoints every minute and resumes exactly.
 
-    python tools/train_detector.py configs/detectors/filter.py --tiles work/tiles.npz --out work/filter --steps 3000
+    python tools/train_detector.py configs/detectors/filter.py --images work/train.npz --out work/filter --steps 3000
 
-Needs the mmrotate extra, and nothing of dataengine. The averaged weights end up in OUT/detector.safetensors.
+Needs the mmrotate extra. The averaged weights end up in OUT/detector.safetensors.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import math
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
+from corner_loss import CornerLoss
+from detector_tiles import Tiles
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.structures import InstanceData
@@ -24,39 +27,19 @@ from mmrotate.utils import register_all_modules
 from safetensors.torch import save_file
 
 
-def transform_boxes(boxes: np.ndarray, turns: int, mirror: bool, size: int) -> np.ndarray:
-    """Boxes (N, 5+) of a square tile after np.rot90(tile, turns) and then a mirror from left to right."""
-    out = boxes.copy()
-    for _ in range(turns):  # rot90 turns against the clock: (x, y) -> (y, size - x), theta -> theta - pi / 2
-        out[:, 0], out[:, 1] = out[:, 1].copy(), size - out[:, 0]
-        out[:, 4] -= math.pi / 2
-    if mirror:
-        out[:, 0] = size - out[:, 0]
-        out[:, 4] = -out[:, 4]
-    out[:, 4] = (out[:, 4] + math.pi / 2) % math.pi - math.pi / 2
-    return out
-
-
-def draw_batch(tiles: dict, rng: np.random.Generator, batch_size: int) -> tuple[torch.Tensor, list]:
-    """Tiles at random, turned by quarters, mirrored and re-lit: images float32 (B, 3, S, S) and data samples."""
-    size = tiles["images"].shape[1]
+def draw_batch(tiles: Tiles, rng: np.random.Generator, batch_size: int) -> tuple[torch.Tensor, list]:
+    """Tiles at random: images float32 (B, 3, S, S) and data samples."""
     images, samples = [], []
-    for i in rng.integers(0, len(tiles["images"]), batch_size):
-        turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
-        image = np.rot90(tiles["images"][i], turns)
-        image = (image[:, ::-1] if mirror else image).astype(np.float32)
-        image = (image - 110) * rng.uniform(0.75, 1.3) + 110 + rng.uniform(-25, 25)
-        if rng.random() < 0.3:
-            image = image + rng.normal(0, rng.uniform(2, 8), image.shape[:2])[..., None]
-        boxes = transform_boxes(tiles["boxes"][tiles["first"][i] : tiles["first"][i + 1]], turns, mirror, size)
-        images.append(np.clip(image, 0, 255))
-        sample = DetDataSample(metainfo=dict.fromkeys(("img_shape", "batch_input_shape", "pad_shape"), (size, size)))
+    for _ in range(batch_size):
+        image, boxes = tiles.draw(rng)
+        images.append(image.transpose(2, 0, 1))
+        shapes = ("img_shape", "batch_input_shape", "pad_shape")
+        sample = DetDataSample(metainfo=dict.fromkeys(shapes, (tiles.size, tiles.size)))
         sample.gt_instances = InstanceData(
             bboxes=RotatedBoxes(torch.from_numpy(boxes[:, :5])), labels=torch.from_numpy(boxes[:, 5]).long()
         )
         samples.append(sample)
-    x = torch.from_numpy(np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2), np.float32))
-    return x, samples
+    return torch.from_numpy(np.stack(images)), samples
 
 
 def loss_of(model: torch.nn.Module, x: torch.Tensor, samples: list, device: torch.device) -> torch.Tensor:
@@ -74,7 +57,7 @@ def loss_of(model: torch.nn.Module, x: torch.Tensor, samples: list, device: torc
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config")
-    parser.add_argument("--tiles", required=True)
+    parser.add_argument("--images", required=True, help="file of pack_images.py")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -84,12 +67,13 @@ def main() -> None:
     config = Config.fromfile(arguments.config)
     settings = config.training
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with np.load(arguments.tiles) as packed:
-        tiles = {name: packed[name] for name in packed.files}
-    assert tuple(tiles["classes"]) == tuple(config.classes), (tiles["classes"], config.classes)
+    cv2.setNumThreads(1)
+    tiles = Tiles(arguments.images, config.image_size)
+    assert tiles.classes == tuple(config.classes), (tiles.classes, config.classes)
     torch.manual_seed(settings.seed)
     model = MODELS.build(config.model)
     model.init_weights()
+    model.bbox_head.loss_bbox = CornerLoss(settings.box_loss_weight)
     model.to(device, memory_format=torch.channels_last).train()
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
