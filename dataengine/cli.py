@@ -35,7 +35,7 @@ def synth(
     out: Annotated[Path | None, typer.Option(help="Run folder [runs/DATASET-SEED].")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of your labelled data set, in any known format.")] = None,
     scenes: Annotated[Path | None, typer.Option(help="Images or a data set to paint objects into.")] = None,
-    classes: Annotated[list[str | None], typer.Option("--class", help="Make only this class; repeat for more.")] = None,
+    classes: Annotated[list[str] | None, typer.Option("--class", help="Make only this class; repeat for more.")] = None,
     balance: Annotated[float | None, typer.Option(help="Least share of all objects for every class.")] = None,
     layouts: Annotated[str | None, typer.Option(help="reuse (real layouts, changed) or prior (fitted).")] = None,
     renderer: Annotated[str | None, typer.Option(help="in-scene or whole.")] = None,

@@ -165,7 +165,7 @@ def _sampler(recipe: Recipe, layouts: list[Layout]) -> Sampler:
         from dataengine.layouts.prior_fit import fit
         from dataengine.layouts.prior_sampler import PriorSampler
 
-        return PriorSampler(fit(layouts), size, recipe.balance)
+        return PriorSampler(fit(layouts, size), size, recipe.balance)
     from dataengine.layouts.reuse import ReuseSampler
 
     return ReuseSampler(layouts, size, recipe.balance)

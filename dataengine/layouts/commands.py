@@ -41,7 +41,7 @@ def fit_command(
 
     The file holds quantiles and shares, no layout of the data set, and can be edited by hand.
 
-    Example: dataengine layouts fit data/hit-uav --split train --out prior.json
+    Example: dataengine layout fit data/hit-uav --split train --out prior.json
     """
     from dataengine.layouts.prior_fit import fit
 
@@ -61,7 +61,7 @@ def store_command(
 ) -> None:
     """Keep a data set's real layouts in one small file, from which `sample` can draw without the data set.
 
-    Example: dataengine layouts store data/hit-uav --split train --out layouts.npz
+    Example: dataengine layout store data/hit-uav --split train --out layouts.npz
     """
     from dataengine.layouts.stored import save_layouts
 
@@ -87,7 +87,7 @@ def sample_command(
 ) -> None:
     """Draw layouts and look at them, before spending time on pictures.
 
-    Example: dataengine layouts sample prior.json --n 24 --balance 0.2 --out sheet.png
+    Example: dataengine layout sample prior.json --n 24 --balance 0.2 --out sheet.png
     """
     from collections import Counter
 
@@ -124,7 +124,7 @@ def score_command(
 
     Beside it stand the floor, that is one half of the real layouts against the other, and uniformly random boxes.
 
-    Example: dataengine layouts score prior.json --real data/hit-uav --real-split val
+    Example: dataengine layout score prior.json --real data/hit-uav --real-split val
     """
     import numpy as np
 

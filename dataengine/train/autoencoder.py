@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from dataengine.data.layout import Dataset
 from dataengine.errors import UserError
-from dataengine.train.loop import TrainSettings, train
+from dataengine.train.loop import TrainSettings, model_settings_text, train
 
 # 16 times smaller on each side, 16 channels: 48 numbers of a 256-pixel picture become one. The first stage works at
 # half resolution already (its layer count is 0), which is where a CPU would spend most of its time.
@@ -87,7 +87,7 @@ def train_autoencoder(
         (folder / "samples").mkdir(exist_ok=True)
         Image.fromarray(np.concatenate(rows, 0)).save(folder / "samples" / f"{step:07d}.png")
 
-    recipe = f"autoencoder {sorted(model.config.items())!r} crop={crop} images={sum(map(len, datasets))} "
+    recipe = f"autoencoder {model_settings_text(model)} crop={crop} images={sum(map(len, datasets))} "
     train(model, batch, reconstruction_loss, out, settings, recipe, evaluate)
     with torch.no_grad():
         spread = torch.cat([

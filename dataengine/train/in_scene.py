@@ -18,7 +18,7 @@ from dataengine.render.fields import object_fields
 from dataengine.render.frame import FrameSpec, cut, frame_matrices, frame_sides, masks
 from dataengine.render.in_scene import InSceneUNet
 from dataengine.train.augment import augment
-from dataengine.train.loop import TrainSettings, train
+from dataengine.train.loop import TrainSettings, model_settings_text, train
 
 WIDEST = 2.3  # frames are kept with this much context, and cropped to between TIGHTEST and WIDEST in training
 TIGHTEST = 1.5
@@ -213,7 +213,7 @@ def train_in_scene(
         grid.resize((grid.width * 2, grid.height * 2)).save(folder / "samples" / f"{step:07d}.png")
 
     batch = make_batch(frames, spec, model.nothing, settings.batch_size)
-    recipe = f"in-scene {sorted(model.config.items())!r} copies={copies} frames={len(frames)} "
+    recipe = f"in-scene {model_settings_text(model)} copies={copies} frames={len(frames)} "
     train(model, batch, velocity_loss, out, settings, recipe, evaluate)
     model.save_pretrained(out / "model")
     return model

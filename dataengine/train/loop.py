@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 from accelerate import Accelerator
+from diffusers import ConfigMixin
 from diffusers.training_utils import EMAModel
 from pydantic import BaseModel, ConfigDict, Field
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -56,6 +57,11 @@ def learning_rate_at(step: int, settings: TrainSettings) -> float:
     progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
     low = settings.final_learning_rate_share
     return settings.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(progress, 1))))
+
+
+def model_settings_text(model: ConfigMixin) -> str:
+    """A model's constructor arguments in a fixed order, as part of a recipe."""
+    return repr(sorted((name, value) for name, value in model.config.items() if not name.startswith("_")))
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -20,7 +20,7 @@ from dataengine.render.precision import fast_autocast
 from dataengine.render.sample_latents import sample_latents
 from dataengine.train.augment import augment, random_window
 from dataengine.train.autoencoder import to_pixels
-from dataengine.train.loop import TrainSettings, train
+from dataengine.train.loop import TrainSettings, model_settings_text, train
 
 NULL_PROBABILITY = 0.1
 FOREGROUND_WEIGHT = 2.0
@@ -139,7 +139,7 @@ def train_whole(
         Image.fromarray(np.concatenate(rows, 0)).save(folder / "samples" / f"{step:07d}.png")
 
     batch = make_batch(cache, grid, settings.batch_size, len(datasets))
-    recipe = f"whole {sorted(model.config.items())!r} size={size} copies={copies} windows={len(cache.layouts)} "
+    recipe = f"whole {model_settings_text(model)} size={size} copies={copies} windows={len(cache.layouts)} "
     train(model, batch, velocity_loss, out, settings, recipe, evaluate)
     model.save_pretrained(out / "model")
     return model

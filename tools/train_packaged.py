@@ -1,0 +1,143 @@
+"""Make the packaged weights from the sample data: start to end, on two CPU cores or a GPU; stopped, it continues.
+
+    python tools/train_packaged.py --work work autoencoder whole in-scene layouts    # the base environment
+    python tools/pack_tiles.py --out work/tiles.npz
+    python tools/train_detector.py configs/detectors/filter.py --tiles work/tiles.npz --out work/filter   # mmrotate
+    python tools/export_detector.py configs/detectors/filter.py work/filter/detector.safetensors --out work/export/filter
+    python tools/train_packaged.py --work work detector calibration
+
+Weights go to dataengine/weights as fp16 safetensors in files below 16 MB. `--scale 0.01` makes everything with a
+hundredth of the steps, to see that it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler
+from PIL import Image
+from sample_splits import DEFAULT_DATA, splits
+
+from dataengine import weights
+from dataengine.train.loop import TrainSettings
+
+LARGEST_FILE = "15MB"
+# name: (steps, batch size, learning rate, EMA decay); what two cores manage in an hour or so each
+SCHEDULES = {
+    "autoencoder": (1000, 16, 8e-4, 0.995),
+    "whole": (2500, 64, 5e-4, 0.9985),
+    "in-scene": (3000, 64, 6e-4, 0.9985),
+}
+
+
+def settings_for(name: str, scale: float, minutes: float | None) -> TrainSettings:
+    """The schedule of a model, with its number of steps scaled."""
+    steps, batch_size, learning_rate, ema_decay = SCHEDULES[name]
+    steps = max(1, round(steps * scale))
+    return TrainSettings(
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        ema_decay=ema_decay,
+        minutes=minutes,
+        evaluate_every=500,
+        compile=scale >= 1 and name != "autoencoder",
+        weight_decay=0.0 if name == "autoencoder" else 0.01,
+        warmup_steps=min(200, steps // 2),
+    )
+
+
+def save_half(pipeline, folder: Path) -> None:
+    """Write a pipeline as fp16 in files of at most LARGEST_FILE; loading it gives fp32 again."""
+    shutil.rmtree(folder, ignore_errors=True)
+    pipeline.to(torch_dtype=torch.float16).save_pretrained(folder, max_shard_size=LARGEST_FILE)
+
+
+def train_stage(name: str, data: Path, work: Path, scale: float, minutes: float | None) -> None:
+    """Train one model and put it among the packaged weights."""
+    parts = [named["train"] for named in splits(data).values()]
+    classes = [c for dataset in parts for c in dataset.classes]
+    settings, out = settings_for(name, scale, minutes), work / name
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    if name == "autoencoder":
+        from dataengine.train.autoencoder import train_autoencoder
+
+        train_autoencoder(parts, out, settings)
+    elif name == "whole":
+        from dataengine.render.layout_pipeline import LayoutPipeline
+        from dataengine.train.whole import train_whole
+
+        vae = AutoencoderDC.from_pretrained(work / "autoencoder" / "model")
+        model = train_whole(parts, classes, vae, out, settings)
+        save_half(LayoutPipeline(vae, model, scheduler), weights.FOLDER / name)
+    else:
+        from dataengine.render.in_scene_pipeline import InScenePipeline
+        from dataengine.train.in_scene import train_in_scene
+
+        model = train_in_scene(parts, classes, out, settings)
+        save_half(InScenePipeline(model, scheduler), weights.FOLDER / name)
+
+
+def store_layouts(data: Path) -> None:
+    """Real training layouts, without pictures, for machines that have no data."""
+    from dataengine.layouts.stored import save_layouts
+
+    (weights.FOLDER / "layouts").mkdir(exist_ok=True)
+    for name, parts in splits(data).items():
+        save_layouts(weights.FOLDER / "layouts" / f"{name}.npz", [sample.layout for sample in parts["train"]])
+
+
+def copy_detectors(work: Path) -> None:
+    """Exported detectors of the other environment."""
+    for source, target in (("filter", "detector"), ("evaluation", "evaluation-detector")):
+        if (work / "export" / source).exists():
+            shutil.copytree(work / "export" / source, weights.FOLDER / target, dirs_exist_ok=True)
+
+
+def calibrate_filter(data: Path) -> None:
+    """Thresholds on the calibration part, in windows of the packaged size."""
+    from dataengine.judge.calibration import calibrate
+    from dataengine.judge.detector import OnnxDetector
+    from dataengine.train.augment import random_window
+
+    (weights.FOLDER / "calibration").mkdir(exist_ok=True)
+    detector = OnnxDetector(weights.packaged("detector"))
+    for name, parts in splits(data).items():
+        rng = np.random.default_rng(0)
+        windows = []
+        for sample in parts["calibration"]:
+            picture = np.asarray(Image.open(sample.image).convert("RGB"))
+            windows += [random_window(picture, sample.layout, 256, rng) for _ in range(2)]
+        loaders = [lambda image=image: image for image, _ in windows]
+        calibration = calibrate(detector, loaders, [layout for _, layout in windows], name)
+        calibration.save(weights.FOLDER / "calibration" / f"{name}.json")
+        print(calibration.model_dump_json(indent=2))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stages", nargs="+", choices=[*SCHEDULES, "layouts", "detector", "calibration"])
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
+    parser.add_argument("--work", type=Path, required=True, help="checkpoints, curves, sample grids")
+    parser.add_argument("--scale", type=float, default=1.0, help="of all numbers of steps")
+    parser.add_argument("--minutes", type=float, help="stop each training after this long, with a checkpoint")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    for stage in arguments.stages:
+        if stage == "layouts":
+            store_layouts(arguments.data)
+        elif stage == "detector":
+            copy_detectors(arguments.work)
+        elif stage == "calibration":
+            calibrate_filter(arguments.data)
+        else:
+            train_stage(stage, arguments.data, arguments.work, arguments.scale, arguments.minutes)
+
+
+if __name__ == "__main__":
+    main()
