@@ -47,7 +47,8 @@ def from_le135(boxes: np.ndarray) -> np.ndarray:
 def to_opencv(boxes: np.ndarray) -> np.ndarray:
     """le90 -> OpenCV >= 4.5.1 (`minAreaRect`): theta in degrees in (0, 90], w along theta, float32 (N, 5)."""
     out = _as_boxes(boxes)
-    degrees = np.rad2deg(out[:, 4]) % 180.0  # [0, 180)
+    # rounded to float32 here, so that no angle becomes 0 afterwards; [0, 180]
+    degrees = (np.rad2deg(out[:, 4]) % 180.0).astype(np.float32)
     swap = (degrees > 90) | (degrees == 0)
     out[swap, 2:4] = out[swap, 3:1:-1]
     out[:, 4] = np.where(degrees > 90, degrees - 90, np.where(degrees == 0, 90, degrees))
@@ -61,62 +62,64 @@ def from_opencv(boxes: np.ndarray) -> np.ndarray:
     return regularize(out)
 
 
+def _corners(boxes: np.ndarray) -> np.ndarray:
+    boxes = _as_boxes(boxes)
+    cos, sin = np.cos(boxes[:, 4, None]), np.sin(boxes[:, 4, None])
+    x = boxes[:, 2, None] / 2 * np.array([-1, 1, 1, -1])  # (N, 4)
+    y = boxes[:, 3, None] / 2 * np.array([-1, -1, 1, 1])
+    return np.stack([x * cos - y * sin, x * sin + y * cos], -1) + boxes[:, None, :2]  # (N, 4, 2)
+
+
 def to_corners(boxes: np.ndarray) -> np.ndarray:
     """Boxes (N, 5) -> corners float32 (N, 4, 2): of the unturned box left-top, right-top, right-bottom, left-bottom,
     each turned by theta."""
-    out = _as_boxes(boxes)
-    cos, sin = np.cos(out[:, 4]), np.sin(out[:, 4])
-    x = out[:, 2, None] / 2 * np.array([-1, 1, 1, -1])  # (N, 4)
-    y = out[:, 3, None] / 2 * np.array([-1, -1, 1, 1])
-    corners = np.stack([x * cos[:, None] - y * sin[:, None], x * sin[:, None] + y * cos[:, None]], -1)
-    return (corners + out[:, None, :2]).astype(np.float32)
+    return _corners(boxes).astype(np.float32)
 
 
 def from_corners(corners: np.ndarray) -> np.ndarray:
     """Corners (N, 4, 2) in either turning sense -> le90 float32 (N, 5).
 
-    A rectangle comes back exactly; any other quadrilateral as its minimum-area rectangle.
+    A rectangle comes back as it is, to the rounding of float32 corners; any other four points as their minimum-area
+    rectangle.
     """
     points = np.asarray(corners, np.float64).reshape(-1, 4, 2)
-    if not len(points):
-        return np.zeros((0, 5), np.float32)
     centre = points.mean(1)
     local = points - centre[:, None]
-    first, second = local[:, 1] - local[:, 0], local[:, 2] - local[:, 1]
+    # the rectangle whose sides are the means of opposite sides
+    first = (local[:, 1] - local[:, 0] + local[:, 2] - local[:, 3]) / 2
+    second = (local[:, 2] - local[:, 1] + local[:, 3] - local[:, 0]) / 2
     w, h = np.hypot(*first.T), np.hypot(*second.T)
     along = np.where((w >= h)[:, None], first, second)
-    out = np.column_stack([centre, np.maximum(w, h), np.minimum(w, h), np.arctan2(along[:, 1], along[:, 0])])
-    # a rectangle is a parallelogram (corner sums agree) with a right angle
-    size = np.maximum(np.maximum(w, h), 1e-12)
-    slack = np.abs(local[:, 0] + local[:, 2] - local[:, 1] - local[:, 3]).max(1) / size
-    skew = np.abs((first * second).sum(1)) / size**2
-    other = (slack > 1e-4) | (skew > 1e-4)
-    out[other] = _minimum_area(local[other])
-    out[other, :2] += centre[other]
-    return regularize(out)
+    theta = np.arctan2(along[:, 1], along[:, 0])
+    fitted = np.column_stack([np.zeros_like(centre), np.maximum(w, h), np.minimum(w, h), theta])
+    distance = np.linalg.norm(_corners(fitted)[:, :, None] - local[:, None], axis=-1)  # (N, fitted 4, given 4)
+    miss = distance.min(2).max(1)
+    rounding = 4 * np.finfo(np.float32).eps * np.abs(points).max((1, 2), initial=0)
+    other = miss > rounding + 1e-4 * np.minimum(w, h)
+    fitted[other] = _minimum_area(local[other])
+    fitted[:, :2] += centre
+    return regularize(fitted)
 
 
 def _minimum_area(points: np.ndarray) -> np.ndarray:
-    """Minimum-area rectangle of four points each, (K, 4, 2) -> (K, 5).
+    """Minimum-area rectangles, in any w/h order, of sets of four points (N, 4, 2), float64 (N, 5).
 
-    One side of it lies on an edge of the convex hull (Freeman and Shapira 1975), so among the six directions between
-    two of the points is the best one; a direction that is no hull edge only gives a larger rectangle.
+    One side of such a rectangle lies on an edge of the convex hull (Freeman and Shapira, 1975), and a hull's edges
+    are among the six lines through two of the points; the lines that are not edges only give larger rectangles.
     """
     i, j = np.triu_indices(4, 1)
-    lines = points[:, j] - points[:, i]  # (K, 6, 2)
-    theta = np.arctan2(lines[..., 1], lines[..., 0])
-    along = np.stack([np.cos(theta), np.sin(theta)], -1)  # (K, 6, 2)
-    across = np.stack([-along[..., 1], along[..., 0]], -1)
-    low, high = [], []
-    for axis in (along, across):
-        projected = np.einsum("kec,kpc->kep", axis, points)
-        low.append(projected.min(2)), high.append(projected.max(2))
-    low, high = np.stack(low, -1), np.stack(high, -1)  # (K, 6, 2)
-    best = (high - low).prod(-1).argmin(1)
-    row = np.arange(len(points))
-    middle, side = ((low + high) / 2)[row, best], (high - low)[row, best]
-    centre = middle[:, :1] * along[row, best] + middle[:, 1:] * across[row, best]
-    return np.column_stack([centre, side, theta[row, best]])
+    edges = points[:, j] - points[:, i]  # (N, 6, 2)
+    theta = np.arctan2(edges[..., 1], edges[..., 0])
+    axes = np.stack([np.cos(theta), np.sin(theta)], -1)  # (N, 6, 2)
+    axes = np.stack([axes, axes[..., ::-1] * [-1, 1]], 2)  # along and across, (N, 6, 2, 2)
+    spans = np.einsum("neax,nkx->neak", axes, points)
+    low, high = spans.min(-1), spans.max(-1)  # (N, 6, 2)
+    # of equal areas (points on one line) the shortest outline
+    size = high - low
+    best = np.lexsort((size.sum(-1), size.prod(-1)), axis=-1)[:, 0]
+    rows = np.arange(len(points))
+    centre = np.einsum("na,nax->nx", (low + high)[rows, best] / 2, axes[rows, best])
+    return np.column_stack([centre, size[rows, best], theta[rows, best]])
 
 
 def to_aabb(boxes: np.ndarray) -> np.ndarray:
@@ -147,4 +150,4 @@ def transform(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     Exact for similarities; otherwise the minimum-area rectangle of the mapped corners.
     """
     matrix = np.asarray(matrix, np.float64)[:2]
-    return from_corners(to_corners(boxes).astype(np.float64) @ matrix[:, :2].T + matrix[:, 2])
+    return from_corners(_corners(boxes) @ matrix[:, :2].T + matrix[:, 2])
