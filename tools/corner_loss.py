@@ -31,6 +31,6 @@ class CornerLoss(torch.nn.Module):
         found, wanted = corners_of(boxes), corners_of(targets)
         numberings = torch.stack([wanted.roll(k, 1) for k in range(4)], 1)  # (N, 4, 4, 2)
         distance = (found[:, None] - numberings).abs().sum(-1).mean(-1).amin(1)  # (N,)
-        loss = distance / targets[:, 2:4].prod(-1).sqrt().clamp(min=4)
+        loss = distance / targets[:, 2:4].prod(-1).sqrt().clamp(min=1)
         loss = loss if weight is None else loss * weight.reshape(-1)
         return self.loss_weight * (loss.mean() if avg_factor is None else loss.sum() / avg_factor)

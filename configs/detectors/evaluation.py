@@ -1,7 +1,8 @@
-# The detector that judges results: another architecture, seed and normalisation than the filter (Rotated FCOS).
+# ruff: noqa: C408
+# The detector that judges results: another architecture and seed than the filter (Rotated FCOS on a slim ResNet-18).
 classes = ("Person", "Car", "Bicycle", "OtherVehicle", "airplane")
 image_size = 256
-training = dict(batch_size=16, learning_rate=1e-3, weight_decay=0.05, ema_decay=0.998, seed=2)
+training = dict(batch_size=16, learning_rate=1e-3, weight_decay=0.05, ema_decay=0.998, box_loss_weight=1.0, seed=2)
 model = dict(
     type="mmdet.FCOS",
     data_preprocessor=dict(type="mmdet.DetDataPreprocessor", mean=[110.0] * 3, std=[55.0] * 3, boxtype2tensor=False),
@@ -9,16 +10,18 @@ model = dict(
         type="mmdet.ResNet",
         depth=18,
         base_channels=32,
-        num_stages=4,
-        out_indices=(1, 2, 3),
+        num_stages=3,
+        strides=(1, 2, 2),
+        dilations=(1, 1, 1),
+        out_indices=(0, 1, 2),
         norm_cfg=dict(type="BN", requires_grad=True),
         norm_eval=False,
         style="pytorch",
     ),
     neck=dict(
         type="mmdet.FPN",
-        in_channels=[64, 128, 256],
-        out_channels=96,
+        in_channels=[32, 64, 128],
+        out_channels=64,
         start_level=0,
         num_outs=3,
         relu_before_extra_convs=True,
@@ -26,11 +29,11 @@ model = dict(
     bbox_head=dict(
         type="RotatedFCOSHead",
         num_classes=len(classes),
-        in_channels=96,
-        feat_channels=96,
+        in_channels=64,
+        feat_channels=64,
         stacked_convs=2,
-        strides=[8, 16, 32],
-        regress_ranges=((-1, 48), (48, 96), (96, 1e8)),
+        strides=[4, 8, 16],
+        regress_ranges=((-1, 20), (20, 48), (48, 1e8)),
         center_sampling=True,
         center_sample_radius=1.5,
         norm_on_bbox=True,
@@ -39,7 +42,7 @@ model = dict(
         scale_angle=True,
         bbox_coder=dict(type="DistanceAnglePointCoder", angle_version="le90"),
         loss_cls=dict(type="mmdet.FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
-        loss_bbox=dict(type="GDLoss", loss_type="gwd", loss_weight=1.0),
+        loss_bbox=dict(type="GDLoss", loss_type="gwd", loss_weight=1.0),  # replaced: see tools/corner_loss.py
         loss_angle=None,
         loss_centerness=dict(type="mmdet.CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0),
     ),
