@@ -34,6 +34,7 @@ def random_images(rng: np.random.Generator, n: int, kind: str, difficult_share: 
         boxes = np.column_stack([centre, rng.uniform(20, 30, len(cells)), rng.uniform(8, 20, len(cells)), angle])
         labels = rng.integers(0, 2, len(cells))
         difficult = rng.random(len(cells)) < difficult_share
+        difficult[0] = False  # mmrotate forgets the difficult objects of an image that shows no others
         layouts.append(layout(boxes, labels, kind=kind, difficult=difficult))
         seen = rng.random(len(cells)) < 0.8
         noise = rng.normal(0, 1, (len(cells), 5)) * [1, 1, 1, 0.5, 0.05 if kind == "obb" else 0]
