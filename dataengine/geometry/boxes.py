@@ -13,10 +13,10 @@ def _as_boxes(boxes: np.ndarray) -> np.ndarray:
 
 
 def _wrap(theta: np.ndarray, start: float) -> np.ndarray:
-    """theta modulo pi into [start, start + pi), safe against the upper end appearing by rounding to float32."""
-    wrapped = (theta - start) % np.pi + start
-    rounded = wrapped.astype(np.float32)
-    return np.where(rounded >= np.float32(start + np.pi), np.float32(start), rounded)
+    """theta modulo pi into [start, start + pi) as float32 has these ends: -pi/2 rounds to a little less than -pi/2."""
+    low, high = np.float32(start), np.float32(start + np.pi)
+    given, wrapped = theta.astype(np.float32), ((theta - start) % np.pi + start).astype(np.float32)
+    return np.where((given >= low) & (given < high), given, np.where(wrapped >= high, low, wrapped))
 
 
 def _long_side_first(boxes: np.ndarray, start: float) -> np.ndarray:
