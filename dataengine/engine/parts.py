@@ -94,8 +94,10 @@ def _pipeline(recipe: Recipe):
     folder = recipe.model or weights.packaged(recipe.renderer)
     if not (folder / "model_index.json").exists():
         raise UserError(f"{folder}: no model_index.json here; give the folder that save_pretrained wrote.")
+    from diffusers.utils import logging
+
+    logging.disable_progress_bar()  # of the loading of parts, which takes a moment
     pipeline = Pipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
     return pipeline, folder
 
 
@@ -118,7 +120,7 @@ def _usable_classes(
     if not usable:
         raise UserError(
             f"the model knows none of the classes of {preset.name} ({', '.join(wanted)}); it knows "
-            f"{', '.join(drawn)}. Train a renderer on this data set (dataengine train renderer) and give it with --model."
+            f"{', '.join(drawn)}. Train one on this data set (dataengine train renderer), and give it with --model."
         )
     return usable
 
@@ -182,7 +184,6 @@ def _scenes(recipe: Recipe, preset: Preset, dataset: Dataset | None, notes: list
     from dataengine.render.layout_pipeline import GeneratedScenes, LayoutPipeline
 
     whole = LayoutPipeline.from_pretrained(weights.packaged("whole"))
-    whole.set_progress_bar_config(disable=True)
     if recipe.size != whole.size:
         raise UserError(f"without images of your own, scenes are {whole.size} pixels wide: give --size {whole.size}, "
                         "or images with --scenes.")  # fmt: skip

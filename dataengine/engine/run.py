@@ -57,8 +57,8 @@ def _locked(out: Path) -> Iterator[None]:
             yield
     except OSError as error:
         raise UserError(
-            f"{error.filename or out}: cannot be written ({error.strerror or error}); free some space or choose a folder "
-            "that can be written to. What is finished stays, and the same command continues."
+            f"{error.filename or out}: cannot be written ({error.strerror or error}); free some space or choose "
+            "another folder. What is finished stays, and the same command continues."
         ) from error
 
 
@@ -154,7 +154,8 @@ def _shards_in_order(recipe: Recipe, parts: Parts, out: Path, workers: int, batc
             yield records
     except BrokenProcessPool:
         raise UserError(
-            "a worker process was killed (often for want of memory); the same command continues, perhaps with fewer --workers."
+            "a worker process was killed, often for want of memory; the same command continues, perhaps with fewer "
+            "--workers."
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -16,8 +16,8 @@ def _say_parts(console: Console, parts) -> None:
     calibration = parts.calibration
     console.print(f"classes: {', '.join(parts.classes)}")
     console.print(
-        f"filter: {calibration.pass_share:.0%} of real images would pass, {calibration.shuffled_pass_share:.0%} of real "
-        "images with another image's labels"
+        f"filter: {calibration.pass_share:.0%} of real images would pass, "
+        f"{calibration.shuffled_pass_share:.0%} of real images with another image's labels"
     )
     for note in parts.notes:
         console.print(f"[yellow]{note}")

@@ -90,10 +90,9 @@ def train_autoencoder(
     recipe = f"autoencoder {model_settings_text(model)} crop={crop} images={sum(map(len, datasets))} "
     train(model, batch, reconstruction_loss, out, settings, recipe, evaluate)
     with torch.no_grad():
-        spread = torch.cat([
-            model.encode(batch(np.random.default_rng((settings.seed, 3, i)))["images"].to(model.device)).latent.flatten()
-            for i in range(8)
-        ]).std()  # fmt: skip
+        rngs = [np.random.default_rng((settings.seed, 3, i)) for i in range(8)]
+        latents = [model.encode(batch(rng)["images"].to(model.device)).latent.flatten() for rng in rngs]
+    spread = torch.cat(latents).std()
     model.register_to_config(scaling_factor=1.0 / float(spread))
     model.save_pretrained(out / "model")
     return model

@@ -1,0 +1,160 @@
+"""Small parts made on the spot: a labelled data set, a renderer with random weights, a detector, a calibration."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataengine.data import coco
+from dataengine.data.layout import Dataset, Layout, Sample
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real sample data; tests that need it are skipped where it is absent."""
+    if not SHARED.exists():
+        pytest.skip("the sample data (../shared/data) is not here")
+    return SHARED
+
+
+def paint(layout: Layout, rng: np.random.Generator) -> np.ndarray:
+    """A noisy ground with a bright upright or turned rectangle for each object, uint8 (H, W, 3)."""
+    import cv2
+
+    from dataengine import geometry
+
+    width, height = layout.size
+    image = rng.normal(90, 6, (height, width, 3)).clip(0, 255).astype(np.uint8)
+    for corners, label in zip(geometry.to_corners(layout.boxes), layout.labels, strict=True):
+        colour = ((230, 60, 60), (60, 60, 230))[label % 2]
+        cv2.fillPoly(image, [np.rint(corners - 0.5).astype(np.int32)], colour)
+    return image
+
+
+def random_layout(rng: np.random.Generator, size: int = 96, kind: str = "obb") -> Layout:
+    """Three cars in a grid of places, turned at random for obb."""
+    places = rng.permutation(9)[:3]
+    centres = (np.stack([places % 3, places // 3], 1) + 0.5) * size / 3
+    theta = rng.uniform(-1.5, 1.5, 3) if kind == "obb" else np.zeros(3)
+    boxes = np.column_stack([centres, rng.uniform(18, 24, 3), rng.uniform(9, 12, 3), theta])
+    return Layout(boxes, rng.integers(0, 2, 3), ("car", "van"), (size, size), kind)
+
+
+@pytest.fixture(scope="session")
+def toy_dataset(tmp_path_factory) -> Path:
+    """24 painted images of 96 px in COCO form."""
+    root = tmp_path_factory.mktemp("toy")
+    rng = np.random.default_rng(7)
+    samples = []
+    for i in range(24):
+        layout = random_layout(rng)
+        file = root / "raw" / f"{i:03d}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(paint(layout, rng)).save(file)
+        samples.append(Sample(file.stem, file, layout))
+    coco.write(Dataset(("car", "van"), samples, "obb", name="toy"), root / "coco")
+    return root / "coco"
+
+
+@pytest.fixture(scope="session")
+def toy_preset(tmp_path_factory) -> Path:
+    """A preset file for the toy data set."""
+    file = tmp_path_factory.mktemp("preset") / "toy.yaml"
+    file.write_text(
+        "name: toy\ntitle: Toy\nformat: coco\nkind: obb\nclasses: [car, van]\nlicence: CC0\n"
+        "source: made by the tests\nplaces: [data/toy]\n"
+    )
+    return file
+
+
+@pytest.fixture(scope="session")
+def toy_renderer(tmp_path_factory) -> Path:
+    """An in-scene pipeline with random weights that knows car and van."""
+    import torch
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    from dataengine.render.in_scene import InSceneUNet
+    from dataengine.render.in_scene_pipeline import InScenePipeline
+
+    torch.manual_seed(0)
+    model = InSceneUNet(["car", "van"], frame_size=24, block_out_channels=(16, 32))
+    folder = tmp_path_factory.mktemp("renderer")
+    InScenePipeline(model, FlowMatchEulerDiscreteScheduler()).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_detector(tmp_path_factory) -> Path:
+    """An ONNX detector whose score is the redness of a cell: what it says depends on the pixels."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    size, cell = 96, 16
+    n = (size // cell) ** 2
+    y, x = np.mgrid[: size // cell, : size // cell]
+    centres = np.stack([x, y], -1).reshape(-1, 2) * cell + cell / 2
+    boxes = np.column_stack([centres, np.full((n, 2), cell - 2.0), np.zeros(n)]).astype(np.float32)[None]
+    constants = {
+        "all_boxes": boxes,
+        "mix": np.array([[[[1.0]], [[-1.0]], [[0.0]]], [[[-1.0]], [[0.0]], [[1.0]]]], np.float32),
+        "gain": np.float32(0.08),
+        "shape": np.array([1, 2, n], np.int64),
+    }
+    nodes = [
+        helper.make_node("Conv", ["images", "mix"], ["difference"]),
+        helper.make_node("AveragePool", ["difference"], ["cells"], kernel_shape=[cell, cell], strides=[cell, cell]),
+        helper.make_node("Mul", ["cells", "gain"], ["logits"]),
+        helper.make_node("Sigmoid", ["logits"], ["probability"]),
+        helper.make_node("Reshape", ["probability", "shape"], ["flat"]),
+        helper.make_node("Transpose", ["flat"], ["scores"], perm=[0, 2, 1]),
+        helper.make_node("Identity", ["all_boxes"], ["boxes"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "toy",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, size, size])],
+        [
+            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1, n, 5]),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, n, 2]),
+        ],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    folder = tmp_path_factory.mktemp("detector")
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    onnx.save(model, folder / "model.onnx")
+    settings = {"classes": ["car", "van"], "image_size": size, "score_threshold": 0.3, "nms_iou": 0.3}
+    (folder / "config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_calibration(toy_detector, tmp_path_factory) -> Path:
+    """A rule under which some images of the random renderer pass and some do not: it counts extra detections."""
+    from dataengine.judge.calibration import Calibration
+    from dataengine.judge.detector import OnnxDetector
+
+    file = tmp_path_factory.mktemp("calibration") / "toy.json"
+    Calibration(
+        detector=OnnxDetector(toy_detector).identity, dataset="toy", images=20, objects={"car": 30, "van": 30},
+        pass_share=0.95, shuffled_pass_share=0.0, thresholds={"car": 0.5, "van": 0.5}, missed_share=1.0,
+        extra_score=0.55, extra_objects=13, extra_share=0.0,
+    ).save(file)  # fmt: skip
+    return file
+
+
+@pytest.fixture
+def toy_recipe(toy_preset, toy_dataset, toy_renderer, toy_detector, toy_calibration):
+    """A recipe of six small images."""
+    from dataengine.engine.recipe import Recipe
+
+    return Recipe(
+        dataset=str(toy_preset), data=toy_dataset, model=toy_renderer, detector=toy_detector,
+        calibration=toy_calibration, n=6, size=96, steps=2, shard_size=4, max_attempts=60,
+    )  # fmt: skip

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataengine.data import formats
+from dataengine.engine.parts import load_parts
+from dataengine.engine.recipe import Recipe, image_seed, load_recipe
+from dataengine.engine.run import synth
+from dataengine.engine.shard import attempt, draw_layouts, layout_from_json, layout_to_json
+from dataengine.errors import UserError
+
+
+def manifest(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(toy_preset, toy_dataset, toy_renderer, toy_detector, toy_calibration, tmp_path_factory):
+    """One unbroken run, shared by the tests that only look at it."""
+    recipe = Recipe(
+        dataset=str(toy_preset), data=toy_dataset, model=toy_renderer, detector=toy_detector,
+        calibration=toy_calibration, n=6, size=96, steps=2, shard_size=4, max_attempts=60,
+    )  # fmt: skip
+    return recipe, synth(recipe, tmp_path_factory.mktemp("runs") / "unbroken")
+
+
+def test_n_counts_accepted_images_and_dropped_ones_are_in_the_manifest_with_their_reason(finished):
+    recipe, result = finished
+    records = manifest(result.out)
+    kept = [r for r in records if r["verdict"]["kept"]]
+    assert len(kept) == recipe.n == result.accepted
+    assert len(records) > recipe.n, "the toy rule should drop some images, or this test shows nothing"
+    assert records[-1]["verdict"]["kept"], "the manifest ends with the last accepted image"
+    assert all(r["verdict"]["reason"] for r in records if not r["verdict"]["kept"])
+    assert [r["index"] for r in records] == list(range(len(records)))
+
+
+def test_dota_and_coco_hold_the_accepted_images_with_the_same_boxes(finished):
+    recipe, result = finished
+    kept = {f"{r['index']:08d}": layout_from_json(r["labels"]) for r in manifest(result.out) if r["verdict"]["kept"]}
+    for name in ("dota", "coco"):
+        dataset = formats.read(result.out / name)
+        assert not dataset.problems
+        assert {sample.name for sample in dataset} == set(kept)
+        for sample in dataset:
+            expected = kept[sample.name]
+            assert sorted(sample.layout.names()) == sorted(expected.names())
+            order = np.lexsort(sample.layout.boxes[:, :2].T), np.lexsort(expected.boxes[:, :2].T)
+            from dataengine import geometry
+
+            overlap = geometry.iou_pairs(sample.layout.boxes[order[0]], expected.boxes[order[1]])
+            assert (overlap > 0.99).all()
+
+
+def test_checksums_in_the_manifest_are_those_of_the_files(finished):
+    import hashlib
+
+    _, result = finished
+    for record in manifest(result.out):
+        assert hashlib.sha256((result.out / record["image"]).read_bytes()).hexdigest() == record["sha256"]
+
+
+def test_the_same_recipe_gives_the_same_manifest_and_another_seed_another_one(finished, tmp_path):
+    recipe, result = finished
+    again = synth(recipe, tmp_path / "again")
+    assert (again.out / "manifest.jsonl").read_bytes() == (result.out / "manifest.jsonl").read_bytes()
+    other = synth(recipe.model_copy(update={"seed": 1}), tmp_path / "other")
+    assert manifest(other.out)[0]["asked"] != manifest(result.out)[0]["asked"]
+
+
+def test_two_workers_give_the_same_manifest_as_one(finished, tmp_path):
+    recipe, result = finished
+    two = synth(recipe, tmp_path / "two", workers=2)
+    assert (two.out / "manifest.jsonl").read_bytes() == (result.out / "manifest.jsonl").read_bytes()
+
+
+def test_batch_size_changes_neither_layouts_nor_noise(toy_recipe):
+    parts = load_parts(toy_recipe)
+    together = attempt(parts, toy_recipe, range(0, 6))
+    alone = [attempt(parts, toy_recipe, range(i, i + 1))[0] for i in range(6)]
+    for a, b in zip(together, alone, strict=True):
+        assert np.array_equal(a.asked.boxes, b.asked.boxes)
+        assert a.scene == b.scene
+        # rounding may differ with the size of a matrix product; the picture may not
+        assert np.abs(a.image.astype(int) - b.image.astype(int)).max() <= 2
+
+
+def test_other_noise_seeds_would_be_seen_in_the_pixels(toy_recipe):
+    """Control of the test above: what it compares does depend on the noise."""
+    parts = load_parts(toy_recipe)
+    layouts = draw_layouts(parts, toy_recipe, range(0, 2))
+    scenes = parts.scenes.draw(layouts, [0, 1])
+    first, _ = parts.pipeline(scenes, layouts, [0, 1], num_inference_steps=2)
+    second, _ = parts.pipeline(scenes, layouts, [2, 3], num_inference_steps=2)
+    assert np.abs(first[0].astype(int) - second[0].astype(int)).max() > 20
+
+
+@pytest.mark.parametrize("after", [1.5, 4.0, 6.0])
+def test_a_killed_run_is_continued_by_the_same_command_to_the_same_manifest(finished, tmp_path, after):
+    recipe, result = finished
+    out, file = tmp_path / "killed", tmp_path / "recipe.json"
+    file.write_text(recipe.model_dump_json())
+    program = (
+        "import sys; from pathlib import Path; from dataengine.engine.recipe import Recipe; "
+        "from dataengine.engine.run import synth; "
+        f"synth(Recipe.model_validate_json(Path({str(file)!r}).read_text()), Path({str(out)!r}))"
+    )
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(root)})
+    time.sleep(after)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    synth(recipe, out)
+    assert (out / "manifest.jsonl").read_bytes() == (result.out / "manifest.jsonl").read_bytes()
+
+
+def test_a_run_cut_between_shards_continues(finished, tmp_path):
+    import shutil
+
+    recipe, result = finished
+    out = tmp_path / "cut"
+    shutil.copytree(result.out, out)
+    for name in ("manifest.jsonl", "report.json"):
+        (out / name).unlink()
+    shutil.rmtree(out / "shards" / "000001")
+    (out / "shards" / ".000001.999").mkdir()
+    synth(recipe, out)
+    assert (out / "manifest.jsonl").read_bytes() == (result.out / "manifest.jsonl").read_bytes()
+
+
+def test_another_recipe_in_the_same_folder_is_refused_and_nothing_is_lost(finished):
+    recipe, result = finished
+    before = (result.out / "manifest.jsonl").read_bytes()
+    with pytest.raises(UserError, match="another guidance_scale"):
+        synth(recipe.model_copy(update={"guidance_scale": 3.0}), result.out)
+    assert (result.out / "manifest.jsonl").read_bytes() == before
+
+
+def test_a_foreign_folder_is_refused(toy_recipe, tmp_path):
+    (tmp_path / "holiday.jpg").write_bytes(b"x")
+    with pytest.raises(UserError, match="holiday.jpg"):
+        synth(toy_recipe, tmp_path)
+
+
+def test_a_second_run_in_the_same_folder_is_refused_while_the_first_is_at_work(toy_recipe, tmp_path):
+    import fcntl
+
+    with open(tmp_path / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another run is at work"):
+            synth(toy_recipe, tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(toy_recipe, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UserError, match="cannot be written"):
+        synth(toy_recipe, tmp_path / "file" / "run")
+
+
+def test_a_spent_budget_is_reported_with_what_there_is(toy_recipe, tmp_path):
+    result = synth(toy_recipe.model_copy(update={"max_attempts": 3}), tmp_path / "short")
+    assert len(result.records) == 3
+    assert json.loads((result.out / "report.json").read_text())["tried"] == 3
+
+
+def test_a_class_the_model_does_not_know_is_named_and_left_out(toy_recipe, toy_preset, tmp_path):
+    preset = tmp_path / "more.yaml"
+    preset.write_text(toy_preset.read_text().replace("[car, van]", "[car, van, windmill]"))
+    parts = load_parts(toy_recipe.model_copy(update={"dataset": str(preset)}))
+    assert parts.classes == ("car", "van")
+    assert any("windmill" in note for note in parts.notes)
+
+
+def test_a_run_of_unknown_classes_only_is_refused(toy_recipe, toy_preset, tmp_path):
+    preset = tmp_path / "more.yaml"
+    preset.write_text(toy_preset.read_text().replace("[car, van]", "[car, van, windmill]"))
+    with pytest.raises(UserError, match=r"knows none of the classes.*windmill"):
+        load_parts(toy_recipe.model_copy(update={"dataset": str(preset), "classes": ("windmill",)}))
+    with pytest.raises(UserError, match=r"has no class tree; it has car, van, windmill"):
+        load_parts(toy_recipe.model_copy(update={"dataset": str(preset), "classes": ("tree",)}))
+
+
+def test_the_report_counts_per_class_what_was_asked_found_and_kept(finished):
+    _, result = finished
+    report = json.loads((result.out / "report.json").read_text())
+    records = manifest(result.out)
+    cars = sum(r["labels"]["classes"][i] == "car" for r in records for i in r["labels"]["labels"])
+    row = next(row for row in report["classes"] if row["name"] == "car")
+    assert row["asked"] == cars
+    assert row["kept"] <= row["asked"]
+    assert report["accepted"] == 6
+    with Image.open(result.out / "kept.png") as sheet:
+        assert sheet.width > 96
+
+
+def test_a_recipe_field_out_of_range_is_named(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("n: 5\nsteps: 0\n")
+    with pytest.raises(UserError, match=r"recipe.yaml: steps:"):
+        load_recipe(file, {})
+    with pytest.raises(UserError, match="n:"):
+        load_recipe(None, {"n": -1})
+
+
+def test_image_seeds_differ_between_images_and_runs():
+    seeds = {image_seed(run, i) for run in range(20) for i in range(500)}
+    assert len(seeds) == 10_000
+
+
+def test_layouts_survive_json(toy_recipe):
+    parts = load_parts(toy_recipe)
+    layout = replace(draw_layouts(parts, toy_recipe, range(1))[0], ignored=np.float32([[5, 5, 4, 2, 0.5]]))
+    back = layout_from_json(json.loads(json.dumps(layout_to_json(layout))))
+    assert np.allclose(back.boxes, layout.boxes, atol=1e-3)
+    assert back.classes == layout.classes
+    assert back.kind == layout.kind
+    assert np.array_equal(back.labels, layout.labels)
