@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 CHUNK = 1 << 13  # pairs at a time: the temporaries then stay in the cache
-BLOCK = 1 << 20  # cells of the N x M table that are searched for overlaps at a time
+BLOCK = 1 << 18  # cells of the N x M table that are searched for overlaps at a time
 ROUNDING = 32 * np.finfo(np.float64).eps  # bound on the sum of some thirty roundings, each relative to a coordinate
 
 
@@ -109,17 +109,24 @@ def _overlapping(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[np.ndarray, np.
         yield i + top, j
 
 
+def _shared(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Indices i, j and intersection areas of the pairs that may overlap, boxes a (N, 5) and b (M, 5), in pieces."""
+    rows_a, rows_b = _rows(a), _rows(b)
+    for every_i, every_j in _overlapping(_aabb(rows_a), _aabb(rows_b)):
+        for at in range(0, len(every_i), CHUNK):
+            i, j = every_i[at : at + CHUNK], every_j[at : at + CHUNK]
+            yield i, j, _intersection_of_rows(rows_a[:, i], rows_b[:, j])
+
+
 def intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection areas in square pixels of boxes a (N, 5) and b (M, 5), float64 (N, M).
 
     Boxes need not be le90, only w, h >= 0. Boxes that are apart, and boxes without area, give exactly 0.
     """
-    rows_a, rows_b = _rows(_as_boxes(a)), _rows(_as_boxes(b))
-    out = np.zeros((rows_a.shape[1], rows_b.shape[1]))
-    for i, j in _overlapping(_aabb(rows_a), _aabb(rows_b)):
-        for at in range(0, len(i), CHUNK):
-            some_i, some_j = i[at : at + CHUNK], j[at : at + CHUNK]
-            out[some_i, some_j] = _intersection_of_rows(rows_a[:, some_i], rows_b[:, some_j])
+    a, b = _as_boxes(a), _as_boxes(b)
+    out = np.zeros((len(a), len(b)))
+    for i, j, shared in _shared(a, b):
+        out[i, j] = shared
     return out
 
 
@@ -130,8 +137,11 @@ def _ratio(shared: np.ndarray, whole: np.ndarray) -> np.ndarray:
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Rotated IoU of boxes a (N, 5) and b (M, 5), float64 (N, M) in [0, 1]; 0 where both have no area."""
     a, b = _as_boxes(a), _as_boxes(b)
-    shared = intersection(a, b)
-    return _ratio(shared, _area(a)[:, None] + _area(b)[None] - shared)
+    area_a, area_b = _area(a), _area(b)
+    out = np.zeros((len(a), len(b)))
+    for i, j, shared in _shared(a, b):
+        out[i, j] = _ratio(shared, area_a[i] + area_b[j] - shared)
+    return out
 
 
 def iou_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
