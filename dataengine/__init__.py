@@ -21,12 +21,11 @@ _HOME = {
     "OnnxDetector": "dataengine.judge.detector",
     "Calibration": "dataengine.judge.calibration",
     "calibrate": "dataengine.judge.calibration",
-    "judge": "dataengine.judge.verdict",
     "Recipe": "dataengine.engine.recipe",
     "synth": "dataengine.engine.run",
     "UserError": "dataengine.errors",
 }
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str):

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from dataengine.judge.commands import app as filter_app
 
 from dataengine.data.commands import app as data_app
 from dataengine.errors import UserError
+from dataengine.judge.commands import app as filter_app
 from dataengine.layouts.commands import app as layout_app
 from dataengine.train.commands import app as train_app
 

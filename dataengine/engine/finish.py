@@ -64,6 +64,7 @@ def report(recipe: Recipe, parts: Parts, records: list[dict]) -> dict:
         "never_kept": [row.name for row in table if not row.kept],
         "dropped_for": dict(reasons.most_common()),
         "real_images_that_would_pass": parts.calibration.pass_share,
+        "unreadable_scenes": sorted({name for record in records for name in record["unreadable_scenes"]}),
         "notes": parts.notes,
     }
 

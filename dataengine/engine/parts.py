@@ -227,6 +227,18 @@ def _calibration(
 
     chosen = np.random.default_rng(recipe.seed).permutation(len(dataset))[:200]
     samples = [dataset.samples[i] for i in sorted(chosen)]
-    notes.append(f"the filter was calibrated on {len(samples)} images of the data set itself")
-    loaders = [lambda sample=sample: np.asarray(Image.open(sample.image).convert("RGB")) for sample in samples]
-    return calibrate(detector, loaders, [s.layout for s in samples], preset.name, recipe.pass_share)
+    readable = [sample for sample in samples if _picture(sample) is not None]
+    notes.append(f"the filter was calibrated on {len(readable)} images of the data set itself")
+    if len(readable) < len(samples):
+        notes.append(f"{len(samples) - len(readable)} of its images cannot be read; see dataengine data check")
+    loaders = [lambda sample=sample: _picture(sample) for sample in readable]
+    return calibrate(detector, loaders, [s.layout for s in readable], preset.name, recipe.pass_share)
+
+
+def _picture(sample: Sample) -> np.ndarray | None:
+    """Pixels uint8 (H, W, 3), None where the file cannot be decoded."""
+    try:
+        with Image.open(sample.image) as file:
+            return np.asarray(file.convert("RGB"))
+    except (OSError, SyntaxError):
+        return None

@@ -30,6 +30,7 @@ class Attempt:
     image: np.ndarray
     labels: Layout
     scene: str
+    unreadable: tuple[str, ...]
     verdict: Verdict
 
 
@@ -46,15 +47,15 @@ def attempt(parts: Parts, recipe: Recipe, indices: range) -> list[Attempt]:
     if recipe.renderer == "in-scene":
         scenes = parts.scenes.draw(layouts, seeds)
         images, labelled = parts.pipeline(scenes, layouts, seeds, **settings)
-        names = [scene.name for scene in scenes]
     else:
-        images = parts.pipeline(layouts, seeds, parts.preset.name, **settings)
-        labelled, names = layouts, [""] * len(layouts)
+        images, labelled = parts.pipeline(layouts, seeds, parts.preset.name, **settings), layouts
+        scenes = [None] * len(layouts)
     results = []
-    for i, asked, image, layout, name in zip(indices, layouts, images, labelled, names, strict=True):
+    for i, asked, image, layout, scene in zip(indices, layouts, images, labelled, scenes, strict=True):
         detections = parts.detector.detect([image])[0]
         labels, verdict = judge(detections, layout, parts.detector.classes, parts.calibration, recipe.filter)
-        results.append(Attempt(i, asked, image, labels, name, verdict))
+        name, unreadable = (scene.name, scene.unreadable) if scene is not None else ("", ())
+        results.append(Attempt(i, asked, image, labels, name, unreadable, verdict))
     return results
 
 
@@ -113,6 +114,7 @@ def write_shard(parts: Parts, recipe: Recipe, out: Path, number: int, batch_size
                 "image": f"shards/{final.name}/{name}",
                 "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
                 "scene": made.scene,
+                "unreadable_scenes": list(made.unreadable),
                 "asked": layout_to_json(made.asked),
                 "labels": layout_to_json(made.labels),
                 "verdict": asdict(made.verdict),

@@ -63,6 +63,8 @@ def show_report(console: Console, report: dict, out: Path) -> None:
         f"{report['accepted']} of {report['tried']} images accepted ({report['acceptance']:.0%}); dropped: "
         + (", ".join(f"{n} {reason}" for reason, n in report["dropped_for"].items()) or "none")
     )
+    for name in report["unreadable_scenes"]:
+        console.print(f"[yellow]scene {name} cannot be read and was passed over")
     for name in report["never_kept"]:
         console.print(f"[red]no {name} was kept: this model cannot draw it, or the layouts do not ask for it")
     if report["accepted"] < report["wanted"]:

@@ -12,7 +12,6 @@ from dataengine.render.conditions import FieldEmbedding
 from dataengine.render.fields import FIELDS
 from dataengine.render.frame import FrameSpec
 
-
 SMALLEST_SIGMA = 0.05  # below this share of noise the velocity is not divided further
 
 

@@ -19,12 +19,14 @@ NEAREST_SHARE = 0.1  # a scene is drawn among this share of all, those taken mos
 
 @dataclass(frozen=True)
 class Scene:
-    """image uint8 (H, W, 3); layout: the labelled objects that are in it already; name and licence for provenance."""
+    """image uint8 (H, W, 3); layout: the labelled objects that are in it already; name and licence for provenance;
+    unreadable: images that were drawn before this one and could not be decoded."""
 
     image: np.ndarray
     layout: Layout
     name: str
     license: str = ""
+    unreadable: tuple[str, ...] = ()
 
 
 class Scenes(Protocol):
@@ -71,22 +73,25 @@ class DatasetScenes:
 
     def _draw(self, layout: Layout, rng: np.random.Generator) -> Scene:
         if layout.acquisition == UNKNOWN:
-            sample = self.samples[rng.integers(len(self.samples))]
+            likely = np.arange(len(self.samples))
         else:
             far = np.array([acquisition_distance(layout.acquisition, s.layout.acquisition) for s in self.samples])
-            nearest = np.argsort(far, kind="stable")[: max(1, round(NEAREST_SHARE * len(far)))]
-            # ties (a data set without metadata) must not favour the first images
-            nearest = np.flatnonzero(far <= far[nearest[-1]])
-            sample = self.samples[rng.choice(nearest)]
-        left = int(rng.integers(0, sample.layout.size[0] - self.size[0] + 1))
-        top = int(rng.integers(0, sample.layout.size[1] - self.size[1] + 1))
-        try:
-            with Image.open(sample.image) as file:
-                window = np.asarray(file.convert("RGB").crop((left, top, left + self.size[0], top + self.size[1])))
-        except OSError as error:
-            raise UserError(f"{sample.image}: this scene cannot be read ({error}); mend or remove the file.") from error
-        inside = cut(sample.layout, left, top, self.size)
-        return Scene(window, inside, f"{sample.name}@{left},{top}", sample.license)
+            nearest = np.sort(far)[max(1, round(NEAREST_SHARE * len(far))) - 1]
+            likely = np.flatnonzero(far <= nearest)  # with all ties: first images must not be favoured
+        unreadable: list[str] = []
+        for i in rng.permutation(likely):
+            sample = self.samples[i]
+            left = int(rng.integers(0, sample.layout.size[0] - self.size[0] + 1))
+            top = int(rng.integers(0, sample.layout.size[1] - self.size[1] + 1))
+            try:
+                with Image.open(sample.image) as file:
+                    window = np.asarray(file.convert("RGB").crop((left, top, left + self.size[0], top + self.size[1])))
+            except (OSError, SyntaxError):  # Pillow's errors for a truncated or damaged file
+                unreadable.append(sample.name)
+                continue
+            inside = cut(sample.layout, left, top, self.size)
+            return Scene(window, inside, f"{sample.name}@{left},{top}", sample.license, tuple(unreadable))
+        raise UserError(f"none of {len(unreadable)} scenes can be read, such as {unreadable[0]}; mend or replace them.")
 
 
 def empty_layout(layout: Layout) -> Layout:

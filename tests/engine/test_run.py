@@ -174,6 +174,42 @@ def test_a_spent_budget_is_reported_with_what_there_is(toy_recipe, tmp_path):
     assert json.loads((result.out / "report.json").read_text())["tried"] == 3
 
 
+def test_truncated_images_are_passed_over_named_and_counted(toy_recipe, tmp_path):
+    import shutil
+
+    data = tmp_path / "data"
+    shutil.copytree(toy_recipe.data, data)
+    images = sorted(data.rglob("*.png"))
+    for image in images[::2]:
+        image.write_bytes(image.read_bytes()[:2000])
+    result = synth(toy_recipe.model_copy(update={"data": data}), tmp_path / "run")
+    assert result.accepted == toy_recipe.n
+    unreadable = json.loads((result.out / "report.json").read_text())["unreadable_scenes"]
+    assert unreadable
+    assert set(unreadable) <= {image.stem for image in images[::2]}
+    used = {record["scene"].split("@")[0] for record in result.records}
+    assert not used & {image.stem for image in images[::2]}
+
+
+def test_a_full_disk_is_one_sentence_and_what_is_finished_stays(toy_recipe, tmp_path, monkeypatch):
+    from dataengine.engine import run
+
+    made, write = [], run.write_shard
+
+    def full_after_one(parts, recipe, out, number, batch_size):
+        if made:
+            raise OSError(28, "No space left on device", str(out))
+        made.append(number)
+        write(parts, recipe, out, number, batch_size)
+
+    monkeypatch.setattr(run, "write_shard", full_after_one)
+    with pytest.raises(UserError, match="No space left on device"):
+        synth(toy_recipe, tmp_path / "run")
+    monkeypatch.setattr(run, "write_shard", write)
+    assert (tmp_path / "run" / "shards" / "000000").exists()
+    assert synth(toy_recipe, tmp_path / "run").accepted == toy_recipe.n
+
+
 def test_a_class_the_model_does_not_know_is_named_and_left_out(toy_recipe, toy_preset, tmp_path):
     preset = tmp_path / "more.yaml"
     preset.write_text(toy_preset.read_text().replace("[car, van]", "[car, van, windmill]"))

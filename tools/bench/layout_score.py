@@ -68,8 +68,8 @@ def main() -> None:
         "shuffled": (detections, layouts[half:] + layouts[:half]),
     }
     for name, (found, wanted) in rows.items():
-        score = average_precision(found, wanted, detector.classes)
-        result[name] = {"AP50": round(score.mean, 4)} | {k: round(v, 4) for k, v in score.classes.items()}
+        score = average_precision(found, wanted, detector.classes, (0.5,))
+        result[name] = {"AP50": round(score.mean(0.5), 4)} | {k: round(v, 4) for k, v in score.at(0.5).items()}
     result["ratio"] = round(result["synthetic"]["AP50"] / max(result["real"]["AP50"], 1e-9), 4)
     print(json.dumps(result, indent=2))
     if arguments.out:
