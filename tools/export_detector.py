@@ -74,7 +74,7 @@ def main() -> None:
     config = Config.fromfile(arguments.config)
     model = MODELS.build(config.model)
     model.load_state_dict(load_file(arguments.weights))
-    decoded = Decoded(model.eval())
+    decoded = Decoded(model).eval()  # the whole of it: the exporter gives it back in the mode it had
     size = config.image_size
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():

@@ -54,6 +54,18 @@ def loss_of(model: torch.nn.Module, x: torch.Tensor, samples: list, device: torc
     return sum(sum(v) if isinstance(v, list) else v for name, v in losses.items() if "loss" in name)
 
 
+def warmed_up_average(decay: float):
+    """Exponential average that forgets quickly at first: else a short training ends with its start still in it."""
+
+    def update(averages: list[torch.Tensor], current: list[torch.Tensor], n: torch.Tensor | int) -> None:
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, current, 1 - min(decay, (1 + int(n)) / (10 + int(n))))
+        else:
+            torch._foreach_copy_(averages, current)
+
+    return update
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config")
@@ -83,7 +95,7 @@ def main() -> None:
         weight_decay=settings.weight_decay,
     )
     average = torch.optim.swa_utils.AveragedModel(
-        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(settings.ema_decay), use_buffers=True
+        model, multi_avg_fn=warmed_up_average(settings.ema_decay), use_buffers=True
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
     checkpoint = arguments.out / "checkpoint.pth"
@@ -128,7 +140,7 @@ def main() -> None:
         step += 1
         if step % 50 == 0:
             speed = (step - first) * settings.batch_size / (time.monotonic() - started)
-            print(f"step {step}/{arguments.steps} loss {float(loss):.4f} {speed:.1f} tiles/s", flush=True)
+            print(f"step {step}/{arguments.steps} loss {float(loss.detach()):.4f} {speed:.1f} tiles/s", flush=True)
         if time.monotonic() - saved > 60:
             save()
             saved = time.monotonic()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,30 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
-from dataengine.judge.detector import Detector
-from dataengine.judge.matching import Match, match
+from dataengine.judge.detector import Detections, Detector
+from dataengine.judge.matching import Match, class_map, match
 
-HALLUCINATION_SCORE = 0.3  # a detection nobody asked for counts from this score on
+FEWEST_IMAGES = 20
+FEW = 20  # a class with fewer real objects than this takes the figures of all classes together
+FLOOR = 0.02  # an object that was not found scores 0: a threshold must ask for a detection, however weak
+COUNTS = 0.5  # a detection counts as an object nobody asked for when on real images this share of its like is right
+SURE = 0.9  # a label is repaired only by a detection of whose like this share is right
+USUAL_IOU = 0.05  # a box is moved when it fits its detection worse than all but this share of real boxes
+BLIND = 0.5  # a filter that lets this share of images pass with wrong labels judges nothing
+SHIFTS = (0.25, 0.5, 0.75)  # of the list of layouts, for the control with another image's layout
+
+# the rules that are tried
+QUANTILES = (0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.02, 0.0)
+MISSED_SHARES = (0.0, 0.1, 0.2, 0.25, 0.34, 0.5, 0.67, 1.0)
+EXTRA_OBJECTS = (0, 1, 2, 3, 4, 6)
+EXTRA_SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)
 
 
 class Calibration(BaseModel):
-    """What an image must show to pass.
-
-    quantile: the share of a class's real objects that fall below its threshold. An object is found when its score
-    reaches its class's threshold; an image passes when at most `missed_share` of its objects are not found and at
-    most `extra_objects` + `extra_share` times its objects are found beside them.
+    """What an image must show to pass: an object is found when its score reaches its class's threshold; an image
+    passes when at most `missed_share` of its objects are not found, and at most `extra_objects` + `extra_share` times
+    its objects are found beside them. Per class: detections below `extra_scores` are not held against an image; labels
+    are repaired from `repair_scores` on, and boxes moved when their IoU with the detection is below `repair_ious`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,9 +48,11 @@ class Calibration(BaseModel):
     shuffled_pass_share: float = Field(description="the same for real images with another image's layout")
     thresholds: dict[str, float]
     missed_share: float
-    extra_score: float
+    extra_scores: dict[str, float]
     extra_objects: int
     extra_share: float
+    repair_scores: dict[str, float]
+    repair_ious: dict[str, float]
 
     def save(self, path: str | Path) -> None:
         """Write as JSON."""
@@ -52,7 +67,8 @@ class Calibration(BaseModel):
             raise UserError(f"{path}: no such calibration; make one with: dataengine filter calibrate") from None
         except ValidationError as error:
             first = error.errors()[0]
-            raise UserError(f"{path}: field {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+            where = ".".join(map(str, first["loc"])) or "the file"
+            raise UserError(f"{path}: {where}: {first['msg']}; calibrate again.") from None
 
     def check(self, detector: Detector) -> None:
         """Raises UserError when this calibration belongs to another detector."""
@@ -64,32 +80,43 @@ class Calibration(BaseModel):
 
     def found(self, layout: Layout, scores: np.ndarray) -> np.ndarray:
         """Bool (N,): objects whose matched score reaches the threshold of their class."""
-        limits = np.array([self.thresholds.get(name, np.inf) for name in layout.names()], np.float32)
-        return scores >= limits
+        return scores >= at_class(self.thresholds, layout.names())
 
-    def allowed_missed(self, n: int) -> float:
-        """How many of n objects may be missed."""
-        return self.missed_share * n
+    def failure(self, n: int, missed: int, extra: int) -> str:
+        """Why an image of n objects, of which some are missed and beside which some are found, fails; "" if it passes.
 
-    def allowed_extra(self, n: int) -> float:
-        """How many detections an image of n objects may show beside them."""
-        return self.extra_objects + self.extra_share * n
+        Shares are compared with a hair's slack, so that 0.2 of 5 is 1 whatever floats say.
+        """
+        if missed > self.missed_share * n + 1e-9:
+            return f"{missed} of {n} objects not found"
+        if extra > self.extra_objects + self.extra_share * n + 1e-9:
+            return f"{extra} objects found that were not asked for"
+        return ""
+
+
+def at_class(figures: dict[str, float], names: Sequence[str]) -> np.ndarray:
+    """float32 (N,): the figure of each named class; infinite for classes that were never calibrated."""
+    return np.array([figures.get(name, np.inf) for name in names], np.float32)
 
 
 @dataclass(frozen=True)
-class _Rule:
-    quantile: float
-    missed_share: float
-    extra_objects: int
-    extra_share: float
+class _Observed:
+    """One image's detections against one layout; names and scores of all detections that lie on nothing excused."""
+
+    layout: Layout
+    match: Match
+    extra_names: list[str]
+    extra_scores: np.ndarray
+
+    @property
+    def counted(self) -> np.ndarray:
+        return ~self.layout.difficult
 
 
-def _passes(layout: Layout, found: Match, extra_scores: np.ndarray, thresholds: dict[str, float], rule: _Rule) -> bool:
-    counted = ~layout.difficult
-    limits = np.array([thresholds[name] for name in layout.names()], np.float32)
-    missed = int((counted & (found.scores < limits)).sum())
-    n = int(counted.sum())
-    return missed <= rule.missed_share * n and len(extra_scores) <= rule.extra_objects + rule.extra_share * n
+def _observe(detections: Detections, layout: Layout, detector_classes: Sequence[str]) -> _Observed:
+    found = match(detections, layout, detector_classes)
+    labels = class_map(layout.classes, detector_classes)[detections.labels[found.extra]]
+    return _Observed(layout, found, [layout.classes[i] for i in labels], detections.scores[found.extra])
 
 
 def calibrate(
@@ -98,82 +125,157 @@ def calibrate(
     layouts: Sequence[Layout],
     dataset_name: str,
     pass_share: float = 0.95,
-    progress: Callable[[Sequence], Sequence] = lambda x: x,
+    progress: Callable[[Sequence], Iterable] = lambda x: x,
 ) -> Calibration:
-    """The strictest rule under which `pass_share` of these real images pass.
+    """The rule under which `pass_share` of these real images pass, and the fewest with another image's layout.
 
-    images: functions that load uint8 (H, W, 3), so that a large set need not fit into memory. One family of rules is
-    tried from strict to lax: class thresholds at a falling quantile of the real objects' matched scores, with the
-    misses and extra detections that real images show at that quantile; the first that lets enough images pass is
-    taken. As the control, every image is judged by the next image's layout too.
-    Raises UserError with fewer than 20 images that show objects.
+    images: functions that load uint8 (H, W, 3), so that a large set need not fit into memory; they should have the
+    size of the images to be judged. Of the rules that let enough real images pass, the one is taken under which the
+    fewest images pass with the layout of another; among equals, the strictest. Thresholds of a class are quantiles of
+    its real objects' scores.
+    Raises UserError with fewer than 20 images that show objects, for a class that the detector does not know, and when
+    no rule lets enough pass or every such rule lets most images pass with wrong labels too.
     """
-    matches, shuffled, extras, shuffled_extras = [], [], [], []
     usable = [i for i, layout in enumerate(layouts) if (~layout.difficult).any()]
-    if len(usable) < 20:
+    if len(usable) < FEWEST_IMAGES:
         raise UserError(
-            f"{dataset_name}: {len(usable)} images with objects are too few to calibrate on; give 20 or more."
+            f"{dataset_name}: {len(usable)} images with objects are too few to calibrate on; "
+            f"give {FEWEST_IMAGES} or more."
         )
-    layouts = [layouts[i] for i in usable]
-    for k, i in enumerate(progress(usable)):
-        detections = detector.detect([images[i]()])[0]
-        other = layouts[(k + len(usable) // 2) % len(usable)]
-        for layout, into, scores in ((layouts[k], matches, extras), (other, shuffled, shuffled_extras)):
-            found = match(detections, layout, detector.classes)
-            into.append(found)
-            extra = detections.scores[found.extra]
-            scores.append(extra[extra >= HALLUCINATION_SCORE])
-    by_class: dict[str, list[float]] = {}
-    for layout, found in zip(layouts, matches, strict=True):
-        for name, score, difficult in zip(layout.names(), found.scores, layout.difficult, strict=True):
-            if not difficult:
-                by_class.setdefault(name, []).append(float(score))
-
-    def thresholds_at(quantile: float) -> dict[str, float]:
-        # an object that was not found at all scores 0: a threshold must ask for a detection, however weak
-        return {name: max(0.05, float(np.quantile(scores, quantile))) for name, scores in by_class.items()}
-
-    def share(rule: _Rule) -> float:
-        limits = thresholds_at(rule.quantile)
-        return float(np.mean([_passes(*one, limits, rule) for one in zip(layouts, matches, extras, strict=True)]))
-
-    rules = [
-        _Rule(quantile, missed, extra, extra_share)
-        for missed, extra, extra_share in (
-            (0.0, 0, 0.0),
-            (0.0, 1, 0.0),
-            (0.1, 1, 0.1),
-            (0.2, 1, 0.2),
-            (0.25, 2, 0.25),
-            (0.34, 2, 0.34),
-            (0.5, 2, 0.5),
-            (0.5, 3, 1.0),
-            (0.67, 4, 1.0),
-            (0.8, 6, 1.0),
+    classes = layouts[usable[0]].classes
+    known = class_map(classes, detector.classes)
+    unknown = [name for i, name in enumerate(classes) if i not in known and any(i in layouts[k].labels for k in usable)]
+    if unknown:
+        raise UserError(
+            f"{dataset_name}: the detector does not know {', '.join(unknown)}; it knows {', '.join(detector.classes)}. "
+            "Leave these classes out, or give a detector that was trained on them."
         )
-        for quantile in (0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.02, 0.01)
+    seen = [detector.detect([images[i]()])[0] for i in progress(usable)]
+    truths = [layouts[i] for i in usable]
+    real = [_observe(d, layout, detector.classes) for d, layout in zip(seen, truths, strict=True)]
+    steps = sorted({max(1, round(share * len(truths))) for share in SHIFTS})
+    shuffled = [
+        _observe(d, truths[(k + step) % len(truths)], detector.classes) for step in steps for k, d in enumerate(seen)
     ]
-    chosen = next((rule for rule in rules if share(rule) >= pass_share), None)
-    if chosen is None:
-        best = max(map(share, rules))
-        raise UserError(
-            f"{dataset_name}: even the laxest rule lets only {best:.0%} of the real images pass, not {pass_share:.0%}; "
-            "this detector does not know this imagery: train it longer, or ask for a smaller share."
-        )
-    limits = thresholds_at(chosen.quantile)
-    control = [_passes(*one, {n: limits.get(n, 1.0) for n in limits}, chosen) for one in zip(
-        [layouts[(k + len(layouts) // 2) % len(layouts)] for k in range(len(layouts))], shuffled, shuffled_extras,
-        strict=True)]  # fmt: skip
-    return Calibration(
+    figures = _figures(real, classes)
+    chosen = _strictest(real, shuffled, figures, pass_share, dataset_name)
+    draft = Calibration(
         detector=detector.identity,
         dataset=dataset_name,
-        images=len(layouts),
-        objects={name: len(scores) for name, scores in sorted(by_class.items())},
-        pass_share=share(chosen),
-        shuffled_pass_share=float(np.mean(control)),
-        thresholds=limits,
-        missed_share=chosen.missed_share,
-        extra_score=HALLUCINATION_SCORE,
-        extra_objects=chosen.extra_objects,
-        extra_share=chosen.extra_share,
+        images=len(real),
+        objects={name: len(scores) for name, scores in figures.scores.items()},
+        pass_share=0,
+        shuffled_pass_share=0,
+        extra_scores=figures.extra_scores,
+        repair_scores=figures.repair_scores,
+        repair_ious=figures.repair_ious,
+        **chosen,
     )
+    shares = {"pass_share": _pass_share(real, draft), "shuffled_pass_share": _pass_share(shuffled, draft)}
+    if shares["shuffled_pass_share"] > BLIND:
+        raise UserError(
+            f"{dataset_name}: a rule that lets {pass_share:.0%} of the real images pass lets "
+            f"{shares['shuffled_pass_share']:.0%} pass with another image's labels too; this detector does not know "
+            "this imagery: train it longer, or ask for a smaller share."
+        )
+    return draft.model_copy(update=shares)
+
+
+@dataclass(frozen=True)
+class _Figures:
+    scores: dict[str, np.ndarray]  # matched score of each real object
+    extra_scores: dict[str, float]
+    repair_scores: dict[str, float]
+    repair_ious: dict[str, float]
+
+    def thresholds(self, quantile: float) -> dict[str, float]:
+        pooled = np.concatenate(list(self.scores.values()))
+        return {
+            name: max(FLOOR, _rounded_down(np.quantile(scores if len(scores) >= FEW else pooled, quantile)))
+            for name, scores in self.scores.items()
+        }
+
+
+def _figures(real: Sequence[_Observed], classes: Sequence[str]) -> _Figures:
+    names = np.array([name for one in real for name in one.layout.names()])
+    counted = np.concatenate([one.counted for one in real])
+    scores = np.concatenate([one.match.scores for one in real])
+    ious = np.concatenate([one.match.ious for one in real])
+    wrong_names = np.array([name for one in real for name in one.extra_names])
+    wrong = np.concatenate([one.extra_scores for one in real])
+    objects, extra_scores, repair_scores, repair_ious = {}, {}, {}, {}
+    for name in classes:
+        mine, theirs = counted & (names == name), wrong_names == name
+        objects[name] = scores[mine]
+        if mine.sum() < FEW:
+            mine, theirs = counted, np.ones(len(wrong), bool)
+        right = scores[mine & (scores > 0)]
+        extra_scores[name] = score_at_precision(right, wrong[theirs], COUNTS)
+        repair_scores[name] = score_at_precision(right, wrong[theirs], SURE)
+        matched = ious[mine & (scores > 0)]
+        repair_ious[name] = _rounded_down(np.quantile(matched, USUAL_IOU)) if len(matched) else 0.0
+    return _Figures(objects, extra_scores, repair_scores, repair_ious)
+
+
+def score_at_precision(right: np.ndarray, wrong: np.ndarray, precision: float) -> float:
+    """The lowest score from which on this share of detections is right, 1 where no score is.
+
+    The share at each score is the isotonic (rising) fit to right = 1, wrong = 0, with one more wrong detection put
+    above them all, so that a handful of right ones is not taken for certainty.
+    """
+    from scipy.optimize import isotonic_regression
+
+    scores = np.concatenate([right, wrong])
+    order = np.argsort(scores, kind="stable")
+    outcome = np.concatenate([np.ones(len(right)), np.zeros(len(wrong))])[order]
+    share = isotonic_regression(np.append(outcome, 0.0)).x[:-1]
+    reached = np.flatnonzero(share >= precision)
+    return _rounded_down(scores[order][reached[0]]) if len(reached) else 1.0
+
+
+def _rounded_down(value: float) -> float:
+    """To four digits; a threshold rounded up would shut out the object that set it."""
+    return float(np.floor(float(value) * 1e4) / 1e4)
+
+
+def _missed_and_extra(one: _Observed, thresholds: dict, extra_scores: dict) -> tuple[int, int, int]:
+    """(objects, missed objects, extra detections) of an image."""
+    missed = one.counted & (one.match.scores < at_class(thresholds, one.layout.names()))
+    extra = one.extra_scores >= at_class(extra_scores, one.extra_names)
+    return int(one.counted.sum()), int(missed.sum()), int(extra.sum())
+
+
+def _pass_share(observed: Sequence[_Observed], calibration: Calibration) -> float:
+    limits = calibration.thresholds, calibration.extra_scores
+    return float(np.mean([not calibration.failure(*_missed_and_extra(one, *limits)) for one in observed]))
+
+
+def _strictest(real, shuffled, figures: _Figures, pass_share: float, dataset_name: str) -> dict:
+    """The rule's fields of a Calibration."""
+    best, best_key, laxest = None, None, 0.0
+    for quantile in QUANTILES:
+        thresholds = figures.thresholds(quantile)
+        counts = np.array([_missed_and_extra(one, thresholds, figures.extra_scores) for one in real])
+        control = np.array([_missed_and_extra(one, thresholds, figures.extra_scores) for one in shuffled])
+        for missed_share, extra_objects, extra_share in product(MISSED_SHARES, EXTRA_OBJECTS, EXTRA_SHARES):
+
+            def share(table: np.ndarray, limits=(missed_share, extra_objects, extra_share)) -> float:
+                n, missed, extra = table.T
+                passes = (missed <= limits[0] * n + 1e-9) & (extra <= limits[1] + limits[2] * n + 1e-9)
+                return float(passes.mean())
+
+            passed = share(counts)
+            laxest = max(laxest, passed)
+            if passed < pass_share:
+                continue
+            key = (share(control), missed_share, -quantile, extra_objects + extra_share * counts[:, 0].mean())
+            if best_key is None or key < best_key:
+                best_key = key
+                best = {"thresholds": thresholds, "missed_share": missed_share}
+                best |= {"extra_objects": extra_objects, "extra_share": extra_share}
+    if best is None:
+        raise UserError(
+            f"{dataset_name}: even the laxest rule lets only {laxest:.0%} of the real images pass, not "
+            f"{pass_share:.0%}; this detector does not know this imagery: train it longer, or ask for a smaller share."
+        )
+    return best

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from dataengine import geometry
 from dataengine.errors import UserError
 
 CANDIDATES = 600  # best-scored boxes that enter non-maximum suppression
-OVERLAP = 64  # pixels by which windows of a large image overlap
+OVERLAP = 128  # pixels by which windows of a large image overlap, at most half of the window
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class OnnxDetector:
     """`model.onnx`: `images` float32 (1, 3, S, S) in [0, 255] RGB -> `boxes` (1, P, 5), `scores` (1, P, C) in [0, 1].
 
     Images go through one at a time, so that a result never depends on the batch. Larger images are read in
-    overlapping windows, smaller ones are continued with their mean colour.
+    overlapping windows, smaller ones are continued with their mean colour. Of an object near a window's inner border
+    the neighbouring window sees more, so each window answers for what is centred in its own part only.
     """
 
     def __init__(self, folder: str | Path, threads: int = 0):
@@ -109,8 +111,8 @@ class OnnxDetector:
         size = self.config.image_size
         height, width = image.shape[:2]
         boxes, scores, labels = [], [], []
-        for top in window_starts(height, size):
-            for left in window_starts(width, size):
+        for top, upper, lower in window_spans(height, size):
+            for left, first, last in window_spans(width, size):
                 part = image[top : top + size, left : left + size]
                 window = np.empty((size, size, 3), np.float32)
                 window[:] = part.mean((0, 1))
@@ -119,18 +121,24 @@ class OnnxDetector:
                 found, score = found[0], score[0]
                 i, label = np.nonzero(score >= self.config.score_threshold)
                 shifted = found[i] + np.float32([left, top, 0, 0, 0])
-                inside = (shifted[:, 0] < width) & (shifted[:, 1] < height) & np.isfinite(shifted).all(1)
-                boxes.append(shifted[inside]), scores.append(score[i, label][inside]), labels.append(label[inside])
+                x, y = shifted[:, 0], shifted[:, 1]
+                mine = (first <= x) & (x < last) & (upper <= y) & (y < lower)
+                mine &= np.isfinite(shifted).all(1) & (shifted[:, 2:4] > 0).all(1)
+                boxes.append(shifted[mine]), scores.append(score[i, label][mine]), labels.append(label[mine])
         every = geometry.regularize(np.concatenate(boxes))
         return suppress(every, np.concatenate(scores), np.concatenate(labels), self.config.nms_iou)
 
 
-def window_starts(length: int, size: int) -> list[int]:
-    """Where windows of `size` begin so that they cover `length`, overlapping by OVERLAP at least."""
+def window_spans(length: int, size: int) -> list[tuple[int, float, float]]:
+    """Along one side: where each window of `size` begins, and the span [first, last) that it answers for. The spans
+    cover `length` once; each lies half the overlap inside its window, save at the ends."""
     if length <= size:
-        return [0]
-    n = -(-(length - OVERLAP) // (size - OVERLAP))
-    return [round(i * (length - size) / (n - 1)) for i in range(n)]
+        return [(0, 0.0, float(length))]
+    overlap = min(OVERLAP, size // 2)
+    n = -(-(length - overlap) // (size - overlap))
+    starts = [round(i * (length - size) / (n - 1)) for i in range(n)]
+    between = [(after + before + size) / 2 for before, after in pairwise(starts)]
+    return list(zip(starts, [0.0, *between], [*between, float(length)], strict=True))
 
 
 class MmrotateDetector:

@@ -12,26 +12,30 @@ from dataengine.data.layout import Layout
 from dataengine.judge.detector import Detections
 
 MATCH_IOU = 0.4  # looser than evaluation's 0.5: tiny boxes lose that much to a single pixel
-EXCUSED_OVERLAP = 0.3  # a detection of which this share lies in an ignored or difficult region, or on an object
+EXCUSED_OVERLAP = 0.3  # a detection of which this share lies in an ignored region or on a difficult object
 
 
 @dataclass(frozen=True)
 class Match:
-    """scores float32 (N,): score of the detection that matched each object, 0 where none did.
-    detections int64 (N,): its index, -1 where none. extra int64 (K,): detections that match no object and lie in no
-    ignored region, by falling score.
+    """scores float32 (N,): score of the detection that matched each object, 0 where none did; the recall score.
+    detections int64 (N,): its index, -1 where none. ious float32 (N,): its IoU with the object, 0 where none.
+    extra int64 (K,): detections that match no object and lie in no ignored region, by falling score.
     """
 
     scores: np.ndarray
     detections: np.ndarray
+    ious: np.ndarray
     extra: np.ndarray
+
+
+def hulls(boxes: np.ndarray) -> np.ndarray:
+    """Enclosing upright boxes, (N, 5)."""
+    return geometry.from_aabb(geometry.to_aabb(boxes))
 
 
 def overlaps(layout: Layout, boxes: np.ndarray) -> np.ndarray:
     """IoU of the layout's objects (N) with boxes (M, 5), float64 (N, M); of upright hulls for horizontal layouts."""
-    if layout.kind == "hbb":
-        boxes = geometry.from_aabb(geometry.to_aabb(boxes))
-    return geometry.iou(layout.boxes, boxes)
+    return geometry.iou(layout.boxes, hulls(boxes) if layout.kind == "hbb" else boxes)
 
 
 def class_map(layout_classes: Sequence[str], detector_classes: Sequence[str]) -> np.ndarray:
@@ -47,20 +51,22 @@ def match(
     `iou_threshold` on. Detections of classes that the layout's data set does not have are left out."""
     labels = class_map(layout.classes, detector_classes)[detections.labels]
     iou = overlaps(layout, detections.boxes)
-    same = layout.labels[:, None] == labels[None]
-    scores = np.zeros(len(layout), np.float32)
+    fits = (layout.labels[:, None] == labels[None]) & (iou >= iou_threshold)  # (N, D)
     taken = np.full(len(layout), -1, np.int64)
     extra = []
     regions = np.concatenate([layout.ignored, layout.boxes[layout.difficult]])
     excused = (geometry.containment(detections.boxes, regions) > EXCUSED_OVERLAP).any(1)
-    for j in range(len(detections)):
+    for j in np.argsort(-detections.scores, kind="stable"):
         if labels[j] < 0:
             continue
-        candidates = np.where(same[:, j] & (taken < 0), iou[:, j], 0.0)
-        best = int(candidates.argmax()) if len(candidates) else -1
-        if best >= 0 and candidates[best] >= iou_threshold:
-            taken[best], scores[best] = j, detections.scores[j]
-        elif not excused[j] and not (same[:, j] & (iou[:, j] >= iou_threshold)).any():
+        free = fits[:, j] & (taken < 0)
+        if free.any():
+            taken[np.where(free, iou[:, j], -1).argmax()] = j
+        elif not excused[j] and not fits[:, j].any():
             # a second detection of an object that is already matched is a duplicate, not another object
             extra.append(j)
-    return Match(scores, taken, np.asarray(extra, np.int64))
+    matched = taken >= 0
+    scores, ious = np.zeros((2, len(layout)), np.float32)
+    scores[matched] = detections.scores[taken[matched]]
+    ious[matched] = iou[matched, taken[matched]]
+    return Match(scores, taken, ious, np.asarray(extra, np.int64))

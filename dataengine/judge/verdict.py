@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 
 from dataengine.data.layout import Layout
-from dataengine.judge.calibration import Calibration
+from dataengine.judge.calibration import Calibration, at_class
 from dataengine.judge.detector import Detections
-from dataengine.judge.matching import class_map, match
+from dataengine.judge.matching import Match, class_map, hulls, match, overlaps
 
 Mode = Literal["drop", "difficult", "repair"]
-REPAIR_SCORE = 0.5  # a box is only moved to, or added for, a detection that is at least this sure
+STRAYED_IOU = 0.1  # an object that was not found may have been drawn beside its box, if it still overlaps it this much
 
 
 @dataclass(frozen=True)
@@ -51,54 +51,84 @@ def judge(
 
     drop: the layout stays as it is; images that miss too much or show too much else are dropped.
     difficult: the same, and objects that were not found in a kept image are marked `difficult`.
-    repair: first, boxes are moved to sure detections that match them and sure extra detections become objects; the
-    image is then judged by what is still missing, and that is marked `difficult`.
+    repair: first, boxes that fit worse than real ones do are moved to sure detections, and sure extra detections become
+    objects; the image is then judged by what is still missing, and that is marked `difficult`.
+    A dropped image keeps its layout in every mode.
     """
     found = match(detections, layout, detector_classes)
-    extra = found.extra[detections.scores[found.extra] >= calibration.extra_score]
-    labels = class_map(layout.classes, detector_classes)
-    repairs: list[Repair] = []
-    result = layout
+    labels = class_map(layout.classes, detector_classes)[detections.labels]
+    extra_names = [layout.classes[i] for i in labels[found.extra]]
+    extra = found.extra[detections.scores[found.extra] >= at_class(calibration.extra_scores, extra_names)]
+    result, scores, repairs = layout, found.scores, []
     if mode == "repair":
-        boxes = layout.boxes.copy()
-        for i, j in enumerate(found.detections):
-            if j >= 0 and detections.scores[j] >= REPAIR_SCORE and layout.visible[i] > 0.999:
-                repairs.append(
-                    Repair("moved", i, _numbers(boxes[i]), _numbers(detections.boxes[j]), float(detections.scores[j]))
-                )
-                boxes[i] = detections.boxes[j]
-        sure = extra[detections.scores[extra] >= REPAIR_SCORE]
-        for k, j in enumerate(sure):
-            score = float(detections.scores[j])
-            repairs.append(Repair("added", len(layout) + k, None, _numbers(detections.boxes[j]), score))
-        result = replace(
-            layout,
-            boxes=np.concatenate([boxes, detections.boxes[sure]]),
-            labels=np.concatenate([layout.labels, labels[detections.labels[sure]]]),
-            difficult=np.concatenate([layout.difficult, np.zeros(len(sure), bool)]),
-            visible=np.concatenate([layout.visible, np.ones(len(sure), np.float32)]),
-        )
-        extra = np.setdiff1d(extra, sure)
+        result, scores, extra, repairs = _repair(detections, labels, layout, found, extra, calibration)
     counted = ~layout.difficult
-    missed = counted & ~calibration.found(layout, found.scores)
-    n = int(counted.sum())
-    reason = ""
-    if missed.sum() > calibration.allowed_missed(n):
-        reason = f"{int(missed.sum())} of {n} objects not found"
-    elif len(extra) > calibration.allowed_extra(n):
-        reason = f"{len(extra)} objects found that were not asked for"
-    if not reason and mode != "drop":
+    missed = counted & ~calibration.found(layout, scores)
+    reason = calibration.failure(int(counted.sum()), int(missed.sum()), len(extra))
+    if reason:
+        result, repairs = layout, []
+    elif mode != "drop":
         result = replace(result, difficult=result.difficult | np.pad(missed, (0, len(result) - len(layout))))
     verdict = Verdict(
         kept=not reason,
         reason=reason,
-        scores=[round(float(s), 4) for s in found.scores],
+        scores=[round(float(s), 4) for s in scores],
         missed=[name for name, m in zip(layout.names(), missed, strict=True) if m],
-        extra=[layout.classes[labels[detections.labels[j]]] for j in extra],
+        extra=[layout.classes[labels[j]] for j in extra],
         repairs=repairs,
     )
     return result, verdict
 
 
+def _repair(
+    detections: Detections,
+    labels: np.ndarray,
+    layout: Layout,
+    found: Match,
+    extra: np.ndarray,
+    calibration: Calibration,
+) -> tuple[Layout, np.ndarray, np.ndarray, list[Repair]]:
+    """The mended layout, its objects' scores, the extra detections that are left, and what was done.
+
+    labels (D,): of the detections, in the layout's classes. Objects that the border cuts are left alone, for a
+    detector sees less of them than the label says.
+    """
+    named = [layout.classes[i] if i >= 0 else "" for i in labels]
+    sure = detections.scores >= at_class(calibration.repair_scores, named)
+    boxes, scores, repairs = layout.boxes.copy(), found.scores.copy(), []
+    shown = hulls(detections.boxes) if layout.kind == "hbb" else detections.boxes
+    usual = at_class(calibration.repair_ious, layout.names())
+    whole = (layout.visible > 0.999) & ~layout.difficult
+    free = [j for j in extra if sure[j]]
+    iou = overlaps(layout, detections.boxes)
+    for i in np.flatnonzero(whole):
+        j = found.detections[i]
+        if j < 0:
+            strayed = [k for k in free if labels[k] == layout.labels[i] and iou[i, k] >= STRAYED_IOU]
+            if not strayed:
+                continue
+            j = max(strayed, key=lambda k: iou[i, k])
+            free.remove(j)
+            scores[i] = detections.scores[j]
+        elif not sure[j] or found.ious[i] >= usual[i]:
+            continue
+        repairs.append(Repair("moved", int(i), _numbers(boxes[i]), _numbers(shown[j]), _number(detections.scores[j])))
+        boxes[i] = shown[j]
+    for k, j in enumerate(free):
+        repairs.append(Repair("added", len(layout) + k, None, _numbers(shown[j]), _number(detections.scores[j])))
+    result = replace(
+        layout,
+        boxes=np.concatenate([boxes, shown[free]]),
+        labels=np.concatenate([layout.labels, labels[free]]),
+        difficult=np.concatenate([layout.difficult, np.zeros(len(free), bool)]),
+        visible=np.concatenate([layout.visible, np.ones(len(free), np.float32)]),
+    )
+    return result, scores, extra[~sure[extra]], repairs
+
+
+def _number(value: float) -> float:
+    return round(float(value), 4)
+
+
 def _numbers(box: np.ndarray) -> list[float]:
-    return [round(float(value), 3) for value in box]
+    return [_number(value) for value in box]

@@ -1,0 +1,158 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dataengine.data.layout import Layout
+from dataengine.errors import UserError
+from dataengine.judge.calibration import Calibration, calibrate, score_at_precision
+from dataengine.judge.detector import Detections
+from dataengine.judge.verdict import judge
+
+
+@pytest.mark.parametrize("share", [0.95, 0.8])
+def test_stated_share_of_real_images_passes_and_shuffled_ones_do_not(oracle, share):
+    detector, images, layouts = oracle(200)
+    calibration = calibrate(detector, images, layouts, "squares", pass_share=share)
+    assert share <= calibration.pass_share
+    assert calibration.shuffled_pass_share < 0.02
+    assert calibration.images == 200
+
+
+def test_share_holds_on_images_it_was_not_calibrated_on(oracle):
+    calibration = calibrate(*oracle(300), "squares")
+    detector, images, layouts = oracle(300, seed=1)
+    seen = [detector.detect([image()])[0] for image in images]
+
+    def kept_share(truths) -> float:
+        pairs = zip(seen, truths, strict=True)
+        return np.mean([judge(found, truth, detector.classes, calibration)[1].kept for found, truth in pairs])
+
+    assert kept_share(layouts) > 0.9
+    assert kept_share([*layouts[1:], layouts[0]]) < 0.02
+
+
+def test_published_share_is_what_the_judge_lets_pass(oracle):
+    detector, images, layouts = oracle(100, recall=0.85, false_alarms=1.0)
+    calibration = calibrate(detector, images, layouts, "squares", 0.9)
+    verdicts = [
+        judge(detector.detect([image()])[0], layout, detector.classes, calibration, "drop")[1]
+        for image, layout in zip(images, layouts, strict=True)
+    ]
+    assert np.mean([verdict.kept for verdict in verdicts]) == calibration.pass_share
+
+
+def test_worse_detector_is_given_a_laxer_rule(oracle):
+    good = calibrate(*oracle(200, recall=1.0, false_alarms=0), "squares")
+    bad = calibrate(*oracle(200, recall=0.7, false_alarms=2), "squares")
+    assert good.missed_share < bad.missed_share
+    assert good.shuffled_pass_share <= bad.shuffled_pass_share
+
+
+@pytest.mark.parametrize("false_alarms", [0, 30])
+def test_detector_that_finds_no_object_is_refused(oracle, false_alarms):
+    with pytest.raises(UserError, match="does not know this imagery"):
+        calibrate(*oracle(50, recall=0.0, false_alarms=false_alarms), "squares")
+
+
+def test_each_image_is_looked_at_once(oracle):
+    detector, images, layouts = oracle(40)
+    calibrate(detector, images, layouts, "squares")
+    assert detector.asked == list(range(40))
+
+
+def test_rare_class_takes_the_threshold_of_all_classes(oracle):
+    detector, images, layouts = oracle(200)
+    calibration = calibrate(detector, images, layouts, "squares")
+    assert 0 < calibration.objects["rare"] < 20
+    assert calibration.thresholds["car"] != calibration.thresholds["rare"]
+    scores = np.concatenate([score_of(detector, layout, k) for k, layout in enumerate(layouts)])
+    below = np.mean(scores < calibration.thresholds["rare"])
+    cars = np.concatenate([score_of(detector, layout, k, 0) for k, layout in enumerate(layouts)])
+    assert below == pytest.approx(np.mean(cars < calibration.thresholds["car"]), abs=0.02)
+
+
+def score_of(detector, layout, k, label=None):
+    """Recall scores by the true place: objects stand 25 pixels apart, so the nearest detection is the object's own."""
+    found = detector.detect([np.full((1, 1, 3), [k // 256, k % 256, 0], np.uint8)])[0]
+    scores = []
+    for box, own in zip(layout.boxes, layout.labels, strict=True):
+        near = (np.hypot(*(found.boxes[:, :2] - box[:2]).T) < 8) & (found.labels == own)
+        if label is None or own == label:
+            scores.append(found.scores[near].max() if near.any() else 0)
+    return scores
+
+
+def test_difficult_objects_are_not_counted(oracle):
+    detector, images, layouts = oracle(60, recall=1.0, false_alarms=0)
+    ghosts = [
+        replace(
+            layout,
+            boxes=np.concatenate([layout.boxes, [[190, 190, 10, 6, 0]]]),
+            labels=np.append(layout.labels, 0),
+            difficult=np.append(layout.difficult, True),
+            visible=np.append(layout.visible, 1),
+        )
+        for layout in layouts
+    ]
+    marked = calibrate(detector, images, ghosts, "squares", pass_share=1.0)
+    assert marked.missed_share == 0
+    unmarked = [replace(layout, difficult=np.zeros(len(layout), bool)) for layout in ghosts]
+    assert calibrate(detector, images, unmarked, "squares", pass_share=0.9).missed_share > 0
+
+
+def test_too_few_images_and_unknown_classes_are_refused(oracle):
+    detector, images, layouts = oracle(30)
+    with pytest.raises(UserError, match="12 images with objects are too few"):
+        calibrate(detector, images[:12], layouts[:12], "squares")
+    detector.classes = ("ship", "rare")
+    with pytest.raises(UserError, match="does not know car"):
+        calibrate(detector, images, layouts, "squares")
+
+
+def test_saved_calibration_comes_back_and_belongs_to_its_detector(oracle, tmp_path):
+    detector, images, layouts = oracle(60)
+    calibration = calibrate(detector, images, layouts, "squares")
+    path = tmp_path / "calibration.json"
+    calibration.save(path)
+    again = Calibration.load(path)
+    assert again == calibration
+    again.check(detector)
+    detector.identity = "another"
+    with pytest.raises(UserError, match="calibrate it again"):
+        again.check(detector)
+
+
+def test_damaged_calibration_names_the_field(oracle, tmp_path):
+    path = tmp_path / "calibration.json"
+    calibrate(*oracle(60), "squares").save(path)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"missed_share": "many"}))
+    with pytest.raises(UserError, match="missed_share"):
+        Calibration.load(path)
+    with pytest.raises(UserError, match="no such calibration"):
+        Calibration.load(tmp_path / "absent.json")
+
+
+def test_score_at_precision():
+    right, wrong = np.linspace(0.6, 0.95, 40), np.linspace(0.05, 0.5, 40)
+    assert 0.5 < score_at_precision(right, wrong, 0.9) < 0.62
+    assert score_at_precision(np.zeros(0), wrong, 0.5) == 1.0
+    assert score_at_precision(np.array([0.9]), np.zeros(0), 0.9) == 1.0, "one hit is no certainty"
+    rng = np.random.default_rng(0)
+    scores = rng.random(20000)
+    hit = rng.random(20000) < scores  # a detector whose score is its precision
+    assert score_at_precision(scores[hit], scores[~hit], 0.7) == pytest.approx(0.7, abs=0.05)
+
+
+def test_empty_layouts_do_not_count_towards_the_twenty():
+    class Blind:
+        classes, identity = ("car",), "blind"
+
+        def detect(self, images):
+            return [Detections(np.zeros((0, 5), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))]
+
+    empty = [Layout(np.zeros((0, 5)), [], ("car",), (9, 9))] * 50
+    with pytest.raises(UserError, match="0 images with objects"):
+        calibrate(Blind(), [lambda: np.zeros((9, 9, 3), np.uint8)] * 50, empty, "nothing")
