@@ -55,6 +55,8 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     detector = OnnxDetector(recipe.detector or weights.packaged("detector"), threads=1)
     classes = _usable_classes(recipe, preset, pipeline.classes, detector.classes, notes)
     if dataset is not None:
+        if dataset.problems:
+            notes.append(f"{len(dataset.problems)} problems in the data set, such as {dataset.problems[0]}")
         dataset = restrict(dataset, classes)
     layouts, layouts_hash = _layouts(preset, dataset, classes)
     sampler = _sampler(recipe, layouts)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def dataengine(*arguments: str | Path) -> subprocess.CompletedProcess:
+    """Run the command line as a user does."""
+    program = [sys.executable, "-c", "from dataengine.cli import main; main()", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "200"}
+    return subprocess.run(program, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_help_names_every_command_and_loads_no_heavy_library():
+    program = (
+        "import sys; sys.argv = ['dataengine', '--help']; from dataengine.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'diffusers', 'cv2', 'onnxruntime', 'albumentations', 'scipy'} & set(sys.modules)\n"
+        "print('heavy:', heavy)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    for command in ("synth", "data", "layout", "train", "filter", "doctor"):
+        assert command in run.stdout
+    assert "heavy: set()" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["synth", "--dataset", "atlantis"], "atlantis"),
+        (["synth", "--n", "0"], "n:"),
+        (["synth", "--config", "no-such.yaml"], "no-such.yaml"),
+        (["synth", "--dataset", "dior", "--data", "no-such-folder"], "no-such-folder"),
+        (["synth", "--renderer", "oil"], "renderer"),
+        (["data", "info", "no-such-folder"], "no-such-folder"),
+        (["train", "renderer", "no-such-folder", "--out", "x", "--kind", "whole"], "--autoencoder"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence_that_names_it_and_a_status_of_two(arguments, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = dataengine(*arguments)
+    assert run.returncode == 2
+    assert says in run.stderr
+    assert "Traceback" not in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+def test_synth_prints_its_report_as_json_and_continues_what_is_there(toy_recipe, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    values = json.loads(toy_recipe.model_dump_json(exclude_none=True))
+    recipe.write_text(json.dumps(values))  # JSON is YAML
+    arguments = ("synth", "--config", recipe, "--out", tmp_path / "run", "--workers", "1", "--json")
+    first = dataengine(*arguments)
+    assert first.returncode == 0, first.stderr
+    report = json.loads(first.stdout)
+    assert report["accepted"] == toy_recipe.n
+    assert json.loads(dataengine(*arguments).stdout) == report
+    other = dataengine(*arguments, "--seed", "5")
+    assert other.returncode == 2
+    assert "another seed" in other.stderr
+
+
+def test_a_dry_run_makes_nothing_and_says_what_it_would(toy_recipe, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(toy_recipe.model_dump_json(exclude_none=True))
+    run = dataengine("synth", "--config", recipe, "--out", tmp_path / "run", "--dry-run", "--json")
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["seconds_per_image_and_worker"] > 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_doctor_gives_versions_and_says_what_is_missing():
+    run = dataengine("doctor", "--json")
+    findings = json.loads(run.stdout)
+    assert findings["required"]["torch"]
+    assert run.returncode == (1 if findings["missing"] else 0)
