@@ -1,0 +1,254 @@
+"""`dataengine filter`: set the filter's thresholds on real images, judge a labelled folder with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dataengine.data.layout import Dataset
+    from dataengine.judge.acceptance import Acceptance
+    from dataengine.judge.calibration import Calibration
+    from dataengine.judge.detector import OnnxDetector
+
+app = typer.Typer(
+    help="The filter lets a detector look at each image, which is kept when few of its labelled objects are missed and "
+    "few others are seen. How few is measured on real images (calibrate), never typed in; then any labelled folder, "
+    "real or synthetic, can be judged (judge).",
+    no_args_is_help=True,
+)
+
+Source = Annotated[Path, typer.Argument(help="A labelled data set in any known format.")]
+DetectorFolder = Annotated[
+    Path | None,
+    typer.Option("--detector", help="Folder with model.onnx and config.json. Left out, the packaged detector."),
+]
+Split = Annotated[str | None, typer.Option(help="Only this split, such as val. Left out, all of them.")]
+Classes = Annotated[
+    str | None,
+    typer.Option(help="Only these classes, with commas: plane,ship. Names match in any case."),
+]
+Images = Annotated[int | None, typer.Option(min=1, help="At most this many images, drawn at random. Else, all.")]
+Seed = Annotated[int, typer.Option(help="Which images --images draws.")]
+Threads = Annotated[int, typer.Option(min=0, help="Threads of the detector; 0 for one per core.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")]
+
+
+@app.command("calibrate")
+def calibrate_command(
+    dataset: Source,
+    out: Annotated[Path, typer.Option(help="The calibration to write, JSON; synth and judge take it.")],
+    detector: DetectorFolder = None,
+    pass_share: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Share of these real images that is to pass; more is laxer.")
+    ] = 0.95,
+    split: Split = None,
+    classes: Classes = None,
+    images: Images = None,
+    seed: Seed = 0,
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """Find the rule under which a stated share of real images passes, and the fewest with another image's labels.
+
+    Give real images that neither detector nor renderer was trained on: on its own training images a detector is too
+    sure, and the rule comes out too strict. They should have the size of the images to be judged (see data tile). 200
+    images are enough, 20 the least.
+
+    Example: dataengine filter calibrate data/hit-uav --split val --out calibration.json
+    """
+    from dataengine.judge.calibration import calibrate
+
+    found = _detector(detector, threads)
+    data, loaders = _read(dataset, split, classes, images, seed)
+    _check_writable(out)
+    layouts = [sample.layout for sample in data]
+    calibration = calibrate(
+        found, loaders, layouts, data.name or dataset.resolve().name, pass_share, _bar("Calibrating", json)
+    )
+    calibration.save(out)
+    if json:
+        typer.echo(calibration.model_dump_json(indent=2))
+    else:
+        _print_calibration(calibration, out)
+
+
+@app.command("judge")
+def judge_command(
+    dataset: Source,
+    calibration: Annotated[Path, typer.Option(help="What calibrate wrote for this detector.")],
+    detector: DetectorFolder = None,
+    split: Split = None,
+    classes: Classes = None,
+    images: Images = None,
+    seed: Seed = 0,
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """Say which images of a labelled folder show their labels: how many would be kept, and what is found of each class.
+
+    Nothing is written or changed. With --json, the verdict on each image is printed too.
+
+    Example: dataengine filter judge runs/first/dota --calibration calibration.json
+    """
+    from dataengine.judge.acceptance import acceptance
+    from dataengine.judge.calibration import Calibration
+    from dataengine.judge.verdict import judge
+
+    rule = Calibration.load(calibration)
+    found = _detector(detector, threads)
+    rule.check(found)
+    data, loaders = _read(dataset, split, classes, images, seed)
+    _check_classes(data, rule, dataset)
+    verdicts = [
+        judge(found.detect([load()])[0], sample.layout, found.classes, rule, "drop")[1]
+        for sample, load in _bar("Judging", json)(list(zip(data, loaders, strict=True)))
+    ]
+    result = acceptance([sample.layout for sample in data], verdicts, data.classes)
+    if json:
+        _print_json(result, {sample.name: verdict for sample, verdict in zip(data, verdicts, strict=True)}, rule)
+    else:
+        _print_acceptance(result, rule)
+
+
+def _detector(folder: Path | None, threads: int) -> OnnxDetector:
+    from dataengine.judge.detector import OnnxDetector
+    from dataengine.weights import packaged
+
+    return OnnxDetector(folder or packaged("detector"), threads)
+
+
+def _read(
+    path: Path, split: str | None, classes: str | None, n_images: int | None, seed: int
+) -> tuple[Dataset, list[Callable[[], np.ndarray]]]:
+    """The samples whose images can be decoded, and a loader for each; the others are named on standard error."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from dataengine.data import formats
+    from dataengine.data import images as image_files
+    from dataengine.data.layout import Problem
+    from dataengine.errors import UserError
+
+    names = None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
+    dataset = formats.read(path, split=split, classes=names)
+    samples, problems = dataset.samples, list(dataset.problems)
+    if n_images is not None and n_images < len(samples):
+        chosen = np.random.default_rng(seed).permutation(len(samples))[:n_images]
+        samples = [samples[i] for i in sorted(chosen)]
+    readable = []
+    for sample in samples:
+        try:
+            image_files.decode(sample.image)
+        except ValueError as error:
+            problems.append(Problem(sample.image, None, f"{error}; left out"))
+        else:
+            readable.append(sample)
+    for problem in problems[:5]:
+        typer.echo(str(problem), err=True)
+    if problems:
+        typer.echo(f"{len(problems)} problems; see all with: dataengine data check {path}", err=True)
+    if not readable:
+        raise UserError(f"{path}: none of the images can be decoded; see dataengine data check {path}.")
+
+    def load(file: Path) -> np.ndarray:
+        return np.asarray(image_files.load(file).convert("RGB"))
+
+    loaders = [lambda file=sample.image: load(file) for sample in readable]
+    return replace(dataset, samples=readable, problems=problems), loaders
+
+
+def _check_writable(out: Path) -> None:
+    """Before minutes of work, not after."""
+    from dataengine.errors import UserError
+
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        new = not out.exists()
+        out.open("a").close()
+        if new:
+            out.unlink()
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror}); give another --out.") from None
+
+
+def _check_classes(data: Dataset, rule: Calibration, path: Path) -> None:
+    """Objects of a class that was never calibrated would all count as missed, whatever the image shows."""
+    from dataengine.errors import UserError
+
+    shown = dict.fromkeys(name for sample in data for name in sample.layout.names())
+    unknown = [name for name in shown if name not in rule.thresholds]
+    if unknown:
+        raise UserError(
+            f"{path}: the calibration has no threshold for {', '.join(unknown)}; it has {', '.join(rule.thresholds)}. "
+            "Judge only those with --classes, or calibrate on images that show the others."
+        )
+
+
+def _bar(title: str, hidden: bool) -> Callable[[Sequence], Iterable]:
+    """Wraps a sequence in a bar with rate and remaining time on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+
+    def run(sequence: Sequence) -> Iterable:
+        with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=hidden) as bar:
+            task = bar.add_task(title, total=len(sequence), rate="")
+            for item in sequence:
+                yield item
+                speed = bar.tasks[0].speed
+                bar.update(task, advance=1, rate=f"{speed:.1f}/s" if speed else "")
+
+    return run
+
+
+def _print_calibration(calibration: Calibration, out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table("class", "objects", "found from score", "extra from score", title=str(out))
+    for name, objects in calibration.objects.items():
+        figures = (calibration.thresholds[name], calibration.extra_scores[name])
+        table.add_row(name, str(objects), *(f"{figure:.2f}" for figure in figures))
+    console.print(table)
+    extra = f"{calibration.extra_objects} + {calibration.extra_share:.0%} of its objects"
+    console.print(
+        f"An image passes with up to {calibration.missed_share:.0%} of its objects missed and up to {extra} extra.\n"
+        f"Of {calibration.images} real images {calibration.pass_share:.1%} pass; "
+        f"with another image's labels {calibration.shuffled_pass_share:.1%} (the control)."
+    )
+
+
+def _print_acceptance(result: Acceptance, rule: Calibration) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table("class", "objects", "found", "share", "in kept images", "extra")
+    for row in result.classes:
+        share = f"{row.found / row.objects:.1%}" if row.objects else "-"
+        table.add_row(row.name, str(row.objects), str(row.found), share, str(row.kept), str(row.extra))
+    console.print(table)
+    console.print(
+        f"{result.kept} of {result.images} images kept ({result.kept / result.images:.1%}); of the real images "
+        f"calibrated on {rule.pass_share:.1%}, with another image's labels {rule.shuffled_pass_share:.1%}."
+    )
+    for reason, n in result.dropped_for.items():
+        console.print(f"dropped for {reason}: {n}")
+
+
+def _print_json(result: Acceptance, verdicts: dict, rule: Calibration) -> None:
+    import json
+    from dataclasses import asdict
+
+    real = {"pass_share": rule.pass_share, "shuffled_pass_share": rule.shuffled_pass_share}
+    each = [{"name": name, **asdict(verdict)} for name, verdict in verdicts.items()]
+    typer.echo(json.dumps(asdict(result) | {"calibrated": real, "verdicts": each}, indent=2))
