@@ -92,7 +92,7 @@ def main() -> None:
     settings = {
         "classes": list(config.classes),
         "image_size": size,
-        "score_threshold": 0.05,
+        "score_threshold": 0.02,
         "nms_iou": config.model.test_cfg.nms.iou_threshold,
     }
     (arguments.out / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
