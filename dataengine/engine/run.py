@@ -88,6 +88,8 @@ def _adopt(out: Path, recipe: Recipe) -> Calibration | None:
                 f"({', '.join(f'{name}={before.get(name)}' for name in changed)})."
             )
         return Calibration.load(out / "calibration.json") if (out / "calibration.json").exists() else None
+    if out.is_file():
+        raise UserError(f"{out}: cannot be written, since it is a file; give a folder with --out.")
     foreign = [entry.name for entry in out.iterdir() if entry.name != ".lock"] if out.exists() else []
     if foreign:
         raise UserError(f"{out} is not empty and holds no run ({foreign[0]} is there); give another --out.")
@@ -178,8 +180,9 @@ def synth(
     from dataengine.engine.finish import finish
 
     out = Path(out)
+    parts = load_parts(recipe, _adopt(out, recipe))  # before the folder is made: mistakes leave nothing behind
     with _locked(out):
-        parts = load_parts(recipe, _adopt(out, recipe))
+        _adopt(out, recipe)  # again, now that nobody else can change it
         _store(out, recipe, parts)
         prepared(parts)
         records: list[dict] = []
