@@ -1,9 +1,10 @@
 """Make the packaged weights from the sample data: start to end, on two CPU cores or a GPU; stopped, it continues.
 
     python tools/train_packaged.py --work work autoencoder whole in-scene layouts    # the base environment
-    python tools/pack_tiles.py --out work/tiles.npz
-    python tools/train_detector.py configs/detectors/filter.py --tiles work/tiles.npz --out work/filter   # mmrotate
-    python tools/export_detector.py configs/detectors/filter.py work/filter/detector.safetensors --out work/export/filter
+    python tools/pack_images.py --out work/train.npz
+    python tools/train_detector.py configs/detectors/filter.py --images work/train.npz --out work/filter   # mmrotate
+    python tools/export_detector.py configs/detectors/filter.py work/filter/detector.safetensors \\
+        --out work/export/filter
     python tools/train_packaged.py --work work detector calibration
 
 Weights go to dataengine/weights as fp16 safetensors in files below 16 MB. `--scale 0.01` makes everything with a

@@ -1,4 +1,4 @@
-"""Layout score: AP50, on a run's images against their labels, of a detector that had no part in making or filtering them.
+"""Layout score: AP50 on a run's images, against their labels, of a detector that had no part in making them.
 
     python tools/bench/layout_score.py runs/hit-uav --dataset hit-uav
     python tools/bench/layout_score.py runs/hit-uav --dataset hit-uav --all-attempts     # before filtering
@@ -40,7 +40,7 @@ def real_windows(dataset: str, data: Path, size: int) -> tuple[list[np.ndarray],
 
 
 def run_images(run: Path, every: bool) -> tuple[list[np.ndarray], list[Layout]]:
-    """Images of a run with the labels they are published with; of all attempts, with the labels asked for, if `every`."""
+    """Images of a run with their labels; of all attempts, dropped ones too, if `every`."""
     records = [json.loads(line) for line in (run / "manifest.jsonl").read_text().splitlines()]
     chosen = [r for r in records if every or r["verdict"]["kept"]]
     images = [np.asarray(Image.open(run / r["image"]).convert("RGB")) for r in chosen]
