@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dataengine import geometry
 from dataengine.data.layout import Layout
 from dataengine.judge.detector import Detections
-from dataengine.judge.matching import class_map, overlaps
+from dataengine.judge.matching import class_map, hulls, overlaps
 
 COCO_THRESHOLDS = tuple(np.round(np.arange(0.5, 1.0, 0.05), 2).tolist())
 IGNORED_OVERLAP = 0.5  # share of a detection inside an ignored region from which on it does not count
@@ -19,12 +19,15 @@ IGNORED_OVERLAP = 0.5  # share of a detection inside an ignored region from whic
 @dataclass(frozen=True)
 class AveragePrecision:
     """values float64 (T, C): area under precision over recall at each IoU threshold for each class, NaN for a class
-    without objects. objects int64 (C,): those counted."""
+    without objects. recalls float64 (T, C): share of objects that any detection reached, NaN as above.
+    objects int64 (C,): those counted. detections int64 (T, C): those counted, right or wrong."""
 
     classes: tuple[str, ...]
     thresholds: tuple[float, ...]
     values: np.ndarray
+    recalls: np.ndarray
     objects: np.ndarray
+    detections: np.ndarray
 
     def at(self, threshold: float) -> dict[str, float]:
         """{class: average precision at this IoU threshold} of the classes that have objects."""
@@ -42,6 +45,7 @@ def average_precision(
     layouts: Sequence[Layout],
     detector_classes: Sequence[str],
     thresholds: Sequence[float] = COCO_THRESHOLDS,
+    areas: tuple[float, float] = (0.0, float("inf")),
 ) -> AveragePrecision:
     """AP of the detections of each image against its layout; all layouts share one class list.
 
@@ -50,6 +54,9 @@ def average_precision(
     later ones are wrong; those whose object is difficult count neither way, and so do detections that miss and lie in
     an ignored region. IoU is that of rotated boxes, or of upright hulls in layouts of kind "hbb". The area under the
     curve is exact, with precision made monotone.
+
+    areas: (least, most) area in square pixels of the objects to count; the others are treated as difficult, and a
+    detection of another area that reaches none counts neither way, as in COCO's figures for small and large objects.
     """
     assert len(detections) == len(layouts), f"{len(detections)} detections of {len(layouts)} layouts"
     classes = layouts[0].classes if layouts else tuple(detector_classes)
@@ -59,10 +66,14 @@ def average_precision(
     scores: list[list[np.ndarray]] = [[] for _ in classes]
     outcomes: list[list[np.ndarray]] = [[] for _ in classes]
     objects = np.zeros(len(classes), np.int64)
+    least, most = areas
     for found, layout in zip(detections, layouts, strict=True):
+        layout = replace(layout, difficult=layout.difficult | _outside(layout.boxes, least, most))
         labels = to_layout[found.labels]
         objects += np.bincount(layout.labels[~layout.difficult], minlength=len(classes))
-        excused = (geometry.containment(found.boxes, layout.ignored) > IGNORED_OVERLAP).any(1)
+        shown = hulls(found.boxes) if layout.kind == "hbb" else found.boxes
+        excused = (geometry.containment(shown, layout.ignored) > IGNORED_OVERLAP).any(1)
+        excused |= _outside(shown, least, most)
         for c in np.unique(labels[labels >= 0]):
             mine = np.flatnonzero(labels == c)
             mine = mine[np.argsort(-found.scores[mine], kind="stable")]
@@ -70,15 +81,22 @@ def average_precision(
             iou = overlaps(theirs, found.boxes[mine])
             scores[c].append(found.scores[mine])
             outcomes[c].append(_outcomes(iou, theirs.difficult, excused[mine], thresholds))
-    values = np.full((len(thresholds), len(classes)), np.nan)
-    for c in np.flatnonzero(objects):
-        if not scores[c]:
-            values[:, c] = 0
-            continue
-        order = np.argsort(-np.concatenate(scores[c]), kind="stable")
-        right = np.concatenate(outcomes[c])[order]  # (D, T)
-        values[:, c] = [_area(column[column != 0] > 0, objects[c]) for column in right.T]
-    return AveragePrecision(tuple(classes), thresholds, values, objects)
+    values, recalls = np.full((2, len(thresholds), len(classes)), np.nan)
+    counted = np.zeros((len(thresholds), len(classes)), np.int64)
+    for c in range(len(classes)):
+        order = np.argsort(-np.concatenate([[], *scores[c]]), kind="stable")
+        outcome = np.concatenate([np.zeros((0, len(thresholds)), np.int8), *outcomes[c]])[order]  # (D, T)
+        counted[:, c] = (outcome != 0).sum(0)
+        if objects[c]:
+            values[:, c] = [_area(column[column != 0] > 0, objects[c]) for column in outcome.T]
+            recalls[:, c] = (outcome > 0).sum(0) / objects[c]
+    return AveragePrecision(tuple(classes), thresholds, values, recalls, objects, counted)
+
+
+def _outside(boxes: np.ndarray, least: float, most: float) -> np.ndarray:
+    """Bool (N,): boxes whose area is not in [least, most)."""
+    area = geometry.area(boxes)
+    return (area < least) | (area >= most)
 
 
 def _outcomes(iou: np.ndarray, difficult: np.ndarray, excused: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:

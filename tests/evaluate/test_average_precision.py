@@ -104,7 +104,27 @@ def test_angle_counts_for_rotated_boxes_and_not_for_horizontal_ones():
     assert average_precision([tilted], [layout(square)], CLASSES, (0.6,)).mean() == 0.0
 
 
-def test_agrees_with_pycocotools_on_horizontal_boxes():
+def test_recall_and_counts_of_a_case_by_hand():
+    """Two objects, one found; one detection of a difficult object does not count, a wrong one does."""
+    truth = layout([[50, 50, 20, 10, 0], [150, 50, 20, 10, 0], [50, 150, 20, 10, 0]], difficult=[False, False, True])
+    boxes = [[50, 50, 20, 10, 0], [100, 100, 20, 10, 0], [50, 150, 20, 10, 0]]
+    result = average_precision([found(boxes, [0.9, 0.8, 0.7])], [truth], CLASSES, (0.5,))
+    assert result.recalls[0, 0] == 0.5
+    assert np.isnan(result.recalls[0, 1])
+    assert result.objects.tolist() == [2, 0]
+    assert result.detections.tolist() == [[2, 0]]
+
+
+def test_sizes_outside_the_range_count_neither_way():
+    small, large, stray = [50, 50, 10, 10, 0.2], [150, 50, 40, 30, 0.2], [100, 150, 40, 30, 0]
+    seen, truth = found([stray, large, small], [0.9, 0.8, 0.7]), layout([small, large])
+    assert average_precision([seen], [truth], CLASSES, (0.5,), areas=(0, 200)).mean() == 1.0
+    assert average_precision([seen], [truth], CLASSES, (0.5,), areas=(200, np.inf)).mean() == pytest.approx(0.5)
+    assert average_precision([seen], [truth], CLASSES, (0.5,)).mean() == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("areas", [(0.0, np.inf), (0.0, 350.0), (350.0, np.inf)])
+def test_agrees_with_pycocotools_on_horizontal_boxes(areas):
     coco, cocoeval = pytest.importorskip("pycocotools.coco"), pytest.importorskip("pycocotools.cocoeval")
     detections, layouts = random_images(np.random.default_rng(0), 60, "hbb", difficult_share=0)
     truth = {"images": [], "annotations": [], "categories": [{"id": c + 1, "name": n} for c, n in enumerate(CLASSES)]}
@@ -127,12 +147,14 @@ def test_agrees_with_pycocotools_on_horizontal_boxes():
         reference.createIndex()
         evaluation = cocoeval.COCOeval(reference, reference.loadRes(results), "bbox")
         evaluation.params.recThrs = np.linspace(0, 1, 20001)  # so fine that its sum is the area
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[areas[0], min(areas[1], 1e10)]], ["these"]
         evaluation.evaluate()
         evaluation.accumulate()
     expected = evaluation.eval["precision"][:, :, :, 0, -1].mean(1)  # (T, C)
-    result = average_precision(detections, layouts, CLASSES)
+    result = average_precision(detections, layouts, CLASSES, areas=areas)
     assert 0.2 < result.mean() < 0.8, "the sample must exercise both hits and misses"
     np.testing.assert_allclose(result.values, expected, atol=1e-3)
+    np.testing.assert_allclose(result.recalls, evaluation.eval["recall"][:, :, 0, -1], atol=1e-9)
 
 
 def test_agrees_with_mmrotate_on_rotated_boxes():
