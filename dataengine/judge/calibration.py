@@ -95,8 +95,9 @@ class Calibration(BaseModel):
 
 
 def at_class(figures: dict[str, float], names: Sequence[str]) -> np.ndarray:
-    """float32 (N,): the figure of each named class; infinite for classes that were never calibrated."""
-    return np.array([figures.get(name, np.inf) for name in names], np.float32)
+    """float32 (N,): the figure of each named class, in any case; infinite for classes that were never calibrated."""
+    lower = {name.lower(): figure for name, figure in figures.items()}
+    return np.array([lower.get(name.lower(), np.inf) for name in names], np.float32)
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,8 @@ def _check_classes(data: Dataset, rule: Calibration, path: Path) -> None:
     from dataengine.errors import UserError
 
     shown = dict.fromkeys(name for sample in data for name in sample.layout.names())
-    unknown = [name for name in shown if name not in rule.thresholds]
+    known = {name.lower() for name in rule.thresholds}
+    unknown = [name for name in shown if name.lower() not in known]
     if unknown:
         raise UserError(
             f"{path}: the calibration has no threshold for {', '.join(unknown)}; it has {', '.join(rule.thresholds)}. "

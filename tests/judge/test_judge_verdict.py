@@ -135,3 +135,9 @@ def test_repaired_boxes_of_horizontal_layouts_stay_horizontal(found):
 def test_class_without_calibration_is_never_found(found):
     _, verdict = judge(found([A], [0.99]), layout([A]), CLASSES, rule(thresholds={"ship": 0.1}))
     assert not verdict.kept
+
+
+def test_classes_of_the_calibration_match_in_any_case(found):
+    asked = Layout([A], [0], ("CAR",), (200, 200))
+    assert judge(found([A], [0.9]), asked, CLASSES, rule())[1].kept
+    assert not judge(found([A], [0.2]), asked, CLASSES, rule())[1].kept
