@@ -7,7 +7,7 @@ from importlib import metadata, util
 
 from dataengine import weights
 
-REQUIRED = ("torch", "diffusers", "accelerate", "transformers", "onnxruntime", "shapely", "albumentations", "typer")
+REQUIRED = ("torch", "diffusers", "accelerate", "onnxruntime", "shapely", "albumentations", "typer")
 OPTIONAL = {
     "tensorboard": "pip install 'dataengine[train]'",
     "faster-coco-eval": "pip install 'dataengine[evaluate]'",
