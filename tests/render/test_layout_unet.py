@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import shapely
+import torch
+from conftest import random_layout
+from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler
+from diffusers.models.attention_processor import Attention
+
+from dataengine import geometry
+from dataengine.errors import UserError
+from dataengine.render.layout_pipeline import GeneratedScenes, LayoutPipeline
+from dataengine.render.layout_unet import BoxAttention, LayoutBatch, LayoutUNet, box_features, coverage, layout_batch
+
+
+def tiny_unet() -> LayoutUNet:
+    torch.manual_seed(0)
+    return LayoutUNet(
+        ["car", "van"], ["toy"], sample_size=8, latent_channels=4, block_out_channels=(16, 32), cross_attention_dim=16,
+        attention_head_dim=8,
+    ).eval()  # fmt: skip
+
+
+@torch.no_grad()
+def velocity(model: LayoutUNet, batch: LayoutBatch) -> torch.Tensor:
+    x = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0)).expand(len(batch.known), -1, -1, -1)
+    return model(x, torch.full((len(x),), 500.0), batch)
+
+
+def batch_of(layouts) -> LayoutBatch:
+    return layout_batch(layouts, [layout.labels for layout in layouts], [0] * len(layouts), 8)
+
+
+def test_a_pixel_attends_only_to_the_boxes_that_cover_it():
+    torch.manual_seed(0)
+    attention = Attention(query_dim=16, cross_attention_dim=16, heads=2, dim_head=8)
+    layer = BoxAttention(16, 16)
+    pixels, text = torch.randn(1, 4, 16), torch.randn(1, 1, 16)
+    tokens = torch.randn(1, 2, 16)  # background, one box
+    bias = torch.zeros(1, 4, 2)
+    bias[:, 2:, 1] = float("-inf")  # the box covers pixels 0 and 1
+    moved = tokens.clone()
+    moved[:, 1] += 1
+
+    def out(tokens, bias):
+        return layer(attention, pixels, text, box_tokens=tokens, box_bias={4: bias})
+
+    change = (out(moved, bias) - out(tokens, bias)).abs().amax(-1)[0]
+    assert (change[:2] > 1e-3).all()
+    assert (change[2:] == 0).all()
+    unmasked = (out(moved, torch.zeros_like(bias)) - out(tokens, torch.zeros_like(bias))).abs().amax(-1)[0]
+    assert (unmasked > 1e-3).all(), "mutation: without the mask every pixel sees the box"
+
+
+def test_an_unknown_layout_is_not_an_empty_one():
+    model = tiny_unet()
+    layout = random_layout(np.random.default_rng(0))
+    empty = layout.select(np.zeros(3, bool))
+    known, nothing = batch_of([layout]), batch_of([empty])
+    unknown = LayoutBatch(**(vars(known) | {"known": torch.tensor([False])}))
+    outputs = [velocity(model, b) for b in (known, nothing, unknown)]
+    for i in range(3):
+        for j in range(i):
+            assert (outputs[i] - outputs[j]).abs().max() > 1e-4
+
+
+def test_padding_to_a_fuller_layout_in_the_batch_changes_nothing():
+    model = tiny_unet()
+    rng = np.random.default_rng(1)
+    few = random_layout(rng)
+    many = replace(few, boxes=np.tile(few.boxes, (9, 1)), labels=np.tile(few.labels, 9), difficult=None, visible=None)
+    alone, together = velocity(model, batch_of([few])), velocity(model, batch_of([few, many]))
+    assert torch.allclose(alone[0], together[0], atol=1e-5)
+
+
+def test_class_and_place_of_a_box_change_the_result():
+    model = tiny_unet()
+    layout = random_layout(np.random.default_rng(2))
+    base = velocity(model, batch_of([layout]))
+    other_class = velocity(model, batch_of([replace(layout, labels=1 - layout.labels)]))
+    moved = velocity(model, batch_of([replace(layout, boxes=layout.boxes + np.float32([3, 0, 0, 0, 0]))]))
+    assert (base - other_class).abs().max() > 1e-4
+    assert (base - moved).abs().max() > 1e-4
+
+
+def test_coverage_is_the_area_of_box_and_cell_in_common():
+    layout = random_layout(np.random.default_rng(3))
+    found = coverage(layout, 8, supersample=16)
+    cell = 96 / 8
+    for k, corners in enumerate(geometry.to_corners(layout.boxes)):
+        box = shapely.Polygon(corners)
+        for i in range(8):
+            for j in range(8):
+                common = box.intersection(shapely.box(j * cell, i * cell, (j + 1) * cell, (i + 1) * cell)).area
+                assert found[k, i, j] == pytest.approx(common / cell**2, abs=0.03)
+
+
+def test_a_box_turned_by_half_a_turn_has_the_same_angle_features():
+    layout = random_layout(np.random.default_rng(4))
+    turned = replace(layout, boxes=layout.boxes + np.float32([0, 0, 0, 0, np.pi]))
+    assert np.allclose(box_features(layout)[:, 8:], box_features(turned)[:, 8:], atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def tiny_pipeline(tmp_path_factory) -> LayoutPipeline:
+    torch.manual_seed(1)
+    vae = AutoencoderDC(
+        latent_channels=4, encoder_block_out_channels=(8, 8, 16), decoder_block_out_channels=(8, 8, 16),
+        encoder_layers_per_block=(0, 1, 1), decoder_layers_per_block=(0, 1, 1), encoder_qkv_multiscales=((),) * 3,
+        decoder_qkv_multiscales=((),) * 3,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("whole")
+    LayoutPipeline(vae, tiny_unet(), FlowMatchEulerDiscreteScheduler()).save_pretrained(folder)
+    return LayoutPipeline.from_pretrained(folder)
+
+
+def layout_32():
+    return random_layout(np.random.default_rng(5), 32)
+
+
+def test_a_whole_image_depends_on_its_seed_and_not_on_its_batch(tiny_pipeline):
+    layout = layout_32()
+    pair = tiny_pipeline([layout, layout], [1, 2], num_inference_steps=2)
+    alone = tiny_pipeline([layout], [2], num_inference_steps=2)
+    assert np.abs(pair[1].astype(int) - alone[0]).max() <= 2
+    assert np.abs(pair[0].astype(int) - pair[1]).max() > 5
+
+
+def test_layouts_of_another_size_unknown_looks_and_classes_are_refused(tiny_pipeline):
+    with pytest.raises(UserError, match="--size 32"):
+        tiny_pipeline([random_layout(np.random.default_rng(0))], [0])
+    with pytest.raises(UserError, match="not trained on 'mars'"):
+        tiny_pipeline([layout_32()], [0], domain="mars")
+    with pytest.raises(UserError, match="windmill"):
+        tiny_pipeline([replace(layout_32(), classes=("windmill", "car"))], [0])
+
+
+def test_generated_scenes_are_empty_and_grey_where_the_sensor_is(tiny_pipeline):
+    scene = GeneratedScenes(tiny_pipeline, "toy", steps=2, grey=True).draw([layout_32()], [3])[0]
+    assert len(scene.layout) == 0
+    assert np.ptp(scene.image, axis=2).max() == 0

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DModel
+
+from dataengine.errors import UserError
+from dataengine.train.loop import TrainSettings, learning_rate_at, train
+
+
+def tiny_model() -> UNet2DModel:
+    torch.manual_seed(0)
+    return UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+
+
+def batch(rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    x = torch.zeros(4, 1, 8, 8)
+    x[:, :, 2:6, 2:6] = 1
+    return {"x": x, "noise": torch.from_numpy(rng.normal(size=(4, 1, 8, 8)).astype(np.float32))}
+
+
+def denoising_loss(model, batch, generator) -> dict[str, torch.Tensor]:
+    extra = torch.randn(batch["x"].shape, generator=generator) * 0.01
+    out = model(batch["noise"] + extra, torch.zeros(4)).sample
+    return {"loss": (out - batch["x"]).pow(2).mean()}
+
+
+def settings(**changes) -> TrainSettings:
+    return TrainSettings(**({"steps": 6, "batch_size": 4, "warmup_steps": 2, "precision": "no", "seed": 3} | changes))
+
+
+def run(out, stop_after=None, **changes) -> dict[str, torch.Tensor]:
+    """Weights after training; `stop_after` breaks off at that step, as a kill would."""
+    model, seen = tiny_model(), []
+
+    def counted(rng):
+        if stop_after is not None and len(seen) == stop_after:
+            raise KeyboardInterrupt
+        seen.append(1)
+        return batch(rng)
+
+    try:
+        train(model, counted, denoising_loss, out, settings(**changes), "tiny")
+    except KeyboardInterrupt:
+        return {}
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_a_training_that_was_broken_off_ends_with_the_very_weights_of_an_unbroken_one(tmp_path):
+    unbroken = run(tmp_path / "a")
+    run(tmp_path / "b", stop_after=4, checkpoint_minutes=1e-9)  # a checkpoint at every step
+    assert (tmp_path / "b" / "checkpoint" / "state.json").exists()
+    continued = run(tmp_path / "b")
+    assert all(torch.equal(unbroken[name], continued[name]) for name in unbroken)
+    other = run(tmp_path / "c", seed=4)
+    assert not all(torch.equal(unbroken[name], other[name]) for name in unbroken), "control: the seed matters"
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
+    run(tmp_path)
+    with pytest.raises(UserError, match="made with other settings"):
+        run(tmp_path, learning_rate=1e-5)
+
+
+def test_a_kill_between_the_two_renames_of_a_checkpoint_loses_nothing(tmp_path):
+    finished = run(tmp_path)
+    (tmp_path / "checkpoint").rename(tmp_path / "checkpoint.old")
+    assert all(torch.equal(value, finished[name]) for name, value in run(tmp_path).items())
+
+
+def test_checkpoints_hold_safetensors_and_json_only(tmp_path):
+    run(tmp_path)
+    assert {file.suffix for file in (tmp_path / "checkpoint").iterdir()} == {".safetensors", ".json"}
+
+
+def test_the_loss_falls_and_does_not_without_a_learning_rate(tmp_path):
+    def final_loss(rate: float) -> float:
+        model = tiny_model()
+        train(model, batch, denoising_loss, tmp_path / str(rate), settings(steps=60, learning_rate=rate), "tiny")
+        with torch.no_grad():
+            generator = torch.Generator().manual_seed(0)
+            return float(denoising_loss(model, batch(np.random.default_rng(9)), generator)["loss"])
+
+    assert final_loss(1e-2) < 0.3 * final_loss(1e-12)
+
+
+def test_a_loss_that_is_no_number_stops_the_training_with_a_word(tmp_path):
+    def broken(model, batch, generator):
+        return {"loss": denoising_loss(model, batch, generator)["loss"] * float("nan")}
+
+    with pytest.raises(UserError, match="lower the learning rate"):
+        train(tiny_model(), batch, broken, tmp_path, settings(steps=40), "tiny")
+
+
+def test_the_learning_rate_rises_then_falls_to_its_last_share():
+    plan = settings(steps=100, warmup_steps=10, learning_rate=1.0, final_learning_rate_share=0.1)
+    rates = [learning_rate_at(step, plan) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[100] == pytest.approx(0.1)
+    assert np.argmax(rates) in (9, 10)
