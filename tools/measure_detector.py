@@ -14,9 +14,8 @@ import re
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from rich.progress import track
-from sample_splits import DEFAULT_DATA, splits
+from sample_splits import DEFAULT_DATA, WINDOW, load, splits, windows
 
 from dataengine.data.layout import Dataset, Layout
 from dataengine.errors import UserError
@@ -24,10 +23,6 @@ from dataengine.evaluate.average_precision import average_precision
 from dataengine.judge.calibration import calibrate
 from dataengine.judge.detector import OnnxDetector
 from dataengine.judge.verdict import judge
-from dataengine.layouts.windows import cut
-
-WINDOW = 256
-WINDOWS_OF_EACH = 2
 
 CARD = """---
 license: cc-by-4.0
@@ -63,11 +58,6 @@ camera at 60 to 130 m and airports from above; elsewhere, train another.
 """
 
 
-def load(sample) -> np.ndarray:
-    """uint8 (H, W, 3)."""
-    return np.asarray(Image.open(sample.image).convert("RGB"))
-
-
 def measured_ap(detector: OnnxDetector, dataset: Dataset) -> dict[str, dict[str, float]]:
     """{class: {objects, ap50, ap}} and the mean."""
     seen = [detector.detect([load(sample)])[0] for sample in track(dataset.samples, f"{dataset.name} test")]
@@ -78,24 +68,6 @@ def measured_ap(detector: OnnxDetector, dataset: Dataset) -> dict[str, dict[str,
         if n
     }
     return table | {"mean": {"objects": int(result.objects.sum()), "ap50": result.mean(0.5), "ap": result.mean()}}
-
-
-def windows(dataset: Dataset) -> tuple[list[np.ndarray], list[Layout]]:
-    """Random windows of each image that show an object, at most the image's own size."""
-    rng, pictures, layouts = np.random.default_rng(0), [], []
-    for sample in dataset:
-        image = load(sample)
-        height, width = image.shape[:2]
-        size = min(width, WINDOW), min(height, WINDOW)
-        for _ in range(WINDOWS_OF_EACH):
-            left, top = (
-                int(rng.integers(0, whole - part + 1)) for whole, part in zip((width, height), size, strict=True)
-            )
-            layout = cut(sample.layout, left, top, size)
-            if (~layout.difficult).any():
-                pictures.append(image[top : top + size[1], left : left + size[0]].copy())
-                layouts.append(layout)
-    return pictures, layouts
 
 
 def measured_filter(detector: OnnxDetector, parts: dict[str, Dataset]) -> dict[str, float] | str:

@@ -5,11 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from dataengine.data import coco, hit_uav
-from dataengine.data.layout import Dataset
+from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.data.split import flight_key, split_by_group
+from dataengine.layouts.windows import cut
 
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+WINDOW = 256
+WINDOWS_OF_EACH = 2
 PARTS = ("train", "calibration", "test")
 
 
@@ -31,3 +37,27 @@ def hrplanes_splits(data: Path = DEFAULT_DATA) -> dict[str, Dataset]:
 def splits(data: Path = DEFAULT_DATA) -> dict[str, dict[str, Dataset]]:
     """{data set: {"train" | "calibration" | "test": Dataset}} of both packaged data sets."""
     return {"hit-uav": hit_uav_splits(data), "hrplanes": hrplanes_splits(data)}
+
+
+def load(sample: Sample) -> np.ndarray:
+    """uint8 (H, W, 3)."""
+    with Image.open(sample.image) as file:
+        return np.asarray(file.convert("RGB"))
+
+
+def windows(dataset: Dataset) -> tuple[list[np.ndarray], list[Layout]]:
+    """Random windows of each image that show an object, at most the image's own size."""
+    rng, pictures, layouts = np.random.default_rng(0), [], []
+    for sample in dataset:
+        image = load(sample)
+        height, width = image.shape[:2]
+        size = min(width, WINDOW), min(height, WINDOW)
+        for _ in range(WINDOWS_OF_EACH):
+            left, top = (
+                int(rng.integers(0, whole - part + 1)) for whole, part in zip((width, height), size, strict=True)
+            )
+            layout = cut(sample.layout, left, top, size)
+            if (~layout.difficult).any():
+                pictures.append(image[top : top + size[1], left : left + size[0]].copy())
+                layouts.append(layout)
+    return pictures, layouts

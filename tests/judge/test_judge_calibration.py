@@ -45,9 +45,16 @@ def test_published_share_is_what_the_judge_lets_pass(oracle):
 
 def test_worse_detector_is_given_a_laxer_rule(oracle):
     good = calibrate(*oracle(200, recall=1.0, false_alarms=0), "squares")
-    bad = calibrate(*oracle(200, recall=0.7, false_alarms=2), "squares")
+    bad = calibrate(*oracle(200, recall=0.92, false_alarms=2), "squares")
     assert good.missed_share < bad.missed_share
     assert good.shuffled_pass_share <= bad.shuffled_pass_share
+
+
+def test_picture_that_shows_nothing_is_dropped_however_lax_the_rule(oracle):
+    rule = calibrate(*oracle(200, recall=0.92, false_alarms=2), "squares")
+    assert rule.missed_share > 0
+    assert all(rule.failure(n, missed=n, extra=0) for n in range(1, 40))
+    assert not rule.failure(10, missed=0, extra=0)
 
 
 @pytest.mark.parametrize("false_alarms", [0, 30])

@@ -18,25 +18,13 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from sample_splits import DEFAULT_DATA, splits
+from sample_splits import DEFAULT_DATA, splits, windows
 
 from dataengine import weights
 from dataengine.data.layout import Layout
 from dataengine.engine.shard import layout_from_json
 from dataengine.evaluate.average_precision import average_precision
 from dataengine.judge.detector import OnnxDetector
-from dataengine.train.augment import random_window
-
-
-def real_windows(dataset: str, data: Path, size: int) -> tuple[list[np.ndarray], list[Layout]]:
-    """Two windows of each test image."""
-    rng = np.random.default_rng(1)
-    windows = []
-    for sample in splits(data)[dataset]["test"]:
-        picture = np.asarray(Image.open(sample.image).convert("RGB"))
-        windows += [random_window(picture, sample.layout, size, rng) for _ in range(2)]
-    windows = [(image, layout) for image, layout in windows if len(layout)]
-    return [image for image, _ in windows], [layout for _, layout in windows]
 
 
 def run_images(run: Path, every: bool) -> tuple[list[np.ndarray], list[Layout]]:
@@ -58,7 +46,7 @@ def main() -> None:
     arguments = parser.parse_args()
     detector = OnnxDetector(arguments.detector or weights.packaged("evaluation-detector"))
     run, layouts = run_images(arguments.run, arguments.all_attempts)
-    real, real_layouts = real_windows(arguments.dataset, arguments.data, layouts[0].size[0])
+    real, real_layouts = windows(splits(arguments.data)[arguments.dataset]["test"])
     detections = detector.detect(run)
     half = len(layouts) // 2
     result = {"run": arguments.run.name, "dataset": arguments.dataset, "images": len(run), "real_images": len(real)}
