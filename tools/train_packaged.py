@@ -54,7 +54,7 @@ def settings_for(name: str, scale: float, minutes: float | None) -> TrainSetting
 def save_half(pipeline, folder: Path) -> None:
     """Write a pipeline as fp16 in files of at most LARGEST_FILE; loading it gives fp32 again."""
     shutil.rmtree(folder, ignore_errors=True)
-    pipeline.to(torch_dtype=torch.float16).save_pretrained(folder, max_shard_size=LARGEST_FILE)
+    pipeline.to(torch.float16).save_pretrained(folder, max_shard_size=LARGEST_FILE)
 
 
 def train_stage(name: str, data: Path, work: Path, scale: float, minutes: float | None) -> None:
