@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from toy_scenes import paint, random_layout
 
 from dataengine.data import coco
-from dataengine.data.layout import Dataset, Layout, Sample
+from dataengine.data.layout import Dataset, Sample
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -21,29 +22,6 @@ def shared_data() -> Path:
     if not SHARED.exists():
         pytest.skip("the sample data (../shared/data) is not here")
     return SHARED
-
-
-def paint(layout: Layout, rng: np.random.Generator) -> np.ndarray:
-    """A noisy ground with a bright upright or turned rectangle for each object, uint8 (H, W, 3)."""
-    import cv2
-
-    from dataengine import geometry
-
-    width, height = layout.size
-    image = rng.normal(90, 6, (height, width, 3)).clip(0, 255).astype(np.uint8)
-    for corners, label in zip(geometry.to_corners(layout.boxes), layout.labels, strict=True):
-        colour = ((230, 60, 60), (60, 60, 230))[label % 2]
-        cv2.fillPoly(image, [np.rint(corners - 0.5).astype(np.int32)], colour)
-    return image
-
-
-def random_layout(rng: np.random.Generator, size: int = 96, kind: str = "obb") -> Layout:
-    """Three cars in a grid of places, turned at random for obb."""
-    places = rng.permutation(9)[:3]
-    centres = (np.stack([places % 3, places // 3], 1) + 0.5) * size / 3
-    theta = rng.uniform(-1.5, 1.5, 3) if kind == "obb" else np.zeros(3)
-    boxes = np.column_stack([centres, rng.uniform(18, 24, 3), rng.uniform(9, 12, 3), theta])
-    return Layout(boxes, rng.integers(0, 2, 3), ("car", "van"), (size, size), kind)
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import shapely
 import torch
-from conftest import random_layout
 from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler
 from diffusers.models.attention_processor import Attention
+from toy_scenes import random_layout
 
 from dataengine import geometry
 from dataengine.errors import UserError

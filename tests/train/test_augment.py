@@ -5,7 +5,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from conftest import random_layout
+from toy_scenes import random_layout
 
 from dataengine import geometry
 from dataengine.data.layout import Acquisition, Layout

@@ -1,0 +1,75 @@
+"""The flow-matching samplers with stand-in velocities whose integral is known."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_layout
+from torch import nn
+
+from dataengine.render.conditions import FieldEmbedding
+from dataengine.render.layout_unet import layout_batch
+from dataengine.render.sample_frames import sample_frames
+from dataengine.render.sample_latents import sample_latents
+
+
+class FrameVelocity(nn.Module):
+    """Velocity 1 for the null class, 3 for every other."""
+
+    config, null = SimpleNamespace(frame_size=8), 9
+
+    def forward(self, x, times, surroundings, hole, box, labels, fields):
+        return torch.where(labels == self.null, 1.0, 3.0)[:, None, None, None].expand_as(x)
+
+
+class LatentVelocity(nn.Module):
+    """Velocity 1 for the unknown layout, 3 for every other."""
+
+    config, device = SimpleNamespace(latent_channels=4, sample_size=8), torch.device("cpu")
+
+    def forward(self, x, times, layouts):
+        return torch.where(layouts.known, 3.0, 1.0)[:, None, None, None].expand_as(x)
+
+
+def generators() -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(i) for i in range(2)]
+
+
+def frames(scale: float, steps: int) -> torch.Tensor:
+    zeros = torch.zeros(2, 3, 8, 8)
+    return sample_frames(
+        FrameVelocity(), zeros, zeros[:, :1], zeros[:, :1], torch.tensor([0, 1]), torch.zeros(2, 8),
+        generators=generators(), steps=steps, guidance_scale=scale,
+    )  # fmt: skip
+
+
+def latents(scale: float, steps: int) -> torch.Tensor:
+    layouts = [random_layout(np.random.default_rng(i)) for i in range(2)]
+    batch = layout_batch(layouts, [x.labels for x in layouts], [0, 0], 8)
+    return sample_latents(LatentVelocity(), batch, generators=generators(), steps=steps, guidance_scale=scale)
+
+
+@pytest.mark.parametrize(("sample", "shape"), [(frames, (3, 8, 8)), (latents, (4, 8, 8))])
+@pytest.mark.parametrize("scale", [1.0, 0.0, 2.5])
+def test_guidance_is_null_plus_scale_times_the_difference_to_null(sample, shape, scale):
+    noise = torch.stack([torch.randn(shape, generator=g) for g in generators()])
+    wanted = noise - (1 + scale * (3 - 1))  # the times run from 1 to 0, and the velocity is constant
+    for steps in (1, 7):
+        assert torch.allclose(sample(scale, steps), wanted, atol=1e-4)
+
+
+def test_an_unknown_field_takes_its_learned_null_and_not_the_number_zero():
+    torch.manual_seed(0)
+    embedding = FieldEmbedding(3, 16)
+    known, unknown = torch.tensor([[0.3, 0.0, -1.0]]), torch.tensor([[0.3, torch.nan, -1.0]])
+    with torch.no_grad():
+        assert (embedding(known) - embedding(unknown)).abs().max() > 1e-3
+        before = embedding(unknown)
+        embedding.nulls[1] += 5
+        assert torch.allclose(embedding(unknown), before + 5, atol=1e-5)
+        still = embedding(known)
+        embedding.nulls[0] += 5
+        assert torch.equal(embedding(known), still), "control: the null of a known field plays no part"

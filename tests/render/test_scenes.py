@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Sample
+from dataengine.errors import UserError
+from dataengine.render.scene import DatasetScenes, acquisition_distance
+
+
+def dataset(folder, acquisitions: list[Acquisition], size: int = 80) -> Dataset:
+    """One image each: image i is of grey value i and has one car in its middle."""
+    samples = []
+    for i, acquisition in enumerate(acquisitions):
+        file = folder / f"{i:03d}.png"
+        Image.fromarray(np.full((size, size, 3), i, np.uint8)).save(file)
+        layout = Layout([[40, 40, 20, 10, 0]], [0], ("car",), (size, size), acquisition=acquisition)
+        samples.append(Sample(file.stem, file, layout, license="CC0"))
+    return Dataset(("car",), samples)
+
+
+def wish(acquisition: Acquisition, n: int = 30) -> list[Layout]:
+    return [Layout([], [], ("car",), (64, 64), acquisition=acquisition)] * n
+
+
+def drawn(scenes: DatasetScenes, layouts: list[Layout], start: int = 0) -> list[int]:
+    """Number of the image behind each scene."""
+    return [int(s.image[0, 0, 0]) for s in scenes.draw(layouts, range(start, start + len(layouts)))]
+
+
+@pytest.mark.parametrize("nights", [1, 3, 20])
+def test_night_is_painted_into_night_and_day_into_day_however_few_of_them_there_are(tmp_path, nights):
+    is_night = [i < nights for i in range(40)]
+    scenes = DatasetScenes(dataset(tmp_path, [Acquisition(night=x, altitude_m=50) for x in is_night]), (64, 64))
+    for night in (True, False):
+        layouts = wish(Acquisition(night=night, altitude_m=120))
+        assert {is_night[i] for i in drawn(scenes, layouts)} == {night}
+    assert {is_night[i] for i in drawn(scenes, wish(UNKNOWN, 200))} == {True, False}, "control: unknown takes both"
+
+
+def test_night_without_any_image_of_night_takes_what_there_is(tmp_path):
+    scenes = DatasetScenes(dataset(tmp_path, [Acquisition(night=False)] * 5), (64, 64))
+    assert len(drawn(scenes, wish(Acquisition(night=True)))) == 30
+
+
+def test_scenes_are_drawn_among_the_tenth_taken_most_like_the_layout(tmp_path):
+    altitudes = [10.0 * 1.1**i for i in range(40)]
+    scenes = DatasetScenes(dataset(tmp_path, [Acquisition(altitude_m=a) for a in altitudes]), (64, 64))
+    assert set(drawn(scenes, wish(Acquisition(altitude_m=altitudes[20]), 60))) <= set(range(18, 23))
+    same = DatasetScenes(dataset(tmp_path, [Acquisition(altitude_m=50)] * 40), (64, 64))
+    assert len(set(drawn(same, wish(Acquisition(altitude_m=50), 200)))) > 30, "of equals, all are drawn"
+
+
+def test_a_scene_depends_on_its_layout_and_seed_alone(tmp_path):
+    scenes = DatasetScenes(dataset(tmp_path, [UNKNOWN] * 40), (64, 64))
+    layouts = wish(UNKNOWN)
+    together = [s.name for s in scenes.draw(layouts, range(30))]
+    backwards = [s.name for s in scenes.draw(layouts, range(29, -1, -1))][::-1]
+    assert together == backwards == [scenes.draw([x], [i])[0].name for i, x in enumerate(layouts)]
+    assert len(set(together)) > 10, "control: seeds differ"
+
+
+def test_the_window_of_a_scene_holds_the_labels_where_their_pixels_are(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 200, (120, 160, 3), np.uint8)
+    noise[50:60, 70:90] = 255
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    layout = Layout([[80, 55, 20, 10, 0]], [0], ("car",), (160, 120))
+    data = Dataset(("car",), [Sample("a", tmp_path / "a.png", layout, license="CC-BY-4.0")])
+    seen = 0
+    for scene in DatasetScenes(data, (64, 64)).draw(wish(UNKNOWN), range(30)):
+        left, top = map(int, scene.name.removeprefix("a@").split(","))
+        assert np.array_equal(scene.image, noise[top : top + 64, left : left + 64])
+        assert scene.license == "CC-BY-4.0"
+        for cx, cy, w, h, _ in scene.layout.boxes:
+            x1, y1, x2, y2 = (int(round(v)) for v in (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2))
+            assert (scene.image[y1:y2, x1:x2] == 255).all()
+            seen += 1
+    assert seen > 5
+
+
+def test_damaged_images_are_passed_over_and_named(tmp_path):
+    data = dataset(tmp_path, [UNKNOWN] * 4)
+    for sample in data.samples[:3]:
+        sample.image.write_bytes(sample.image.read_bytes()[:60])
+    scenes = DatasetScenes(data, (64, 64)).draw(wish(UNKNOWN), range(30))
+    assert {s.name.split("@")[0] for s in scenes} == {"003"}
+    assert {name for s in scenes for name in s.unreadable} == {"000", "001", "002"}
+    data.samples[3].image.write_bytes(b"no image")
+    with pytest.raises(UserError, match="none of 4 scenes can be read"):
+        DatasetScenes(data, (64, 64)).draw(wish(UNKNOWN, 1), [0])
+
+
+def test_images_smaller_than_the_scene_are_refused_with_the_size(tmp_path):
+    with pytest.raises(UserError, match="128x128"):
+        DatasetScenes(dataset(tmp_path, [UNKNOWN] * 2), (128, 128))
+
+
+def test_unknown_fields_do_not_count_in_the_distance_of_two_acquisitions():
+    day, night = Acquisition(night=False, gsd_m=0.5), Acquisition(night=True, gsd_m=1.0)
+    assert acquisition_distance(day, day) == acquisition_distance(day, UNKNOWN) == 0
+    assert acquisition_distance(day, night) == pytest.approx(11)
