@@ -183,6 +183,11 @@ def _scenes(recipe: Recipe, preset: Preset, dataset: Dataset | None, notes: list
         return DatasetScenes(_scene_images(recipe.scenes), size)
     if dataset is not None:
         return DatasetScenes(dataset, size)
+    if not weights.has("whole"):
+        raise UserError(
+            f"{preset.title} is not on this machine, and no whole-image model is packaged that could make scenes: "
+            "give its folder with --data, or images to paint into with --scenes."
+        )
     from dataengine.render.layout_pipeline import GeneratedScenes, LayoutPipeline
 
     whole = LayoutPipeline.from_pretrained(weights.packaged("whole"))

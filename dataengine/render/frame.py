@@ -111,13 +111,14 @@ def masks(box: np.ndarray, kind: Kind, spec: FrameSpec, context: float | None = 
 def paste(image: np.ndarray, patch: np.ndarray, hole: np.ndarray, matrix: np.ndarray) -> None:
     """Blend a painted frame (size, size, C) float32 into the float32 image (H, W, C), in place.
 
-    The weight is 1 well inside the hole and falls to 0 at its rim over two frame pixels, so no seam shows and
-    pixels outside the hole keep their value.
+    The weight is 1 well inside the hole and falls to 0 over its three outermost frame pixels, so no seam shows. In
+    the last of them it is 0: interpolation then reaches no pixel outside the hole, which all keep their value.
     """
     import cv2
 
     size = len(patch)
-    weight = cv2.GaussianBlur(cv2.erode(hole, np.ones((3, 3), np.uint8)), (0, 0), 0.8) * hole
+    inner = cv2.erode(hole, np.ones((3, 3), np.uint8))
+    weight = cv2.GaussianBlur(cv2.erode(inner, np.ones((3, 3), np.uint8)), (0, 0), 0.8) * inner
     corners = np.array([[0, 0], [size, 0], [size, size], [0, size]], np.float32) @ matrix[:, :2].T + matrix[:, 2]
     x1, y1 = np.maximum(np.floor(corners.min(0)).astype(int), 0)
     x2, y2 = np.minimum(np.ceil(corners.max(0)).astype(int), (image.shape[1], image.shape[0]))

@@ -13,7 +13,7 @@ from dataengine import geometry
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
 from dataengine.render.fields import object_fields
-from dataengine.render.frame import cut, frame_matrices, frame_sides, masks, paste
+from dataengine.render.frame import cut, frame_angles, frame_matrices, frame_sides, masks, paste
 from dataengine.render.in_scene import InSceneUNet
 from dataengine.render.precision import fast_autocast
 from dataengine.render.sample_frames import sample_frames
@@ -40,7 +40,7 @@ def class_numbers(layout: Layout, known: Sequence[str]) -> np.ndarray:
 def painting_order(layout: Layout, sides: np.ndarray) -> np.ndarray:
     """Round (N,) in which each object is painted: objects that share surroundings follow one another, large first,
     so that each sees what was painted beside it; all others go in the same round."""
-    frames = np.column_stack([layout.boxes[:, :2], sides, sides, np.zeros(len(layout))])
+    frames = np.column_stack([layout.boxes[:, :2], sides, sides, frame_angles(layout.boxes, layout.kind)])
     touching = geometry.intersection(frames, frames) > 0
     rounds = np.full(len(layout), -1)
     for i in np.argsort(-layout.boxes[:, 2], kind="stable"):
@@ -79,6 +79,7 @@ class InScenePipeline(DiffusionPipeline):
         Raises UserError for a class that the model does not know.
         """
         pictures, results, jobs = [], [], []
+        grey = [np.ptp(scene.image, axis=2).max() == 0 for scene in scenes]  # a one-channel sensor stays one
         for i, (scene, layout) in enumerate(zip(scenes, layouts, strict=True)):
             pictures.append(scene.image.astype(np.float32))
             merged, removed = merge(scene.layout, layout, self.unet.spec.hole_margin)
@@ -88,10 +89,11 @@ class InScenePipeline(DiffusionPipeline):
             self._rounds(jobs, i, layout, class_numbers(layout, self.classes), seeds[i], first, 0)
         for number in sorted({job[0] for job in jobs}):
             now = [job[1:] for job in jobs if job[0] == number]
-            for start in range(0, len(now), FRAMES_PER_BATCH):
-                chunk = now[start : start + FRAMES_PER_BATCH]
-                self._paint(pictures, chunk, num_inference_steps, guidance_scale)
-        return [np.clip(np.rint(p), 0, 255).astype(np.uint8) for p in pictures], results
+            self._paint(pictures, grey, now, num_inference_steps, guidance_scale)
+        images = [np.clip(np.rint(p), 0, 255).astype(np.uint8) for p in pictures]
+        for image, scene, layout, merged in zip(images, scenes, layouts, results, strict=True):
+            _restore(image, scene.image, merged.boxes[len(layout) :])
+        return images, results
 
     def _rounds(self, jobs, image, layout, labels, seed, first, offset) -> int:
         """Append (round, image, object as a layout of one, label, noise key) for each object; next free round."""
@@ -102,7 +104,8 @@ class InScenePipeline(DiffusionPipeline):
             jobs.append((int(rounds[k]), image, layout.select([k]), int(labels[k]), (seed, k + offset)))
         return int(rounds.max()) + 1
 
-    def _paint(self, pictures, jobs, steps, guidance_scale) -> None:
+    def _paint(self, pictures, grey, jobs, steps, guidance_scale) -> None:
+        """Paint the objects of one round. All frames are cut before any is pasted: none depends on its batch."""
         spec = self.unet.spec
         frames, holes, boxes, fields, matrices = [], [], [], [], []
         for image, one, _, _ in jobs:
@@ -111,6 +114,17 @@ class InScenePipeline(DiffusionPipeline):
             frames.append(cut(pictures[image], matrix, spec.size))
             holes.append(hole), boxes.append(box), matrices.append(matrix)
             fields.append(object_fields(one, spec)[0])
+        for start in range(0, len(jobs), FRAMES_PER_BATCH):
+            part = slice(start, start + FRAMES_PER_BATCH)
+            stacks = (frames[part], holes[part], boxes[part], fields[part])
+            patches = self._denoise(jobs[part], *stacks, steps, guidance_scale)
+            for (image, *_), patch, hole, matrix in zip(jobs[part], patches, holes[part], matrices[part], strict=True):
+                if grey[image]:
+                    patch = np.repeat(patch.mean(2, keepdims=True), 3, 2)
+                paste(pictures[image], patch, hole, matrix)
+
+    def _denoise(self, jobs, frames, holes, boxes, fields, steps, guidance_scale) -> np.ndarray:
+        """Painted frames (B, F, F, 3) float32 in [0, 255]."""
         device = self.unet.device
 
         def tensor(stack: list[np.ndarray]) -> torch.Tensor:
@@ -125,12 +139,7 @@ class InScenePipeline(DiffusionPipeline):
                 self.unet, surroundings * (1 - hole), hole, box, labels, tensor(fields), generators=generators,
                 steps=steps, guidance_scale=guidance_scale, scheduler=self.scheduler,
             )  # fmt: skip
-        patches = ((painted + 1) * 127.5).clamp(0, 255).permute(0, 2, 3, 1).cpu().numpy()
-        for (image, *_), patch, mask, matrix in zip(jobs, patches, holes, matrices, strict=True):
-            picture = pictures[image]
-            if np.ptp(picture, axis=2).max() < 1e-3:  # a one-channel sensor stays one
-                patch = np.repeat(patch.mean(2, keepdims=True), 3, 2)
-            paste(picture, patch, mask, matrix)
+        return ((painted + 1) * 127.5).clamp(0, 255).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def noise_seed(seed: int, k: int) -> int:
@@ -138,11 +147,24 @@ def noise_seed(seed: int, k: int) -> int:
     return int(np.random.SeedSequence((seed, k)).generate_state(1, np.uint64)[0] >> 1)
 
 
+def _restore(image: np.ndarray, scene: np.ndarray, boxes: np.ndarray) -> None:
+    """Give the pixels of the boxes (N, 5) back, in place: a neighbour that was painted over may have reached them."""
+    import cv2
+
+    mask = np.zeros(image.shape[:2], np.uint8)
+    for corners in geometry.to_corners(boxes):
+        cv2.fillPoly(mask, [np.rint(corners - 0.5).astype(np.int32)], 1)
+    image[mask > 0] = scene[mask > 0]
+
+
 def merge(existing: Layout, new: Layout, margin: float) -> tuple[Layout, Layout]:
     """`(merged, removed)`: the new layout with the scene's objects that it leaves alone; and those it touches.
 
-    Class names of both are joined, the new layout's first. Ignored regions of the scene stay ignored.
+    Class names of both are joined, the new layout's first. Ignored regions of the scene stay ignored. Oriented boxes
+    of the scene come into a horizontal layout as their enclosing upright boxes.
     """
+    if new.kind == "hbb" and existing.kind == "obb":
+        existing = replace(existing, kind="hbb", boxes=geometry.from_aabb(geometry.to_aabb(existing.boxes)))
     grown = new.boxes.copy()
     grown[:, 2:4] += 2 * margin * new.boxes[:, 2:3] + 4
     touched = (geometry.intersection(existing.boxes, grown) > 0).any(1)

@@ -49,6 +49,10 @@ def acquisition_distance(a: Acquisition, b: Acquisition) -> float:
     return float(distance)
 
 
+def _lit_alike(a: Acquisition, b: Acquisition) -> bool:
+    return a.night is None or b.night is None or a.night == b.night
+
+
 class DatasetScenes:
     """Windows of a data set's own images. Its labelled objects stay in the scene's layout."""
 
@@ -76,7 +80,11 @@ class DatasetScenes:
             likely = np.arange(len(self.samples))
         else:
             far = np.array([acquisition_distance(layout.acquisition, s.layout.acquisition) for s in self.samples])
-            nearest = np.sort(far)[max(1, round(NEAREST_SHARE * len(far))) - 1]
+            lit_alike = np.array([_lit_alike(layout.acquisition, s.layout.acquisition) for s in self.samples])
+            if lit_alike.any():  # however few they are, day is never painted into night
+                far[~lit_alike] = np.inf
+            count = min(max(1, round(NEAREST_SHARE * len(far))), int(np.isfinite(far).sum()))
+            nearest = np.sort(far)[count - 1]
             likely = np.flatnonzero(far <= nearest)  # with all ties: first images must not be favoured
         unreadable: list[str] = []
         for i in rng.permutation(likely):

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import random_layout
 from torch import nn
+from toy_scenes import random_layout
 
 from dataengine.render.conditions import FieldEmbedding
 from dataengine.render.layout_unet import layout_batch
