@@ -73,7 +73,7 @@ def test_the_window_of_a_scene_holds_the_labels_where_their_pixels_are(tmp_path)
         assert np.array_equal(scene.image, noise[top : top + 64, left : left + 64])
         assert scene.license == "CC-BY-4.0"
         for cx, cy, w, h, _ in scene.layout.boxes:
-            x1, y1, x2, y2 = (int(round(v)) for v in (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2))
+            x1, y1, x2, y2 = (round(v) for v in (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2))
             assert (scene.image[y1:y2, x1:x2] == 255).all()
             seen += 1
     assert seen > 5
