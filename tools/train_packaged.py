@@ -14,6 +14,7 @@ hundredth of the steps, to see that it runs.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
@@ -55,6 +56,10 @@ def save_half(pipeline, folder: Path) -> None:
     """Write a pipeline as fp16 in files of at most LARGEST_FILE; loading it gives fp32 again."""
     shutil.rmtree(folder, ignore_errors=True)
     pipeline.to(torch.float16).save_pretrained(folder, max_shard_size=LARGEST_FILE)
+    for file in folder.glob("*/config.json"):  # where a part was loaded from is nobody's business
+        settings = json.loads(file.read_text())
+        settings.pop("_name_or_path", None)
+        file.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def train_stage(name: str, data: Path, work: Path, scale: float, minutes: float | None) -> None:
