@@ -150,7 +150,10 @@ def _layouts(preset: Preset, dataset: Dataset | None, classes: tuple[str, ...]) 
     if dataset is not None:
         layouts = [sample.layout for sample in dataset if len(sample.layout)]
         if not layouts:
-            raise UserError(f"{preset.title}: no image shows any of {', '.join(classes)}.")
+            raise UserError(
+                f"{preset.title}: no image shows {', '.join(classes)}, which is all that the renderer and the detector "
+                "both know of it; train a renderer on this data set (dataengine train renderer)."
+            )
         total = hashlib.sha256()
         for sample in dataset:
             total.update(sample.name.encode())
