@@ -39,9 +39,10 @@ def class_table(records: list[dict], calibration, classes: tuple[str, ...]) -> l
     for record in records:
         labels = record["labels"]
         names = [labels["classes"][i] for i in labels["labels"]]
-        judged = names[: len(record["verdict"]["scores"])]  # repaired objects follow behind
+        # the objects asked for come first; those that the scene held before, and repaired ones, follow
+        judged = names[: len(record["asked"]["labels"])]
         asked.update(judged)
-        scores = zip(judged, record["verdict"]["scores"], strict=True)
+        scores = zip(judged, record["verdict"]["scores"], strict=False)
         found.update(name for name, score in scores if score >= calibration.thresholds.get(name, np.inf))
         if record["verdict"]["kept"]:
             kept.update(names)

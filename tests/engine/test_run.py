@@ -228,10 +228,12 @@ def test_the_report_counts_per_class_what_was_asked_found_and_kept(finished):
     _, result = finished
     report = json.loads((result.out / "report.json").read_text())
     records = manifest(result.out)
-    cars = sum(r["labels"]["classes"][i] == "car" for r in records for i in r["labels"]["labels"])
+    cars = sum(r["asked"]["classes"][i] == "car" for r in records for i in r["asked"]["labels"])
     row = next(row for row in report["classes"] if row["name"] == "car")
     assert row["asked"] == cars
-    assert row["kept"] <= row["asked"]
+    assert row["found"] <= row["asked"]
+    kept = [r["labels"] for r in records if r["verdict"]["kept"]]
+    assert row["kept"] == sum(labels["classes"][i] == "car" for labels in kept for i in labels["labels"])
     assert report["accepted"] == 6
     with Image.open(result.out / "kept.png") as sheet:
         assert sheet.width > 96
