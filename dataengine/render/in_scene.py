@@ -10,9 +10,8 @@ from torch.nn import functional as F
 
 from dataengine.render.conditions import FieldEmbedding
 from dataengine.render.fields import FIELDS
+from dataengine.render.flow import velocity_of
 from dataengine.render.frame import FrameSpec
-
-SMALLEST_SIGMA = 0.05  # below this share of noise the velocity is not divided further
 
 
 class InSceneUNet(ModelMixin, ConfigMixin):
@@ -93,5 +92,4 @@ class InSceneUNet(ModelMixin, ConfigMixin):
         x = F.pixel_unshuffle(x, self.config.patch).contiguous(memory_format=torch.channels_last)
         embedding = self.class_embedding(labels) + self.field_embedding(fields)
         clean = F.pixel_shuffle(self.unet(x, timesteps, class_labels=embedding).sample, self.config.patch)
-        sigma = (timesteps.float() / 1000).clamp(min=SMALLEST_SIGMA)[:, None, None, None]
-        return (frames - clean) / sigma
+        return velocity_of(frames, clean, timesteps)

@@ -68,7 +68,7 @@ class LayoutPipeline(DiffusionPipeline):
                 )
         labels = [class_numbers(layout, self.classes) for layout in layouts]
         number = self.domain_number(domain)
-        batch = layout_batch(list(layouts), labels, [number] * len(layouts), self.unet.config.sample_size)
+        batch = layout_batch(list(layouts), labels, [number] * len(layouts), self.unet.grid)
         generators = [torch.Generator().manual_seed(noise_seed(seed, 1 << 21)) for seed in seeds]
         with fast_autocast(self.unet.device):
             latents = sample_latents(

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from dataengine import geometry
 from dataengine.data.layout import Layout
 from dataengine.render.conditions import FieldEmbedding
+from dataengine.render.flow import velocity_of
 
 ACQUISITION_FIELDS = ("altitude", "camera_angle", "night", "gsd")
 N_FREQUENCIES = 8
@@ -168,7 +169,10 @@ class BoxAttention(nn.Module):
 
 
 class LayoutUNet(ModelMixin, ConfigMixin):
-    """Denoiser of latents (B, C, G, G) given a `LayoutBatch`. Predicts the flow-matching velocity.
+    """Denoiser of latents (B, C, S, S) given a `LayoutBatch` of grid G = S / patch.
+
+    Gives the flow-matching velocity `noise - latents`. The network itself predicts the clean latents from patches of
+    them (Li and He 2025, "Back to basics": x-prediction), as `InSceneUNet` does.
 
     classes: names it can draw, in its own numbering. domains: the data sets it was trained on (a sensor and a look).
     """
@@ -178,9 +182,10 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         self,
         classes: list[str],
         domains: list[str],
-        sample_size: int = 16,
-        latent_channels: int = 16,
-        block_out_channels: tuple[int, ...] = (128, 192, 256),
+        sample_size: int = 32,
+        latent_channels: int = 8,
+        patch: int = 2,
+        block_out_channels: tuple[int, ...] = (64, 128, 192),
         layers_per_block: int = 1,
         cross_attention_dim: int = 128,
         attention_head_dim: int = 32,
@@ -188,9 +193,9 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         super().__init__()
         levels = len(block_out_channels)
         self.unet = UNet2DConditionModel(
-            sample_size=sample_size,
-            in_channels=latent_channels,
-            out_channels=latent_channels,
+            sample_size=sample_size // patch,
+            in_channels=latent_channels * patch**2,
+            out_channels=latent_channels * patch**2,
             block_out_channels=block_out_channels,
             layers_per_block=layers_per_block,
             down_block_types=("CrossAttnDownBlock2D",) * levels,
@@ -215,6 +220,11 @@ class LayoutUNet(ModelMixin, ConfigMixin):
             processors[name] = BoxAttention(hidden, cross_attention_dim) if "attn2" in name else SelfAttention()
         self.unet.set_attn_processor(processors)
 
+    @property
+    def grid(self) -> int:
+        """Side of the raster of patches, on which boxes are attended to."""
+        return self.config.sample_size // self.config.patch
+
     def box_tokens(self, batch: LayoutBatch) -> torch.Tensor:
         """(B, 1 + N, D): the background token (or the null of an unknown layout), then one token a box."""
         first = torch.where(batch.known[:, None], self.background, self.unknown)[:, None]
@@ -231,9 +241,10 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         return bias
 
     def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, batch: LayoutBatch) -> torch.Tensor:
-        """Velocity (B, C, G, G) at timesteps (B,) in [0, 1000]."""
+        """Velocity (B, C, S, S) at timesteps (B,) in [0, 1000]."""
         condition = self.field_embedding(batch.fields) + self.domain_embedding(batch.domains)
         text = self.text_null.expand(len(latents), 1, -1)
         keywords = {"box_tokens": self.box_tokens(batch), "box_bias": self.box_bias(batch)}
-        out = self.unet(latents, timesteps, text, class_labels=condition, cross_attention_kwargs=keywords)
-        return out.sample
+        x = F.pixel_unshuffle(latents, self.config.patch).contiguous(memory_format=torch.channels_last)
+        out = self.unet(x, timesteps, text, class_labels=condition, cross_attention_kwargs=keywords).sample
+        return velocity_of(latents, F.pixel_shuffle(out, self.config.patch), timesteps)

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.progress import track
-from torch.nn import functional as F
 
 from dataengine import geometry
 from dataengine.data.layout import Dataset, Layout
 from dataengine.errors import UserError
 from dataengine.render.fields import object_fields
+from dataengine.render.flow import velocity_error
 from dataengine.render.frame import FrameSpec, cut, frame_matrices, frame_sides, masks
 from dataengine.render.in_scene import InSceneUNet
 from dataengine.train.augment import augment
@@ -103,10 +103,11 @@ def collect_frames(
 
 
 def _weights(frames: Frames, nothing: int) -> np.ndarray:
-    """Rare classes are drawn more often: by the square root of their inverse share; empty ground at its own share."""
+    """Rare classes are drawn more often: by the square root of their inverse share; objects in horizontal boxes twice
+    as often, for they must be learnt in every direction; empty ground at its own share."""
     counts = np.bincount(frames.labels, minlength=nothing + 1).astype(np.float64)
     weight = 1 / np.sqrt(np.maximum(counts, 1))
-    p = weight[frames.labels]
+    p = weight[frames.labels] * np.where(frames.horizontal, 2, 1)
     empty = frames.labels == nothing
     if empty.any() and not empty.all():
         p[empty] *= NOTHING_SHARE / (1 - NOTHING_SHARE) * p[~empty].sum() / p[empty].sum()
@@ -159,8 +160,7 @@ def make_batch(frames: Frames, spec: FrameSpec, nothing: int, batch_size: int):
 def velocity_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict:
     """Flow matching (Lipman et al. 2023, eq. 23) with logit-normal times (Esser et al. 2024, eq. 19).
 
-    The error is that of the clean image, divided by sigma^2 + 0.1: the velocity's own weight, held finite. The part
-    to be painted counts in full, its given surroundings a tenth.
+    The part to be painted counts in full, its given surroundings a tenth.
     """
     x = batch["frames"]
     noise = torch.randn(x.shape, generator=generator, device=x.device)
@@ -176,7 +176,7 @@ def velocity_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor], genera
         batch["fields"],
     ).float()
     weight = 0.1 + 0.9 * batch["hole"]
-    error = weight * s**2 / (s**2 + 0.1) * F.mse_loss(predicted, noise - x, reduction="none")
+    error = weight * velocity_error(predicted, noise, x, sigma)
     return {"loss": error.sum() / (3 * weight.sum())}
 
 
@@ -185,7 +185,7 @@ def train_in_scene(
     classes: list[str],
     out: Path,
     settings: TrainSettings,
-    copies: int = 1,
+    copies: int = 3,
     model_settings: dict | None = None,
 ) -> InSceneUNet:
     """Train on the objects of the data sets and write the model to `out/model` (diffusers folder format)."""

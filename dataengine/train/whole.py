@@ -10,11 +10,11 @@ import torch
 from diffusers import AutoencoderDC
 from PIL import Image
 from rich.progress import track
-from torch.nn import functional as F
 
 from dataengine.data.layout import Dataset, Layout
 from dataengine.errors import UserError
 from dataengine.layouts.draw import draw
+from dataengine.render.flow import velocity_error
 from dataengine.render.layout_unet import LayoutBatch, LayoutUNet, layout_batch
 from dataengine.render.precision import fast_autocast
 from dataengine.render.sample_latents import sample_latents
@@ -28,7 +28,7 @@ FOREGROUND_WEIGHT = 2.0
 
 @dataclass(frozen=True)
 class CachedLatents:
-    """Windows of real images: latents float16 (N, C, G, G), their layouts, labels in the model's numbering, domains."""
+    """Windows of real images: latents float16 (N, C, S, S), their layouts, labels in the model's numbering, domains."""
 
     latents: np.ndarray
     layouts: list[Layout]
@@ -86,7 +86,7 @@ def make_batch(cache: CachedLatents, grid: int, batch_size: int, n_domains: int)
 
 
 def velocity_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict:
-    """Flow matching with logit-normal times (Esser et al. 2024, eq. 19); cells under objects weigh more."""
+    """Flow matching with logit-normal times (Esser et al. 2024, eq. 19); patches under objects weigh more."""
     batch = dict(batch)
     x = batch.pop("latents")
     layouts = LayoutBatch(**batch)
@@ -94,8 +94,10 @@ def velocity_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor], genera
     sigma = torch.sigmoid(torch.randn(len(x), generator=generator, device=x.device))
     s = sigma[:, None, None, None]
     predicted = model((1 - s) * x + s * noise, sigma * 1000, layouts).float()
-    error = F.mse_loss(predicted, noise - x, reduction="none").mean(1)  # (B, G, G)
-    weight = 1 + (FOREGROUND_WEIGHT - 1) * layouts.coverage.amax(1)
+    error = velocity_error(predicted, noise, x, sigma).mean(1)  # (B, S, S)
+    patch = x.shape[-1] // layouts.coverage.shape[-1]
+    covered = layouts.coverage.amax(1).repeat_interleave(patch, 1).repeat_interleave(patch, 2)
+    weight = 1 + (FOREGROUND_WEIGHT - 1) * covered
     return {"loss": (weight * error).sum() / weight.sum(), "mse": error.mean()}
 
 
@@ -111,18 +113,17 @@ def train_whole(
 ) -> LayoutUNet:
     """Train on windows of size x size pixels and write the model to `out/model`."""
     torch.manual_seed(settings.seed)
-    grid = size // vae.spatial_compression_ratio
     model = LayoutUNet(
         classes=list(classes),
         domains=[dataset.name or dataset.format for dataset in datasets],
-        sample_size=grid,
+        sample_size=size // vae.spatial_compression_ratio,
         latent_channels=vae.config.latent_channels,
         **(model_settings or {}),
     )
     cache = cache_latents(datasets, vae, classes, size, copies, np.random.default_rng((settings.seed, 1)))
     chosen = np.random.default_rng((settings.seed, 2)).integers(0, len(cache.layouts), 16)
     shown = [cache.layouts[i] for i in chosen]
-    shown_batch = layout_batch(shown, [cache.labels[i] for i in chosen], cache.domains[chosen], grid)
+    shown_batch = layout_batch(shown, [cache.labels[i] for i in chosen], cache.domains[chosen], model.grid)
 
     @torch.no_grad()
     def evaluate(averaged: torch.nn.Module, step: int, folder: Path) -> None:
@@ -138,7 +139,7 @@ def train_whole(
         (folder / "samples").mkdir(exist_ok=True)
         Image.fromarray(np.concatenate(rows, 0)).save(folder / "samples" / f"{step:07d}.png")
 
-    batch = make_batch(cache, grid, settings.batch_size, len(datasets))
+    batch = make_batch(cache, model.grid, settings.batch_size, len(datasets))
     recipe = f"whole {model_settings_text(model)} size={size} copies={copies} windows={len(cache.layouts)} "
     train(model, batch, velocity_loss, out, settings, recipe, evaluate)
     model.save_pretrained(out / "model")

@@ -19,14 +19,14 @@ from dataengine.render.layout_unet import BoxAttention, LayoutBatch, LayoutUNet,
 def tiny_unet() -> LayoutUNet:
     torch.manual_seed(0)
     return LayoutUNet(
-        ["car", "van"], ["toy"], sample_size=8, latent_channels=4, block_out_channels=(16, 32), cross_attention_dim=16,
+        ["car", "van"], ["toy"], sample_size=16, latent_channels=4, block_out_channels=(16, 32), cross_attention_dim=16,
         attention_head_dim=8,
     ).eval()  # fmt: skip
 
 
 @torch.no_grad()
 def velocity(model: LayoutUNet, batch: LayoutBatch) -> torch.Tensor:
-    x = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0)).expand(len(batch.known), -1, -1, -1)
+    x = torch.randn((1, 4, 16, 16), generator=torch.Generator().manual_seed(0)).expand(len(batch.known), -1, -1, -1)
     return model(x, torch.full((len(x),), 500.0), batch)
 
 
@@ -108,9 +108,9 @@ def test_a_box_turned_by_half_a_turn_has_the_same_angle_features():
 def tiny_pipeline(tmp_path_factory) -> LayoutPipeline:
     torch.manual_seed(1)
     vae = AutoencoderDC(
-        latent_channels=4, encoder_block_out_channels=(8, 8, 16), decoder_block_out_channels=(8, 8, 16),
-        encoder_layers_per_block=(0, 1, 1), decoder_layers_per_block=(0, 1, 1), encoder_qkv_multiscales=((),) * 3,
-        decoder_qkv_multiscales=((),) * 3,
+        latent_channels=4, encoder_block_out_channels=(8, 16), decoder_block_out_channels=(8, 16),
+        encoder_layers_per_block=(0, 1), decoder_layers_per_block=(0, 1), encoder_qkv_multiscales=((),) * 2,
+        decoder_qkv_multiscales=((),) * 2,
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("whole")
     LayoutPipeline(vae, tiny_unet(), FlowMatchEulerDiscreteScheduler()).save_pretrained(folder)

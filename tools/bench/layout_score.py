@@ -5,6 +5,8 @@
 
 Beside it, by the same detector in the same run: real held-out windows (the most that can be hoped for), and the
 control, in which every image is scored against the labels of another one (must be near zero).
+
+Only painted objects are scored: those that the scene held before count neither way.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +35,12 @@ def run_images(run: Path, every: bool) -> tuple[list[np.ndarray], list[Layout]]:
     records = [json.loads(line) for line in (run / "manifest.jsonl").read_text().splitlines()]
     chosen = [r for r in records if every or r["verdict"]["kept"]]
     images = [np.asarray(Image.open(run / r["image"]).convert("RGB")) for r in chosen]
-    return images, [layout_from_json(r["labels"]) for r in chosen]
+    return images, [painted_only(layout_from_json(r["labels"]), len(r["asked"]["labels"])) for r in chosen]
+
+
+def painted_only(layout: Layout, painted: int) -> Layout:
+    """The layout whose objects after the first `painted`, which are the scene's own, are difficult."""
+    return replace(layout, difficult=layout.difficult | (np.arange(len(layout)) >= painted))
 
 
 def main() -> None:
