@@ -1,6 +1,6 @@
 """Make the packaged weights from the sample data: start to end, on two CPU cores or a GPU; stopped, it continues.
 
-    python tools/train_packaged.py --work work autoencoder whole in-scene layouts    # the base environment
+    python tools/train_packaged.py --work work autoencoder thumbnails latents whole in-scene layouts  # base install
     python tools/pack_images.py --out work/train.npz
     python tools/train_detector.py configs/detectors/filter.py --images work/train.npz --out work/filter   # mmrotate
     python tools/export_detector.py configs/detectors/filter.py work/filter/detector.safetensors \\
@@ -30,7 +30,8 @@ PASS_SHARE = 0.9  # of real images; the packaged detector reaches 0.93 on HIT-UA
 # name: (steps, batch size, learning rate, EMA decay); what two cores manage in an hour or so each
 SCHEDULES = {
     "autoencoder": (4250, 16, 1e-3, 0.998),
-    "whole": (1700, 32, 8e-4, 0.997),
+    "thumbnails": (4500, 64, 8e-4, 0.9985),
+    "latents": (4000, 64, 8e-4, 0.9985),
     "in-scene": (8000, 64, 6e-4, 0.9985),
 }
 
@@ -46,7 +47,7 @@ def settings_for(name: str, scale: float, minutes: float | None) -> TrainSetting
         ema_decay=ema_decay,
         minutes=minutes,
         evaluate_every=500,
-        compile=scale >= 1 and name != "whole",  # whose attention takes longer to compile than it gains
+        compile=scale >= 1 and name in ("autoencoder", "in-scene"),  # attention gains nothing from it on a CPU
         weight_decay=0.0 if name == "autoencoder" else 0.01,
         warmup_steps=min(200, steps // 2),
     )
@@ -67,24 +68,38 @@ def train_stage(name: str, data: Path, work: Path, scale: float, minutes: float 
     parts = [named["train"] for named in splits(data).values()]
     classes = [c for dataset in parts for c in dataset.classes]
     settings, out = settings_for(name, scale, minutes), work / name
-    scheduler = FlowMatchEulerDiscreteScheduler()
     if name == "autoencoder":
         from dataengine.train.autoencoder import train_autoencoder
 
         train_autoencoder(parts, out, settings)
-    elif name == "whole":
-        from dataengine.render.layout_pipeline import LayoutPipeline
-        from dataengine.train.whole import train_whole
+    elif name == "thumbnails":
+        from dataengine.train.whole import train_thumbnails
+
+        train_thumbnails(parts, classes, out, settings)
+    elif name == "latents":
+        from dataengine.train.whole import train_latents
 
         vae = AutoencoderDC.from_pretrained(work / "autoencoder" / "model")
-        model = train_whole(parts, classes, vae, out, settings)
-        save_half(LayoutPipeline(vae, model, scheduler), weights.FOLDER / name)
+        train_latents(parts, classes, vae, out, settings)
     else:
         from dataengine.render.in_scene_pipeline import InScenePipeline
         from dataengine.train.in_scene import train_in_scene
 
         model = train_in_scene(parts, classes, out, settings)
-        save_half(InScenePipeline(model, scheduler), weights.FOLDER / name)
+        save_half(InScenePipeline(model, FlowMatchEulerDiscreteScheduler()), weights.FOLDER / name)
+
+
+def store_whole(work: Path) -> None:
+    """Autoencoder and both stages as one pipeline."""
+    from dataengine.render.layout_pipeline import LayoutPipeline
+    from dataengine.render.layout_unet import LayoutUNet
+
+    parts = (
+        AutoencoderDC.from_pretrained(work / "autoencoder" / "model"),
+        LayoutUNet.from_pretrained(work / "thumbnails" / "model"),
+        LayoutUNet.from_pretrained(work / "latents" / "model"),
+    )
+    save_half(LayoutPipeline(*parts, FlowMatchEulerDiscreteScheduler()), weights.FOLDER / "whole")
 
 
 def store_layouts(data: Path) -> None:
@@ -120,7 +135,7 @@ def calibrate_filter(data: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stages", nargs="+", choices=[*SCHEDULES, "layouts", "detector", "calibration"])
+    parser.add_argument("stages", nargs="+", choices=[*SCHEDULES, "whole", "layouts", "detector", "calibration"])
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--work", type=Path, required=True, help="checkpoints, curves, sample grids")
     parser.add_argument("--scale", type=float, default=1.0, help="of all numbers of steps")
@@ -129,7 +144,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     for stage in arguments.stages:
-        if stage == "layouts":
+        if stage == "whole":
+            store_whole(arguments.work)
+        elif stage == "layouts":
             store_layouts(arguments.data)
         elif stage == "detector":
             copy_detectors(arguments.work)

@@ -19,13 +19,20 @@ from dataengine.render.scene import Scene, empty_layout
 
 
 class LayoutPipeline(DiffusionPipeline):
-    """Renders whole images from layouts of the model's own size. Label effect: keeps."""
+    """Renders whole images from layouts of the model's own size: thumbnail first, then latents, then pixels. Label
+    effect: keeps."""
 
     label_effect = "keeps"
 
-    def __init__(self, vae: AutoencoderDC, unet: LayoutUNet, scheduler: FlowMatchEulerDiscreteScheduler):
+    def __init__(
+        self,
+        vae: AutoencoderDC,
+        thumbnail_unet: LayoutUNet,
+        unet: LayoutUNet,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+    ):
         super().__init__()
-        self.register_modules(vae=vae, unet=unet, scheduler=scheduler)
+        self.register_modules(vae=vae, thumbnail_unet=thumbnail_unet, unet=unet, scheduler=scheduler)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -71,10 +78,9 @@ class LayoutPipeline(DiffusionPipeline):
         batch = layout_batch(list(layouts), labels, [number] * len(layouts), self.unet.grid)
         generators = [torch.Generator().manual_seed(noise_seed(seed, 1 << 21)) for seed in seeds]
         with fast_autocast(self.unet.device):
-            latents = sample_latents(
-                self.unet, batch, generators=generators, steps=num_inference_steps, guidance_scale=guidance_scale,
-                scheduler=self.scheduler,
-            )  # fmt: skip
+            how = {"generators": generators, "steps": num_inference_steps, "guidance_scale": guidance_scale}
+            thumbnails = sample_latents(self.thumbnail_unet, batch, scheduler=self.scheduler, **how)
+            latents = sample_latents(self.unet, batch, thumbnails, scheduler=self.scheduler, **how)
             images = [self.vae.decode(z[None] / self.vae.config.scaling_factor).sample.float() for z in latents]
         pixels = ((torch.cat(images) + 1) * 127.5).round().clamp(0, 255).byte()
         return list(pixels.permute(0, 2, 3, 1).cpu().numpy())

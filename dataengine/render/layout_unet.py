@@ -19,6 +19,8 @@ from dataengine.render.flow import velocity_of
 
 ACQUISITION_FIELDS = ("altitude", "camera_angle", "night", "gsd")
 N_FREQUENCIES = 8
+PAINTED_CHANNELS = 16
+PADDED_TO = 32  # boxes: few sizes of tensors, for which a compiled model is compiled anew
 
 
 def acquisition_fields(layout: Layout) -> np.ndarray:
@@ -63,7 +65,7 @@ def coverage(layout: Layout, grid: int, supersample: int = 4) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LayoutBatch:
-    """Layouts as tensors, padded to the largest number of boxes N in the batch.
+    """Layouts as tensors, padded to one number of boxes N, a multiple of PADDED_TO.
 
     features (B, N, 12), labels (B, N) int64, coverage (B, N, G, G) with 0 in padding, known (B,) bool: False is the
     null layout (unknown, not empty), fields (B, len(ACQUISITION_FIELDS)), domains (B,) int64.
@@ -83,7 +85,8 @@ class LayoutBatch:
 
 def layout_batch(layouts: list[Layout], labels: list[np.ndarray], domains: list[int], grid: int) -> LayoutBatch:
     """Pad layouts into tensors. labels[i] are the layout's labels in the model's numbering; grid is the latent side."""
-    b, n = len(layouts), max([1, *(len(layout) for layout in layouts)])
+    b, most = len(layouts), max([1, *(len(layout) for layout in layouts)])
+    n = -(-most // PADDED_TO) * PADDED_TO
     features, numbers = np.zeros((b, n, 12), np.float32), np.zeros((b, n), np.int64)
     covered = np.zeros((b, n, grid, grid), np.float32)
     for i, layout in enumerate(layouts):
@@ -185,7 +188,8 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         sample_size: int = 32,
         latent_channels: int = 8,
         patch: int = 2,
-        block_out_channels: tuple[int, ...] = (64, 128, 192),
+        thumbnail_channels: int = 0,
+        block_out_channels: tuple[int, ...] = (64, 128, 160),
         layers_per_block: int = 1,
         cross_attention_dim: int = 128,
         attention_head_dim: int = 32,
@@ -194,12 +198,13 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         levels = len(block_out_channels)
         self.unet = UNet2DConditionModel(
             sample_size=sample_size // patch,
-            in_channels=latent_channels * patch**2,
+            in_channels=(latent_channels + thumbnail_channels) * patch**2 + PAINTED_CHANNELS,
             out_channels=latent_channels * patch**2,
             block_out_channels=block_out_channels,
             layers_per_block=layers_per_block,
-            down_block_types=("CrossAttnDownBlock2D",) * levels,
-            up_block_types=("CrossAttnUpBlock2D",) * levels,
+            # attention at the finest level would take most of the time; there, boxes are painted into the input
+            down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * (levels - 1)),
+            up_block_types=(*("CrossAttnUpBlock2D",) * (levels - 1), "UpBlock2D"),
             mid_block_type="UNetMidBlock2DCrossAttn",
             cross_attention_dim=cross_attention_dim,
             # diffusers calls the number of heads "attention_head_dim" here
@@ -213,6 +218,7 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         self.box_encoder = BoxEncoder(len(classes), cross_attention_dim)
         self.background = nn.Parameter(torch.randn(cross_attention_dim) * 0.02)
         self.unknown = nn.Parameter(torch.randn(cross_attention_dim) * 0.02)
+        self.painted = nn.Linear(cross_attention_dim, PAINTED_CHANNELS)
         self.text_null = nn.Parameter(torch.randn(cross_attention_dim) * 0.02)
         processors = {}
         for name in self.unet.attn_processors:
@@ -237,14 +243,29 @@ class LayoutUNet(ModelMixin, ConfigMixin):
             log = covered.flatten(2).transpose(1, 2).clamp(min=1e-30).log()  # (B, L, N)
             log = torch.where(log < -60, torch.full_like(log, float("-inf")), log * 0.5)
             bias[log.shape[1]] = F.pad(log, (1, 0), value=-1.0)  # the background token is always there, at e^-1
-            covered = F.max_pool2d(covered, 2)  # a small box stays visible at coarse levels
+            covered = F.max_pool2d(covered, 2, ceil_mode=True)  # a small box stays visible at coarse levels
         return bias
 
-    def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, batch: LayoutBatch) -> torch.Tensor:
-        """Velocity (B, C, S, S) at timesteps (B,) in [0, 1000]."""
+    def paint(self, tokens: torch.Tensor, batch: LayoutBatch) -> torch.Tensor:
+        """Each patch's boxes, as the mean of their tokens by coverage, (B, PAINTED_CHANNELS, G, G)."""
+        covered = F.pad(batch.coverage * batch.known[:, None, None, None], (0, 0, 0, 0, 1, 0), value=0.1)
+        share = covered / covered.sum(1, keepdim=True)  # the first token, background or unknown, is everywhere
+        return torch.einsum("bnhw,bnc->bchw", share, self.painted(tokens))
+
+    def forward(
+        self,
+        latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        batch: LayoutBatch,
+        thumbnails: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Velocity (B, C, S, S) at timesteps (B,) in [0, 1000]; thumbnails (B, thumbnail_channels, S, S)."""
         condition = self.field_embedding(batch.fields) + self.domain_embedding(batch.domains)
         text = self.text_null.expand(len(latents), 1, -1)
-        keywords = {"box_tokens": self.box_tokens(batch), "box_bias": self.box_bias(batch)}
-        x = F.pixel_unshuffle(latents, self.config.patch).contiguous(memory_format=torch.channels_last)
+        tokens = self.box_tokens(batch)
+        keywords = {"box_tokens": tokens, "box_bias": self.box_bias(batch)}
+        x = latents if thumbnails is None else torch.cat([latents, thumbnails], 1)
+        x = torch.cat([F.pixel_unshuffle(x, self.config.patch), self.paint(tokens, batch)], 1)
+        x = x.contiguous(memory_format=torch.channels_last)
         out = self.unet(x, timesteps, text, class_labels=condition, cross_attention_kwargs=keywords).sample
         return velocity_of(latents, F.pixel_shuffle(out, self.config.patch), timesteps)

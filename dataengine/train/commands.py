@@ -78,6 +78,10 @@ def renderer(
     batch_size: Batch = 64,
     learning_rate: Rate = 5e-4,
     copies: Annotated[int, typer.Option(min=0, help="Augmented copies of each image.")] = 2,
+    start: Annotated[
+        str | None,
+        typer.Option(help="in-scene: a pipeline folder to go on from, or 'packaged'; classes may be others."),
+    ] = None,
     size: Annotated[int, typer.Option(min=64, help="whole: side of the images in pixels.")] = 256,
     seed: Seed = 0,
     minutes: Minutes = None,
@@ -85,12 +89,15 @@ def renderer(
     evaluate_every: Evaluate = 1000,
 ) -> None:
     """A layout-conditioned renderer. The folder OUT/pipeline goes to `dataengine synth --model`."""
+    from dataengine import weights
     from dataengine.errors import UserError
 
     if kind not in ("in-scene", "whole"):
         raise UserError(f"--kind {kind}: must be in-scene or whole.")
     if kind == "whole" and autoencoder is None:
         raise UserError("--kind whole needs --autoencoder, the model folder of dataengine train autoencoder.")
+    if kind == "whole" and start is not None:
+        raise UserError("--start is for --kind in-scene; a whole-image renderer is trained from the beginning.")
     datasets = _read(data, split)
     settings = _settings(steps, batch_size, learning_rate, seed, minutes, compile, evaluate_every)
     from diffusers import FlowMatchEulerDiscreteScheduler
@@ -99,16 +106,24 @@ def renderer(
         from dataengine.render.in_scene_pipeline import InScenePipeline
         from dataengine.train.in_scene import train_in_scene
 
-        model = train_in_scene(datasets, _classes(datasets), out, settings, copies)
+        trained = None
+        if start is not None:
+            folder = weights.packaged("in-scene") if start == "packaged" else Path(start)
+            if not (folder / "model_index.json").exists():
+                raise UserError(f"--start {start}: no model_index.json there; give a renderer's pipeline folder.")
+            trained = InScenePipeline.from_pretrained(folder).unet
+        model = train_in_scene(datasets, _classes(datasets), out, settings, copies, start=trained)
         pipeline = InScenePipeline(model, FlowMatchEulerDiscreteScheduler())
     else:
         from diffusers import AutoencoderDC
 
         from dataengine.render.layout_pipeline import LayoutPipeline
-        from dataengine.train.whole import train_whole
+        from dataengine.train.whole import train_latents, train_thumbnails
 
         vae = AutoencoderDC.from_pretrained(autoencoder)
-        model = train_whole(datasets, _classes(datasets), vae, out, settings, size, max(1, copies))
-        pipeline = LayoutPipeline(vae, model, FlowMatchEulerDiscreteScheduler())
+        classes, of_windows = _classes(datasets), {"size": size, "copies": max(1, copies)}
+        thumbnails = train_thumbnails(datasets, classes, out / "thumbnails", settings, **of_windows)
+        latents = train_latents(datasets, classes, vae, out / "latents", settings, **of_windows)
+        pipeline = LayoutPipeline(vae, thumbnails, latents, FlowMatchEulerDiscreteScheduler())
     pipeline.save_pretrained(out / "pipeline")
     print(f"renderer: {out / 'pipeline'}; pictures: {out / 'samples'}")

@@ -180,6 +180,18 @@ def velocity_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor], genera
     return {"loss": error.sum() / (3 * weight.sum())}
 
 
+def with_classes(model: InSceneUNet, classes: list[str]) -> InSceneUNet:
+    """A model with the same weights and other classes: those it knows keep their embedding, new ones get the null's."""
+    known = {name.lower(): i for i, name in enumerate(model.config.classes)}
+    rows = [known.get(name.lower(), model.null) for name in classes] + [model.nothing, model.null]
+    settings = {name: value for name, value in model.config.items() if not name.startswith("_")}
+    other = InSceneUNet(**(settings | {"classes": list(classes)}))
+    state = model.state_dict()
+    state["class_embedding.weight"] = state["class_embedding.weight"][rows]
+    other.load_state_dict(state)
+    return other
+
+
 def train_in_scene(
     datasets: list[Dataset],
     classes: list[str],
@@ -187,12 +199,18 @@ def train_in_scene(
     settings: TrainSettings,
     copies: int = 3,
     model_settings: dict | None = None,
+    start: InSceneUNet | None = None,
 ) -> InSceneUNet:
-    """Train on the objects of the data sets and write the model to `out/model` (diffusers folder format)."""
+    """Train on the objects of the data sets and write the model to `out/model` (diffusers folder format).
+
+    start: a trained model to go on from, with its own settings and with these classes.
+    """
     from dataengine.render.sample_frames import sample_frames
 
     torch.manual_seed(settings.seed)
-    model = InSceneUNet(classes=list(classes), **(model_settings or {}))
+    model = (
+        InSceneUNet(classes=list(classes), **(model_settings or {})) if start is None else with_classes(start, classes)
+    )
     spec = model.spec
     frames = collect_frames(datasets, list(classes), spec, copies, np.random.default_rng((settings.seed, 1)))
     shown = make_batch(frames, spec, model.nothing, 32)(np.random.default_rng((settings.seed, 2)))

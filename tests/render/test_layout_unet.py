@@ -16,12 +16,11 @@ from dataengine.render.layout_pipeline import GeneratedScenes, LayoutPipeline
 from dataengine.render.layout_unet import BoxAttention, LayoutBatch, LayoutUNet, box_features, coverage, layout_batch
 
 
-def tiny_unet() -> LayoutUNet:
+def tiny_unet(**settings) -> LayoutUNet:
     torch.manual_seed(0)
-    return LayoutUNet(
-        ["car", "van"], ["toy"], sample_size=16, latent_channels=4, block_out_channels=(16, 32), cross_attention_dim=16,
-        attention_head_dim=8,
-    ).eval()  # fmt: skip
+    defaults = {"sample_size": 16, "latent_channels": 4, "block_out_channels": (16, 32), "cross_attention_dim": 16,
+                "attention_head_dim": 8}  # fmt: skip
+    return LayoutUNet(["car", "van"], ["toy"], **(defaults | settings)).eval()
 
 
 @torch.no_grad()
@@ -108,21 +107,22 @@ def test_a_box_turned_by_half_a_turn_has_the_same_angle_features():
 def tiny_pipeline(tmp_path_factory) -> LayoutPipeline:
     torch.manual_seed(1)
     vae = AutoencoderDC(
-        latent_channels=4, encoder_block_out_channels=(8, 16), decoder_block_out_channels=(8, 16),
-        encoder_layers_per_block=(0, 1), decoder_layers_per_block=(0, 1), encoder_qkv_multiscales=((),) * 2,
-        decoder_qkv_multiscales=((),) * 2,
+        latent_channels=4, encoder_block_out_channels=(8, 8, 8, 16), decoder_block_out_channels=(8, 8, 8, 16),
+        encoder_layers_per_block=(0, 1, 1, 1), decoder_layers_per_block=(0, 1, 1, 1),
+        encoder_qkv_multiscales=((),) * 4, decoder_qkv_multiscales=((),) * 4,
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("whole")
-    LayoutPipeline(vae, tiny_unet(), FlowMatchEulerDiscreteScheduler()).save_pretrained(folder)
+    thumbnails, latents = tiny_unet(sample_size=8, latent_channels=3), tiny_unet(sample_size=8, thumbnail_channels=3)
+    LayoutPipeline(vae, thumbnails, latents, FlowMatchEulerDiscreteScheduler()).save_pretrained(folder)
     return LayoutPipeline.from_pretrained(folder)
 
 
-def layout_32():
-    return random_layout(np.random.default_rng(5), 32)
+def layout_64():
+    return random_layout(np.random.default_rng(5), 64)
 
 
 def test_a_whole_image_depends_on_its_seed_and_not_on_its_batch(tiny_pipeline):
-    layout = layout_32()
+    layout = layout_64()
     pair = tiny_pipeline([layout, layout], [1, 2], num_inference_steps=2)
     alone = tiny_pipeline([layout], [2], num_inference_steps=2)
     assert np.abs(pair[1].astype(int) - alone[0]).max() <= 2
@@ -130,15 +130,37 @@ def test_a_whole_image_depends_on_its_seed_and_not_on_its_batch(tiny_pipeline):
 
 
 def test_layouts_of_another_size_unknown_looks_and_classes_are_refused(tiny_pipeline):
-    with pytest.raises(UserError, match="--size 32"):
+    with pytest.raises(UserError, match="--size 64"):
         tiny_pipeline([random_layout(np.random.default_rng(0))], [0])
     with pytest.raises(UserError, match="not trained on 'mars'"):
-        tiny_pipeline([layout_32()], [0], domain="mars")
+        tiny_pipeline([layout_64()], [0], domain="mars")
     with pytest.raises(UserError, match="windmill"):
-        tiny_pipeline([replace(layout_32(), classes=("windmill", "car"))], [0])
+        tiny_pipeline([replace(layout_64(), classes=("windmill", "car"))], [0])
 
 
 def test_generated_scenes_are_empty_and_grey_where_the_sensor_is(tiny_pipeline):
-    scene = GeneratedScenes(tiny_pipeline, "toy", steps=2, grey=True).draw([layout_32()], [3])[0]
+    scene = GeneratedScenes(tiny_pipeline, "toy", steps=2, grey=True).draw([layout_64()], [3])[0]
     assert len(scene.layout) == 0
     assert np.ptp(scene.image, axis=2).max() == 0
+
+
+def test_the_second_stage_draws_what_the_thumbnail_shows():
+    model = tiny_unet(thumbnail_channels=3)
+    batch = batch_of([random_layout(np.random.default_rng(6))])
+    x, times = torch.zeros(1, 4, 16, 16), torch.full((1,), 500.0)
+    with torch.no_grad():
+        grey, lit = (model(x, times, batch, torch.full((1, 3, 16, 16), value)) for value in (0.0, 1.0))
+    assert (grey - lit).abs().max() > 1e-3
+
+
+def test_an_object_is_painted_where_it_lies_and_nowhere_else():
+    model = tiny_unet()
+    layout = replace(random_layout(np.random.default_rng(7)), boxes=[[30, 30, 20, 20, 0]], labels=[0], difficult=None,
+                     visible=None)  # fmt: skip
+    empty = layout.select(np.zeros(1, bool))
+    with torch.no_grad():
+        painted, nothing = (model.paint(model.box_tokens(b), b)[0] for b in (batch_of([layout]), batch_of([empty])))
+    changed = (painted - nothing).abs().amax(0) > 1e-4  # patches of 12 pixels
+    assert changed[1:4, 1:4].any()
+    assert not changed[:, 5:].any()
+    assert not changed[5:].any()

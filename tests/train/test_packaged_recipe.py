@@ -1,0 +1,76 @@
+"""The tool that makes the packaged weights, at a thousandth of its steps, on a data set painted for the test."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from toy_scenes import paint, random_layout
+
+from dataengine import weights
+from dataengine.data.layout import Dataset, Sample
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """`tools/train_packaged.py` with the toy data in place of the sample data and an empty folder of weights."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    tool = importlib.import_module("train_packaged")
+    rng, samples = np.random.default_rng(0), []
+    for i in range(6):
+        layout = random_layout(rng, 256)
+        Image.fromarray(paint(layout, rng)).save(tmp_path / f"{i}.png")
+        samples.append(Sample(str(i), tmp_path / f"{i}.png", layout))
+    toy = Dataset(("car", "van"), samples, "obb", name="toy")
+    monkeypatch.setattr(tool, "splits", lambda data: {"toy": {"train": toy}})
+    monkeypatch.setattr(weights, "FOLDER", tmp_path / "weights")
+    (tmp_path / "weights").mkdir()
+    return tool
+
+
+def test_the_recipe_makes_every_model_from_start_to_end(recipe, tmp_path):
+    from dataengine.render.in_scene_pipeline import InScenePipeline
+    from dataengine.render.layout_pipeline import LayoutPipeline
+    from dataengine.render.scene import Scene, empty_layout
+
+    for stage in ("autoencoder", "thumbnails", "latents", "in-scene"):
+        recipe.train_stage(stage, tmp_path, tmp_path / "work", 0.0005, None)
+    recipe.store_whole(tmp_path / "work")
+    recipe.store_layouts(tmp_path)
+
+    layout = random_layout(np.random.default_rng(1), 256)
+    whole = LayoutPipeline.from_pretrained(weights.packaged("whole"))
+    [image] = whole([layout], [0], "toy", num_inference_steps=2)
+    assert image.shape == (256, 256, 3)
+    in_scene = InScenePipeline.from_pretrained(weights.packaged("in-scene"))
+    images, _ = in_scene([Scene(image, empty_layout(layout), "made")], [layout], [0], num_inference_steps=2)
+    assert (images[0] != image).any()
+    assert weights.has("layouts/toy.npz")
+    saved = [file for file in weights.FOLDER.rglob("*") if file.is_file()]
+    assert max(file.stat().st_size for file in saved) < 16 * 2**20
+    assert not [file for file in saved if file.suffix == ".json" and str(tmp_path) in file.read_text()], "no paths"
+
+
+def test_a_model_with_other_classes_keeps_what_it_knows():
+    import torch
+
+    from dataengine.render.in_scene import InSceneUNet
+    from dataengine.train.in_scene import with_classes
+
+    torch.manual_seed(0)
+    model = InSceneUNet(["car", "van"], frame_size=24, block_out_channels=(16, 32)).eval()
+    other = with_classes(model, ["ship", "Van"]).eval()
+    x, ones = torch.randn(1, 3, 24, 24), torch.ones(1, 1, 24, 24)
+
+    def paint(m, label):
+        with torch.no_grad():
+            return m(x, torch.tensor([500.0]), x, ones, ones, torch.tensor([label]), torch.zeros(1, 8))
+
+    assert torch.equal(paint(model, 1), paint(other, 1)), "a known class, matched without regard to case"
+    assert torch.equal(paint(model, model.null), paint(other, 0)), "a new class starts as an unknown one"
+    assert not torch.equal(paint(model, 0), paint(other, 0)), "control: classes are painted differently"
