@@ -1,7 +1,11 @@
-"""Splits of the sample data that the packaged models are trained, calibrated and judged on; none of them leaks."""
+"""Splits of the sample data that the packaged models are trained, calibrated and judged on; none of them leaks.
+
+    python tools/sample_splits.py hit-uav test --out work/hit-uav-test     # as a COCO data set, such as for --scenes
+"""
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,3 +65,13 @@ def windows(dataset: Dataset) -> tuple[list[np.ndarray], list[Layout]]:
                 pictures.append(image[top : top + size[1], left : left + size[0]].copy())
                 layouts.append(layout)
     return pictures, layouts
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=("hit-uav", "hrplanes"))
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
+    arguments = parser.parse_args()
+    coco.write(splits(arguments.data)[arguments.dataset][arguments.part], arguments.out)
