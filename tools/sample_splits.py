@@ -1,6 +1,6 @@
 """Splits of the sample data that the packaged models are trained, calibrated and judged on; none of them leaks.
 
-    python tools/sample_splits.py hit-uav test --out work/hit-uav-test     # as a COCO data set, such as for --scenes
+python tools/sample_splits.py hit-uav test --out work/hit-uav-test     # as a COCO data set, such as for --scenes
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ def _say_parts(console: Console, parts) -> None:
     console.print(f"classes: {', '.join(parts.classes)}")
     console.print(
         f"filter: {calibration.pass_share:.0%} of real images would pass, "
-        f"{calibration.shuffled_pass_share:.0%} of real images with another image's labels"
+        f"{calibration.shuffled_pass_share:.0%} of them with another image's labels, "
+        f"{calibration.smudged_pass_share:.0%} with their objects smudged"
     )
     for note in parts.notes:
         console.print(f"[yellow]{note}")

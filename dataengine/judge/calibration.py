@@ -14,6 +14,7 @@ from dataengine.data.layout import Layout
 from dataengine.errors import UserError
 from dataengine.judge.detector import Detections, Detector
 from dataengine.judge.matching import Match, class_map, match
+from dataengine.judge.smudge import smudge
 
 FEWEST_IMAGES = 20
 FEW = 20  # a class with fewer real objects than this takes the figures of all classes together
@@ -48,6 +49,7 @@ class Calibration(BaseModel):
     objects: dict[str, int]
     pass_share: float = Field(description="share of real images that pass, as measured")
     shuffled_pass_share: float = Field(description="the same for real images with another image's layout")
+    smudged_pass_share: float = Field(description="the same for real images whose objects are blurred to blots")
     thresholds: dict[str, float]
     missed_share: float
     extra_scores: dict[str, float]
@@ -130,12 +132,12 @@ def calibrate(
     pass_share: float = 0.95,
     progress: Callable[[Sequence], Iterable] = lambda x: x,
 ) -> Calibration:
-    """The rule under which `pass_share` of these real images pass, and the fewest with another image's layout.
+    """The rule under which `pass_share` of these real images pass, and the fewest of the controls.
 
     images: functions that load uint8 (H, W, 3), so that a large set need not fit into memory; they should have the
     size of the images to be judged. Of the rules that let enough real images pass, the one is taken under which the
-    fewest images pass with the layout of another; among equals, the strictest. Thresholds of a class are quantiles of
-    its real objects' scores.
+    fewest controls pass, which are images with the layout of another, and images with smudged objects; among equals,
+    the strictest. Thresholds of a class are quantiles of its real objects' scores.
     Raises UserError with fewer than 20 images that show objects, for a class that the detector does not know, and when
     no rule lets enough pass or every such rule lets most images pass with wrong labels too.
     """
@@ -153,15 +155,20 @@ def calibrate(
             f"{dataset_name}: the detector does not know {', '.join(unknown)}; it knows {', '.join(detector.classes)}. "
             "Leave these classes out, or give a detector that was trained on them."
         )
-    seen = [detector.detect([images[i]()])[0] for i in progress(usable)]
     truths = [layouts[i] for i in usable]
+    seen, smudged = [], []
+    for i in progress(usable):
+        image = images[i]()
+        seen.append(detector.detect([image])[0])
+        blots = detector.detect([smudge(image, layouts[i])])[0]
+        smudged.append(_observe(blots, layouts[i], detector.classes))
     real = [_observe(d, layout, detector.classes) for d, layout in zip(seen, truths, strict=True)]
     steps = sorted({max(1, round(share * len(truths))) for share in SHIFTS})
     shuffled = [
         _observe(d, truths[(k + step) % len(truths)], detector.classes) for step in steps for k, d in enumerate(seen)
     ]
     figures = _figures(real, classes)
-    chosen = _strictest(real, shuffled, figures, pass_share, dataset_name)
+    chosen = _strictest(real, (shuffled, smudged), figures, pass_share, dataset_name)
     draft = Calibration(
         detector=detector.identity,
         dataset=dataset_name,
@@ -169,12 +176,17 @@ def calibrate(
         objects={name: len(scores) for name, scores in figures.scores.items()},
         pass_share=0,
         shuffled_pass_share=0,
+        smudged_pass_share=0,
         extra_scores=figures.extra_scores,
         repair_scores=figures.repair_scores,
         repair_ious=figures.repair_ious,
         **chosen,
     )
-    shares = {"pass_share": _pass_share(real, draft), "shuffled_pass_share": _pass_share(shuffled, draft)}
+    shares = {
+        "pass_share": _pass_share(real, draft),
+        "shuffled_pass_share": _pass_share(shuffled, draft),
+        "smudged_pass_share": _pass_share(smudged, draft),
+    }
     if shares["shuffled_pass_share"] > BLIND:
         raise UserError(
             f"{dataset_name}: a rule that lets {pass_share:.0%} of the real images pass lets "
@@ -253,13 +265,16 @@ def _pass_share(observed: Sequence[_Observed], calibration: Calibration) -> floa
     return float(np.mean([not calibration.failure(*_missed_and_extra(one, *limits)) for one in observed]))
 
 
-def _strictest(real, shuffled, figures: _Figures, pass_share: float, dataset_name: str) -> dict:
+def _strictest(real, controls, figures: _Figures, pass_share: float, dataset_name: str) -> dict:
     """The rule's fields of a Calibration."""
     best, best_key, laxest = None, None, 0.0
     for quantile in QUANTILES:
         thresholds = figures.thresholds(quantile)
         counts = np.array([_missed_and_extra(one, thresholds, figures.extra_scores) for one in real])
-        control = np.array([_missed_and_extra(one, thresholds, figures.extra_scores) for one in shuffled])
+        wrong = [
+            np.array([_missed_and_extra(one, thresholds, figures.extra_scores) for one in control])
+            for control in controls
+        ]
         for missed_share, extra_objects, extra_share in product(MISSED_SHARES, EXTRA_OBJECTS, EXTRA_SHARES):
 
             def share(table: np.ndarray, limits=(missed_share, extra_objects, extra_share)) -> float:
@@ -271,7 +286,7 @@ def _strictest(real, shuffled, figures: _Figures, pass_share: float, dataset_nam
             laxest = max(laxest, passed)
             if passed < pass_share:
                 continue
-            key = (share(control), missed_share, -quantile, extra_objects + extra_share * counts[:, 0].mean())
+            key = (sum(map(share, wrong)), missed_share, -quantile, extra_objects + extra_share * counts[:, 0].mean())
             if best_key is None or key < best_key:
                 best_key = key
                 best = {"thresholds": thresholds, "missed_share": missed_share}

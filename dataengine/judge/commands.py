@@ -224,7 +224,8 @@ def _print_calibration(calibration: Calibration, out: Path) -> None:
     console.print(
         f"An image passes with up to {calibration.missed_share:.0%} of its objects missed and up to {extra} extra.\n"
         f"Of {calibration.images} real images {calibration.pass_share:.1%} pass; "
-        f"with another image's labels {calibration.shuffled_pass_share:.1%} (the control)."
+        f"with another image's labels {calibration.shuffled_pass_share:.1%}, "
+        f"with their objects smudged {calibration.smudged_pass_share:.1%} (the controls)."
     )
 
 
@@ -240,7 +241,8 @@ def _print_acceptance(result: Acceptance, rule: Calibration) -> None:
     console.print(table)
     console.print(
         f"{result.kept} of {result.images} images kept ({result.kept / result.images:.1%}); of the real images "
-        f"calibrated on {rule.pass_share:.1%}, with another image's labels {rule.shuffled_pass_share:.1%}."
+        f"calibrated on {rule.pass_share:.1%}, with another image's labels {rule.shuffled_pass_share:.1%}, "
+        f"with their objects smudged {rule.smudged_pass_share:.1%}."
     )
     for reason, n in result.dropped_for.items():
         console.print(f"dropped for {reason}: {n}")
@@ -250,6 +252,6 @@ def _print_json(result: Acceptance, verdicts: dict, rule: Calibration) -> None:
     import json
     from dataclasses import asdict
 
-    real = {"pass_share": rule.pass_share, "shuffled_pass_share": rule.shuffled_pass_share}
+    real = {name: value for name, value in rule.model_dump().items() if name.endswith("pass_share")}
     each = [{"name": name, **asdict(verdict)} for name, verdict in verdicts.items()]
     typer.echo(json.dumps(asdict(result) | {"calibrated": real, "verdicts": each}, indent=2))

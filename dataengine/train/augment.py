@@ -37,8 +37,11 @@ def _pipeline(rotate: bool, quarter_turns: bool, scale: tuple[float, float]):
     return A.Compose(steps, keypoint_params=keypoints)
 
 
+SCALE = (0.85, 1.15)
+
+
 def augment(
-    image: np.ndarray, layout: Layout, rng: np.random.Generator, scale: tuple[float, float] = (0.85, 1.15)
+    image: np.ndarray, layout: Layout, rng: np.random.Generator, scale: tuple[float, float] = SCALE
 ) -> tuple[np.ndarray, Layout]:
     """A flipped, turned, scaled and re-lit copy of an image (H, W, 3) uint8 and its layout.
 
@@ -88,3 +91,20 @@ def random_window(image: np.ndarray, layout: Layout, size: int, rng: np.random.G
     left = int(rng.integers(0, image.shape[1] - size + 1))
     top = int(rng.integers(0, image.shape[0] - size + 1))
     return image[top : top + size, left : left + size], cut(layout, left, top, (size, size))
+
+
+def augmented_window(
+    image: np.ndarray, layout: Layout, size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, Layout]:
+    """A random window of an augmented copy, size x size, that shows nothing from beyond the picture's border.
+
+    A larger window is cut first, of which enough is left however it is turned. Pictures too small for that give
+    windows whose corners may be continued from the border.
+    """
+    turns = _looks_down(layout.acquisition) and layout.kind == "obb"
+    side = int(np.ceil(size / SCALE[0] * (np.sqrt(2) if turns else 1))) + 2
+    if side > min(image.shape[:2]):
+        return random_window(*augment(image, layout, rng), size, rng)
+    turned, moved = augment(*random_window(image, layout, side, rng), rng)
+    start = (side - size) // 2
+    return turned[start : start + size, start : start + size], cut(moved, start, start, (size, size))

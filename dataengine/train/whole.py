@@ -28,7 +28,7 @@ from dataengine.render.layout_unet import LayoutBatch, LayoutUNet, layout_batch
 from dataengine.render.precision import fast_autocast
 from dataengine.render.sample_latents import blurred_by_noise, sample_latents
 from dataengine.render.thumbnail import THUMBNAIL_RATIO, thumbnail_pixels, thumbnails_of
-from dataengine.train.augment import augment, random_window
+from dataengine.train.augment import augmented_window
 from dataengine.train.autoencoder import to_pixels
 from dataengine.train.loop import TrainSettings, model_settings_text, train
 
@@ -82,7 +82,7 @@ def collect_windows(
         with Image.open(sample.image) as file:
             picture = np.asarray(file.convert("RGB"))
         for _ in range(copies):
-            image, layout = random_window(*augment(picture, sample.layout, rng), size, rng)
+            image, layout = augmented_window(picture, sample.layout, size, rng)
             own = np.array([number.get(name.lower(), -1) for name in layout.names()], np.int64)
             pending.append(image), layouts.append(layout.select(own >= 0)), labels.append(own[own >= 0])
             domains.append(d)

@@ -63,10 +63,10 @@ def test_detector_that_finds_no_object_is_refused(oracle, false_alarms):
         calibrate(*oracle(50, recall=0.0, false_alarms=false_alarms), "squares")
 
 
-def test_each_image_is_looked_at_once(oracle):
+def test_each_image_is_looked_at_once_as_it_is_and_once_smudged(oracle):
     detector, images, layouts = oracle(40)
     calibrate(detector, images, layouts, "squares")
-    assert detector.asked == list(range(40))
+    assert detector.asked == [k for k in range(40) for _ in range(2)]
 
 
 def test_rare_class_takes_the_threshold_of_all_classes(oracle):
@@ -163,3 +163,27 @@ def test_empty_layouts_do_not_count_towards_the_twenty():
     empty = [Layout(np.zeros((0, 5)), [], ("car",), (9, 9))] * 50
     with pytest.raises(UserError, match="0 images with objects"):
         calibrate(Blind(), [lambda: np.zeros((9, 9, 3), np.uint8)] * 50, empty, "nothing")
+
+
+def test_a_detector_that_is_content_with_blots_is_told_from_one_that_is_not(oracle):
+    """Control: one that looks at nothing but the picture's number finds smudged objects as well as sharp ones."""
+    detector, _, layouts = oracle(60)
+    sharp = np.indices((200, 200)).sum(0) % 2 * 120 + 60  # a chequered ground, of which a blot leaves only grey
+
+    def picture(k):
+        image = np.repeat(sharp[..., None], 3, 2).astype(np.uint8)
+        image[0, 0] = (k // 256, k % 256, 0)
+        return image
+
+    def detect_sharp(images):
+        [image], [found] = images, type(detector).detect(detector, images)
+        x, y = np.clip(found.boxes[:, :2].astype(int).T, 1, 198)
+        contrast = np.abs(image[y, x, 0].astype(int) - image[y, x + 1, 0])
+        seen = contrast > 60
+        return [Detections(found.boxes[seen], found.scores[seen], found.labels[seen])]
+
+    images = [lambda k=k: picture(k) for k in range(60)]
+    content = calibrate(detector, images, layouts, "squares")
+    assert content.smudged_pass_share > 0.9
+    detector.detect = detect_sharp
+    assert calibrate(detector, images, layouts, "squares").smudged_pass_share < 0.1

@@ -12,7 +12,8 @@ A, B, C = [40, 40, 20, 10, 0.3], [100, 100, 20, 10, -0.5], [160, 40, 30, 12, 0]
 def rule(**changes) -> Calibration:
     figures = {
         "detector": "d", "dataset": "s", "images": 100, "objects": {"car": 100, "ship": 100}, "pass_share": 0.95,
-        "shuffled_pass_share": 0.0, "thresholds": {"car": 0.3, "ship": 0.3}, "missed_share": 0.0,
+        "shuffled_pass_share": 0.0, "smudged_pass_share": 0.0, "missed_share": 0.0,
+        "thresholds": {"car": 0.3, "ship": 0.3},
         "extra_scores": {"car": 0.4, "ship": 0.4}, "extra_objects": 0, "extra_share": 0.0,
         "repair_scores": {"car": 0.7, "ship": 0.7}, "repair_ious": {"car": 0.6, "ship": 0.6},
     }  # fmt: skip

@@ -9,7 +9,7 @@ from toy_scenes import random_layout
 
 from dataengine import geometry
 from dataengine.data.layout import Acquisition, Layout
-from dataengine.train.augment import augment, random_window
+from dataengine.train.augment import augment, augmented_window, random_window
 
 
 def mask_of(layout: Layout, size: int) -> np.ndarray:
@@ -88,3 +88,21 @@ def test_a_window_larger_than_the_image_marks_what_is_mirrored_as_ignored():
     outside = np.array([[112, 48, 10, 10, 0], [48, 112, 10, 10, 0]], np.float32)
     assert (geometry.containment(outside, window.ignored).max(1) > 0.99).all()
     assert overlap(mask_of(window, 128)[:96, :96], image[:96, :96, 0] > 150) > 0.9
+
+
+@pytest.mark.parametrize("kind", ["obb", "hbb"])
+def test_an_augmented_window_shows_nothing_from_beyond_the_border(kind):
+    """The outermost pixels are red: were they continued outwards, windows would be red too. Control: augment alone."""
+    rng = np.random.default_rng(6)
+    layout = random_layout(rng, 400, kind)
+    image = painted(layout, 400)
+    image[[0, -1]] = image[:, [0, -1]] = (255, 0, 0)
+
+    def redness(window: np.ndarray) -> int:
+        return int(((window[..., 0].astype(int) - window[..., 1]) > 90).sum())
+
+    pairs = [augmented_window(image, layout, 200, rng) for _ in range(30)]
+    assert max(redness(window) for window, _ in pairs) <= 2 * 200, "at most the border itself"
+    assert max(redness(random_window(*augment(image, layout, rng), 200, rng)[0]) for _ in range(150)) > 1000
+    fits = [overlap(window[..., 1] > 150, mask_of(moved, 200)) for window, moved in pairs if len(moved)]
+    assert np.median(fits) > 0.8
