@@ -89,17 +89,19 @@ def train_stage(name: str, data: Path, work: Path, scale: float, minutes: float 
         save_half(InScenePipeline(model, FlowMatchEulerDiscreteScheduler()), weights.FOLDER / name)
 
 
-def store_whole(work: Path) -> None:
+def store_whole(data: Path, work: Path) -> None:
     """Autoencoder and both stages as one pipeline."""
     from dataengine.render.layout_pipeline import LayoutPipeline
     from dataengine.render.layout_unet import LayoutUNet
+    from dataengine.train.whole import grey_domains
 
+    grey = grey_domains([named["train"] for named in splits(data).values()])
     parts = (
         AutoencoderDC.from_pretrained(work / "autoencoder" / "model"),
         LayoutUNet.from_pretrained(work / "thumbnails" / "model"),
         LayoutUNet.from_pretrained(work / "latents" / "model"),
     )
-    save_half(LayoutPipeline(*parts, FlowMatchEulerDiscreteScheduler()), weights.FOLDER / "whole")
+    save_half(LayoutPipeline(*parts, FlowMatchEulerDiscreteScheduler(), grey), weights.FOLDER / "whole")
 
 
 def store_layouts(data: Path) -> None:
@@ -145,7 +147,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     for stage in arguments.stages:
         if stage == "whole":
-            store_whole(arguments.work)
+            store_whole(arguments.data, arguments.work)
         elif stage == "layouts":
             store_layouts(arguments.data)
         elif stage == "detector":

@@ -20,7 +20,6 @@ from dataengine.judge.detector import Detector, OnnxDetector
 from dataengine.layouts.sampler import Sampler
 from dataengine.render.scene import Scenes
 
-GREY_DOMAINS = ("hit-uav",)  # looks of one-channel sensors
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
 
@@ -198,7 +197,7 @@ def _scenes(recipe: Recipe, preset: Preset, dataset: Dataset | None, notes: list
         raise UserError(f"without images of your own, scenes are {whole.size} pixels wide: give --size {whole.size}, "
                         "or images with --scenes.")  # fmt: skip
     notes.append("no images of this data set were found, so the scenes are generated too; give --data or --scenes")
-    return GeneratedScenes(whole, preset.name, grey=preset.name in GREY_DOMAINS)
+    return GeneratedScenes(whole, preset.name)
 
 
 def _scene_images(folder: Path) -> Dataset:

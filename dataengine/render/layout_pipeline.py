@@ -30,9 +30,12 @@ class LayoutPipeline(DiffusionPipeline):
         thumbnail_unet: LayoutUNet,
         unet: LayoutUNet,
         scheduler: FlowMatchEulerDiscreteScheduler,
+        grey_domains: Sequence[str] = (),
     ):
+        """grey_domains: those of the model's looks whose sensor has one channel; their images come out grey."""
         super().__init__()
         self.register_modules(vae=vae, thumbnail_unet=thumbnail_unet, unet=unet, scheduler=scheduler)
+        self.register_to_config(grey_domains=list(grey_domains))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -82,24 +85,26 @@ class LayoutPipeline(DiffusionPipeline):
             thumbnails = sample_latents(self.thumbnail_unet, batch, scheduler=self.scheduler, **how)
             latents = sample_latents(self.unet, batch, thumbnails, scheduler=self.scheduler, **how)
             images = [self.vae.decode(z[None] / self.vae.config.scaling_factor).sample.float() for z in latents]
-        pixels = ((torch.cat(images) + 1) * 127.5).round().clamp(0, 255).byte()
+        pictures = torch.cat(images)
+        if domain in self.config.grey_domains:
+            pictures = pictures.mean(1, keepdim=True).expand_as(pictures)
+        pixels = ((pictures + 1) * 127.5).round().clamp(0, 255).byte()
         return list(pixels.permute(0, 2, 3, 1).cpu().numpy())
 
 
 class GeneratedScenes:
-    """Empty scenes from a whole-image model: for machines that have no images at all."""
+    """Scenes from a whole-image model: for machines that have no images at all."""
 
-    def __init__(self, pipeline: LayoutPipeline, domain: str, steps: int = 20, grey: bool = False):
-        """domain: the look, one of the pipeline's. grey: the sensor has one channel."""
-        self.pipeline, self.domain, self.steps, self.grey = pipeline, domain, steps, grey
+    def __init__(self, pipeline: LayoutPipeline, domain: str, steps: int = 20, occupied: bool = True):
+        """domain: the look, one of the pipeline's. occupied: the scene is drawn with the layout's objects in it, to be
+        painted over: so cars stand on roads; without, it is drawn empty."""
+        self.pipeline, self.domain, self.steps, self.occupied = pipeline, domain, steps, occupied
         pipeline.domain_number(domain)  # an unknown one is told now
 
     def draw(self, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[Scene]:
-        """One empty scene of the layout's acquisition for each layout."""
+        """One scene of the layout's acquisition for each layout; its own layout is empty."""
         empty = [empty_layout(replace(layout, classes=())) for layout in layouts]
-        images = self.pipeline(empty, seeds, self.domain, self.steps, guidance_scale=1.0)
-        if self.grey:
-            images = [np.repeat(image.mean(2, keepdims=True).round().astype(np.uint8), 3, 2) for image in images]
+        images = self.pipeline(layouts if self.occupied else empty, seeds, self.domain, self.steps, guidance_scale=1.0)
         return [
             Scene(image, layout, f"generated:{seed}") for image, layout, seed in zip(images, empty, seeds, strict=True)
         ]

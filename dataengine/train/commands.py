@@ -118,12 +118,12 @@ def renderer(
         from diffusers import AutoencoderDC
 
         from dataengine.render.layout_pipeline import LayoutPipeline
-        from dataengine.train.whole import train_latents, train_thumbnails
+        from dataengine.train.whole import grey_domains, train_latents, train_thumbnails
 
         vae = AutoencoderDC.from_pretrained(autoencoder)
         classes, of_windows = _classes(datasets), {"size": size, "copies": max(1, copies)}
         thumbnails = train_thumbnails(datasets, classes, out / "thumbnails", settings, **of_windows)
         latents = train_latents(datasets, classes, vae, out / "latents", settings, **of_windows)
-        pipeline = LayoutPipeline(vae, thumbnails, latents, FlowMatchEulerDiscreteScheduler())
+        pipeline = LayoutPipeline(vae, thumbnails, latents, FlowMatchEulerDiscreteScheduler(), grey_domains(datasets))
     pipeline.save_pretrained(out / "pipeline")
     print(f"renderer: {out / 'pipeline'}; pictures: {out / 'samples'}")

@@ -35,6 +35,7 @@ from dataengine.train.loop import TrainSettings, model_settings_text, train
 LATENTS_MODEL = {"block_out_channels": (96, 128)}  # what is left to draw is local
 NULL_PROBABILITY = 0.1
 FOREGROUND_WEIGHT = 2.0
+GREY_SPREAD = 8  # of a pixel's channels, that JPEG alone may cause
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,20 @@ def _train(
     train(model, batch, velocity_loss, out, settings, recipe, evaluate)
     model.save_pretrained(out / "model")
     return model
+
+
+def grey_domains(datasets: list[Dataset]) -> list[str]:
+    """Names of the data sets whose images have one channel, or three that are the same."""
+
+    def is_grey(dataset: Dataset) -> bool:
+        step = -(-len(dataset) // 20)
+        for sample in dataset.samples[::step]:
+            with Image.open(sample.image) as file:
+                if np.ptp(np.asarray(file.convert("RGB")), axis=2).max() > GREY_SPREAD:
+                    return False
+        return True
+
+    return [name for name, dataset in zip(_domains(datasets), datasets, strict=True) if is_grey(dataset)]
 
 
 def _domains(datasets: list[Dataset]) -> list[str]:

@@ -113,7 +113,7 @@ def tiny_pipeline(tmp_path_factory) -> LayoutPipeline:
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("whole")
     thumbnails, latents = tiny_unet(sample_size=8, latent_channels=3), tiny_unet(sample_size=8, thumbnail_channels=3)
-    LayoutPipeline(vae, thumbnails, latents, FlowMatchEulerDiscreteScheduler()).save_pretrained(folder)
+    LayoutPipeline(vae, thumbnails, latents, FlowMatchEulerDiscreteScheduler(), ["toy"]).save_pretrained(folder)
     return LayoutPipeline.from_pretrained(folder)
 
 
@@ -139,9 +139,22 @@ def test_layouts_of_another_size_unknown_looks_and_classes_are_refused(tiny_pipe
 
 
 def test_generated_scenes_are_empty_and_grey_where_the_sensor_is(tiny_pipeline):
-    scene = GeneratedScenes(tiny_pipeline, "toy", steps=2, grey=True).draw([layout_64()], [3])[0]
+    scene = GeneratedScenes(tiny_pipeline, "toy", steps=2).draw([layout_64()], [3])[0]
     assert len(scene.layout) == 0
     assert np.ptp(scene.image, axis=2).max() == 0
+    coloured = tiny_pipeline([layout_64()], [3], None, num_inference_steps=2)[0]
+    assert np.ptp(coloured, axis=2).max() > 0, "control: a look of unknown sensor keeps its colours"
+
+
+def test_the_ground_is_drawn_for_the_objects_or_for_none(tiny_pipeline):
+    layouts = [layout_64(), random_layout(np.random.default_rng(8), 64)]
+
+    def differ(occupied: bool) -> bool:
+        scenes = GeneratedScenes(tiny_pipeline, "toy", steps=2, occupied=occupied).draw(layouts, [4, 4])
+        return bool((scenes[0].image != scenes[1].image).any())
+
+    assert differ(occupied=True)
+    assert not differ(occupied=False), "control: an empty scene depends on its seed alone"
 
 
 def test_the_second_stage_draws_what_the_thumbnail_shows():

@@ -40,7 +40,7 @@ def test_the_recipe_makes_every_model_from_start_to_end(recipe, tmp_path):
 
     for stage in ("autoencoder", "thumbnails", "latents", "in-scene"):
         recipe.train_stage(stage, tmp_path, tmp_path / "work", 0.0005, None)
-    recipe.store_whole(tmp_path / "work")
+    recipe.store_whole(tmp_path, tmp_path / "work")
     recipe.store_layouts(tmp_path)
 
     layout = random_layout(np.random.default_rng(1), 256)
