@@ -46,7 +46,10 @@ def test_help_names_every_command_and_loads_no_heavy_library():
         (["synth", "--dataset", "dior", "--data", "no-such-folder"], "no-such-folder"),
         (["synth", "--renderer", "oil"], "renderer"),
         (["data", "info", "no-such-folder"], "no-such-folder"),
-        (["train", "renderer", "no-such-folder", "--out", "x", "--kind", "whole"], "--autoencoder"),
+        (["train", "renderer", "no-such-folder", "--out", "x", "--kind", "oil"], "--kind oil"),
+        (["train", "renderer", "no-such-folder", "--out", "x", "--kind", "whole", "--decoder", "y"], "--decoder y"),
+        (["train", "renderer", "no-such-folder", "--out", "x", "--start", "y"], "--start y"),
+        (["train", "decoder", "no-such-folder", "--out", "x", "--crop", "50"], "--crop 50"),
     ],
 )
 def test_a_users_mistake_is_one_sentence_that_names_it_and_a_status_of_two(arguments, says, tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """Make the packaged weights from the sample data: start to end, on two CPU cores or a GPU; stopped, it continues.
 
-    python tools/train_packaged.py --work work autoencoder thumbnails latents whole in-scene layouts  # base install
+    python tools/train_packaged.py --work work decoder thumbnails whole in-scene layouts    # the base environment
     python tools/pack_images.py --out work/train.npz
     python tools/train_detector.py configs/detectors/filter.py --images work/train.npz --out work/filter   # mmrotate
     python tools/export_detector.py configs/detectors/filter.py work/filter/detector.safetensors \\
@@ -19,7 +19,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler
 from sample_splits import DEFAULT_DATA, splits, windows
 
 from dataengine import weights
@@ -29,9 +29,8 @@ LARGEST_FILE = "15MB"
 PASS_SHARE = 0.9  # of real images; the packaged detector reaches 0.93 on HIT-UAV at most
 # name: (steps, batch size, learning rate, EMA decay); what two cores manage in an hour or so each
 SCHEDULES = {
-    "autoencoder": (4250, 16, 1e-3, 0.998),
+    "decoder": (5000, 64, 8e-4, 0.9985),
     "thumbnails": (4500, 64, 8e-4, 0.9985),
-    "latents": (4000, 64, 8e-4, 0.9985),
     "in-scene": (8000, 64, 6e-4, 0.9985),
 }
 
@@ -47,8 +46,7 @@ def settings_for(name: str, scale: float, minutes: float | None) -> TrainSetting
         ema_decay=ema_decay,
         minutes=minutes,
         evaluate_every=500,
-        compile=scale >= 1 and name in ("autoencoder", "in-scene"),  # attention gains nothing from it on a CPU
-        weight_decay=0.0 if name == "autoencoder" else 0.01,
+        compile=scale >= 1 and name != "thumbnails",  # whose attention gains nothing from it on a CPU
         warmup_steps=min(200, steps // 2),
     )
 
@@ -68,19 +66,14 @@ def train_stage(name: str, data: Path, work: Path, scale: float, minutes: float 
     parts = [named["train"] for named in splits(data).values()]
     classes = [c for dataset in parts for c in dataset.classes]
     settings, out = settings_for(name, scale, minutes), work / name
-    if name == "autoencoder":
-        from dataengine.train.autoencoder import train_autoencoder
+    if name == "decoder":
+        from dataengine.train.decoder import train_decoder
 
-        train_autoencoder(parts, out, settings)
+        train_decoder(parts, out, settings)
     elif name == "thumbnails":
-        from dataengine.train.whole import train_thumbnails
+        from dataengine.train.thumbnails import train_thumbnails
 
         train_thumbnails(parts, classes, out, settings)
-    elif name == "latents":
-        from dataengine.train.whole import train_latents
-
-        vae = AutoencoderDC.from_pretrained(work / "autoencoder" / "model")
-        train_latents(parts, classes, vae, out, settings)
     else:
         from dataengine.render.in_scene_pipeline import InScenePipeline
         from dataengine.train.in_scene import train_in_scene
@@ -90,18 +83,16 @@ def train_stage(name: str, data: Path, work: Path, scale: float, minutes: float 
 
 
 def store_whole(data: Path, work: Path) -> None:
-    """Autoencoder and both stages as one pipeline."""
+    """Thumbnail model and decoder as one pipeline."""
     from dataengine.render.layout_pipeline import LayoutPipeline
     from dataengine.render.layout_unet import LayoutUNet
-    from dataengine.train.whole import grey_domains
+    from dataengine.render.thumbnail_decoder import ThumbnailDecoder
+    from dataengine.train.thumbnails import grey_domains
 
     grey = grey_domains([named["train"] for named in splits(data).values()])
-    parts = (
-        AutoencoderDC.from_pretrained(work / "autoencoder" / "model"),
-        LayoutUNet.from_pretrained(work / "thumbnails" / "model"),
-        LayoutUNet.from_pretrained(work / "latents" / "model"),
-    )
-    save_half(LayoutPipeline(*parts, FlowMatchEulerDiscreteScheduler(), grey), weights.FOLDER / "whole")
+    unet = LayoutUNet.from_pretrained(work / "thumbnails" / "model")
+    decoder = ThumbnailDecoder.from_pretrained(work / "decoder" / "model")
+    save_half(LayoutPipeline(unet, decoder, FlowMatchEulerDiscreteScheduler(), grey), weights.FOLDER / "whole")
 
 
 def store_layouts(data: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from diffusers import AutoencoderDC, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
@@ -16,25 +16,27 @@ from dataengine.render.layout_unet import LayoutUNet, layout_batch
 from dataengine.render.precision import fast_autocast
 from dataengine.render.sample_latents import sample_latents
 from dataengine.render.scene import Scene, empty_layout
+from dataengine.render.thumbnail import THUMBNAIL_RATIO
+from dataengine.render.thumbnail_decoder import ThumbnailDecoder, decode_thumbnails
+
+DECODER_STEPS = 10
 
 
 class LayoutPipeline(DiffusionPipeline):
-    """Renders whole images from layouts of the model's own size: thumbnail first, then latents, then pixels. Label
-    effect: keeps."""
+    """Renders whole images from layouts of the model's own size: thumbnail first, then pixels. Label effect: keeps."""
 
     label_effect = "keeps"
 
     def __init__(
         self,
-        vae: AutoencoderDC,
-        thumbnail_unet: LayoutUNet,
         unet: LayoutUNet,
+        decoder: ThumbnailDecoder,
         scheduler: FlowMatchEulerDiscreteScheduler,
         grey_domains: Sequence[str] = (),
     ):
         """grey_domains: those of the model's looks whose sensor has one channel; their images come out grey."""
         super().__init__()
-        self.register_modules(vae=vae, thumbnail_unet=thumbnail_unet, unet=unet, scheduler=scheduler)
+        self.register_modules(unet=unet, decoder=decoder, scheduler=scheduler)
         self.register_to_config(grey_domains=list(grey_domains))
 
     @property
@@ -45,7 +47,7 @@ class LayoutPipeline(DiffusionPipeline):
     @property
     def size(self) -> int:
         """Side of its images in pixels."""
-        return self.unet.config.sample_size * self.vae.spatial_compression_ratio
+        return self.unet.config.sample_size * THUMBNAIL_RATIO
 
     def domain_number(self, domain: str | None) -> int:
         """Number of a data set's look; the learned null for None. Raises UserError for an unknown name."""
@@ -79,13 +81,22 @@ class LayoutPipeline(DiffusionPipeline):
         labels = [class_numbers(layout, self.classes) for layout in layouts]
         number = self.domain_number(domain)
         batch = layout_batch(list(layouts), labels, [number] * len(layouts), self.unet.grid)
+        looks = list(self.decoder.config.domains)  # it may have been trained on other data sets than the layout model
+        look = torch.tensor([looks.index(domain) if domain in looks else len(looks)])
         generators = [torch.Generator().manual_seed(noise_seed(seed, 1 << 21)) for seed in seeds]
         with fast_autocast(self.unet.device):
-            how = {"generators": generators, "steps": num_inference_steps, "guidance_scale": guidance_scale}
-            thumbnails = sample_latents(self.thumbnail_unet, batch, scheduler=self.scheduler, **how)
-            latents = sample_latents(self.unet, batch, thumbnails, scheduler=self.scheduler, **how)
-            images = [self.vae.decode(z[None] / self.vae.config.scaling_factor).sample.float() for z in latents]
-        pictures = torch.cat(images)
+            thumbnails = sample_latents(
+                self.unet, batch, generators=generators, steps=num_inference_steps, guidance_scale=guidance_scale,
+                scheduler=self.scheduler,
+            )  # fmt: skip
+            # one at a time: a picture's noise and arithmetic must not depend on its batch, and it fills the cores alone
+            pictures = torch.cat([
+                decode_thumbnails(
+                    self.decoder, thumbnails[i : i + 1], look, generators=[generators[i]],
+                    steps=DECODER_STEPS, scheduler=self.scheduler,
+                )
+                for i in range(len(layouts))
+            ])  # fmt: skip
         if domain in self.config.grey_domains:
             pictures = pictures.mean(1, keepdim=True).expand_as(pictures)
         pixels = ((pictures + 1) * 127.5).round().clamp(0, 255).byte()

@@ -186,9 +186,8 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         classes: list[str],
         domains: list[str],
         sample_size: int = 32,
-        latent_channels: int = 8,
+        latent_channels: int = 3,
         patch: int = 2,
-        thumbnail_channels: int = 0,
         block_out_channels: tuple[int, ...] = (64, 128, 160),
         layers_per_block: int = 1,
         cross_attention_dim: int = 128,
@@ -198,7 +197,7 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         levels = len(block_out_channels)
         self.unet = UNet2DConditionModel(
             sample_size=sample_size // patch,
-            in_channels=(latent_channels + thumbnail_channels) * patch**2 + PAINTED_CHANNELS,
+            in_channels=latent_channels * patch**2 + PAINTED_CHANNELS,
             out_channels=latent_channels * patch**2,
             block_out_channels=block_out_channels,
             layers_per_block=layers_per_block,
@@ -252,20 +251,13 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         share = covered / covered.sum(1, keepdim=True)  # the first token, background or unknown, is everywhere
         return torch.einsum("bnhw,bnc->bchw", share, self.painted(tokens))
 
-    def forward(
-        self,
-        latents: torch.Tensor,
-        timesteps: torch.Tensor,
-        batch: LayoutBatch,
-        thumbnails: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Velocity (B, C, S, S) at timesteps (B,) in [0, 1000]; thumbnails (B, thumbnail_channels, S, S)."""
+    def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, batch: LayoutBatch) -> torch.Tensor:
+        """Velocity (B, C, S, S) at timesteps (B,) in [0, 1000]."""
         condition = self.field_embedding(batch.fields) + self.domain_embedding(batch.domains)
         text = self.text_null.expand(len(latents), 1, -1)
         tokens = self.box_tokens(batch)
         keywords = {"box_tokens": tokens, "box_bias": self.box_bias(batch)}
-        x = latents if thumbnails is None else torch.cat([latents, thumbnails], 1)
-        x = torch.cat([F.pixel_unshuffle(x, self.config.patch), self.paint(tokens, batch)], 1)
+        x = torch.cat([F.pixel_unshuffle(latents, self.config.patch), self.paint(tokens, batch)], 1)
         x = x.contiguous(memory_format=torch.channels_last)
         out = self.unet(x, timesteps, text, class_labels=condition, cross_attention_kwargs=keywords).sample
         return velocity_of(latents, F.pixel_shuffle(out, self.config.patch), timesteps)

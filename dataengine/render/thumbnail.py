@@ -1,4 +1,8 @@
-"""Thumbnails: what lies where in a picture, at the size of its latents."""
+"""The latents of the whole-image renderer: thumbnails, which show what lies where.
+
+Encoding is a mean, the same for all imagery, with nothing to be learnt. Decoding is what has to be learnt: a diffusion
+model (`thumbnail_decoder`) makes up the detail that the mean has lost.
+"""
 
 from __future__ import annotations
 
@@ -15,5 +19,6 @@ def thumbnails_of(images: torch.Tensor) -> torch.Tensor:
 
 
 def thumbnail_pixels(thumbnails: torch.Tensor) -> torch.Tensor:
-    """Back to [-1, 1], (B, 3, h, w)."""
-    return (thumbnails / SCALE).clamp(-1, 1)
+    """Thumbnails (B, 3, h, w) enlarged smoothly to pixels (B, 3, 8 h, 8 w) in [-1, 1]."""
+    large = F.interpolate(thumbnails / SCALE, scale_factor=THUMBNAIL_RATIO, mode="bicubic", align_corners=False)
+    return large.clamp(-1, 1)

@@ -46,24 +46,28 @@ def _classes(datasets) -> list[str]:
 
 
 @app.command()
-def autoencoder(
+def decoder(
     data: Data,
     out: Out,
     split: Split = None,
     steps: Steps = 10_000,
-    batch_size: Batch = 16,
+    batch_size: Batch = 64,
     learning_rate: Rate = 8e-4,
-    crop: Annotated[int, typer.Option(min=32, help="Side of the training crops in pixels.")] = 128,
+    crop: Annotated[int, typer.Option(min=32, help="Side of the training crops in pixels, a multiple of 16.")] = 64,
     seed: Seed = 0,
     minutes: Minutes = None,
     compile: Compile = False,
     evaluate_every: Evaluate = 1000,
 ) -> None:
-    """The autoencoder between pixels and latents, which the whole-image renderer needs first."""
-    from dataengine.train.autoencoder import train_autoencoder
+    """The diffusion decoder from thumbnails to pixels, which the whole-image renderer needs first."""
+    from dataengine.errors import UserError
 
-    settings = _settings(steps, batch_size, learning_rate, seed, minutes, compile, evaluate_every, weight_decay=0.0)
-    train_autoencoder(_read(data, split), out, settings, crop)
+    if crop % 16:
+        raise UserError(f"--crop {crop}: must be a multiple of 16.")
+    from dataengine.train.decoder import train_decoder
+
+    settings = _settings(steps, batch_size, learning_rate, seed, minutes, compile, evaluate_every)
+    train_decoder(_read(data, split), out, settings, crop)
     print(f"model: {out / 'model'}; pictures: {out / 'samples'}")
 
 
@@ -72,7 +76,10 @@ def renderer(
     data: Data,
     out: Out,
     kind: Annotated[str, typer.Option(help="in-scene (objects into scenes) or whole (the entire image).")] = "in-scene",
-    autoencoder: Annotated[Path | None, typer.Option(help="Its model folder; needed for whole.")] = None,
+    decoder: Annotated[
+        Path | None,
+        typer.Option(help="whole: model folder of dataengine train decoder; the packaged one if not given."),
+    ] = None,
     split: Split = None,
     steps: Steps = 20_000,
     batch_size: Batch = 64,
@@ -94,10 +101,18 @@ def renderer(
 
     if kind not in ("in-scene", "whole"):
         raise UserError(f"--kind {kind}: must be in-scene or whole.")
-    if kind == "whole" and autoencoder is None:
-        raise UserError("--kind whole needs --autoencoder, the model folder of dataengine train autoencoder.")
     if kind == "whole" and start is not None:
         raise UserError("--start is for --kind in-scene; a whole-image renderer is trained from the beginning.")
+    if decoder is not None and not (decoder / "config.json").exists():
+        raise UserError(f"--decoder {decoder}: no config.json there; give OUT/model of dataengine train decoder.")
+    trained = None
+    if start is not None:
+        folder = weights.packaged("in-scene") if start == "packaged" else Path(start)
+        if not (folder / "model_index.json").exists():
+            raise UserError(f"--start {start}: no model_index.json there; give a renderer's pipeline folder.")
+        from dataengine.render.in_scene_pipeline import InScenePipeline
+
+        trained = InScenePipeline.from_pretrained(folder).unet
     datasets = _read(data, split)
     settings = _settings(steps, batch_size, learning_rate, seed, minutes, compile, evaluate_every)
     from diffusers import FlowMatchEulerDiscreteScheduler
@@ -106,24 +121,15 @@ def renderer(
         from dataengine.render.in_scene_pipeline import InScenePipeline
         from dataengine.train.in_scene import train_in_scene
 
-        trained = None
-        if start is not None:
-            folder = weights.packaged("in-scene") if start == "packaged" else Path(start)
-            if not (folder / "model_index.json").exists():
-                raise UserError(f"--start {start}: no model_index.json there; give a renderer's pipeline folder.")
-            trained = InScenePipeline.from_pretrained(folder).unet
         model = train_in_scene(datasets, _classes(datasets), out, settings, copies, start=trained)
         pipeline = InScenePipeline(model, FlowMatchEulerDiscreteScheduler())
     else:
-        from diffusers import AutoencoderDC
-
         from dataengine.render.layout_pipeline import LayoutPipeline
-        from dataengine.train.whole import grey_domains, train_latents, train_thumbnails
+        from dataengine.render.thumbnail_decoder import ThumbnailDecoder
+        from dataengine.train.thumbnails import grey_domains, train_thumbnails
 
-        vae = AutoencoderDC.from_pretrained(autoencoder)
-        classes, of_windows = _classes(datasets), {"size": size, "copies": max(1, copies)}
-        thumbnails = train_thumbnails(datasets, classes, out / "thumbnails", settings, **of_windows)
-        latents = train_latents(datasets, classes, vae, out / "latents", settings, **of_windows)
-        pipeline = LayoutPipeline(vae, thumbnails, latents, FlowMatchEulerDiscreteScheduler(), grey_domains(datasets))
+        decoding = ThumbnailDecoder.from_pretrained(decoder or weights.packaged("whole") / "decoder")
+        model = train_thumbnails(datasets, _classes(datasets), out, settings, size, max(1, copies))
+        pipeline = LayoutPipeline(model, decoding, FlowMatchEulerDiscreteScheduler(), grey_domains(datasets))
     pipeline.save_pretrained(out / "pipeline")
     print(f"renderer: {out / 'pipeline'}; pictures: {out / 'samples'}")

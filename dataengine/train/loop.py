@@ -1,4 +1,4 @@
-"""The training loop that the autoencoder and both renderers share: accelerate, EMA, checkpoints, exact resume."""
+"""The training loop that all models share: accelerate, EMA, checkpoints, exact resume."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from diffusers import ConfigMixin
 from diffusers.training_utils import EMAModel
 from pydantic import BaseModel, ConfigDict, Field
@@ -143,6 +144,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     on_cpu = not torch.cuda.is_available()
     device = torch.device("cpu" if on_cpu else "cuda")
+    AcceleratorState._reset_state()  # or a second training in this process could not have another precision
     accelerator = Accelerator(mixed_precision=precision_for(device, settings.precision), cpu=on_cpu)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import shapely
 import torch
-from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.models.attention_processor import Attention
 from toy_scenes import random_layout
 
@@ -14,6 +14,7 @@ from dataengine import geometry
 from dataengine.errors import UserError
 from dataengine.render.layout_pipeline import GeneratedScenes, LayoutPipeline
 from dataengine.render.layout_unet import BoxAttention, LayoutBatch, LayoutUNet, box_features, coverage, layout_batch
+from dataengine.render.thumbnail_decoder import ThumbnailDecoder
 
 
 def tiny_unet(**settings) -> LayoutUNet:
@@ -106,14 +107,10 @@ def test_a_box_turned_by_half_a_turn_has_the_same_angle_features():
 @pytest.fixture(scope="module")
 def tiny_pipeline(tmp_path_factory) -> LayoutPipeline:
     torch.manual_seed(1)
-    vae = AutoencoderDC(
-        latent_channels=4, encoder_block_out_channels=(8, 8, 8, 16), decoder_block_out_channels=(8, 8, 8, 16),
-        encoder_layers_per_block=(0, 1, 1, 1), decoder_layers_per_block=(0, 1, 1, 1),
-        encoder_qkv_multiscales=((),) * 4, decoder_qkv_multiscales=((),) * 4,
-    )  # fmt: skip
     folder = tmp_path_factory.mktemp("whole")
-    thumbnails, latents = tiny_unet(sample_size=8, latent_channels=3), tiny_unet(sample_size=8, thumbnail_channels=3)
-    LayoutPipeline(vae, thumbnails, latents, FlowMatchEulerDiscreteScheduler(), ["toy"]).save_pretrained(folder)
+    unet = tiny_unet(sample_size=8, latent_channels=3)
+    decoder = ThumbnailDecoder(domains=["toy"], block_out_channels=(16, 32))
+    LayoutPipeline(unet, decoder, FlowMatchEulerDiscreteScheduler(), ["toy"]).save_pretrained(folder)
     return LayoutPipeline.from_pretrained(folder)
 
 
@@ -155,15 +152,6 @@ def test_the_ground_is_drawn_for_the_objects_or_for_none(tiny_pipeline):
 
     assert differ(occupied=True)
     assert not differ(occupied=False), "control: an empty scene depends on its seed alone"
-
-
-def test_the_second_stage_draws_what_the_thumbnail_shows():
-    model = tiny_unet(thumbnail_channels=3)
-    batch = batch_of([random_layout(np.random.default_rng(6))])
-    x, times = torch.zeros(1, 4, 16, 16), torch.full((1,), 500.0)
-    with torch.no_grad():
-        grey, lit = (model(x, times, batch, torch.full((1, 3, 16, 16), value)) for value in (0.0, 1.0))
-    assert (grey - lit).abs().max() > 1e-3
 
 
 def test_an_object_is_painted_where_it_lies_and_nowhere_else():

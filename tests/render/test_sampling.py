@@ -30,7 +30,7 @@ class LatentVelocity(nn.Module):
 
     config, device = SimpleNamespace(latent_channels=4, sample_size=8), torch.device("cpu")
 
-    def forward(self, x, times, layouts, thumbnails=None):
+    def forward(self, x, times, layouts):
         return torch.where(layouts.known, 3.0, 1.0)[:, None, None, None].expand_as(x)
 
 

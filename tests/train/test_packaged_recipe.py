@@ -38,7 +38,7 @@ def test_the_recipe_makes_every_model_from_start_to_end(recipe, tmp_path):
     from dataengine.render.layout_pipeline import LayoutPipeline
     from dataengine.render.scene import Scene, empty_layout
 
-    for stage in ("autoencoder", "thumbnails", "latents", "in-scene"):
+    for stage in ("decoder", "thumbnails", "in-scene"):
         recipe.train_stage(stage, tmp_path, tmp_path / "work", 0.0005, None)
     recipe.store_whole(tmp_path, tmp_path / "work")
     recipe.store_layouts(tmp_path)

@@ -1,0 +1,89 @@
+"""From a thumbnail to pixels: a diffusion decoder (Chen et al. 2025, "Diffusion autoencoders are scalable image
+tokenizers"), convolutional throughout, so that pictures may have any size."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from diffusers import ConfigMixin, FlowMatchEulerDiscreteScheduler, ModelMixin, UNet2DModel
+from diffusers.configuration_utils import register_to_config
+from torch import nn
+from torch.nn import functional as F
+
+from dataengine.render.flow import velocity_of
+from dataengine.render.thumbnail import THUMBNAIL_RATIO, thumbnail_pixels
+
+THUMBNAIL_NOISE = 0.1  # which the decoder is trained to overlook in drawn thumbnails (Ho et al. 2022, section 4)
+
+
+class ThumbnailDecoder(ModelMixin, ConfigMixin):
+    """Denoiser of pixels (B, 3, H, W), H and W multiples of 16, given their thumbnails.
+
+    Gives the flow-matching velocity `noise - image`; the network itself predicts the clean image, like `InSceneUNet`.
+    domains: the data sets it was trained on (a sensor and a look); one more embedding is the learned null.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        domains: list[str],
+        patch: int = 4,
+        block_out_channels: tuple[int, ...] = (64, 128, 192),
+        layers_per_block: int = 1,
+    ):
+        super().__init__()
+        levels = len(block_out_channels)
+        self.unet = UNet2DModel(
+            in_channels=6 * patch**2,  # noisy RGB, enlarged thumbnail
+            out_channels=3 * patch**2,
+            block_out_channels=block_out_channels,
+            layers_per_block=layers_per_block,
+            down_block_types=("DownBlock2D",) * levels,
+            up_block_types=("UpBlock2D",) * levels,
+            add_attention=False,
+            norm_num_groups=16,
+            class_embed_type="identity",
+        )
+        self.domain_embedding = nn.Embedding(len(domains) + 1, block_out_channels[0] * 4)
+
+    def forward(
+        self, images: torch.Tensor, timesteps: torch.Tensor, thumbnails: torch.Tensor, domains: torch.Tensor
+    ) -> torch.Tensor:
+        """Velocity (B, 3, H, W) for noisy images at timesteps (B,) in [0, 1000]; thumbnails (B, 3, H / 8, W / 8) with
+        noise (`with_noise`); domains (B,) int64."""
+        x = F.pixel_unshuffle(torch.cat([images, thumbnail_pixels(thumbnails)], 1), self.config.patch)
+        out = self.unet(
+            x.contiguous(memory_format=torch.channels_last), timesteps, class_labels=self.domain_embedding(domains)
+        ).sample
+        return velocity_of(images, F.pixel_shuffle(out, self.config.patch), timesteps)
+
+
+def with_noise(thumbnails: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Thumbnails (B, 3, h, w) as the decoder sees them, in training and in use."""
+    return thumbnails + THUMBNAIL_NOISE * noise
+
+
+@torch.no_grad()
+def decode_thumbnails(
+    model: ThumbnailDecoder,
+    thumbnails: torch.Tensor,
+    domains: torch.Tensor,
+    *,
+    generators: list[torch.Generator],
+    steps: int = 10,
+    scheduler: FlowMatchEulerDiscreteScheduler | None = None,
+) -> torch.Tensor:
+    """Images (B, 3, 8 h, 8 w) float32, about in [-1, 1]; image i draws its noise from generators[i] alone (CPU)."""
+    scheduler = scheduler or FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), device=model.device)
+    height, width = (THUMBNAIL_RATIO * side for side in thumbnails.shape[-2:])
+
+    def noise(*shape: int) -> torch.Tensor:
+        return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(model.device)
+
+    seen, domains = with_noise(thumbnails.to(model.device), noise(*thumbnails.shape[1:])), domains.to(model.device)
+    x = noise(3, height, width)
+    for t in scheduler.timesteps:
+        velocity = model(x, t.expand(len(x)), seen, domains)
+        x = scheduler.step(velocity.float(), t, x, return_dict=False)[0]
+    return x

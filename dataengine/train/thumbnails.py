@@ -1,0 +1,157 @@
+"""Training of the whole-image renderer's thumbnail model: flow matching on thumbnails of labelled windows.
+
+Two stages, thumbnail and decoder, each learn in an hour on a CPU core what one stage, on the latents of a trained
+autoencoder, had not learnt in as long on two (docs/training-log.md).
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.progress import track
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from dataengine.data.layout import Dataset, Layout
+from dataengine.errors import UserError
+from dataengine.layouts.draw import draw
+from dataengine.render.flow import velocity_error
+from dataengine.render.layout_unet import LayoutBatch, LayoutUNet, layout_batch
+from dataengine.render.sample_latents import sample_latents
+from dataengine.render.thumbnail import THUMBNAIL_RATIO, thumbnail_pixels, thumbnails_of
+from dataengine.train.augment import augmented_window
+from dataengine.train.decoder import to_pixels
+from dataengine.train.loop import TrainSettings, model_settings_text, train
+
+NULL_PROBABILITY = 0.1
+FOREGROUND_WEIGHT = 2.0
+GREY_SPREAD = 8  # of a pixel's channels, that JPEG alone may cause
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of real images: thumbnails float16 (N, 3, S, S), layouts, their labels in the model's numbering, and
+    domains int64 (N,)."""
+
+    thumbnails: np.ndarray
+    layouts: list[Layout]
+    labels: list[np.ndarray]
+    domains: np.ndarray
+
+
+def collect_windows(
+    datasets: list[Dataset], classes: list[str], size: int, copies: int, rng: np.random.Generator
+) -> Windows:
+    """Cut `copies` augmented windows of each image. Raises UserError when the data sets hold no image."""
+    number = {name.lower(): i for i, name in enumerate(classes)}
+    thumbnails, layouts, labels, domains = [], [], [], []
+    samples = [(d, sample) for d, dataset in enumerate(datasets) for sample in dataset]
+    for d, sample in track(samples, "cutting windows"):
+        with Image.open(sample.image) as file:
+            picture = np.asarray(file.convert("RGB"))
+        for _ in range(copies):
+            image, layout = augmented_window(picture, sample.layout, size, rng)
+            own = np.array([number.get(name.lower(), -1) for name in layout.names()], np.int64)
+            pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None] / 127.5 - 1
+            thumbnails.append(thumbnails_of(pixels)[0].half().numpy())
+            layouts.append(layout.select(own >= 0)), labels.append(own[own >= 0]), domains.append(d)
+    if not layouts:
+        raise UserError("the training data holds no images.")
+    return Windows(np.stack(thumbnails), layouts, labels, np.asarray(domains))
+
+
+def make_batch(windows: Windows, grid: int, batch_size: int, n_domains: int):
+    """A function rng -> batch of thumbnails and layout tensors; each condition dropped to its null on its own."""
+
+    def batch(rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        index = rng.integers(0, len(windows.layouts), batch_size)
+        layouts = layout_batch(
+            [windows.layouts[i] for i in index], [windows.labels[i] for i in index], windows.domains[index], grid
+        )
+        layouts.known[torch.from_numpy(rng.random(batch_size) < NULL_PROBABILITY)] = False
+        layouts.fields[torch.from_numpy(rng.random(layouts.fields.shape) < NULL_PROBABILITY)] = torch.nan
+        layouts.domains[torch.from_numpy(rng.random(batch_size) < NULL_PROBABILITY)] = n_domains
+        return {"thumbnails": torch.from_numpy(windows.thumbnails[index].astype(np.float32)), **vars(layouts)}
+
+    return batch
+
+
+def velocity_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict:
+    """Flow matching with logit-normal times (Esser et al. 2024, eq. 19); patches under objects weigh more."""
+    batch = dict(batch)
+    x = batch.pop("thumbnails")
+    layouts = LayoutBatch(**batch)
+    noise = torch.randn(x.shape, generator=generator, device=x.device)
+    sigma = torch.sigmoid(torch.randn(len(x), generator=generator, device=x.device))
+    s = sigma[:, None, None, None]
+    # the backward pass of flash attention is slow on CPUs: 45 images/s against 63
+    with sdpa_kernel(SDPBackend.MATH) if x.device.type == "cpu" else nullcontext():
+        predicted = model((1 - s) * x + s * noise, sigma * 1000, layouts).float()
+    error = velocity_error(predicted, noise, x, sigma).mean(1)  # (B, S, S)
+    patch = x.shape[-1] // layouts.coverage.shape[-1]
+    covered = F.interpolate(layouts.coverage.amax(1, keepdim=True), scale_factor=patch)[:, 0]
+    weight = 1 + (FOREGROUND_WEIGHT - 1) * covered
+    return {"loss": (weight * error).sum() / weight.sum(), "mse": error.mean()}
+
+
+def grey_domains(datasets: list[Dataset]) -> list[str]:
+    """Names of the data sets whose images have one channel, or three that are the same."""
+
+    def is_grey(dataset: Dataset) -> bool:
+        step = -(-len(dataset) // 20)
+        for sample in dataset.samples[::step]:
+            with Image.open(sample.image) as file:
+                if np.ptp(np.asarray(file.convert("RGB")), axis=2).max() > GREY_SPREAD:
+                    return False
+        return True
+
+    return [name for name, dataset in zip(_domains(datasets), datasets, strict=True) if is_grey(dataset)]
+
+
+def _domains(datasets: list[Dataset]) -> list[str]:
+    return [dataset.name or dataset.format for dataset in datasets]
+
+
+def train_thumbnails(
+    datasets: list[Dataset],
+    classes: list[str],
+    out: Path,
+    settings: TrainSettings,
+    size: int = 256,
+    copies: int = 4,
+    model_settings: dict | None = None,
+) -> LayoutUNet:
+    """Train on windows of size x size pixels and write the model to `out/model`; sample grids show real windows above
+    drawn ones."""
+    torch.manual_seed(settings.seed)
+    sides = {"sample_size": size // THUMBNAIL_RATIO, "latent_channels": 3}
+    model = LayoutUNet(classes=list(classes), domains=_domains(datasets), **(sides | (model_settings or {})))
+    windows = collect_windows(datasets, classes, size, copies, np.random.default_rng((settings.seed, 1)))
+    chosen = np.random.default_rng((settings.seed, 2)).integers(0, len(windows.layouts), 16)
+    shown = [windows.layouts[i] for i in chosen]
+    layouts = layout_batch(shown, [windows.labels[i] for i in chosen], windows.domains[chosen], model.grid)
+    real = torch.from_numpy(windows.thumbnails[chosen].astype(np.float32))
+
+    @torch.no_grad()
+    def evaluate(averaged: torch.nn.Module, step: int, folder: Path) -> None:
+        generators = [torch.Generator().manual_seed(i) for i in range(len(shown))]
+        drawn = sample_latents(averaged, layouts, generators=generators, guidance_scale=2.0).cpu()
+        rows = []
+        for start in (0, 8):
+            for stack in (real, drawn):
+                images = to_pixels(thumbnail_pixels(stack[start : start + 8]))
+                boxed = [np.asarray(draw(image, shown[start + i])) for i, image in enumerate(images)]
+                rows.append(np.concatenate(boxed, 1))
+        (folder / "samples").mkdir(exist_ok=True)
+        Image.fromarray(np.concatenate(rows, 0)).save(folder / "samples" / f"{step:07d}.png")
+
+    batch = make_batch(windows, model.grid, settings.batch_size, len(datasets))
+    recipe = f"thumbnails {model_settings_text(model)} size={size} copies={copies} windows={len(windows.layouts)} "
+    train(model, batch, velocity_loss, out, settings, recipe, evaluate)
+    model.save_pretrained(out / "model")
+    return model

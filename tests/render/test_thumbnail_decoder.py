@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dataengine.render.thumbnail import thumbnail_pixels, thumbnails_of
+from dataengine.render.thumbnail_decoder import ThumbnailDecoder, decode_thumbnails
+
+
+def gradient(height: int = 64, width: int = 64) -> torch.Tensor:
+    """A picture (1, 3, H, W) that rises evenly from left to right in red and from top to bottom in blue."""
+    red, blue = torch.linspace(-0.8, 0.8, width), torch.linspace(-0.8, 0.8, height)
+    return torch.stack([red.expand(height, -1), torch.zeros(height, width), blue[:, None].expand(-1, width)])[None]
+
+
+def test_a_smooth_picture_comes_back_from_its_thumbnail():
+    image = gradient()
+    small = thumbnails_of(image)
+    assert small.shape == (1, 3, 8, 8)
+    inner = (slice(None), slice(None), slice(8, -8), slice(8, -8))
+    assert (thumbnail_pixels(small) - image)[inner].abs().max() < 0.02
+
+
+@pytest.fixture(scope="module")
+def trained() -> ThumbnailDecoder:
+    """A small decoder that has learnt pictures of one colour each."""
+    torch.manual_seed(0)
+    model = ThumbnailDecoder(domains=["toy"], block_out_channels=(16, 32))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    from dataengine.train.decoder import velocity_loss
+
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(150):
+        colours = torch.rand(16, 3, 1, 1, generator=generator) * 1.6 - 0.8
+        batch = {"images": colours.expand(-1, -1, 32, 32), "domains": torch.zeros(16, dtype=torch.int64)}
+        loss = velocity_loss(model, batch, generator)["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.eval()
+
+
+def decode(model, images, seeds) -> torch.Tensor:
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    domains = torch.zeros(len(images), dtype=torch.int64)
+    return decode_thumbnails(model, thumbnails_of(images), domains, generators=generators, steps=8)
+
+
+def test_pictures_have_the_colours_of_their_thumbnails(trained):
+    images = torch.tensor([[0.6, -0.6, 0.0], [-0.5, 0.5, 0.5]])[:, :, None, None].expand(-1, -1, 32, 32)
+    colours = decode(trained, images, [1, 2]).mean((2, 3))
+    assert (colours - images.mean((2, 3))).abs().max() < 0.2
+    assert (colours - images.flip(0).mean((2, 3))).abs().max() > 0.8, "control: the other picture's thumbnail"
+
+
+def test_pictures_of_other_shapes_than_those_of_the_training_are_decoded(trained):
+    assert decode(trained, gradient(32, 96), [0]).shape == (1, 3, 32, 96)
+
+
+def test_a_picture_depends_on_its_own_seed_only(trained):
+    images = gradient(32, 32).expand(2, -1, -1, -1)
+    pair, alone = decode(trained, images, [1, 2]), decode(trained, images[:1], [2])
+    assert torch.allclose(pair[1], alone[0], atol=1e-4)
+    assert (pair[0] - pair[1]).abs().max() > 1e-3
