@@ -1,7 +1,6 @@
 """The whole-image renderer: AeroGen's form, the entire picture from its layout."""
 
-from __future__ import annotations
-
+# no postponed annotations: diffusers reads the types of the pipeline's arguments
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -32,12 +31,12 @@ class LayoutPipeline(DiffusionPipeline):
         unet: LayoutUNet,
         decoder: ThumbnailDecoder,
         scheduler: FlowMatchEulerDiscreteScheduler,
-        grey_domains: Sequence[str] = (),
+        grey_domains: list[str] | None = None,
     ):
         """grey_domains: those of the model's looks whose sensor has one channel; their images come out grey."""
         super().__init__()
         self.register_modules(unet=unet, decoder=decoder, scheduler=scheduler)
-        self.register_to_config(grey_domains=list(grey_domains))
+        self.register_to_config(grey_domains=list(grey_domains or ()))
 
     @property
     def classes(self) -> tuple[str, ...]:
