@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -114,8 +116,11 @@ def load_checkpoint(folder: Path, model: torch.nn.Module, ema: EMAModel, optimiz
         return 0
     state = json.loads((folder / "state.json").read_text())
     if state["recipe"] != recipe:
+        before, now = (re.split(r", (?=\()|,(?=\")|(?<=\]) ", text) for text in (state["recipe"], recipe))
+        changed = " ".join(line for line in difflib.ndiff(before, now) if line[0] in "+-")
         raise UserError(
-            f"{folder}: this checkpoint was made with other settings; give another --out, or the settings of before."
+            f"{folder}: this checkpoint was made with other settings (- before, + now: {changed}); give another --out, "
+            "or the settings of before."
         )
     model.load_state_dict(load_file(folder / "model.safetensors"))
     shadow = load_file(folder / "ema.safetensors")

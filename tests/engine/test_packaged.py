@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 
 from dataengine import weights
 from dataengine.engine.parts import load_parts
-from dataengine.engine.recipe import Recipe
+from dataengine.engine.recipe import Recipe, image_seed
 from dataengine.engine.run import synth
 from dataengine.engine.shard import attempt
 
@@ -43,7 +43,7 @@ def test_a_machine_without_images_makes_a_data_set(no_data, dataset, kind):
     records = [json.loads(line) for line in (result.out / "manifest.jsonl").read_text().splitlines()]
     assert {r["asked"]["kind"] for r in records} == {kind}
     assert all(r["scene"].startswith("generated:") for r in records)
-    [annotations] = sorted((result.out / "coco").rglob("*.json"))
+    [annotations] = sorted((result.out / "coco" / "annotations").glob("*.json"))
     coco = COCO(str(annotations))
     assert len(coco.getImgIds()) == 2
     assert coco.getAnnIds()
@@ -54,8 +54,8 @@ def test_an_object_is_painted_in_its_box_and_nowhere_else(no_data):
     parts = load_parts(Recipe(dataset="hit-uav", n=2))
     recipe = Recipe(dataset="hit-uav", n=2)
     made = attempt(parts, recipe, range(2))
-    for one in made:
-        scene = parts.scenes.draw([one.asked], [_seed(recipe, one.index)])[0]
+    scenes = parts.scenes.draw([one.asked for one in made], [image_seed(recipe.seed, one.index) for one in made])
+    for one, scene in zip(made, scenes, strict=True):
         changed = np.abs(one.image.astype(int) - scene.image).max(2)
         boxes = np.zeros(changed.shape, bool)
         for cx, cy, w, _, _ in one.asked.boxes:  # a circle around each box holds its hole whatever its angle
@@ -63,12 +63,6 @@ def test_an_object_is_painted_in_its_box_and_nowhere_else(no_data):
             boxes |= np.hypot(x - cx, y - cy) < 0.71 * max(1.3 * w + 8, 28)
         assert changed[~boxes].max() == 0
         assert changed[boxes].mean() > 2
-
-
-def _seed(recipe: Recipe, index: int) -> int:
-    from dataengine.engine.recipe import image_seed
-
-    return image_seed(recipe.seed, index)
 
 
 def test_thermal_scenes_have_one_channel_and_satellite_scenes_have_colour(no_data):
