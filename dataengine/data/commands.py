@@ -1,4 +1,4 @@
-"""`dataengine data`: look into a data set, check it, convert it, cut it into tiles."""
+"""`dataengine data`: look into a data set, draw it, check it, convert it, cut it into tiles."""
 
 from __future__ import annotations
 
@@ -56,6 +56,37 @@ def info_command(
 
     print_info(figures)
     _say_problems(dataset.problems, 5)
+
+
+@app.command("draw")
+def draw_command(
+    path: Source,
+    out: Annotated[Path, typer.Option(help="Contact sheet to write, .png: boxes in class colours, dashed where cut.")],
+    n: Annotated[int, typer.Option(min=1, help="How many images, chosen at random.")] = 24,
+    side: Annotated[int, typer.Option(min=16, help="Longest side of each picture on the sheet, in pixels.")] = 320,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed chooses other images.")] = 0,
+    format: Format = None,
+    split: Split = None,
+    classes: Classes = None,
+) -> None:
+    """Draw labelled images on one sheet: the quickest way to see whether labels are read as they were meant.
+
+    Example: dataengine data draw data/dota --out sheet.png
+    """
+    import numpy as np
+
+    from dataengine.data.draw import sample_sheet
+    from dataengine.errors import UserError
+
+    dataset = _read(path, format, split, classes)
+    sheet, unreadable = sample_sheet(dataset, n, np.random.default_rng(seed), side)
+    try:
+        sheet.save(out)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{out} could not be written ({error}); give a .png in a folder you can write to") from error
+    typer.echo(f"{out}: {min(n, len(dataset)) - unreadable} of {len(dataset)} images")
+    if unreadable:
+        typer.echo(f"{unreadable} of those chosen cannot be read; dataengine data check names them", err=True)
 
 
 @app.command("check")

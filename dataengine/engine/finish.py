@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 from dataengine.data import coco, dota
+from dataengine.data.draw import contact_sheet, draw
 from dataengine.data.layout import Dataset, Sample
-from dataengine.engine.parts import Parts
+from dataengine.engine.parts import Parts, restrict_layout
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.shard import layout_from_json
-from dataengine.layouts.draw import contact_sheet, draw
 
 ON_SHEET = 36
 
@@ -89,7 +89,7 @@ def finish(recipe: Recipe, parts: Parts, out: Path, records: list[dict]) -> None
         if samples:
             module.write(dataset, out / name, split="train")
     for kept, name in ((True, "kept.png"), (False, "dropped.png")):
-        _sheet(out, [r for r in records if r["verdict"]["kept"] == kept], out / name)
+        _sheet(out, [r for r in records if r["verdict"]["kept"] == kept], classes, out / name)
     write_text(out / "report.json", json.dumps(report(recipe, parts, records), indent=2) + "\n")
     write_text(out / "manifest.jsonl", "".join(json.dumps(record) + "\n" for record in records))
 
@@ -102,7 +102,7 @@ def _with_classes(sample: Sample, classes: tuple[str, ...]) -> Sample:
     return replace(sample, layout=replace(layout, labels=labels, classes=classes))
 
 
-def _sheet(out: Path, records: list[dict], path: Path) -> None:
+def _sheet(out: Path, records: list[dict], classes: tuple[str, ...], path: Path) -> None:
     """Contact sheet of pictures with their boxes, spread evenly over the run; the reason below where there is one."""
     if not records:
         path.unlink(missing_ok=True)
@@ -111,8 +111,8 @@ def _sheet(out: Path, records: list[dict], path: Path) -> None:
     pictures = []
     for record in chosen:
         with Image.open(out / record["image"]) as image:
-            pictures.append(draw(image, layout_from_json(record["labels"])))
+            pictures.append(draw(image, restrict_layout(layout_from_json(record["labels"]), classes)))
     captions = [record["verdict"]["reason"] or f"{record['index']:08d}" for record in chosen]
     fresh = path.with_name(f".{path.name}")
-    contact_sheet(pictures, captions).save(fresh, "PNG")
+    contact_sheet(pictures, captions, classes=classes).save(fresh, "PNG")
     fresh.replace(path)

@@ -91,8 +91,8 @@ def sample_command(
     """
     from collections import Counter
 
+    from dataengine.data.draw import contact_sheet, draw
     from dataengine.errors import UserError
-    from dataengine.layouts.draw import contact_sheet, draw
 
     sampler = _sampler(source, split, size, balance)
     layouts = _drawn(sampler, n, seed)

@@ -17,9 +17,9 @@ from rich.progress import track
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from dataengine.data.draw import draw
 from dataengine.data.layout import Dataset, Layout
 from dataengine.errors import UserError
-from dataengine.layouts.draw import draw
 from dataengine.render.flow import velocity_error
 from dataengine.render.layout_unet import LayoutBatch, LayoutUNet, layout_batch
 from dataengine.render.sample_latents import sample_latents

@@ -74,6 +74,14 @@ def test_tile_writes_a_data_set_that_keeps_visible_fractions(folder, tmp_path):
     assert not [entry for entry in tmp_path.iterdir() if entry.name.startswith(".tiles-")]
 
 
+def test_draw_writes_a_sheet_and_refuses_a_place_it_cannot_write_to(folder, tmp_path):
+    assert "2 of 2 images" in _run("draw", folder, "--out", tmp_path / "sheet.png").stdout
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+    for bad in (tmp_path / "no" / "sheet.png", tmp_path / "sheet.what"):
+        with pytest.raises(UserError, match="could not be written"):
+            _run("draw", folder, "--out", bad)
+
+
 @pytest.mark.parametrize("command", ["info", "check"])
 def test_a_users_mistake_is_one_sentence(command, tmp_path):
     with pytest.raises(UserError, match="does not exist"):
@@ -87,6 +95,6 @@ def test_an_unknown_target_format_is_refused_before_anything_is_read(folder, tmp
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("command", ["info", "check", "convert", "tile"])
+@pytest.mark.parametrize("command", ["info", "draw", "check", "convert", "tile"])
 def test_help_teaches_with_an_example(command):
     assert f"dataengine data {command}" in " ".join(_run(command, "--help").stdout.split())

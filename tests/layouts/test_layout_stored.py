@@ -1,15 +1,13 @@
-"""Stored layouts, and layouts as pictures."""
+"""Stored layouts."""
 
 import os
 
 import numpy as np
 import pytest
-from PIL import Image
 from test_layout_reuse import draws
 
 from dataengine.data.layout import Acquisition, Layout
 from dataengine.errors import UserError
-from dataengine.layouts.draw import COLOURS, contact_sheet, draw
 from dataengine.layouts.reuse import ReuseSampler
 from dataengine.layouts.stored import load_layouts, save_layouts
 
@@ -67,33 +65,3 @@ def test_what_is_no_file_of_layouts_is_refused(lots, tmp_path):
         save_layouts(tmp_path / "empty.npz", [])
     with pytest.raises(UserError, match="could not be written"):
         save_layouts(tmp_path / "no" / "folder.npz", lots)
-
-
-def test_a_box_is_outlined_in_its_class_colour_and_the_image_shows_inside():
-    image = np.full((60, 80), 90, np.uint8)
-    layout = Layout([[40, 30, 20, 10, 0]], [1], ("a", "b"), (80, 60))
-    picture = np.asarray(draw(image, layout))
-    assert picture.shape == (60, 80, 3)
-    assert tuple(picture[25, 40]) == COLOURS[1]
-    assert tuple(picture[30, 30]) == COLOURS[1]
-    assert tuple(picture[30, 40]) == (90, 90, 90)
-    assert (picture != 90).any(2).sum() < 70  # thin
-    assert (image == 90).all()  # the input is left alone
-
-
-def test_a_drawing_can_be_enlarged_and_cut_boxes_are_dashed():
-    whole = Layout([[40, 30, 40, 20, 0]], [0], ("a",), (80, 60))
-    broken = Layout([[40, 30, 40, 20, 0]], [0], ("a",), (80, 60), visible=[0.5])
-    assert draw(None, whole, scale=3).size == (240, 180)
-    lit = [(np.asarray(draw(None, layout)) == COLOURS[0]).all(2).sum() for layout in (whole, broken)]
-    assert 0.3 * lit[0] < lit[1] < 0.8 * lit[0]
-
-
-def test_a_contact_sheet_holds_every_picture_in_rows():
-    tiles = [Image.new("RGB", (20, 10), (i, 0, 0)) for i in range(7)]
-    sheet = contact_sheet(tiles, columns=3, margin=2)
-    assert sheet.size == (3 * 22 + 2, 3 * 12 + 2)
-    shown = {sheet.getpixel((2 + 22 * column + 5, 2 + 12 * row + 5))[0] for row in range(3) for column in range(3)}
-    assert shown == {*range(7), 255}
-    captioned = contact_sheet(tiles, ["a caption that is much too long"] * 7, columns=3, margin=2)
-    assert captioned.height > sheet.height
