@@ -30,7 +30,9 @@ app.add_typer(filter_app, name="filter")
 
 @app.command()
 def synth(
-    dataset: Annotated[str | None, typer.Option(help="Preset (dior, dota-v1.0, hit-uav ...) or a YAML file.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Preset (dior, hit-uav ...) or YAML file; needless with --data.")
+    ] = None,
     n: Annotated[int | None, typer.Option(help="Accepted images to make [200].")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder [runs/DATASET-SEED].")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of your labelled data set, in any known format.")] = None,
@@ -67,7 +69,7 @@ def synth(
         "guidance_scale": guidance_scale, "seed": seed, "max_attempts": max_attempts,
     }  # fmt: skip
     recipe = load_recipe(config, options)
-    out = out or Path("runs") / f"{Path(recipe.dataset).stem}-{recipe.seed}"
+    out = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
     from dataengine.engine.show import dry_run as show_plan
     from dataengine.engine.show import run_with_progress
 

@@ -30,6 +30,8 @@ def recognize(path: str | Path) -> str:
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} does not exist; check the spelling, or where the data set was unpacked")
+    if path.is_dir() and not any(path.iterdir()):
+        raise UserError(f"{path} is empty; give the folder that holds the data set's images and annotations")
     found = _of_file(path) if path.is_file() else _of_folder(path)
     if found is None:
         raise UserError(f"{path}: no known format was recognised; name one with --format ({', '.join(FORMATS)})")

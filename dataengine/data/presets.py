@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dataengine.data import dior, formats
 from dataengine.data.layout import Dataset, Kind
@@ -17,26 +17,32 @@ PACKAGE = Path(__file__).parents[1]
 
 
 class Preset(BaseModel):
-    """A known data set. `image_size` is None where sizes differ; `tile_size` is None where images need no tiling."""
+    """A known data set. `image_size` is None where sizes differ; `tile_size` is None where images need no tiling;
+    `format` is None where it is to be recognised."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     title: str
-    format: str
-    kind: Kind
+    format: str | None = None
+    kind: Kind = "obb"
     classes: tuple[str, ...] = Field(min_length=1)
     image_size: tuple[int, int] | None = None
     tile_size: int | None = Field(None, gt=0)
     tile_overlap: int = Field(0, ge=0)
-    licence: str
-    source: str
-    places: tuple[str, ...] = Field(min_length=1, description="folders to look in, the first that exists is taken")
+    licence: str = ""
+    source: str = ""
+    places: tuple[str, ...] = Field((), description="folders to look in, the first that exists is taken")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _titled(cls, values):
+        return {"title": values.get("name"), **values} if isinstance(values, dict) else values
 
     @field_validator("format")
     @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in formats.FORMATS:
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None and value not in formats.FORMATS:
             raise ValueError(f"{value!r} is no known format; choose one of {', '.join(formats.FORMATS)}")
         return value
 
@@ -75,6 +81,12 @@ def load_preset(name: str) -> Preset:
         raise UserError(f"{file}: {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}") from None
 
 
+def preset_of(dataset: Dataset, path: str | Path) -> Preset:
+    """A preset for a data set that has none: named for its folder, with its own classes and kind of boxes."""
+    name = Path(path).resolve().stem
+    return Preset(name=name, format=dataset.format, kind=dataset.kind, classes=dataset.classes, places=(str(path),))
+
+
 def find_dataset(preset: Preset, path: str | Path | None = None) -> Path:
     """Where the data set lies: `path`, else `$DATAENGINE_DATA/<name>`, else the first of the preset's places.
 
@@ -91,8 +103,9 @@ def find_dataset(preset: Preset, path: str | Path | None = None) -> Path:
     for place in places:
         if place.is_dir():
             return place
-    looked = ", ".join(map(str, places))
-    raise UserError(f"{preset.title} is in none of {looked}; give its folder, or get it from {preset.source}")
+    looked = f"is in none of {', '.join(map(str, places))}" if places else "has no place where it is looked for"
+    source = f", or get it from {preset.source}" if preset.source else ""
+    raise UserError(f"{preset.title} {looked}; give its folder with --data{source}")
 
 
 def read_dataset(preset: Preset, path: str | Path | None = None, *, split: str | None = None) -> Dataset:
@@ -101,7 +114,13 @@ def read_dataset(preset: Preset, path: str | Path | None = None, *, split: str |
     A `path` may hold the data set converted to another format, which is recognised.
     """
     place = find_dataset(preset, path)
-    format = preset.format if path is None else formats.recognize(place)
+    format = preset.format
+    if path is not None or format is None:
+        try:
+            format = formats.recognize(place)
+        except UserError:
+            if format is None:
+                raise
     if format == dior.NAME:
         dataset = dior.read(place, split=split, classes=preset.classes, kind=preset.kind)
     else:

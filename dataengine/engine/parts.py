@@ -12,7 +12,7 @@ from PIL import Image
 from dataengine import weights
 from dataengine.data import formats
 from dataengine.data.layout import Dataset, Layout, Sample
-from dataengine.data.presets import Preset, find_dataset, load_preset, read_dataset
+from dataengine.data.presets import Preset, find_dataset, load_preset, preset_of, read_dataset
 from dataengine.engine.recipe import Recipe, folder_hash
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration
@@ -47,9 +47,8 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     import torch
 
     torch.set_num_threads(1)  # processes are the unit of work: results then do not depend on how many there are
-    preset = load_preset(recipe.dataset)
     notes: list[str] = []
-    dataset = _dataset(recipe, preset)
+    preset, dataset = _dataset(recipe)
     pipeline, model_folder = _pipeline(recipe)
     detector = OnnxDetector(recipe.detector or weights.packaged("detector"), threads=1)
     classes = _usable_classes(recipe, preset, pipeline.classes, detector.classes, notes)
@@ -72,19 +71,25 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     return Parts(preset, classes, sampler, scenes, pipeline, detector, calibration, notes, hashes)
 
 
-def _dataset(recipe: Recipe, preset: Preset) -> Dataset | None:
+def _dataset(recipe: Recipe) -> tuple[Preset, Dataset | None]:
     """The data set on disk, or None where there is none and the packaged layouts must do."""
-    if recipe.data is None:
-        try:
-            find_dataset(preset)
-        except UserError:
-            if weights.has(f"layouts/{preset.name}.npz"):
-                return None
-            raise
-    dataset = read_dataset(preset, recipe.data)
+    if recipe.dataset is None:
+        dataset = formats.read(recipe.data)
+        preset = preset_of(dataset, recipe.data)
+        dataset = replace(dataset, name=preset.name)
+    else:
+        preset = load_preset(recipe.dataset)
+        if recipe.data is None:
+            try:
+                find_dataset(preset)
+            except UserError:
+                if weights.has(f"layouts/{preset.name}.npz"):
+                    return preset, None
+                raise
+        dataset = read_dataset(preset, recipe.data)
     if not len(dataset):
         raise UserError(f"{recipe.data or preset.title}: the data set has no image that can be read.")
-    return dataset
+    return preset, dataset
 
 
 def _pipeline(recipe: Recipe):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dataengine.errors import UserError
 
@@ -17,7 +17,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dataset: str = Field("hit-uav", description="a preset's name, or the path of its YAML file")
+    dataset: str | None = Field(None, description="a preset's name, or the path of its YAML file; else data's own")
     data: Path | None = Field(None, description="folder of the labelled data set")
     n: int = Field(200, gt=0, description="accepted images wanted")
     seed: int = Field(0, ge=0)
@@ -36,6 +36,17 @@ class Recipe(BaseModel):
     pass_share: float = Field(0.95, gt=0, lt=1, description="share of real images that the filter lets pass")
     max_attempts: int | None = Field(None, gt=0, description="give up after this many images; 20 times n if not said")
     shard_size: int = Field(16, gt=0, le=1024, description="images that are made and stored together")
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Recipe:
+        if self.dataset is None and self.data is None:
+            raise ValueError("give --dataset with the name of a preset, or --data with your labelled data set")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What the run is called: the preset's name, or the folder's where there is none."""
+        return Path(self.dataset).stem if self.dataset is not None else self.data.resolve().stem
 
     @property
     def budget(self) -> int:
@@ -69,7 +80,8 @@ def load_recipe(path: Path | None, overrides: dict) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         where = f"{path}: " if path is not None else ""
-        raise UserError(f"{where}{'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+        field = f"{'.'.join(map(str, first['loc']))}: " if first["loc"] else ""
+        raise UserError(f"{where}{field}{first['msg'].removeprefix('Value error, ')}.") from None
 
 
 def image_seed(run_seed: int, index: int) -> int:

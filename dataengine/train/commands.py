@@ -29,7 +29,12 @@ def _read(paths: list[Path], split: str | None):
 
     from dataengine.data.formats import read
 
-    return [replace(read(path, split=split), name=path.resolve().name) for path in paths]
+    datasets = [replace(read(path, split=split), name=path.resolve().name) for path in paths]
+    for dataset in datasets:
+        if dataset.problems:
+            first, more = dataset.problems[0], f" (and {len(dataset.problems) - 1} more problems; see data check)"
+            typer.echo(f"left out: {first}{more if len(dataset.problems) > 1 else ''}", err=True)
+    return datasets
 
 
 def _settings(steps, batch_size, learning_rate, seed, minutes, compile, evaluate_every, **more):

@@ -224,8 +224,12 @@ def test_missing_paths_empty_folders_and_unknown_formats_are_user_errors(tmp_pat
     with pytest.raises(UserError, match="does not exist"):
         formats.read(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no known format"):
+    with pytest.raises(UserError, match="is empty"):
         formats.read(tmp_path / "empty")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "read.me").write_text("nothing of use")
+    with pytest.raises(UserError, match="no known format"):
+        formats.read(tmp_path / "notes")
     for format in formats.FORMATS:
         with pytest.raises(UserError):
             formats.read(tmp_path / "empty", format)

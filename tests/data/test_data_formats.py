@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from dataengine.data import dior, dota, formats, hrsc, presets
+from dataengine.errors import UserError
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"
 BOXES = [[], [(60, 70, 40, 12, 0.4), (120, 80, 30, 20, -0.2)]]
@@ -159,7 +160,6 @@ class TestPresets:
         assert by_name["dota-v2.0"].classes == dota.CLASSES_V20
 
     def test_an_unknown_or_invalid_preset_is_refused_with_its_field(self, tmp_path):
-        from dataengine.errors import UserError
 
         with pytest.raises(UserError, match=r"'imagenet' is no known data set; choose one of dior, "):
             presets.load_preset("imagenet")
@@ -174,8 +174,22 @@ class TestPresets:
         file.write_text(file.read_text().replace("\nextra: 1", ""))
         assert presets.load_preset(str(file)).format == "coco"
 
+    def test_a_preset_of_ones_own_needs_a_name_and_classes_only(self, make_dataset, tmp_path):
+        dataset = make_dataset(tmp_path / "in", BOXES, classes=("car", "person"))
+        formats.write(dataset, tmp_path / "out", "coco")
+        (tmp_path / "mine.yaml").write_text("name: mine\nclasses: [person]\n")
+        preset = presets.load_preset(str(tmp_path / "mine.yaml"))
+        assert preset.title == "mine"
+        assert set(presets.read_dataset(preset, tmp_path / "out").samples[1].layout.names()) == {"person"}
+        with pytest.raises(UserError, match="--data"):
+            presets.find_dataset(preset)
+
+    def test_a_data_set_without_a_preset_is_its_own(self, make_dataset, tmp_path):
+        formats.write(make_dataset(tmp_path / "in", BOXES, classes=("car", "person")), tmp_path / "lots", "coco")
+        preset = presets.preset_of(formats.read(tmp_path / "lots"), tmp_path / "lots")
+        assert (preset.name, preset.classes, preset.format) == ("lots", ("car", "person"), "coco")
+
     def test_a_data_set_is_found_by_path_environment_or_place(self, tmp_path, monkeypatch):
-        from dataengine.errors import UserError
 
         preset = presets.load_preset("hit-uav")
         monkeypatch.chdir(tmp_path)

@@ -46,6 +46,14 @@ def test_n_counts_accepted_images_and_dropped_ones_are_in_the_manifest_with_thei
     assert [r["index"] for r in records] == list(range(len(records)))
 
 
+def test_a_data_set_of_ones_own_needs_no_preset_and_nothing_to_go_on_is_told(toy_recipe, tmp_path, finished):
+    """The same images come out: name and classes are the data set's own."""
+    result = synth(toy_recipe.model_copy(update={"dataset": None}), tmp_path / "own")
+    assert [r["sha256"] for r in result.records] == [r["sha256"] for r in finished[1].records]
+    with pytest.raises(UserError, match=r"^give --dataset with the name of a preset, or --data"):
+        load_recipe(None, {"n": 3})
+
+
 def test_dota_and_coco_hold_the_accepted_images_with_the_same_boxes(finished):
     _, result = finished
     kept = {f"{r['index']:08d}": layout_from_json(r["labels"]) for r in manifest(result.out) if r["verdict"]["kept"]}
