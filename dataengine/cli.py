@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +35,7 @@ def synth(
         str | None, typer.Option(help="Preset (dior, hit-uav ...) or YAML file; needless with --data.")
     ] = None,
     n: Annotated[int | None, typer.Option(help="Accepted images to make [200].")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder [runs/DATASET-SEED].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/DATASET-SEED if not said.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of your labelled data set, in any known format.")] = None,
     scenes: Annotated[Path | None, typer.Option(help="Images or a data set to paint objects into.")] = None,
     classes: Annotated[list[str] | None, typer.Option("--class", help="Make only this class; repeat for more.")] = None,
@@ -99,11 +100,24 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON."
 
 def main() -> None:
     """Entry point: a user's mistake is one sentence on stderr and exit status 2; Ctrl-C loses nothing."""
+    interrupted = False
+
+    def interrupt(number, frame):
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     try:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except BaseException:
+        if not interrupted:
+            raise
+        # whatever it was turned into: libraries that are just being imported make an ImportError of it
         print("stopped; what is finished stays, and the same command continues", file=sys.stderr)
         sys.exit(130)

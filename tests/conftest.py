@@ -61,7 +61,7 @@ def toy_renderer(tmp_path_factory) -> Path:
     from dataengine.render.in_scene_pipeline import InScenePipeline
 
     torch.manual_seed(0)
-    model = InSceneUNet(["car", "van"], frame_size=24, block_out_channels=(16, 32))
+    model = InSceneUNet(["car", "van"], frame_size=24, patch=3, block_out_channels=(16, 32))
     folder = tmp_path_factory.mktemp("renderer")
     InScenePipeline(model, FlowMatchEulerDiscreteScheduler()).save_pretrained(folder)
     return folder

@@ -15,12 +15,16 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 from dataengine.engine.parts import Parts, load_parts
@@ -56,6 +60,8 @@ def _locked(out: Path) -> Iterator[None]:
                 ) from None
             yield
     except OSError as error:
+        if error.errno is None:  # not the disk's doing
+            raise
         raise UserError(
             f"{error.filename or out}: cannot be written ({error.strerror or error}); free some space or choose "
             "another folder. What is finished stays, and the same command continues."
@@ -119,9 +125,30 @@ def _store(out: Path, recipe: Recipe, parts: Parts) -> None:
 _worker: tuple[Parts, Recipe] | None = None
 
 
-def _start_worker(recipe: Recipe, calibration: Calibration) -> None:
+def _start_worker(recipe: Recipe, calibration: Calibration, parent: int) -> None:
     global _worker
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _worker = load_parts(recipe, calibration), recipe
+
+
+def _end_with(parent: int) -> None:
+    """A worker whose run was killed would wait for work, and hold its memory, for ever."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes started meanwhile ignore Ctrl-C, which the terminal sends to all: the run itself ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _work(out: Path, number: int, batch_size: int) -> int:
@@ -140,7 +167,10 @@ def _shards_in_order(recipe: Recipe, parts: Parts, out: Path, workers: int, batc
             yield read_shard(out, number)
         return
     pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(recipe, parts.calibration)
+        workers,
+        mp_context=get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(recipe, parts.calibration, os.getpid()),
     )
     try:
         running: dict = {}
@@ -148,7 +178,8 @@ def _shards_in_order(recipe: Recipe, parts: Parts, out: Path, workers: int, batc
         for number in range(n_shards):
             while (records := read_shard(out, number)) is None:
                 while len(running) < workers and (k := next(upcoming, None)) is not None:
-                    running[pool.submit(_work, out, k, batch_size)] = k
+                    with _interrupts_ignored():
+                        running[pool.submit(_work, out, k, batch_size)] = k
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     running.pop(future)
@@ -159,6 +190,10 @@ def _shards_in_order(recipe: Recipe, parts: Parts, out: Path, workers: int, batc
             "a worker process was killed, often for want of memory; the same command continues, perhaps with fewer "
             "--workers."
         ) from None
+    except KeyboardInterrupt:
+        for worker in active_children():  # half a shard is nothing, so nothing is lost
+            worker.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -183,6 +218,8 @@ def synth(
     parts = load_parts(recipe, _adopt(out, recipe))  # before the folder is made: mistakes leave nothing behind
     with _locked(out):
         _adopt(out, recipe)  # again, now that nobody else can change it
+        for half_made in (out / "shards").glob(".*"):
+            shutil.rmtree(half_made)
         _store(out, recipe, parts)
         prepared(parts)
         records: list[dict] = []

@@ -99,7 +99,20 @@ def write_shard(parts: Parts, recipe: Recipe, out: Path, number: int, batch_size
     final = shard_folder(out, number)
     building = final.with_name(f".{final.name}.{os.getpid()}")
     shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
+    try:
+        building.mkdir(parents=True)
+        _fill(building, parts, recipe, number, batch_size)
+        if final.exists():  # another worker was faster; both made the same
+            shutil.rmtree(building)
+        else:
+            building.rename(final)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)  # a full disk would stay full
+        raise
+
+
+def _fill(building: Path, parts: Parts, recipe: Recipe, number: int, batch_size: int) -> None:
+    """Images and records of a shard."""
     end = min((number + 1) * recipe.shard_size, recipe.budget)
     lines = []
     for start in range(number * recipe.shard_size, end, batch_size):
@@ -111,7 +124,7 @@ def write_shard(parts: Parts, recipe: Recipe, out: Path, number: int, batch_size
             record = {
                 "index": made.index,
                 "seed": image_seed(recipe.seed, made.index),
-                "image": f"shards/{final.name}/{name}",
+                "image": f"shards/{number:06d}/{name}",
                 "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
                 "scene": made.scene,
                 "unreadable_scenes": list(made.unreadable),
@@ -121,15 +134,18 @@ def write_shard(parts: Parts, recipe: Recipe, out: Path, number: int, batch_size
             }
             lines.append(json.dumps(record))
     (building / RECORDS).write_text("\n".join(lines) + "\n")
-    if final.exists():  # another worker was faster; both made the same
-        shutil.rmtree(building)
-    else:
-        building.rename(final)
 
 
 def read_shard(out: Path, number: int) -> list[dict] | None:
-    """The records of a finished shard, None where it is not finished."""
-    file = shard_folder(out, number) / RECORDS
-    if not file.exists():
+    """The records of a finished shard, None where there is none; a damaged one is removed, to be made again."""
+    folder = shard_folder(out, number)
+    if not folder.exists():
         return None
-    return [json.loads(line) for line in file.read_text().splitlines()]
+    try:
+        records = [json.loads(line) for line in (folder / RECORDS).read_text().splitlines()]
+        if records and all(hashlib.sha256((out / r["image"]).read_bytes()).hexdigest() == r["sha256"] for r in records):
+            return records
+    except (FileNotFoundError, ValueError):
+        pass
+    shutil.rmtree(folder)
+    return None

@@ -63,7 +63,7 @@ def test_a_model_with_other_classes_keeps_what_it_knows():
     from dataengine.train.in_scene import with_classes
 
     torch.manual_seed(0)
-    model = InSceneUNet(["car", "van"], frame_size=24, block_out_channels=(16, 32)).eval()
+    model = InSceneUNet(["car", "van"], frame_size=24, patch=3, block_out_channels=(16, 32)).eval()
     other = with_classes(model, ["ship", "Van"]).eval()
     x, ones = torch.randn(1, 3, 24, 24), torch.ones(1, 1, 24, 24)
 
