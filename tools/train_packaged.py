@@ -108,7 +108,8 @@ def copy_detectors(work: Path) -> None:
     """Exported detectors of the other environment."""
     for source, target in (("filter", "detector"), ("evaluation", "evaluation-detector")):
         if (work / "export" / source).exists():
-            shutil.copytree(work / "export" / source, weights.FOLDER / target, dirs_exist_ok=True)
+            ignored = shutil.ignore_patterns("metrics.json")  # which its card shows
+            shutil.copytree(work / "export" / source, weights.FOLDER / target, ignore=ignored, dirs_exist_ok=True)
 
 
 def calibrate_filter(data: Path) -> None:
