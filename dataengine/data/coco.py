@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from dataengine import geometry
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem
-from dataengine.data.parse import flag, load_json, number
+from dataengine.data.parse import flag, load_json, number, objects_only
 from dataengine.data.records import Record, assemble, safe_name, unknown_acquisition
 from dataengine.data.staging import Progress, placed, staged
 from dataengine.errors import UserError
@@ -82,6 +82,7 @@ def _records(file: Path, split: str, content: dict, names: dict, rotated: list, 
     missing = [key for key in ("images", "annotations", "categories") if not isinstance(content.get(key), list)]
     if missing:
         raise ValueError(f"has no list {missing[0]!r}")
+    content = objects_only(file, content, problems)
     categories = {category["id"]: str(category["name"]) for category in content["categories"]}
     used = {entry.get("category_id") for entry in content["annotations"]}
     parents = {category.get("supercategory") for category in content["categories"]}

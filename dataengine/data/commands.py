@@ -190,17 +190,23 @@ def tile_command(
 
     from dataengine.data import formats
     from dataengine.data.tile import tile
+    from dataengine.errors import UserError
 
     formats.module(to)
     dataset = _read(path, format, split, classes)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".tiles-", dir=out.parent) as work:
-        with _progress("Cutting images") as progress:
-            tiles = tile(dataset, work, size, overlap, min_visible, progress=progress)
-        for loss in formats.losses(tiles, to):
-            typer.echo(f"{to} has no place for {loss}", err=True)
-        with _progress("Writing tiles") as progress:
-            left_out = formats.write(tiles, out, to, split=split or "train", progress=progress)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".tiles-", dir=out.parent) as work:
+            with _progress("Cutting images") as progress:
+                tiles = tile(dataset, work, size, overlap, min_visible, progress=progress)
+            for loss in formats.losses(tiles, to):
+                typer.echo(f"{to} has no place for {loss}", err=True)
+            with _progress("Writing tiles") as progress:
+                left_out = formats.write(tiles, out, to, split=split or "train", progress=progress)
+    except OSError as error:
+        raise UserError(
+            f"{out} could not be written ({error.strerror or error}); free some space or choose another folder"
+        ) from error
     objects = sum(len(sample.layout) for sample in tiles)
     typer.echo(f"{out}: {len(tiles)} tiles of {len(dataset)} images, {objects} objects, in {to} format")
     _say_problems(tiles.problems + left_out, 20)

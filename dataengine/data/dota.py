@@ -76,7 +76,7 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
     records: list[Record] = []
     problems: list[Problem] = []
     for name, (labels, folder) in parts.items():
-        available = images.index_by_stem(folder)
+        available = images.index_by_stem(folder, problems)
         # DOTA 1.5 ships DOTA-v1.5_train_hbb/ beside DOTA-v1.5_train/: the same objects, horizontal
         files = [file for file in sorted(labels.rglob("*.txt")) if not file.parent.name.endswith("_hbb")]
         for file in files:
@@ -106,7 +106,11 @@ def _record(file: Path, image: Path, split: str, problems: list[Problem]) -> Rec
         problems.append(Problem(file, None, f"cannot be read as text ({error}); its objects are left out"))
         return record
     meta = file.parent.parent / "meta" / file.name
-    header = meta.read_text("utf-8-sig").splitlines() if meta.is_file() else []
+    try:
+        header = meta.read_text("utf-8-sig").splitlines() if meta.is_file() else []
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(Problem(meta, None, f"cannot be read as text ({error}); it is passed over"))
+        header = []
     first = 0
     while first < len(lines) and (":" in lines[first].split(" ")[0] or not lines[first].strip()):
         first += 1

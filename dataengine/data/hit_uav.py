@@ -17,7 +17,7 @@ import numpy as np
 
 from dataengine import geometry
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem
-from dataengine.data.parse import flag, load_json, number
+from dataengine.data.parse import flag, load_json, number, objects_only
 from dataengine.data.records import Record, assemble, safe_name, unknown_acquisition
 from dataengine.data.staging import Progress, placed, staged
 from dataengine.errors import UserError
@@ -65,6 +65,7 @@ def _records(file: Path, content: dict, names: dict[str, None], problems: list[P
     missing = [key for key in ("images", "annotations", "categories") if not isinstance(content.get(key), list)]
     if missing:
         raise ValueError(f"has no list {missing[0]!r}")
+    content = objects_only(file, content, problems)
     categories = {category["id"]: str(category["name"]) for category in content["categories"]}
     names.update(dict.fromkeys(n for n in categories.values() if n.lower() != IGNORE))
     official = content.get("info", {}).get("description") == "PegasusDrone"

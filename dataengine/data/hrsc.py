@@ -76,7 +76,7 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
     problems: list[Problem] = []
     records: list[Record] = []
     for base in bases:
-        available = images.index_by_stem(base / "AllImages")
+        available = images.index_by_stem(base / "AllImages", problems)
         missing: list[Problem] = problems if len(bases) == 1 else []  # a list may cover Train/ and Test/
         for file in annotation_files(path, base / "Annotations", split, missing):
             found = read_record(

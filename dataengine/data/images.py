@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dataengine.data.layout import Problem
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -21,8 +23,11 @@ def _pillow():
     return PIL.Image
 
 
-def index_by_stem(folder: Path) -> dict[str, Path]:
-    """Image files below `folder`, keyed by their path without suffix relative to it, '/' as separator."""
+def index_by_stem(folder: Path, problems: list[Problem]) -> dict[str, Path]:
+    """Image files below `folder`, keyed by their path without suffix relative to it, '/' as separator.
+
+    Of two images with one name, labels may belong to either: the first is taken, and the other is a problem.
+    """
     found: dict[str, Path] = {}
     for base, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
@@ -31,7 +36,8 @@ def index_by_stem(folder: Path) -> dict[str, Path]:
             if suffix.lower() in SUFFIXES:
                 path = Path(base, file)
                 key = stem if base == str(folder) else (path.parent.relative_to(folder) / stem).as_posix()
-                found.setdefault(key, path)
+                if found.setdefault(key, path) != path:
+                    problems.append(Problem(path, None, f"{found[key].name} has the same name; this one is left out"))
     return found
 
 

@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dataengine.data.layout import Problem
+
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
@@ -42,6 +44,24 @@ def load_json(path: Path) -> dict:
     if not isinstance(value, dict):
         raise ValueError(f"holds a JSON {type(value).__name__}, not an object with images and annotations")
     return value
+
+
+def objects_only(path: Path, content: dict, problems: list[Problem]) -> dict:
+    """A COCO-like content whose lists hold JSON objects only; the rest is named. An odd `info` or `licenses` is empty.
+
+    Raises ValueError for a category without id or name, since annotations would lose their meaning.
+    """
+    lists: dict = {"info": content.get("info") if isinstance(content.get("info"), dict) else {}}
+    for key in ("images", "annotations", "categories", "licenses"):
+        entries = content.get(key) if isinstance(content.get(key), list) else []
+        lists[key] = [entry for entry in entries if isinstance(entry, dict)]
+        for i, entry in enumerate(entries):
+            if not isinstance(entry, dict) and key != "licenses":
+                problems.append(Problem(path, None, f"{key}[{i}] is {entry!r}, not an object; it is left out"))
+    for i, category in enumerate(lists["categories"]):
+        if "id" not in category or "name" not in category:
+            raise ValueError(f"categories[{i}] has no {'name' if 'id' in category else 'id'}")
+    return content | lists
 
 
 def load_xml(path: Path) -> Element:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from dataengine.data import dior, formats
 from dataengine.data.layout import Dataset, Kind
 from dataengine.errors import UserError
+from dataengine.files import read_text, yaml_fault
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -73,9 +74,9 @@ def load_preset(name: str) -> Preset:
             f"{name!r} is no known data set; choose one of {', '.join(preset_names())}, or give a YAML file"
         )
     try:
-        return Preset.model_validate(yaml.safe_load(file.read_text("utf-8")))
+        return Preset.model_validate(yaml.safe_load(read_text(file)))
     except yaml.YAMLError as error:
-        raise UserError(f"{file} is not valid YAML ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{file}: {yaml_fault(error)}") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{file}: {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}") from None

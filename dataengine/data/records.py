@@ -14,6 +14,9 @@ from pydantic import ValidationError
 from dataengine.data import images
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Problem, Sample
 from dataengine.errors import UserError
+from dataengine.files import read_text
+
+FARTHEST = 1_000_000  # pixels; what lies beyond is a slip of the file, not an object
 
 
 @dataclass
@@ -131,14 +134,15 @@ def _layout(record: Record, classes: tuple, lookup: dict, size: tuple[int, int],
     index = {name: lookup.get(class_key(name), -1) for name in set(record.names)}
     labels = np.array([index[name] for name in record.names], np.int64)
     difficult = np.zeros(len(boxes), bool) if record.difficult is None else np.asarray(record.difficult, bool)
-    sound = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:4] > 0).all(axis=1)
+    near = (np.abs(boxes[:, :4]) <= FARTHEST).all(axis=1)
+    sound = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:4] > 0).all(axis=1) & near
     for i in np.flatnonzero((labels < 0) | ~sound):
         line = record.lines[i] if record.lines is not None else None
         where = "" if line is not None else f"{record.name}, object {i + 1}: "
         if labels[i] < 0:
             what = f"unknown class {record.names[i]!r}; the class list has {', '.join(classes)}"
         else:
-            what = f"box {boxes[i].tolist()} has no area or is not finite"
+            what = f"box {boxes[i].tolist()} has no area, or reaches farther than {FARTHEST:,} pixels"
         problems.append(Problem(record.annotation, line, f"{where}{what}; the object is left out"))
     keep = (labels >= 0) & sound
     ignored = np.asarray(record.ignored, np.float32).reshape(-1, 5)
@@ -151,7 +155,7 @@ def listed_classes(root: Path) -> tuple[str, ...] | None:
     file = root / "classes.txt"
     if not file.is_file():
         return None
-    return tuple(line.strip() for line in file.read_text("utf-8").splitlines() if line.strip())
+    return tuple(line.strip() for line in read_text(file).splitlines() if line.strip())
 
 
 def unknown_acquisition(path: Path, image: str, error: ValueError) -> Problem:

@@ -12,6 +12,7 @@ from pathlib import Path
 from dataengine.data import images
 from dataengine.data.layout import Dataset, Problem, Sample
 from dataengine.errors import UserError
+from dataengine.files import read_text
 
 Progress = Callable[[int, int], None]  # (images done, images in all)
 MARKER = ".dataengine.json"
@@ -65,7 +66,10 @@ def _splits_of_marker(path: Path, format: str, split: str, classes: Sequence[str
         if path.exists() and any(not entry.name.startswith(".partial-") for entry in path.iterdir()):
             raise UserError(f"{path} is not empty and was not written by dataengine; choose a new or empty folder")
         return None, []
-    state = json.loads(marker.read_text("utf-8"))
+    try:
+        state = json.loads(read_text(marker))
+    except ValueError:
+        raise UserError(f"{marker} is damaged; choose another folder, or remove this one") from None
     if state["format"] != format:
         raise UserError(f"{path} holds a data set in {state['format']} format, not {format}; choose another folder")
     if tuple(state["classes"]) != tuple(classes):

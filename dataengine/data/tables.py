@@ -10,7 +10,7 @@ def print_info(figures: Info) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(markup=False)
     boxes = "rotated" if figures.kind == "obb" else "horizontal"
     console.print(
         f"[bold]{figures.name}[/bold]: {figures.format} format, {boxes} boxes, {figures.images} images "

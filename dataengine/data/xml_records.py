@@ -14,6 +14,7 @@ from dataengine.data.layout import Problem
 from dataengine.data.parse import flag, load_xml
 from dataengine.data.records import Record
 from dataengine.errors import UserError
+from dataengine.files import read_text
 
 
 def read_record(
@@ -84,8 +85,8 @@ def image_lists(root: Path) -> dict[str, Path]:
 
 def _is_list(file: Path) -> bool:
     """VOC's `dog_train.txt` has a second column with 1 or -1: it lists a class, not a split."""
-    with open(file, encoding="utf-8") as lines:
-        return len(lines.readline().split()) <= 1
+    lines = read_text(file).splitlines()
+    return not lines or len(lines[0].split()) <= 1
 
 
 def annotation_files(root: Path, folder: Path, split: str | None, problems: list[Problem]) -> list[Path]:
@@ -96,7 +97,7 @@ def annotation_files(root: Path, folder: Path, split: str | None, problems: list
     if split not in lists:
         raise UserError(f"{root} has no split {split!r}; it has {', '.join(lists) or 'none'}")
     files = []
-    for number, line in enumerate(lists[split].read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(lists[split]).splitlines(), 1):
         name = line.strip().removesuffix(".jpg").removesuffix(".xml")
         if name and not (folder / f"{name}.xml").exists():
             problems.append(Problem(lists[split], number, f"image {name!r} has no annotation in {folder}"))
@@ -133,7 +134,7 @@ def find_pairs(
         available: dict[str, Path] = {}
         for beside in sorted(path.iterdir()):
             if beside.is_dir() and re.match(r"jpegimages|images|allimages", beside.name.lower()):
-                available |= {Path(key).name: image for key, image in images.index_by_stem(beside).items()}
+                available |= {Path(key).name: image for key, image in images.index_by_stem(beside, problems).items()}
         files = annotation_files(path, folder, split, problems)
         return [(file, available.get(file.stem, path / "JPEGImages" / f"{file.stem}.jpg"), "") for file in files]
     parts = {"": path} if any(path.glob("*.xml")) else {p.parent.name: p.parent for p in sorted(path.glob("*/*.xml"))}
@@ -146,7 +147,7 @@ def find_pairs(
     pairs = []
     for name, part in parts.items():
         place = path / "images" / name if folder is not None else part
-        available = images.index_by_stem(place)
+        available = images.index_by_stem(place, problems)
         pairs += [(f, available.get(f.stem, place / f"{f.stem}.jpg"), name) for f in sorted(part.glob("*.xml"))]
     return pairs
 

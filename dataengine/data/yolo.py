@@ -23,6 +23,7 @@ from dataengine.data.parse import decimal, number
 from dataengine.data.records import Record, assemble
 from dataengine.data.staging import Progress, placed, staged
 from dataengine.errors import UserError
+from dataengine.files import read_text, yaml_fault
 
 NAME = "yolo"
 HOLDS = frozenset({"angles", "hbb"})
@@ -34,20 +35,22 @@ def _settings(path: Path) -> tuple[Path, dict]:
     root = path if path.is_dir() else path.parent
     file = path if path.is_file() else next((root / name for name in ("data.yaml", "dataset.yaml")), None)
     if file is None or not file.is_file():
-        file = next((f for f in sorted(root.glob("*.yaml")) if "names:" in f.read_text("utf-8")), None)
+        file = next((f for f in sorted(root.glob("*.yaml")) if "names:" in read_text(f)), None)
     if file is not None:
         try:
-            content = yaml.safe_load(file.read_text("utf-8"))
+            content = yaml.safe_load(read_text(file))
         except yaml.YAMLError as error:
-            raise UserError(f"{file} is not valid YAML ({str(error).splitlines()[0]})") from None
+            raise UserError(f"{file}: {yaml_fault(error)}") from None
         if not isinstance(content, dict) or not isinstance(content.get("names"), list | dict):
             raise UserError(f"{file} has no list of class names; add names: [...]")
         names = content["names"]
+        if isinstance(names, dict) and not all(isinstance(i, int) for i in names):
+            raise UserError(f"{file}: names: keys are {', '.join(map(str, names))}; number the classes 0, 1, 2 ...")
         content["names"] = [str(names[i]) for i in sorted(names)] if isinstance(names, dict) else list(map(str, names))
         return root, content
     for name in ("classes.txt", "obj.names", "labels/classes.txt"):
         if (root / name).is_file():
-            lines = (root / name).read_text("utf-8").splitlines()
+            lines = read_text(root / name).splitlines()
             return root, {"names": [line.strip() for line in lines if line.strip()]}
     raise UserError(f"{root} has neither data.yaml nor classes.txt, so class numbers have no names; add one of them")
 
@@ -60,7 +63,10 @@ def _folders(root: Path, content: dict) -> dict[str, list[Path]]:
     parts: dict[str, list[Path]] = {}
     for split in _SPLITS:
         entries = content.get(split) or []
-        for entry in [entries] if isinstance(entries, str) else entries:
+        entries = [entries] if isinstance(entries, str) else entries
+        if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+            raise UserError(f"{root}: {split}: {entries!r} in data.yaml is no folder or list of folders; mend it")
+        for entry in entries:
             places = (base / entry, root / entry, root / entry.removeprefix("../"))
             parts.setdefault(split, []).append(next((place for place in places if place.exists()), places[0]))
     if not parts:
@@ -106,11 +112,11 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
 def _images(root: Path, place: Path, problems: list[Problem]) -> list[tuple[str, Path]]:
     """(name, path) of the images in a folder or in a list file."""
     if place.is_dir():
-        return list(images.index_by_stem(place).items())
+        return list(images.index_by_stem(place, problems).items())
     if not place.is_file():
         problems.append(Problem(place, None, "image folder is missing; it is left out"))
         return []
-    lines = [line.strip() for line in place.read_text("utf-8").splitlines() if line.strip()]
+    lines = [line.strip() for line in read_text(place).splitlines() if line.strip()]
     return [(Path(line).stem, root / line) for line in lines]
 
 
@@ -182,7 +188,7 @@ def write(
     path = Path(path)
     problems: list[Problem] = []
     with staged(path, NAME, split, dataset.classes) as work:
-        earlier = yaml.safe_load((path / "data.yaml").read_text("utf-8")) if (path / "data.yaml").is_file() else {}
+        earlier = yaml.safe_load(read_text(path / "data.yaml")) if (path / "data.yaml").is_file() else {}
         if earlier and earlier.get("box_kind") != dataset.kind:
             raise UserError(f"{path} has {earlier.get('box_kind')} boxes, not {dataset.kind}; choose another folder")
         folders = {name: earlier[name] for name in _SPLITS if name in earlier} | {split: f"images/{split}"}

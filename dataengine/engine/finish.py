@@ -17,6 +17,7 @@ from dataengine.data.layout import Dataset, Sample
 from dataengine.engine.parts import Parts, restrict_layout
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.shard import layout_from_json
+from dataengine.files import write_whole
 
 ON_SHEET = 36
 
@@ -72,8 +73,6 @@ def report(recipe: Recipe, parts: Parts, records: list[dict]) -> dict:
 
 def finish(recipe: Recipe, parts: Parts, out: Path, records: list[dict]) -> None:
     """Write everything that is derived from the shards. Can be broken off and repeated."""
-    from dataengine.engine.run import write_text
-
     samples = [
         Sample(f"{record['index']:08d}", out / record["image"], layout_from_json(record["labels"]), "dataengine", "")
         for record in records
@@ -90,8 +89,8 @@ def finish(recipe: Recipe, parts: Parts, out: Path, records: list[dict]) -> None
             module.write(dataset, out / name, split="train")
     for kept, name in ((True, "kept.png"), (False, "dropped.png")):
         _sheet(out, [r for r in records if r["verdict"]["kept"] == kept], classes, out / name)
-    write_text(out / "report.json", json.dumps(report(recipe, parts, records), indent=2) + "\n")
-    write_text(out / "manifest.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+    write_whole(out / "report.json", json.dumps(report(recipe, parts, records), indent=2) + "\n")
+    write_whole(out / "manifest.jsonl", "".join(json.dumps(record) + "\n" for record in records))
 
 
 def _with_classes(sample: Sample, classes: tuple[str, ...]) -> Sample:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dataengine import weights
 from dataengine.data import formats
-from dataengine.data.layout import Dataset, Layout, Sample
+from dataengine.data.layout import Dataset, Layout, Problem, Sample
 from dataengine.data.presets import Preset, find_dataset, load_preset, preset_of, read_dataset
 from dataengine.engine.recipe import Recipe, folder_hash
 from dataengine.errors import UserError
@@ -20,6 +20,7 @@ from dataengine.judge.detector import Detector, OnnxDetector
 from dataengine.layouts.sampler import Sampler
 from dataengine.render.scene import Scenes
 
+LABEL_SUFFIXES = (".json", ".xml", ".yaml", ".yml")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
 
@@ -46,10 +47,13 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     """
     import torch
 
+    from dataengine.render.load import load_renderer
+
     torch.set_num_threads(1)  # processes are the unit of work: results then do not depend on how many there are
     notes: list[str] = []
     preset, dataset = _dataset(recipe)
-    pipeline, model_folder = _pipeline(recipe)
+    model_folder = recipe.model or weights.packaged(recipe.renderer)
+    pipeline = load_renderer(model_folder, recipe.renderer)
     detector = OnnxDetector(recipe.detector or weights.packaged("detector"), threads=1)
     classes = _usable_classes(recipe, preset, pipeline.classes, detector.classes, notes)
     if dataset is not None:
@@ -92,21 +96,6 @@ def _dataset(recipe: Recipe) -> tuple[Preset, Dataset | None]:
     return preset, dataset
 
 
-def _pipeline(recipe: Recipe):
-    if recipe.renderer == "whole":
-        from dataengine.render.layout_pipeline import LayoutPipeline as Pipeline
-    else:
-        from dataengine.render.in_scene_pipeline import InScenePipeline as Pipeline
-    folder = recipe.model or weights.packaged(recipe.renderer)
-    if not (folder / "model_index.json").exists():
-        raise UserError(f"{folder}: no model_index.json here; give the folder that save_pretrained wrote.")
-    from diffusers.utils import logging
-
-    logging.disable_progress_bar()  # of the loading of parts, which takes a moment
-    pipeline = Pipeline.from_pretrained(folder)
-    return pipeline, folder
-
-
 def _usable_classes(
     recipe: Recipe, preset: Preset, drawn: Sequence[str], detected: Sequence[str], notes: list[str]
 ) -> tuple[str, ...]:
@@ -125,8 +114,9 @@ def _usable_classes(
     usable = tuple(n for n in wanted if n.lower() in drawn_names and n.lower() in detected_names)
     if not usable:
         raise UserError(
-            f"the model knows none of the classes of {preset.name} ({', '.join(wanted)}); it knows "
-            f"{', '.join(drawn)}. Train one on this data set (dataengine train renderer), and give it with --model."
+            f"no class of {preset.name} ({', '.join(wanted)}) is known to both the renderer ({', '.join(drawn)}) and "
+            f"the filter's detector ({', '.join(detected)}); train the one that lacks them on this data set, and give "
+            "it with --model or --detector."
         )
     return usable
 
@@ -187,7 +177,10 @@ def _scenes(recipe: Recipe, preset: Preset, dataset: Dataset | None, notes: list
 
     size = (recipe.size, recipe.size)
     if recipe.scenes is not None:
-        return DatasetScenes(_scene_images(recipe.scenes), size)
+        images = _scene_images(recipe.scenes)
+        if images.problems:
+            notes.append(f"{len(images.problems)} problems among the scenes, such as {images.problems[0]}")
+        return DatasetScenes(images, size)
     if dataset is not None:
         return DatasetScenes(dataset, size)
     if not weights.has("whole"):
@@ -195,9 +188,10 @@ def _scenes(recipe: Recipe, preset: Preset, dataset: Dataset | None, notes: list
             f"{preset.title} is not on this machine, and no whole-image model is packaged that could make scenes: "
             "give its folder with --data, or images to paint into with --scenes."
         )
-    from dataengine.render.layout_pipeline import GeneratedScenes, LayoutPipeline
+    from dataengine.render.layout_pipeline import GeneratedScenes
+    from dataengine.render.load import load_renderer
 
-    whole = LayoutPipeline.from_pretrained(weights.packaged("whole"))
+    whole = load_renderer(weights.packaged("whole"), "whole")
     if recipe.size != whole.size:
         raise UserError(f"without images of your own, scenes are {whole.size} pixels wide: give --size {whole.size}, "
                         "or images with --scenes.")  # fmt: skip
@@ -209,21 +203,27 @@ def _scene_images(folder: Path) -> Dataset:
     """A data set's images with their labels, or the images of a plain folder, taken to be empty of objects."""
     if not folder.exists():
         raise UserError(f"{folder}: no such folder of scenes.")
+    every = sorted(file for file in folder.rglob("*") if file.is_file())
+    files = [file for file in every if file.suffix.lower() in IMAGE_SUFFIXES]
     try:
         return formats.read(folder)
     except UserError:
-        files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
-    samples = []
+        stems = {file.stem for file in files}
+        labels = [f for f in every if f.suffix.lower() in LABEL_SUFFIXES or (f.suffix == ".txt" and f.stem in stems)]
+        if labels:  # whose objects would go unlabelled into the result
+            raise
+    samples, problems = [], []
     for file in files:
         try:
             with Image.open(file) as image:
                 layout = Layout(np.zeros((0, 5)), np.zeros(0), (), image.size)
         except OSError as error:
-            raise UserError(f"{file}: this scene cannot be read ({error}); mend or remove the file.") from error
+            problems.append(Problem(file, None, f"cannot be read ({error}); it is passed over"))
+            continue
         samples.append(Sample(file.relative_to(folder).with_suffix("").as_posix(), file, layout))
     if not samples:
         raise UserError(f"{folder}: no images in this folder.")
-    return Dataset((), samples)
+    return Dataset((), samples, problems=problems)
 
 
 def _calibration(

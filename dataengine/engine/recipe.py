@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dataengine.errors import UserError
+from dataengine.files import read_text, yaml_fault
 
 
 class Recipe(BaseModel):
@@ -67,11 +68,9 @@ def load_recipe(path: Path | None, overrides: dict) -> Recipe:
     values: dict = {}
     if path is not None:
         try:
-            values = yaml.safe_load(Path(path).read_text("utf-8")) or {}
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such recipe.") from None
+            values = yaml.safe_load(read_text(path)) or {}
         except yaml.YAMLError as error:
-            raise UserError(f"{path}: not valid YAML ({str(error).splitlines()[0]}).") from None
+            raise UserError(f"{path}: {yaml_fault(error)}.") from None
         if not isinstance(values, dict):
             raise UserError(f"{path}: a recipe is a list of `field: value` lines.")
     values |= {name: value for name, value in overrides.items() if value is not None}

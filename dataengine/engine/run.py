@@ -31,6 +31,7 @@ from dataengine.engine.parts import Parts, load_parts
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.shard import read_shard, write_shard
 from dataengine.errors import UserError
+from dataengine.files import write_whole
 from dataengine.judge.calibration import Calibration
 
 Progress = Callable[[int, int], None]  # (images accepted, images tried)
@@ -66,16 +67,6 @@ def _locked(out: Path) -> Iterator[None]:
             f"{error.filename or out}: cannot be written ({error.strerror or error}); free some space or choose "
             "another folder. What is finished stays, and the same command continues."
         ) from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fresh.write_text(text)
-        os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def _adopt(out: Path, recipe: Recipe) -> Calibration | None:
@@ -119,7 +110,7 @@ def _store(out: Path, recipe: Recipe, parts: Parts) -> None:
             raise UserError(f"{out}: the {', '.join(changed)} changed since this run was begun; give another --out.")
         return
     parts.calibration.save(out / "calibration.json")
-    write_text(stored, json.dumps(content, indent=2) + "\n")
+    write_whole(stored, json.dumps(content, indent=2) + "\n")
 
 
 _worker: tuple[Parts, Recipe] | None = None

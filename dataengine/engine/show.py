@@ -21,14 +21,14 @@ def _say_parts(console: Console, parts) -> None:
         f"{calibration.smudged_pass_share:.0%} with their objects smudged"
     )
     for note in parts.notes:
-        console.print(f"[yellow]{note}")
+        console.print(note, style="yellow")
 
 
 def run_with_progress(recipe: Recipe, out: Path, workers: int, batch_size: int, quiet: bool) -> dict:
     """Carry out a recipe and give back its report; unless `quiet`, with progress and a summary on the terminal."""
     from dataengine.engine.run import synth
 
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet, markup=False)  # names and paths may hold brackets
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -65,13 +65,14 @@ def show_report(console: Console, report: dict, out: Path) -> None:
         + (", ".join(f"{n} {reason}" for reason, n in report["dropped_for"].items()) or "none")
     )
     for name in report["unreadable_scenes"]:
-        console.print(f"[yellow]scene {name} cannot be read and was passed over")
+        console.print(f"scene {name} cannot be read and was passed over", style="yellow")
     for name in report["never_kept"]:
-        console.print(f"[red]no {name} was kept: this model cannot draw it, or the layouts do not ask for it")
+        console.print(f"no {name} was kept: this model cannot draw it, or the layouts do not ask for it", style="red")
     if report["accepted"] < report["wanted"]:
         console.print(
-            f"[red]{report['wanted']} were wanted, but the budget of attempts is spent; raise --max-attempts in a new "
-            "folder, or train the renderer longer"
+            f"{report['wanted']} were wanted, but the budget of attempts is spent; raise --max-attempts in a new "
+            "folder, or train the renderer longer",
+            style="red",
         )
     console.print(f"pictures: {out / 'kept.png'} and {out / 'dropped.png'}")
     console.print(f"data sets: {out / 'dota'} and {out / 'coco'}; every image's story: {out / 'manifest.jsonl'}")
@@ -107,6 +108,6 @@ def dry_run(recipe: Recipe, out: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(plan, indent=2))
         return
-    console = Console()
+    console = Console(markup=False)
     _say_parts(console, parts)
     console.print_json(json.dumps(plan))

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
+from dataengine.files import read_text
 from dataengine.judge.detector import Detections, Detector
 from dataengine.judge.matching import Match, class_map, match
 from dataengine.judge.smudge import smudge
@@ -66,9 +67,9 @@ class Calibration(BaseModel):
     def load(cls, path: str | Path) -> Calibration:
         """Read what `save` wrote. Raises UserError for a missing or damaged file."""
         try:
-            return cls.model_validate_json(Path(path).read_text())
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such calibration; make one with: dataengine filter calibrate") from None
+            if not Path(path).exists():
+                raise UserError(f"{path}: no such calibration; make one with: dataengine filter calibrate")
+            return cls.model_validate_json(read_text(path))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"

@@ -214,7 +214,7 @@ def _print_calibration(calibration: Calibration, out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(markup=False)
     table = Table("class", "objects", "found from score", "extra from score", title=str(out))
     for name, objects in calibration.objects.items():
         figures = (calibration.thresholds[name], calibration.extra_scores[name])
@@ -233,7 +233,7 @@ def _print_acceptance(result: Acceptance, rule: Calibration) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(markup=False)
     table = Table("class", "objects", "found", "share", "in kept images", "extra")
     for row in result.classes:
         share = f"{row.found / row.objects:.1%}" if row.objects else "-"

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dataengine import geometry
 from dataengine.errors import UserError
+from dataengine.files import read_text
 
 CANDIDATES = 600  # best-scored boxes that enter non-maximum suppression
 OVERLAP = 128  # pixels by which windows of a large image overlap, at most half of the window
@@ -84,7 +85,7 @@ class OnnxDetector:
             if not (folder / name).exists():
                 raise UserError(f"{folder}: no {name} here; a detector folder holds config.json and model.onnx.")
         try:
-            self.config = DetectorConfig.model_validate_json((folder / "config.json").read_text())
+            self.config = DetectorConfig.model_validate_json(read_text(folder / "config.json"))
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))

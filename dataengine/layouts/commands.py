@@ -26,7 +26,7 @@ Balance = Annotated[
         "OtherVehicle=0.1,Bicycle=0.3 for some. Left out, classes are as frequent as in the data."
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Layout i depends on the seed and i only.")]
+Seed = Annotated[int, typer.Option(min=0, help="Layout i depends on the seed and i only.")]
 
 
 @app.command("fit")
@@ -159,13 +159,17 @@ def score_command(
         if term in scores["sampled"].terms:
             cells = (f"{score.terms[term]:.3f}" if term in score.terms else "" for score in scores.values())
             table.add_row(term, *cells, meaning)
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def _read(path: Path, split: str | None, classes: tuple[str, ...] | None = None):
     from dataengine.data.formats import read
 
-    return read(path, split=split, classes=classes)
+    dataset = read(path, split=split, classes=classes)
+    if dataset.problems:
+        more = f" and {len(dataset.problems) - 1} more; see dataengine data check" if dataset.problems[1:] else ""
+        typer.echo(f"left out: {dataset.problems[0]}{more}", err=True)
+    return dataset
 
 
 def _sampler(source: Path, split: str | None, side: int, balance: str | None) -> Sampler:

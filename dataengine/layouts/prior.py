@@ -8,7 +8,6 @@ car of any size and heading, and a row is a step repeated. `prior_fit.fit` makes
 from __future__ import annotations
 
 import json
-import os
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from dataengine.data.layout import Acquisition, Kind
 from dataengine.errors import UserError
+from dataengine.files import read_text, write_whole
 
 
 def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -173,34 +173,21 @@ class Prior(_Part):
 
     def save(self, path: str | Path) -> None:
         """Write as JSON, one short list a line. The file appears whole or not at all; `UserError` if it cannot."""
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            partial.write_text(_readable(self.model_dump(mode="json", exclude_none=True)) + "\n", "utf-8")
-            os.replace(partial, path)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise UserError(
-                f"{path} could not be written ({error.strerror}); choose a folder you can write to"
-            ) from error
+        write_whole(path, _readable(self.model_dump(mode="json", exclude_none=True)) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Prior:
         """Read and validate. Raises `UserError` naming the field at fault."""
         path = Path(path)
         if not path.is_file():
-            raise UserError(f"{path} does not exist; make a prior with `dataengine layouts fit DATASET --out {path}`")
+            raise UserError(f"{path} does not exist; make a prior with `dataengine layout fit DATASET --out {path}`")
         try:
-            return cls.model_validate_json(path.read_text("utf-8"))
-        except (ValidationError, UnicodeDecodeError) as error:
-            if isinstance(error, UnicodeDecodeError):
-                raise UserError(
-                    f"{path} is not a text file; give the JSON that `dataengine layouts fit` wrote"
-                ) from None
+            return cls.model_validate_json(read_text(path))
+        except ValidationError as error:
             fault = error.errors()[0]
             where = ".".join(str(part) for part in fault["loc"]) or "the file"
             raise UserError(
-                f"{path}: {where}: {fault['msg']}; mend it or make it again with `dataengine layouts fit`"
+                f"{path}: {where}: {fault['msg']}; mend it or make it again with `dataengine layout fit`"
             ) from error
 
 

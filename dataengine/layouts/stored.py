@@ -5,8 +5,8 @@ Positions and sizes are kept to 1/16 pixel, angles to pi / 65536 (0 and -pi/2 ex
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from dataengine.data.layout import Acquisition, Layout
 from dataengine.errors import UserError
+from dataengine.files import write_whole
 
 _VERSION = 1
 _STEPS_PER_PIXEL = 16
@@ -52,14 +53,9 @@ def save_layouts(path: str | Path, layouts: Iterable[Layout]) -> None:
         "ignored": _packed(ignored),
         "ignored_owner": np.repeat(np.arange(len(layouts)), [len(layout.ignored) for layout in layouts]),
     }
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with open(partial, "wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"{path} could not be written ({error.strerror}); choose a folder you can write to") from error
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)
+    write_whole(path, packed.getvalue())
 
 
 def load_layouts(path: str | Path) -> list[Layout]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -18,8 +20,8 @@ Split = Annotated[str | None, typer.Option(help="Which split to train on; all wh
 Steps = Annotated[int, typer.Option(min=1, help="Batches.")]
 Batch = Annotated[int, typer.Option(min=1, help="Samples a batch.")]
 Rate = Annotated[float, typer.Option(help="Learning rate.")]
-Seed = Annotated[int, typer.Option(help="Seed.")]
-Minutes = Annotated[float | None, typer.Option(help="Stop after this long, with a checkpoint to continue from.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed.")]
+Minutes = Annotated[float | None, typer.Option(min=0, help="Stop after this long, with a checkpoint to continue from.")]
 Compile = Annotated[bool, typer.Option(help="torch.compile: a minute at the start, then about 1.4 times as fast.")]
 Evaluate = Annotated[int, typer.Option(min=1, help="Steps between sample grids.")]
 
@@ -32,18 +34,50 @@ def _read(paths: list[Path], split: str | None):
     datasets = [replace(read(path, split=split), name=path.resolve().name) for path in paths]
     for dataset in datasets:
         if dataset.problems:
-            first, more = dataset.problems[0], f" (and {len(dataset.problems) - 1} more problems; see data check)"
-            typer.echo(f"left out: {first}{more if len(dataset.problems) > 1 else ''}", err=True)
+            more = f" and {len(dataset.problems) - 1} more; see dataengine data check" if dataset.problems[1:] else ""
+            typer.echo(f"left out: {dataset.problems[0]}{more}", err=True)
     return datasets
 
 
 def _settings(steps, batch_size, learning_rate, seed, minutes, compile, evaluate_every, **more):
+    from pydantic import ValidationError
+
+    from dataengine.errors import UserError
     from dataengine.train.loop import TrainSettings
 
-    return TrainSettings(
-        steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, minutes=minutes, compile=compile,
-        evaluate_every=evaluate_every, warmup_steps=min(200, steps // 10), **more,
-    )  # fmt: skip
+    try:
+        return TrainSettings(
+            steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, minutes=minutes,
+            compile=compile, evaluate_every=evaluate_every, warmup_steps=min(200, steps // 10), **more,
+        )  # fmt: skip
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        raise UserError(f"{option} {first['input']}: {first['msg']}.") from None
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Refuse a folder that holds anything but a training; a disk that gives up is one sentence, not a traceback."""
+    from safetensors import SafetensorError
+
+    from dataengine.errors import UserError
+
+    if out.is_dir():
+        own = {"checkpoint", "checkpoint.new", "checkpoint.old", "samples", "tensorboard", "model", "pipeline"}
+        foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in own)
+        if foreign:
+            raise UserError(f"{out} holds other things than a training ({foreign[0]}); give another --out.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        yield
+    except (OSError, SafetensorError) as error:
+        if getattr(error, "errno", 0) is None:  # not the disk's doing
+            raise
+        raise UserError(
+            f"{out}: cannot be written ({getattr(error, 'strerror', None) or error}); free some space or choose "
+            "another folder. The last checkpoint stays."
+        ) from error
 
 
 def _classes(datasets) -> list[str]:
@@ -72,7 +106,9 @@ def decoder(
     from dataengine.train.decoder import train_decoder
 
     settings = _settings(steps, batch_size, learning_rate, seed, minutes, compile, evaluate_every)
-    train_decoder(_read(data, split), out, settings, crop)
+    datasets = _read(data, split)
+    with _writing(out):
+        train_decoder(datasets, out, settings, crop)
     print(f"model: {out / 'model'}; pictures: {out / 'samples'}")
 
 
@@ -113,28 +149,27 @@ def renderer(
     trained = None
     if start is not None:
         folder = weights.packaged("in-scene") if start == "packaged" else Path(start)
-        if not (folder / "model_index.json").exists():
-            raise UserError(f"--start {start}: no model_index.json there; give a renderer's pipeline folder.")
-        from dataengine.render.in_scene_pipeline import InScenePipeline
+        from dataengine.render.load import load_renderer
 
-        trained = InScenePipeline.from_pretrained(folder).unet
+        trained = load_renderer(folder, "in-scene").unet
     datasets = _read(data, split)
     settings = _settings(steps, batch_size, learning_rate, seed, minutes, compile, evaluate_every)
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    if kind == "in-scene":
-        from dataengine.render.in_scene_pipeline import InScenePipeline
-        from dataengine.train.in_scene import train_in_scene
+    with _writing(out):
+        if kind == "in-scene":
+            from dataengine.render.in_scene_pipeline import InScenePipeline
+            from dataengine.train.in_scene import train_in_scene
 
-        model = train_in_scene(datasets, _classes(datasets), out, settings, copies, start=trained)
-        pipeline = InScenePipeline(model, FlowMatchEulerDiscreteScheduler())
-    else:
-        from dataengine.render.layout_pipeline import LayoutPipeline
-        from dataengine.render.thumbnail_decoder import ThumbnailDecoder
-        from dataengine.train.thumbnails import grey_domains, train_thumbnails
+            model = train_in_scene(datasets, _classes(datasets), out, settings, copies, start=trained)
+            pipeline = InScenePipeline(model, FlowMatchEulerDiscreteScheduler())
+        else:
+            from dataengine.render.layout_pipeline import LayoutPipeline
+            from dataengine.render.thumbnail_decoder import ThumbnailDecoder
+            from dataengine.train.thumbnails import grey_domains, train_thumbnails
 
-        decoding = ThumbnailDecoder.from_pretrained(decoder or weights.packaged("whole") / "decoder")
-        model = train_thumbnails(datasets, _classes(datasets), out, settings, size, max(1, copies))
-        pipeline = LayoutPipeline(model, decoding, FlowMatchEulerDiscreteScheduler(), grey_domains(datasets))
-    pipeline.save_pretrained(out / "pipeline")
+            decoding = ThumbnailDecoder.from_pretrained(decoder or weights.packaged("whole") / "decoder")
+            model = train_thumbnails(datasets, _classes(datasets), out, settings, size, max(1, copies))
+            pipeline = LayoutPipeline(model, decoding, FlowMatchEulerDiscreteScheduler(), grey_domains(datasets))
+        pipeline.save_pretrained(out / "pipeline")
     print(f"renderer: {out / 'pipeline'}; pictures: {out / 'samples'}")

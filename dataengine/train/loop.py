@@ -231,6 +231,9 @@ def train(
                     print(f"step {step}/{settings.steps}: {progress.tasks[task].description}", flush=True)
             if settings.minutes is not None and now - started > 60 * settings.minutes:
                 break
+            progress.update(task, completed=step)
+    if step >= settings.steps and step % settings.evaluate_every:
+        evaluate_averaged()
     checkpoint()
     ema.copy_to(parameters)
     model.eval()

@@ -1,0 +1,39 @@
+"""Text files read as UTF-8 and files that appear whole or not at all, with the user's mistakes in one sentence."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dataengine.errors import UserError
+
+
+def read_text(path: str | Path) -> str:
+    """The file's text, UTF-8 with or without a byte order mark. Raises UserError when it is not, or cannot be read."""
+    try:
+        return Path(path).read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start + 1}); save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); check the name and its permissions") from None
+
+
+def write_whole(path: str | Path, content: bytes | str) -> None:
+    """Write a file that is there whole or not at all. Raises UserError when the folder cannot be written to."""
+    path = Path(path)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        try:
+            fresh.write_bytes(content.encode() if isinstance(content, str) else content)
+            os.replace(fresh, path)
+        finally:
+            if fresh.exists():
+                fresh.unlink()
+    except OSError as error:
+        raise UserError(f"{path} could not be written ({error.strerror}); choose a folder you can write to") from error
+
+
+def yaml_fault(error: Exception) -> str:
+    """Where and why a text is not YAML, from PyYAML's error."""
+    mark, why = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"line {mark.line + 1} is not valid YAML ({why})" if mark is not None else f"not valid YAML ({why})"
