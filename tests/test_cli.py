@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,6 +38,24 @@ def test_help_names_every_command_and_loads_no_heavy_library():
     assert "heavy: set()" in run.stdout
 
 
+def test_the_package_runs_as_a_module():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    program = [sys.executable, "-m", "dataengine", "--help"]
+    assert "synth" in subprocess.run(program, capture_output=True, text=True, env=environment, check=True).stdout
+
+
+def test_brackets_in_names_are_no_markup(tmp_path):
+    from dataengine.data import coco
+    from dataengine.data.layout import Dataset, Layout, Sample
+
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    layout = Layout([[32, 32, 20, 10, 0]], [0], ("[/red]",), (64, 64))
+    coco.write(Dataset(("[/red]",), [Sample("a", tmp_path / "a.png", layout)]), tmp_path / "set[final]")
+    run = dataengine("data", "info", tmp_path / "set[final]")
+    assert run.returncode == 0, run.stderr
+    assert "[/red]" in run.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -48,7 +67,7 @@ def test_help_names_every_command_and_loads_no_heavy_library():
         (["data", "info", "no-such-folder"], "no-such-folder"),
         (["train", "renderer", "no-such-folder", "--out", "x", "--kind", "oil"], "--kind oil"),
         (["train", "renderer", "no-such-folder", "--out", "x", "--kind", "whole", "--decoder", "y"], "--decoder y"),
-        (["train", "renderer", "no-such-folder", "--out", "x", "--start", "y"], "--start y"),
+        (["train", "renderer", "no-such-folder", "--out", "x", "--start", "y"], "y: no model_index.json"),
         (["train", "decoder", "no-such-folder", "--out", "x", "--crop", "50"], "--crop 50"),
     ],
 )

@@ -203,7 +203,7 @@ def _scene_images(folder: Path) -> Dataset:
     """A data set's images with their labels, or the images of a plain folder, taken to be empty of objects."""
     if not folder.exists():
         raise UserError(f"{folder}: no such folder of scenes.")
-    every = sorted(file for file in folder.rglob("*") if file.is_file())
+    every = sorted(file for file in folder.rglob("*") if file.is_file() and file.name[0] != ".")
     files = [file for file in every if file.suffix.lower() in IMAGE_SUFFIXES]
     try:
         return formats.read(folder)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,8 +135,6 @@ def test_a_killed_run_is_continued_by_the_same_command_to_the_same_manifest(fini
 
 
 def test_a_run_cut_between_shards_continues(finished, tmp_path):
-    import shutil
-
     recipe, result = finished
     out = tmp_path / "cut"
     shutil.copytree(result.out, out)
@@ -145,6 +144,57 @@ def test_a_run_cut_between_shards_continues(finished, tmp_path):
     (out / "shards" / ".000001.999").mkdir()
     synth(recipe, out)
     assert (out / "manifest.jsonl").read_bytes() == (result.out / "manifest.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["records cut off", "image lost", "image empty"])
+def test_a_damaged_shard_is_made_again(finished, tmp_path, damage):
+    recipe, result = finished
+    out = tmp_path / "damaged"
+    shutil.copytree(result.out, out)
+    shard = out / "shards" / "000001"
+    image = next(shard.glob("*.png"))
+    if damage == "records cut off":
+        text = (shard / "records.jsonl").read_text()
+        (shard / "records.jsonl").write_text(text[: len(text) // 2])
+    elif damage == "image lost":
+        image.unlink()
+    else:
+        image.write_bytes(b"")
+    synth(recipe, out)
+    assert (out / "manifest.jsonl").read_bytes() == (result.out / "manifest.jsonl").read_bytes()
+    assert image.stat().st_size > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_ended_leaves_no_worker_behind(finished, tmp_path, number):
+    """Ctrl-C besides says how to go on, and leaves nothing half-made once the run is continued."""
+    import psutil
+
+    recipe, result = finished
+    (tmp_path / "run.yaml").write_text(recipe.model_dump_json())
+    out = tmp_path / "ended"
+    command = [sys.executable, "-m", "dataengine", "synth", "--config", tmp_path / "run.yaml", "--out", out]
+    process = psutil.Popen(
+        [*map(str, command), "--workers", "2"], stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    workers: list = []
+    while len(workers) < 2 and process.poll() is None:
+        workers = [child for child in process.children() if "spawn_main" in " ".join(child.cmdline())]
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(number)
+    said = process.communicate()[1]
+    if number == signal.SIGINT and process.returncode != 0:  # 0: it was faster than we
+        assert process.returncode == 130
+        assert "the same command continues" in said
+        assert "Traceback" not in said
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
+    synth(recipe, out)
+    assert (out / "manifest.jsonl").read_bytes() == (result.out / "manifest.jsonl").read_bytes()
+    assert not list((out / "shards").glob(".*"))
 
 
 def test_another_recipe_in_the_same_folder_is_refused_and_nothing_is_lost(finished):

@@ -1,0 +1,78 @@
+"""Parts of a run that are missing, damaged, or another's."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataengine.data import coco, formats
+from dataengine.engine.parts import load_parts
+from dataengine.engine.recipe import load_recipe
+from dataengine.errors import UserError
+
+
+@pytest.fixture
+def model(toy_renderer, tmp_path):
+    shutil.copytree(toy_renderer, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_renderer_of_the_other_kind_is_told_with_the_option_that_fits(toy_recipe):
+    with pytest.raises(UserError, match=r"holds a InScenePipeline.*give --renderer in-scene"):
+        load_parts(toy_recipe.model_copy(update={"renderer": "whole"}))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model_index.json", "{"),
+        ("unet/config.json", "{}"),
+        ("unet/config.json", "<html>"),
+        ("unet/diffusion_pytorch_model.safetensors", "cut off"),
+        ("unet/diffusion_pytorch_model.safetensors", None),
+    ],
+)
+def test_a_damaged_model_is_one_sentence_that_names_its_folder(toy_recipe, model, file, content):
+    recipe = toy_recipe.model_copy(update={"model": model})
+    load_parts(recipe)
+    if content is None:
+        (model / file).unlink()
+    else:
+        (model / file).write_text(content)
+    with pytest.raises(UserError, match=rf"{model}.*(again|damaged)"):
+        load_parts(recipe)
+
+
+def test_scenes_whose_labels_cannot_be_read_stop_the_run_and_plain_images_do_not(toy_recipe, toy_dataset, tmp_path):
+    """Taken for plain images, they would bring unlabelled objects into the result."""
+    coco.write(formats.read(toy_dataset), tmp_path / "labelled")
+    [annotations] = (tmp_path / "labelled" / "annotations").glob("*.json")
+    recipe = toy_recipe.model_copy(update={"scenes": tmp_path / "labelled"})
+    assert all(len(sample.layout) for sample in load_parts(recipe).scenes.samples)
+    annotations.write_text("<html>not found</html>")
+    with pytest.raises(UserError, match="no known format"):
+        load_parts(recipe)
+    shutil.rmtree(annotations.parent)
+    (tmp_path / "labelled" / "README.txt").write_text("pictures of a car park")
+    assert not any(len(sample.layout) for sample in load_parts(recipe).scenes.samples)
+
+
+def test_a_scene_that_is_no_image_is_named_and_the_others_serve(toy_recipe, tmp_path):
+    (tmp_path / "plain").mkdir()
+    Image.fromarray(np.full((128, 128, 3), 90, np.uint8)).save(tmp_path / "plain" / "a.png")
+    (tmp_path / "plain" / "b.png").write_bytes(b"")
+    parts = load_parts(toy_recipe.model_copy(update={"scenes": tmp_path / "plain"}))
+    assert len(parts.scenes.samples) == 1
+    assert any("b.png" in note for note in parts.notes)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [("dataset: x".encode("utf-16"), "save it as UTF-8"), (b"n: [1", "line 1 is not")]
+)
+def test_a_recipe_that_is_no_yaml_in_utf_8_is_one_sentence(content, says, tmp_path):
+    (tmp_path / "run.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=rf"run\.yaml.*{says}"):
+        load_recipe(tmp_path / "run.yaml", {})
