@@ -11,7 +11,7 @@ from dataengine.data import images
 from dataengine.data.layout import Dataset, Problem, Sample
 
 TINY = 2.0  # pixels on the short side: nothing can be seen or learnt there
-OUTSIDE = 0.05  # share of a box beyond the border that annotators' rounding does not explain
+OUTSIDE = 0.5  # share of a box beyond the border; objects that tiling cut reach out of the image, but not by more
 TWIN = 0.95  # IoU above which two boxes of one class are the same object twice
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+
 from dataengine.data import coco, dior, dota, hit_uav, hrsc, rolabelimg, voc, yolo
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem
 from dataengine.data.staging import Progress
@@ -34,8 +36,21 @@ def recognize(path: str | Path) -> str:
         raise UserError(f"{path} is empty; give the folder that holds the data set's images and annotations")
     found = _of_file(path) if path.is_file() else _of_folder(path)
     if found is None:
-        raise UserError(f"{path}: no known format was recognised; name one with --format ({', '.join(FORMATS)})")
+        raise UserError(
+            f"{path}: no known format was recognised{_first_words(path)}; the known ones are {', '.join(FORMATS)} "
+            "(the commands of dataengine data take --format)"
+        )
     return found
+
+
+def _first_words(path: Path) -> str:
+    """What the first file that might hold annotations begins with: often a page that says "not found"."""
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in (".json", ".xml", ".yaml"))
+    if not files:
+        return ""
+    with open(files[0], "rb") as stream:
+        head = stream.read(30).decode("utf-8", "backslashreplace").strip()
+    return f" ({files[0].relative_to(path) if path.is_dir() else files[0].name} begins with {head!r})"
 
 
 def _of_file(file: Path) -> str | None:
@@ -119,7 +134,8 @@ def read(
     Raises `UserError` when the path or split is missing, nothing is recognised, nothing usable is in it, or `classes`
     shares no name with it. A broken file, image or object is left out and named in `Dataset.problems`.
     """
-    return module(format or recognize(path)).read(Path(path), split=split, classes=classes)
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers out of all bounds become problems, not warnings
+        return module(format or recognize(path)).read(Path(path), split=split, classes=classes)
 
 
 def splits(path: str | Path, format: str | None = None) -> tuple[str, ...]:

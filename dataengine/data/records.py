@@ -77,7 +77,7 @@ def choose_classes(found: Iterable[str], classes: Sequence[str] | None, known: S
         if spelling and not spelling.keys() & class_lookup(classes).keys():
             raise UserError(
                 f"the class list ({', '.join(classes)}) shares no name with the data set, "
-                f"which has {', '.join(sorted(spelling.values()))}; give --classes in the data set's own words"
+                f"which has {', '.join(sorted(spelling.values()))}; name the classes as the data set does"
             )
         return tuple(classes)
     for candidate in known:

@@ -65,7 +65,7 @@ class DatasetScenes:
         if not self.samples:
             raise UserError(
                 f"none of the {len(dataset)} scenes is an image of at least {size[0]}x{size[1]} pixels; "
-                "give larger images to --scenes, or a smaller --size."
+                "give larger images (--scenes or --data), or a smaller --size."
             )
 
     def draw(self, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[Scene]:

@@ -26,7 +26,7 @@ def test_a_sound_data_set_passes(make_dataset, tmp_path):
 @pytest.mark.parametrize(
     ("box", "words"),
     [
-        ((195, 70, 40, 12, 0.0), "outside the image"),
+        ((205, 70, 40, 12, 0.0), "outside the image"),
         ((400, 70, 40, 12, 0.0), "wholly outside"),
         ((100, 120, 10, 1, 0.0), "less than 2 pixels"),
         ((60.2, 70, 40, 12, 0.4), "repeats object 1"),
