@@ -13,6 +13,8 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data.layout import Kind
 
+LIKE_GROUND, UNLIKE_GROUND = 5.0, 18.0  # of 255 levels; a shadow on tarmac differs by 20 or more
+
 
 @dataclass(frozen=True)
 class FrameSpec:
@@ -108,17 +110,33 @@ def masks(box: np.ndarray, kind: Kind, spec: FrameSpec, context: float | None = 
     return (hole > 0).astype(np.float32), box_coverage(width, height, spec.size)
 
 
-def paste(image: np.ndarray, patch: np.ndarray, hole: np.ndarray, matrix: np.ndarray) -> None:
+def matte(patch: np.ndarray, ground: np.ndarray) -> np.ndarray:
+    """Share of each pixel (size, size) that a painted frame (size, size, C) changes, float32 in [0, 1].
+
+    Where the frame was painted with ground like the one that is there (within a few of 255 levels, seen through a small
+    blur), 0: the scene then keeps its own, which is sharp. Both float32 in [0, 255].
+    """
+    import cv2
+
+    difference = np.abs(cv2.GaussianBlur(patch - ground, (0, 0), 1.0)).reshape(*patch.shape[:2], -1).max(2)
+    x = np.clip((difference - LIKE_GROUND) / (UNLIKE_GROUND - LIKE_GROUND), 0, 1)
+    return cv2.dilate((x * x * (3 - 2 * x)).astype(np.float32), np.ones((3, 3), np.uint8))
+
+
+def paste(
+    image: np.ndarray, patch: np.ndarray, hole: np.ndarray, matrix: np.ndarray, changed: np.ndarray | float = 1.0
+) -> None:
     """Blend a painted frame (size, size, C) float32 into the float32 image (H, W, C), in place.
 
-    The weight is 1 well inside the hole and falls to 0 over its three outermost frame pixels, so no seam shows. In
-    the last of them it is 0: interpolation then reaches no pixel outside the hole, which all keep their value.
+    The weight is `changed` (size, size), such as the `matte`, well inside the hole and falls to 0 over its three
+    outermost frame pixels, so no seam shows. In the last of them it is 0: interpolation then reaches no pixel outside
+    the hole, which all keep their value.
     """
     import cv2
 
     size = len(patch)
     inner = cv2.erode(hole, np.ones((3, 3), np.uint8))
-    weight = cv2.GaussianBlur(cv2.erode(inner, np.ones((3, 3), np.uint8)), (0, 0), 0.8) * inner
+    weight = cv2.GaussianBlur(cv2.erode(inner, np.ones((3, 3), np.uint8)) * changed, (0, 0), 0.8) * inner
     corners = np.array([[0, 0], [size, 0], [size, size], [0, size]], np.float32) @ matrix[:, :2].T + matrix[:, 2]
     x1, y1 = np.maximum(np.floor(corners.min(0)).astype(int), 0)
     x2, y2 = np.minimum(np.ceil(corners.max(0)).astype(int), (image.shape[1], image.shape[0]))

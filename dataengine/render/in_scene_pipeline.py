@@ -13,7 +13,7 @@ from dataengine import geometry
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
 from dataengine.render.fields import object_fields
-from dataengine.render.frame import cut, frame_angles, frame_matrices, frame_sides, masks, paste
+from dataengine.render.frame import cut, frame_angles, frame_matrices, frame_sides, masks, matte, paste
 from dataengine.render.in_scene import InSceneUNet
 from dataengine.render.precision import fast_autocast
 from dataengine.render.sample_frames import sample_frames
@@ -118,10 +118,14 @@ class InScenePipeline(DiffusionPipeline):
             part = slice(start, start + FRAMES_PER_BATCH)
             stacks = (frames[part], holes[part], boxes[part], fields[part])
             patches = self._denoise(jobs[part], *stacks, steps, guidance_scale)
-            for (image, *_), patch, hole, matrix in zip(jobs[part], patches, holes[part], matrices[part], strict=True):
+            for (image, _, label, _), patch, ground, hole, matrix in zip(
+                jobs[part], patches, frames[part], holes[part], matrices[part], strict=True
+            ):
                 if grey[image]:
                     patch = np.repeat(patch.mean(2, keepdims=True), 3, 2)
-                paste(pictures[image], patch, hole, matrix)
+                # what is there is no ground where an object is to vanish
+                changed = 1.0 if label == self.unet.nothing else matte(patch, ground)
+                paste(pictures[image], patch, hole, matrix, changed)
 
     def _denoise(self, jobs, frames, holes, boxes, fields, steps, guidance_scale) -> np.ndarray:
         """Painted frames (B, F, F, 3) float32 in [0, 255]."""

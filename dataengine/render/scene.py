@@ -10,10 +10,12 @@ import numpy as np
 from PIL import Image
 
 from dataengine import geometry
-from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout
+from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Sample
 from dataengine.errors import UserError
 from dataengine.layouts.windows import cut
 
+WINDOWS_COMPARED = 8  # of these, the one is taken in which the least has to make room for the new objects
+ROOM = 0.15  # of an object's long side, that it keeps free around it
 NEAREST_SHARE = 0.1  # a scene is drawn among this share of all, those taken most like the layout asks
 
 
@@ -87,10 +89,9 @@ class DatasetScenes:
             nearest = np.sort(far)[count - 1]
             likely = np.flatnonzero(far <= nearest)  # with all ties: first images must not be favoured
         unreadable: list[str] = []
-        for i in rng.permutation(likely):
-            sample = self.samples[i]
-            left = int(rng.integers(0, sample.layout.size[0] - self.size[0] + 1))
-            top = int(rng.integers(0, sample.layout.size[1] - self.size[1] + 1))
+        windows = [(self.samples[i], *self._corner(self.samples[i], rng)) for i in rng.permutation(likely)]
+        first = sorted(windows[:WINDOWS_COMPARED], key=lambda window: self._lost(*window, layout))
+        for sample, left, top in first + windows[WINDOWS_COMPARED:]:
             try:
                 with Image.open(sample.image) as file:
                     window = np.asarray(file.convert("RGB").crop((left, top, left + self.size[0], top + self.size[1])))
@@ -100,6 +101,17 @@ class DatasetScenes:
             inside = cut(sample.layout, left, top, self.size)
             return Scene(window, inside, f"{sample.name}@{left},{top}", sample.license, tuple(unreadable))
         raise UserError(f"none of {len(unreadable)} scenes can be read, such as {unreadable[0]}; mend or replace them.")
+
+    def _corner(self, sample: Sample, rng: np.random.Generator) -> tuple[int, int]:
+        """Upper left corner of a random window."""
+        width, height = sample.layout.size
+        return int(rng.integers(0, width - self.size[0] + 1)), int(rng.integers(0, height - self.size[1] + 1))
+
+    def _lost(self, sample: Sample, left: int, top: int, layout: Layout) -> float:
+        """Area of the window's own objects that would have to be painted over to make room for the layout's."""
+        inside = cut(sample.layout, left, top, self.size)
+        lost = inside.boxes[~free_of(inside, layout.boxes, ROOM)]
+        return float((lost[:, 2] * lost[:, 3]).sum())
 
 
 def empty_layout(layout: Layout) -> Layout:

@@ -8,7 +8,7 @@ import shapely
 from dataengine import geometry
 from dataengine.data.layout import Layout
 from dataengine.render.fields import FIELDS, object_fields
-from dataengine.render.frame import FrameSpec, box_in_frame, cut, frame_matrices, frame_sides, masks, paste
+from dataengine.render.frame import FrameSpec, box_in_frame, cut, frame_matrices, frame_sides, masks, matte, paste
 
 SPEC = FrameSpec()
 
@@ -151,3 +151,24 @@ def test_fields_are_unknown_where_the_acquisition_is_and_follow_it_where_it_is_k
     assert dict(zip(FIELDS[4:], known[4:].tolist(), strict=True)) == pytest.approx(
         {"altitude": 0.8, "camera_angle": 0.5, "night": 1.0, "gsd": -2.0}
     )
+
+
+def test_the_scene_keeps_its_own_ground_where_the_frame_was_painted_with_ground_like_it():
+    """A white object on even ground of the scene's mean. Mutation: without the matte the scene's texture is gone."""
+    texture = np.random.default_rng(0).normal(0, 6, (128, 128, 1)).repeat(3, 2)
+    scene = (102 + texture).astype(np.float32)
+    hole = np.zeros((48, 48), np.float32)
+    hole[4:44, 4:44] = 1
+    patch = np.full((48, 48, 3), 102, np.float32)
+    patch[18:30, 18:30] = 255
+    matrix = np.array([[2, 0, 16], [0, 2, 16]], np.float32)  # frame pixels are two of the image wide
+    ground = cut(scene, matrix, 48)
+    with_matte, without = scene.copy(), scene.copy()
+    paste(with_matte, patch, hole, matrix, matte(patch, ground))
+    paste(without, patch, hole, matrix)
+    beside, inside = np.s_[36:46, 36:96], np.s_[56:72, 56:72]  # in the image: ground in the hole, and the object
+    assert with_matte[beside].std() > 0.9 * scene[beside].std()
+    assert without[beside].std() < 0.1 * scene[beside].std()
+    np.testing.assert_allclose(with_matte[inside], 255, atol=1)
+    wrong = matte(patch, ground - 60)  # control: ground unlike the scene's is painted, or it would shine through
+    assert wrong.min() == 1

@@ -100,3 +100,19 @@ def test_unknown_fields_do_not_count_in_the_distance_of_two_acquisitions():
     day, night = Acquisition(night=False, gsd_m=0.5), Acquisition(night=True, gsd_m=1.0)
     assert acquisition_distance(day, day) == acquisition_distance(day, UNKNOWN) == 0
     assert acquisition_distance(day, night) == pytest.approx(11)
+
+
+def test_a_window_is_taken_in_which_few_objects_have_to_make_room(tmp_path, monkeypatch):
+    """Control: with one window to choose from, the layout's car often falls on the one in the scene's middle."""
+    from dataengine.render import scene
+
+    scenes = DatasetScenes(dataset(tmp_path, [UNKNOWN] * 40, size=160), (64, 64))
+    layouts = [Layout([[32, 32, 40, 40, 0]], [0], ("car",), (64, 64))] * 40
+
+    def taken() -> int:
+        windows = scenes.draw(layouts, range(40))
+        return sum(not scene.free_of(s.layout, layouts[0].boxes, scene.ROOM).all() for s in windows)
+
+    assert taken() == 0
+    monkeypatch.setattr(scene, "WINDOWS_COMPARED", 1)
+    assert taken() > 2
