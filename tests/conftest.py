@@ -123,7 +123,7 @@ def toy_calibration(toy_detector, tmp_path_factory) -> Path:
         detector=OnnxDetector(toy_detector).identity, dataset="toy", images=20, objects={"car": 30, "van": 30},
         pass_share=0.95, shuffled_pass_share=0.0, smudged_pass_share=0.0,
         thresholds={"car": 0.5, "van": 0.5}, missed_share=1.0,
-        extra_scores={"car": 0.55, "van": 0.55}, extra_objects=13, extra_share=0.0,
+        extra_scores={"car": 0.55, "van": 0.55}, extra_objects=14, extra_share=0.0,
         repair_scores={"car": 0.9, "van": 0.9}, repair_ious={"car": 0.5, "van": 0.5},
     ).save(file)  # fmt: skip
     return file
