@@ -56,14 +56,15 @@ def show(findings: dict) -> None:
     """Print the findings as a table."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("part", "state", title=f"dataengine {findings['dataengine']}, Python {findings['python']}")
     for name, version in findings["required"].items():
-        table.add_row(name, version or "[red]missing: pip install dataengine")
+        table.add_row(name, version or Text("missing: pip install dataengine", "red"))
     for name, value in findings["device"].items():
-        table.add_row(f"device: {name}", str(value))
+        table.add_row(f"device: {name}", "no" if value is None else str(value))
     for name, there in findings["packaged"].items():
-        table.add_row(f"packaged: {name}", "there" if there else "[red]missing: install dataengine again")
+        table.add_row(f"packaged: {name}", "there" if there else Text("missing: install dataengine again", "red"))
     for name, version in findings["optional"].items():
         table.add_row(f"optional: {name}", version)
-    Console().print(table)
+    Console(markup=False).print(table)

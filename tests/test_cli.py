@@ -110,3 +110,12 @@ def test_doctor_gives_versions_and_says_what_is_missing():
     findings = json.loads(run.stdout)
     assert findings["required"]["torch"]
     assert run.returncode == (1 if findings["missing"] else 0)
+
+
+def test_doctor_says_how_to_get_what_is_missing(capsys):
+    from dataengine import doctor
+
+    findings = doctor.examine()
+    findings["optional"] = {name: f"missing; {how}" for name, how in doctor.OPTIONAL.items()}
+    doctor.show(findings)
+    assert "dataengine[train]" in capsys.readouterr().out.replace("\n", "")
