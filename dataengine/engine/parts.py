@@ -45,6 +45,10 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     Raises UserError where a part is missing or does not fit: no data and no packaged layouts, no class that the
     renderer and the detector both know, a calibration of another detector.
     """
+    for option in ("data", "scenes", "model", "detector", "calibration"):  # told now, not after seconds of loading
+        path = getattr(recipe, option)
+        if path is not None and not path.exists():
+            raise UserError(f"--{option} {path}: does not exist; check the spelling.")
     import torch
 
     from dataengine.render.load import load_renderer
@@ -201,8 +205,6 @@ def _scenes(recipe: Recipe, preset: Preset, dataset: Dataset | None, notes: list
 
 def _scene_images(folder: Path) -> Dataset:
     """A data set's images with their labels, or the images of a plain folder, taken to be empty of objects."""
-    if not folder.exists():
-        raise UserError(f"{folder}: no such folder of scenes.")
     every = sorted(file for file in folder.rglob("*") if file.is_file() and file.name[0] != ".")
     files = [file for file in every if file.suffix.lower() in IMAGE_SUFFIXES]
     try:

@@ -25,6 +25,12 @@ def test_a_renderer_of_the_other_kind_is_told_with_the_option_that_fits(toy_reci
         load_parts(toy_recipe.model_copy(update={"renderer": "whole"}))
 
 
+@pytest.mark.parametrize("option", ["data", "scenes", "model", "detector", "calibration"])
+def test_a_path_that_does_not_exist_is_told_with_its_option(toy_recipe, tmp_path, option):
+    with pytest.raises(UserError, match=rf"^--{option} .*nowhere: does not exist"):
+        load_parts(toy_recipe.model_copy(update={option: tmp_path / "nowhere"}))
+
+
 @pytest.mark.parametrize(
     ("file", "content"),
     [
