@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from dataengine.data import dior, formats
 from dataengine.data.layout import Dataset, Kind
-from dataengine.errors import UserError
+from dataengine.errors import UserError, first_fault
 from dataengine.files import read_text, yaml_fault
 
 PACKAGE = Path(__file__).parents[1]
@@ -78,8 +78,7 @@ def load_preset(name: str) -> Preset:
     except yaml.YAMLError as error:
         raise UserError(f"{file}: {yaml_fault(error)}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{file}: {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}") from None
+        raise UserError(f"{file}: {first_fault(error, Preset.model_fields)}") from None
 
 
 def preset_of(dataset: Dataset, path: str | Path) -> Preset:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from dataengine.data import images
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Problem, Sample
-from dataengine.errors import UserError
+from dataengine.errors import UserError, first_fault
 from dataengine.files import read_text
 
 FARTHEST = 1_000_000  # pixels; what lies beyond is a slip of the file, not an object
@@ -160,9 +160,5 @@ def listed_classes(root: Path) -> tuple[str, ...] | None:
 
 def unknown_acquisition(path: Path, image: str, error: ValueError) -> Problem:
     """The problem of metadata that cannot be used: the image is kept, and how it was taken is unknown."""
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        message = f"{'.'.join(map(str, first['loc'])) or 'acquisition'}: {first['msg']}"
-    else:
-        message = str(error)
+    message = first_fault(error, Acquisition.model_fields) if isinstance(error, ValidationError) else str(error)
     return Problem(path, None, f"{image}: {message}; how the image was taken is kept as unknown")

@@ -9,7 +9,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from dataengine.errors import UserError
+from dataengine.errors import UserError, first_fault
 from dataengine.files import read_text, yaml_fault
 
 
@@ -77,10 +77,8 @@ def load_recipe(path: Path | None, overrides: dict) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
         where = f"{path}: " if path is not None else ""
-        field = f"{'.'.join(map(str, first['loc']))}: " if first["loc"] else ""
-        raise UserError(f"{where}{field}{first['msg'].removeprefix('Value error, ')}.") from None
+        raise UserError(f"{where}{first_fault(error, Recipe.model_fields)}.") from None
 
 
 def image_seed(run_seed: int, index: int) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dataengine.data.layout import Layout
-from dataengine.errors import UserError
+from dataengine.errors import UserError, first_fault
 from dataengine.files import read_text
 from dataengine.judge.detector import Detections, Detector
 from dataengine.judge.matching import Match, class_map, match
@@ -71,9 +71,7 @@ class Calibration(BaseModel):
                 raise UserError(f"{path}: no such calibration; make one with: dataengine filter calibrate")
             return cls.model_validate_json(read_text(path))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
-            raise UserError(f"{path}: {where}: {first['msg']}; calibrate again.") from None
+            raise UserError(f"{path}: {first_fault(error, cls.model_fields)}; calibrate again.") from None
 
     def check(self, detector: Detector) -> None:
         """Raises UserError when this calibration belongs to another detector."""

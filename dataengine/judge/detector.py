@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dataengine import geometry
-from dataengine.errors import UserError
+from dataengine.errors import UserError, first_fault
 from dataengine.files import read_text
 
 CANDIDATES = 600  # best-scored boxes that enter non-maximum suppression
@@ -87,9 +87,7 @@ class OnnxDetector:
         try:
             self.config = DetectorConfig.model_validate_json(read_text(folder / "config.json"))
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise UserError(f"{folder / 'config.json'}: field {field}: {first['msg']}.") from None
+            raise UserError(f"{folder / 'config.json'}: {first_fault(error, DetectorConfig.model_fields)}.") from None
         data = (folder / "model.onnx").read_bytes()
         self.identity = hashlib.sha256(data + (folder / "config.json").read_bytes()).hexdigest()[:16]
         options = onnxruntime.SessionOptions()

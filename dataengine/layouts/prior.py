@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dataengine.data.layout import Acquisition, Kind
-from dataengine.errors import UserError
+from dataengine.errors import UserError, first_fault
 from dataengine.files import read_text, write_whole
 
 
@@ -184,10 +184,8 @@ class Prior(_Part):
         try:
             return cls.model_validate_json(read_text(path))
         except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join(str(part) for part in fault["loc"]) or "the file"
             raise UserError(
-                f"{path}: {where}: {fault['msg']}; mend it or make it again with `dataengine layout fit`"
+                f"{path}: {first_fault(error, cls.model_fields)}; mend it or make it again with `dataengine layout fit`"
             ) from error
 
 

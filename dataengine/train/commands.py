@@ -42,7 +42,7 @@ def _read(paths: list[Path], split: str | None):
 def _settings(steps, batch_size, learning_rate, seed, minutes, compile, evaluate_every, **more):
     from pydantic import ValidationError
 
-    from dataengine.errors import UserError
+    from dataengine.errors import UserError, first_fault
     from dataengine.train.loop import TrainSettings
 
     try:
@@ -51,9 +51,7 @@ def _settings(steps, batch_size, learning_rate, seed, minutes, compile, evaluate
             compile=compile, evaluate_every=evaluate_every, warmup_steps=min(200, steps // 10), **more,
         )  # fmt: skip
     except ValidationError as error:
-        first = error.errors()[0]
-        option = "--" + str(first["loc"][0]).replace("_", "-")
-        raise UserError(f"{option} {first['input']}: {first['msg']}.") from None
+        raise UserError(f"{first_fault(error)}.") from None
 
 
 @contextmanager
