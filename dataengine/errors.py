@@ -14,16 +14,14 @@ class UserError(Exception):
 
 
 def first_fault(error, fields: Iterable[str] = ()) -> str:
-    """ "field: what is wrong" of the first fault in a pydantic ValidationError; for a field that is not known, the one of
-    `fields` that may have been meant."""
+    """What the first fault in a pydantic ValidationError is, after the name of its field. For a field that is not known,
+    that of `fields` which may have been meant."""
     fault = error.errors()[0]
     names = [str(part) for part in fault["loc"]]
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         close = difflib.get_close_matches(names[-1], list(fields), 1)
-        message = (
-            f"no such field; did you mean {close[0]}?" if close else f"no such field; known are {', '.join(fields)}"
-        )
+        message = f"no such field; perhaps {close[0]}" if close else f"no such field; known are {', '.join(fields)}"
     elif isinstance(fault["input"], int | float | str) and fault["type"] not in ("missing", "json_invalid"):
         message += f", not {fault['input']!r}"
     return f"{'.'.join(names)}: {message}" if names else message

@@ -306,6 +306,12 @@ def test_a_recipe_field_out_of_range_is_named(tmp_path):
         load_recipe(None, {"n": -1})
 
 
+def test_a_misspelt_field_of_a_recipe_is_named_with_the_one_that_was_meant(tmp_path):
+    (tmp_path / "run.yaml").write_text("dataset: hit-uav\nbalanse: 0.2\n")
+    with pytest.raises(UserError, match=r"run\.yaml: balanse: no such field; perhaps balance"):
+        load_recipe(tmp_path / "run.yaml", {})
+
+
 def test_image_seeds_differ_between_images_and_runs():
     seeds = {image_seed(run, i) for run in range(20) for i in range(500)}
     assert len(seeds) == 10_000
