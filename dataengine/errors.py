@@ -14,8 +14,10 @@ class UserError(Exception):
 
 
 def first_fault(error, fields: Iterable[str] = ()) -> str:
-    """What the first fault in a pydantic ValidationError is, after the name of its field. For a field that is not known,
-    that of `fields` which may have been meant."""
+    """The first fault in a pydantic ValidationError, after the name of its field.
+
+    A field that is not known comes with the one of `fields` that may have been meant.
+    """
     fault = error.errors()[0]
     names = [str(part) for part in fault["loc"]]
     message = fault["msg"].removeprefix("Value error, ")
