@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from dataengine.data.layout import Layout
+from dataengine.render.acquisition import acquisition_values
 from dataengine.render.frame import FrameSpec, frame_angles, frame_sides
 
 # Order of the columns; `nan` is "unknown" and takes the field's learned null (contract 7).
@@ -20,18 +19,10 @@ def object_fields(layout: Layout, spec: FrameSpec, context: float | None = None)
     because light and slant have a direction in the image that the upright frame no longer shows.
     """
     n = len(layout)
-    a = layout.acquisition
     out = np.full((n, len(FIELDS)), np.nan, np.float32)
     angle = frame_angles(layout.boxes, layout.kind)
     out[:, 0] = np.log2(np.maximum(layout.boxes[:, 2], 1) / np.maximum(layout.boxes[:, 3], 1))
     out[:, 1] = np.log2(frame_sides(layout.boxes, spec, context) / spec.size)
     out[:, 2], out[:, 3] = np.sin(angle), np.cos(angle)
-    if a.altitude_m is not None:
-        out[:, 4] = a.altitude_m / 100
-    if a.camera_angle_deg is not None:
-        out[:, 5] = a.camera_angle_deg / 90
-    if a.night is not None:
-        out[:, 6] = float(a.night)
-    if a.gsd_m is not None:
-        out[:, 7] = math.log2(a.gsd_m)
+    out[:, 4:] = acquisition_values(layout.acquisition, FIELDS[4:])
     return out

@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
 from dataengine.render.in_scene_pipeline import class_numbers, noise_seed
-from dataengine.render.layout_unet import LayoutUNet, layout_batch
+from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.precision import fast_autocast
 from dataengine.render.sample_latents import sample_latents
 from dataengine.render.scene import Scene, empty_layout
@@ -79,7 +79,7 @@ class LayoutPipeline(DiffusionPipeline):
                 )
         labels = [class_numbers(layout, self.classes) for layout in layouts]
         number = self.domain_number(domain)
-        batch = layout_batch(list(layouts), labels, [number] * len(layouts), self.unet.grid)
+        batch = self.unet.layout_batch(layouts, labels, [number] * len(layouts))
         looks = list(self.decoder.config.domains)  # it may have been trained on other data sets than the layout model
         look = torch.tensor([looks.index(domain) if domain in looks else len(looks)])
         generators = [torch.Generator().manual_seed(noise_seed(seed, 1 << 21)) for seed in seeds]

@@ -1,183 +1,43 @@
-"""The whole-image denoiser: diffusers' conditional U-Net whose pixels attend to the boxes that cover them."""
+"""The whole-image denoiser: diffusers' conditional U-Net with attention to boxes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import nn
 from torch.nn import functional as F
 
-from dataengine import geometry
 from dataengine.data.layout import Layout
+from dataengine.render.box_attention import BoxAttention, RegionalAttention, SelfAttention
+from dataengine.render.box_encoder import BoxEncoder
 from dataengine.render.conditions import FieldEmbedding
 from dataengine.render.flow import velocity_of
-
-ACQUISITION_FIELDS = ("altitude", "camera_angle", "night", "gsd")
-N_FREQUENCIES = 8
-PAINTED_CHANNELS = 16
-PADDED_TO = 32  # boxes: few sizes of tensors, for which a compiled model is compiled anew
-
-
-def acquisition_fields(layout: Layout) -> np.ndarray:
-    """(len(ACQUISITION_FIELDS),) float32 of order one, `nan` where unknown."""
-    a = layout.acquisition
-    values = (
-        None if a.altitude_m is None else a.altitude_m / 100,
-        None if a.camera_angle_deg is None else a.camera_angle_deg / 90,
-        None if a.night is None else float(a.night),
-        None if a.gsd_m is None else float(np.log2(a.gsd_m)),
-    )
-    return np.array([np.nan if v is None else v for v in values], np.float32)
-
-
-def box_features(layout: Layout) -> np.ndarray:
-    """(N, 12) float32: the 8 corner coordinates over the image size at full precision, sine and cosine of twice
-    the angle (a box turned by half a turn is the same box), and log sizes."""
-    corners = geometry.to_corners(layout.boxes) / np.float32(layout.size)  # (N, 4, 2)
-    theta = layout.boxes[:, 4]
-    sizes = np.log2(np.maximum(layout.boxes[:, 2:4], 1) / max(layout.size)) / 4
-    twice = np.stack([np.sin(2 * theta), np.cos(2 * theta)], 1)
-    return np.concatenate([corners.reshape(-1, 8), twice, sizes], 1).astype(np.float32)
-
-
-def coverage(layout: Layout, grid: int, supersample: int = 4) -> np.ndarray:
-    """Share of each cell of a grid x grid raster that each box covers, (N, grid, grid) float32, by point sampling."""
-    n = grid * supersample
-    centres = (np.arange(n, dtype=np.float32) + 0.5) / n
-    x, y = centres[None, None] * layout.size[0], centres[None, :, None] * layout.size[1]
-    cx, cy, w, h, theta = (layout.boxes[:, i, None, None] for i in range(5))
-    along = (x - cx) * np.cos(theta) + (y - cy) * np.sin(theta)
-    across = -(x - cx) * np.sin(theta) + (y - cy) * np.cos(theta)
-    inside = (np.abs(along) <= w / 2) & (np.abs(across) <= h / 2)
-    covered = inside.reshape(-1, grid, supersample, grid, supersample).mean((2, 4), dtype=np.float32)
-    # a box that falls between the sample points still belongs to the cell of its centre
-    ix = np.clip((layout.boxes[:, 0] / layout.size[0] * grid).astype(int), 0, grid - 1)
-    iy = np.clip((layout.boxes[:, 1] / layout.size[1] * grid).astype(int), 0, grid - 1)
-    index = np.arange(len(layout))
-    covered[index, iy, ix] = np.maximum(covered[index, iy, ix], 1 / supersample**2)
-    return covered
-
-
-@dataclass(frozen=True)
-class LayoutBatch:
-    """Layouts as tensors, padded to one number of boxes N, a multiple of PADDED_TO.
-
-    features (B, N, 12), labels (B, N) int64, coverage (B, N, G, G) with 0 in padding, known (B,) bool: False is the
-    null layout (unknown, not empty), fields (B, len(ACQUISITION_FIELDS)), domains (B,) int64.
-    """
-
-    features: torch.Tensor
-    labels: torch.Tensor
-    coverage: torch.Tensor
-    known: torch.Tensor
-    fields: torch.Tensor
-    domains: torch.Tensor
-
-    def to(self, device: torch.device) -> LayoutBatch:
-        """The same on another device."""
-        return LayoutBatch(**{name: value.to(device) for name, value in vars(self).items()})
-
-
-def layout_batch(layouts: list[Layout], labels: list[np.ndarray], domains: list[int], grid: int) -> LayoutBatch:
-    """Pad layouts into tensors. labels[i] are the layout's labels in the model's numbering; grid is the latent side."""
-    b, most = len(layouts), max([1, *(len(layout) for layout in layouts)])
-    n = -(-most // PADDED_TO) * PADDED_TO
-    features, numbers = np.zeros((b, n, 12), np.float32), np.zeros((b, n), np.int64)
-    covered = np.zeros((b, n, grid, grid), np.float32)
-    for i, layout in enumerate(layouts):
-        k = len(layout)
-        if k:
-            features[i, :k], numbers[i, :k], covered[i, :k] = box_features(layout), labels[i], coverage(layout, grid)
-    return LayoutBatch(
-        torch.from_numpy(features),
-        torch.from_numpy(numbers),
-        torch.from_numpy(covered),
-        torch.ones(b, dtype=torch.bool),
-        torch.from_numpy(np.stack([acquisition_fields(layout) for layout in layouts])),
-        torch.as_tensor(domains, dtype=torch.int64),
-    )
-
-
-class BoxEncoder(nn.Module):
-    """Box features and class to one token a box (AeroGen, section 3.2: Fourier features of the 8 corner coordinates
-    with the class embedding through a three-layer MLP), at full precision and with frequencies 2^k."""
-
-    def __init__(self, n_classes: int, width: int):
-        super().__init__()
-        self.classes = nn.Embedding(n_classes, width)
-        self.mlp = nn.Sequential(
-            nn.Linear(12 * (2 * N_FREQUENCIES + 1) + width, 2 * width),
-            nn.SiLU(),
-            nn.Linear(2 * width, 2 * width),
-            nn.SiLU(),
-            nn.Linear(2 * width, width),
-        )
-
-    def forward(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """(B, N, 12), (B, N) -> (B, N, width)."""
-        frequencies = torch.pi * 2.0 ** torch.arange(N_FREQUENCIES, device=features.device)
-        waves = features[..., None] * frequencies  # (B, N, 12, K)
-        fourier = torch.cat([features, waves.sin().flatten(2), waves.cos().flatten(2)], -1)
-        return self.mlp(torch.cat([fourier, self.classes(labels)], -1))
-
-
-class SelfAttention(AttnProcessor2_0):
-    """diffusers' own, told of the keywords that are meant for `BoxAttention`: diffusers hands them to all."""
-
-    def __call__(self, attn, hidden_states, *args, box_tokens=None, box_bias=None, **kwargs) -> torch.Tensor:
-        return super().__call__(attn, hidden_states, *args, **kwargs)
-
-
-class BoxAttention(nn.Module):
-    """Dual cross-attention (AeroGen, section 3.3): softmax(Q K_text) V_text + softmax(Q K_box) V_box with the same
-    queries. The box softmax runs over the boxes that cover the pixel, weighed by how much of it they cover, and a
-    background token. An attention processor of diffusers that holds the second key and value projections.
-    """
-
-    def __init__(self, hidden: int, cross_attention_dim: int):
-        super().__init__()
-        self.to_k_box = nn.Linear(cross_attention_dim, hidden, bias=False)
-        self.to_v_box = nn.Linear(cross_attention_dim, hidden, bias=False)
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        *,
-        box_tokens: torch.Tensor,
-        box_bias: dict[int, torch.Tensor],
-    ) -> torch.Tensor:
-        """hidden_states (B, L, C); box_tokens (B, 1 + N, D); box_bias maps L to (B, L, 1 + N)."""
-
-        def heads(x: torch.Tensor) -> torch.Tensor:
-            return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # (B, H, L, C / H)
-
-        query = heads(attn.to_q(hidden_states))
-        text = F.scaled_dot_product_attention(
-            query, heads(attn.to_k(encoder_hidden_states)), heads(attn.to_v(encoder_hidden_states))
-        )
-        bias = box_bias[hidden_states.shape[1]].to(query.dtype)[:, None]  # (B, 1, L, 1 + N)
-        boxes = F.scaled_dot_product_attention(
-            query, heads(self.to_k_box(box_tokens)), heads(self.to_v_box(box_tokens)), attn_mask=bias
-        )
-        out = (text + boxes).transpose(1, 2).flatten(2)
-        return attn.to_out[1](attn.to_out[0](out))
+from dataengine.render.layout_batch import PADDED_TO, LayoutBatch, Precision, layout_batch
+from dataengine.render.shapes import shape_rasters
 
 
 class LayoutUNet(ModelMixin, ConfigMixin):
     """Denoiser of latents (B, C, S, S) given a `LayoutBatch` of grid G = S / patch.
 
-    Gives the flow-matching velocity `noise - latents`. The network itself predicts the clean latents from patches of
-    them (Li and He 2025, "Back to basics": x-prediction), as `InSceneUNet` does.
+    One class from the small packaged model, which is the default, to AeroGen's (configs/models/aerogen.yaml), which is
+    Stable Diffusion 1.5's U-Net with three additions; every step from the one to the other is an argument.
 
     classes: names it can draw, in its own numbering. domains: the data sets it was trained on (a sensor and a look).
+    prediction: "flow", the velocity `noise - latents`, for which the network itself predicts the clean latents from
+    patches of them (Li and He 2025, "Back to basics": x-prediction), as `InSceneUNet` does; or "epsilon", the noise.
+    attention_levels: at which levels pixels attend to text and boxes; all but the finest if None.
+    masked_attention: a pixel attends only to the boxes that cover it; else to all, as in AeroGen's code.
+    corners, areas: "exact", or cut to whole cells as AeroGen's. angle: sin/cos of the angle, and sizes, in the tokens.
+    painted_channels: of each patch's mean box token, joined to the input. regional: AeroGen's regional attention.
+    shape_prior: silhouettes of the objects joined to the input (`shapes`). fields: names of `acquisition.FIELDS`.
+    reference_width: of the embeddings of reference images, 0 for none. category_width, box_hidden: of the class
+    embedding and the box encoder; if None, 1 and 2 times cross_attention_dim. heads: of the attention, the same at all
+    levels; if None, one for each attention_head_dim channels. padded_to: box tokens a multiple of this.
     """
 
     @register_to_config
@@ -192,32 +52,67 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         layers_per_block: int = 1,
         cross_attention_dim: int = 128,
         attention_head_dim: int = 32,
+        heads: int | None = None,
+        norm_num_groups: int = 16,
+        attention_levels: tuple[bool, ...] | None = None,
+        prediction: Literal["flow", "epsilon"] = "flow",
+        masked_attention: bool = True,
+        corners: Precision = "exact",
+        areas: Precision = "exact",
+        angle: bool = True,
+        painted_channels: int = 16,
+        regional: bool = False,
+        shape_prior: bool = False,
+        fields: tuple[str, ...] = ("altitude", "camera_angle", "night", "gsd"),
+        reference_width: int = 0,
+        category_width: int | None = None,
+        box_hidden: int | None = None,
+        padded_to: int = PADDED_TO,
     ):
         super().__init__()
-        levels = len(block_out_channels)
+        # attention at the finest level would take most of the time; there, boxes are painted into the input
+        attends = attention_levels or (False, *(True,) * (len(block_out_channels) - 1))
+        conditioned = bool(fields or domains)
+        extra = painted_channels + (patch**2 if shape_prior else 0)
         self.unet = UNet2DConditionModel(
             sample_size=sample_size // patch,
-            in_channels=latent_channels * patch**2 + PAINTED_CHANNELS,
+            in_channels=latent_channels * patch**2 + extra,
             out_channels=latent_channels * patch**2,
             block_out_channels=block_out_channels,
             layers_per_block=layers_per_block,
-            # attention at the finest level would take most of the time; there, boxes are painted into the input
-            down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * (levels - 1)),
-            up_block_types=(*("CrossAttnUpBlock2D",) * (levels - 1), "UpBlock2D"),
+            down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+            up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
             mid_block_type="UNetMidBlock2DCrossAttn",
             cross_attention_dim=cross_attention_dim,
             # diffusers calls the number of heads "attention_head_dim" here
-            attention_head_dim=tuple(width // attention_head_dim for width in block_out_channels),
-            norm_num_groups=16,
-            class_embed_type="identity",
+            attention_head_dim=tuple(heads or width // attention_head_dim for width in block_out_channels),
+            norm_num_groups=norm_num_groups,
+            class_embed_type="identity" if conditioned else None,
         )
-        width = block_out_channels[0] * 4
-        self.field_embedding = FieldEmbedding(len(ACQUISITION_FIELDS), width)
-        self.domain_embedding = nn.Embedding(len(domains) + 1, width)  # the last one is the learned null
-        self.box_encoder = BoxEncoder(len(classes), cross_attention_dim)
-        self.background = nn.Parameter(torch.randn(cross_attention_dim) * 0.02)
-        self.unknown = nn.Parameter(torch.randn(cross_attention_dim) * 0.02)
-        self.painted = nn.Linear(cross_attention_dim, PAINTED_CHANNELS)
+        first, category = block_out_channels[0], category_width or cross_attention_dim
+        if conditioned:
+            self.field_embedding = FieldEmbedding(len(fields), first * 4)
+            self.domain_embedding = nn.Embedding(len(domains) + 1, first * 4)  # the last one is the learned null
+        self.box_encoder = BoxEncoder(
+            len(classes),
+            cross_attention_dim,
+            category,
+            box_hidden or 2 * cross_attention_dim,
+            8 if corners == "grid" or not angle else 12,
+            corners,
+            nulls=not masked_attention,
+        )
+        if masked_attention:
+            self.background = nn.Parameter(torch.randn(cross_attention_dim) * 0.02)
+            self.unknown = nn.Parameter(torch.randn(cross_attention_dim) * 0.02)
+        if painted_channels:
+            self.painted = nn.Linear(cross_attention_dim, painted_channels)
+        if regional:  # stands between the first convolution and the rest, so it takes the convolution out
+            self.conv_in, self.unet.conv_in = self.unet.conv_in, nn.Identity()
+            self.regional_attention = RegionalAttention(first, category)
+        if reference_width:
+            self.reference = nn.Linear(reference_width, cross_attention_dim)
+            self.reference_null = nn.Parameter(torch.randn(cross_attention_dim) * 0.02)
         self.text_null = nn.Parameter(torch.randn(cross_attention_dim) * 0.02)
         processors = {}
         for name in self.unet.attn_processors:
@@ -230,10 +125,33 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         """Side of the raster of patches, on which boxes are attended to."""
         return self.config.sample_size // self.config.patch
 
+    def layout_batch(
+        self,
+        layouts: Sequence[Layout],
+        labels: Sequence[np.ndarray],
+        domains: Sequence[int] | None = None,
+        references: np.ndarray | None = None,
+    ) -> LayoutBatch:
+        """Layouts as tensors in this model's form; unknown domain and references if None."""
+        c = self.config
+        if c.reference_width and references is None:
+            references = np.full((len(layouts), 1, c.reference_width), np.nan, np.float32)
+        return layout_batch(
+            layouts, labels, [len(c.domains)] * len(layouts) if domains is None else domains, self.grid,
+            corners=c.corners, areas=c.areas, angle=c.angle, padded_to=c.padded_to, fields=c.fields,
+            references=references, shapes=shape_rasters(layouts, c.sample_size) if c.shape_prior else None,
+        )  # fmt: skip
+
     def box_tokens(self, batch: LayoutBatch) -> torch.Tensor:
-        """(B, 1 + N, D): the background token (or the null of an unknown layout), then one token a box."""
+        """(B, T, D): one token a box; with masked attention, before them the background token, or the null of an
+        unknown layout; without, AeroGen's learned nulls where there is no box."""
+        index = torch.arange(batch.labels.shape[1], device=batch.labels.device)
+        valid = (index < batch.counts[:, None]) & batch.known[:, None]
+        tokens = self.box_encoder(batch.features, self.box_encoder.classes(batch.labels), valid)
+        if not self.config.masked_attention:
+            return tokens
         first = torch.where(batch.known[:, None], self.background, self.unknown)[:, None]
-        return torch.cat([first, self.box_encoder(batch.features, batch.labels)], 1)
+        return torch.cat([first, tokens], 1)
 
     def box_bias(self, batch: LayoutBatch) -> dict[int, torch.Tensor]:
         """For each resolution of the U-Net, by its number of pixels L: log of the box coverage, (B, L, 1 + N)."""
@@ -246,18 +164,47 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         return bias
 
     def paint(self, tokens: torch.Tensor, batch: LayoutBatch) -> torch.Tensor:
-        """Each patch's boxes, as the mean of their tokens by coverage, (B, PAINTED_CHANNELS, G, G)."""
-        covered = F.pad(batch.coverage * batch.known[:, None, None, None], (0, 0, 0, 0, 1, 0), value=0.1)
-        share = covered / covered.sum(1, keepdim=True)  # the first token, background or unknown, is everywhere
+        """Each patch's boxes, as the mean of their tokens by coverage, (B, painted_channels, G, G)."""
+        covered = batch.coverage * batch.known[:, None, None, None]
+        if self.config.masked_attention:  # the first token, background or unknown, is everywhere
+            covered = F.pad(covered, (0, 0, 0, 0, 1, 0), value=0.1)
+        share = covered / covered.sum(1, keepdim=True).clamp(min=1e-6)
         return torch.einsum("bnhw,bnc->bchw", share, self.painted(tokens))
 
-    def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, batch: LayoutBatch) -> torch.Tensor:
-        """Velocity (B, C, S, S) at timesteps (B,) in [0, 1000]."""
-        condition = self.field_embedding(batch.fields) + self.domain_embedding(batch.domains)
-        text = self.text_null.expand(len(latents), 1, -1)
+    def context(self, latents: torch.Tensor, batch: LayoutBatch, text: torch.Tensor | None) -> torch.Tensor:
+        """Tokens that every pixel attends to (B, T, D): text or its learned null, then the reference images'."""
+        if text is None:
+            text = self.text_null.expand(len(latents), 1, -1)
+        if not self.config.reference_width:
+            return text
+        known = ~batch.references.isnan().any(-1, keepdim=True)
+        references = torch.where(known, self.reference(batch.references.nan_to_num()), self.reference_null)
+        return torch.cat([text, references.to(text.dtype)], 1)
+
+    def forward(
+        self,
+        latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        batch: LayoutBatch,
+        text: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The prediction (B, C, S, S) at timesteps (B,) in [0, 1000]; text (B, T, D), its learned null if None."""
+        c, condition = self.config, None
+        if c.fields or c.domains:
+            condition = self.field_embedding(batch.fields) + self.domain_embedding(batch.domains)
         tokens = self.box_tokens(batch)
-        keywords = {"box_tokens": tokens, "box_bias": self.box_bias(batch)}
-        x = torch.cat([F.pixel_unshuffle(latents, self.config.patch), self.paint(tokens, batch)], 1)
+        keywords = {"box_tokens": tokens, "box_bias": self.box_bias(batch) if c.masked_attention else None}
+        x = F.pixel_unshuffle(latents, c.patch)
+        if c.painted_channels:
+            x = torch.cat([x, self.paint(tokens, batch)], 1)
+        if c.shape_prior:
+            x = torch.cat([x, F.pixel_unshuffle(batch.shapes[:, None].to(x.dtype), c.patch)], 1)
         x = x.contiguous(memory_format=torch.channels_last)
-        out = self.unet(x, timesteps, text, class_labels=condition, cross_attention_kwargs=keywords).sample
-        return velocity_of(latents, F.pixel_shuffle(out, self.config.patch), timesteps)
+        if c.regional:
+            masks = batch.coverage * batch.known[:, None, None, None]
+            categories = self.box_encoder.classes(batch.labels)
+            x = self.regional_attention(self.conv_in(x), categories, masks, timesteps)
+        context = self.context(latents, batch, text)
+        out = self.unet(x, timesteps, context, class_labels=condition, cross_attention_kwargs=keywords).sample
+        out = F.pixel_shuffle(out, c.patch)
+        return velocity_of(latents, out, timesteps) if c.prediction == "flow" else out

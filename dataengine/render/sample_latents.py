@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from dataengine.render.layout_unet import LayoutBatch, LayoutUNet
+from dataengine.render.layout_batch import LayoutBatch
+from dataengine.render.layout_unet import LayoutUNet
 
 
 @torch.no_grad()
@@ -29,7 +30,7 @@ def sample_latents(
     scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), device=model.device)
     x = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(model.device)
     layouts = layouts.to(model.device)
-    null = LayoutBatch(**(vars(layouts) | {"known": torch.zeros_like(layouts.known)}))
+    null = layouts.unknown()
     for t in scheduler.timesteps:
         times = t.expand(len(x))
         velocity = model(x, times, layouts)

@@ -20,8 +20,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from dataengine.data.draw import draw
 from dataengine.data.layout import Dataset, Layout
 from dataengine.errors import UserError
+from dataengine.render.acquisition import forget_some
 from dataengine.render.flow import velocity_error
-from dataengine.render.layout_unet import LayoutBatch, LayoutUNet, layout_batch
+from dataengine.render.layout_batch import LayoutBatch
+from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.sample_latents import sample_latents
 from dataengine.render.thumbnail import THUMBNAIL_RATIO, thumbnail_pixels, thumbnails_of
 from dataengine.train.augment import augmented_window
@@ -35,13 +37,14 @@ GREY_SPREAD = 8  # of a pixel's channels, that JPEG alone may cause
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of real images: thumbnails float16 (N, 3, S, S), layouts, their labels in the model's numbering, and
-    domains int64 (N,)."""
+    """Windows of real images: thumbnails float16 (N, C, S, S), layouts, their labels in the model's numbering,
+    domains int64 (N,), and, for a model with a reference, embeddings of real images float32 (N, R, E)."""
 
     thumbnails: np.ndarray
     layouts: list[Layout]
     labels: list[np.ndarray]
     domains: np.ndarray
+    references: np.ndarray | None = None
 
 
 def collect_windows(
@@ -65,23 +68,39 @@ def collect_windows(
     return Windows(np.stack(thumbnails), layouts, labels, np.asarray(domains))
 
 
-def make_batch(windows: Windows, grid: int, batch_size: int, n_domains: int):
-    """A function rng -> batch of thumbnails and layout tensors; each condition dropped to its null on its own."""
+def make_batch(windows: Windows, model: LayoutUNet, batch_size: int, null_probability: float = NULL_PROBABILITY):
+    """A function rng -> batch of thumbnails and layout tensors; each condition dropped to its null on its own, the
+    layout with `null_probability`."""
+    fields = model.config.fields
+
+    def dropped(rng: np.random.Generator, probability: float = NULL_PROBABILITY) -> torch.Tensor:
+        return torch.from_numpy(rng.random(batch_size) < probability)
 
     def batch(rng: np.random.Generator) -> dict[str, torch.Tensor]:
         index = rng.integers(0, len(windows.layouts), batch_size)
-        layouts = layout_batch(
-            [windows.layouts[i] for i in index], [windows.labels[i] for i in index], windows.domains[index], grid
+        references = None if windows.references is None else windows.references[index]
+        layouts = model.layout_batch(
+            [windows.layouts[i] for i in index], [windows.labels[i] for i in index], windows.domains[index], references
         )
-        layouts.known[torch.from_numpy(rng.random(batch_size) < NULL_PROBABILITY)] = False
-        layouts.fields[torch.from_numpy(rng.random(layouts.fields.shape) < NULL_PROBABILITY)] = torch.nan
-        layouts.domains[torch.from_numpy(rng.random(batch_size) < NULL_PROBABILITY)] = n_domains
+        nothing = dropped(rng, null_probability)
+        layouts.known[nothing] = False
+        layouts.shapes[nothing] = 0
+        if fields:
+            layouts.fields.copy_(torch.from_numpy(forget_some(layouts.fields.numpy(), fields, NULL_PROBABILITY, rng)))
+        layouts.domains[dropped(rng)] = len(model.config.domains)
+        if references is not None:
+            layouts.references[dropped(rng)] = torch.nan
         return {"thumbnails": torch.from_numpy(windows.thumbnails[index].astype(np.float32)), **vars(layouts)}
 
     return batch
 
 
-def velocity_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict:
+def velocity_loss(
+    model: torch.nn.Module,
+    batch: dict[str, torch.Tensor],
+    generator: torch.Generator,
+    foreground_weight: float = FOREGROUND_WEIGHT,
+) -> dict:
     """Flow matching with logit-normal times (Esser et al. 2024, eq. 19); patches under objects weigh more."""
     batch = dict(batch)
     x = batch.pop("thumbnails")
@@ -95,7 +114,7 @@ def velocity_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor], genera
     error = velocity_error(predicted, noise, x, sigma).mean(1)  # (B, S, S)
     patch = x.shape[-1] // layouts.coverage.shape[-1]
     covered = F.interpolate(layouts.coverage.amax(1, keepdim=True), scale_factor=patch)[:, 0]
-    weight = 1 + (FOREGROUND_WEIGHT - 1) * covered
+    weight = 1 + (foreground_weight - 1) * covered
     return {"loss": (weight * error).sum() / weight.sum(), "mse": error.mean()}
 
 
@@ -134,7 +153,7 @@ def train_thumbnails(
     windows = collect_windows(datasets, classes, size, copies, np.random.default_rng((settings.seed, 1)))
     chosen = np.random.default_rng((settings.seed, 2)).integers(0, len(windows.layouts), 16)
     shown = [windows.layouts[i] for i in chosen]
-    layouts = layout_batch(shown, [windows.labels[i] for i in chosen], windows.domains[chosen], model.grid)
+    layouts = model.layout_batch(shown, [windows.labels[i] for i in chosen], windows.domains[chosen])
     real = torch.from_numpy(windows.thumbnails[chosen].astype(np.float32))
 
     @torch.no_grad()
@@ -150,7 +169,7 @@ def train_thumbnails(
         (folder / "samples").mkdir(exist_ok=True)
         Image.fromarray(np.concatenate(rows, 0)).save(folder / "samples" / f"{step:07d}.png")
 
-    batch = make_batch(windows, model.grid, settings.batch_size, len(datasets))
+    batch = make_batch(windows, model, settings.batch_size)
     recipe = f"thumbnails {model_settings_text(model)} size={size} copies={copies} windows={len(windows.layouts)} "
     train(model, batch, velocity_loss, out, settings, recipe, evaluate)
     model.save_pretrained(out / "model")

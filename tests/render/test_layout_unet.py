@@ -12,8 +12,10 @@ from toy_scenes import random_layout
 
 from dataengine import geometry
 from dataengine.errors import UserError
+from dataengine.render.box_attention import BoxAttention
+from dataengine.render.layout_batch import LayoutBatch, box_features, coverage
 from dataengine.render.layout_pipeline import GeneratedScenes, LayoutPipeline
-from dataengine.render.layout_unet import BoxAttention, LayoutBatch, LayoutUNet, box_features, coverage, layout_batch
+from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.thumbnail_decoder import ThumbnailDecoder
 
 
@@ -31,7 +33,7 @@ def velocity(model: LayoutUNet, batch: LayoutBatch) -> torch.Tensor:
 
 
 def batch_of(layouts) -> LayoutBatch:
-    return layout_batch(layouts, [layout.labels for layout in layouts], [0] * len(layouts), 8)
+    return tiny_unet().layout_batch(layouts, [layout.labels for layout in layouts], [0] * len(layouts))
 
 
 def test_a_pixel_attends_only_to_the_boxes_that_cover_it():

@@ -11,7 +11,7 @@ from torch import nn
 from toy_scenes import random_layout
 
 from dataengine.render.conditions import FieldEmbedding
-from dataengine.render.layout_unet import layout_batch
+from dataengine.render.layout_batch import layout_batch
 from dataengine.render.sample_frames import sample_frames
 from dataengine.render.sample_latents import sample_latents
 

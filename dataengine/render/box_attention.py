@@ -1,0 +1,92 @@
+"""Attention of pixels to boxes: in every transformer block, and once after the first convolution."""
+
+from __future__ import annotations
+
+import torch
+from diffusers.models.attention import FeedForward
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from torch import nn
+from torch.nn import functional as F
+
+
+class SelfAttention(AttnProcessor2_0):
+    """diffusers' own, told of the keywords that are meant for `BoxAttention`: diffusers hands them to all."""
+
+    def __call__(self, attn, hidden_states, *args, box_tokens=None, box_bias=None, **kwargs) -> torch.Tensor:
+        return super().__call__(attn, hidden_states, *args, **kwargs)
+
+
+class BoxAttention(nn.Module):
+    """Dual cross-attention (AeroGen, section 3.3): softmax(Q K_text) V_text + softmax(Q K_box) V_box with the same
+    queries. An attention processor of diffusers that holds the second key and value projections.
+
+    With a bias the box softmax runs over the boxes that cover the pixel, weighed by how much of it they cover, and a
+    background token; without one, as in AeroGen's code, every pixel attends to every token.
+    """
+
+    def __init__(self, hidden: int, cross_attention_dim: int):
+        super().__init__()
+        self.to_k_box = nn.Linear(cross_attention_dim, hidden, bias=False)
+        self.to_v_box = nn.Linear(cross_attention_dim, hidden, bias=False)
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        box_tokens: torch.Tensor,
+        box_bias: dict[int, torch.Tensor] | None,
+    ) -> torch.Tensor:
+        """hidden_states (B, L, C); box_tokens (B, T, D); box_bias maps L to (B, L, T)."""
+
+        def heads(x: torch.Tensor) -> torch.Tensor:
+            return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # (B, H, L, C / H)
+
+        query = heads(attn.to_q(hidden_states))
+        text = F.scaled_dot_product_attention(
+            query, heads(attn.to_k(encoder_hidden_states)), heads(attn.to_v(encoder_hidden_states))
+        )
+        bias = None if box_bias is None else box_bias[hidden_states.shape[1]].to(query.dtype)[:, None]  # (B, 1, L, T)
+        boxes = F.scaled_dot_product_attention(
+            query, heads(self.to_k_box(box_tokens)), heads(self.to_v_box(box_tokens)), attn_mask=bias
+        )
+        out = (text + boxes).transpose(1, 2).flatten(2)
+        return attn.to_out[1](attn.to_out[0](out))
+
+
+class RegionalAttention(nn.Module):
+    """AeroGen's regional attention (section 3.3): each object's category, through attention and feed-forward, into the
+    features under its mask M_i: `strength * sum_i M_i f(x, c_i) + (1 - strength) x`, from `threshold` on.
+
+    A softmax over one key is 1, so the attention adds the category's value vector, the same in every pixel, and needs
+    neither queries nor keys. And f works on each pixel alone, so it is computed only where a mask is not zero: cost
+    follows the boxes' areas.
+    """
+
+    def __init__(self, channels: int, category_width: int, strength: float = 0.2, threshold: int = 200):
+        super().__init__()
+        self.strength, self.threshold = strength, threshold
+        self.proj_in = nn.Linear(channels, channels)
+        self.to_v = nn.Linear(category_width, channels, bias=False)
+        self.to_out = nn.Linear(channels, channels)
+        self.norm = nn.LayerNorm(channels)
+        self.ffn = FeedForward(channels)
+        self.proj_out = nn.Linear(channels, channels)
+        nn.init.zeros_(self.proj_out.weight), nn.init.zeros_(self.proj_out.bias)
+
+    def forward(
+        self, features: torch.Tensor, categories: torch.Tensor, masks: torch.Tensor, timesteps: torch.Tensor
+    ) -> torch.Tensor:
+        """features (B, C, H, W), categories (B, N, D), masks (B, N, H, W) in [0, 1], timesteps (B,) -> as features."""
+        image, item, row, column = masks.nonzero(as_tuple=True)  # (K,) each: an object and a pixel of it
+        x = self.proj_in(features[image, :, row, column])  # (K, C)
+        read = self.to_out(self.to_v(categories))  # (B, N, C)
+        x = x + read[image, item]
+        x = x + self.ffn(self.norm(x))
+        x = self.proj_out(x) * masks[image, item, row, column, None].to(x.dtype)
+        total = torch.zeros_like(features).permute(0, 2, 3, 1).contiguous()
+        total = total.index_put((image, row, column), x.to(total.dtype), accumulate=True).permute(0, 3, 1, 2)
+        early = (timesteps >= self.threshold)[:, None, None, None]
+        return torch.where(early, self.strength * total + (1 - self.strength) * features, features)
