@@ -15,6 +15,7 @@ from dataengine.data.commands import app as data_app
 from dataengine.errors import UserError
 from dataengine.judge.commands import app as filter_app
 from dataengine.layouts.commands import app as layout_app
+from dataengine.render.commands import app as model_app
 from dataengine.train.commands import app as train_app
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(layout_app, name="layout")
 app.add_typer(train_app, name="train")
 app.add_typer(filter_app, name="filter")
+app.add_typer(model_app, name="model")
 
 
 @app.command()

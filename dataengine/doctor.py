@@ -10,6 +10,8 @@ from dataengine import weights
 REQUIRED = ("torch", "diffusers", "accelerate", "onnxruntime", "shapely", "albumentations", "typer")
 OPTIONAL = {
     "tensorboard": "pip install 'dataengine[train]'",
+    "transformers": "pip install 'dataengine[text]'",
+    "peft": "pip install 'dataengine[lora]'",
     "faster-coco-eval": "pip install 'dataengine[evaluate]'",
     "onedl-mmrotate": "pip install 'dataengine[mmrotate]', after torch and torchvision of one version",
     "pycocotools": "pip install 'dataengine[test]'",

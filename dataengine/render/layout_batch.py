@@ -55,21 +55,15 @@ def coverage(layout: Layout, grid: int, supersample: int = 4) -> np.ndarray:
 
 def grid_masks(layout: Layout, grid: int) -> np.ndarray:
     """0 or 1 for each cell, (N, grid, grid) float32, by AeroGen's integer corners: a cell belongs to a box when the
-    cell's index lies inside the polygon of the cut corners. Boxes thinner than a cell have no cell at all."""
-    polygons = grid_corners(layout, grid)
+    cell's index lies inside the polygon of the cut corners, by the even-odd rule, which leaves out half of the border.
+    So boxes thinner than a cell have no cell at all."""
+    first = grid_corners(layout, grid)[..., None, None]  # (N, 4, 2, 1, 1)
+    second = np.roll(first, -1, 1)
     y, x = np.mgrid[:grid, :grid].astype(np.float32)
-    ahead = np.roll(polygons, -1, 1) - polygons  # (N, 4, 2)
-    cross = ahead[:, :, 0, None, None] * (y - polygons[:, :, 1, None, None]) - ahead[:, :, 1, None, None] * (
-        x - polygons[:, :, 0, None, None]
-    )
-    flat = np.abs(_polygon_area(polygons)) < 1e-6
-    inside = (cross >= 0).all(1) | (cross <= 0).all(1)
-    return (inside & ~flat[:, None, None]).astype(np.float32)
-
-
-def _polygon_area(polygons: np.ndarray) -> np.ndarray:
-    x, y = polygons[..., 0], polygons[..., 1]
-    return 0.5 * (x * np.roll(y, -1, 1) - y * np.roll(x, -1, 1)).sum(1)
+    (x1, y1), (x2, y2) = (np.moveaxis(point, 2, 0) for point in (first, second))  # (N, 4, 1, 1) each
+    spans = (y1 > y) != (y2 > y)
+    crossing = (x2 - x1) * (y - y1) / np.where(y1 == y2, 1, y2 - y1) + x1
+    return ((spans & (x < crossing)).sum(1) % 2).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,13 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         """Side of the raster of patches, on which boxes are attended to."""
         return self.config.sample_size // self.config.patch
 
+    def add_classes(self, names: Sequence[str], vectors: torch.Tensor) -> None:
+        """Append classes with their embeddings (len(names), category_width)."""
+        before = self.box_encoder.classes.weight
+        weight = torch.cat([before.detach(), vectors.to(before)])
+        self.box_encoder.classes = nn.Embedding.from_pretrained(weight, freeze=not before.requires_grad)
+        self.register_to_config(classes=[*self.config.classes, *names])
+
     def layout_batch(
         self,
         layouts: Sequence[Layout],

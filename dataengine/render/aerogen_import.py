@@ -1,0 +1,294 @@
+"""AeroGen's published checkpoint to a `LatentPipeline`: its state dict, under latent diffusion's names, to ours.
+
+Every tensor is accounted for: what is not ours to use is named here, and anything else left over, missing or of another
+shape is refused. Nothing pickled is executed: unknown objects in the file become inert stand-ins.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from dataengine.errors import UserError
+from dataengine.render.layout_unet import LayoutUNet
+
+UNET, BOXES, VAE, TEXT = "model.diffusion_model.", "condition_tokenizer.", "first_stage_model.", "cond_stage_model."
+REGIONAL = f"{UNET}maskcrossattention."
+N_POSITION = 128  # 8 corner coordinates in 8 frequencies, as sine and cosine
+# Never used by the original: a GroupNorm, and second projections in self-attentions. Without influence: query and key
+# of an attention to one key. Derived from the configuration: the noise schedule, the order of the text's positions.
+UNUSED = re.compile(
+    rf"{re.escape(REGIONAL)}(norm1|norm2|crossattn\.to_[qk])\."
+    r"|\.attn1\.to_[kv]_control\.weight$"
+    r"|\.position_ids$"
+    r"|^model_ema\."
+    r"|^((sqrt_|log_)?(one_minus_|recip_|recipm1_)?alphas_cumprod(_prev)?|betas|posterior_\w+|logvar|lvlb_weights"
+    r"|scale_factor)$"
+)
+
+
+class Inert(dict):
+    """Stands for any object that a checkpoint holds beside its tensors: takes everything, does nothing."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__()
+
+    def __setstate__(self, state) -> None: ...
+
+    def __call__(self, *args, **kwargs) -> Inert:
+        return self
+
+    def append(self, item) -> None: ...
+
+    def extend(self, items) -> None: ...
+
+    def add(self, item) -> None: ...
+
+
+_HARMLESS = {
+    ("torch._utils", "_rebuild_tensor_v2"),
+    ("torch._utils", "_rebuild_parameter"),
+    ("collections", "OrderedDict"),
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds tensors and plain containers; everything else becomes `Inert`, so that no code of the file runs."""
+
+    def find_class(self, module: str, name: str):
+        if (module, name) in _HARMLESS or (module == "torch" and name.endswith("Storage")):
+            return super().find_class(module, name)
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        return type(name, (Inert,), {})
+
+
+def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a Lightning or plain checkpoint, or of a .safetensors file, left on disk until they are needed.
+
+    Raises UserError for a file that is none of them.
+    """
+    if file.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(file, "pt") as tensors:
+                return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{file}: cannot be read ({error}); download it again.") from None
+    # torch asks a "pickle module" for these two; its own reader refuses all that it does not know
+    inert = SimpleNamespace(Unpickler=_Unpickler, load=lambda f, **k: _Unpickler(f, **k).load(), __name__="pickle")
+    try:
+        loaded = torch.load(file, map_location="cpu", mmap=True, weights_only=False, pickle_module=inert)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{file}: is not a checkpoint that torch.save wrote ({reason}); download it again.") from None
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
+    tensors = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
+    if not tensors:
+        raise UserError(f"{file}: holds no tensors under 'state_dict'; give AeroGen's checkpoint.")
+    return tensors
+
+
+def _shape(state: dict[str, torch.Tensor], name: str) -> tuple[int, ...]:
+    if name not in state:
+        raise UserError(f"the checkpoint lacks {name}, which every model of AeroGen has; give AeroGen's checkpoint.")
+    return tuple(state[name].shape)
+
+
+def _count(state: dict[str, torch.Tensor], pattern: str) -> int:
+    return len({found.group(1) for name in state if (found := re.match(pattern, name))})
+
+
+def unet_config(state: dict[str, torch.Tensor], sample_size: int) -> dict:
+    """Arguments of `LayoutUNet`, read off the tensors' shapes."""
+    blocks = _count(state, rf"{re.escape(UNET)}input_blocks\.(\d+)\.")
+    downs = _count(state, rf"{re.escape(UNET)}input_blocks\.(\d+)\.0\.op\.weight")
+    levels = downs + 1
+    layers = (blocks - 1 - downs) // levels
+    first = [1 + level * (layers + 1) for level in range(levels)]  # first block of each level
+    hidden, joined = _shape(state, f"{BOXES}linears.0.weight")
+    return {
+        "sample_size": sample_size,
+        "latent_channels": _shape(state, f"{UNET}input_blocks.0.0.weight")[1],
+        "patch": 1,
+        "block_out_channels": [_shape(state, f"{UNET}input_blocks.{i}.0.out_layers.3.weight")[0] for i in first],
+        "layers_per_block": layers,
+        "attention_levels": [f"{UNET}input_blocks.{i}.1.norm.weight" in state for i in first],
+        "cross_attention_dim": _shape(state, f"{UNET}middle_block.1.transformer_blocks.0.attn2.to_k.weight")[1],
+        "heads": 8,
+        "norm_num_groups": 32,
+        "prediction": "epsilon",
+        "masked_attention": False,
+        "corners": "grid",
+        "areas": "grid",
+        "angle": False,
+        "painted_channels": 0,
+        "regional": f"{REGIONAL}proj_in.weight" in state,
+        "fields": [],
+        "category_width": joined - N_POSITION,
+        "box_hidden": hidden,
+        "padded_to": 15,
+    }
+
+
+def _unet_tensors(state: dict[str, torch.Tensor], config: dict, ema: bool) -> dict[str, torch.Tensor]:
+    """The denoiser's tensors under `LayoutUNet`'s names."""
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+
+    converted = convert_ldm_unet_checkpoint(state, config, extract_ema=ema)
+    tensors = {}
+    for name, value in converted.items():
+        name = re.sub(r"attn2\.to_([kv])_control", r"attn2.processor.to_\1_box", name)
+        if "_control" not in name:
+            tensors[f"unet.{name}"] = value
+    if config["regional"]:
+        tensors |= {f"conv_in.{part}": tensors.pop(f"unet.conv_in.{part}") for part in ("weight", "bias")}
+        names = {"proj_in": "proj_in", "to_v": "crossattn.to_v", "to_out": "crossattn.to_out.0", "norm": "norm3",
+                 "ffn.net.0.proj": "ffn.net.0.proj", "ffn.net.2": "ffn.net.2", "proj_out": "proj_out"}  # fmt: skip
+        for ours, theirs in names.items():
+            for part in ("weight", "bias"):
+                if f"{REGIONAL}{theirs}.{part}" in state:
+                    tensors[f"regional_attention.{ours}.{part}"] = state[f"{REGIONAL}{theirs}.{part}"]
+    for name in [name for name in state if name.startswith(BOXES)]:
+        ours = name.removeprefix(BOXES).replace("linears", "mlp")
+        tensors[f"box_encoder.{ours}".replace("text_feature", "category").replace("_feature", "")] = state[name]
+    first = tensors["box_encoder.mlp.0.weight"]  # theirs reads category, position; ours position, category
+    tensors["box_encoder.mlp.0.weight"] = torch.cat([first[:, -N_POSITION:], first[:, :-N_POSITION]], 1)
+    return tensors
+
+
+def _vae_config(state: dict[str, torch.Tensor]) -> dict:
+    levels = _count(state, rf"{re.escape(VAE)}encoder\.down\.(\d+)\.")
+    widths = [_shape(state, f"{VAE}encoder.down.{i}.block.0.conv1.weight")[0] for i in range(levels)]
+    return {
+        "block_out_channels": widths,
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "layers_per_block": _count(state, rf"{re.escape(VAE)}encoder\.down\.0\.block\.(\d+)\."),
+        "latent_channels": _shape(state, f"{VAE}post_quant_conv.weight")[0],
+        "norm_num_groups": 32,
+        "scaling_factor": 0.18215,
+    }
+
+
+def _load(model: torch.nn.Module, tensors: dict[str, torch.Tensor], part: str, file: Path) -> None:
+    """Put tensors into a model without memory of its own. Raises UserError that names what does not fit."""
+    wanted = model.state_dict()
+    missing = sorted(name for name in wanted if tensors.get(name) is None)
+    if missing:
+        raise UserError(f"{file}: {len(missing)} tensors of the {part} are missing, such as {missing[0]}.")
+    for name, value in tensors.items():
+        if name in wanted and wanted[name].shape != value.shape:
+            raise UserError(
+                f"{file}: {part} tensor {name} has shape {tuple(value.shape)}, not {tuple(wanted[name].shape)}; "
+                "give AeroGen's checkpoint, unchanged."
+            )
+    model.load_state_dict({name: tensors[name] for name in wanted}, assign=True)
+    model.eval().requires_grad_(False)
+
+
+def import_aerogen(
+    file: Path,
+    categories: Path,
+    classes: Sequence[str],
+    tokenizer,
+    sample_size: int = 64,
+    ema: bool = False,
+):
+    """AeroGen's checkpoint as a `LatentPipeline`, ready for `save_pretrained`.
+
+    categories: the authors' category_embeddings.npy, (len(classes), 768), in the order of `classes`. tokenizer: CLIP's,
+    which the checkpoint does not hold. sample_size: side of the latents; pixels are 8 times as many. ema: the averaged
+    weights of the denoiser, where the checkpoint has them. Raises UserError for anything missing, left over, or of
+    another shape.
+    """
+    from diffusers import AutoencoderKL, DPMSolverMultistepScheduler
+    from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from dataengine.render.latent_pipeline import LatentPipeline
+
+    state = read_state_dict(file)
+    if ema and not any(name.startswith("model_ema.") for name in state):
+        raise UserError(f"{file}: holds no averaged weights (model_ema); leave --ema out.")
+    config = unet_config(state, sample_size)
+    vectors = _category_vectors(categories, len(classes), config["category_width"])
+    denoiser = _unet_tensors(state, config, ema) | {"box_encoder.classes.weight": vectors}
+    vae_config = _vae_config(state)
+    decoder = convert_ldm_vae_checkpoint({k: v for k, v in state.items() if k.startswith(VAE)}, vae_config)
+    words, width = _shape(state, f"{TEXT}transformer.text_model.embeddings.token_embedding.weight")
+    text_config = CLIPTextConfig(
+        vocab_size=words,
+        hidden_size=width,
+        intermediate_size=_shape(state, f"{TEXT}transformer.text_model.encoder.layers.0.mlp.fc1.weight")[0],
+        num_hidden_layers=_count(state, rf"{re.escape(TEXT)}transformer\.text_model\.encoder\.layers\.(\d+)\."),
+        num_attention_heads=max(1, width // 64),  # as in every CLIP
+        max_position_embeddings=_shape(state, f"{TEXT}transformer.text_model.embeddings.position_embedding.weight")[0],
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.device("meta"):
+        unet = LayoutUNet(list(classes), [], **config)
+        vae = AutoencoderKL(**vae_config)
+        text_encoder = CLIPTextModel(text_config)
+    prefix = "text_model." if any(name.startswith("text_model.") for name in text_encoder.state_dict()) else ""
+    text = {
+        name.replace(f"{TEXT}transformer.text_model.", prefix): value
+        for name, value in state.items()
+        if name.startswith(TEXT)
+    }
+    denoiser["text_null"] = torch.zeros(config["cross_attention_dim"])  # the original's null is the empty prompt
+    parts = {"denoiser": (unet, denoiser), "autoencoder": (vae, decoder), "text encoder": (text_encoder, text)}
+    for part, (model, tensors) in parts.items():
+        _load(model, tensors, part, file)
+    _refuse_left_over(file, state, list(parts.values()), ema)
+    for name, buffer in text_encoder.named_buffers():
+        if buffer.is_meta:  # the order of positions, which is not stored
+            parent = text_encoder.get_submodule(name.rpartition(".")[0])
+            parent.register_buffer(name.rpartition(".")[2], torch.arange(buffer.shape[-1])[None], persistent=False)
+    scheduler = DPMSolverMultistepScheduler(
+        beta_start=0.00085, beta_end=0.0120, beta_schedule="scaled_linear", prediction_type="epsilon"
+    )
+    return LatentPipeline(unet, vae, text_encoder, tokenizer, scheduler, dropped_in_training=["text"])
+
+
+def _category_vectors(file: Path, n: int, width: int) -> torch.Tensor:
+    try:
+        vectors = np.load(file, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read as a .npy file of numbers ({error}).") from None
+    if vectors.shape != (n, width):
+        raise UserError(f"{file}: has shape {vectors.shape}; ({n}, {width}), a row for each class, was expected.")
+    return torch.from_numpy(vectors.astype(np.float32))
+
+
+# made anew on the way: 1x1 convolutions as linear layers, and the first layer of the box encoder
+REMADE = re.compile(
+    rf"^{re.escape(VAE)}(encoder|decoder)\.mid\.attn_1\.(q|k|v|proj_out)\.weight$|^{BOXES}linears\.0\.weight$"
+)
+
+
+def _refuse_left_over(file: Path, state: dict[str, torch.Tensor], parts: list, ema: bool) -> None:
+    """Raise UserError when a tensor of the checkpoint is neither in a model nor known to be of no use."""
+    used = {id(value) for _, tensors in parts for value in tensors.values()}
+    left = sorted(
+        name
+        for name, value in state.items()
+        if id(value) not in used
+        and not REMADE.match(name)
+        and not UNUSED.search(name)
+        and not (ema and name.startswith(UNET))
+    )
+    for model, tensors in parts:
+        known = model.state_dict()
+        left += sorted(name for name in tensors if name not in known and not UNUSED.search(name))
+    if left:
+        raise UserError(f"{file}: {len(left)} tensors have no place in the model, such as {left[0]}.")

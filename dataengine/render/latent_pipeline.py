@@ -1,0 +1,171 @@
+"""The whole-image renderer at full size: AeroGen's form, latents of an autoencoder, with text."""
+
+# no postponed annotations: diffusers reads the types of the pipeline's arguments
+import inspect
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers.schedulers import KarrasDiffusionSchedulers
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from dataengine.data.layout import Layout
+from dataengine.errors import UserError
+from dataengine.render.in_scene_pipeline import class_numbers, noise_seed
+from dataengine.render.layout_batch import LayoutBatch
+from dataengine.render.layout_unet import LayoutUNet
+from dataengine.render.precision import fast_autocast
+from dataengine.render.text import embed_names, encode_prompts, phrase, prompt_of
+
+RIDGE = 0.1  # of the mean similarity of two class names, when a new class is placed among the known ones
+
+
+class LatentPipeline(DiffusionPipeline):
+    """Renders whole images from layouts of the model's own size. Label effect: keeps."""
+
+    label_effect = "keeps"
+    steps, guidance_scale = 20, 7.5  # unless told otherwise
+    model_cpu_offload_seq = "text_encoder->unet->vae"
+
+    def __init__(
+        self,
+        unet: LayoutUNet,
+        vae: AutoencoderKL,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        scheduler: KarrasDiffusionSchedulers,
+        dropped_in_training: list[str] | None = None,
+        classes_from_text: bool = False,
+    ):
+        """scheduler: any of diffusers that predicts noise. dropped_in_training: of "text" and "layout", those that the
+        model has seen as null, which alone can be guided (contract 7). classes_from_text: the class vectors are this
+        text encoder's own, so that new classes can be embedded directly."""
+        super().__init__()
+        self.register_modules(unet=unet, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=scheduler)
+        self.register_to_config(
+            dropped_in_training=list(dropped_in_training or ()), classes_from_text=classes_from_text
+        )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that it can draw."""
+        return tuple(self.unet.config.classes)
+
+    @property
+    def size(self) -> int:
+        """Side of its images in pixels."""
+        return self.unet.config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def add_classes(self, names: Sequence[str]) -> None:
+        """Let it draw classes that were never labels, by what their names mean to the text encoder.
+
+        Where the known classes' vectors are not of this encoder, a new one is placed among them by kernel ridge
+        regression from the names' embeddings, so it can only be a mixture of what is known.
+        """
+        names = [name for name in names if name.lower() not in {known.lower() for known in self.classes}]
+        if not names:
+            return
+        every = embed_names([phrase(n) for n in (*self.classes, *names)], self.tokenizer, self.text_encoder)
+        known, new = every[: len(self.classes)], every[len(self.classes) :]
+        if not self.config.classes_from_text:
+            vectors = self.unet.box_encoder.classes.weight.detach()
+            directions = torch.nn.functional.normalize(every - known.mean(0), dim=1)
+            known, new = directions[: len(known)], directions[len(known) :]
+            kernel = known @ known.T
+            kernel += RIDGE * kernel.diagonal().mean() * torch.eye(len(known), device=kernel.device)
+            centre = vectors.mean(0)
+            new = centre + new @ known.T @ torch.linalg.solve(kernel, (vectors - centre).to(kernel.dtype))
+        self.unet.add_classes(names, new)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        layouts: Sequence[Layout],
+        seeds: Sequence[int],
+        domain: str | None = None,
+        num_inference_steps: int = steps,
+        guidance_scale: float = guidance_scale,
+        layout_guidance_scale: float = 1.0,
+        prompts: Sequence[str] | None = None,
+        references: np.ndarray | None = None,
+        eta: float = 0.0,
+    ) -> list[np.ndarray]:
+        """Images uint8 (H, W, 3), one for each layout; the noise of image i depends on seeds[i] only (contract 4).
+
+        Guidance on text: `null + guidance_scale * (text - null)`, both with the layout, as in AeroGen; on the layout
+        the same formula on top: `+ (layout_guidance_scale - 1) * (both - text alone)`. prompts: built from each layout
+        if None. references float32 (B, R, E). eta: of DDIM and its kin. Layouts with much the same number of boxes are
+        rendered together, so that none waits on another's padding and no image depends on its company.
+        Raises UserError for layouts of another size than the model's, for classes it does not know, and for guidance
+        on a condition that it has never seen as null.
+        """
+        for layout in layouts:
+            if layout.size != (self.size, self.size):
+                raise UserError(
+                    f"this renderer makes {self.size}x{self.size} pixels, not {layout.size[0]}x{layout.size[1]}; "
+                    f"give --size {self.size}."
+                )
+        for name, scale in (("text", guidance_scale), ("layout", layout_guidance_scale)):
+            if scale != 1.0 and name not in self.config.dropped_in_training:
+                raise UserError(f"this renderer never saw a null {name}, so it cannot be guided by it: give 1.")
+        prompts = [prompt_of(layout) for layout in layouts] if prompts is None else list(prompts)
+        labels = [class_numbers(layout, self.classes) for layout in layouts]
+        domains = list(self.unet.config.domains)
+        number = domains.index(domain) if domain in domains else len(domains)
+        padded = [-(-max(1, len(layout)) // self.unet.config.padded_to) for layout in layouts]
+        images: list[np.ndarray] = [None] * len(layouts)
+        for count in sorted(set(padded)):
+            part = [i for i in range(len(layouts)) if padded[i] == count]
+            batch = self.unet.layout_batch(
+                [layouts[i] for i in part], [labels[i] for i in part], [number] * len(part),
+                None if references is None else references[part],
+            )  # fmt: skip
+            generators = [torch.Generator().manual_seed(noise_seed(seeds[i], 1 << 22)) for i in part]
+            with fast_autocast(self.unet.device):
+                latents = self.denoise(
+                    batch.to(self.unet.device), [prompts[i] for i in part], generators, num_inference_steps,
+                    guidance_scale, layout_guidance_scale, eta,
+                )  # fmt: skip
+                for i, latent in zip(part, latents, strict=True):
+                    images[i] = self.decode(latent[None])[0]
+        return images
+
+    def denoise(
+        self,
+        batch: LayoutBatch,
+        prompts: Sequence[str],
+        generators: list[torch.Generator],
+        steps: int,
+        guidance_scale: float,
+        layout_guidance_scale: float,
+        eta: float = 0.0,
+    ) -> torch.Tensor:
+        """Latents (B, C, S, S) of a batch by the pipeline's scheduler."""
+        c, device = self.unet.config, self.unet.device
+        text = encode_prompts(prompts, self.tokenizer, self.text_encoder).to(self.unet.dtype)
+        null = encode_prompts([""], self.tokenizer, self.text_encoder).to(self.unet.dtype).expand_as(text)
+        self.scheduler.set_timesteps(steps, device=device)
+        shape = (c.latent_channels, c.sample_size, c.sample_size)
+        x = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
+        x = x * self.scheduler.init_noise_sigma
+        taken = inspect.signature(self.scheduler.step).parameters
+        extra = {k: v for k, v in {"eta": eta, "generator": generators}.items() if k in taken}
+        for t in self.scheduler.timesteps:
+            given = self.scheduler.scale_model_input(x, t).to(self.unet.dtype)
+            times = t.expand(len(x))
+            both = self.unet(given, times, batch, text).float()
+            noise = both
+            if guidance_scale != 1.0:
+                without = self.unet(given, times, batch, null).float()
+                noise = without + guidance_scale * (both - without)
+            if layout_guidance_scale != 1.0:
+                alone = self.unet(given, times, batch.unknown(), text).float()
+                noise = noise + (layout_guidance_scale - 1) * (both - alone)
+            x = self.scheduler.step(noise, t, x, **extra, return_dict=False)[0]
+        return x
+
+    def decode(self, latents: torch.Tensor) -> np.ndarray:
+        """Latents (B, C, S, S) -> uint8 (B, H, W, 3)."""
+        pixels = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor).sample.float()
+        return ((pixels + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import aerogen_shapes
+import numpy as np
+import pytest
+import torch
+from aerogen_formulas import Original
+from toy_scenes import random_layout
+
+from dataengine import geometry
+from dataengine.data.layout import Layout
+from dataengine.errors import UserError
+from dataengine.render.aerogen_import import import_aerogen, read_state_dict
+from dataengine.render.layout_batch import grid_corners, grid_masks
+
+pytest.importorskip("transformers")
+CLASSES, GRID, CONTEXT = ("car", "van"), 16, 64
+BLOCK = "model.diffusion_model.middle_block.1.transformer_blocks.0"
+KEYS = Path(__file__).resolve().parents[3] / "shared" / "anchors" / "aerogen_checkpoint_keys.json"
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    return aerogen_shapes.random_state(aerogen_shapes.tiny_shapes(context=CONTEXT))
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("categories") / "category_embeddings.npy"
+    np.save(file, np.random.default_rng(0).normal(size=(2, CONTEXT)).astype(np.float32))
+    return file
+
+
+@pytest.fixture(scope="module")
+def pipeline(state, vectors, tokenizer, tmp_path_factory):
+    file = tmp_path_factory.mktemp("checkpoint") / "aerogen.ckpt"
+    buffers = {"betas": torch.zeros(1000), "sqrt_recipm1_alphas_cumprod": torch.zeros(1000)}
+    torch.save({"state_dict": state | buffers, "epoch": 3, "optimizer_states": [{}]}, file)
+    return import_aerogen(file, vectors, CLASSES, tokenizer, GRID)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    from toy_text import toy_tokenizer
+
+    return toy_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+def size_128(layout: Layout) -> Layout:
+    return Layout(layout.boxes, layout.labels, CLASSES, (128, 128))
+
+
+def test_the_names_and_shapes_of_the_tests_are_those_of_the_published_checkpoint():
+    if not KEYS.exists():
+        pytest.skip("the list of the published tensors is not here")
+    published = {name: tuple(shape) for name, shape in json.loads(KEYS.read_text())["tensors"].items()}
+    assert aerogen_shapes.published_shapes() == published
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("timestep", [700, 100], ids=["regional attention on", "below its threshold"])
+def test_the_imported_denoiser_computes_what_the_papers_formulas_say(pipeline, state, vectors, timestep):
+    layout = size_128(random_layout(np.random.default_rng(0), 128))
+    latents, text = torch.randn(1, 4, GRID, GRID), torch.randn(1, 5, CONTEXT)
+    batch = pipeline.unet.layout_batch([layout], [layout.labels])
+    ours = pipeline.unet(latents, torch.tensor([timestep]), batch, text)[0]
+    slots = 15
+    corners, categories = torch.zeros(slots, 8), torch.zeros(slots, CONTEXT)
+    masks, valid = torch.zeros(slots, GRID, GRID), torch.zeros(slots)
+    corners[:3] = torch.from_numpy(np.trunc(geometry.to_corners(layout.boxes) / 8).reshape(-1, 8))
+    categories[:3] = torch.from_numpy(np.load(vectors)[layout.labels])
+    masks[:3], valid[:3] = torch.from_numpy(grid_masks(layout, GRID)), 1
+    theirs = Original(state).noise(latents[0], timestep, text[0], corners, categories, masks, valid)
+    assert masks.sum() > 5, "the layout of this test must have area on the grid"
+    assert torch.allclose(ours, theirs, atol=2e-4 * float(theirs.abs().max()))
+    moved = corners.clone()
+    moved[0] += 1
+    other = Original(state).noise(latents[0], timestep, text[0], moved, categories, masks, valid)
+    assert (other - theirs).abs().max() > 1e-3 * theirs.abs().max(), "control: a box by one cell makes a difference"
+    if timestep > 200:
+        without = Original(state).noise(latents[0], timestep, text[0], corners, categories, 0 * masks, valid)
+        assert (without - theirs).abs().max() > 1e-3 * theirs.abs().max(), "control: the regional attention too"
+
+
+@torch.no_grad()
+def test_the_imported_autoencoder_and_text_encoder_compute_the_same_numbers(pipeline, state):
+    latents, tokens = torch.randn(1, 4, 4, 4), torch.tensor([3, 7, 1, 9, 59])
+    original = Original(state)
+    assert torch.allclose(pipeline.vae.decode(latents).sample[0], original.decode(latents[0]), atol=1e-4)
+    ours = pipeline.text_encoder(tokens[None]).last_hidden_state[0]
+    assert torch.allclose(ours, original.encode_text(tokens, heads=1), atol=1e-4)
+
+
+def test_a_saved_and_loaded_import_draws_the_same_picture(pipeline, tmp_path):
+    from dataengine.render.load import load_renderer
+
+    layout = size_128(random_layout(np.random.default_rng(1), 128))
+    pipeline.save_pretrained(tmp_path / "model")
+    again = load_renderer(tmp_path / "model", "whole")
+    one, two = (p([layout], [5], num_inference_steps=2)[0] for p in (pipeline, again))
+    assert one.shape == (128, 128, 3)
+    assert np.abs(one.astype(int) - two).max() <= 1  # the order of sums may differ
+    other = pipeline([layout], [6], num_inference_steps=2)[0]
+    assert np.abs(one.astype(int) - other).max() > 10
+
+
+def test_averaged_weights_are_taken_when_asked_for(state, vectors, tokenizer, tmp_path):
+    name = "model.diffusion_model.out.2.bias"
+    averaged = {f"model_ema.{k.removeprefix('model.').replace('.', '')}": v + 1 for k, v in state.items()
+                if k.startswith("model.")}  # fmt: skip
+    torch.save({"state_dict": state | averaged}, tmp_path / "ema.ckpt")
+    torch.save({"state_dict": state}, tmp_path / "plain.ckpt")
+    raw = import_aerogen(tmp_path / "ema.ckpt", vectors, CLASSES, tokenizer, GRID)
+    ema = import_aerogen(tmp_path / "ema.ckpt", vectors, CLASSES, tokenizer, GRID, ema=True)
+    assert torch.equal(raw.unet.unet.conv_out.bias, state[name])
+    assert torch.equal(ema.unet.unet.conv_out.bias, state[name] + 1)
+    with pytest.raises(UserError, match="no averaged weights"):
+        import_aerogen(tmp_path / "plain.ckpt", vectors, CLASSES, tokenizer, GRID, ema=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.update({"model.diffusion_model.extra.weight": torch.ones(2)}), "no place .*extra.weight"),
+        (lambda s: s.update({"some_other.weight": torch.ones(2)}), "no place .*some_other"),
+        (lambda s: s.update({f"{BLOCK}.attn2.to_z.weight": torch.ones(2)}), "no place .*to_z"),
+        (lambda s: s.pop("model.diffusion_model.input_blocks.4.0.out_layers.0.bias"), "missing"),
+        (lambda s: s.pop("first_stage_model.decoder.conv_out.bias"), "missing"),
+        (lambda s: s.pop("condition_tokenizer.null_text_feature"), "missing"),
+        (lambda s: s.pop("model.diffusion_model.input_blocks.0.0.weight"), "lacks"),
+        (lambda s: s.update({"model.diffusion_model.out.2.bias": torch.ones(7)}), "has shape"),
+    ],
+)  # fmt: skip
+def test_tensors_left_over_missing_or_of_another_shape_are_refused_by_name(
+    state, vectors, tokenizer, tmp_path, change, message
+):
+    changed = dict(state)
+    change(changed)
+    torch.save({"state_dict": changed}, tmp_path / "changed.ckpt")
+    with pytest.raises(UserError, match=message):
+        import_aerogen(tmp_path / "changed.ckpt", vectors, CLASSES, tokenizer, GRID)
+
+
+class Attack:
+    def __init__(self, file: Path):
+        self.file = file
+
+    def __reduce__(self):
+        return (Path.touch, (self.file,))
+
+
+def test_code_in_a_checkpoint_is_not_executed(tmp_path):
+    tensor = torch.arange(3.0)
+    torch.save({"state_dict": {"x": tensor}, "callbacks": Attack(tmp_path / "executed")}, tmp_path / "bad.ckpt")
+    assert torch.equal(read_state_dict(tmp_path / "bad.ckpt")["x"], tensor)
+    assert not (tmp_path / "executed").exists()
+    torch.load(tmp_path / "bad.ckpt", weights_only=False)
+    assert (tmp_path / "executed").exists(), "control: an ordinary load executes it"
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
+    for content in (b"", b"not a checkpoint", pickle.dumps([1, 2])):
+        (tmp_path / "bad.ckpt").write_bytes(content)
+        with pytest.raises(UserError, match=r"bad\.ckpt"):
+            read_state_dict(tmp_path / "bad.ckpt")
+
+
+def test_thin_boxes_have_no_area_on_the_integer_grid_but_have_in_exact_masks():
+    from dataengine.render.layout_batch import coverage
+
+    rng = np.random.default_rng(0)
+    boxes = np.column_stack(
+        [rng.uniform(20, 490, (200, 2)), np.full(200, 12), np.full(200, 6), rng.uniform(-1.5, 1.5, 200)]
+    )
+    layout = Layout(boxes, np.zeros(200), ("car",), (512, 512))
+    empty = (grid_masks(layout, 64).sum((1, 2)) == 0).mean()
+    assert empty > 0.1
+    assert (coverage(layout, 64).sum((1, 2)) > 0).all()
+    assert (grid_corners(layout, 64) == np.trunc(grid_corners(layout, 64))).all()
