@@ -40,20 +40,42 @@ def synth(
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/DATASET-SEED if not said.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of your labelled data set, in any known format.")] = None,
     scenes: Annotated[Path | None, typer.Option(help="Images or a data set to paint objects into.")] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="Labelled data set whose pictures get new objects beside their own.")
+    ] = None,
     classes: Annotated[list[str] | None, typer.Option("--class", help="Make only this class; repeat for more.")] = None,
     balance: Annotated[float | None, typer.Option(help="Least share of all objects for every class.")] = None,
-    layouts: Annotated[str | None, typer.Option(help="reuse (real layouts, changed) or prior (fitted).")] = None,
+    layouts: Annotated[
+        str | None, typer.Option(help="reuse (real layouts, changed), prior (fitted) or diffusion.")
+    ] = None,
+    layout_model: Annotated[Path | None, typer.Option(help="For diffusion: model of dataengine train layouts.")] = None,
+    layout_scale: Annotated[float | None, typer.Option(help="Of real layouts: 0.64 shows 800 px in 512 [1].")] = None,
+    label_filter: Annotated[
+        float | None, typer.Option(help="Draw layouts again unless within so many deviations of real boxes.")
+    ] = None,
+    enhance: Annotated[bool | None, typer.Option(help="Scale, shift, turn and flip diffused layouts [yes].")] = None,
     renderer: Annotated[str | None, typer.Option(help="in-scene or whole.")] = None,
     model: Annotated[Path | None, typer.Option(help="Folder of your own trained renderer.")] = None,
-    filter: Annotated[str | None, typer.Option(help="drop, difficult or repair: see dataengine filter.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Of reference images, for a model trained with one; the packaged one.")
+    ] = None,
+    semantic_filter: Annotated[
+        Path | None, typer.Option(help="CLIP model's folder: image and prompt must agree.")
+    ] = None,
+    filter: Annotated[str | None, typer.Option(help="drop, difficult, repair or off: see dataengine filter.")] = None,
     detector: Annotated[Path | None, typer.Option(help="Folder of your own ONNX detector.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="Its thresholds (dataengine filter calibrate).")] = None,
     size: Annotated[int | None, typer.Option(help="Side of the images in pixels [256].")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps [12].")] = None,
-    guidance_scale: Annotated[float | None, typer.Option(help="null + scale * (condition - null) [1].")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps [the renderer's own].")] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(help="null + scale * (condition - null) [the renderer's].")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed, another data set [0].")] = None,
     max_attempts: Annotated[int | None, typer.Option(help="Give up after this many images [20 n].")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML recipe; the options above go before it.")] = None,
+    mix: Annotated[bool | None, typer.Option(help="Write real and synthetic images as one data set, too [no].")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML recipe or the name of a packaged one; the options above go before it.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes; does not change the result.")] = os.cpu_count() or 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Images rendered together; for memory and speed.")] = 16,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and make nothing.")] = False,
@@ -66,7 +88,9 @@ def synth(
     from dataengine.engine.recipe import load_recipe
 
     options = {
-        "dataset": dataset, "n": n, "data": data, "scenes": scenes, "classes": tuple(classes) if classes else None,
+        "dataset": dataset, "n": n, "data": data, "scenes": scenes, "into": into, "layout_model": layout_model,
+        "layout_scale": layout_scale, "label_filter": label_filter, "enhance": enhance, "encoder": encoder,
+        "semantic_filter": semantic_filter, "mix": mix, "classes": tuple(classes) if classes else None,
         "balance": balance, "layouts": layouts, "renderer": renderer, "model": model, "filter": filter,
         "detector": detector, "calibration": calibration, "size": size, "steps": steps,
         "guidance_scale": guidance_scale, "seed": seed, "max_attempts": max_attempts,

@@ -15,3 +15,31 @@ def toy_tokenizer(folder: Path, length: int = 16):
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     return CLIPTokenizer.from_pretrained(folder, model_max_length=length)
+
+
+def toy_stable_diffusion(folder: Path) -> Path:
+    """A Stable Diffusion pipeline's parts, random and tiny: latents 1/2 of the pixels, text of 16 tokens."""
+    import torch
+    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    (folder / "tokenizer").mkdir(parents=True)
+    toy_tokenizer(folder / "tokenizer").save_pretrained(folder / "tokenizer")
+    UNet2DConditionModel(
+        sample_size=16, block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=32, attention_head_dim=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    ).save_pretrained(folder / "unet")  # fmt: skip
+    AutoencoderKL(
+        block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4,
+    ).save_pretrained(folder / "vae")  # fmt: skip
+    config = CLIPTextConfig(
+        vocab_size=60, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=16, bos_token_id=58, eos_token_id=59, pad_token_id=59,
+    )  # fmt: skip
+    CLIPTextModel(config).save_pretrained(folder / "text_encoder")
+    DDPMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="epsilon"
+    ).save_pretrained(folder / "scheduler")
+    return folder

@@ -55,20 +55,27 @@ class Preset(BaseModel):
         return value
 
 
-def _folder() -> Path:
-    """The wheel has the presets inside the package, a checkout beside it."""
-    inside = PACKAGE / "configs" / "datasets"
-    return inside if inside.is_dir() else PACKAGE.parent / "configs" / "datasets"
+def configs(kind: str) -> Path:
+    """The folder of packaged YAML files of a kind, such as "datasets": inside the package in a wheel, beside it in a
+    checkout."""
+    inside = PACKAGE / "configs" / kind
+    return inside if inside.is_dir() else PACKAGE.parent / "configs" / kind
+
+
+def config_file(kind: str, name: str) -> Path | None:
+    """The packaged YAML file of that name, None where there is none."""
+    file = configs(kind) / f"{name.lower()}.yaml"
+    return file if file.is_file() else None
 
 
 def preset_names() -> tuple[str, ...]:
     """Names of all presets."""
-    return tuple(sorted(file.stem for file in _folder().glob("*.yaml")))
+    return tuple(sorted(file.stem for file in configs("datasets").glob("*.yaml")))
 
 
 def load_preset(name: str) -> Preset:
     """A preset by its name, or from a YAML file of your own. Raises `UserError` that names the field at fault."""
-    file = Path(name) if name.endswith((".yaml", ".yml")) else _folder() / f"{name.lower()}.yaml"
+    file = Path(name) if name.endswith((".yaml", ".yml")) else configs("datasets") / f"{name.lower()}.yaml"
     if not file.is_file():
         raise UserError(
             f"{name!r} is no known data set; choose one of {', '.join(preset_names())}, or give a YAML file"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,8 @@ def class_table(records: list[dict], calibration, classes: tuple[str, ...]) -> l
         judged = names[: len(record["asked"]["labels"])]
         asked.update(judged)
         scores = zip(judged, record["verdict"]["scores"], strict=False)
-        found.update(name for name, score in scores if score >= calibration.thresholds.get(name, np.inf))
+        if calibration is not None:
+            found.update(name for name, score in scores if score >= calibration.thresholds.get(name, np.inf))
         if record["verdict"]["kept"]:
             kept.update(names)
             difficult.update(name for name, d in zip(names, labels["difficult"], strict=True) if d)
@@ -65,7 +66,7 @@ def report(recipe: Recipe, parts: Parts, records: list[dict]) -> dict:
         "classes": [vars(row) for row in table],
         "never_kept": [row.name for row in table if not row.kept],
         "dropped_for": dict(reasons.most_common()),
-        "real_images_that_would_pass": parts.calibration.pass_share,
+        "real_images_that_would_pass": parts.calibration.pass_share if parts.calibration else None,
         "unreadable_scenes": sorted({name for record in records for name in record["unreadable_scenes"]}),
         "notes": parts.notes,
     }
@@ -87,15 +88,24 @@ def finish(recipe: Recipe, parts: Parts, out: Path, records: list[dict]) -> None
         shutil.rmtree(out / name, ignore_errors=True)
         if samples:
             module.write(dataset, out / name, split="train")
+    shutil.rmtree(out / "mixed", ignore_errors=True)
+    if samples and parts.real is not None:
+        coco.write(mixed(parts.real, dataset), out / "mixed", split="train")
     for kept, name in ((True, "kept.png"), (False, "dropped.png")):
         _sheet(out, [r for r in records if r["verdict"]["kept"] == kept], classes, out / name)
     write_whole(out / "report.json", json.dumps(report(recipe, parts, records), indent=2) + "\n")
     write_whole(out / "manifest.jsonl", "".join(json.dumps(record) + "\n" for record in records))
 
 
-def _with_classes(sample: Sample, classes: tuple[str, ...]) -> Sample:
-    from dataclasses import replace
+def mixed(real: Dataset, synthetic: Dataset) -> Dataset:
+    """Real and synthetic images as one data set, as AeroGen trains its detectors; names say which is which."""
+    classes = tuple(dict.fromkeys((*real.classes, *synthetic.classes)))
+    samples = [replace(_with_classes(s, classes), name=f"real/{s.name}") for s in real]
+    samples += [replace(_with_classes(s, classes), name=f"synthetic/{s.name}") for s in synthetic]
+    return Dataset(classes, samples, synthetic.kind, name=f"{real.name} with synthetic images")
 
+
+def _with_classes(sample: Sample, classes: tuple[str, ...]) -> Sample:
     layout = sample.layout
     labels = np.array([classes.index(name) for name in layout.names()], np.int64)
     return replace(sample, layout=replace(layout, labels=labels, classes=classes))

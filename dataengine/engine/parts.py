@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -17,26 +18,40 @@ from dataengine.engine.recipe import Recipe, folder_hash
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration
 from dataengine.judge.detector import Detector, OnnxDetector
+from dataengine.layouts.enhance import EnhancedSampler
+from dataengine.layouts.normal_filter import FilteredSampler, NormalFilter
 from dataengine.layouts.sampler import Sampler
+from dataengine.layouts.windows import random_windows, scaled
+from dataengine.render.into import IntoDataset
+from dataengine.render.reference import ReferenceSampler
 from dataengine.render.scene import Scenes
 
+if TYPE_CHECKING:
+    from dataengine.judge.semantic import SemanticFilter
+
+PATHS = ("data", "scenes", "into", "model", "layout_model", "semantic_filter", "detector", "calibration")
 LABEL_SUFFIXES = (".json", ".xml", ".yaml", ".yml")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
 
 @dataclass
 class Parts:
-    """Everything that a shard needs. `notes` are sentences the user should read; `hashes` name each part's content."""
+    """Everything that a shard needs; None for what the recipe leaves out. `notes` are sentences the user should read;
+    `hashes` name each part's content."""
 
     preset: Preset
     classes: tuple[str, ...]
     sampler: Sampler
     scenes: Scenes | None
+    into: IntoDataset | None
+    references: ReferenceSampler | None
     pipeline: object
-    detector: Detector
-    calibration: Calibration
+    detector: Detector | None
+    calibration: Calibration | None
+    semantic: SemanticFilter | None
     notes: list[str]
     hashes: dict[str, str]
+    real: Dataset | None = None
 
 
 def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
@@ -45,10 +60,19 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     Raises UserError where a part is missing or does not fit: no data and no packaged layouts, no class that the
     renderer and the detector both know, a calibration of another detector.
     """
-    for option in ("data", "scenes", "model", "detector", "calibration"):  # told now, not after seconds of loading
+    for option in (
+        "data",
+        "scenes",
+        "into",
+        "model",
+        "layout_model",
+        "semantic_filter",
+        "detector",
+        "calibration",
+    ):  # told now, not after seconds of loading
         path = getattr(recipe, option)
         if path is not None and not path.exists():
-            raise UserError(f"--{option} {path}: does not exist; check the spelling.")
+            raise UserError(f"--{option.replace('_', '-')} {path}: does not exist; check the spelling.")
     import torch
 
     from dataengine.render.load import load_renderer
@@ -58,25 +82,41 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     preset, dataset = _dataset(recipe)
     model_folder = recipe.model or weights.packaged(recipe.renderer)
     pipeline = load_renderer(model_folder, recipe.renderer)
-    detector = OnnxDetector(recipe.detector or weights.packaged("detector"), threads=1)
-    classes = _usable_classes(recipe, preset, pipeline.classes, detector.classes, notes)
+    detector = None
+    if recipe.filter == "off":
+        notes.append("no detector looks at the images (filter: off), so nothing says whether they show their labels")
+    else:
+        detector = OnnxDetector(recipe.detector or weights.packaged("detector"), threads=1)
+    classes = _usable_classes(recipe, preset, pipeline.classes, detector.classes if detector else None, notes)
     if dataset is not None:
         if dataset.problems:
             notes.append(f"{len(dataset.problems)} problems in the data set, such as {dataset.problems[0]}")
         dataset = restrict(dataset, classes)
     layouts, layouts_hash = _layouts(preset, dataset, classes)
-    sampler = _sampler(recipe, layouts)
-    scenes = _scenes(recipe, preset, dataset, notes) if recipe.renderer == "in-scene" else None
-    if calibration is None:
-        calibration = _calibration(recipe, preset, detector, dataset, notes)
-    calibration.check(detector)
+    sampler = _sampler(recipe, [scaled(layout, recipe.layout_scale) for layout in layouts], classes)
+    into = IntoDataset(_into(recipe.into, notes), sampler.size) if recipe.into is not None else None
+    painted = recipe.renderer == "in-scene" and into is None
+    scenes = _scenes(recipe, preset, dataset, notes) if painted else None
+    if detector is not None:
+        if calibration is None:
+            calibration = _calibration(recipe, preset, detector, dataset, notes)
+        calibration.check(detector)
     hashes = {
         "model": folder_hash(model_folder),
-        "detector": detector.identity,
+        "detector": detector.identity if detector else "none",
         "layouts": layouts_hash,
         "scenes": folder_hash(weights.packaged("whole")) if scenes is not None and dataset is None else "data",
     }
-    return Parts(preset, classes, sampler, scenes, pipeline, detector, calibration, notes, hashes)
+    if recipe.layout_model is not None:
+        hashes["layout model"] = folder_hash(recipe.layout_model)
+    references = _references(recipe, pipeline, dataset, notes)
+    semantic = _semantic(recipe, dataset, notes)
+    if recipe.mix and dataset is None:
+        raise UserError("--mix joins real and synthetic images: give the real ones with --data.")
+    return Parts(
+        preset, classes, sampler, scenes, into, references, pipeline, detector, calibration, semantic, notes, hashes,
+        dataset if recipe.mix else None,
+    )  # fmt: skip
 
 
 def _dataset(recipe: Recipe) -> tuple[Preset, Dataset | None]:
@@ -101,8 +141,10 @@ def _dataset(recipe: Recipe) -> tuple[Preset, Dataset | None]:
 
 
 def _usable_classes(
-    recipe: Recipe, preset: Preset, drawn: Sequence[str], detected: Sequence[str], notes: list[str]
+    recipe: Recipe, preset: Preset, drawn: Sequence[str], detected: Sequence[str] | None, notes: list[str]
 ) -> tuple[str, ...]:
+    """Classes of the preset, or those asked for, that the renderer and the detector, if there is one, both know."""
+    detected = drawn if detected is None else detected
     wanted = preset.classes
     if recipe.classes is not None:
         known = {name.lower(): name for name in preset.classes}
@@ -164,8 +206,25 @@ def _layouts(preset: Preset, dataset: Dataset | None, classes: tuple[str, ...]) 
     return [layout for layout in layouts if len(layout)], folder_hash(path)
 
 
-def _sampler(recipe: Recipe, layouts: list[Layout]) -> Sampler:
+def _sampler(recipe: Recipe, layouts: list[Layout], classes: tuple[str, ...]) -> Sampler:
+    """The sampler that the recipe names, with enhancement and label filter around it where they are asked for."""
+    sampler = _drawn_by(recipe, layouts, classes)
+    if recipe.layouts == "diffusion" and recipe.enhance:
+        sampler = EnhancedSampler(sampler)
+    if recipe.label_filter is not None:
+        windows = random_windows(layouts, sampler.size, np.random.default_rng(recipe.seed))
+        sampler = FilteredSampler(sampler, NormalFilter(windows, recipe.label_filter))
+    return sampler
+
+
+def _drawn_by(recipe: Recipe, layouts: list[Layout], classes: tuple[str, ...]) -> Sampler:
     size = (recipe.size, recipe.size)
+    if recipe.layouts == "diffusion":
+        from dataengine.layouts.diffusion_sampler import DiffusionSampler, load_layout_model
+
+        if recipe.balance is not None:
+            raise UserError("--balance is for reuse and prior; a layout model draws classes as it has learnt them.")
+        return _Restricted(DiffusionSampler(load_layout_model(recipe.layout_model), size), classes)
     if recipe.layouts == "prior":
         from dataengine.layouts.prior_fit import fit
         from dataengine.layouts.prior_sampler import PriorSampler
@@ -174,6 +233,71 @@ def _sampler(recipe: Recipe, layouts: list[Layout]) -> Sampler:
     from dataengine.layouts.reuse import ReuseSampler
 
     return ReuseSampler(layouts, size, recipe.balance)
+
+
+class _Restricted:
+    """A sampler with only the classes that can be drawn and judged, in their numbering; others are left out."""
+
+    def __init__(self, sampler: Sampler, classes: tuple[str, ...]):
+        known = {name.lower() for name in sampler.classes}
+        if not known & {name.lower() for name in classes}:
+            raise UserError(f"the layout model draws {', '.join(sampler.classes)}, none of which is wanted here.")
+        self.sampler, self.classes, self.kind, self.size = sampler, classes, sampler.kind, sampler.size
+
+    def sample(self, rng: np.random.Generator) -> Layout:
+        """One layout with at least one object. Raises UserError when none of 100 has one."""
+        for _ in range(100):
+            layout = replace(restrict_layout(self.sampler.sample(rng), self.classes), ignored=np.zeros((0, 5)))
+            if len(layout):
+                return layout
+        raise UserError(f"the layout model drew no {', '.join(self.classes)} in 100 layouts.")
+
+
+def _into(folder: Path, notes: list[str]) -> Dataset:
+    dataset = formats.read(folder)
+    if dataset.problems:
+        notes.append(f"{len(dataset.problems)} problems in --into, such as {dataset.problems[0]}")
+    return dataset
+
+
+def _real_pictures(dataset: Dataset | None, what: str) -> tuple[list[np.ndarray], list[Layout]]:
+    """Up to 200 readable pictures of the data set, spread over it. Raises UserError where there is none."""
+    if dataset is None:
+        raise UserError(f"{what} needs real images: give them with --data.")
+    step = -(-len(dataset) // 200)
+    found = [(picture, s.layout) for s in dataset.samples[::step] if (picture := _picture(s)) is not None]
+    return [picture for picture, _ in found], [layout for _, layout in found]
+
+
+def _references(recipe: Recipe, pipeline, dataset: Dataset | None, notes: list[str]) -> ReferenceSampler | None:
+    """New embeddings like those of the data set, for a renderer that was trained with references."""
+    width = getattr(pipeline.unet.config, "reference_width", 0)
+    if not width:
+        if recipe.encoder is not None:
+            raise UserError("this renderer was trained without reference images: leave --encoder out.")
+        return None
+    if dataset is None:
+        notes.append("no real images are here to be a reference, so the renderer's null stands for them")
+        return None
+    from dataengine.render.reference import load_encoder
+
+    pictures, _ = _real_pictures(dataset, "a reference")
+    embeddings = load_encoder(recipe.encoder or weights.packaged("encoder") / "model.onnx")(pictures)
+    if embeddings.shape[-1] != width:
+        raise UserError(f"the encoder gives {embeddings.shape[-1]} numbers, the renderer was trained with {width}; "
+                        "give the encoder that it was trained with (--encoder).")  # fmt: skip
+    return ReferenceSampler(embeddings)
+
+
+def _semantic(recipe: Recipe, dataset: Dataset | None, notes: list[str]) -> SemanticFilter | None:
+    if recipe.semantic_filter is None:
+        return None
+    from dataengine.judge.semantic import SemanticFilter
+
+    semantic = SemanticFilter(recipe.semantic_filter)
+    semantic.calibrate(*_real_pictures(dataset, "the semantic filter"), recipe.pass_share)
+    notes.append(f"{recipe.pass_share:.0%} of real images agree with their prompt by {semantic.threshold:.3f}, to CLIP")
+    return semantic
 
 
 def _scenes(recipe: Recipe, preset: Preset, dataset: Dataset | None, notes: list[str]) -> Scenes:

@@ -9,6 +9,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dataengine.data.presets import config_file
 from dataengine.errors import UserError, first_fault
 from dataengine.files import read_text, yaml_fault
 
@@ -23,25 +24,37 @@ class Recipe(BaseModel):
     n: int = Field(200, gt=0, description="accepted images wanted")
     seed: int = Field(0, ge=0)
     size: int = Field(256, ge=64, le=4096, description="side of the images in pixels")
-    layouts: Literal["reuse", "prior"] = "reuse"
+    layouts: Literal["reuse", "prior", "diffusion"] = "reuse"
+    layout_model: Path | None = Field(None, description="folder of a layout model, for layouts: diffusion")
+    layout_scale: float = Field(1.0, gt=0, le=8, description="of real layouts: 0.64 shows 800 pixels in 512")
+    label_filter: float | None = Field(None, gt=0, description="standard deviations from real boxes; off if not said")
+    enhance: bool = Field(True, description="new layouts scaled, shifted, turned and flipped, as real ones are")
     classes: tuple[str, ...] | None = Field(None, description="make only these classes")
     balance: float | None = Field(None, ge=0, le=1, description="least share of all objects for every class")
     renderer: Literal["in-scene", "whole"] = "in-scene"
     model: Path | None = Field(None, description="folder of a trained renderer instead of the packaged one")
     scenes: Path | None = Field(None, description="folder of images or a data set to paint into")
-    steps: int = Field(12, gt=0, le=1000, description="denoising steps")
-    guidance_scale: float = Field(1.0, ge=0, le=50)
-    filter: Literal["drop", "difficult", "repair"] = "difficult"
+    into: Path | None = Field(None, description="labelled data set whose pictures get new objects beside their own")
+    encoder: str | None = Field(None, description="of reference images, for a model that was trained with them")
+    steps: int | None = Field(None, gt=0, le=1000, description="denoising steps; the renderer's own if not said")
+    guidance_scale: float | None = Field(None, ge=0, le=50, description="the renderer's own if not said")
+    semantic_filter: Path | None = Field(None, description="folder of a CLIP model that image and prompt must agree in")
+    filter: Literal["drop", "difficult", "repair", "off"] = "difficult"
     detector: Path | None = Field(None, description="folder of a detector instead of the packaged one")
     calibration: Path | None = None
     pass_share: float = Field(0.95, gt=0, lt=1, description="share of real images that the filter lets pass")
     max_attempts: int | None = Field(None, gt=0, description="give up after this many images; 20 times n if not said")
+    mix: bool = Field(False, description="also write a data set of real and synthetic images together")
     shard_size: int = Field(16, gt=0, le=1024, description="images that are made and stored together")
 
     @model_validator(mode="after")
     def _of_something(self) -> Recipe:
         if self.dataset is None and self.data is None:
             raise ValueError("give --dataset with the name of a preset, or --data with your labelled data set")
+        if (self.layouts == "diffusion") != (self.layout_model is not None):
+            raise ValueError("layouts: diffusion and a layout_model (dataengine train layouts) belong together")
+        if self.into is not None and self.scenes is not None:
+            raise ValueError("give --into or --scenes, not both")
         return self
 
     @property
@@ -63,10 +76,12 @@ class Recipe(BaseModel):
 def load_recipe(path: Path | None, overrides: dict) -> Recipe:
     """A recipe from a YAML file (or the defaults), with the overrides that are not None.
 
+    A path that does not exist may be the name of a packaged recipe (configs/recipes), such as dior-r.
     Raises UserError that names the file and the field at fault.
     """
     values: dict = {}
     if path is not None:
+        path = path if path.exists() else config_file("recipes", str(path)) or path
         try:
             values = yaml.safe_load(read_text(path)) or {}
         except yaml.YAMLError as error:

@@ -109,7 +109,8 @@ def _store(out: Path, recipe: Recipe, parts: Parts) -> None:
         if changed:
             raise UserError(f"{out}: the {', '.join(changed)} changed since this run was begun; give another --out.")
         return
-    parts.calibration.save(out / "calibration.json")
+    if parts.calibration is not None:
+        parts.calibration.save(out / "calibration.json")
     write_whole(stored, json.dumps(content, indent=2) + "\n")
 
 

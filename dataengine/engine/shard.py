@@ -7,7 +7,7 @@ import io
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,10 @@ from dataengine.data.layout import Acquisition, Layout
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe, image_seed
 from dataengine.judge.verdict import Verdict, judge
+from dataengine.render.in_scene_pipeline import merge
+from dataengine.render.inpaint import paint_mask
+from dataengine.render.into import Target
+from dataengine.render.scene import Scene
 
 RECORDS = "records.jsonl"
 
@@ -43,20 +47,69 @@ def attempt(parts: Parts, recipe: Recipe, indices: range) -> list[Attempt]:
     """Draw, render and judge a batch."""
     layouts = draw_layouts(parts, recipe, indices)
     seeds = [image_seed(recipe.seed, i) for i in indices]
-    settings = {"num_inference_steps": recipe.steps, "guidance_scale": recipe.guidance_scale}
-    if recipe.renderer == "in-scene":
-        scenes = parts.scenes.draw(layouts, seeds)
-        images, labelled = parts.pipeline(scenes, layouts, seeds, **settings)
-    else:
-        images, labelled = parts.pipeline(layouts, seeds, parts.preset.name, **settings), layouts
-        scenes = [None] * len(layouts)
+    targets = parts.into.draw(layouts, seeds) if parts.into is not None else [None] * len(layouts)
+    if parts.into is not None:
+        layouts = [target.new for target in targets]
+    drawn = [i for i, layout in enumerate(layouts) if len(layout)]  # a picture may have no room for anything new
+    part = [[values[i] for i in drawn] for values in (layouts, seeds, targets)]
+    rendered = dict(zip(drawn, render(parts, recipe, *part) if drawn else (), strict=True))
     results = []
-    for i, asked, image, layout, scene in zip(indices, layouts, images, labelled, scenes, strict=True):
-        detections = parts.detector.detect([image])[0]
-        labels, verdict = judge(detections, layout, parts.detector.classes, parts.calibration, recipe.filter)
+    for i, (index, target) in enumerate(zip(indices, targets, strict=True)):
+        if i in rendered:
+            image, layout, scene = rendered[i]
+            labels, verdict = _judged(parts, recipe, image, layout, len(layouts[i]) if target else len(layout))
+        else:
+            (image, labels), scene = target.put_back(target.window.image), target
+            verdict = Verdict(False, "no room for anything new", [], [], [])
         name, unreadable = (scene.name, scene.unreadable) if scene is not None else ("", ())
-        results.append(Attempt(i, asked, image, labels, name, unreadable, verdict))
+        results.append(Attempt(index, layouts[i], image, labels, name, unreadable, verdict))
     return results
+
+
+def render(
+    parts: Parts, recipe: Recipe, layouts: list[Layout], seeds: list[int], targets: list[Target | None]
+) -> list[tuple[np.ndarray, Layout, Scene | Target | None]]:
+    """Image, labels (the objects of the layout first) and what was painted into, for each layout."""
+    pipeline, into = parts.pipeline, parts.into is not None
+    settings = {
+        "num_inference_steps": recipe.steps or pipeline.steps,
+        "guidance_scale": pipeline.guidance_scale if recipe.guidance_scale is None else recipe.guidance_scale,
+    }
+    scenes = [target.window for target in targets] if into else [None] * len(layouts)
+    if recipe.renderer == "in-scene":
+        scenes = scenes if into else parts.scenes.draw(layouts, seeds)
+        images, labelled = pipeline(scenes, layouts, seeds, **settings)
+    else:
+        if parts.references is not None:
+            settings["references"] = parts.references.draw(seeds)
+        seen = layouts
+        if into:
+            seen = [merge(s.layout, layout, 0.0)[0] for s, layout in zip(scenes, layouts, strict=True)]
+            seen = [x.select(np.isin(np.array(x.names()), parts.classes)) for x in seen]
+            settings["images"] = [scene.image for scene in scenes]
+            settings["masks"] = [paint_mask(x, s.layout) for x, s in zip(layouts, scenes, strict=True)]
+        images, labelled = pipeline(seen, seeds, parts.preset.name, **settings), layouts
+    if into:
+        whole = [target.put_back(image) for target, image in zip(targets, images, strict=True)]
+        return [(image, labels, target) for (image, labels), target in zip(whole, targets, strict=True)]
+    return list(zip(images, labelled, scenes, strict=True))
+
+
+def _judged(parts: Parts, recipe: Recipe, image: np.ndarray, layout: Layout, judged: int) -> tuple[Layout, Verdict]:
+    """What the filters say of an image, and its labels after them. Of the objects the first `judged` are; the others
+    are a real picture's own, which nobody needs to find again."""
+    if parts.detector is None:
+        labels, verdict = layout, Verdict(True, "", [], [], [])
+    else:
+        detections, own = parts.detector.detect([image])[0], np.arange(len(layout)) >= judged
+        asked = replace(layout, difficult=layout.difficult | own)
+        labels, verdict = judge(detections, asked, parts.detector.classes, parts.calibration, recipe.filter)
+        own = np.pad(own, (0, len(labels) - len(layout)))
+        before = np.pad(layout.difficult, (0, len(labels) - len(layout)))
+        labels = replace(labels, difficult=np.where(own, before, labels.difficult))
+    if verdict.kept and parts.semantic is not None and (reason := parts.semantic.failure(image, layout)):
+        verdict = replace(verdict, kept=False, reason=reason)
+    return labels, verdict
 
 
 def layout_to_json(layout: Layout) -> dict:

@@ -15,13 +15,18 @@ from dataengine.engine.recipe import Recipe
 def _say_parts(console: Console, parts) -> None:
     calibration = parts.calibration
     console.print(f"classes: {', '.join(parts.classes)}")
+    if calibration is not None:
+        _say_filter(console, calibration)
+    for note in parts.notes:
+        console.print(note, style="yellow")
+
+
+def _say_filter(console: Console, calibration) -> None:
     console.print(
         f"filter: {calibration.pass_share:.0%} of real images would pass, "
         f"{calibration.shuffled_pass_share:.0%} of them with another image's labels, "
         f"{calibration.smudged_pass_share:.0%} with their objects smudged"
     )
-    for note in parts.notes:
-        console.print(note, style="yellow")
 
 
 def run_with_progress(recipe: Recipe, out: Path, workers: int, batch_size: int, quiet: bool) -> dict:

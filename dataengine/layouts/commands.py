@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from dataengine.layouts.sampler import Sampler
 
 app = typer.Typer(
-    help="Draw layouts, that is which objects stand where, before any picture is made. Two samplers: real layouts used "
-    "again (scaled, shifted, turned, flipped, merged; the default), or new ones grown from a fitted prior.",
+    help="Draw layouts, that is which objects stand where, before any picture is made. Three samplers: real layouts "
+    "used again (scaled, shifted, turned, flipped, merged; the default), new ones grown from a prior, or diffused.",
     no_args_is_help=True,
 )
 
@@ -75,7 +75,8 @@ def sample_command(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A data set or stored layouts (.npz): real layouts are used again. A prior (.json): grown."
+            help="A data set or stored layouts (.npz): real layouts are used again. A prior (.json): grown. The model "
+            "folder of dataengine train layouts: diffused."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Contact sheet to write, .png: boxes in class colours, dashed where cut.")],
@@ -110,7 +111,8 @@ def sample_command(
 @app.command("score")
 def score_command(
     source: Annotated[
-        Path, typer.Argument(help="What to measure: a prior (.json), stored layouts (.npz), a data set.")
+        Path,
+        typer.Argument(help="What to measure: a prior (.json), stored layouts (.npz), a data set, a layout model."),
     ],
     real: Annotated[Path, typer.Option(help="The data set to compare with, best one that the source has not seen.")],
     real_split: Annotated[str | None, typer.Option(help="Split of the real data set, such as val.")] = None,
@@ -180,6 +182,12 @@ def _sampler(source: Path, split: str | None, side: int, balance: str | None) ->
     from dataengine.layouts.stored import load_layouts
 
     shares = _parsed_balance(balance)
+    if (source / "config.json").exists():
+        from dataengine.layouts.diffusion_sampler import DiffusionSampler, load_layout_model
+
+        if shares is not None:
+            raise UserError("--balance is for reuse and prior; a layout model draws classes as it has learnt them.")
+        return DiffusionSampler(load_layout_model(source), (side, side))
     if source.suffix == ".npz":
         return ReuseSampler(load_layouts(source), (side, side), shares)
     if source.suffix == ".json" and _is_prior(source):

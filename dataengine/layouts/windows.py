@@ -48,3 +48,15 @@ def random_windows(
         cuts = (cut(layout, left, top, inside, border) for left, top in corners)
         windows += [window for window in cuts if len(window) >= min_objects]
     return windows
+
+
+def scaled(layout: Layout, scale: float) -> Layout:
+    """The layout as its picture, enlarged by `scale`, would show it; the ground sample distance follows."""
+    if scale == 1:
+        return layout
+    factor = np.float32([scale, scale, scale, scale, 1])
+    taken = layout.acquisition
+    if taken.gsd_m is not None:
+        taken = taken.model_copy(update={"gsd_m": taken.gsd_m / scale})
+    size = tuple(round(side * scale) for side in layout.size)
+    return replace(layout, boxes=layout.boxes * factor, ignored=layout.ignored * factor, size=size, acquisition=taken)

@@ -53,6 +53,7 @@ class InScenePipeline(DiffusionPipeline):
     """Paints a layout's objects into scenes. Label effect: keeps (every painted object fills its own box)."""
 
     label_effect = "keeps"
+    steps, guidance_scale = 12, 1.0  # of a run, unless told otherwise
 
     def __init__(self, unet: InSceneUNet, scheduler: FlowMatchEulerDiscreteScheduler):
         super().__init__()

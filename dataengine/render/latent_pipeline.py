@@ -13,6 +13,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
 from dataengine.render.in_scene_pipeline import class_numbers, noise_seed
+from dataengine.render.inpaint import Known, composite
 from dataengine.render.layout_batch import LayoutBatch
 from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.precision import fast_autocast
@@ -90,12 +91,15 @@ class LatentPipeline(DiffusionPipeline):
         prompts: Sequence[str] | None = None,
         references: np.ndarray | None = None,
         eta: float = 0.0,
+        images: Sequence[np.ndarray] | None = None,
+        masks: Sequence[np.ndarray] | None = None,
     ) -> list[np.ndarray]:
         """Images uint8 (H, W, 3), one for each layout; the noise of image i depends on seeds[i] only (contract 4).
 
         Guidance on text: `null + guidance_scale * (text - null)`, both with the layout, as in AeroGen; on the layout
         the same formula on top: `+ (layout_guidance_scale - 1) * (both - text alone)`. prompts: built from each layout
-        if None. references float32 (B, R, E). eta: of DDIM and its kin. Layouts with much the same number of boxes are
+        if None. references float32 (B, R, E). eta: of DDIM and its kin. images and masks: pictures to paint into, as in
+        `LayoutPipeline`. Layouts with much the same number of boxes are
         rendered together, so that none waits on another's padding and no image depends on its company.
         Raises UserError for layouts of another size than the model's, for classes it does not know, and for guidance
         on a condition that it has never seen as null.
@@ -114,7 +118,7 @@ class LatentPipeline(DiffusionPipeline):
         domains = list(self.unet.config.domains)
         number = domains.index(domain) if domain in domains else len(domains)
         padded = [-(-max(1, len(layout)) // self.unet.config.padded_to) for layout in layouts]
-        images: list[np.ndarray] = [None] * len(layouts)
+        drawn: list[np.ndarray] = [None] * len(layouts)
         for count in sorted(set(padded)):
             part = [i for i in range(len(layouts)) if padded[i] == count]
             batch = self.unet.layout_batch(
@@ -123,13 +127,24 @@ class LatentPipeline(DiffusionPipeline):
             )  # fmt: skip
             generators = [torch.Generator().manual_seed(noise_seed(seeds[i], 1 << 22)) for i in part]
             with fast_autocast(self.unet.device):
+                known = None if images is None else self.known([images[i] for i in part], [masks[i] for i in part])
                 latents = self.denoise(
                     batch.to(self.unet.device), [prompts[i] for i in part], generators, num_inference_steps,
-                    guidance_scale, layout_guidance_scale, eta,
+                    guidance_scale, layout_guidance_scale, eta, known,
                 )  # fmt: skip
                 for i, latent in zip(part, latents, strict=True):
-                    images[i] = self.decode(latent[None])[0]
-        return images
+                    drawn[i] = self.decode(latent[None])[0]
+        if images is None:
+            return drawn
+        return [composite(*parts) for parts in zip(images, drawn, masks, strict=True)]
+
+    def known(self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> Known:
+        """Pictures and masks in the autoencoder's latents."""
+        pixels = torch.stack([torch.from_numpy(np.ascontiguousarray(i)).permute(2, 0, 1) / 127.5 - 1 for i in images])
+        clean = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist.mean
+        mask = torch.stack([torch.from_numpy(m)[None].float() for m in masks]).to(clean.device)
+        cells = torch.nn.functional.max_pool2d(mask, mask.shape[-1] // clean.shape[-1])
+        return Known(clean.float() * self.vae.config.scaling_factor, cells)
 
     def denoise(
         self,
@@ -140,6 +155,7 @@ class LatentPipeline(DiffusionPipeline):
         guidance_scale: float,
         layout_guidance_scale: float,
         eta: float = 0.0,
+        known: Known | None = None,
     ) -> torch.Tensor:
         """Latents (B, C, S, S) of a batch by the pipeline's scheduler."""
         c, device = self.unet.config, self.unet.device
@@ -147,11 +163,11 @@ class LatentPipeline(DiffusionPipeline):
         null = encode_prompts([""], self.tokenizer, self.text_encoder).to(self.unet.dtype).expand_as(text)
         self.scheduler.set_timesteps(steps, device=device)
         shape = (c.latent_channels, c.sample_size, c.sample_size)
-        x = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
-        x = x * self.scheduler.init_noise_sigma
+        first = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
+        x = first * self.scheduler.init_noise_sigma
         taken = inspect.signature(self.scheduler.step).parameters
         extra = {k: v for k, v in {"eta": eta, "generator": generators}.items() if k in taken}
-        for t in self.scheduler.timesteps:
+        for k, t in enumerate(self.scheduler.timesteps):
             given = self.scheduler.scale_model_input(x, t).to(self.unet.dtype)
             times = t.expand(len(x))
             both = self.unet(given, times, batch, text).float()
@@ -163,6 +179,10 @@ class LatentPipeline(DiffusionPipeline):
                 alone = self.unet(given, times, batch.unknown(), text).float()
                 noise = noise + (layout_guidance_scale - 1) * (both - alone)
             x = self.scheduler.step(noise, t, x, **extra, return_dict=False)[0]
+            if known is not None:
+                later = self.scheduler.timesteps[k + 1 : k + 2]
+                left = self.scheduler.add_noise(known.clean, first, later) if len(later) else known.clean
+                x = known.put_back(x, left)
         return x
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:

@@ -11,11 +11,12 @@ from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
 from dataengine.render.in_scene_pipeline import class_numbers, noise_seed
+from dataengine.render.inpaint import Known, composite
 from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.precision import fast_autocast
 from dataengine.render.sample_latents import sample_latents
 from dataengine.render.scene import Scene, empty_layout
-from dataengine.render.thumbnail import THUMBNAIL_RATIO
+from dataengine.render.thumbnail import THUMBNAIL_RATIO, thumbnails_of
 from dataengine.render.thumbnail_decoder import ThumbnailDecoder, decode_thumbnails
 
 DECODER_STEPS = 10
@@ -25,6 +26,7 @@ class LayoutPipeline(DiffusionPipeline):
     """Renders whole images from layouts of the model's own size: thumbnail first, then pixels. Label effect: keeps."""
 
     label_effect = "keeps"
+    steps, guidance_scale = 12, 1.0  # of a run, unless told otherwise
 
     def __init__(
         self,
@@ -65,11 +67,16 @@ class LayoutPipeline(DiffusionPipeline):
         domain: str | None = None,
         num_inference_steps: int = 20,
         guidance_scale: float = 2.0,
+        references: np.ndarray | None = None,
+        images: Sequence[np.ndarray] | None = None,
+        masks: Sequence[np.ndarray] | None = None,
     ) -> list[np.ndarray]:
         """Images uint8 (H, W, 3), one for each layout; the noise of image i depends on seeds[i] only (contract 4).
 
-        Guidance: `null + guidance_scale * (layout - null)`. Raises UserError for layouts of another size than the
-        model's and for classes it does not know.
+        Guidance: `null + guidance_scale * (layout - null)`. references float32 (B, R, E): embeddings of real images,
+        for a model that was trained with them. images and masks uint8 (H, W, 3) and (H, W): pictures to paint into,
+        only where the mask is 1; layouts then say all that is to be seen in them. Raises UserError for layouts of
+        another size than the model's and for classes it does not know.
         """
         for layout in layouts:
             if layout.size != (self.size, self.size):
@@ -79,27 +86,41 @@ class LayoutPipeline(DiffusionPipeline):
                 )
         labels = [class_numbers(layout, self.classes) for layout in layouts]
         number = self.domain_number(domain)
-        batch = self.unet.layout_batch(layouts, labels, [number] * len(layouts))
+        batch = self.unet.layout_batch(layouts, labels, [number] * len(layouts), references)
         looks = list(self.decoder.config.domains)  # it may have been trained on other data sets than the layout model
         look = torch.tensor([looks.index(domain) if domain in looks else len(looks)])
         generators = [torch.Generator().manual_seed(noise_seed(seed, 1 << 21)) for seed in seeds]
+        known, pixels = self._known(images, masks)
         with fast_autocast(self.unet.device):
             thumbnails = sample_latents(
                 self.unet, batch, generators=generators, steps=num_inference_steps, guidance_scale=guidance_scale,
-                scheduler=self.scheduler,
+                scheduler=self.scheduler, known=known,
             )  # fmt: skip
             # one at a time: a picture's noise and arithmetic must not depend on its batch, and it fills the cores alone
             pictures = torch.cat([
                 decode_thumbnails(
                     self.decoder, thumbnails[i : i + 1], look, generators=[generators[i]],
-                    steps=DECODER_STEPS, scheduler=self.scheduler,
+                    steps=DECODER_STEPS, scheduler=self.scheduler, known=pixels[i] if pixels else None,
                 )
                 for i in range(len(layouts))
             ])  # fmt: skip
         if domain in self.config.grey_domains:
             pictures = pictures.mean(1, keepdim=True).expand_as(pictures)
-        pixels = ((pictures + 1) * 127.5).round().clamp(0, 255).byte()
-        return list(pixels.permute(0, 2, 3, 1).cpu().numpy())
+        drawn = list(((pictures + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy())
+        if images is None:
+            return drawn
+        return [composite(*parts) for parts in zip(images, drawn, masks, strict=True)]
+
+    def _known(self, images, masks) -> tuple[Known | None, list[Known] | None]:
+        """What is to stay, for thumbnails all at once and for the decoder one by one; None where nothing is given."""
+        if images is None:
+            return None, None
+        clean = torch.stack([torch.from_numpy(np.ascontiguousarray(i)).permute(2, 0, 1) / 127.5 - 1 for i in images])
+        mask = torch.stack([torch.from_numpy(m)[None].float() for m in masks])
+        clean, mask = clean.to(self.unet.device), mask.to(self.unet.device)
+        cells = torch.nn.functional.max_pool2d(mask, THUMBNAIL_RATIO)
+        pixels = [Known(clean[i : i + 1], mask[i : i + 1]) for i in range(len(clean))]
+        return Known(thumbnails_of(clean), cells), pixels
 
 
 class GeneratedScenes:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dataengine.render.flow import velocity_of
+from dataengine.render.inpaint import Known
 from dataengine.render.thumbnail import THUMBNAIL_RATIO, thumbnail_pixels
 
 THUMBNAIL_NOISE = 0.1  # which the decoder is trained to overlook in drawn thumbnails (Ho et al. 2022, section 4)
@@ -72,8 +73,10 @@ def decode_thumbnails(
     generators: list[torch.Generator],
     steps: int = 10,
     scheduler: FlowMatchEulerDiscreteScheduler | None = None,
+    known: Known | None = None,
 ) -> torch.Tensor:
-    """Images (B, 3, 8 h, 8 w) float32, about in [-1, 1]; image i draws its noise from generators[i] alone (CPU)."""
+    """Images (B, 3, 8 h, 8 w) float32, about in [-1, 1]; image i draws its noise from generators[i] alone (CPU).
+    known: pixels that are to stay as they are outside a mask."""
     scheduler = scheduler or FlowMatchEulerDiscreteScheduler()
     scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), device=model.device)
     height, width = (THUMBNAIL_RATIO * side for side in thumbnails.shape[-2:])
@@ -82,8 +85,11 @@ def decode_thumbnails(
         return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(model.device)
 
     seen, domains = with_noise(thumbnails.to(model.device), noise(*thumbnails.shape[1:])), domains.to(model.device)
-    x = noise(3, height, width)
-    for t in scheduler.timesteps:
+    first = x = noise(3, height, width)
+    for k, t in enumerate(scheduler.timesteps):
         velocity = model(x, t.expand(len(x)), seen, domains)
         x = scheduler.step(velocity.float(), t, x, return_dict=False)[0]
+        if known is not None:
+            sigma = scheduler.sigmas[k + 1]
+            x = known.put_back(x, (1 - sigma) * known.clean + sigma * first)
     return x

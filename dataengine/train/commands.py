@@ -111,6 +111,79 @@ def decoder(
 
 
 @app.command()
+def full(
+    data: Data,
+    out: Out,
+    base: Annotated[str, typer.Option(help="Stable Diffusion 1.5: a folder, or a hub id.")],
+    form: Annotated[
+        str, typer.Option(help="full (ours), aerogen (as published), or a YAML file: see configs/models.")
+    ] = "full",
+    trainable: Annotated[
+        str, typer.Option(help="paper (what is new, and all transformer blocks), all, or lora.")
+    ] = "paper",
+    rank: Annotated[int, typer.Option(min=1, help="lora: rank of the changes.")] = 16,
+    size: Annotated[int, typer.Option(min=64, help="Side of the images in pixels.")] = 512,
+    scale: Annotated[float, typer.Option(min=0.01, help="Of the pictures first: 0.64 shows 800 pixels in 512.")] = 1.0,
+    split: Split = None,
+    steps: Steps = 100_000,
+    batch_size: Batch = 8,
+    learning_rate: Rate = 1e-5,
+    gradient_checkpointing: Annotated[bool, typer.Option(help="Less memory, a third more time.")] = False,
+    snr_gamma: Annotated[float, typer.Option(min=0, help="Min-SNR weighting; 0 for none.")] = 5.0,
+    seed: Seed = 0,
+    minutes: Minutes = None,
+    compile: Compile = False,
+    checkpoint_minutes: Annotated[float, typer.Option(help="Minutes between checkpoints of some 10 GB.")] = 20.0,
+) -> None:
+    """The full-size renderer, AeroGen's model or ours, from Stable Diffusion's weights; needs a GPU of 24 GB or more.
+
+    On several GPUs: accelerate launch -m dataengine train full ...
+    """
+    from dataengine.errors import UserError
+    from dataengine.train.latents import load_base, model_arguments, train_latents
+
+    if trainable not in ("paper", "all", "lora"):
+        raise UserError(f"--trainable {trainable}: must be paper, all or lora.")
+    arguments = model_arguments(form)
+    settings = _settings(
+        steps, batch_size, learning_rate, seed, minutes, compile, 1000, checkpoint_minutes=checkpoint_minutes
+    )
+    datasets = _read(data, split)
+    published = form == "aerogen"
+    with _writing(out):
+        train_latents(
+            datasets, _classes(datasets), load_base(base), arguments, out, settings, size=size, scale=scale,
+            trainable=trainable, rank=rank, gradient_checkpointing=gradient_checkpointing,
+            snr_gamma=snr_gamma or None, null_layout=0.0 if published else 0.1,
+            foreground_weight=1.0 if published else 2.0,
+        )  # fmt: skip
+    print(f"renderer: {out / 'pipeline'}; use it with: dataengine synth --renderer whole --model {out / 'pipeline'}")
+
+
+@app.command()
+def layouts(
+    data: Annotated[Path, typer.Argument(help="A labelled data set, in any known format.")],
+    out: Out,
+    split: Split = None,
+    steps: Steps = 4000,
+    batch_size: Batch = 64,
+    learning_rate: Rate = 1e-3,
+    size: Annotated[int, typer.Option(min=16, help="Width and height of the layouts in pixels.")] = 256,
+    seed: Seed = 0,
+    minutes: Minutes = None,
+    compile: Compile = False,
+) -> None:
+    """A small diffusion model over layouts: new sets of boxes. OUT/model goes to synth --layout-model."""
+    from dataengine.train.layouts import train_layouts
+
+    settings = _settings(steps, batch_size, learning_rate, seed, minutes, compile, 1000)
+    [dataset] = _read([data], split)
+    with _writing(out):
+        train_layouts(dataset, out, settings, size)
+    print(f"model: {out / 'model'}; look at it with: dataengine layout sample {out / 'model'} --out sheet.png")
+
+
+@app.command()
 def renderer(
     data: Data,
     out: Out,

@@ -151,11 +151,11 @@ def train(
     device = torch.device("cpu" if on_cpu else "cuda")
     AcceleratorState._reset_state()  # or a second training in this process could not have another precision
     accelerator = Accelerator(mixed_precision=precision_for(device, settings.precision), cpu=on_cpu)
+    parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
+        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
     )
     model.to(accelerator.device, memory_format=torch.channels_last)
-    parameters = [p for p in model.parameters() if p.requires_grad]
     ema = EMAModel(parameters, decay=settings.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
     recipe += settings.model_dump_json(exclude={"minutes", "checkpoint_minutes", "evaluate_every", "compile"})
     step = load_checkpoint(out / "checkpoint", model, ema, optimizer, recipe)

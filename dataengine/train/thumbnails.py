@@ -17,10 +17,10 @@ from rich.progress import track
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from dataengine.data.acquisition import forget_some
 from dataengine.data.draw import draw
 from dataengine.data.layout import Dataset, Layout
 from dataengine.errors import UserError
-from dataengine.render.acquisition import forget_some
 from dataengine.render.flow import velocity_error
 from dataengine.render.layout_batch import LayoutBatch
 from dataengine.render.layout_unet import LayoutUNet

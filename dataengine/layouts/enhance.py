@@ -1,0 +1,21 @@
+"""AeroGen's enhancement, for layouts that another sampler draws: scaled, shifted, turned and flipped."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dataengine.data.layout import Layout
+from dataengine.layouts.reuse import ReuseSampler
+from dataengine.layouts.sampler import Sampler
+
+
+class EnhancedSampler:
+    """Draws from another sampler and changes what it drew as `ReuseSampler` changes real layouts."""
+
+    def __init__(self, sampler: Sampler):
+        self.sampler = sampler
+        self.classes, self.kind, self.size = sampler.classes, sampler.kind, sampler.size
+
+    def sample(self, rng: np.random.Generator) -> Layout:
+        """One layout with at least one object."""
+        return ReuseSampler([self.sampler.sample(rng)], self.size, merge=0.0, max_overlap=1.0).sample(rng)

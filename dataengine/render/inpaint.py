@@ -1,0 +1,78 @@
+"""Painting into real pictures with whole-image models, without training: what is known is put back at every step.
+
+Blended diffusion (Avrahami et al. 2022) in a model's own latents; at the end the picture's own pixels are put back, so
+that outside the mask nothing has changed. Label effect: keeps, of both the old objects and the new.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from dataengine import geometry
+from dataengine.data.layout import Layout
+from dataengine.render.frame import matte
+
+MARGIN, MARGIN_PIXELS = 0.25, 4.0  # around a new object: share of its long side, and pixels
+FEATHER = 3  # pixels inside the mask over which new and old are blended
+
+
+@dataclass(frozen=True)
+class Known:
+    """clean (B, C, S, S): what is there, in a model's latents; mask (B, 1, S, S): 1 where it is to be drawn anew."""
+
+    clean: torch.Tensor
+    mask: torch.Tensor
+
+    def put_back(self, x: torch.Tensor, noisy: torch.Tensor) -> torch.Tensor:
+        """x with what is known, at x's share of noise, everywhere outside the mask."""
+        return self.mask * x + (1 - self.mask) * noisy
+
+
+def paint_mask(new: Layout, existing: Layout) -> np.ndarray:
+    """1 where the new objects and a margin around them are, but nothing that is labelled already, uint8 (H, W)."""
+    width, height = new.size
+    mask = np.zeros((height, width), np.uint8)
+    grown = new.boxes.copy()
+    grown[:, 2:4] += 2 * (MARGIN * new.boxes[:, 2:3] + MARGIN_PIXELS)
+    _fill(mask, grown, 1)
+    _fill(mask, np.concatenate([existing.boxes, existing.ignored]), 0)
+    return mask
+
+
+def _fill(mask: np.ndarray, boxes: np.ndarray, value: int) -> None:
+    for corners in geometry.to_corners(boxes):
+        cv2.fillPoly(mask, [np.rint(corners - 0.5).astype(np.int32)], value)
+
+
+def composite(before: np.ndarray, drawn: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The picture `before` with `drawn` inside the mask, blended over its outermost pixels; uint8 (H, W, 3).
+
+    Where the model drew the ground that is there already, the picture keeps its own. Outside the mask every pixel keeps
+    its value; inside, the drawn part is brought to the brightness of its surroundings.
+    """
+    kernel = np.ones((2 * FEATHER + 1, 2 * FEATHER + 1), np.uint8)
+    inner = cv2.erode(mask, kernel, borderType=cv2.BORDER_REPLICATE)
+    weight = cv2.GaussianBlur(inner.astype(np.float32), (0, 0), FEATHER / 2) * mask
+    old, new = before.astype(np.float32), drawn.astype(np.float32)
+    if np.ptp(before, axis=2).max() == 0:  # a one-channel sensor stays one
+        new = np.repeat(new.mean(2, keepdims=True), 3, 2)
+    new = new + _offset(old, new, mask)
+    weight = (weight * matte(new, old))[..., None]
+    return np.clip(np.rint(old + weight * (new - old)), 0, 255).astype(np.uint8)
+
+
+def _offset(old: np.ndarray, new: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """What the drawn part lacks of the picture's brightness along each border of the mask, spread over its inside."""
+    rim = mask - cv2.erode(mask, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
+    _, parts = cv2.connectedComponents(mask, connectivity=8)
+    out = np.zeros_like(old)
+    for part in range(1, parts.max() + 1):
+        inside = parts == part
+        border = inside & (rim > 0)
+        if border.any():
+            out[inside] = np.median((old - new)[border], axis=0)
+    return out

@@ -1,0 +1,272 @@
+"""Training of the full-size renderer on the latents of Stable Diffusion's autoencoder: AeroGen's model, or ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import yaml
+from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
+from PIL import Image
+from torch.nn import functional as F
+
+from dataengine.data.acquisition import forget_some
+from dataengine.data.layout import Dataset, Layout
+from dataengine.data.presets import config_file
+from dataengine.errors import UserError
+from dataengine.files import read_text
+from dataengine.layouts.windows import scaled
+from dataengine.render.in_scene_pipeline import class_numbers
+from dataengine.render.latent_pipeline import LatentPipeline
+from dataengine.render.layout_batch import LayoutBatch
+from dataengine.render.layout_unet import LayoutUNet
+from dataengine.render.text import embed_names, phrase, prompt_of
+from dataengine.train.augment import augment, random_window
+from dataengine.train.loop import TrainSettings, model_settings_text, train
+
+Trainable = Literal["paper", "all", "lora"]
+# AeroGen trains the box encoder, all transformer blocks and the regional attention; ours has more that is new
+NEW = ("box_encoder", "regional_attention", "processor", "background", "unknown", "painted", "field_embedding",
+       "domain_embedding", "reference", "conv_in")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Base:
+    """The parts of a Stable Diffusion 1.x pipeline."""
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: torch.nn.Module
+    tokenizer: object
+    scheduler: DDPMScheduler
+
+
+def load_base(source: str) -> Base:
+    """From a folder or a hub id. Raises UserError where a part is missing."""
+    try:
+        from transformers import CLIPTextModel, CLIPTokenizer
+    except ImportError:
+        raise UserError("full-size training needs: pip install 'dataengine[text]'.") from None
+    try:
+        return Base(
+            UNet2DConditionModel.from_pretrained(source, subfolder="unet"),
+            AutoencoderKL.from_pretrained(source, subfolder="vae").eval().requires_grad_(False),
+            CLIPTextModel.from_pretrained(source, subfolder="text_encoder").eval().requires_grad_(False),
+            CLIPTokenizer.from_pretrained(source, subfolder="tokenizer"),
+            DDPMScheduler.from_pretrained(source, subfolder="scheduler"),
+        )
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"--base {source}: is no Stable Diffusion 1.x pipeline ({reason}); give a folder or a hub id "
+                        "such as stable-diffusion-v1-5/stable-diffusion-v1-5.") from None  # fmt: skip
+
+
+def model_arguments(form: str) -> dict:
+    """Arguments of `LayoutUNet` from a packaged preset (configs/models) or a YAML file of your own."""
+    file = Path(form) if form.endswith((".yaml", ".yml")) else config_file("models", form)
+    if file is None or not file.exists():
+        raise UserError(f"--form {form}: no such model; give aerogen, full, or a YAML file.")
+    return yaml.safe_load(read_text(file))
+
+
+def from_base(base: Base, classes: list[str], domains: list[str], form: dict, sample_size: int) -> LayoutUNet:
+    """A `LayoutUNet` of this form with the base's weights; what the base has not starts without influence or at random.
+
+    Class vectors are the text encoder's own and stay fixed, so that other names can be given later.
+    """
+    c = base.unet.config
+    heads = c.attention_head_dim if isinstance(c.attention_head_dim, int) else None
+    if heads is None:
+        raise UserError("--base: has different numbers of heads at its levels, as Stable Diffusion 2 has; give a 1.x.")
+    model = LayoutUNet(
+        classes,
+        domains if form.get("fields") else [],
+        sample_size=sample_size,
+        latent_channels=c.in_channels,
+        block_out_channels=list(c.block_out_channels),
+        layers_per_block=c.layers_per_block,
+        cross_attention_dim=c.cross_attention_dim,
+        category_width=c.cross_attention_dim,
+        heads=heads,
+        norm_num_groups=c.norm_num_groups,
+        attention_levels=["CrossAttn" in name for name in c.down_block_types],
+        **form,
+    )
+    weights = base.unet.state_dict()
+    own = model.unet.state_dict()
+    first = model.conv_in if form.get("regional") else model.unet.conv_in
+    with torch.no_grad():
+        first.weight.zero_()  # channels that the base does not have, such as painted boxes
+        first.weight[:, : c.in_channels] = weights.pop("conv_in.weight")
+        first.bias.copy_(weights.pop("conv_in.bias"))
+    missing = [n for n in own if n not in weights and not n.startswith("conv_in") and "processor" not in n]
+    if missing:
+        raise UserError(f"--base: its denoiser lacks {missing[0]}; give a Stable Diffusion 1.x pipeline.")
+    model.unet.load_state_dict({n: v for n, v in weights.items() if n in own}, strict=False)
+    vectors = embed_names([phrase(name) for name in classes], base.tokenizer, base.text_encoder)
+    model.box_encoder.classes.weight.data.copy_(vectors)
+    return model
+
+
+def set_trainable(model: LayoutUNet, which: Trainable, rank: int = 16) -> None:
+    """paper: what is new and all transformer blocks. all: everything. lora: what is new, and low-rank changes (peft) of
+    the attentions' projections. Class vectors stay fixed in each."""
+    if which == "lora":
+        try:
+            from peft import LoraConfig
+        except ImportError:
+            raise UserError("LoRA needs: pip install 'dataengine[lora]'.") from None
+        targets = ["to_q", "to_k", "to_v", "to_out.0"]
+        model.unet.add_adapter(
+            LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)
+        )
+    parts = (*NEW, *{"paper": ("transformer_blocks",), "lora": ("lora_",), "all": ("",)}[which])
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(part in name for part in parts))
+    model.box_encoder.classes.weight.requires_grad_(False)
+    model.text_null.requires_grad_(False)  # the null is the empty prompt
+
+
+def loader(
+    datasets: list[Dataset], size: int, scale: float
+) -> Callable[[np.random.Generator], tuple[np.ndarray, Layout, int]]:
+    """A function that draws a window: pixels uint8 (size, size, 3), layout and number of the data set.
+
+    scale: of the pictures before the windows are cut; 0.64 shows all of DIOR's 800 pixels in 512, as AeroGen does.
+    """
+    import cv2
+
+    samples = [(number, sample) for number, dataset in enumerate(datasets) for sample in dataset]
+    if not samples:
+        raise UserError("the training data holds no images.")
+
+    def draw(rng: np.random.Generator) -> tuple[np.ndarray, Layout, int]:
+        number, sample = samples[rng.integers(len(samples))]
+        with Image.open(sample.image) as file:
+            pixels = np.asarray(file.convert("RGB"))
+        layout = scaled(sample.layout, scale)
+        if scale != 1:
+            pixels = cv2.resize(pixels, layout.size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+        pixels, layout = augment(pixels, layout, rng, scale=(1.0, 1.0)) if rng.random() < 0.5 else (pixels, layout)
+        return *random_window(pixels, layout, size, rng), number
+
+    return draw
+
+
+def snr_weight(scheduler: DDPMScheduler, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
+    """Min-SNR weight of a noise-prediction loss, min(SNR, gamma) / SNR (Hang et al. 2023, eq. 5), (B,)."""
+    alphas = scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+    snr = alphas / (1 - alphas)
+    return snr.clamp(max=gamma) / snr
+
+
+def noise_loss(base: Base, foreground_weight: float, snr_gamma: float | None):
+    """Mean squared error of the predicted noise; cells under objects weigh more, and so do timesteps by min-SNR."""
+
+    def loss(model: torch.nn.Module, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict:
+        batch = dict(batch)
+        pixels, tokens = batch.pop("pixels"), batch.pop("tokens")
+        layouts = LayoutBatch(**batch)
+        with torch.no_grad():
+            posterior = base.vae.encode(pixels).latent_dist
+            latents = posterior.sample(generator) * base.vae.config.scaling_factor
+            text = base.text_encoder(tokens).last_hidden_state
+        noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+        most = base.scheduler.config.num_train_timesteps
+        timesteps = torch.randint(0, most, (len(latents),), generator=generator, device=latents.device)
+        noisy = base.scheduler.add_noise(latents, noise, timesteps)
+        error = (model(noisy, timesteps, layouts, text).float() - noise).square().mean(1)  # (B, S, S)
+        weight = (
+            1
+            + (foreground_weight - 1)
+            * F.interpolate(layouts.coverage.amax(1, keepdim=True), size=error.shape[-2:])[:, 0]
+        )
+        each = (weight * error).sum((1, 2)) / weight.sum((1, 2))
+        if snr_gamma is not None:
+            each = each * snr_weight(base.scheduler, timesteps, snr_gamma)
+        return {"loss": each.mean(), "mse": error.mean()}
+
+    return loss
+
+
+def make_batch(
+    model: LayoutUNet,
+    draw: Callable,
+    tokenizer,
+    length: int,
+    batch_size: int,
+    null_layout: float,
+    null_text: float = 0.1,
+) -> Callable[[np.random.Generator], dict[str, torch.Tensor]]:
+    """A function rng -> batch; each condition dropped to its null on its own (contract 7)."""
+
+    def batch(rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        pixels, layouts, numbers = zip(*(draw(rng) for _ in range(batch_size)), strict=True)
+        labels = [class_numbers(layout, model.config.classes) for layout in layouts]
+        tensors = model.layout_batch(layouts, labels, numbers if model.config.domains else None)
+        nothing = torch.from_numpy(rng.random(batch_size) < null_layout)
+        tensors.known[nothing] = False
+        tensors.shapes[nothing] = 0
+        if model.config.fields:
+            fields = forget_some(tensors.fields.numpy(), model.config.fields, 0.1, rng)
+            tensors.fields.copy_(torch.from_numpy(fields))
+        prompts = ["" if rng.random() < null_text else prompt_of(layout) for layout in layouts]
+        tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 127.5 - 1
+        return {"pixels": images, "tokens": tokens.input_ids, **vars(tensors)}
+
+    return batch
+
+
+def train_latents(
+    datasets: list[Dataset],
+    classes: list[str],
+    base: Base,
+    form: dict,
+    out: Path,
+    settings: TrainSettings,
+    *,
+    size: int = 512,
+    scale: float = 1.0,
+    trainable: Trainable = "paper",
+    rank: int = 16,
+    gradient_checkpointing: bool = False,
+    snr_gamma: float | None = 5.0,
+    foreground_weight: float = 2.0,
+    null_layout: float = 0.1,
+) -> LatentPipeline:
+    """Train, and write a `LatentPipeline` to `out/pipeline`. null_layout 0 and foreground_weight 1 are AeroGen's.
+
+    Runs on several GPUs under `accelerate launch`; the batch size is then each process's own.
+    """
+    ratio = 2 ** (len(base.vae.config.block_out_channels) - 1)
+    if size % (8 * ratio):
+        raise UserError(f"--size {size}: must be a multiple of {8 * ratio}.")
+    torch.manual_seed(settings.seed)
+    names = [dataset.name for dataset in datasets]
+    model = from_base(base, classes, names, form, size // ratio)
+    set_trainable(model, trainable, rank)
+    if gradient_checkpointing:
+        model.unet.enable_gradient_checkpointing()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    base.vae.to(device), base.text_encoder.to(device)
+    length = base.text_encoder.config.max_position_embeddings
+    draw = loader(datasets, size, scale)
+    batch = make_batch(model, draw, base.tokenizer, length, settings.batch_size, null_layout)
+    recipe = f"latents {model_settings_text(model)} size={size} scale={scale} trainable={trainable} rank={rank} "
+    recipe += f"snr={snr_gamma} foreground={foreground_weight} null={null_layout} "
+    train(model, batch, noise_loss(base, foreground_weight, snr_gamma), out, settings, recipe)
+    if trainable == "lora":
+        model.unet.fuse_lora()
+        model.unet.unload_lora()
+    scheduler = DPMSolverMultistepScheduler.from_config(base.scheduler.config, algorithm_type="dpmsolver++")
+    pipeline = LatentPipeline(
+        model, base.vae, base.text_encoder, base.tokenizer, scheduler,
+        dropped_in_training=["text", "layout"] if null_layout else ["text"], classes_from_text=True,
+    )  # fmt: skip
+    pipeline.save_pretrained(out / "pipeline")
+    return pipeline

@@ -1,0 +1,83 @@
+"""Training of the layout diffusion model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dataengine.data.acquisition import FIELDS, acquisition_values
+from dataengine.data.layout import Dataset
+from dataengine.errors import UserError
+from dataengine.layouts.denoiser import GEOMETRY, LayoutDenoiser, to_numbers
+from dataengine.layouts.reuse import ReuseSampler
+from dataengine.layouts.windows import random_windows
+from dataengine.train.loop import TrainSettings, model_settings_text, train
+
+OCCASIONS = 512
+FEWEST_WINDOWS = 20
+PADDED_TO = 8
+
+
+def train_layouts(
+    dataset: Dataset, out: Path, settings: TrainSettings, size: int = 256, windows: int = 6, width: int = 128
+) -> LayoutDenoiser:
+    """Train on windows of size x size pixels of real layouts, and on such layouts changed as `ReuseSampler` changes
+    them; write the model to `out/model`. Raises UserError for too few windows that show an object."""
+    real = random_windows(
+        (s.layout for s in dataset), (size, size), np.random.default_rng((settings.seed, 1)), n=windows
+    )
+    real = [layout for layout in real if layout.size == (size, size)]
+    if len(real) < FEWEST_WINDOWS:
+        raise UserError(
+            f"only {len(real)} windows of {size}x{size} pixels show an object; at least {FEWEST_WINDOWS} are needed."
+        )
+    rng = np.random.default_rng((settings.seed, 2))
+    reuse = ReuseSampler(dataset, (size, size), merge=0.0, scale=(0.9, 1.1))
+    layouts = real + [reuse.sample(rng) for _ in range(len(real))]
+    sides = np.log(np.concatenate([layout.boxes[:, 2:4] for layout in real]))
+    log_size = (float(sides.mean()), max(float(sides.std()), 1e-2))
+    chosen = rng.permutation(len(real))[:OCCASIONS]
+    torch.manual_seed(settings.seed)
+    model = LayoutDenoiser(
+        list(dataset.classes),
+        dataset.kind,
+        size,
+        [(len(real[i]), real[i].acquisition.model_dump_json(exclude_none=True)) for i in chosen],
+        log_size,
+        len(FIELDS),
+        reuse.max_overlap,
+        width,
+    )
+    numbers = [to_numbers(layout, log_size) for layout in layouts]
+    conditions = np.stack([acquisition_values(layout.acquisition, FIELDS) for layout in layouts])
+
+    def batch(rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        index = rng.integers(0, len(layouts), settings.batch_size)
+        longest = max(len(numbers[i]) for i in index)
+        n = -(-longest // PADDED_TO) * PADDED_TO
+        x = np.zeros((len(index), n, numbers[0].shape[1]), np.float32)
+        present = np.zeros((len(index), n), bool)
+        for row, i in enumerate(index):
+            x[row, : len(numbers[i])], present[row, : len(numbers[i])] = numbers[i], True
+        known = conditions[index]
+        known[rng.random(len(index)) < 0.1] = np.nan
+        return {"x": torch.from_numpy(x), "present": torch.from_numpy(present), "conditions": torch.from_numpy(known)}
+
+    recipe = f"layouts {model_settings_text(model)} windows={len(layouts)} "
+    train(model, batch, set_loss, out, settings, recipe)
+    model.save_pretrained(out / "model")
+    return model
+
+
+def set_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict:
+    """Flow matching on sets: squared error of the clean boxes, weighed by 1 / (sigma^2 + 0.1)."""
+    x, present = batch["x"], batch["present"]
+    noise = torch.randn(x.shape, generator=generator, device=x.device)
+    sigma = torch.sigmoid(torch.randn(len(x), generator=generator, device=x.device))
+    s = sigma[:, None, None]
+    clean = model((1 - s) * x + s * noise, sigma * 1000, batch["conditions"], present)
+    error = ((clean - x) ** 2) / (s**2 + 0.1)
+    error = torch.cat([error[..., :GEOMETRY].mean(-1, True), error[..., GEOMETRY:].mean(-1, True)], -1).mean(-1)
+    return {"loss": (error * present).sum() / present.sum()}

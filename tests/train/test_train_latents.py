@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler
+from toy_scenes import random_layout
+
+from dataengine.data.formats import read
+from dataengine.data.layout import Layout
+from dataengine.errors import UserError
+from dataengine.render.load import load_renderer
+
+pytest.importorskip("transformers")
+from toy_text import toy_stable_diffusion
+
+from dataengine.train.latents import (
+    from_base,
+    load_base,
+    model_arguments,
+    set_trainable,
+    snr_weight,
+    train_latents,
+)
+from dataengine.train.loop import TrainSettings
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return toy_stable_diffusion(tmp_path_factory.mktemp("base") / "sd")
+
+
+@pytest.fixture(scope="module")
+def trained(source, toy_dataset, tmp_path_factory):
+    out = tmp_path_factory.mktemp("full")
+    settings = TrainSettings(steps=3, batch_size=2, learning_rate=1e-3, warmup_steps=1)
+    dataset = read(toy_dataset)
+    pipeline = train_latents(
+        [dataset], list(dataset.classes), load_base(str(source)), model_arguments("full"), out, settings, size=32,
+        gradient_checkpointing=True,
+    )  # fmt: skip
+    return pipeline, out
+
+
+def layout_32(n: int, classes) -> Layout:
+    rng = np.random.default_rng(n)
+    boxes = np.column_stack([rng.uniform(6, 26, (n, 2)), np.full(n, 8), np.full(n, 4), rng.uniform(-1.5, 1.5, n)])
+    return Layout(boxes, rng.integers(0, 2, n), tuple(classes), (32, 32))
+
+
+@pytest.mark.parametrize("form", ["aerogen", "full"])
+@torch.no_grad()
+def test_before_training_the_model_computes_what_its_base_does_where_nothing_new_has_a_say(source, form):
+    base = load_base(str(source))
+    model = from_base(base, ["car", "van"], [], model_arguments(form), 16).eval()
+    layout = layout_32(2, ("car", "van"))
+    batch = model.layout_batch([layout], [layout.labels])
+    latents, text, t = torch.randn(1, 4, 16, 16), torch.randn(1, 16, 32), torch.tensor([100])
+    for name, parameter in model.named_parameters():
+        if "to_v_box" in name:  # what the box tokens add
+            parameter.zero_()
+    if model.config.fields:
+        model.field_embedding.apply(lambda m: [p.zero_() for p in m.parameters(recurse=False)])
+        model.domain_embedding.weight.zero_()
+    ours, theirs = model(latents, t, batch, text), base.unet(latents, t, text).sample
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    from_noise = model(latents, torch.tensor([900]), batch, text)
+    assert not torch.allclose(from_noise, base.unet(latents, torch.tensor([900]), text).sample, atol=1e-5), (
+        "control: from timestep 200 on the regional attention scales the features"
+    )
+
+
+@pytest.mark.parametrize("which", ["paper", "all", "lora"])
+def test_what_is_said_to_be_trained_is_trained_and_nothing_else(source, which):
+    if which == "lora":
+        pytest.importorskip("peft")
+    model = from_base(load_base(str(source)), ["car", "van"], [], model_arguments("aerogen"), 16)
+    set_trainable(model, which, rank=2)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert not any(name.startswith("box_encoder.classes") for name in trained)
+    assert any("to_k_box" in name for name in trained)
+    assert any(name.startswith("regional_attention") for name in trained)
+    convolutions = any("resnets" in name for name in trained)
+    blocks = any("attn1.to_q.weight" in name or "attn1.to_q.base_layer" in name for name in trained)
+    assert (convolutions, blocks) == {"paper": (False, True), "all": (True, True), "lora": (False, False)}[which]
+    assert any("lora_A" in name for name in trained) == (which == "lora")
+
+
+def test_min_snr_weights_are_one_where_there_is_much_noise_and_fall_where_there_is_little():
+    from diffusers import DDPMScheduler
+
+    scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    weight = snr_weight(scheduler, torch.tensor([0, 100, 900]), 5.0)
+    alpha = float(scheduler.alphas_cumprod[0])
+    assert weight[2] == 1
+    assert weight[0] == pytest.approx(5 * (1 - alpha) / alpha, rel=1e-4)
+    assert weight[0] < weight[1] <= 1
+
+
+def test_training_writes_a_renderer_that_the_engine_loads_and_draws_with(trained):
+    pipeline, out = trained
+    again = load_renderer(out / "pipeline", "whole")
+    assert again.config.dropped_in_training == ["text", "layout"]
+    layouts = [layout_32(n, pipeline.classes) for n in (1, 3, 40)]
+    images = again(layouts, [1, 2, 3], num_inference_steps=3, guidance_scale=2.0, layout_guidance_scale=1.5)
+    assert [image.shape for image in images] == [(32, 32, 3)] * 3
+    alone = again(layouts[:1], [1], num_inference_steps=3, guidance_scale=2.0, layout_guidance_scale=1.5)[0]
+    assert np.abs(alone.astype(int) - images[0]).max() <= 1, "no image depends on its company"
+
+
+@pytest.mark.parametrize("scheduler", [DDIMScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler])
+def test_any_scheduler_draws_and_the_seed_decides(trained, scheduler):
+    pipeline = trained[0]
+    before = pipeline.scheduler
+    try:
+        pipeline.scheduler = scheduler.from_config(before.config)
+        layout = layout_32(2, pipeline.classes)
+        one, same, other = (pipeline([layout], [s], num_inference_steps=4, eta=0.2)[0] for s in (1, 1, 2))
+    finally:
+        pipeline.scheduler = before
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_guidance_on_a_condition_that_was_never_null_is_refused(trained):
+    pipeline = trained[0]
+    layout = layout_32(1, pipeline.classes)
+    dropped = pipeline.config.dropped_in_training
+    pipeline.register_to_config(dropped_in_training=["text"])
+    try:
+        with pytest.raises(UserError, match="never saw a null layout"):
+            pipeline([layout], [1], num_inference_steps=1, layout_guidance_scale=2.0)
+    finally:
+        pipeline.register_to_config(dropped_in_training=dropped)
+    with pytest.raises(UserError, match="32x32"):
+        pipeline([random_layout(np.random.default_rng(0))], [1])
+
+
+def test_a_class_that_was_never_a_label_can_be_drawn_by_its_name(trained):
+    pipeline = trained[0]
+    with pytest.raises(UserError, match="does not know the class windmill"):
+        pipeline([layout_32(2, ("windmill", "car"))], [1], num_inference_steps=1)
+    known = pipeline.unet.box_encoder.classes.weight.detach().clone()
+    pipeline.add_classes(["windmill"])
+    assert pipeline.classes[-1] == "windmill"
+    vectors = pipeline.unet.box_encoder.classes.weight
+    assert torch.equal(vectors[: len(known)], known)
+    from dataengine.render.text import embed_names
+
+    assert torch.allclose(vectors[-1], embed_names(["windmill"], pipeline.tokenizer, pipeline.text_encoder)[0])
+    one, other = (
+        pipeline([layout_32(2, (name, "car")).select([0, 1])], [1], num_inference_steps=2)[0]
+        for name in ("windmill", "van")
+    )
+    assert one.shape == other.shape
+
+
+def test_lora_is_merged_into_what_is_saved(source, toy_dataset, tmp_path):
+    pytest.importorskip("peft")
+    dataset = read(toy_dataset)
+    settings = TrainSettings(steps=2, batch_size=2, learning_rate=1e-2, warmup_steps=0, ema_decay=0.0)
+    base = load_base(str(source))
+    before = base.unet.state_dict()["mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"].clone()
+    train_latents([dataset], list(dataset.classes), base, model_arguments("aerogen"), tmp_path, settings, size=32,
+                  trainable="lora", rank=2, null_layout=0.0)  # fmt: skip
+    again = load_renderer(tmp_path / "pipeline", "whole")
+    state = again.unet.state_dict()
+    assert not any("lora" in name for name in state)
+    after = state["unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"]
+    assert not torch.allclose(before, after)
+    assert torch.linalg.matrix_rank(after - before, rtol=1e-3) <= 2
+
+
+def test_a_base_that_is_none_is_told(tmp_path):
+    with pytest.raises(UserError, match="is no Stable Diffusion"):
+        load_base(str(tmp_path))
+    with pytest.raises(UserError, match="no such model"):
+        model_arguments("unheard-of")
