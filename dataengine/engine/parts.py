@@ -210,7 +210,7 @@ def _sampler(recipe: Recipe, layouts: list[Layout], classes: tuple[str, ...]) ->
     """The sampler that the recipe names, with enhancement and label filter around it where they are asked for."""
     sampler = _drawn_by(recipe, layouts, classes)
     if recipe.layouts == "diffusion" and recipe.enhance:
-        sampler = EnhancedSampler(sampler)
+        sampler = EnhancedSampler(sampler, layouts)
     if recipe.label_filter is not None:
         windows = random_windows(layouts, sampler.size, np.random.default_rng(recipe.seed))
         sampler = FilteredSampler(sampler, NormalFilter(windows, recipe.label_filter))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from dataengine.data.layout import Layout
@@ -10,12 +12,15 @@ from dataengine.layouts.sampler import Sampler
 
 
 class EnhancedSampler:
-    """Draws from another sampler and changes what it drew as `ReuseSampler` changes real layouts."""
+    """Draws from another sampler and changes what it drew as `ReuseSampler` changes real layouts.
 
-    def __init__(self, sampler: Sampler):
-        self.sampler = sampler
+    real: layouts whose altitudes and ground sample distances the scale stays within."""
+
+    def __init__(self, sampler: Sampler, real: Sequence[Layout]):
+        self.sampler, self.real = sampler, real
         self.classes, self.kind, self.size = sampler.classes, sampler.kind, sampler.size
 
     def sample(self, rng: np.random.Generator) -> Layout:
         """One layout with at least one object."""
-        return ReuseSampler([self.sampler.sample(rng)], self.size, merge=0.0, max_overlap=1.0).sample(rng)
+        drawn = [self.sampler.sample(rng)]
+        return ReuseSampler(drawn, self.size, merge=0.0, max_overlap=1.0, like=self.real).sample(rng)

@@ -48,6 +48,7 @@ class ReuseSampler:
     max_overlap: largest share of the smaller box that another may cover; None for what real layouts show, save for
               their most extreme half per cent.
     border:   "clip" or "keep" boxes that the border cuts (see `constraints.cut_by_border`).
+    like:     layouts whose altitudes and ground sample distances the new ones stay within; None for the layouts' own.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class ReuseSampler:
         merge: float = 0.2,
         max_overlap: float | None = None,
         border: Border = "clip",
+        like: Sequence[Layout] | None = None,
     ):
         if isinstance(layouts, Dataset):
             layouts = [sample.layout for sample in layouts]
@@ -72,7 +74,7 @@ class ReuseSampler:
         self._places = _places_of_classes(self.layouts, len(self.classes))
         self._upright = _upright_classes(self.layouts, len(self.classes))
         self._traits = np.array([_traits(layout) for layout in self.layouts])  # (L, 4), see `_traits`
-        self._ranges = {name: _known_range(self.layouts, name) for name in ("altitude_m", "gsd_m")}
+        self._ranges = {name: _known_range(like or self.layouts, name) for name in ("altitude_m", "gsd_m")}
         shares = balancing.shares_of(balance, self.classes)
         for label in np.flatnonzero(shares):
             if not len(self._places[label]):

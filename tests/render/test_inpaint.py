@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from PIL import Image
+from toy_scenes import paint, random_layout
+
+from dataengine import geometry
+from dataengine.data.layout import Dataset, Layout, Sample
+from dataengine.errors import UserError
+from dataengine.render.inpaint import composite, paint_mask
+from dataengine.render.into import IntoDataset, room_for
+from dataengine.render.layout_pipeline import LayoutPipeline
+from dataengine.render.layout_unet import LayoutUNet
+from dataengine.render.thumbnail_decoder import ThumbnailDecoder
+
+
+def ground(rng: np.random.Generator, size: int = 96, level: float = 100.0) -> np.ndarray:
+    slope = np.linspace(-20, 20, size)[None, :, None]
+    return (rng.normal(level, 4, (size, size, 1)) + slope).repeat(3, 2).clip(0, 255).astype(np.uint8)
+
+
+def border_ratio(image: np.ndarray, mask: np.ndarray) -> float:
+    """Gradient across the mask's border over that elsewhere."""
+    grey = image[..., 0].astype(float)
+    across = np.abs(np.diff(grey, axis=1))
+    at_border = np.diff(mask.astype(int), axis=1) != 0
+    return across[at_border].mean() / across[~at_border].mean()
+
+
+@pytest.fixture
+def new() -> Layout:
+    return Layout([[30, 48, 24, 12, 0.4], [70, 60, 20, 10, -1.0]], [0, 1], ("car", "van"), (96, 96))
+
+
+def test_the_border_of_what_was_painted_shows_no_seam_and_nothing_outside_changes(new):
+    rng = np.random.default_rng(0)
+    mask = paint_mask(new, new.select([]))
+    before, drawn = ground(rng), ground(rng, level=140.0)  # 40 grey levels brighter: a seam if it were just pasted
+    drawn[40:56, 24:40] = 250
+    image = composite(before, drawn, mask)
+    assert np.array_equal(image[mask == 0], before[mask == 0])
+    assert (np.abs(image[mask > 0].astype(int) - before[mask > 0]) > 20).mean() > 0.02, "the object is there"
+    assert border_ratio(image, mask) < 1.3
+    pasted = np.where(mask[..., None] > 0, drawn, before)
+    assert border_ratio(pasted, mask) > 3, "mutation: pasted without blending"
+
+
+def test_what_is_labelled_already_is_outside_the_mask(new):
+    existing = Layout([[40, 52, 14, 8, 0.2]], [0], ("car", "van"), (96, 96))
+    mask = paint_mask(new, existing)
+    for (cx, cy), inside in (((30, 48), 1), ((40, 52), 0), ((5, 5), 0)):
+        assert mask[cy, cx] == inside
+
+
+def test_new_objects_touch_nothing_labelled_and_no_border():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        layout, existing = random_layout(rng), random_layout(rng)
+        free = layout.select(room_for(layout, existing))
+        if len(free):
+            assert (geometry.intersection(free.boxes, existing.boxes) == 0).all()
+            assert (geometry.visible_fraction(free.boxes, free.size) == 1).all()
+    cut = replace(layout, visible=np.full(3, 0.5, np.float32))
+    assert not room_for(cut, existing.select([])).any(), "a cut object would stand cut in the middle of the picture"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Dataset:
+    rng, folder, samples = np.random.default_rng(0), tmp_path_factory.mktemp("pictures"), []
+    for i in range(6):
+        layout = random_layout(rng, 160)
+        layout = replace(layout, boxes=layout.boxes * np.float32([1, 1, 0.5, 0.5, 1]))
+        Image.fromarray(paint(layout, rng)).save(folder / f"{i}.png")
+        samples.append(Sample(str(i), folder / f"{i}.png", layout))
+    return Dataset(samples[0].layout.classes, samples, "obb")
+
+
+def small_layout(seed: int) -> Layout:
+    layout = random_layout(np.random.default_rng(seed))
+    return replace(layout, boxes=layout.boxes * np.float32([1, 1, 0.4, 0.4, 1]))
+
+
+def test_a_picture_comes_back_whole_with_its_own_labels_and_the_new_ones(pictures):
+    layout = small_layout(3)
+    [target] = IntoDataset(pictures, (96, 96)).draw([layout], [7])
+    assert 0 < len(target.new) <= 3
+    painted = np.full((96, 96, 3), 77, np.uint8)
+    image, merged = target.put_back(painted)
+    assert image.shape == (160, 160, 3)
+    outside = np.ones((160, 160), bool)
+    outside[target.top : target.top + 96, target.left : target.left + 96] = False
+    assert np.array_equal(image[outside], target.image[outside])
+    assert (image[~outside] == 77).all()
+    n = len(target.new)
+    assert np.allclose(merged.boxes[n:], target.layout.boxes)
+    assert np.allclose(merged.boxes[:n, :2] - target.new.boxes[:, :2], [target.left, target.top])
+    again = IntoDataset(pictures, (96, 96)).draw([small_layout(9), layout], [1, 7])[1]
+    assert (again.name, again.left, again.top) == (target.name, target.left, target.top), "company does not matter"
+
+
+def test_pictures_too_small_are_told(pictures):
+    with pytest.raises(UserError, match="256x256"):
+        IntoDataset(pictures, (256, 256))
+
+
+def test_a_whole_image_model_paints_only_where_the_new_objects_are(new):
+    torch.manual_seed(0)
+    unet = LayoutUNet(["car", "van"], ["toy"], sample_size=12, block_out_channels=(16, 32), cross_attention_dim=16,
+                      attention_head_dim=8).eval()  # fmt: skip
+    decoder = ThumbnailDecoder(domains=["toy"], block_out_channels=(16, 32)).eval()
+    pipeline = LayoutPipeline(unet, decoder, FlowMatchEulerDiscreteScheduler())
+    before, mask = ground(np.random.default_rng(1)), paint_mask(new, new.select([]))
+    image = pipeline([new], [1], num_inference_steps=3, images=[before], masks=[mask])[0]
+    assert np.array_equal(image[mask == 0], before[mask == 0])
+    assert (image[mask > 0] != before[mask > 0]).mean() > 0.1
+    whole = pipeline([new], [1], num_inference_steps=3)[0]
+    assert (whole[mask == 0] != before[mask == 0]).mean() > 0.5, "mutation: without the mask all is drawn anew"
