@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +14,8 @@ from toy_scenes import paint, random_layout
 from dataengine.data import coco
 from dataengine.data.layout import Dataset, Sample
 
+hypothesis.settings.register_profile("untimed", deadline=None)  # speeds belong in benchmarks
+hypothesis.settings.load_profile("untimed")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dataengine.data.layout import Problem
+import numpy as np
+
+from dataengine.data.layout import Problem, Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -102,3 +104,12 @@ def place(source: Path, target: Path) -> None:
         image.convert("RGB").save(target)
     else:
         image.save(target)
+
+
+def read_picture(sample: Sample) -> np.ndarray | None:
+    """Pixels uint8 (H, W, 3), None where the file cannot be decoded."""
+    try:
+        with _pillow().open(sample.image) as file:
+            return np.asarray(file.convert("RGB"))
+    except (OSError, SyntaxError):
+        return None

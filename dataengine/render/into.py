@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image
 
 from dataengine import geometry
-from dataengine.data.layout import Dataset, Layout, Sample
+from dataengine.data.images import read_picture
+from dataengine.data.layout import Dataset, Layout
 from dataengine.errors import UserError
 from dataengine.layouts.constraints import WHOLE
 from dataengine.layouts.windows import cut
@@ -93,7 +93,7 @@ class IntoDataset:
             places.append((len(new) - far, self.samples[i], left, top, new))
         unreadable: list[str] = []
         for _, sample, left, top, new in sorted(places, key=lambda place: -place[0]):
-            image = _pixels(sample)
+            image = read_picture(sample)
             if image is not None:
                 new = replace(new, acquisition=sample.layout.acquisition)
                 name = f"{sample.name}@{left},{top}"
@@ -112,12 +112,3 @@ def room_for(new: Layout, existing: Layout) -> np.ndarray:
     free = ~(geometry.intersection(grown, taken) > 0).any(1) if len(taken) else np.ones(len(new), bool)
     inside = geometry.visible_fraction(grown, new.size) >= WHOLE if len(new) else np.ones(0, bool)
     return free & inside & (new.visible >= WHOLE)
-
-
-def _pixels(sample: Sample) -> np.ndarray | None:
-    """uint8 (H, W, 3), None where the file cannot be decoded."""
-    try:
-        with Image.open(sample.image) as file:
-            return np.asarray(file.convert("RGB"))
-    except (OSError, SyntaxError):
-        return None

@@ -1,0 +1,111 @@
+"""Pictures that a recipe needs: scenes, data sets to paint into, and references."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dataengine import weights
+from dataengine.data import formats
+from dataengine.data.images import read_picture
+from dataengine.data.layout import Dataset, Layout, Problem, Sample
+from dataengine.data.presets import Preset
+from dataengine.engine.recipe import Recipe
+from dataengine.errors import UserError
+from dataengine.render.reference import ReferenceSampler
+from dataengine.render.scene import Scenes
+
+LABEL_SUFFIXES = (".json", ".xml", ".yaml", ".yml")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+
+
+def find_scenes(recipe: Recipe, preset: Preset, dataset: Dataset | None, notes: list[str]) -> Scenes:
+    """What objects are painted into: the images given, the data set's own, or generated ones."""
+    from dataengine.render.scene import DatasetScenes
+
+    size = (recipe.size, recipe.size)
+    if recipe.scenes is not None:
+        images = _scene_images(recipe.scenes)
+        if images.problems:
+            notes.append(f"{len(images.problems)} problems among the scenes, such as {images.problems[0]}")
+        return DatasetScenes(images, size)
+    if dataset is not None:
+        return DatasetScenes(dataset, size)
+    if not weights.has("whole"):
+        raise UserError(
+            f"{preset.title} is not on this machine, and no whole-image model is packaged that could make scenes: "
+            "give its folder with --data, or images to paint into with --scenes."
+        )
+    from dataengine.render.layout_pipeline import GeneratedScenes
+    from dataengine.render.load import load_renderer
+
+    whole = load_renderer(weights.packaged("whole"), "whole")
+    if recipe.size != whole.size:
+        raise UserError(f"without images of your own, scenes are {whole.size} pixels wide: give --size {whole.size}, "
+                        "or images with --scenes.")  # fmt: skip
+    notes.append("no images of this data set were found, so the scenes are generated too; give --data or --scenes")
+    return GeneratedScenes(whole, preset.name)
+
+
+def _scene_images(folder: Path) -> Dataset:
+    """A data set's images with their labels, or the images of a plain folder, taken to be empty of objects."""
+    every = sorted(file for file in folder.rglob("*") if file.is_file() and file.name[0] != ".")
+    files = [file for file in every if file.suffix.lower() in IMAGE_SUFFIXES]
+    try:
+        return formats.read(folder)
+    except UserError:
+        stems = {file.stem for file in files}
+        labels = [f for f in every if f.suffix.lower() in LABEL_SUFFIXES or (f.suffix == ".txt" and f.stem in stems)]
+        if labels:  # whose objects would go unlabelled into the result
+            raise
+    samples, problems = [], []
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                layout = Layout(np.zeros((0, 5)), np.zeros(0), (), image.size)
+        except OSError as error:
+            problems.append(Problem(file, None, f"cannot be read ({error}); it is passed over"))
+            continue
+        samples.append(Sample(file.relative_to(folder).with_suffix("").as_posix(), file, layout))
+    if not samples:
+        raise UserError(f"{folder}: no images in this folder.")
+    return Dataset((), samples, problems=problems)
+
+
+def read_into(folder: Path, notes: list[str]) -> Dataset:
+    """The labelled data set to paint into."""
+    dataset = formats.read(folder)
+    if dataset.problems:
+        notes.append(f"{len(dataset.problems)} problems in --into, such as {dataset.problems[0]}")
+    return dataset
+
+
+def make_references(recipe: Recipe, pipeline, dataset: Dataset | None, notes: list[str]) -> ReferenceSampler | None:
+    """New embeddings like those of the data set, for a renderer that was trained with references."""
+    width = getattr(pipeline.unet.config, "reference_width", 0)
+    if not width:
+        if recipe.encoder is not None:
+            raise UserError("this renderer was trained without reference images: leave --encoder out.")
+        return None
+    if dataset is None:
+        notes.append("no real images are here to be a reference, so the renderer's null stands for them")
+        return None
+    from dataengine.render.reference import load_encoder
+
+    pictures, _ = real_pictures(dataset, "a reference")
+    embeddings = load_encoder(recipe.encoder or weights.packaged("encoder") / "model.onnx")(pictures)
+    if embeddings.shape[-1] != width:
+        raise UserError(f"the encoder gives {embeddings.shape[-1]} numbers, the renderer was trained with {width}; "
+                        "give the encoder that it was trained with (--encoder).")  # fmt: skip
+    return ReferenceSampler(embeddings)
+
+
+def real_pictures(dataset: Dataset | None, what: str) -> tuple[list[np.ndarray], list[Layout]]:
+    """Up to 200 readable pictures of the data set, spread over it. Raises UserError where there is none."""
+    if dataset is None:
+        raise UserError(f"{what} needs real images: give them with --data.")
+    step = -(-len(dataset) // 200)
+    found = [(picture, s.layout) for s in dataset.samples[::step] if (picture := read_picture(s)) is not None]
+    return [picture for picture, _ in found], [layout for _, layout in found]

@@ -1,0 +1,87 @@
+"""The layouts of a recipe, and the sampler that it names."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+
+from dataengine import weights
+from dataengine.data.layout import Dataset, Layout
+from dataengine.data.presets import Preset
+from dataengine.data.restrict import restrict_layout
+from dataengine.engine.recipe import Recipe, folder_hash
+from dataengine.errors import UserError
+from dataengine.layouts.enhance import EnhancedSampler
+from dataengine.layouts.normal_filter import FilteredSampler, NormalFilter
+from dataengine.layouts.sampler import Sampler
+from dataengine.layouts.windows import random_windows
+
+
+def find_layouts(preset: Preset, dataset: Dataset | None, classes: tuple[str, ...]) -> tuple[list[Layout], str]:
+    """Real layouts with an object in them, of the data set or the packaged ones, and the hash of them all."""
+    if dataset is not None:
+        layouts = [sample.layout for sample in dataset if len(sample.layout)]
+        if not layouts:
+            raise UserError(
+                f"{preset.title}: no image shows {', '.join(classes)}, which is all that the renderer and the detector "
+                "both know of it; train a renderer on this data set (dataengine train renderer)."
+            )
+        total = hashlib.sha256()
+        for sample in dataset:
+            total.update(sample.name.encode())
+            total.update(sample.layout.boxes.tobytes())
+        return layouts, total.hexdigest()[:16]
+    from dataengine.layouts.stored import load_layouts
+
+    path = weights.packaged(f"layouts/{preset.name}.npz")
+    layouts = [restrict_layout(layout, classes) for layout in load_layouts(path)]
+    return [layout for layout in layouts if len(layout)], folder_hash(path)
+
+
+def make_sampler(recipe: Recipe, layouts: list[Layout], classes: tuple[str, ...]) -> Sampler:
+    """The sampler that the recipe names, with enhancement and label filter around it where they are asked for."""
+    sampler = _drawn_by(recipe, layouts, classes)
+    if recipe.layouts == "diffusion" and recipe.enhance:
+        sampler = EnhancedSampler(sampler, layouts)
+    if recipe.label_filter is not None:
+        windows = random_windows(layouts, sampler.size, np.random.default_rng(recipe.seed))
+        sampler = FilteredSampler(sampler, NormalFilter(windows, recipe.label_filter))
+    return sampler
+
+
+def _drawn_by(recipe: Recipe, layouts: list[Layout], classes: tuple[str, ...]) -> Sampler:
+    size = (recipe.size, recipe.size)
+    if recipe.layouts == "diffusion":
+        from dataengine.layouts.diffusion_sampler import DiffusionSampler, load_layout_model
+
+        if recipe.balance is not None:
+            raise UserError("--balance is for reuse and prior; a layout model draws classes as it has learnt them.")
+        return _Restricted(DiffusionSampler(load_layout_model(recipe.layout_model), size), classes)
+    if recipe.layouts == "prior":
+        from dataengine.layouts.prior_fit import fit
+        from dataengine.layouts.prior_sampler import PriorSampler
+
+        return PriorSampler(fit(layouts, size), size, recipe.balance)
+    from dataengine.layouts.reuse import ReuseSampler
+
+    return ReuseSampler(layouts, size, recipe.balance)
+
+
+class _Restricted:
+    """A sampler with only the classes that can be drawn and judged, in their numbering; others are left out."""
+
+    def __init__(self, sampler: Sampler, classes: tuple[str, ...]):
+        known = {name.lower() for name in sampler.classes}
+        if not known & {name.lower() for name in classes}:
+            raise UserError(f"the layout model draws {', '.join(sampler.classes)}, none of which is wanted here.")
+        self.sampler, self.classes, self.kind, self.size = sampler, classes, sampler.kind, sampler.size
+
+    def sample(self, rng: np.random.Generator) -> Layout:
+        """One layout with at least one object. Raises UserError when none of 100 has one."""
+        for _ in range(100):
+            layout = replace(restrict_layout(self.sampler.sample(rng), self.classes), ignored=np.zeros((0, 5)))
+            if len(layout):
+                return layout
+        raise UserError(f"the layout model drew no {', '.join(self.classes)} in 100 layouts.")

@@ -1,0 +1,126 @@
+"""The stages around the renderer: layouts by diffusion, label filter, painting into labelled pictures, mixing."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataengine import geometry
+from dataengine.data import formats
+from dataengine.data.presets import configs
+from dataengine.engine.parts import load_parts
+from dataengine.engine.recipe import Recipe, load_recipe
+from dataengine.engine.run import synth
+from dataengine.engine.shard import draw_layouts, layout_from_json
+from dataengine.errors import UserError
+from dataengine.render.inpaint import paint_mask
+
+
+@pytest.fixture(scope="module")
+def layout_model(toy_dataset, tmp_path_factory):
+    from dataengine.train.layouts import train_layouts
+    from dataengine.train.loop import TrainSettings
+
+    out = tmp_path_factory.mktemp("layout-model")
+    settings = TrainSettings(steps=60, batch_size=16, learning_rate=3e-3, warmup_steps=5, ema_decay=0.9)
+    train_layouts(formats.read(toy_dataset), out, settings, size=96, width=32)
+    return out / "model"
+
+
+def test_new_objects_go_into_labelled_pictures_and_all_else_stays(toy_recipe, toy_dataset, tmp_path):
+    recipe = toy_recipe.model_copy(update={"into": toy_dataset, "n": 3, "size": 64, "layout_scale": 0.3})
+    result = synth(recipe, tmp_path / "run")
+    originals = {sample.name: sample for sample in formats.read(toy_dataset)}
+    painted = [r for r in result.records if r["asked"]["labels"]]
+    assert painted
+    for record in painted:
+        name, corner = record["scene"].split("@")
+        left, top = (int(v) for v in corner.split(","))
+        before = np.asarray(Image.open(originals[name].image).convert("RGB"))
+        after = np.asarray(Image.open(result.out / record["image"]).convert("RGB"))
+        assert after.shape == before.shape, "the whole picture comes back"
+        labels, asked = layout_from_json(record["labels"]), layout_from_json(record["asked"])
+        old = labels.select(np.arange(len(labels)) >= len(asked))
+        own = originals[name].layout
+        assert Counter(old.names()) == Counter(own.names())
+        assert np.allclose(old.boxes, own.boxes, atol=2e-3)
+        assert (old.difficult == own.difficult).all(), "nobody judges what was labelled before"
+        assert (geometry.intersection(labels.boxes[: len(asked)], own.boxes) == 0).all()
+        mask = np.zeros(before.shape[:2], np.uint8)
+        mask[top : top + 64, left : left + 64] = paint_mask(asked, asked.select([]))
+        changed = np.abs(after.astype(int) - before).max(2) > 2
+        assert not changed[mask == 0].any()
+        assert changed.any()
+
+
+def test_a_picture_without_room_is_dropped_with_that_reason(toy_recipe, toy_dataset, tmp_path):
+    recipe = toy_recipe.model_copy(update={"into": toy_dataset, "n": 1, "max_attempts": 4})
+    result = synth(recipe, tmp_path / "run")  # layouts as large as the pictures, which are full already
+    reasons = {r["verdict"]["reason"] for r in result.records if not r["asked"]["labels"]}
+    assert reasons == {"no room for anything new"}
+
+
+def test_without_a_filter_everything_is_kept_and_no_detector_is_needed(toy_recipe, tmp_path):
+    recipe = toy_recipe.model_copy(update={"filter": "off", "detector": None, "calibration": None, "n": 5})
+    result = synth(recipe, tmp_path / "run")
+    assert len(result.records) == 5
+    assert any("no detector looks at the images" in note for note in result.notes)
+    assert len(formats.read(result.out / "coco")) == 5
+
+
+def test_mixed_data_hold_all_real_and_all_synthetic_images(toy_recipe, toy_dataset, tmp_path):
+    result = synth(toy_recipe.model_copy(update={"mix": True, "n": 2}), tmp_path / "run")
+    mixed = formats.read(result.out / "mixed")
+    kinds = Counter(sample.name.split("/")[0] for sample in mixed)
+    assert kinds == {"real": len(formats.read(toy_dataset)), "synthetic": 2}
+    assert not mixed.problems
+
+
+def test_each_layout_stage_has_its_say(toy_recipe, layout_model):
+    def layouts(**changes):
+        recipe = toy_recipe.model_copy(update={"layouts": "diffusion", "layout_model": layout_model, **changes})
+        return draw_layouts(load_parts(recipe), recipe, range(12))
+
+    plain, enhanced, filtered = layouts(enhance=False), layouts(), layouts(enhance=False, label_filter=2.0)
+    assert all(len(layout) and layout.classes == ("car", "van") for layout in plain + enhanced + filtered)
+    differ = [len(a) != len(b) or not np.allclose(a.boxes, b.boxes) for a, b in zip(plain, enhanced, strict=True)]
+    assert sum(differ) > 8
+    lengths = [
+        np.log(np.concatenate([x.boxes[:, 2] * x.boxes[:, 3] for x in some])).std() for some in (plain, filtered)
+    ]
+    assert lengths[1] <= lengths[0]
+
+
+def test_stages_that_do_not_fit_together_are_told(toy_recipe, toy_dataset, tmp_path, layout_model):
+    with pytest.raises(UserError, match="layout_model"):
+        load_recipe(None, {"dataset": "hit-uav", "layouts": "diffusion"})
+    with pytest.raises(UserError, match="not both"):
+        load_recipe(None, {"dataset": "hit-uav", "into": toy_dataset, "scenes": toy_dataset})
+    with pytest.raises(UserError, match="does not exist"):
+        load_parts(toy_recipe.model_copy(update={"into": tmp_path / "nowhere"}))
+    with pytest.raises(UserError, match="without reference images"):
+        load_parts(toy_recipe.model_copy(update={"encoder": "some.onnx"}))
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in configs("recipes").glob("*.yaml")))
+def test_packaged_recipes_are_valid_by_name_and_every_stage_can_be_switched_off(name):
+    from pathlib import Path
+
+    recipe = load_recipe(Path(name), {"n": 5})
+    assert (recipe.dataset, recipe.n, recipe.layouts) == (name, 5, "diffusion")
+    assert recipe.label_filter
+    assert recipe.semantic_filter
+    assert recipe.mix
+    off = {"layouts": "reuse", "layout_model": None, "label_filter": None, "semantic_filter": None, "filter": "off"}
+    values = recipe.model_dump() | off | {"mix": False}
+    assert Recipe.model_validate(values).filter == "off"
+
+
+def test_the_report_of_a_run_is_valid_json_without_a_detector(toy_recipe, tmp_path):
+    result = synth(toy_recipe.model_copy(update={"filter": "off", "detector": None, "n": 1}), tmp_path / "run")
+    report = json.loads((result.out / "report.json").read_text())
+    assert report["real_images_that_would_pass"] is None
