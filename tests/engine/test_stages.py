@@ -58,8 +58,8 @@ def test_new_objects_go_into_labelled_pictures_and_all_else_stays(toy_recipe, to
 
 
 def test_a_picture_without_room_is_dropped_with_that_reason(toy_recipe, toy_dataset, tmp_path):
-    recipe = toy_recipe.model_copy(update={"into": toy_dataset, "n": 1, "max_attempts": 4})
-    result = synth(recipe, tmp_path / "run")  # layouts as large as the pictures, which are full already
+    recipe = toy_recipe.model_copy(update={"into": toy_dataset, "n": 1, "max_attempts": 4, "layout_scale": 3.0})
+    result = synth(recipe, tmp_path / "run")  # of objects as large as the pictures
     reasons = {r["verdict"]["reason"] for r in result.records if not r["asked"]["labels"]}
     assert reasons == {"no room for anything new"}
 
