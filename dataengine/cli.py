@@ -44,6 +44,9 @@ def synth(
         Path | None, typer.Option(help="Labelled data set whose pictures get new objects beside their own.")
     ] = None,
     classes: Annotated[list[str] | None, typer.Option("--class", help="Make only this class; repeat for more.")] = None,
+    draw_as: Annotated[
+        list[str] | None, typer.Option(help="car=windmill draws windmills in boxes of cars; for renderers with text.")
+    ] = None,
     balance: Annotated[float | None, typer.Option(help="Least share of all objects for every class.")] = None,
     layouts: Annotated[
         str | None, typer.Option(help="reuse (real layouts, changed), prior (fitted) or diffusion.")
@@ -85,13 +88,14 @@ def synth(
 
     Killed or stopped, the same command continues. DOTA and COCO folders, a manifest and contact sheets lie in --out.
     """
-    from dataengine.engine.recipe import load_recipe
+    from dataengine.engine.recipe import load_recipe, pairs
 
     options = {
         "dataset": dataset, "n": n, "data": data, "scenes": scenes, "into": into, "layout_model": layout_model,
         "layout_scale": layout_scale, "label_filter": label_filter, "enhance": enhance, "encoder": encoder,
-        "semantic_filter": semantic_filter, "mix": mix, "classes": tuple(classes) if classes else None,
-        "balance": balance, "layouts": layouts, "renderer": renderer, "model": model, "filter": filter,
+        "semantic_filter": semantic_filter, "mix": mix, "draw_as": pairs(draw_as),
+        "classes": tuple(classes) if classes else None, "balance": balance, "layouts": layouts,
+        "renderer": renderer, "model": model, "filter": filter,
         "detector": detector, "calibration": calibration, "size": size, "steps": steps,
         "guidance_scale": guidance_scale, "seed": seed, "max_attempts": max_attempts,
     }  # fmt: skip

@@ -56,16 +56,7 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     Raises UserError where a part is missing or does not fit: no data and no packaged layouts, no class that the
     renderer and the detector both know, a calibration of another detector.
     """
-    for option in (
-        "data",
-        "scenes",
-        "into",
-        "model",
-        "layout_model",
-        "semantic_filter",
-        "detector",
-        "calibration",
-    ):  # told now, not after seconds of loading
+    for option in PATHS:  # told now, not after seconds of loading
         path = getattr(recipe, option)
         if path is not None and not path.exists():
             raise UserError(f"--{option.replace('_', '-')} {path}: does not exist; check the spelling.")
@@ -83,12 +74,16 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
         notes.append("no detector looks at the images (filter: off), so nothing says whether they show their labels")
     else:
         detector = OnnxDetector(recipe.detector or weights.packaged("detector"), threads=1)
+    if recipe.draw_as:
+        _learn(pipeline, recipe.draw_as, preset)
     classes = _usable_classes(recipe, preset, pipeline.classes, detector.classes if detector else None, notes)
     if dataset is not None:
         if dataset.problems:
             notes.append(f"{len(dataset.problems)} problems in the data set, such as {dataset.problems[0]}")
         dataset = restrict(dataset, classes)
     layouts, layouts_hash = find_layouts(preset, dataset, classes)
+    classes = tuple(recipe.draw_as.get(name, name) for name in classes)
+    layouts = [replace(layout, classes=classes) for layout in layouts]
     sampler = make_sampler(recipe, [scaled(layout, recipe.layout_scale) for layout in layouts], classes)
     into = IntoDataset(read_into(recipe.into, notes), sampler.size) if recipe.into is not None else None
     painted = recipe.renderer == "in-scene" and into is None
@@ -136,6 +131,19 @@ def _dataset(recipe: Recipe) -> tuple[Preset, Dataset | None]:
     return preset, dataset
 
 
+def _learn(pipeline, draw_as: dict[str, str], preset: Preset) -> None:
+    """Teach the renderer the new names, where it reads text. Raises UserError for names that do not fit."""
+    for old, new in draw_as.items():
+        if old not in preset.classes:
+            raise UserError(
+                f"--draw-as {old}={new}: {preset.name} has no class {old}; it has {', '.join(preset.classes)}."
+            )
+        if new.lower() in {name.lower() for name in preset.classes}:
+            raise UserError(f"--draw-as {old}={new}: {new} is a class already; give another name.")
+    if hasattr(pipeline, "add_classes"):
+        pipeline.add_classes(list(draw_as.values()))
+
+
 def _usable_classes(
     recipe: Recipe, preset: Preset, drawn: Sequence[str], detected: Sequence[str] | None, notes: list[str]
 ) -> tuple[str, ...]:
@@ -149,11 +157,15 @@ def _usable_classes(
             raise UserError(f"{preset.name} has no class {', '.join(unknown)}; it has {', '.join(preset.classes)}.")
         wanted = tuple(known[name.lower()] for name in recipe.classes)
     drawn_names, detected_names = ({name.lower() for name in names} for names in (drawn, detected))
+
+    def known(name: str, names: set[str]) -> bool:
+        return recipe.draw_as.get(name, name).lower() in names
+
     for names, part in ((drawn_names, "renderer"), (detected_names, "detector")):
-        missing = [name for name in wanted if name.lower() not in names]
+        missing = [recipe.draw_as.get(name, name) for name in wanted if not known(name, names)]
         if missing:
             notes.append(f"left out, since the {part} does not know them: {', '.join(missing)}")
-    usable = tuple(n for n in wanted if n.lower() in drawn_names and n.lower() in detected_names)
+    usable = tuple(name for name in wanted if known(name, drawn_names) and known(name, detected_names))
     if not usable:
         raise UserError(
             f"no class of {preset.name} ({', '.join(wanted)}) is known to both the renderer ({', '.join(drawn)}) and "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +31,7 @@ class Recipe(BaseModel):
     label_filter: float | None = Field(None, gt=0, description="standard deviations from real boxes; off if not said")
     enhance: bool = Field(True, description="new layouts scaled, shifted, turned and flipped, as real ones are")
     classes: tuple[str, ...] | None = Field(None, description="make only these classes")
+    draw_as: dict[str, str] = Field({}, description="class of the layouts: what is drawn in its boxes instead")
     balance: float | None = Field(None, ge=0, le=1, description="least share of all objects for every class")
     renderer: Literal["in-scene", "whole"] = "in-scene"
     model: Path | None = Field(None, description="folder of a trained renderer instead of the packaged one")
@@ -94,6 +96,15 @@ def load_recipe(path: Path | None, overrides: dict) -> Recipe:
     except ValidationError as error:
         where = f"{path}: " if path is not None else ""
         raise UserError(f"{where}{first_fault(error, Recipe.model_fields)}.") from None
+
+
+def pairs(given: Sequence[str] | None) -> dict[str, str] | None:
+    """["car=windmill"] -> {"car": "windmill"}; None for nothing. Raises UserError for anything else."""
+    found = [text.partition("=") for text in given or ()]
+    for old, _, new in found:
+        if not old.strip() or not new.strip():
+            raise UserError(f"--draw-as {old}: give two names, such as car=windmill.")
+    return {old.strip(): new.strip() for old, _, new in found} or None
 
 
 def image_seed(run_seed: int, index: int) -> int:

@@ -36,26 +36,26 @@ def trained(source, toy_dataset, tmp_path_factory):
     settings = TrainSettings(steps=3, batch_size=2, learning_rate=1e-3, warmup_steps=1)
     dataset = read(toy_dataset)
     pipeline = train_latents(
-        [dataset], list(dataset.classes), load_base(str(source)), model_arguments("full"), out, settings, size=32,
+        [dataset], list(dataset.classes), load_base(str(source)), model_arguments("full"), out, settings, size=64,
         gradient_checkpointing=True,
     )  # fmt: skip
     return pipeline, out
 
 
-def layout_32(n: int, classes) -> Layout:
+def layout_64(n: int, classes) -> Layout:
     rng = np.random.default_rng(n)
-    boxes = np.column_stack([rng.uniform(6, 26, (n, 2)), np.full(n, 8), np.full(n, 4), rng.uniform(-1.5, 1.5, n)])
-    return Layout(boxes, rng.integers(0, 2, n), tuple(classes), (32, 32))
+    boxes = np.column_stack([rng.uniform(12, 52, (n, 2)), np.full(n, 16), np.full(n, 8), rng.uniform(-1.5, 1.5, n)])
+    return Layout(boxes, rng.integers(0, 2, n), tuple(classes), (64, 64))
 
 
 @pytest.mark.parametrize("form", ["aerogen", "full"])
 @torch.no_grad()
 def test_before_training_the_model_computes_what_its_base_does_where_nothing_new_has_a_say(source, form):
     base = load_base(str(source))
-    model = from_base(base, ["car", "van"], [], model_arguments(form), 16).eval()
-    layout = layout_32(2, ("car", "van"))
+    model = from_base(base, ["car", "van"], [], model_arguments(form), 32).eval()
+    layout = layout_64(2, ("car", "van"))
     batch = model.layout_batch([layout], [layout.labels])
-    latents, text, t = torch.randn(1, 4, 16, 16), torch.randn(1, 16, 32), torch.tensor([100])
+    latents, text, t = torch.randn(1, 4, 32, 32), torch.randn(1, 16, 32), torch.tensor([100])
     for name, parameter in model.named_parameters():
         if "to_v_box" in name:  # what the box tokens add
             parameter.zero_()
@@ -101,9 +101,9 @@ def test_training_writes_a_renderer_that_the_engine_loads_and_draws_with(trained
     pipeline, out = trained
     again = load_renderer(out / "pipeline", "whole")
     assert again.config.dropped_in_training == ["text", "layout"]
-    layouts = [layout_32(n, pipeline.classes) for n in (1, 3, 40)]
+    layouts = [layout_64(n, pipeline.classes) for n in (1, 3, 40)]
     images = again(layouts, [1, 2, 3], num_inference_steps=3, guidance_scale=2.0, layout_guidance_scale=1.5)
-    assert [image.shape for image in images] == [(32, 32, 3)] * 3
+    assert [image.shape for image in images] == [(64, 64, 3)] * 3
     alone = again(layouts[:1], [1], num_inference_steps=3, guidance_scale=2.0, layout_guidance_scale=1.5)[0]
     assert np.abs(alone.astype(int) - images[0]).max() <= 1, "no image depends on its company"
 
@@ -114,7 +114,7 @@ def test_any_scheduler_draws_and_the_seed_decides(trained, scheduler):
     before = pipeline.scheduler
     try:
         pipeline.scheduler = scheduler.from_config(before.config)
-        layout = layout_32(2, pipeline.classes)
+        layout = layout_64(2, pipeline.classes)
         one, same, other = (pipeline([layout], [s], num_inference_steps=4, eta=0.2)[0] for s in (1, 1, 2))
     finally:
         pipeline.scheduler = before
@@ -124,7 +124,7 @@ def test_any_scheduler_draws_and_the_seed_decides(trained, scheduler):
 
 def test_guidance_on_a_condition_that_was_never_null_is_refused(trained):
     pipeline = trained[0]
-    layout = layout_32(1, pipeline.classes)
+    layout = layout_64(1, pipeline.classes)
     dropped = pipeline.config.dropped_in_training
     pipeline.register_to_config(dropped_in_training=["text"])
     try:
@@ -132,14 +132,14 @@ def test_guidance_on_a_condition_that_was_never_null_is_refused(trained):
             pipeline([layout], [1], num_inference_steps=1, layout_guidance_scale=2.0)
     finally:
         pipeline.register_to_config(dropped_in_training=dropped)
-    with pytest.raises(UserError, match="32x32"):
+    with pytest.raises(UserError, match="64x64"):
         pipeline([random_layout(np.random.default_rng(0))], [1])
 
 
 def test_a_class_that_was_never_a_label_can_be_drawn_by_its_name(trained):
     pipeline = trained[0]
     with pytest.raises(UserError, match="does not know the class windmill"):
-        pipeline([layout_32(2, ("windmill", "car"))], [1], num_inference_steps=1)
+        pipeline([layout_64(2, ("windmill", "car"))], [1], num_inference_steps=1)
     known = pipeline.unet.box_encoder.classes.weight.detach().clone()
     pipeline.add_classes(["windmill"])
     assert pipeline.classes[-1] == "windmill"
@@ -149,7 +149,7 @@ def test_a_class_that_was_never_a_label_can_be_drawn_by_its_name(trained):
 
     assert torch.allclose(vectors[-1], embed_names(["windmill"], pipeline.tokenizer, pipeline.text_encoder)[0])
     one, other = (
-        pipeline([layout_32(2, (name, "car")).select([0, 1])], [1], num_inference_steps=2)[0]
+        pipeline([layout_64(2, (name, "car")).select([0, 1])], [1], num_inference_steps=2)[0]
         for name in ("windmill", "van")
     )
     assert one.shape == other.shape
@@ -176,3 +176,21 @@ def test_a_base_that_is_none_is_told(tmp_path):
         load_base(str(tmp_path))
     with pytest.raises(UserError, match="no such model"):
         model_arguments("unheard-of")
+
+
+def test_synth_draws_another_class_in_the_boxes_of_one(trained, toy_preset, toy_dataset, tmp_path):
+    import json
+
+    from dataengine.engine.recipe import Recipe
+    from dataengine.engine.run import synth
+
+    recipe = Recipe(dataset=str(toy_preset), data=toy_dataset, renderer="whole", model=trained[1] / "pipeline", n=2,
+                    size=64, steps=1, filter="off", draw_as={"car": "windmill"}, layout_scale=0.8)  # fmt: skip
+    result = synth(recipe, tmp_path / "run")
+    names = {name for record in result.records for name in record["labels"]["classes"]}
+    assert names == {"windmill", "van"}
+    assert json.loads((result.out / "recipe.json").read_text())["recipe"]["draw_as"] == {"car": "windmill"}
+    with pytest.raises(UserError, match="has no class boat"):
+        synth(recipe.model_copy(update={"draw_as": {"boat": "windmill"}}), tmp_path / "other")
+    with pytest.raises(UserError, match="is a class already"):
+        synth(recipe.model_copy(update={"draw_as": {"car": "van"}}), tmp_path / "other")
