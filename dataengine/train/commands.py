@@ -227,6 +227,8 @@ def renderer(
     settings = _settings(steps, batch_size, learning_rate, seed, minutes, compile, evaluate_every)
     from diffusers import FlowMatchEulerDiscreteScheduler
 
+    from dataengine.train.loop import save_once
+
     with _writing(out):
         if kind == "in-scene":
             from dataengine.render.in_scene_pipeline import InScenePipeline
@@ -242,5 +244,5 @@ def renderer(
             decoding = ThumbnailDecoder.from_pretrained(decoder or weights.packaged("whole") / "decoder")
             model = train_thumbnails(datasets, _classes(datasets), out, settings, size, max(1, copies))
             pipeline = LayoutPipeline(model, decoding, FlowMatchEulerDiscreteScheduler(), grey_domains(datasets))
-        pipeline.save_pretrained(out / "pipeline")
+        save_once(pipeline, out / "pipeline")
     print(f"renderer: {out / 'pipeline'}; pictures: {out / 'samples'}")

@@ -14,7 +14,7 @@ from dataengine.errors import UserError
 from dataengine.render.flow import velocity_error
 from dataengine.render.thumbnail import thumbnail_pixels, thumbnails_of
 from dataengine.render.thumbnail_decoder import ThumbnailDecoder, decode_thumbnails, with_noise
-from dataengine.train.loop import TrainSettings, model_settings_text, train
+from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
 
 NULL_PROBABILITY = 0.1
 
@@ -94,5 +94,5 @@ def train_decoder(
 
     recipe = f"decoder {model_settings_text(model)} crop={crop} images={sum(map(len, datasets))} "
     train(model, batch, velocity_loss, out, settings, recipe, evaluate)
-    model.save_pretrained(out / "model")
+    save_once(model, out / "model")
     return model

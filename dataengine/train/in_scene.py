@@ -18,7 +18,7 @@ from dataengine.render.flow import velocity_error
 from dataengine.render.frame import FrameSpec, cut, frame_matrices, frame_sides, masks
 from dataengine.render.in_scene import InSceneUNet
 from dataengine.train.augment import augment
-from dataengine.train.loop import TrainSettings, model_settings_text, train
+from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
 
 WIDEST = 2.3  # frames are kept with this much context, and cropped to between TIGHTEST and WIDEST in training
 TIGHTEST = 1.5
@@ -233,5 +233,5 @@ def train_in_scene(
     batch = make_batch(frames, spec, model.nothing, settings.batch_size)
     recipe = f"in-scene {model_settings_text(model)} copies={copies} frames={len(frames)} "
     train(model, batch, velocity_loss, out, settings, recipe, evaluate)
-    model.save_pretrained(out / "model")
+    save_once(model, out / "model")
     return model

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 import yaml
+from accelerate import PartialState
 from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
 from PIL import Image
 from torch.nn import functional as F
@@ -26,7 +27,7 @@ from dataengine.render.layout_batch import LayoutBatch
 from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.text import embed_names, phrase, prompt_of
 from dataengine.train.augment import augment, random_window
-from dataengine.train.loop import TrainSettings, model_settings_text, train
+from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
 
 Trainable = Literal["paper", "all", "lora"]
 # AeroGen trains the box encoder, all transformer blocks and the regional attention; ours has more that is new
@@ -252,7 +253,7 @@ def train_latents(
     set_trainable(model, trainable, rank)
     if gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = PartialState().device  # of several GPUs, this process's own
     base.vae.to(device), base.text_encoder.to(device)
     length = base.text_encoder.config.max_position_embeddings
     draw = loader(datasets, size, scale)
@@ -268,5 +269,5 @@ def train_latents(
         model, base.vae, base.text_encoder, base.tokenizer, scheduler,
         dropped_in_training=["text", "layout"] if null_layout else ["text"], classes_from_text=True,
     )  # fmt: skip
-    pipeline.save_pretrained(out / "pipeline")
+    save_once(pipeline, out / "pipeline")
     return pipeline

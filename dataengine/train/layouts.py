@@ -13,7 +13,7 @@ from dataengine.errors import UserError
 from dataengine.layouts.denoiser import GEOMETRY, LayoutDenoiser, to_numbers
 from dataengine.layouts.reuse import ReuseSampler
 from dataengine.layouts.windows import random_windows
-from dataengine.train.loop import TrainSettings, model_settings_text, train
+from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
 
 OCCASIONS = 512
 FEWEST_WINDOWS = 20
@@ -67,7 +67,7 @@ def train_layouts(
 
     recipe = f"layouts {model_settings_text(model)} windows={len(layouts)} "
     train(model, batch, set_loss, out, settings, recipe)
-    model.save_pretrained(out / "model")
+    save_once(model, out / "model")
     return model
 
 

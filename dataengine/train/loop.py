@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from diffusers import ConfigMixin
 from diffusers.training_utils import EMAModel
@@ -65,6 +65,14 @@ def learning_rate_at(step: int, settings: TrainSettings) -> float:
 def model_settings_text(model: ConfigMixin) -> str:
     """A model's constructor arguments in a fixed order, as part of a recipe."""
     return repr(sorted((name, value) for name, value in model.config.items() if not name.startswith("_")))
+
+
+def save_once(model, folder: Path) -> None:
+    """`save_pretrained` by the main process alone, where several train together; the others wait for it."""
+    state = PartialState()
+    if state.is_main_process:
+        model.save_pretrained(folder)
+    state.wait_for_everyone()
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

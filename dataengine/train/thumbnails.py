@@ -28,7 +28,7 @@ from dataengine.render.sample_latents import sample_latents
 from dataengine.render.thumbnail import THUMBNAIL_RATIO, thumbnail_pixels, thumbnails_of
 from dataengine.train.augment import augmented_window
 from dataengine.train.decoder import to_pixels
-from dataengine.train.loop import TrainSettings, model_settings_text, train
+from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
 
 NULL_PROBABILITY = 0.1
 FOREGROUND_WEIGHT = 2.0
@@ -172,5 +172,5 @@ def train_thumbnails(
     batch = make_batch(windows, model, settings.batch_size)
     recipe = f"thumbnails {model_settings_text(model)} size={size} copies={copies} windows={len(windows.layouts)} "
     train(model, batch, velocity_loss, out, settings, recipe, evaluate)
-    model.save_pretrained(out / "model")
+    save_once(model, out / "model")
     return model
