@@ -111,6 +111,8 @@ class LayoutUNet(ModelMixin, ConfigMixin):
             self.conv_in, self.unet.conv_in = self.unet.conv_in, nn.Identity()
             self.regional_attention = RegionalAttention(first, category)
         if reference_width:
+            self.register_buffer("reference_mean", torch.zeros(reference_width))
+            self.register_buffer("reference_spread", torch.ones(reference_width))
             self.reference = nn.Linear(reference_width, cross_attention_dim)
             self.reference_null = nn.Parameter(torch.randn(cross_attention_dim) * 0.02)
         self.text_null = nn.Parameter(torch.randn(cross_attention_dim) * 0.02)
@@ -124,6 +126,12 @@ class LayoutUNet(ModelMixin, ConfigMixin):
     def grid(self) -> int:
         """Side of the raster of patches, on which boxes are attended to."""
         return self.config.sample_size // self.config.patch
+
+    def standardise_references(self, embeddings: np.ndarray) -> None:
+        """Take mean and spread of the training embeddings (M, R, E), to which all are brought; before training."""
+        flat = torch.from_numpy(embeddings.reshape(-1, embeddings.shape[-1])).float()
+        self.reference_mean.copy_(flat.mean(0))
+        self.reference_spread.copy_(flat.std(0).clamp(min=1e-6))
 
     def add_classes(self, names: Sequence[str], vectors: torch.Tensor) -> None:
         """Append classes with their embeddings (len(names), category_width)."""
@@ -185,7 +193,8 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         if not self.config.reference_width:
             return text
         known = ~batch.references.isnan().any(-1, keepdim=True)
-        references = torch.where(known, self.reference(batch.references.nan_to_num()), self.reference_null)
+        standard = (batch.references.nan_to_num() - self.reference_mean) / self.reference_spread
+        references = torch.where(known, self.reference(standard.to(text.dtype)), self.reference_null)
         return torch.cat([text, references.to(text.dtype)], 1)
 
     def forward(

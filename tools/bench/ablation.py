@@ -133,6 +133,8 @@ def train_row(name: str, windows: Windows, out: Path, settings: TrainSettings) -
     arguments, around = ROWS[name][0], AROUND | ROWS[name][1]
     width = 0 if windows.references is None else windows.references.shape[-1]
     model = LayoutUNet(list(CLASSES), ["hit-uav"], **(MODEL | {"reference_width": width} | arguments))
+    if width:
+        model.standardise_references(windows.references)
     batch = make_batch(capped(windows, around["most"]), model, settings.batch_size, around["null_probability"])
     loss = partial(velocity_loss, foreground_weight=around["foreground_weight"])
     done = train(model, batch, loss, out, settings, f"ablation {name} {model_settings_text(model)}")

@@ -1,7 +1,7 @@
 """Does the picture look like its reference, and does the layout still hold? On the ablation's full model.
 
     python tools/bench/ablation.py --work work/ablation --rows full
-    python tools/bench/reference.py --work work/ablation
+    python tools/bench/reference.py --work work/ablation            # goes on from there, with more weight on it
 
 Likeness: correlation, over all pairs of drawn images, of how near their references' embeddings are with how near their
 own are. Control: the same with the references shuffled afterwards; and images drawn without any reference. Layout
@@ -26,6 +26,8 @@ from dataengine import weights
 from dataengine.judge.detector import OnnxDetector
 from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.reference import ReferenceSampler, load_encoder
+from dataengine.train.loop import TrainSettings, train
+from dataengine.train.thumbnails import make_batch, velocity_loss
 
 
 def likeness(references: np.ndarray, images: np.ndarray) -> float:
@@ -43,10 +45,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=1000)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    model = LayoutUNet.from_pretrained(arguments.work / "full" / "model").eval()
     windows, held_out, _ = torch.load(arguments.work / "windows.pt", weights_only=False)  # our own file, see ablation
+    model = LayoutUNet.from_pretrained(arguments.work / "full" / "model")
+    model.standardise_references(windows.references)
+    settings = TrainSettings(
+        steps=arguments.steps, batch_size=32, learning_rate=1e-3, ema_decay=0.998, warmup_steps=20,
+        checkpoint_minutes=5,
+    )  # fmt: skip
+    batch = make_batch(windows, model, settings.batch_size)
+    train(model, batch, velocity_loss, arguments.work / "reference", settings, "reference")
+    model.eval()
     chosen = [i for i in range(len(held_out.layouts)) if len(held_out.layouts[i])][: arguments.images]
     held_out = replace(
         held_out, thumbnails=held_out.thumbnails[chosen], layouts=[held_out.layouts[i] for i in chosen],
