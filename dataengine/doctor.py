@@ -17,7 +17,7 @@ OPTIONAL = {
     "pycocotools": "pip install 'dataengine[test]'",
 }
 PACKAGED = (
-    "in-scene", "whole", "detector", "evaluation-detector", "layouts/hit-uav.npz", "layouts/hrplanes.npz",
+    "in-scene", "whole", "detector", "evaluation-detector", "encoder", "layouts/hit-uav.npz", "layouts/hrplanes.npz",
     "calibration/hit-uav.json", "calibration/hrplanes.json",
 )  # fmt: skip
 
