@@ -103,7 +103,7 @@ def _records(file: Path, split: str, content: dict, names: dict, rotated: list, 
             record.source = str(entry.get("source", ""))
             record.license = licenses.get(entry.get("license")) or whole
             record.acquisition = _acquisition(file, entry, problems)
-            record.boxes, record.difficult, record.visible, record.ignored = [], [], [], []
+            record.boxes, record.difficult, record.visible, record.ignored, record.outlines = [], [], [], [], []
             records[entry["id"]] = record
         except KeyError as error:
             problems.append(Problem(file, None, f"an image has no field {error}; it is left out"))
@@ -129,6 +129,7 @@ def _records(file: Path, split: str, content: dict, names: dict, rotated: list, 
             record.boxes.append(corners)
             record.difficult.append(flag(entry.get("difficult", False)))
             record.visible.append(visible)
+            record.outlines.append(_outline(entry))
     for record in records.values():
         record.boxes = geometry.from_corners(np.array(record.boxes, np.float32).reshape(-1, 4, 2))
         record.ignored = geometry.from_corners(np.array(record.ignored, np.float32).reshape(-1, 4, 2))
@@ -178,6 +179,23 @@ def _corners(entry: dict, oriented: bool) -> list[float]:
     if width <= 0 or height <= 0:
         raise ValueError(f"bbox is {width:g} wide and {height:g} high, so it has no area")
     return [x, y, x + width, y, x + width, y + height, x, y + height]
+
+
+def _outline(entry: dict) -> np.ndarray:
+    """The largest polygon of an instance mask, (K, 2); (0, 2) where there is none or it is but the corners of a box."""
+    polygons = entry.get("segmentation")
+    if not isinstance(polygons, list):
+        return np.zeros((0, 2))
+    try:
+        found = [
+            np.asarray(p, np.float64).reshape(-1, 2)
+            for p in polygons
+            if isinstance(p, list) and len(p) > 8 and len(p) % 2 == 0
+        ]
+    except (TypeError, ValueError):  # the box is told elsewhere, and a broken mask is but a missing one
+        return np.zeros((0, 2))
+    sound = [points for points in found if np.isfinite(points).all()]
+    return max(sound, key=lambda points: np.ptp(points, axis=0).prod(), default=np.zeros((0, 2)))
 
 
 def _image(annotation: Path, split: str, file_name: str) -> Path:

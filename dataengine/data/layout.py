@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+
+from dataengine import geometry
 
 Kind = Literal["hbb", "obb"]
 
@@ -46,6 +48,8 @@ class Layout:
     difficult:  bool (N,), objects that a metric should not count.
     visible:    float32 (N,), share of the object's area inside the image, in (0, 1].
     ignored:    float32 (M, 5), regions whose content is unknown (crowds, "don't care").
+    silhouettes: float32 (K, 2) for each object, its outline in the frame of its box, -1 to 1 along the sides; (0, 2)
+                where unknown. None where no data set told, or where objects were added.
     """
 
     boxes: np.ndarray
@@ -57,6 +61,7 @@ class Layout:
     visible: np.ndarray = None  # type: ignore[assignment]
     ignored: np.ndarray = None  # type: ignore[assignment]
     acquisition: Acquisition = UNKNOWN
+    silhouettes: tuple[np.ndarray, ...] | None = None
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float32).reshape(-1, 5)
@@ -70,6 +75,8 @@ class Layout:
         }
         for name, value in arrays.items():
             object.__setattr__(self, name, value)
+        if self.silhouettes is not None and len(self.silhouettes) != n:
+            object.__setattr__(self, "silhouettes", None)
         assert len(self.labels) == len(self.difficult) == len(self.visible) == n, "parallel arrays differ in length"
 
     def __len__(self) -> int:
@@ -83,7 +90,19 @@ class Layout:
             labels=self.labels[keep],
             difficult=self.difficult[keep],
             visible=self.visible[keep],
+            silhouettes=self.silhouettes and tuple(self.silhouettes[i] for i in np.arange(len(self))[keep]),
         )
+
+    def outlines(self) -> list[np.ndarray]:
+        """Known outline of each object in pixels, float32 (K, 2); (0, 2) where unknown."""
+        if self.silhouettes is None:
+            return [np.zeros((0, 2), np.float32)] * len(self)
+        return [geometry.from_frame(points, box) for points, box in zip(self.silhouettes, self.boxes, strict=True)]
+
+    def with_outlines(self, outlines: Iterable[np.ndarray]) -> Layout:
+        """The same layout with these outlines in pixels, one (K, 2) or empty (0, 2) for each object."""
+        found = tuple(geometry.to_frame(points, box) for points, box in zip(outlines, self.boxes, strict=True))
+        return replace(self, silhouettes=found if any(map(len, found)) else None)
 
     def names(self) -> list[str]:
         """Class name of each object."""

@@ -24,6 +24,7 @@ class Record:
     """One annotated image as its file gives it. `names`, `difficult`, `lines`, `visible`, rows of `boxes` are parallel.
 
     boxes:   float (N, 5), le90 or any w/h order already regularised by `geometry`.
+    outlines: float (K, 2) in pixels of each object, (0, 2) where unknown; None where the format has none.
     lines:   line in `annotation` of each object, None where the format has no lines.
     size:    (width, height) as the annotation states it, None where it does not; the image file decides.
     """
@@ -37,6 +38,7 @@ class Record:
     lines: Sequence[int | None] | None = None
     visible: Sequence[float] | np.ndarray | None = None
     ignored: np.ndarray | Sequence = ()
+    outlines: Sequence[np.ndarray] | None = None
     acquisition: Acquisition = UNKNOWN
     size: tuple[int, int] | None = None
     split: str = ""
@@ -147,7 +149,10 @@ def _layout(record: Record, classes: tuple, lookup: dict, size: tuple[int, int],
     keep = (labels >= 0) & sound
     ignored = np.asarray(record.ignored, np.float32).reshape(-1, 5)
     layout = Layout(boxes, labels, classes, size, kind, difficult, record.visible, ignored, record.acquisition)
-    return layout if keep.all() else layout.select(keep)
+    sound_ones = layout if keep.all() else layout.select(keep)
+    if record.outlines is None:
+        return sound_ones
+    return sound_ones.with_outlines(points for points, kept in zip(record.outlines, keep, strict=True) if kept)
 
 
 def listed_classes(root: Path) -> tuple[str, ...] | None:

@@ -76,6 +76,20 @@ def to_corners(boxes: np.ndarray) -> np.ndarray:
     return _corners(boxes).astype(np.float32)
 
 
+def from_frame(points: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Points (K, 2) in a box's own frame, -1 to 1 along its sides, -> pixels, float32 (K, 2)."""
+    cx, cy, w, h, theta = np.asarray(box, np.float64)
+    turn = np.array([[np.cos(theta), np.sin(theta)], [-np.sin(theta), np.cos(theta)]])
+    return (points * np.array([w / 2, h / 2]) @ turn + (cx, cy)).astype(np.float32)
+
+
+def to_frame(points: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Points (K, 2) in pixels -> in a box's own frame, float32 (K, 2); `from_frame` undoes it."""
+    cx, cy, w, h, theta = np.asarray(box, np.float64)
+    turn = np.array([[np.cos(theta), -np.sin(theta)], [np.sin(theta), np.cos(theta)]])
+    return ((points - np.array([cx, cy])) @ turn / np.array([w / 2, h / 2])).astype(np.float32)
+
+
 def from_corners(corners: np.ndarray) -> np.ndarray:
     """Corners (N, 4, 2) in either turning sense -> le90 float32 (N, 5).
 

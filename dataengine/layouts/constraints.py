@@ -70,6 +70,9 @@ def cut_by_border(layout: Layout, border: Border = "clip", min_visible: float = 
         cut = keep & (inside < WHOLE)
         if cut.any():
             boxes[cut] = clip(boxes[cut], layout.size)
+            if layout.silhouettes is not None:  # the frame of a cut box is another
+                whole = [np.zeros((0, 2)) if c else points for points, c in zip(layout.silhouettes, cut, strict=True)]
+                layout = replace(layout, silhouettes=tuple(whole))
         if len(ignored):
             ignored = clip(ignored, layout.size)
     return replace(layout, boxes=boxes, visible=visible, ignored=ignored).select(keep)

@@ -158,10 +158,13 @@ class ReuseSampler:
         straight = _is_upright(layout.boxes) if quarter else self._upright[layout.labels] & _is_upright(layout.boxes)
         if straight.any():
             boxes[straight] = _set_upright(layout.boxes[straight], boxes[straight], angle, view.scale)
-        return replace(
+        seen = replace(
             layout, boxes=boxes, ignored=ignored, size=self.size,
             acquisition=scaled_acquisition(layout.acquisition, view.scale),
         )  # fmt: skip
+        if layout.silhouettes is None:
+            return seen
+        return seen.with_outlines(points @ view.matrix[:, :2].T + view.matrix[:, 2] for points in layout.outlines())
 
     def _merged(self, rng: np.random.Generator, first: Layout, index: int, scale: float) -> Layout:
         """`first` on one side of a random line, a second layout like it on the other."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from dataengine import geometry
 from dataengine.data.layout import Layout
 
 # outlines in the unit box, -1 to 1 along the long and the short side; every other class is an ellipse
@@ -39,13 +40,13 @@ def template(name: str) -> np.ndarray:
 
 
 def outlines(layout: Layout) -> list[np.ndarray]:
-    """One polygon (K, 2) a box, in pixels: the class's template along the box's sides."""
-    found = []
-    for (cx, cy, w, h, theta), name in zip(layout.boxes, layout.names(), strict=True):
-        unit = template(name) * np.float32([w / 2, h / 2])
-        turn = np.float32([[np.cos(theta), np.sin(theta)], [-np.sin(theta), np.cos(theta)]])
-        found.append(unit @ turn + np.float32([cx, cy]))
-    return found
+    """One polygon (K, 2) a box, in pixels: the object's own outline where the data set tells it, else the class's
+    template along the box's sides."""
+    own = layout.outlines()
+    return [
+        points if len(points) else geometry.from_frame(template(name), box)
+        for points, box, name in zip(own, layout.boxes, layout.names(), strict=True)
+    ]
 
 
 def shape_raster(layout: Layout, grid: int) -> np.ndarray:

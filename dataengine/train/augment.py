@@ -6,6 +6,7 @@ maps straight lines to straight lines with right angles kept (`moves` boxes by a
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from functools import lru_cache
 
@@ -55,8 +56,11 @@ def augment(
     boxes = np.concatenate([layout.boxes, layout.ignored])
     # albumentations counts pixel centres from 0, the engine from 0.5
     corners = geometry.to_corners(boxes).reshape(-1, 2) - 0.5
-    out = pipeline(image=image, keypoints=corners)
-    moved = np.asarray(out["keypoints"], np.float32).reshape(-1, 4, 2) + 0.5
+    outlines = layout.outlines()
+    out = pipeline(image=image, keypoints=np.concatenate([corners, *(points - 0.5 for points in outlines)]))
+    points = np.asarray(out["keypoints"], np.float32).reshape(-1, 2) + 0.5
+    moved = points[: len(corners)].reshape(-1, 4, 2)
+    ends = len(corners) + np.cumsum([0, *map(len, outlines)])
     moved_boxes = geometry.from_corners(moved) if len(moved) else boxes
     height, width = out["image"].shape[:2]
     n = len(layout)
@@ -73,6 +77,8 @@ def augment(
         size=(width, height),
         acquisition=acquisition,
     )
+    if layout.silhouettes is not None:
+        result = result.with_outlines(points[start:end] for start, end in itertools.pairwise(ends))
     return out["image"], result.select(inside[:n] > 0.05)
 
 
