@@ -155,7 +155,9 @@ def _is_rotated(content: dict) -> bool:
         polygons, box = entry.get("segmentation"), entry.get("bbox")
         if entry.get("iscrowd"):
             continue
-        if not isinstance(polygons, list) or len(polygons) != 1 or len(polygons[0]) != 8:
+        if not isinstance(polygons, list) or len(polygons) != 1:
+            return False
+        if not isinstance(polygons[0], list) or len(polygons[0]) != 8:
             return False
         if isinstance(box, list) and len(box) == 4:
             outline = {(box[0] + dx * box[2], box[1] + dy * box[3]) for dx in (0, 1) for dy in (0, 1)}
