@@ -181,3 +181,26 @@ def test_thin_boxes_have_no_area_on_the_integer_grid_but_have_in_exact_masks():
     assert empty > 0.1
     assert (coverage(layout, 64).sum((1, 2)) > 0).all()
     assert (grid_corners(layout, 64) == np.trunc(grid_corners(layout, 64))).all()
+
+
+def test_the_command_makes_a_folder_that_synth_takes(state, vectors, tokenizer, tmp_path, capsys):
+    from dataengine.render.commands import aerogen
+    from dataengine.render.load import load_renderer
+
+    torch.save({"state_dict": state}, tmp_path / "aerogen.ckpt")
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    (tmp_path / "two.yaml").write_text("name: two\nclasses: [car, van]\n")
+
+    def run(out: str, dataset: str, tokenizer: str = str(tmp_path / "tokenizer")) -> None:
+        aerogen(tmp_path / "aerogen.ckpt", tmp_path / out, vectors, tokenizer, dataset, 128, False, True)
+
+    run("model", str(tmp_path / "two.yaml"))
+    assert f"--model {tmp_path / 'model'}" in capsys.readouterr().out
+    assert load_renderer(tmp_path / "model", "whole").classes == CLASSES
+    with pytest.raises(UserError, match="is there already"):
+        run("model", str(tmp_path / "two.yaml"))
+    with pytest.raises(UserError, match=r"has shape \(2, 64\); \(20, 64\)"):
+        run("other", "dior-r")
+    with pytest.raises(UserError, match=r"--tokenizer .* cannot be loaded"):
+        run("other", "dior-r", str(tmp_path / "nowhere"))
+    assert not (tmp_path / "other").exists()
