@@ -69,7 +69,7 @@ def train_stage(name: str, data: Path, work: Path, scale: float, minutes: float 
     if name == "decoder":
         from dataengine.train.decoder import train_decoder
 
-        train_decoder(parts, out, settings)
+        train_decoder(parts, classes, out, settings)
     elif name == "thumbnails":
         from dataengine.train.thumbnails import train_thumbnails
 

@@ -12,6 +12,7 @@ from dataengine.data.layout import Layout
 from dataengine.errors import UserError
 from dataengine.render.in_scene_pipeline import class_numbers, noise_seed
 from dataengine.render.inpaint import Known, composite
+from dataengine.render.layout_raster import layout_rasters
 from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.precision import fast_autocast
 from dataengine.render.sample_latents import sample_latents
@@ -89,6 +90,8 @@ class LayoutPipeline(DiffusionPipeline):
         batch = self.unet.layout_batch(layouts, labels, [number] * len(layouts), references)
         looks = list(self.decoder.config.domains)  # it may have been trained on other data sets than the layout model
         look = torch.tensor([looks.index(domain) if domain in looks else len(looks)])
+        known_classes = self.decoder.config.classes
+        rasters = torch.from_numpy(layout_rasters(layouts, known_classes)) if known_classes else None
         generators = [torch.Generator().manual_seed(noise_seed(seed, 1 << 21)) for seed in seeds]
         known, pixels = self._known(images, masks)
         with fast_autocast(self.unet.device):
@@ -101,6 +104,7 @@ class LayoutPipeline(DiffusionPipeline):
                 decode_thumbnails(
                     self.decoder, thumbnails[i : i + 1], look, generators=[generators[i]],
                     steps=DECODER_STEPS, scheduler=self.scheduler, known=pixels[i] if pixels else None,
+                    rasters=rasters[i : i + 1] if known_classes else None,
                 )
                 for i in range(len(layouts))
             ])  # fmt: skip

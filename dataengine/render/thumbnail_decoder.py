@@ -12,9 +12,11 @@ from torch.nn import functional as F
 
 from dataengine.render.flow import velocity_of
 from dataengine.render.inpaint import Known
+from dataengine.render.layout_raster import NOTHING, SCALE
 from dataengine.render.thumbnail import THUMBNAIL_RATIO, thumbnail_pixels
 
 THUMBNAIL_NOISE = 0.1  # which the decoder is trained to overlook in drawn thumbnails (Ho et al. 2022, section 4)
+OBJECT_NOISE = 0.4  # the same within boxes, where it is told what there is, in pixels that thumbnails do not have
 
 
 class ThumbnailDecoder(ModelMixin, ConfigMixin):
@@ -22,6 +24,7 @@ class ThumbnailDecoder(ModelMixin, ConfigMixin):
 
     Gives the flow-matching velocity `noise - image`; the network itself predicts the clean image, like `InSceneUNet`.
     domains: the data sets it was trained on (a sensor and a look); one more embedding is the learned null.
+    classes: of the boxes that it is told of; without any it knows thumbnails only.
     """
 
     @register_to_config
@@ -31,11 +34,14 @@ class ThumbnailDecoder(ModelMixin, ConfigMixin):
         patch: int = 4,
         block_out_channels: tuple[int, ...] = (64, 128, 192),
         layers_per_block: int = 1,
+        classes: list[str] = (),
+        class_width: int = 16,
     ):
         super().__init__()
         levels = len(block_out_channels)
         self.unet = UNet2DModel(
-            in_channels=6 * patch**2,  # noisy RGB, enlarged thumbnail
+            # noisy RGB, enlarged thumbnail; box or not, place along and across it
+            in_channels=(9 * patch**2 + class_width) if classes else 6 * patch**2,
             out_channels=3 * patch**2,
             block_out_channels=block_out_channels,
             layers_per_block=layers_per_block,
@@ -46,22 +52,40 @@ class ThumbnailDecoder(ModelMixin, ConfigMixin):
             class_embed_type="identity",
         )
         self.domain_embedding = nn.Embedding(len(domains) + 1, block_out_channels[0] * 4)
+        if classes:
+            self.class_embedding = nn.Embedding(len(classes) + 2, class_width)  # then nothing, unknown
 
     def forward(
-        self, images: torch.Tensor, timesteps: torch.Tensor, thumbnails: torch.Tensor, domains: torch.Tensor
+        self,
+        images: torch.Tensor,
+        timesteps: torch.Tensor,
+        thumbnails: torch.Tensor,
+        domains: torch.Tensor,
+        rasters: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Velocity (B, 3, H, W) for noisy images at timesteps (B,) in [0, 1000]; thumbnails (B, 3, H / 8, W / 8) with
-        noise (`with_noise`); domains (B,) int64."""
-        x = F.pixel_unshuffle(torch.cat([images, thumbnail_pixels(thumbnails)], 1), self.config.patch)
+        noise (`with_noise`); domains (B,) int64; rasters (B, 3, H, W) int8 (`layout_raster`) where it has classes."""
+        patch = self.config.patch
+        x = F.pixel_unshuffle(torch.cat([images, thumbnail_pixels(thumbnails)], 1), patch)
+        if self.config.classes:
+            numbers, places = rasters[:, 0].long(), rasters[:, 1:].to(x.dtype) / SCALE
+            boxes = torch.cat([(numbers != NOTHING)[:, None].to(x.dtype), places], 1)
+            rows = numbers % (len(self.config.classes) + 2)
+            embedded = F.avg_pool2d(self.class_embedding(rows).permute(0, 3, 1, 2), patch)
+            x = torch.cat([x, F.pixel_unshuffle(boxes, patch), embedded.to(x.dtype)], 1)
         out = self.unet(
             x.contiguous(memory_format=torch.channels_last), timesteps, class_labels=self.domain_embedding(domains)
         ).sample
         return velocity_of(images, F.pixel_shuffle(out, self.config.patch), timesteps)
 
 
-def with_noise(thumbnails: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """Thumbnails (B, 3, h, w) as the decoder sees them, in training and in use."""
-    return thumbnails + THUMBNAIL_NOISE * noise
+def with_noise(thumbnails: torch.Tensor, noise: torch.Tensor, rasters: torch.Tensor | None = None) -> torch.Tensor:
+    """Thumbnails (B, 3, h, w) as the decoder sees them, in training and in use, given rasters (B, 3, 8 h, 8 w) or
+    none."""
+    if rasters is None:
+        return thumbnails + THUMBNAIL_NOISE * noise
+    covered = F.avg_pool2d((rasters[:, :1] != NOTHING).to(noise.dtype), THUMBNAIL_RATIO)
+    return thumbnails + (THUMBNAIL_NOISE + (OBJECT_NOISE - THUMBNAIL_NOISE) * covered) * noise
 
 
 @torch.no_grad()
@@ -74,9 +98,11 @@ def decode_thumbnails(
     steps: int = 10,
     scheduler: FlowMatchEulerDiscreteScheduler | None = None,
     known: Known | None = None,
+    rasters: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Images (B, 3, 8 h, 8 w) float32, about in [-1, 1]; image i draws its noise from generators[i] alone (CPU).
-    known: pixels that are to stay as they are outside a mask."""
+    known: pixels that are to stay as they are outside a mask. rasters (B, 3, 8 h, 8 w) int8: for a decoder that is
+    told of boxes."""
     scheduler = scheduler or FlowMatchEulerDiscreteScheduler()
     scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), device=model.device)
     height, width = (THUMBNAIL_RATIO * side for side in thumbnails.shape[-2:])
@@ -84,10 +110,11 @@ def decode_thumbnails(
     def noise(*shape: int) -> torch.Tensor:
         return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(model.device)
 
-    seen, domains = with_noise(thumbnails.to(model.device), noise(*thumbnails.shape[1:])), domains.to(model.device)
+    domains, rasters = domains.to(model.device), None if rasters is None else rasters.to(model.device)
+    seen = with_noise(thumbnails.to(model.device), noise(*thumbnails.shape[1:]), rasters)
     first = x = noise(3, height, width)
     for k, t in enumerate(scheduler.timesteps):
-        velocity = model(x, t.expand(len(x)), seen, domains)
+        velocity = model(x, t.expand(len(x)), seen, domains, rasters)
         x = scheduler.step(velocity.float(), t, x, return_dict=False)[0]
         if known is not None:
             sigma = scheduler.sigmas[k + 1]

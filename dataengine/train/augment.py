@@ -82,9 +82,12 @@ def augment(
     return out["image"], result.select(inside[:n] > 0.05)
 
 
-def random_window(image: np.ndarray, layout: Layout, size: int, rng: np.random.Generator) -> tuple[np.ndarray, Layout]:
+def random_window(
+    image: np.ndarray, layout: Layout, size: int, rng: np.random.Generator, around: np.ndarray | None = None
+) -> tuple[np.ndarray, Layout]:
     """A random size x size window of an image (H, W, 3) and the part of its layout inside.
 
+    around (2,): a point in pixels that is to be in the middle half of the window, as far as the border lets it.
     Smaller images are continued by mirroring, and what lies in the mirror is marked as ignored.
     """
     height, width = image.shape[:2]
@@ -94,23 +97,27 @@ def random_window(image: np.ndarray, layout: Layout, size: int, rng: np.random.G
         mirrored = np.float32([[width, 0, width + pad_x, height + pad_y], [0, height, width, height + pad_y]])
         mirrored = geometry.from_aabb(mirrored[[pad_x > 0, pad_y > 0]])
         layout = replace(layout, ignored=np.concatenate([layout.ignored, mirrored]))
-    left = int(rng.integers(0, image.shape[1] - size + 1))
-    top = int(rng.integers(0, image.shape[0] - size + 1))
+    corner = np.array(image.shape[1::-1]) - size  # of the last window
+    if around is None:
+        left, top = (int(rng.integers(0, last + 1)) for last in corner)
+    else:
+        left, top = np.clip((around - size * rng.uniform(0.25, 0.75, 2)).astype(int), 0, corner).tolist()
     return image[top : top + size, left : left + size], cut(layout, left, top, (size, size))
 
 
 def augmented_window(
-    image: np.ndarray, layout: Layout, size: int, rng: np.random.Generator
+    image: np.ndarray, layout: Layout, size: int, rng: np.random.Generator, around: np.ndarray | None = None
 ) -> tuple[np.ndarray, Layout]:
     """A random window of an augmented copy, size x size, that shows nothing from beyond the picture's border.
 
-    A larger window is cut first, of which enough is left however it is turned. Pictures too small for that give
-    windows whose corners may be continued from the border.
+    A larger window is cut first, of which enough is left however it is turned; around (2,): a point in pixels that is
+    to be in the middle half of it. Pictures too small for that give windows whose corners may be continued from the
+    border.
     """
     turns = _looks_down(layout.acquisition) and layout.kind == "obb"
     side = int(np.ceil(size / SCALE[0] * (np.sqrt(2) if turns else 1))) + 2
     if side > min(image.shape[:2]):
         return random_window(*augment(image, layout, rng), size, rng)
-    turned, moved = augment(*random_window(image, layout, side, rng), rng)
+    turned, moved = augment(*random_window(image, layout, side, rng, around), rng)
     start = (side - size) // 2
     return turned[start : start + size, start : start + size], cut(moved, start, start, (size, size))

@@ -90,7 +90,7 @@ def decoder(
     steps: Steps = 10_000,
     batch_size: Batch = 64,
     learning_rate: Rate = 8e-4,
-    crop: Annotated[int, typer.Option(min=32, help="Side of the training crops in pixels, a multiple of 16.")] = 64,
+    crop: Annotated[int, typer.Option(min=32, help="Side of the training crops in pixels, a multiple of 16.")] = 96,
     seed: Seed = 0,
     minutes: Minutes = None,
     compile: Compile = False,
@@ -106,7 +106,7 @@ def decoder(
     settings = _settings(steps, batch_size, learning_rate, seed, minutes, compile, evaluate_every)
     datasets = _read(data, split)
     with _writing(out):
-        train_decoder(datasets, out, settings, crop)
+        train_decoder(datasets, _classes(datasets), out, settings, crop)
     print(f"model: {out / 'model'}; pictures: {out / 'samples'}")
 
 

@@ -9,62 +9,88 @@ import torch
 from PIL import Image
 from rich.progress import track
 
-from dataengine.data.layout import Dataset
+from dataengine.data.layout import Dataset, Layout
 from dataengine.errors import UserError
 from dataengine.render.flow import velocity_error
+from dataengine.render.layout_raster import NOTHING, layout_raster
 from dataengine.render.thumbnail import thumbnail_pixels, thumbnails_of
 from dataengine.render.thumbnail_decoder import ThumbnailDecoder, decode_thumbnails, with_noise
+from dataengine.train.augment import augmented_window
 from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
+from dataengine.train.warm_start import take_weights
 
 NULL_PROBABILITY = 0.1
+FOREGROUND_WEIGHT = 3.0
+NEAR_OBJECTS = 0.6  # share of crops
 
 
-def random_crops(datasets: list[Dataset], crop: int, batch_size: int):
-    """A function rng -> {"images": float32 (B, 3, crop, crop) in [-1, 1], "domains": int64 (B,)}; crops are mirrored,
-    turned by quarters and re-lit. All images are held in memory.
+def random_crops(
+    datasets: list[Dataset], classes: list[str], crop: int, batch_size: int, near_objects: float = NEAR_OBJECTS
+):
+    """A function rng -> {"images": float32 (B, 3, crop, crop) in [-1, 1], "domains": int64 (B,), "rasters": int8
+    (B, 3, crop, crop)}, of augmented crops; a share of them lies around objects, rare classes more often. All images
+    are held in memory.
 
     Raises UserError when no image is as large as the crop.
     """
-    pictures, domains = [], []
     samples = [(d, s) for d, dataset in enumerate(datasets) for s in dataset if min(s.layout.size) >= crop]
-    for d, sample in track(samples, "reading images"):
-        with Image.open(sample.image) as file:
-            pictures.append(np.asarray(file.convert("RGB")))
-        domains.append(d)
-    if not pictures:
+    if not samples:
         raise UserError(
             f"no image of the training data is at least {crop} pixels wide and high; give a smaller --crop."
         )
+    pictures = []
+    for _, sample in track(samples, "reading images"):
+        with Image.open(sample.image) as file:
+            pictures.append(np.asarray(file.convert("RGB")))
+    places = [(i, box[:2], name) for i, (_, s) in enumerate(samples) for box, name in named_boxes(s.layout, classes)]
+    _, numbers, counts = np.unique([name for *_, name in places], return_inverse=True, return_counts=True)
+    chances = counts[numbers] ** -0.5 if places else np.zeros(0)
+    chances /= chances.sum()
+
+    def one(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
+        if places and rng.random() < near_objects:
+            i, around, _ = places[rng.choice(len(places), p=chances)]
+        else:
+            i, around = rng.integers(len(samples)), None
+        image, layout = augmented_window(pictures[i], samples[i][1].layout, crop, rng, around)
+        return image, layout_raster(layout, classes), samples[i][0]
 
     def batch(rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        index = rng.integers(0, len(pictures), batch_size)
-        crops = []
-        for i in index:
-            y, x = (rng.integers(0, side - crop + 1) for side in pictures[i].shape[:2])
-            crops.append(np.rot90(pictures[i][y : y + crop, x : x + crop], rng.integers(4))[:, :: rng.choice((1, -1))])
-        images = np.stack(crops).astype(np.float32) / 127.5 - 1
-        light = rng.uniform(0.85, 1.15, (batch_size, 1, 1, 1)), rng.uniform(-0.12, 0.12, (batch_size, 1, 1, 1))
-        images = np.clip(images * light[0] + light[1], -1, 1).astype(np.float32)
-        labels = np.array([domains[i] for i in index])
+        images, rasters, domains = zip(*(one(rng) for _ in range(batch_size)), strict=True)
+        images, labels = np.stack(images).astype(np.float32) / 127.5 - 1, np.array(domains)
         labels[rng.random(batch_size) < NULL_PROBABILITY] = len(datasets)
         return {
             "images": torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
             "domains": torch.from_numpy(labels),
+            "rasters": torch.from_numpy(np.stack(rasters)),
         }
 
     return batch
 
 
-def velocity_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict:
-    """Flow matching with logit-normal times (Esser et al. 2024, eq. 19)."""
-    x = batch["images"]
+def named_boxes(layout: Layout, classes: list[str]) -> list[tuple[np.ndarray, str]]:
+    """Boxes (5,) and lower-case names of the layout's objects of these classes."""
+    known = {name.lower() for name in classes}
+    return [(box, n.lower()) for box, n in zip(layout.boxes, layout.names(), strict=True) if n.lower() in known]
+
+
+def velocity_loss(
+    model: torch.nn.Module,
+    batch: dict[str, torch.Tensor],
+    generator: torch.Generator,
+    foreground_weight: float = FOREGROUND_WEIGHT,
+) -> dict:
+    """Flow matching with logit-normal times (Esser et al. 2024, eq. 19); pixels in boxes weigh more."""
+    x, rasters = batch["images"], batch["rasters"]
     noise = torch.randn(x.shape, generator=generator, device=x.device)
     sigma = torch.sigmoid(torch.randn(len(x), generator=generator, device=x.device))
     thumbnails = thumbnails_of(x)
-    seen = with_noise(thumbnails, torch.randn(thumbnails.shape, generator=generator, device=x.device))
+    seen = with_noise(thumbnails, torch.randn(thumbnails.shape, generator=generator, device=x.device), rasters)
     s = sigma[:, None, None, None]
-    predicted = model((1 - s) * x + s * noise, sigma * 1000, seen, batch["domains"]).float()
-    return {"loss": velocity_error(predicted, noise, x, sigma).mean()}
+    predicted = model((1 - s) * x + s * noise, sigma * 1000, seen, batch["domains"], rasters).float()
+    error = velocity_error(predicted, noise, x, sigma).mean(1)
+    weight = torch.where(rasters[:, 0] != NOTHING, foreground_weight, 1.0)
+    return {"loss": (weight * error).sum() / weight.sum(), "mse": error.mean()}
 
 
 def to_pixels(images: torch.Tensor) -> np.ndarray:
@@ -73,26 +99,38 @@ def to_pixels(images: torch.Tensor) -> np.ndarray:
 
 
 def train_decoder(
-    datasets: list[Dataset], out: Path, settings: TrainSettings, crop: int = 64, model_settings: dict | None = None
+    datasets: list[Dataset],
+    classes: list[str],
+    out: Path,
+    settings: TrainSettings,
+    crop: int = 96,
+    model_settings: dict | None = None,
+    start: ThumbnailDecoder | None = None,
 ) -> ThumbnailDecoder:
-    """Train on random crops, whose side is a multiple of 16 pixels, and write the model to `out/model`."""
+    """Train on random crops, whose side is a multiple of 16 pixels, and write the model to `out/model`; sample grids
+    show real crops, their thumbnails and what was decoded. start: a trained model, from whose weights to go on."""
     torch.manual_seed(settings.seed)
     names = [dataset.name or dataset.format for dataset in datasets]
-    model = ThumbnailDecoder(domains=names, **(model_settings or {}))
-    batch = random_crops(datasets, crop, settings.batch_size)
+    model = ThumbnailDecoder(domains=names, classes=list(classes), **(model_settings or {}))
+    if start is not None:
+        take_weights(model, start)
+    batch = random_crops(datasets, classes, crop, settings.batch_size)
     largest = min(256, min(min(s.layout.size) for dataset in datasets for s in dataset)) // 16 * 16
-    shown = random_crops(datasets, largest, 8)(np.random.default_rng((settings.seed, 2)))
+    shown = random_crops(datasets, classes, largest, 8)(np.random.default_rng((settings.seed, 2)))
 
     @torch.no_grad()
     def evaluate(averaged: torch.nn.Module, step: int, folder: Path) -> None:
         thumbnails = thumbnails_of(shown["images"])
         generators = [torch.Generator().manual_seed(i) for i in range(len(thumbnails))]
-        decoded = decode_thumbnails(averaged, thumbnails, shown["domains"], generators=generators)
+        decoded = decode_thumbnails(
+            averaged, thumbnails, shown["domains"], generators=generators, rasters=shown["rasters"]
+        )
         rows = [np.concatenate(list(to_pixels(x)), 1) for x in (shown["images"], thumbnail_pixels(thumbnails), decoded)]
         (folder / "samples").mkdir(exist_ok=True)
         Image.fromarray(np.concatenate(rows, 0)).save(folder / "samples" / f"{step:07d}.png")
 
     recipe = f"decoder {model_settings_text(model)} crop={crop} images={sum(map(len, datasets))} "
+    recipe += f"start={start is not None} "
     train(model, batch, velocity_loss, out, settings, recipe, evaluate)
     save_once(model, out / "model")
     return model

@@ -19,6 +19,7 @@ from dataengine.render.frame import FrameSpec, cut, frame_matrices, frame_sides,
 from dataengine.render.in_scene import InSceneUNet
 from dataengine.train.augment import augment
 from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
+from dataengine.train.warm_start import take_weights
 
 WIDEST = 2.3  # frames are kept with this much context, and cropped to between TIGHTEST and WIDEST in training
 TIGHTEST = 1.5
@@ -182,13 +183,9 @@ def velocity_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor], genera
 
 def with_classes(model: InSceneUNet, classes: list[str]) -> InSceneUNet:
     """A model with the same weights and other classes: those it knows keep their embedding, new ones get the null's."""
-    known = {name.lower(): i for i, name in enumerate(model.config.classes)}
-    rows = [known.get(name.lower(), model.null) for name in classes] + [model.nothing, model.null]
     settings = {name: value for name, value in model.config.items() if not name.startswith("_")}
     other = InSceneUNet(**(settings | {"classes": list(classes)}))
-    state = model.state_dict()
-    state["class_embedding.weight"] = state["class_embedding.weight"][rows]
-    other.load_state_dict(state)
+    take_weights(other, model)
     return other
 
 

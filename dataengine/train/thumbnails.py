@@ -29,6 +29,7 @@ from dataengine.render.thumbnail import THUMBNAIL_RATIO, thumbnail_pixels, thumb
 from dataengine.train.augment import augmented_window
 from dataengine.train.decoder import to_pixels
 from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
+from dataengine.train.warm_start import take_weights
 
 NULL_PROBABILITY = 0.1
 FOREGROUND_WEIGHT = 2.0
@@ -144,12 +145,15 @@ def train_thumbnails(
     size: int = 256,
     copies: int = 4,
     model_settings: dict | None = None,
+    start: LayoutUNet | None = None,
 ) -> LayoutUNet:
     """Train on windows of size x size pixels and write the model to `out/model`; sample grids show real windows above
-    drawn ones."""
+    drawn ones. start: a trained model, from whose weights to go on."""
     torch.manual_seed(settings.seed)
     sides = {"sample_size": size // THUMBNAIL_RATIO, "latent_channels": 3}
     model = LayoutUNet(classes=list(classes), domains=_domains(datasets), **(sides | (model_settings or {})))
+    if start is not None:
+        take_weights(model, start)
     windows = collect_windows(datasets, classes, size, copies, np.random.default_rng((settings.seed, 1)))
     chosen = np.random.default_rng((settings.seed, 2)).integers(0, len(windows.layouts), 16)
     shown = [windows.layouts[i] for i in chosen]
@@ -171,6 +175,7 @@ def train_thumbnails(
 
     batch = make_batch(windows, model, settings.batch_size)
     recipe = f"thumbnails {model_settings_text(model)} size={size} copies={copies} windows={len(windows.layouts)} "
+    recipe += f"start={start is not None} "
     train(model, batch, velocity_loss, out, settings, recipe, evaluate)
     save_once(model, out / "model")
     return model

@@ -178,7 +178,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--images", type=int, default=24, help="in each cell of camera angle and altitude")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     parts = hit_uav_splits(arguments.data)
     images, layouts, lengths = cars(parts["train"], rng)
@@ -189,7 +188,7 @@ def main() -> None:
     windows = Windows(latents, bare, labels, np.zeros(len(both), np.int64))
     model = train_model(windows, arguments.work, arguments.steps)
 
-    detector = OnnxDetector(weights.packaged("evaluation-detector"), threads=1)
+    detector = OnnxDetector(weights.packaged("evaluation-detector"))
     real_cells, real = cells_of(layouts), medians(cells_of(layouts), lengths)
     cells = [cell for cell in real for _ in range(arguments.images)]
     night = np.arange(len(cells)) % 2 == 1

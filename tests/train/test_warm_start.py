@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from dataengine.data.layout import Layout
+from dataengine.render.layout_unet import LayoutUNet
+from dataengine.render.thumbnail_decoder import ThumbnailDecoder
+from dataengine.train.warm_start import take_weights
+
+SMALL = {"sample_size": 16, "block_out_channels": (16, 32), "cross_attention_dim": 32, "attention_head_dim": 16}
+
+
+def prediction(model: LayoutUNet, name: str) -> torch.Tensor:
+    number = list(model.config.classes).index(name)
+    layout = Layout(np.float32([[60, 60, 40, 30, 0.3]]), [0], (name,), (128, 128))
+    domain = list(model.config.domains).index("toy")
+    batch = model.layout_batch([layout], [np.array([number])], [domain])
+    batch.shapes.zero_()
+    noise = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return model.eval()(noise, torch.tensor([500.0]), batch)
+
+
+def test_a_model_with_more_inputs_and_other_classes_draws_what_the_old_one_drew():
+    torch.manual_seed(0)
+    old = LayoutUNet(["car", "ship"], ["toy"], **SMALL)
+    new = LayoutUNet(["ship", "plane", "car"], ["other", "toy"], shape_prior=True, **SMALL)
+    before = prediction(new, "ship")
+    take_weights(new, old)
+    assert torch.allclose(prediction(new, "ship"), prediction(old, "ship"), atol=1e-5)
+    assert torch.allclose(prediction(new, "car"), prediction(old, "car"), atol=1e-5)
+    assert not torch.allclose(prediction(new, "car"), prediction(old, "ship"), atol=1e-5), "control: rows go by name"
+    assert not torch.allclose(before, prediction(old, "ship"), atol=1e-2), "mutation: no weights taken"
+
+
+def test_a_decoder_that_is_told_of_boxes_goes_on_from_one_that_is_not():
+    torch.manual_seed(0)
+    old = ThumbnailDecoder(domains=["toy"], block_out_channels=(16, 32)).eval()
+    new = ThumbnailDecoder(domains=["toy"], block_out_channels=(16, 32), classes=["car"]).eval()
+    images, thumbnails = torch.randn(1, 3, 32, 32), torch.randn(1, 3, 4, 4)
+    rasters = torch.zeros(1, 3, 32, 32, dtype=torch.int8)
+    given = images, torch.tensor([500.0]), thumbnails, torch.tensor([0])
+    take_weights(new, old)
+    with torch.no_grad():
+        assert torch.allclose(new(*given, rasters), old(*given), atol=1e-5)
