@@ -29,6 +29,8 @@ from dataengine.engine.shard import layout_from_json
 from dataengine.evaluate.average_precision import average_precision
 from dataengine.judge.detector import OnnxDetector
 
+SIZES = {"small": (0.0, 16.0**2), "medium": (16.0**2, 32.0**2), "large": (32.0**2, float("inf"))}  # square pixels
+
 
 def run_images(run: Path, every: bool) -> tuple[list[np.ndarray], list[Layout]]:
     """Images of a run with their labels; of all attempts, dropped ones too, if `every`."""
@@ -66,6 +68,9 @@ def main() -> None:
     for name, (found, wanted) in rows.items():
         score = average_precision(found, wanted, detector.classes, (0.5,))
         result[name] = {"AP50": round(score.mean(0.5), 4)} | {k: round(v, 4) for k, v in score.at(0.5).items()}
+        for size, areas in SIZES.items():
+            of_size = average_precision(found, wanted, detector.classes, (0.5,), areas)
+            result[name][size] = {k: round(v, 4) for k, v in of_size.at(0.5).items()}
     result["ratio"] = round(result["synthetic"]["AP50"] / max(result["real"]["AP50"], 1e-9), 4)
     print(json.dumps(result, indent=2))
     if arguments.out:
