@@ -14,8 +14,8 @@ def velocity_of(noisy: torch.Tensor, clean: torch.Tensor, timesteps: torch.Tenso
     return (noisy - clean) / sigma
 
 
-def velocity_error(predicted: torch.Tensor, noise: torch.Tensor, clean: torch.Tensor, sigma: torch.Tensor):
+def velocity_error(predicted: torch.Tensor, wanted: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     """Squared error (B, C, H, W) of a predicted velocity at noise shares sigma (B,): that of the clean picture, divided
     by sigma^2 + 0.1. This is the velocity's own weight (Lipman et al. 2023, eq. 23), held finite near sigma = 0."""
     s = sigma[:, None, None, None] ** 2
-    return s / (s + 0.1) * (predicted - (noise - clean)) ** 2
+    return s / (s + 0.1) * (predicted - wanted) ** 2

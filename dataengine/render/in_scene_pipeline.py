@@ -53,11 +53,20 @@ class InScenePipeline(DiffusionPipeline):
     """Paints a layout's objects into scenes. Label effect: keeps (every painted object fills its own box)."""
 
     label_effect = "keeps"
-    steps, guidance_scale = 12, 1.0  # of a run, unless told otherwise
+    guidance_scale = 1.0  # of a run, unless told otherwise
 
-    def __init__(self, unet: InSceneUNet, scheduler: FlowMatchEulerDiscreteScheduler):
+    def __init__(
+        self, unet: InSceneUNet, scheduler: FlowMatchEulerDiscreteScheduler, distilled_steps: int | None = None
+    ):
+        """distilled_steps: the number of steps that the model was distilled to, if it was."""
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
+        self.register_to_config(distilled_steps=distilled_steps)
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps of a run, unless told otherwise."""
+        return self.config.distilled_steps or 12
 
     @property
     def classes(self) -> tuple[str, ...]:

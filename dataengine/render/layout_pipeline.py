@@ -20,14 +20,12 @@ from dataengine.render.scene import Scene, empty_layout
 from dataengine.render.thumbnail import THUMBNAIL_RATIO, thumbnails_of
 from dataengine.render.thumbnail_decoder import ThumbnailDecoder, decode_thumbnails
 
-DECODER_STEPS = 10
-
 
 class LayoutPipeline(DiffusionPipeline):
     """Renders whole images from layouts of the model's own size: thumbnail first, then pixels. Label effect: keeps."""
 
     label_effect = "keeps"
-    steps, guidance_scale = 12, 1.0  # of a run, unless told otherwise
+    guidance_scale = 1.0  # of a run, unless told otherwise
 
     def __init__(
         self,
@@ -35,11 +33,22 @@ class LayoutPipeline(DiffusionPipeline):
         decoder: ThumbnailDecoder,
         scheduler: FlowMatchEulerDiscreteScheduler,
         grey_domains: list[str] | None = None,
+        distilled_steps: int | None = None,
+        decoder_steps: int = 10,
     ):
-        """grey_domains: those of the model's looks whose sensor has one channel; their images come out grey."""
+        """grey_domains: those of the model's looks whose sensor has one channel; their images come out grey.
+        distilled_steps: the number of steps that the layout model was distilled to, if it was. decoder_steps: those
+        of the decoder."""
         super().__init__()
         self.register_modules(unet=unet, decoder=decoder, scheduler=scheduler)
-        self.register_to_config(grey_domains=list(grey_domains or ()))
+        self.register_to_config(
+            grey_domains=list(grey_domains or ()), distilled_steps=distilled_steps, decoder_steps=decoder_steps
+        )
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps of a run, unless told otherwise."""
+        return self.config.distilled_steps or 12
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -103,7 +112,7 @@ class LayoutPipeline(DiffusionPipeline):
             pictures = torch.cat([
                 decode_thumbnails(
                     self.decoder, thumbnails[i : i + 1], look, generators=[generators[i]],
-                    steps=DECODER_STEPS, scheduler=self.scheduler, known=pixels[i] if pixels else None,
+                    steps=self.config.decoder_steps, scheduler=self.scheduler, known=pixels[i] if pixels else None,
                     rasters=rasters[i : i + 1] if known_classes else None,
                 )
                 for i in range(len(layouts))
@@ -130,10 +139,10 @@ class LayoutPipeline(DiffusionPipeline):
 class GeneratedScenes:
     """Scenes from a whole-image model: for machines that have no images at all."""
 
-    def __init__(self, pipeline: LayoutPipeline, domain: str, steps: int = 20, occupied: bool = True):
-        """domain: the look, one of the pipeline's. occupied: the scene is drawn with the layout's objects in it, to be
-        painted over: so cars stand on roads; without, it is drawn empty."""
-        self.pipeline, self.domain, self.steps, self.occupied = pipeline, domain, steps, occupied
+    def __init__(self, pipeline: LayoutPipeline, domain: str, steps: int | None = None, occupied: bool = True):
+        """domain: the look, one of the pipeline's. steps: the pipeline's own if None. occupied: the scene is drawn with
+        the layout's objects in it, to be painted over: so cars stand on roads; without, it is drawn empty."""
+        self.pipeline, self.domain, self.steps, self.occupied = pipeline, domain, steps or pipeline.steps, occupied
         pipeline.domain_number(domain)  # an unknown one is told now
 
     def draw(self, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[Scene]:

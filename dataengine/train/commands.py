@@ -63,6 +63,7 @@ def _writing(out: Path) -> Iterator[None]:
 
     if out.is_dir():
         own = {"checkpoint", "checkpoint.new", "checkpoint.old", "samples", "tensorboard", "model", "pipeline"}
+        own |= {"unet", "decoder"}  # of a distillation
         foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in own)
         if foreign:
             raise UserError(f"{out} holds other things than a training ({foreign[0]}); give another --out.")
@@ -246,3 +247,42 @@ def renderer(
             pipeline = LayoutPipeline(model, decoding, FlowMatchEulerDiscreteScheduler(), grey_domains(datasets))
         save_once(pipeline, out / "pipeline")
     print(f"renderer: {out / 'pipeline'}; pictures: {out / 'samples'}")
+
+
+@app.command("fewer-steps")
+def fewer_steps(
+    data: Data,
+    out: Out,
+    kind: Annotated[str, typer.Option(help="in-scene or whole.")] = "in-scene",
+    model: Annotated[Path | None, typer.Option(help="Pipeline folder; the packaged one if not given.")] = None,
+    to: Annotated[int, typer.Option(min=1, max=50, help="Steps that the result needs, without guidance.")] = 4,
+    guidance: Annotated[float, typer.Option(help="whole: of the teacher on the layout.")] = 1.0,
+    split: Split = None,
+    steps: Steps = 2000,
+    batch_size: Batch = 64,
+    learning_rate: Rate = 2e-4,
+    seed: Seed = 0,
+    minutes: Minutes = None,
+    compile: Compile = False,
+) -> None:
+    """Distil a renderer: the same pictures in fewer denoising steps. OUT/pipeline goes to synth --model."""
+    from dataengine import weights
+    from dataengine.errors import UserError
+    from dataengine.render.load import load_renderer
+    from dataengine.train.distil import distil_in_scene, distil_whole
+    from dataengine.train.loop import save_once
+
+    if kind not in ("in-scene", "whole"):
+        raise UserError(f"--kind {kind}: must be in-scene or whole.")
+    pipeline = load_renderer(model or weights.packaged(kind), kind)
+    if not hasattr(pipeline, "unet") or (kind == "whole" and not hasattr(pipeline, "decoder")):
+        raise UserError(f"{model}: a renderer of full size cannot be distilled here.")
+    settings = _settings(steps, batch_size, learning_rate, seed, minutes, compile, 1000, ema_decay=0.998)
+    datasets = _read(data, split)
+    with _writing(out):
+        if kind == "in-scene":
+            pipeline = distil_in_scene(pipeline, datasets, out, settings, to)
+        else:
+            pipeline = distil_whole(pipeline, datasets, out, settings, to, to, guidance)
+        save_once(pipeline, out / "pipeline")
+    print(f"renderer: {out / 'pipeline'}, {to} steps")

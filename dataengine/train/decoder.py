@@ -11,11 +11,11 @@ from rich.progress import track
 
 from dataengine.data.layout import Dataset, Layout
 from dataengine.errors import UserError
-from dataengine.render.flow import velocity_error
 from dataengine.render.layout_raster import NOTHING, layout_raster
 from dataengine.render.thumbnail import thumbnail_pixels, thumbnails_of
 from dataengine.render.thumbnail_decoder import ThumbnailDecoder, decode_thumbnails, with_noise
 from dataengine.train.augment import augmented_window
+from dataengine.train.flow_loss import Batch, Example, flow_loss
 from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
 from dataengine.train.warm_start import take_weights
 
@@ -25,11 +25,16 @@ NEAR_OBJECTS = 0.6  # share of crops
 
 
 def random_crops(
-    datasets: list[Dataset], classes: list[str], crop: int, batch_size: int, near_objects: float = NEAR_OBJECTS
+    datasets: list[Dataset],
+    classes: list[str],
+    domains: list[str],
+    crop: int,
+    batch_size: int,
+    near_objects: float = NEAR_OBJECTS,
 ):
     """A function rng -> {"images": float32 (B, 3, crop, crop) in [-1, 1], "domains": int64 (B,), "rasters": int8
     (B, 3, crop, crop)}, of augmented crops; a share of them lies around objects, rare classes more often. All images
-    are held in memory.
+    are held in memory. Data sets have their number by name in domains; len(domains) stands for unknown.
 
     Raises UserError when no image is as large as the crop.
     """
@@ -38,13 +43,14 @@ def random_crops(
         raise UserError(
             f"no image of the training data is at least {crop} pixels wide and high; give a smaller --crop."
         )
+    numbers = domain_numbers(datasets, domains)
     pictures = []
     for _, sample in track(samples, "reading images"):
         with Image.open(sample.image) as file:
             pictures.append(np.asarray(file.convert("RGB")))
     places = [(i, box[:2], name) for i, (_, s) in enumerate(samples) for box, name in named_boxes(s.layout, classes)]
-    _, numbers, counts = np.unique([name for *_, name in places], return_inverse=True, return_counts=True)
-    chances = counts[numbers] ** -0.5 if places else np.zeros(0)
+    _, which, counts = np.unique([name for *_, name in places], return_inverse=True, return_counts=True)
+    chances = counts[which] ** -0.5 if places else np.zeros(0)
     chances /= chances.sum()
 
     def one(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
@@ -53,12 +59,12 @@ def random_crops(
         else:
             i, around = rng.integers(len(samples)), None
         image, layout = augmented_window(pictures[i], samples[i][1].layout, crop, rng, around)
-        return image, layout_raster(layout, classes), samples[i][0]
+        return image, layout_raster(layout, classes), numbers[samples[i][0]]
 
     def batch(rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        images, rasters, domains = zip(*(one(rng) for _ in range(batch_size)), strict=True)
-        images, labels = np.stack(images).astype(np.float32) / 127.5 - 1, np.array(domains)
-        labels[rng.random(batch_size) < NULL_PROBABILITY] = len(datasets)
+        images, rasters, looks = zip(*(one(rng) for _ in range(batch_size)), strict=True)
+        images, labels = np.stack(images).astype(np.float32) / 127.5 - 1, np.array(looks)
+        labels[rng.random(batch_size) < NULL_PROBABILITY] = len(domains)
         return {
             "images": torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
             "domains": torch.from_numpy(labels),
@@ -68,29 +74,30 @@ def random_crops(
     return batch
 
 
+def domain_name(dataset: Dataset) -> str:
+    """What the models call a data set's look."""
+    return dataset.name or dataset.format
+
+
+def domain_numbers(datasets: list[Dataset], domains: list[str]) -> np.ndarray:
+    """Number of each data set's look among the names, int64 (len(datasets),); len(domains) for an unknown one."""
+    names = [domain_name(dataset) for dataset in datasets]
+    return np.array([domains.index(name) if name in domains else len(domains) for name in names])
+
+
 def named_boxes(layout: Layout, classes: list[str]) -> list[tuple[np.ndarray, str]]:
     """Boxes (5,) and lower-case names of the layout's objects of these classes."""
     known = {name.lower() for name in classes}
     return [(box, n.lower()) for box, n in zip(layout.boxes, layout.names(), strict=True) if n.lower() in known]
 
 
-def velocity_loss(
-    model: torch.nn.Module,
-    batch: dict[str, torch.Tensor],
-    generator: torch.Generator,
-    foreground_weight: float = FOREGROUND_WEIGHT,
-) -> dict:
-    """Flow matching with logit-normal times (Esser et al. 2024, eq. 19); pixels in boxes weigh more."""
+def crop_example(batch: Batch, generator: torch.Generator) -> Example:
+    """Pixels in boxes weigh more."""
     x, rasters = batch["images"], batch["rasters"]
-    noise = torch.randn(x.shape, generator=generator, device=x.device)
-    sigma = torch.sigmoid(torch.randn(len(x), generator=generator, device=x.device))
     thumbnails = thumbnails_of(x)
     seen = with_noise(thumbnails, torch.randn(thumbnails.shape, generator=generator, device=x.device), rasters)
-    s = sigma[:, None, None, None]
-    predicted = model((1 - s) * x + s * noise, sigma * 1000, seen, batch["domains"], rasters).float()
-    error = velocity_error(predicted, noise, x, sigma).mean(1)
-    weight = torch.where(rasters[:, 0] != NOTHING, foreground_weight, 1.0)
-    return {"loss": (weight * error).sum() / weight.sum(), "mse": error.mean()}
+    weight = torch.where(rasters[:, :1] != NOTHING, FOREGROUND_WEIGHT, 1.0)
+    return Example(x, (seen, batch["domains"], rasters), weight)
 
 
 def to_pixels(images: torch.Tensor) -> np.ndarray:
@@ -110,13 +117,13 @@ def train_decoder(
     """Train on random crops, whose side is a multiple of 16 pixels, and write the model to `out/model`; sample grids
     show real crops, their thumbnails and what was decoded. start: a trained model, from whose weights to go on."""
     torch.manual_seed(settings.seed)
-    names = [dataset.name or dataset.format for dataset in datasets]
+    names = [domain_name(dataset) for dataset in datasets]
     model = ThumbnailDecoder(domains=names, classes=list(classes), **(model_settings or {}))
     if start is not None:
         take_weights(model, start)
-    batch = random_crops(datasets, classes, crop, settings.batch_size)
+    batch = random_crops(datasets, classes, names, crop, settings.batch_size)
     largest = min(256, min(min(s.layout.size) for dataset in datasets for s in dataset)) // 16 * 16
-    shown = random_crops(datasets, classes, largest, 8)(np.random.default_rng((settings.seed, 2)))
+    shown = random_crops(datasets, classes, names, largest, 8)(np.random.default_rng((settings.seed, 2)))
 
     @torch.no_grad()
     def evaluate(averaged: torch.nn.Module, step: int, folder: Path) -> None:
@@ -131,6 +138,6 @@ def train_decoder(
 
     recipe = f"decoder {model_settings_text(model)} crop={crop} images={sum(map(len, datasets))} "
     recipe += f"start={start is not None} "
-    train(model, batch, velocity_loss, out, settings, recipe, evaluate)
+    train(model, batch, flow_loss(crop_example), out, settings, recipe, evaluate)
     save_once(model, out / "model")
     return model

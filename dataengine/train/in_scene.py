@@ -14,10 +14,10 @@ from dataengine import geometry
 from dataengine.data.layout import Dataset, Layout
 from dataengine.errors import UserError
 from dataengine.render.fields import object_fields
-from dataengine.render.flow import velocity_error
 from dataengine.render.frame import FrameSpec, cut, frame_matrices, frame_sides, masks
 from dataengine.render.in_scene import InSceneUNet
 from dataengine.train.augment import augment
+from dataengine.train.flow_loss import Batch, Example, flow_loss
 from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
 from dataengine.train.warm_start import take_weights
 
@@ -158,27 +158,11 @@ def make_batch(frames: Frames, spec: FrameSpec, nothing: int, batch_size: int):
     return batch
 
 
-def velocity_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict:
-    """Flow matching (Lipman et al. 2023, eq. 23) with logit-normal times (Esser et al. 2024, eq. 19).
-
-    The part to be painted counts in full, its given surroundings a tenth.
-    """
-    x = batch["frames"]
-    noise = torch.randn(x.shape, generator=generator, device=x.device)
-    sigma = torch.sigmoid(torch.randn(len(x), generator=generator, device=x.device) * 1.1 + 0.2)
-    s = sigma[:, None, None, None]
-    predicted = model(
-        (1 - s) * x + s * noise,
-        sigma * 1000,
-        x * (1 - batch["hole"]),
-        batch["hole"],
-        batch["box"],
-        batch["labels"],
-        batch["fields"],
-    ).float()
-    weight = 0.1 + 0.9 * batch["hole"]
-    error = weight * velocity_error(predicted, noise, x, sigma)
-    return {"loss": error.sum() / (3 * weight.sum())}
+def frame_example(batch: Batch, generator: torch.Generator) -> Example:
+    """The part to be painted counts in full, its given surroundings a tenth."""
+    x, hole = batch["frames"], batch["hole"]
+    conditions = (x * (1 - hole), hole, batch["box"], batch["labels"], batch["fields"])
+    return Example(x, conditions, 0.1 + 0.9 * hole)
 
 
 def with_classes(model: InSceneUNet, classes: list[str]) -> InSceneUNet:
@@ -229,6 +213,6 @@ def train_in_scene(
 
     batch = make_batch(frames, spec, model.nothing, settings.batch_size)
     recipe = f"in-scene {model_settings_text(model)} copies={copies} frames={len(frames)} "
-    train(model, batch, velocity_loss, out, settings, recipe, evaluate)
+    train(model, batch, flow_loss(frame_example, 0.2, 1.1), out, settings, recipe, evaluate)
     save_once(model, out / "model")
     return model

@@ -6,7 +6,6 @@ autoencoder, had not learnt in as long on two (docs/training-log.md).
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,19 +14,18 @@ import torch
 from PIL import Image
 from rich.progress import track
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dataengine.data.acquisition import forget_some
 from dataengine.data.draw import draw
 from dataengine.data.layout import Dataset, Layout
 from dataengine.errors import UserError
-from dataengine.render.flow import velocity_error
 from dataengine.render.layout_batch import LayoutBatch
 from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.sample_latents import sample_latents
 from dataengine.render.thumbnail import THUMBNAIL_RATIO, thumbnail_pixels, thumbnails_of
 from dataengine.train.augment import augmented_window
-from dataengine.train.decoder import to_pixels
+from dataengine.train.decoder import domain_name, to_pixels
+from dataengine.train.flow_loss import Batch, Example, flow_loss
 from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
 from dataengine.train.warm_start import take_weights
 
@@ -96,27 +94,14 @@ def make_batch(windows: Windows, model: LayoutUNet, batch_size: int, null_probab
     return batch
 
 
-def velocity_loss(
-    model: torch.nn.Module,
-    batch: dict[str, torch.Tensor],
-    generator: torch.Generator,
-    foreground_weight: float = FOREGROUND_WEIGHT,
-) -> dict:
-    """Flow matching with logit-normal times (Esser et al. 2024, eq. 19); patches under objects weigh more."""
+def window_example(batch: Batch, generator: torch.Generator, foreground_weight: float = FOREGROUND_WEIGHT) -> Example:
+    """Patches under objects weigh more."""
     batch = dict(batch)
     x = batch.pop("thumbnails")
     layouts = LayoutBatch(**batch)
-    noise = torch.randn(x.shape, generator=generator, device=x.device)
-    sigma = torch.sigmoid(torch.randn(len(x), generator=generator, device=x.device))
-    s = sigma[:, None, None, None]
-    # the backward pass of flash attention is slow on CPUs: 45 images/s against 63
-    with sdpa_kernel(SDPBackend.MATH) if x.device.type == "cpu" else nullcontext():
-        predicted = model((1 - s) * x + s * noise, sigma * 1000, layouts).float()
-    error = velocity_error(predicted, noise, x, sigma).mean(1)  # (B, S, S)
     patch = x.shape[-1] // layouts.coverage.shape[-1]
-    covered = F.interpolate(layouts.coverage.amax(1, keepdim=True), scale_factor=patch)[:, 0]
-    weight = 1 + (foreground_weight - 1) * covered
-    return {"loss": (weight * error).sum() / weight.sum(), "mse": error.mean()}
+    covered = F.interpolate(layouts.coverage.amax(1, keepdim=True), scale_factor=patch)
+    return Example(x, (layouts,), 1 + (foreground_weight - 1) * covered, (layouts.unknown(),))
 
 
 def grey_domains(datasets: list[Dataset]) -> list[str]:
@@ -134,7 +119,7 @@ def grey_domains(datasets: list[Dataset]) -> list[str]:
 
 
 def _domains(datasets: list[Dataset]) -> list[str]:
-    return [dataset.name or dataset.format for dataset in datasets]
+    return [domain_name(dataset) for dataset in datasets]
 
 
 def train_thumbnails(
@@ -176,6 +161,6 @@ def train_thumbnails(
     batch = make_batch(windows, model, settings.batch_size)
     recipe = f"thumbnails {model_settings_text(model)} size={size} copies={copies} windows={len(windows.layouts)} "
     recipe += f"start={start is not None} "
-    train(model, batch, velocity_loss, out, settings, recipe, evaluate)
+    train(model, batch, flow_loss(window_example), out, settings, recipe, evaluate)
     save_once(model, out / "model")
     return model

@@ -30,14 +30,15 @@ def trained() -> ThumbnailDecoder:
     torch.manual_seed(0)
     model = ThumbnailDecoder(domains=["toy"], block_out_channels=(16, 32))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    from dataengine.train.decoder import velocity_loss
+    from dataengine.train.decoder import crop_example
+    from dataengine.train.flow_loss import flow_loss
 
     generator = torch.Generator().manual_seed(0)
     for _ in range(150):
         colours = torch.rand(16, 3, 1, 1, generator=generator) * 1.6 - 0.8
         batch = {"images": colours.expand(-1, -1, 32, 32), "domains": torch.zeros(16, dtype=torch.int64)}
         batch["rasters"] = torch.full((16, 3, 32, 32), NOTHING, dtype=torch.int8)
-        loss = velocity_loss(model, batch, generator)["loss"]
+        loss = flow_loss(crop_example)(model, batch, generator)["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -82,7 +83,8 @@ def boxed_pictures(rng: np.random.Generator, n: int) -> tuple[torch.Tensor, torc
 @pytest.fixture(scope="module")
 def told_of_boxes() -> ThumbnailDecoder:
     torch.manual_seed(0)
-    from dataengine.train.decoder import velocity_loss
+    from dataengine.train.decoder import crop_example
+    from dataengine.train.flow_loss import flow_loss
 
     model = ThumbnailDecoder(domains=["toy"], block_out_channels=(32, 48), classes=["car", "ship"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -90,7 +92,7 @@ def told_of_boxes() -> ThumbnailDecoder:
     for _ in range(300):
         images, rasters, _ = boxed_pictures(rng, 16)
         batch = {"images": images, "rasters": rasters, "domains": torch.zeros(16, dtype=torch.int64)}
-        velocity_loss(model, batch, generator)["loss"].backward()
+        flow_loss(crop_example)(model, batch, generator)["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
     return model.eval()

@@ -33,8 +33,9 @@ from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.reference import load_encoder
 from dataengine.render.sample_latents import sample_latents
 from dataengine.train.augment import augment, random_window
+from dataengine.train.flow_loss import flow_loss
 from dataengine.train.loop import TrainSettings, model_settings_text, train
-from dataengine.train.thumbnails import Windows, make_batch, velocity_loss
+from dataengine.train.thumbnails import Windows, make_batch, window_example
 
 SIZE, PATCH, CLASSES = 128, 8, ("Person", "Car", "Bicycle", "OtherVehicle")
 MOST = 15  # boxes in AeroGen
@@ -136,7 +137,7 @@ def train_row(name: str, windows: Windows, out: Path, settings: TrainSettings) -
     if width:
         model.standardise_references(windows.references)
     batch = make_batch(capped(windows, around["most"]), model, settings.batch_size, around["null_probability"])
-    loss = partial(velocity_loss, foreground_weight=around["foreground_weight"])
+    loss = flow_loss(partial(window_example, foreground_weight=around["foreground_weight"]))
     done = train(model, batch, loss, out, settings, f"ablation {name} {model_settings_text(model)}")
     assert done
     model.save_pretrained(out / "model")

@@ -34,8 +34,9 @@ from dataengine.layouts.windows import cut, scaled
 from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.reference import load_encoder
 from dataengine.render.sample_latents import sample_latents
+from dataengine.train.flow_loss import flow_loss
 from dataengine.train.loop import TrainSettings, model_settings_text, train
-from dataengine.train.thumbnails import Windows, make_batch, velocity_loss
+from dataengine.train.thumbnails import Windows, make_batch, window_example
 
 WINDOW, SIZE = 192, 96  # pixels of the picture, and of what is drawn
 JITTER = 24  # pixels of the picture, of the car about the middle
@@ -157,7 +158,7 @@ def train_model(windows: Windows, work: Path, steps: int) -> LayoutUNet:
         checkpoint_minutes=5,
     )  # fmt: skip
     batch = make_batch(windows, model, settings.batch_size, null_probability=1.0)
-    train(model, batch, velocity_loss, work, settings, f"acquisition {model_settings_text(model)}")
+    train(model, batch, flow_loss(window_example), work, settings, f"acquisition {model_settings_text(model)}")
     model.save_pretrained(work / "model")
     return model.eval()
 

@@ -26,8 +26,9 @@ from dataengine import weights
 from dataengine.judge.detector import OnnxDetector
 from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.reference import ReferenceSampler, load_encoder
+from dataengine.train.flow_loss import flow_loss
 from dataengine.train.loop import TrainSettings, train
-from dataengine.train.thumbnails import make_batch, velocity_loss
+from dataengine.train.thumbnails import make_batch, window_example
 
 
 def likeness(references: np.ndarray, images: np.ndarray) -> float:
@@ -56,7 +57,7 @@ def main() -> None:
         checkpoint_minutes=5,
     )  # fmt: skip
     batch = make_batch(windows, model, settings.batch_size)
-    train(model, batch, velocity_loss, arguments.work / "reference", settings, "reference")
+    train(model, batch, flow_loss(window_example), arguments.work / "reference", settings, "reference")
     model.eval()
     chosen = [i for i in range(len(held_out.layouts)) if len(held_out.layouts[i])][: arguments.images]
     held_out = replace(

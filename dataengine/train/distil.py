@@ -1,0 +1,81 @@
+"""Fewer steps: a student that goes in one step where the trained model goes in several."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dataengine.data.layout import Dataset
+from dataengine.render.in_scene_pipeline import InScenePipeline
+from dataengine.render.layout_pipeline import LayoutPipeline
+from dataengine.train.decoder import crop_example, domain_numbers, random_crops
+from dataengine.train.flow_loss import Batch, Data, distillation_loss
+from dataengine.train.in_scene import collect_frames, frame_example
+from dataengine.train.in_scene import make_batch as frame_batch
+from dataengine.train.loop import TrainSettings, model_settings_text, train
+from dataengine.train.thumbnails import collect_windows, window_example
+from dataengine.train.thumbnails import make_batch as window_batch
+
+SUBSTEPS = 6  # of the teacher in one of the student's
+
+
+def distil_model(
+    model: torch.nn.Module,
+    batch: Callable[[np.random.Generator], Batch],
+    data: Data,
+    out: Path,
+    settings: TrainSettings,
+    steps: int,
+    guidance_scale: float = 1.0,
+) -> bool:
+    """Train `model` in place to need `steps` Euler steps without guidance; True when all of the training is done.
+
+    It is its own teacher, as it was, which takes SUBSTEPS times as many steps, guided by guidance_scale.
+    """
+    teacher = copy.deepcopy(model).eval().requires_grad_(False)
+    teacher.to("cuda" if torch.cuda.is_available() else "cpu")
+    loss = distillation_loss(teacher, data, steps, SUBSTEPS, guidance_scale)
+    recipe = f"distillation {model_settings_text(model)} steps={steps} guidance={guidance_scale} "
+    return train(model, batch, loss, out, settings, recipe)
+
+
+def distil_in_scene(
+    pipeline: InScenePipeline, datasets: list[Dataset], out: Path, settings: TrainSettings, steps: int = 4
+) -> InScenePipeline:
+    """The same renderer in fewer steps, on the objects of the data sets; checkpoints in `out/unet`."""
+    unet = pipeline.unet
+    frames = collect_frames(datasets, pipeline.classes, unet.spec, 1, np.random.default_rng((settings.seed, 1)))
+    batch = frame_batch(frames, unet.spec, unet.nothing, settings.batch_size)
+    distil_model(unet, batch, frame_example, out / "unet", settings, steps)
+    return InScenePipeline(unet, pipeline.scheduler, distilled_steps=steps)
+
+
+def distil_whole(
+    pipeline: LayoutPipeline,
+    datasets: list[Dataset],
+    out: Path,
+    settings: TrainSettings,
+    steps: int = 4,
+    decoder_steps: int = 4,
+    guidance_scale: float = 1.0,
+    crop: int = 96,
+) -> LayoutPipeline:
+    """The same renderer in fewer steps of both of its parts, on the images of the data sets, which it has to have been
+    trained on; checkpoints in `out/unet` and `out/decoder`. guidance_scale: of the teacher on the layout, for its
+    thumbnails; the student has learnt it then."""
+    unet, decoder = pipeline.unet, pipeline.decoder
+    windows = collect_windows(datasets, pipeline.classes, pipeline.size, 4, np.random.default_rng((settings.seed, 1)))
+    numbers = domain_numbers(datasets, list(unet.config.domains))
+    windows = replace(windows, domains=numbers[windows.domains])
+    batch = window_batch(windows, unet, settings.batch_size, null_probability=0.0)
+    distil_model(unet, batch, window_example, out / "unet", settings, steps, guidance_scale)
+    looks, half = list(decoder.config.domains), max(1, settings.batch_size // 2)
+    crops = random_crops(datasets, list(decoder.config.classes), looks, crop, half)
+    distil_model(decoder, crops, crop_example, out / "decoder", settings, decoder_steps)
+    grey = pipeline.config.grey_domains
+    return LayoutPipeline(unet, decoder, pipeline.scheduler, grey, distilled_steps=steps, decoder_steps=decoder_steps)
