@@ -19,13 +19,14 @@ def sample_latents(
     generators: list[torch.Generator],
     steps: int = 20,
     guidance_scale: float = 1.0,
+    null: LayoutBatch | None = None,
     scheduler: FlowMatchEulerDiscreteScheduler | None = None,
     known: Known | None = None,
 ) -> torch.Tensor:
     """Latents (B, C, S, S), float32. Image i draws its noise from generators[i] alone (CPU; contract 4).
 
-    Guidance on the layout: `null + guidance_scale * (layout - null)`, where only the boxes are nulled. known: latents
-    that are to stay as they are outside a mask.
+    Guidance: `null + guidance_scale * (layout - null)`, where in null, unless it is given, only the boxes are unknown.
+    known: latents that are to stay as they are outside a mask.
     """
     scheduler = scheduler or FlowMatchEulerDiscreteScheduler()
     config = model.config
@@ -33,7 +34,7 @@ def sample_latents(
     scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), device=model.device)
     noise = x = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(model.device)
     layouts = layouts.to(model.device)
-    null = layouts.unknown()
+    null = layouts.unknown() if null is None else null.to(model.device)
     for k, t in enumerate(scheduler.timesteps):
         times = t.expand(len(x))
         velocity = model(x, times, layouts)

@@ -38,7 +38,7 @@ from dataengine.train.flow_loss import flow_loss
 from dataengine.train.loop import TrainSettings, model_settings_text, train
 from dataengine.train.thumbnails import Windows, make_batch, window_example
 
-WINDOW, SIZE = 192, 96  # pixels of the picture, and of what is drawn
+WINDOW, SIZE = 192, 48  # pixels of the picture, and of what is drawn
 JITTER = 24  # pixels of the picture, of the car about the middle
 FEWEST = 12  # real cars, or measured ones, for a cell (camera angle, altitude) to be compared
 MEASURED_FROM = 50  # degrees; below, a car's length depends on where in the picture it stands
@@ -47,7 +47,7 @@ MEASURED_AT, SCORE = (
     0.2,
 )  # side in pixels at which, and score from which, the detector's cars follow the labels best
 MODEL = {
-    "sample_size": SIZE, "patch": 6, "latent_channels": 1, "block_out_channels": (64, 128), "layers_per_block": 1,
+    "sample_size": SIZE, "patch": 4, "latent_channels": 1, "block_out_channels": (64, 128), "layers_per_block": 1,
     "fields": ("altitude", "camera_angle", "night"),
 }  # fmt: skip
 Cell = tuple[float, float]  # camera angle, altitude
