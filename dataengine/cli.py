@@ -53,6 +53,14 @@ def synth(
     ] = None,
     layout_model: Annotated[Path | None, typer.Option(help="For diffusion: model of dataengine train layouts.")] = None,
     layout_scale: Annotated[float | None, typer.Option(help="Of real layouts: 0.64 shows 800 px in 512 [1].")] = None,
+    altitude: Annotated[
+        tuple[float, float] | None, typer.Option(help="Only as from LOW to HIGH metres above ground.")
+    ] = None,
+    gsd: Annotated[tuple[float, float] | None, typer.Option(help="Only of LOW to HIGH metres a pixel.")] = None,
+    camera_angle: Annotated[
+        tuple[float, float] | None, typer.Option(help="Only at LOW to HIGH degrees; 90 looks straight down.")
+    ] = None,
+    night: Annotated[bool | None, typer.Option("--night/--day", help="Only as by night, or by day.")] = None,
     label_filter: Annotated[
         float | None, typer.Option(help="Draw layouts again unless within so many deviations of real boxes.")
     ] = None,
@@ -94,6 +102,7 @@ def synth(
         "dataset": dataset, "n": n, "data": data, "scenes": scenes, "into": into, "layout_model": layout_model,
         "layout_scale": layout_scale, "label_filter": label_filter, "enhance": enhance, "encoder": encoder,
         "semantic_filter": semantic_filter, "mix": mix, "draw_as": pairs(draw_as),
+        "altitude": altitude, "gsd": gsd, "camera_angle": camera_angle, "night": night,
         "classes": tuple(classes) if classes else None, "balance": balance, "layouts": layouts,
         "renderer": renderer, "model": model, "filter": filter,
         "detector": detector, "calibration": calibration, "size": size, "steps": steps,

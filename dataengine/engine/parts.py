@@ -14,7 +14,7 @@ from dataengine.data.restrict import restrict
 from dataengine.engine.filters import find_calibration, make_semantic
 from dataengine.engine.pictures import find_scenes, make_references, read_into
 from dataengine.engine.recipe import Recipe, folder_hash
-from dataengine.engine.samplers import find_layouts, make_sampler
+from dataengine.engine.samplers import choose_layouts, find_layouts, make_sampler
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration
 from dataengine.judge.detector import Detector, OnnxDetector
@@ -85,12 +85,14 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
             notes.append(f"{len(dataset.problems)} problems in the data set, such as {dataset.problems[0]}")
         dataset = restrict(dataset, classes)
     layouts, layouts_hash = find_layouts(preset, dataset, classes)
+    layouts = choose_layouts(recipe, layouts)
     classes = tuple(recipe.draw_as.get(name, name) for name in classes)
     layouts = [replace(layout, classes=classes) for layout in layouts]
     sampler = make_sampler(recipe, [scaled(layout, recipe.layout_scale) for layout in layouts], classes)
     into = IntoDataset(read_into(recipe.into, notes), sampler.size) if recipe.into is not None else None
     painted = recipe.renderer == "in-scene" and into is None
-    scenes = find_scenes(recipe, preset, dataset, notes) if painted else None
+    alike = dataset and replace(dataset, samples=[s for s in dataset if recipe.wants(s.layout.acquisition)])
+    scenes = find_scenes(recipe, preset, alike, notes) if painted else None
     if detector is not None:
         if calibration is None:
             calibration = find_calibration(recipe, preset, detector, dataset, notes)

@@ -5,14 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dataengine.data.layout import Acquisition
 from dataengine.data.presets import config_file
 from dataengine.errors import UserError, first_fault
 from dataengine.files import read_text, yaml_fault
+
+
+def _low_to_high(given: tuple[float, float]) -> tuple[float, float]:
+    if given[0] > given[1]:
+        raise ValueError(f"give the lower number first: {given[1]:g} {given[0]:g}")
+    return given
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_low_to_high)]
 
 
 class Recipe(BaseModel):
@@ -28,6 +38,10 @@ class Recipe(BaseModel):
     layouts: Literal["reuse", "prior", "diffusion"] = "reuse"
     layout_model: Path | None = Field(None, description="folder of a layout model, for layouts: diffusion")
     layout_scale: float = Field(1.0, gt=0, le=8, description="of real layouts: 0.64 shows 800 pixels in 512")
+    altitude: Range | None = Field(None, description="only as from this height, low and high, in metres")
+    gsd: Range | None = Field(None, description="only of this ground sample distance, low and high, in metres a pixel")
+    camera_angle: Range | None = Field(None, description="only at this angle, low and high; 90 looks straight down")
+    night: bool | None = Field(None, description="only as by night (true) or by day (false); both if not said")
     label_filter: float | None = Field(None, gt=0, description="standard deviations from real boxes; off if not said")
     enhance: bool = Field(True, description="new layouts scaled, shifted, turned and flipped, as real ones are")
     classes: tuple[str, ...] | None = Field(None, description="make only these classes")
@@ -68,6 +82,16 @@ class Recipe(BaseModel):
     def budget(self) -> int:
         """Attempts after which the run gives up."""
         return self.max_attempts or max(20 * self.n, 100)
+
+    def wants(self, taken: Acquisition) -> bool:
+        """Whether a picture taken so is like those asked for; never where it is unknown what was asked for."""
+        ranges = (
+            (self.altitude, taken.altitude_m),
+            (self.gsd, taken.gsd_m),
+            (self.camera_angle, taken.camera_angle_deg),
+        )
+        within = all(r is None or (value is not None and r[0] <= value <= r[1]) for r, value in ranges)
+        return within and self.night in (None, taken.night)
 
     def identity(self, parts: dict[str, str]) -> str:
         """Hash of the recipe and of the parts (model, detector, layouts ... by content) that it is carried out with."""

@@ -40,6 +40,20 @@ def find_layouts(preset: Preset, dataset: Dataset | None, classes: tuple[str, ..
     return [layout for layout in layouts if len(layout)], folder_hash(path)
 
 
+def choose_layouts(recipe: Recipe, layouts: list[Layout]) -> list[Layout]:
+    """Those that were taken as the recipe wants it. Raises UserError, which says what there is, where none was."""
+    chosen = [layout for layout in layouts if recipe.wants(layout.acquisition)]
+    if chosen:
+        return chosen
+    known = {}
+    for option, name in (("altitude", "altitude_m"), ("gsd", "gsd_m"), ("camera-angle", "camera_angle_deg")):
+        values = [v for layout in layouts if (v := getattr(layout.acquisition, name)) is not None]
+        known[option] = f"--{option} {min(values):g} {max(values):g}" if values else f"no {option}"
+    nights = {layout.acquisition.night for layout in layouts} - {None}
+    known["night"] = " and ".join("--night" if night else "--day" for night in sorted(nights)) or "no night or day"
+    raise UserError(f"no layout was taken so; all of them together know {', '.join(known.values())}.")
+
+
 def make_sampler(recipe: Recipe, layouts: list[Layout], classes: tuple[str, ...]) -> Sampler:
     """The sampler that the recipe names, with enhancement and label filter around it where they are asked for."""
     sampler = _drawn_by(recipe, layouts, classes)
@@ -58,7 +72,7 @@ def _drawn_by(recipe: Recipe, layouts: list[Layout], classes: tuple[str, ...]) -
 
         if recipe.balance is not None:
             raise UserError("--balance is for reuse and prior; a layout model draws classes as it has learnt them.")
-        return _Restricted(DiffusionSampler(load_layout_model(recipe.layout_model), size), classes)
+        return _Restricted(DiffusionSampler(load_layout_model(recipe.layout_model), size, wanted=recipe.wants), classes)
     if recipe.layouts == "prior":
         from dataengine.layouts.prior_fit import fit
         from dataengine.layouts.prior_sampler import PriorSampler

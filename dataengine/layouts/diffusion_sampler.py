@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,15 @@ class DiffusionSampler:
     Boxes that overlap more than real ones do are left out, later ones first.
     """
 
-    def __init__(self, model: LayoutDenoiser, size: tuple[int, int], steps: int = STEPS):
-        """Raises UserError for another size than the model's."""
+    def __init__(
+        self,
+        model: LayoutDenoiser,
+        size: tuple[int, int],
+        steps: int = STEPS,
+        wanted: Callable[[Acquisition], bool] = lambda taken: True,
+    ):
+        """wanted: of the acquisitions of real layouts, those to draw for. Raises UserError for another size than the
+        model's, and where no acquisition is wanted."""
         c = model.config
         if size != (c.size, c.size):
             raise UserError(f"this layout model draws {c.size}x{c.size} pixels, not {size[0]}x{size[1]}; "
@@ -34,12 +42,15 @@ class DiffusionSampler:
         self.model, self.size, self.steps = model.eval(), size, steps
         self.classes, self.kind = tuple(c.classes), c.kind
         self.scheduler = FlowMatchEulerDiscreteScheduler()
+        every = [(count, Acquisition.model_validate_json(taken)) for count, taken in c.occasions]
+        self.occasions = [(count, taken) for count, taken in every if wanted(taken)]
+        if not self.occasions:
+            raise UserError("the layout model has seen no picture that was taken as asked for.")
 
     def sample(self, rng: np.random.Generator) -> Layout:
         """One layout with at least one object."""
         for _ in range(TRIES):
-            count, taken = self.model.config.occasions[rng.integers(len(self.model.config.occasions))]
-            layout = self._draw(rng, count, Acquisition.model_validate_json(taken))
+            layout = self._draw(rng, *self.occasions[rng.integers(len(self.occasions))])
             if len(layout):
                 return layout
         raise UserError("the layout model draws no box that is in the picture; train it for longer.")

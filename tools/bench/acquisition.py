@@ -189,7 +189,7 @@ def main() -> None:
     windows = Windows(latents, bare, labels, np.zeros(len(both), np.int64))
     model = train_model(windows, arguments.work, arguments.steps)
 
-    detector = OnnxDetector(weights.packaged("evaluation-detector"))
+    detector = OnnxDetector(weights.packaged("detector"))
     real_cells, real = cells_of(layouts), medians(cells_of(layouts), lengths)
     cells = [cell for cell in real for _ in range(arguments.images)]
     night = np.arange(len(cells)) % 2 == 1
