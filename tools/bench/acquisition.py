@@ -3,7 +3,7 @@
     python tools/bench/acquisition.py --work work/acquisition  # 50 minutes on one core; goes on where it was cut off
 
 The packaged kind of model, `LayoutUNet`, learns windows around a car with no layout at all, only the acquisition, so
-what it draws is its own choice. The packaged evaluation detector, which had no part in it, measures the drawn cars;
+what it draws is its own choice. The packaged detector, which had no part in it, measures the drawn cars;
 their lengths are compared with those of the data set's labels (Spearman over altitudes, each the mean over camera
 angles, and over all pairs of altitude and camera angle). Night is told from day by a linear classifier of embeddings
 of real windows. Controls: the acquisitions shuffled among the same pictures, the acquisition unknown, and the detector
@@ -31,6 +31,7 @@ from dataengine import weights
 from dataengine.data.layout import Acquisition, Dataset, Layout
 from dataengine.judge.detector import OnnxDetector
 from dataengine.layouts.windows import cut, scaled
+from dataengine.render.layout_batch import LayoutBatch
 from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.reference import load_encoder
 from dataengine.render.sample_latents import sample_latents
@@ -40,12 +41,11 @@ from dataengine.train.thumbnails import Windows, make_batch, window_example
 
 WINDOW, SIZE = 192, 48  # pixels of the picture, and of what is drawn
 JITTER = 24  # pixels of the picture, of the car about the middle
-FEWEST = 12  # real cars, or measured ones, for a cell (camera angle, altitude) to be compared
+FEWEST_REAL = 25  # cars in a cell (camera angle, altitude) that is compared; fewer are a parking lot, not a trend
+FEWEST = 8  # measured ones
+GUIDANCE = 2.0  # away from the unknown acquisition
 MEASURED_FROM = 50  # degrees; below, a car's length depends on where in the picture it stands
-MEASURED_AT, SCORE = (
-    128,
-    0.2,
-)  # side in pixels at which, and score from which, the detector's cars follow the labels best
+MEASURED_AT, SCORE = 128, 0.3  # side in pixels at which, and score from which, the detector's cars follow the labels
 MODEL = {
     "sample_size": SIZE, "patch": 4, "latent_channels": 1, "block_out_channels": (64, 128), "layers_per_block": 1,
     "fields": ("altitude", "camera_angle", "night"),
@@ -72,13 +72,13 @@ def cells_of(layouts: list[Layout]) -> list[Cell]:
     return [(x.acquisition.camera_angle_deg, x.acquisition.altitude_m) for x in layouts]
 
 
-def medians(cells: list[Cell], lengths: np.ndarray) -> dict[Cell, float]:
-    """Median length of each cell with enough of them; nan is a picture in which no car was found."""
+def medians(cells: list[Cell], lengths: np.ndarray, fewest: int = FEWEST) -> dict[Cell, float]:
+    """Median length of each cell with so many of them; nan is a picture in which no car was found."""
     found: dict[Cell, list[float]] = {}
     for cell, length in zip(cells, lengths, strict=True):
         if not np.isnan(length):
             found.setdefault(cell, []).append(length)
-    return {cell: float(np.median(v)) for cell, v in sorted(found.items()) if len(v) >= FEWEST}
+    return {cell: float(np.median(v)) for cell, v in sorted(found.items()) if len(v) >= fewest}
 
 
 def by_altitude(lengths: dict[Cell, float], cells: set[Cell]) -> dict[float, float]:
@@ -121,12 +121,18 @@ def measured(images: list[np.ndarray], detector: OnnxDetector) -> np.ndarray:
 def draw(model: LayoutUNet, taken: list[Acquisition], first_seed: int) -> list[np.ndarray]:
     """One image (SIZE, SIZE, 3) each, of an unknown layout."""
     images, nothing = [], np.zeros(0, np.int64)
+
+    def batch(some: list[Acquisition]) -> LayoutBatch:
+        layouts = [Layout([], [], ("Car",), (SIZE, SIZE), acquisition=a) for a in some]
+        return model.layout_batch(layouts, [nothing] * len(some), [0] * len(some)).unknown()
+
     for start in track(range(0, len(taken), 64), "drawing"):
         part = taken[start : start + 64]
-        layouts = [Layout([], [], ("Car",), (SIZE, SIZE), acquisition=a) for a in part]
-        batch = model.layout_batch(layouts, [nothing] * len(part), [0] * len(part))
         generators = [torch.Generator().manual_seed(first_seed + start + i) for i in range(len(part))]
-        images += to_images(sample_latents(model, batch.unknown(), generators=generators, steps=25))
+        null = batch([Acquisition()] * len(part))
+        images += to_images(
+            sample_latents(model, batch(part), generators=generators, guidance_scale=GUIDANCE, null=null)
+        )
     return images
 
 
@@ -190,7 +196,7 @@ def main() -> None:
     model = train_model(windows, arguments.work, arguments.steps)
 
     detector = OnnxDetector(weights.packaged("detector"))
-    real_cells, real = cells_of(layouts), medians(cells_of(layouts), lengths)
+    real_cells, real = cells_of(layouts), medians(cells_of(layouts), lengths, FEWEST_REAL)
     cells = [cell for cell in real for _ in range(arguments.images)]
     night = np.arange(len(cells)) % 2 == 1
     taken = [
