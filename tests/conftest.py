@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded: two test processes share two cores
 
 import hypothesis
 import numpy as np
