@@ -23,6 +23,7 @@ def _low_to_high(given: tuple[float, float]) -> tuple[float, float]:
 
 
 Range = Annotated[tuple[float, float], AfterValidator(_low_to_high)]
+RANGES = {"altitude": "altitude_m", "gsd": "gsd_m", "camera_angle": "camera_angle_deg"}  # field of `Acquisition` each
 
 
 class Recipe(BaseModel):
@@ -85,11 +86,7 @@ class Recipe(BaseModel):
 
     def wants(self, taken: Acquisition) -> bool:
         """Whether a picture taken so is like those asked for; never where it is unknown what was asked for."""
-        ranges = (
-            (self.altitude, taken.altitude_m),
-            (self.gsd, taken.gsd_m),
-            (self.camera_angle, taken.camera_angle_deg),
-        )
+        ranges = [(getattr(self, option), getattr(taken, name)) for option, name in RANGES.items()]
         within = all(r is None or (value is not None and r[0] <= value <= r[1]) for r, value in ranges)
         return within and self.night in (None, taken.night)
 

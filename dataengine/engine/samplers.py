@@ -11,7 +11,7 @@ from dataengine import weights
 from dataengine.data.layout import Dataset, Layout
 from dataengine.data.presets import Preset
 from dataengine.data.restrict import restrict_layout
-from dataengine.engine.recipe import Recipe, folder_hash
+from dataengine.engine.recipe import RANGES, Recipe, folder_hash
 from dataengine.errors import UserError
 from dataengine.layouts.enhance import EnhancedSampler
 from dataengine.layouts.normal_filter import FilteredSampler, NormalFilter
@@ -46,7 +46,8 @@ def choose_layouts(recipe: Recipe, layouts: list[Layout]) -> list[Layout]:
     if chosen:
         return chosen
     known = {}
-    for option, name in (("altitude", "altitude_m"), ("gsd", "gsd_m"), ("camera-angle", "camera_angle_deg")):
+    for option, name in RANGES.items():
+        option = option.replace("_", "-")
         values = [v for layout in layouts if (v := getattr(layout.acquisition, name)) is not None]
         known[option] = f"--{option} {min(values):g} {max(values):g}" if values else f"no {option}"
     nights = {layout.acquisition.night for layout in layouts} - {None}

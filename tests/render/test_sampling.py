@@ -61,6 +61,19 @@ def test_guidance_is_null_plus_scale_times_the_difference_to_null(sample, shape,
         assert torch.allclose(sample(scale, steps), wanted, atol=1e-4)
 
 
+def test_guidance_leads_away_from_the_null_that_is_given():
+    layouts = [random_layout(np.random.default_rng(i)) for i in range(2)]
+    batch = layout_batch(layouts, [x.labels for x in layouts], [0, 0], 8)
+
+    def drawn(null):
+        return sample_latents(LatentVelocity(), batch, generators=generators(), guidance_scale=2.5, null=null)
+
+    noise = torch.stack([torch.randn((4, 8, 8), generator=g) for g in generators()])
+    assert torch.allclose(drawn(batch), noise - 3, atol=1e-4), "away from itself: as it is"
+    assert torch.equal(drawn(batch.unknown()), drawn(None)), "control: the unknown layout, as without"
+    assert not torch.allclose(drawn(None), noise - 3, atol=1e-4)
+
+
 def test_an_unknown_field_takes_its_learned_null_and_not_the_number_zero():
     torch.manual_seed(0)
     embedding = FieldEmbedding(3, 16)
