@@ -30,9 +30,10 @@ PASS_SHARE = 0.95  # of real images, contract 10
 # name: (steps, batch size, learning rate, EMA decay); what two cores manage in an hour or so each
 SCHEDULES = {
     "decoder": (5000, 64, 8e-4, 0.9985),
-    "thumbnails": (4500, 64, 8e-4, 0.9985),
+    "thumbnails": (6000, 64, 6e-4, 0.9985),
     "in-scene": (12_000, 64, 6e-4, 0.9985),
 }
+THUMBNAILS = {"shape_prior": True, "reference_width": 96}
 
 
 def settings_for(name: str, scale: float, minutes: float | None) -> TrainSettings:
@@ -61,8 +62,8 @@ def save_half(pipeline, folder: Path) -> None:
         file.write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def train_stage(name: str, data: Path, work: Path, scale: float, minutes: float | None) -> None:
-    """Train one model and put it among the packaged weights."""
+def train_stage(name: str, data: Path, work: Path, scale: float, minutes: float | None, go_on: bool) -> None:
+    """Train one model and put it among the packaged weights; go_on: from those that are there."""
     parts = [named["train"] for named in splits(data).values()]
     classes = [c for dataset in parts for c in dataset.classes]
     settings, out = settings_for(name, scale, minutes), work / name
@@ -71,9 +72,15 @@ def train_stage(name: str, data: Path, work: Path, scale: float, minutes: float 
 
         train_decoder(parts, classes, out, settings)
     elif name == "thumbnails":
+        from dataengine.render.layout_unet import LayoutUNet
+        from dataengine.render.reference import load_encoder
         from dataengine.train.thumbnails import train_thumbnails
 
-        train_thumbnails(parts, classes, out, settings)
+        start = LayoutUNet.from_pretrained(weights.packaged("whole") / "unet") if go_on else None
+        encoder = load_encoder(weights.packaged("encoder") / "model.onnx")
+        train_thumbnails(
+            parts, classes, out, settings, copies=6, model_settings=THUMBNAILS, start=start, encoder=encoder
+        )
     else:
         from dataengine.render.in_scene_pipeline import InScenePipeline
         from dataengine.train.in_scene import train_in_scene
@@ -134,6 +141,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="checkpoints, curves, sample grids")
     parser.add_argument("--scale", type=float, default=1.0, help="of all numbers of steps")
     parser.add_argument("--minutes", type=float, help="stop each training after this long, with a checkpoint")
+    parser.add_argument("--go-on", action="store_true", help="from the packaged weights instead of from nothing")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -147,7 +155,7 @@ def main() -> None:
         elif stage == "calibration":
             calibrate_filter(arguments.data)
         else:
-            train_stage(stage, arguments.data, arguments.work, arguments.scale, arguments.minutes)
+            train_stage(stage, arguments.data, arguments.work, arguments.scale, arguments.minutes, arguments.go_on)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def flow_loss(data: Data, logit_mean: float = 0.0, logit_spread: float = 1.0) ->
         normal = torch.randn(len(x), generator=generator, device=x.device)
         sigma = torch.sigmoid(logit_mean + logit_spread * normal)
         s = sigma[:, None, None, None]
-        with _quick_backward(x):
+        with quick_backward(x):
             predicted = model((1 - s) * x + s * noise, sigma * 1000, *example.conditions).float()
         return _weighed(velocity_error(predicted, noise - x, sigma), example.weight)
 
@@ -67,7 +67,7 @@ def distillation_loss(teacher: torch.nn.Module, data: Data, steps: int, substeps
                     velocity = without + guidance_scale * (velocity - without)
                 end = end - velocity / (steps * substeps)
             wanted = (start - end) * steps
-        with _quick_backward(x):
+        with quick_backward(x):
             predicted = model(start, first * 1000, *example.conditions).float()
         return _weighed(velocity_error(predicted, wanted, first), example.weight)
 
@@ -79,6 +79,7 @@ def _weighed(error: torch.Tensor, weight: torch.Tensor) -> dict[str, torch.Tenso
     return {"loss": (weight * error).sum() / weight.sum(), "mse": error.mean()}
 
 
-def _quick_backward(x: torch.Tensor):
+def quick_backward(x: torch.Tensor):
+    """A context for the forward pass of a model that is trained, where x is."""
     # the backward pass of flash attention is slow on CPUs: 45 images/s against 63
     return sdpa_kernel(SDPBackend.MATH) if x.device.type == "cpu" else nullcontext()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from rich.progress import track
+from torch.nn import functional as F
 
 from dataengine import geometry
 from dataengine.data.layout import Dataset, Layout
@@ -165,12 +168,55 @@ def frame_example(batch: Batch, generator: torch.Generator) -> Example:
     return Example(x, conditions, 0.1 + 0.9 * hole)
 
 
+def show_frames(batch: Callable, model: InSceneUNet, step: int, folder: Path, steps: int = 12) -> None:
+    """A sheet `folder/samples/STEP.png` of frames as they were, as the model is given them, and painted in `steps`."""
+    from dataengine.render.sample_frames import sample_frames
+
+    shown = batch(np.random.default_rng(2))
+    real = shown["frames"]
+    conditions = frame_example(shown, torch.Generator()).conditions
+    generators = [torch.Generator().manual_seed(i) for i in range(len(real))]
+    painted = sample_frames(model, *conditions, generators=generators, steps=steps)
+    painted = torch.where(shown["hole"] > 0, painted, real)
+    rows = []
+    for start in range(0, len(real), 16):
+        for stack in (real, conditions[0], painted):
+            pictures = ((stack[start : start + 16] + 1) * 127.5).clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+            rows.append(np.concatenate(list(pictures), 1))
+    (folder / "samples").mkdir(exist_ok=True)
+    grid = Image.fromarray(np.concatenate(rows, 0))
+    grid.resize((grid.width * 2, grid.height * 2)).save(folder / "samples" / f"{step:07d}.png")
+
+
 def with_classes(model: InSceneUNet, classes: list[str]) -> InSceneUNet:
     """A model with the same weights and other classes: those it knows keep their embedding, new ones get the null's."""
     settings = {name: value for name, value in model.config.items() if not name.startswith("_")}
     other = InSceneUNet(**(settings | {"classes": list(classes)}))
     take_weights(other, model)
     return other
+
+
+def with_patch(model: InSceneUNet, patch: int) -> InSceneUNet:
+    """A model of frames that are finer by patch / its own patch, drawn from as many patches at the same cost, which
+    draws at first what the given one draws, enlarged."""
+    settings = {name: value for name, value in model.config.items() if not name.startswith("_")}
+    old = settings["patch"]
+    fine = InSceneUNet(**(settings | {"patch": patch, "frame_size": settings["frame_size"] * patch // old}))
+    weights = model.state_dict()
+
+    def resized(weight: torch.Tensor) -> torch.Tensor:
+        """(C * old ** 2, ...) -> (C * patch ** 2, ...)."""
+        squares = weight.reshape(-1, old**2, weight[0].numel()).transpose(1, 2).unflatten(2, (old, old))
+        fine = F.interpolate(squares, size=(patch, patch), mode="bilinear")
+        return fine.flatten(2).transpose(1, 2).reshape(-1, *weight.shape[1:])
+
+    first = resized(weights["unet.conv_in.weight"].transpose(0, 1)) * (old / patch) ** 2
+    first[: 3 * patch**2] *= patch / old  # means of noise over larger patches are smaller
+    weights["unet.conv_in.weight"] = first.transpose(0, 1).contiguous()
+    for name in ("unet.conv_out.weight", "unet.conv_out.bias"):
+        weights[name] = resized(weights[name])
+    fine.load_state_dict(weights)
+    return fine
 
 
 def train_in_scene(
@@ -186,33 +232,15 @@ def train_in_scene(
 
     start: a trained model to go on from, with its own settings and with these classes.
     """
-    from dataengine.render.sample_frames import sample_frames
-
     torch.manual_seed(settings.seed)
     model = (
         InSceneUNet(classes=list(classes), **(model_settings or {})) if start is None else with_classes(start, classes)
     )
     spec = model.spec
     frames = collect_frames(datasets, list(classes), spec, copies, np.random.default_rng((settings.seed, 1)))
-    shown = make_batch(frames, spec, model.nothing, 32)(np.random.default_rng((settings.seed, 2)))
-
-    def evaluate(averaged: torch.nn.Module, step: int, folder: Path) -> None:
-        real = shown["frames"]
-        generators = [torch.Generator().manual_seed(i) for i in range(len(real))]
-        args = (real * (1 - shown["hole"]), shown["hole"], shown["box"], shown["labels"], shown["fields"])
-        painted = sample_frames(averaged, *args, generators=generators, steps=12)
-        painted = torch.where(shown["hole"] > 0, painted, real)
-        rows = []
-        for start in range(0, len(real), 16):
-            for stack in (real, args[0], painted):
-                pictures = ((stack[start : start + 16] + 1) * 127.5).clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
-                rows.append(np.concatenate(list(pictures), 1))
-        (folder / "samples").mkdir(exist_ok=True)
-        grid = Image.fromarray(np.concatenate(rows, 0))
-        grid.resize((grid.width * 2, grid.height * 2)).save(folder / "samples" / f"{step:07d}.png")
-
+    show = partial(show_frames, make_batch(frames, spec, model.nothing, 32))
     batch = make_batch(frames, spec, model.nothing, settings.batch_size)
     recipe = f"in-scene {model_settings_text(model)} copies={copies} frames={len(frames)} "
-    train(model, batch, flow_loss(frame_example, 0.2, 1.1), out, settings, recipe, evaluate)
+    train(model, batch, flow_loss(frame_example, 0.2, 1.1), out, settings, recipe, show)
     save_once(model, out / "model")
     return model

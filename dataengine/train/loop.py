@@ -36,6 +36,7 @@ class TrainSettings(BaseModel):
     warmup_steps: int = Field(200, ge=0)
     final_learning_rate_share: float = Field(0.05, ge=0, le=1, description="of the learning rate, at the last step")
     weight_decay: float = Field(0.01, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="of the optimizer; 0 for adversarial training")
     gradient_clip: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)
     seed: int = 0
@@ -90,6 +91,15 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torc
 
 def _named_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _groups(model: torch.nn.Module) -> list[dict]:
+    """Parameters in their own order; a share of the learning rate for those under a name in `model.rate_shares`."""
+    shares = getattr(model, "rate_shares", {})
+    return [
+        {"params": [p], "share": next((share for part, share in shares.items() if name.startswith(part)), 1.0)}
+        for name, p in _named_parameters(model).items()
+    ]
 
 
 def save_checkpoint(folder: Path, step: int, model: torch.nn.Module, ema: EMAModel, optimizer, recipe: str) -> None:
@@ -161,7 +171,7 @@ def train(
     accelerator = Accelerator(mixed_precision=precision_for(device, settings.precision), cpu=on_cpu)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
+        _groups(model), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(settings.momentum, 0.99)
     )
     model.to(accelerator.device, memory_format=torch.channels_last)
     ema = EMAModel(parameters, decay=settings.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
@@ -202,7 +212,7 @@ def train(
             rng = np.random.default_rng(key)
             generator = torch.Generator(accelerator.device).manual_seed(int(rng.integers(2**62)))
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(step, settings)
+                group["lr"] = learning_rate_at(step, settings) * group["share"]
             tensors = {name: value.to(accelerator.device) for name, value in batch(rng).items()}
             with accelerator.autocast():
                 losses = loss(runner, tensors, generator)

@@ -21,6 +21,7 @@ from dataengine.data.layout import Dataset, Layout
 from dataengine.errors import UserError
 from dataengine.render.layout_batch import LayoutBatch
 from dataengine.render.layout_unet import LayoutUNet
+from dataengine.render.reference import Encoder
 from dataengine.render.sample_latents import sample_latents
 from dataengine.render.thumbnail import THUMBNAIL_RATIO, thumbnail_pixels, thumbnails_of
 from dataengine.train.augment import augmented_window
@@ -30,6 +31,7 @@ from dataengine.train.loop import TrainSettings, model_settings_text, save_once,
 from dataengine.train.warm_start import take_weights
 
 NULL_PROBABILITY = 0.1
+REFERENCE_NULL_PROBABILITY = 0.5  # most pictures are drawn without one
 FOREGROUND_WEIGHT = 2.0
 GREY_SPREAD = 8  # of a pixel's channels, that JPEG alone may cause
 
@@ -47,15 +49,25 @@ class Windows:
 
 
 def collect_windows(
-    datasets: list[Dataset], classes: list[str], size: int, copies: int, rng: np.random.Generator
+    datasets: list[Dataset],
+    classes: list[str],
+    size: int,
+    copies: int,
+    rng: np.random.Generator,
+    encoder: Encoder | None = None,
 ) -> Windows:
-    """Cut `copies` augmented windows of each image. Raises UserError when the data sets hold no image."""
+    """Cut `copies` augmented windows of each image, with the encoder's embedding of the whole image as the reference.
+
+    Raises UserError when the data sets hold no image.
+    """
     number = {name.lower(): i for i, name in enumerate(classes)}
-    thumbnails, layouts, labels, domains = [], [], [], []
+    thumbnails, layouts, labels, domains, references = [], [], [], [], []
     samples = [(d, sample) for d, dataset in enumerate(datasets) for sample in dataset]
     for d, sample in track(samples, "cutting windows"):
         with Image.open(sample.image) as file:
             picture = np.asarray(file.convert("RGB"))
+        if encoder is not None:
+            references += [encoder([picture])[0]] * copies
         for _ in range(copies):
             image, layout = augmented_window(picture, sample.layout, size, rng)
             own = np.array([number.get(name.lower(), -1) for name in layout.names()], np.int64)
@@ -64,7 +76,8 @@ def collect_windows(
             layouts.append(layout.select(own >= 0)), labels.append(own[own >= 0]), domains.append(d)
     if not layouts:
         raise UserError("the training data holds no images.")
-    return Windows(np.stack(thumbnails), layouts, labels, np.asarray(domains))
+    found = np.stack(references) if references else None
+    return Windows(np.stack(thumbnails), layouts, labels, np.asarray(domains), found)
 
 
 def make_batch(windows: Windows, model: LayoutUNet, batch_size: int, null_probability: float = NULL_PROBABILITY):
@@ -88,7 +101,7 @@ def make_batch(windows: Windows, model: LayoutUNet, batch_size: int, null_probab
             layouts.fields.copy_(torch.from_numpy(forget_some(layouts.fields.numpy(), fields, NULL_PROBABILITY, rng)))
         layouts.domains[dropped(rng)] = len(model.config.domains)
         if references is not None:
-            layouts.references[dropped(rng)] = torch.nan
+            layouts.references[dropped(rng, REFERENCE_NULL_PROBABILITY)] = torch.nan
         return {"thumbnails": torch.from_numpy(windows.thumbnails[index].astype(np.float32)), **vars(layouts)}
 
     return batch
@@ -131,15 +144,19 @@ def train_thumbnails(
     copies: int = 4,
     model_settings: dict | None = None,
     start: LayoutUNet | None = None,
+    encoder: Encoder | None = None,
 ) -> LayoutUNet:
     """Train on windows of size x size pixels and write the model to `out/model`; sample grids show real windows above
-    drawn ones. start: a trained model, from whose weights to go on."""
+    drawn ones. start: a trained model, from whose weights to go on. encoder: of reference images, for a model with a
+    reference_width."""
     torch.manual_seed(settings.seed)
     sides = {"sample_size": size // THUMBNAIL_RATIO, "latent_channels": 3}
     model = LayoutUNet(classes=list(classes), domains=_domains(datasets), **(sides | (model_settings or {})))
     if start is not None:
         take_weights(model, start)
-    windows = collect_windows(datasets, classes, size, copies, np.random.default_rng((settings.seed, 1)))
+    windows = collect_windows(datasets, classes, size, copies, np.random.default_rng((settings.seed, 1)), encoder)
+    if windows.references is not None:
+        model.standardise_references(windows.references)
     chosen = np.random.default_rng((settings.seed, 2)).integers(0, len(windows.layouts), 16)
     shown = [windows.layouts[i] for i in chosen]
     layouts = model.layout_batch(shown, [windows.labels[i] for i in chosen], windows.domains[chosen])
