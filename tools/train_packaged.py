@@ -1,6 +1,7 @@
 """Make the packaged weights from the sample data: start to end, on two CPU cores or a GPU; stopped, it continues.
 
-    python tools/train_packaged.py --work work decoder thumbnails whole in-scene layouts    # the base environment
+    python tools/train_packaged.py --work work decoder thumbnails in-scene                  # the base environment
+    python tools/train_packaged.py --work work quick-decoder quick-thumbnails whole quick-in-scene layouts
     python tools/pack_images.py --out work/train.npz
     python tools/train_detector.py configs/detectors/filter.py --images work/train.npz --out work/filter   # mmrotate
     python tools/export_detector.py configs/detectors/filter.py work/filter/detector.safetensors \\
@@ -30,9 +31,13 @@ PASS_SHARE = 0.95  # of real images, contract 10
 # name: (steps, batch size, learning rate, EMA decay); what two cores manage in an hour or so each
 SCHEDULES = {
     "decoder": (5000, 64, 8e-4, 0.9985),
-    "thumbnails": (6000, 64, 6e-4, 0.9985),
+    "thumbnails": (9000, 64, 8e-4, 0.9985),
     "in-scene": (12_000, 64, 6e-4, 0.9985),
+    "quick-decoder": (2000, 16, 1e-3, 0.998),
+    "quick-thumbnails": (2000, 32, 1e-3, 0.998),
+    "quick-in-scene": (4000, 32, 1e-3, 0.998),
 }
+STEPS, DECODER_STEPS = 4, 2  # of the packaged renderers
 THUMBNAILS = {"shape_prior": True, "reference_width": 96}
 
 
@@ -47,7 +52,7 @@ def settings_for(name: str, scale: float, minutes: float | None) -> TrainSetting
         ema_decay=ema_decay,
         minutes=minutes,
         evaluate_every=500,
-        compile=scale >= 1 and name != "thumbnails",  # whose attention gains nothing from it on a CPU
+        compile=scale >= 1 and name in ("decoder", "in-scene"),  # the others gain nothing from it on a CPU
         warmup_steps=min(200, steps // 2),
     )
 
@@ -62,31 +67,40 @@ def save_half(pipeline, folder: Path) -> None:
         file.write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def train_stage(name: str, data: Path, work: Path, scale: float, minutes: float | None, go_on: bool) -> None:
-    """Train one model and put it among the packaged weights; go_on: from those that are there."""
+def train_stage(name: str, data: Path, work: Path, scale: float, minutes: float | None) -> None:
+    """Train one model; the last in-scene one goes among the packaged weights."""
+    from dataengine.render.in_scene import InSceneUNet
+    from dataengine.render.in_scene_pipeline import InScenePipeline
+    from dataengine.render.layout_unet import LayoutUNet
+    from dataengine.render.reference import load_encoder
+    from dataengine.render.thumbnail_decoder import ThumbnailDecoder
+    from dataengine.train.decoder import train_decoder
+    from dataengine.train.in_scene import train_in_scene
+    from dataengine.train.quicken import quicken_decoder, quicken_in_scene, quicken_thumbnails
+    from dataengine.train.thumbnails import train_thumbnails
+
     parts = [named["train"] for named in splits(data).values()]
     classes = [c for dataset in parts for c in dataset.classes]
     settings, out = settings_for(name, scale, minutes), work / name
+    trained = work / name.removeprefix("quick-") / "model"
+    encoder = load_encoder(weights.packaged("encoder") / "model.onnx") if "thumbnails" in name else None
     if name == "decoder":
-        from dataengine.train.decoder import train_decoder
-
         train_decoder(parts, classes, out, settings)
     elif name == "thumbnails":
-        from dataengine.render.layout_unet import LayoutUNet
-        from dataengine.render.reference import load_encoder
-        from dataengine.train.thumbnails import train_thumbnails
-
-        start = LayoutUNet.from_pretrained(weights.packaged("whole") / "unet") if go_on else None
-        encoder = load_encoder(weights.packaged("encoder") / "model.onnx")
-        train_thumbnails(
-            parts, classes, out, settings, copies=6, model_settings=THUMBNAILS, start=start, encoder=encoder
-        )
+        train_thumbnails(parts, classes, out, settings, copies=6, model_settings=THUMBNAILS, encoder=encoder)
+    elif name == "in-scene":
+        train_in_scene(parts, classes, out, settings)
+    elif name == "quick-decoder":
+        model = ThumbnailDecoder.from_pretrained(trained)
+        quicken_decoder(model, parts, out, settings, DECODER_STEPS)
+        model.save_pretrained(out / "model")
+    elif name == "quick-thumbnails":
+        model = LayoutUNet.from_pretrained(trained)
+        quicken_thumbnails(model, parts, out, settings, STEPS, encoder)
+        model.save_pretrained(out / "model")
     else:
-        from dataengine.render.in_scene_pipeline import InScenePipeline
-        from dataengine.train.in_scene import train_in_scene
-
-        model = train_in_scene(parts, classes, out, settings)
-        save_half(InScenePipeline(model, FlowMatchEulerDiscreteScheduler()), weights.FOLDER / name)
+        pipeline = InScenePipeline(InSceneUNet.from_pretrained(trained), FlowMatchEulerDiscreteScheduler())
+        save_half(quicken_in_scene(pipeline, parts, out, settings, STEPS), weights.FOLDER / "in-scene")
 
 
 def store_whole(data: Path, work: Path) -> None:
@@ -97,9 +111,10 @@ def store_whole(data: Path, work: Path) -> None:
     from dataengine.train.thumbnails import grey_domains
 
     grey = grey_domains([named["train"] for named in splits(data).values()])
-    unet = LayoutUNet.from_pretrained(work / "thumbnails" / "model")
-    decoder = ThumbnailDecoder.from_pretrained(work / "decoder" / "model")
-    save_half(LayoutPipeline(unet, decoder, FlowMatchEulerDiscreteScheduler(), grey), weights.FOLDER / "whole")
+    unet = LayoutUNet.from_pretrained(work / "quick-thumbnails" / "model")
+    decoder = ThumbnailDecoder.from_pretrained(work / "quick-decoder" / "model")
+    steps = {"few_steps": STEPS, "decoder_steps": DECODER_STEPS}
+    save_half(LayoutPipeline(unet, decoder, FlowMatchEulerDiscreteScheduler(), grey, **steps), weights.FOLDER / "whole")
 
 
 def store_layouts(data: Path) -> None:
@@ -141,7 +156,6 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="checkpoints, curves, sample grids")
     parser.add_argument("--scale", type=float, default=1.0, help="of all numbers of steps")
     parser.add_argument("--minutes", type=float, help="stop each training after this long, with a checkpoint")
-    parser.add_argument("--go-on", action="store_true", help="from the packaged weights instead of from nothing")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -155,7 +169,7 @@ def main() -> None:
         elif stage == "calibration":
             calibrate_filter(arguments.data)
         else:
-            train_stage(stage, arguments.data, arguments.work, arguments.scale, arguments.minutes, arguments.go_on)
+            train_stage(stage, arguments.data, arguments.work, arguments.scale, arguments.minutes)
 
 
 if __name__ == "__main__":

@@ -69,9 +69,9 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     preset, dataset = _dataset(recipe)
     model_folder = recipe.model or weights.packaged(recipe.renderer)
     pipeline = load_renderer(model_folder, recipe.renderer)
-    distilled = pipeline.config.get("distilled_steps")
-    if distilled and recipe.steps not in (None, distilled):
-        raise UserError(f"--steps {recipe.steps}: this renderer was distilled to {distilled}; leave --steps out.")
+    few = pipeline.config.get("few_steps")
+    if few and recipe.steps not in (None, few):
+        raise UserError(f"--steps {recipe.steps}: this renderer was trained to draw in {few}; leave --steps out.")
     detector = None
     if recipe.filter == "off":
         notes.append("no detector looks at the images (filter: off), so nothing says whether they show their labels")

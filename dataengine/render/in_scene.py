@@ -29,14 +29,14 @@ class InSceneUNet(ModelMixin, ConfigMixin):
     def __init__(
         self,
         classes: list[str],
-        frame_size: int = 64,
+        frame_size: int = 96,
         context: float = 1.8,
         min_side: float = 28.0,
         hole_margin: float = 0.12,
         hole_pixels: float = 2.0,
         block_out_channels: tuple[int, ...] = (64, 128, 192),
         layers_per_block: int = 1,
-        patch: int = 4,
+        patch: int = 6,
     ):
         super().__init__()
         levels = len(block_out_channels)

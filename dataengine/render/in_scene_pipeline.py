@@ -55,18 +55,16 @@ class InScenePipeline(DiffusionPipeline):
     label_effect = "keeps"
     guidance_scale = 1.0  # of a run, unless told otherwise
 
-    def __init__(
-        self, unet: InSceneUNet, scheduler: FlowMatchEulerDiscreteScheduler, distilled_steps: int | None = None
-    ):
-        """distilled_steps: the number of steps that the model was distilled to, if it was."""
+    def __init__(self, unet: InSceneUNet, scheduler: FlowMatchEulerDiscreteScheduler, few_steps: int | None = None):
+        """few_steps: the number of steps that the model was trained to need, if it was (`train.adversarial`)."""
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
-        self.register_to_config(distilled_steps=distilled_steps)
+        self.register_to_config(few_steps=few_steps)
 
     @property
     def steps(self) -> int:
         """Denoising steps of a run, unless told otherwise."""
-        return self.config.distilled_steps or 12
+        return self.config.few_steps or 12
 
     @property
     def classes(self) -> tuple[str, ...]:

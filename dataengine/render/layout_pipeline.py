@@ -33,22 +33,20 @@ class LayoutPipeline(DiffusionPipeline):
         decoder: ThumbnailDecoder,
         scheduler: FlowMatchEulerDiscreteScheduler,
         grey_domains: list[str] | None = None,
-        distilled_steps: int | None = None,
+        few_steps: int | None = None,
         decoder_steps: int = 10,
     ):
         """grey_domains: those of the model's looks whose sensor has one channel; their images come out grey.
-        distilled_steps: the number of steps that the layout model was distilled to, if it was. decoder_steps: those
-        of the decoder."""
+        few_steps: the number of steps that the layout model was trained to need, if it was (`train.adversarial`).
+        decoder_steps: those of the decoder."""
         super().__init__()
         self.register_modules(unet=unet, decoder=decoder, scheduler=scheduler)
-        self.register_to_config(
-            grey_domains=list(grey_domains or ()), distilled_steps=distilled_steps, decoder_steps=decoder_steps
-        )
+        self.register_to_config(grey_domains=list(grey_domains or ()), few_steps=few_steps, decoder_steps=decoder_steps)
 
     @property
     def steps(self) -> int:
         """Denoising steps of a run, unless told otherwise."""
-        return self.config.distilled_steps or 12
+        return self.config.few_steps or 12
 
     @property
     def classes(self) -> tuple[str, ...]:

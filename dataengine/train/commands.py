@@ -63,7 +63,7 @@ def _writing(out: Path) -> Iterator[None]:
 
     if out.is_dir():
         own = {"checkpoint", "checkpoint.new", "checkpoint.old", "samples", "tensorboard", "model", "pipeline"}
-        own |= {"unet", "decoder"}  # of a distillation
+        own |= {"unet", "decoder"}  # of quicker ones
         foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in own)
         if foreign:
             raise UserError(f"{out} holds other things than a training ({foreign[0]}); give another --out.")
@@ -253,36 +253,40 @@ def renderer(
 def fewer_steps(
     data: Data,
     out: Out,
+    model: Annotated[Path, typer.Option(help="Pipeline folder, of a renderer trained on this data.")],
     kind: Annotated[str, typer.Option(help="in-scene or whole.")] = "in-scene",
-    model: Annotated[Path | None, typer.Option(help="Pipeline folder; the packaged one if not given.")] = None,
     to: Annotated[int, typer.Option(min=1, max=50, help="Steps that the result needs, without guidance.")] = 4,
-    guidance: Annotated[float, typer.Option(help="whole: of the teacher on the layout.")] = 1.0,
+    decoder_to: Annotated[int, typer.Option(min=1, max=50, help="whole: those of the decoder.")] = 2,
     split: Split = None,
     steps: Steps = 2000,
-    batch_size: Batch = 64,
-    learning_rate: Rate = 3e-4,
+    batch_size: Batch = 32,
+    learning_rate: Rate = 1e-3,
     seed: Seed = 0,
     minutes: Minutes = None,
-    compile: Compile = False,
 ) -> None:
-    """Make a renderer quicker and sharper: fewer denoising steps. OUT/pipeline goes to synth --model."""
+    """Make a renderer quicker and sharper, by adversarial training. OUT/pipeline goes to synth --model."""
     from dataengine import weights
     from dataengine.errors import UserError
     from dataengine.render.load import load_renderer
-    from dataengine.train.distil import quicken_in_scene, quicken_whole
+    from dataengine.render.reference import load_encoder
     from dataengine.train.loop import save_once
+    from dataengine.train.quicken import quicken_in_scene, quicken_whole
 
     if kind not in ("in-scene", "whole"):
         raise UserError(f"--kind {kind}: must be in-scene or whole.")
-    pipeline = load_renderer(model or weights.packaged(kind), kind)
-    if not hasattr(pipeline, "unet") or (kind == "whole" and not hasattr(pipeline, "decoder")):
-        raise UserError(f"{model}: a renderer of full size cannot be distilled here.")
-    settings = _settings(steps, batch_size, learning_rate, seed, minutes, compile, 1000, ema_decay=0.998)
+    pipeline = load_renderer(model, kind)
+    if kind == "whole" and not hasattr(pipeline, "decoder"):
+        raise UserError(f"{model}: a renderer of full size cannot be made quicker here.")
+    if pipeline.config.get("few_steps"):
+        raise UserError(f"{model}: needs few steps already ({pipeline.steps}); give the one that it was made from.")
+    settings = _settings(steps, batch_size, learning_rate, seed, minutes, False, 500, ema_decay=0.998)
     datasets = _read(data, split)
     with _writing(out):
         if kind == "in-scene":
             pipeline = quicken_in_scene(pipeline, datasets, out, settings, to)
         else:
-            pipeline = quicken_whole(pipeline, datasets, out, settings, to, guidance_scale=guidance)
+            wide = pipeline.unet.config.reference_width
+            encoder = load_encoder(weights.packaged("encoder") / "model.onnx") if wide else None
+            pipeline = quicken_whole(pipeline, datasets, out, settings, to, decoder_to, encoder)
         save_once(pipeline, out / "pipeline")
     print(f"renderer: {out / 'pipeline'}, {to} steps")

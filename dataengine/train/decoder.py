@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +107,20 @@ def to_pixels(images: torch.Tensor) -> np.ndarray:
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
+def show_crops(batch: Callable, model: ThumbnailDecoder, step: int, folder: Path, steps: int = 10) -> None:
+    """A sheet `folder/samples/STEP.png` of real crops, their thumbnails and what is decoded from them in `steps`."""
+    shown = batch(np.random.default_rng(2))
+    thumbnails = thumbnails_of(shown["images"])
+    generators = [torch.Generator().manual_seed(i) for i in range(len(thumbnails))]
+    rasters = shown["rasters"] if model.config.classes else None
+    decoded = decode_thumbnails(
+        model, thumbnails, shown["domains"], generators=generators, rasters=rasters, steps=steps
+    )
+    rows = [np.concatenate(list(to_pixels(x)), 1) for x in (shown["images"], thumbnail_pixels(thumbnails), decoded)]
+    (folder / "samples").mkdir(exist_ok=True)
+    Image.fromarray(np.concatenate(rows, 0)).save(folder / "samples" / f"{step:07d}.png")
+
+
 def train_decoder(
     datasets: list[Dataset],
     classes: list[str],
@@ -123,21 +139,9 @@ def train_decoder(
         take_weights(model, start)
     batch = random_crops(datasets, classes, names, crop, settings.batch_size)
     largest = min(256, min(min(s.layout.size) for dataset in datasets for s in dataset)) // 16 * 16
-    shown = random_crops(datasets, classes, names, largest, 8)(np.random.default_rng((settings.seed, 2)))
-
-    @torch.no_grad()
-    def evaluate(averaged: torch.nn.Module, step: int, folder: Path) -> None:
-        thumbnails = thumbnails_of(shown["images"])
-        generators = [torch.Generator().manual_seed(i) for i in range(len(thumbnails))]
-        decoded = decode_thumbnails(
-            averaged, thumbnails, shown["domains"], generators=generators, rasters=shown["rasters"]
-        )
-        rows = [np.concatenate(list(to_pixels(x)), 1) for x in (shown["images"], thumbnail_pixels(thumbnails), decoded)]
-        (folder / "samples").mkdir(exist_ok=True)
-        Image.fromarray(np.concatenate(rows, 0)).save(folder / "samples" / f"{step:07d}.png")
-
+    show = partial(show_crops, random_crops(datasets, classes, names, largest, 8))
     recipe = f"decoder {model_settings_text(model)} crop={crop} images={sum(map(len, datasets))} "
     recipe += f"start={start is not None} "
-    train(model, batch, flow_loss(crop_example), out, settings, recipe, evaluate)
+    train(model, batch, flow_loss(crop_example), out, settings, recipe, show)
     save_once(model, out / "model")
     return model

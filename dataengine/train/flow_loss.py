@@ -1,4 +1,4 @@
-"""Flow matching, and its distillation into fewer steps: one loss for every model of pictures here."""
+"""Flow matching: one loss for every model of pictures here."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Batch = dict[str, torch.Tensor]
 @dataclass(frozen=True)
 class Example:
     """A batch as a model learns from it: clean (B, C, H, W); `model(noisy, timesteps, *conditions)` is its velocity;
-    weight (B, 1, H, W) of each pixel's error; null: the conditions without the one that is guided, if any."""
+    weight (B, 1, H, W) of each pixel's error; region (B, 1, H, W) that is to be drawn, all of it if None."""
 
     clean: torch.Tensor
     conditions: tuple
     weight: torch.Tensor
-    null: tuple | None = None
+    region: torch.Tensor | None = None
 
 
 Data = Callable[[Batch, torch.Generator], Example]
@@ -42,34 +42,6 @@ def flow_loss(data: Data, logit_mean: float = 0.0, logit_spread: float = 1.0) ->
         with quick_backward(x):
             predicted = model((1 - s) * x + s * noise, sigma * 1000, *example.conditions).float()
         return _weighed(velocity_error(predicted, noise - x, sigma), example.weight)
-
-    return loss
-
-
-def distillation_loss(teacher: torch.nn.Module, data: Data, steps: int, substeps: int, guidance_scale: float) -> Loss:
-    """The student goes in one of `steps` equal steps where its teacher, guided, goes in `substeps` (progressive
-    distillation, Salimans and Ho 2022, in one round): Euler sampling with `steps` steps then needs no guidance."""
-
-    def loss(model: torch.nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        example = data(batch, generator)
-        x = example.clean
-        noise = torch.randn(x.shape, generator=generator, device=x.device)
-        first = torch.randint(1, steps + 1, (len(x),), generator=generator, device=x.device) / steps
-        s = first[:, None, None, None]
-        start = (1 - s) * x + s * noise
-        with torch.no_grad():
-            end = start
-            for k in range(substeps):
-                t = (first - k / (steps * substeps)) * 1000
-                velocity = teacher(end, t, *example.conditions).float()
-                if guidance_scale != 1.0:
-                    without = teacher(end, t, *example.null).float()
-                    velocity = without + guidance_scale * (velocity - without)
-                end = end - velocity / (steps * substeps)
-            wanted = (start - end) * steps
-        with quick_backward(x):
-            predicted = model(start, first * 1000, *example.conditions).float()
-        return _weighed(velocity_error(predicted, wanted, first), example.weight)
 
     return loss
 

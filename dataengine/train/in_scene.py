@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.progress import track
-from torch.nn import functional as F
 
 from dataengine import geometry
 from dataengine.data.layout import Dataset, Layout
@@ -165,7 +164,7 @@ def frame_example(batch: Batch, generator: torch.Generator) -> Example:
     """The part to be painted counts in full, its given surroundings a tenth."""
     x, hole = batch["frames"], batch["hole"]
     conditions = (x * (1 - hole), hole, batch["box"], batch["labels"], batch["fields"])
-    return Example(x, conditions, 0.1 + 0.9 * hole)
+    return Example(x, conditions, 0.1 + 0.9 * hole, region=hole)
 
 
 def show_frames(batch: Callable, model: InSceneUNet, step: int, folder: Path, steps: int = 12) -> None:
@@ -194,29 +193,6 @@ def with_classes(model: InSceneUNet, classes: list[str]) -> InSceneUNet:
     other = InSceneUNet(**(settings | {"classes": list(classes)}))
     take_weights(other, model)
     return other
-
-
-def with_patch(model: InSceneUNet, patch: int) -> InSceneUNet:
-    """A model of frames that are finer by patch / its own patch, drawn from as many patches at the same cost, which
-    draws at first what the given one draws, enlarged."""
-    settings = {name: value for name, value in model.config.items() if not name.startswith("_")}
-    old = settings["patch"]
-    fine = InSceneUNet(**(settings | {"patch": patch, "frame_size": settings["frame_size"] * patch // old}))
-    weights = model.state_dict()
-
-    def resized(weight: torch.Tensor) -> torch.Tensor:
-        """(C * old ** 2, ...) -> (C * patch ** 2, ...)."""
-        squares = weight.reshape(-1, old**2, weight[0].numel()).transpose(1, 2).unflatten(2, (old, old))
-        fine = F.interpolate(squares, size=(patch, patch), mode="bilinear")
-        return fine.flatten(2).transpose(1, 2).reshape(-1, *weight.shape[1:])
-
-    first = resized(weights["unet.conv_in.weight"].transpose(0, 1)) * (old / patch) ** 2
-    first[: 3 * patch**2] *= patch / old  # means of noise over larger patches are smaller
-    weights["unet.conv_in.weight"] = first.transpose(0, 1).contiguous()
-    for name in ("unet.conv_out.weight", "unet.conv_out.bias"):
-        weights[name] = resized(weights[name])
-    fine.load_state_dict(weights)
-    return fine
 
 
 def train_in_scene(

@@ -7,6 +7,7 @@ autoencoder, had not learnt in as long on two (docs/training-log.md).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,25 @@ def window_example(batch: Batch, generator: torch.Generator, foreground_weight: 
     layouts = LayoutBatch(**batch)
     patch = x.shape[-1] // layouts.coverage.shape[-1]
     covered = F.interpolate(layouts.coverage.amax(1, keepdim=True), scale_factor=patch)
-    return Example(x, (layouts,), 1 + (foreground_weight - 1) * covered, (layouts.unknown(),))
+    return Example(x, (layouts,), 1 + (foreground_weight - 1) * covered)
+
+
+def show_windows(windows: Windows, model: LayoutUNet, step: int, folder: Path, steps: int = 20) -> None:
+    """A sheet `folder/samples/STEP.png` of real windows, and below each what is drawn for its layout in `steps`."""
+    chosen = np.random.default_rng(2).integers(0, len(windows.layouts), 16)
+    shown = [windows.layouts[i] for i in chosen]
+    layouts = model.layout_batch(shown, [windows.labels[i] for i in chosen], windows.domains[chosen])
+    real = torch.from_numpy(windows.thumbnails[chosen].astype(np.float32))
+    generators = [torch.Generator().manual_seed(i) for i in range(len(shown))]
+    drawn = sample_latents(model, layouts, generators=generators, steps=steps).cpu()
+    rows = []
+    for start in (0, 8):
+        for stack in (real, drawn):
+            images = to_pixels(thumbnail_pixels(stack[start : start + 8]))
+            boxed = [np.asarray(draw(image, shown[start + i])) for i, image in enumerate(images)]
+            rows.append(np.concatenate(boxed, 1))
+    (folder / "samples").mkdir(exist_ok=True)
+    Image.fromarray(np.concatenate(rows, 0)).save(folder / "samples" / f"{step:07d}.png")
 
 
 def grey_domains(datasets: list[Dataset]) -> list[str]:
@@ -157,27 +176,9 @@ def train_thumbnails(
     windows = collect_windows(datasets, classes, size, copies, np.random.default_rng((settings.seed, 1)), encoder)
     if windows.references is not None:
         model.standardise_references(windows.references)
-    chosen = np.random.default_rng((settings.seed, 2)).integers(0, len(windows.layouts), 16)
-    shown = [windows.layouts[i] for i in chosen]
-    layouts = model.layout_batch(shown, [windows.labels[i] for i in chosen], windows.domains[chosen])
-    real = torch.from_numpy(windows.thumbnails[chosen].astype(np.float32))
-
-    @torch.no_grad()
-    def evaluate(averaged: torch.nn.Module, step: int, folder: Path) -> None:
-        generators = [torch.Generator().manual_seed(i) for i in range(len(shown))]
-        drawn = sample_latents(averaged, layouts, generators=generators, guidance_scale=2.0).cpu()
-        rows = []
-        for start in (0, 8):
-            for stack in (real, drawn):
-                images = to_pixels(thumbnail_pixels(stack[start : start + 8]))
-                boxed = [np.asarray(draw(image, shown[start + i])) for i, image in enumerate(images)]
-                rows.append(np.concatenate(boxed, 1))
-        (folder / "samples").mkdir(exist_ok=True)
-        Image.fromarray(np.concatenate(rows, 0)).save(folder / "samples" / f"{step:07d}.png")
-
     batch = make_batch(windows, model, settings.batch_size)
     recipe = f"thumbnails {model_settings_text(model)} size={size} copies={copies} windows={len(windows.layouts)} "
     recipe += f"start={start is not None} "
-    train(model, batch, flow_loss(window_example), out, settings, recipe, evaluate)
+    train(model, batch, flow_loss(window_example), out, settings, recipe, partial(show_windows, windows))
     save_once(model, out / "model")
     return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,8 @@ def recipe(tmp_path, monkeypatch):
         samples.append(Sample(str(i), tmp_path / f"{i}.png", layout))
     toy = Dataset(("car", "van"), samples, "obb", name="toy")
     monkeypatch.setattr(tool, "splits", lambda data: {"toy": {"train": toy}})
+    shutil.copytree(weights.FOLDER / "encoder", tmp_path / "weights" / "encoder")
     monkeypatch.setattr(weights, "FOLDER", tmp_path / "weights")
-    (tmp_path / "weights").mkdir()
     return tool
 
 
@@ -38,18 +39,19 @@ def test_the_recipe_makes_every_model_from_start_to_end(recipe, tmp_path):
     from dataengine.render.layout_pipeline import LayoutPipeline
     from dataengine.render.scene import Scene, empty_layout
 
-    for stage in ("decoder", "thumbnails", "in-scene"):
+    for stage in ("decoder", "thumbnails", "in-scene", "quick-decoder", "quick-thumbnails", "quick-in-scene"):
         recipe.train_stage(stage, tmp_path, tmp_path / "work", 0.0005, None)
     recipe.store_whole(tmp_path, tmp_path / "work")
     recipe.store_layouts(tmp_path)
 
     layout = random_layout(np.random.default_rng(1), 256)
     whole = LayoutPipeline.from_pretrained(weights.packaged("whole"))
-    [image] = whole([layout], [0], "toy", num_inference_steps=2)
+    [image] = whole([layout], [0], "toy", num_inference_steps=whole.steps)
     assert image.shape == (256, 256, 3)
     in_scene = InScenePipeline.from_pretrained(weights.packaged("in-scene"))
     images, _ = in_scene([Scene(image, empty_layout(layout), "made")], [layout], [0], num_inference_steps=2)
     assert (images[0] != image).any()
+    assert (whole.steps, in_scene.steps) == (4, 4)
     assert weights.has("layouts/toy.npz")
     saved = [file for file in weights.FOLDER.rglob("*") if file.is_file()]
     assert max(file.stat().st_size for file in saved) < 16 * 2**20

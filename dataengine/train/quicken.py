@@ -1,0 +1,91 @@
+"""Renderers in fewer steps, and sharper: each of their networks trained on adversarially, on the data of before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from dataengine.data.layout import Dataset
+from dataengine.render.in_scene_pipeline import InScenePipeline
+from dataengine.render.layout_pipeline import LayoutPipeline
+from dataengine.render.layout_unet import LayoutUNet
+from dataengine.render.reference import Encoder
+from dataengine.render.thumbnail import THUMBNAIL_RATIO
+from dataengine.render.thumbnail_decoder import ThumbnailDecoder
+from dataengine.train.adversarial import train_against
+from dataengine.train.decoder import crop_example, domain_numbers, random_crops, show_crops
+from dataengine.train.in_scene import collect_frames, frame_example, show_frames
+from dataengine.train.in_scene import make_batch as frame_batch
+from dataengine.train.loop import TrainSettings
+from dataengine.train.thumbnails import collect_windows, show_windows, window_example
+from dataengine.train.thumbnails import make_batch as window_batch
+
+COPIES = 4  # windows of each image
+
+
+def quicken_in_scene(
+    pipeline: InScenePipeline, datasets: list[Dataset], out: Path, settings: TrainSettings, steps: int = 4
+) -> InScenePipeline:
+    """The renderer trained on, on the objects of the data sets; checkpoints in `out/unet`."""
+    unet = pipeline.unet
+    frames = collect_frames(datasets, pipeline.classes, unet.spec, 1, np.random.default_rng((settings.seed, 1)))
+    batch = frame_batch(frames, unet.spec, unet.nothing, settings.batch_size)
+    show = partial(show_frames, frame_batch(frames, unet.spec, unet.nothing, 32), steps=steps)
+    train_against(unet, batch, frame_example, out / "unet", settings, steps, 2 * unet.config.patch, show)
+    return InScenePipeline(unet, pipeline.scheduler, few_steps=steps)
+
+
+def quicken_thumbnails(
+    unet: LayoutUNet,
+    datasets: list[Dataset],
+    out: Path,
+    settings: TrainSettings,
+    steps: int = 4,
+    encoder: Encoder | None = None,
+) -> bool:
+    """The thumbnail model trained on in place, on windows of the data sets; True when all is done. encoder: of
+    reference images, for a model that was trained with it."""
+    classes, side = list(unet.config.classes), unet.config.sample_size * THUMBNAIL_RATIO
+    windows = collect_windows(datasets, classes, side, COPIES, np.random.default_rng((settings.seed, 1)), encoder)
+    numbers = domain_numbers(datasets, list(unet.config.domains))
+    windows = replace(windows, domains=numbers[windows.domains])
+    show = partial(show_windows, windows, steps=steps)
+    batch = window_batch(windows, unet, settings.batch_size)
+    return train_against(unet, batch, window_example, out, settings, steps, 2 * unet.config.patch, show)
+
+
+def quicken_decoder(
+    decoder: ThumbnailDecoder,
+    datasets: list[Dataset],
+    out: Path,
+    settings: TrainSettings,
+    steps: int = 2,
+    crop: int = 96,
+) -> bool:
+    """The decoder trained on in place, on crops of the data sets; True when all is done."""
+    classes, looks = list(decoder.config.classes), list(decoder.config.domains)
+    batch = random_crops(datasets, classes, looks, crop, settings.batch_size)
+    show = partial(show_crops, random_crops(datasets, classes, looks, crop, 16), steps=steps)
+    return train_against(decoder, batch, crop_example, out, settings, steps, THUMBNAIL_RATIO, show)
+
+
+def quicken_whole(
+    pipeline: LayoutPipeline,
+    datasets: list[Dataset],
+    out: Path,
+    settings: TrainSettings,
+    steps: int = 4,
+    decoder_steps: int = 2,
+    encoder: Encoder | None = None,
+) -> LayoutPipeline:
+    """Both parts of the renderer trained on, on images of the data sets, which it has to have been trained on;
+    checkpoints in `out/unet` and `out/decoder`."""
+    unet, decoder = pipeline.unet, pipeline.decoder
+    quicken_thumbnails(unet, datasets, out / "unet", settings, steps, encoder)
+    half = settings.model_copy(update={"batch_size": max(1, settings.batch_size // 2)})
+    quicken_decoder(decoder, datasets, out / "decoder", half, decoder_steps)
+    grey = pipeline.config.grey_domains
+    return LayoutPipeline(unet, decoder, pipeline.scheduler, grey, few_steps=steps, decoder_steps=decoder_steps)
