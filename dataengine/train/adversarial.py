@@ -118,7 +118,7 @@ def adversarial_loss(data: Data, steps: int, pooled: int) -> Loss:
         sure = 1 - 0.9 * sigma  # of what is to be seen
 
         def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-            return (sure * (a.float() - b.float()).abs().mean((1, 2, 3))).mean() / b.float().abs().mean()
+            return (sure * (a.float() - b.float()).abs().mean((1, 2, 3))).mean() / b.float().abs().mean().clamp(min=0.1)
 
         terms = {
             "drawer": F.softplus(about_real.detach() - about_drawn).mean(),
