@@ -29,6 +29,18 @@ MEAN_WEIGHT = 4.0
 HEAD_WIDTH = 64
 
 
+class Standard(nn.Module):
+    """Features (B, C, h, w) less their mean, over their spread, both (C,) and fixed."""
+
+    def __init__(self, mean: torch.Tensor, spread: torch.Tensor):
+        super().__init__()
+        self.register_buffer("mean", mean.detach()[:, None, None].clone())
+        self.register_buffer("spread", spread.detach()[:, None, None].clamp(min=1e-3))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return (features - self.mean) / self.spread
+
+
 class Judge(nn.Module):
     """Real or drawn, for each place of each block's features of a frozen denoiser, as (B, L) logits."""
 
@@ -38,11 +50,12 @@ class Judge(nn.Module):
         self.denoiser = copy.deepcopy(denoiser).eval().requires_grad_(False)
         unet = self.denoiser.unet
         self.blocks = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
-        features = self.features(example.clean, torch.full((len(example.clean),), 0.2), example.conditions)
+        seen = torch.full((len(example.clean),), 0.2)
+        features = [f.float() for f in self.features(example.clean, seen, example.conditions)]
+        # One scale for all pictures: normalised each on its own, a drawn one could have any contrast.
         self.heads = nn.ModuleList(
             nn.Sequential(
-                # without weights: torch 2.13 crashes on CPUs where they learn from features that need no gradient
-                nn.GroupNorm(16, f.shape[1], affine=False), nn.Conv2d(f.shape[1], HEAD_WIDTH, 1), nn.LeakyReLU(0.2),
+                Standard(f.mean((0, 2, 3)), f.std((0, 2, 3))), nn.Conv2d(f.shape[1], HEAD_WIDTH, 1), nn.LeakyReLU(0.2),
                 nn.Conv2d(HEAD_WIDTH, 1, 1),
             )
             for f in features

@@ -47,6 +47,20 @@ def test_a_training_leaves_a_pipeline_and_pictures_and_names_what_it_left_out(ru
     assert list((out / "samples").glob("*.png")), "the pictures that it promises"
 
 
+def test_a_renderer_of_fewer_steps_says_so_and_is_made_only_once(run, data, tmp_path):
+    from dataengine.render.load import load_renderer
+
+    short = ("--steps", 2, "--batch-size", 2)
+    run("renderer", data, "--out", tmp_path / "slow", *short, "--copies", 0)
+    slow, quick = tmp_path / "slow" / "pipeline", tmp_path / "quick" / "pipeline"
+    run("fewer-steps", data, "--model", slow, "--to", 3, "--out", tmp_path / "quick", *short)
+    assert load_renderer(quick, "in-scene").steps == 3
+    assert load_renderer(slow, "in-scene").steps > 3
+    assert list((tmp_path / "quick" / "unet" / "samples").glob("*.png")), "pictures of what it draws"
+    with pytest.raises(UserError, match=r"few steps already \(3\)"):
+        run("fewer-steps", data, "--model", quick, "--out", tmp_path / "again", *short)
+
+
 @pytest.mark.parametrize(("option", "value"), [("--learning-rate", "-1"), ("--learning-rate", "nan")])
 def test_a_number_out_of_range_is_named_with_its_option(run, data, tmp_path, option, value):
     with pytest.raises(UserError, match=rf"{option[2:].replace('-', '_')}: .* not {value}"):

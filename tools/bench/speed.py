@@ -160,7 +160,9 @@ def main() -> None:
     parser.add_argument("--dataset", default="hit-uav", choices=("hit-uav", "hrplanes"))
     parser.add_argument("--renderer", default="in-scene", choices=("in-scene", "whole"))
     parser.add_argument("--model", type=Path, help="a renderer instead of the packaged one")
-    parser.add_argument("--guided-model", type=Path, help="one that was not trained to need few steps, for the 25 guided ones")
+    parser.add_argument(
+        "--guided-model", type=Path, help="one that was not trained to need few steps, for the 25 guided ones"
+    )
     parser.add_argument("--n", type=int, default=100, help="accepted images")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--skip", nargs="*", default=(), choices=("ours", "guided", "stable-diffusion", "stages"))
