@@ -113,7 +113,7 @@ def store_whole(data: Path, work: Path) -> None:
     grey = grey_domains([named["train"] for named in splits(data).values()])
     unet = LayoutUNet.from_pretrained(work / "quick-thumbnails" / "model")
     decoder = ThumbnailDecoder.from_pretrained(work / "quick-decoder" / "model")
-    steps = {"few_steps": STEPS, "decoder_steps": DECODER_STEPS}
+    steps = {"few_steps": STEPS, "decoder_few_steps": DECODER_STEPS}
     save_half(LayoutPipeline(unet, decoder, FlowMatchEulerDiscreteScheduler(), grey, **steps), weights.FOLDER / "whole")
 
 

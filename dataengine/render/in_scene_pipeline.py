@@ -150,6 +150,7 @@ class InScenePipeline(DiffusionPipeline):
             painted = sample_frames(
                 self.unet, surroundings * (1 - hole), hole, box, labels, tensor(fields), generators=generators,
                 steps=steps, guidance_scale=guidance_scale, scheduler=self.scheduler,
+                few=bool(self.config.few_steps),
             )  # fmt: skip
         return ((painted + 1) * 127.5).clamp(0, 255).permute(0, 2, 3, 1).cpu().numpy()
 

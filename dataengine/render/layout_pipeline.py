@@ -35,13 +35,17 @@ class LayoutPipeline(DiffusionPipeline):
         grey_domains: list[str] | None = None,
         few_steps: int | None = None,
         decoder_steps: int = 10,
+        decoder_few_steps: int | None = None,
     ):
         """grey_domains: those of the model's looks whose sensor has one channel; their images come out grey.
         few_steps: the number of steps that the layout model was trained to need, if it was (`train.adversarial`).
-        decoder_steps: those of the decoder."""
+        decoder_steps, decoder_few_steps: those of the decoder."""
         super().__init__()
         self.register_modules(unet=unet, decoder=decoder, scheduler=scheduler)
-        self.register_to_config(grey_domains=list(grey_domains or ()), few_steps=few_steps, decoder_steps=decoder_steps)
+        self.register_to_config(
+            grey_domains=list(grey_domains or ()), few_steps=few_steps, decoder_steps=decoder_steps,
+            decoder_few_steps=decoder_few_steps,
+        )  # fmt: skip
 
     @property
     def steps(self) -> int:
@@ -104,14 +108,15 @@ class LayoutPipeline(DiffusionPipeline):
         with fast_autocast(self.unet.device):
             thumbnails = sample_latents(
                 self.unet, batch, generators=generators, steps=num_inference_steps, guidance_scale=guidance_scale,
-                scheduler=self.scheduler, known=known,
+                scheduler=self.scheduler, known=known, few=bool(self.config.few_steps),
             )  # fmt: skip
             # one at a time: a picture's noise and arithmetic must not depend on its batch, and it fills the cores alone
             pictures = torch.cat([
                 decode_thumbnails(
                     self.decoder, thumbnails[i : i + 1], look, generators=[generators[i]],
-                    steps=self.config.decoder_steps, scheduler=self.scheduler, known=pixels[i] if pixels else None,
-                    rasters=rasters[i : i + 1] if known_classes else None,
+                    steps=self.config.decoder_few_steps or self.config.decoder_steps, scheduler=self.scheduler,
+                    known=pixels[i] if pixels else None, rasters=rasters[i : i + 1] if known_classes else None,
+                    few=bool(self.config.decoder_few_steps),
                 )
                 for i in range(len(layouts))
             ])  # fmt: skip

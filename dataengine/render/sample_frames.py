@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
+from dataengine.render.flow import sample_few
 from dataengine.render.in_scene import InSceneUNet
 
 
@@ -22,24 +23,34 @@ def sample_frames(
     steps: int = 12,
     guidance_scale: float = 1.0,
     scheduler: FlowMatchEulerDiscreteScheduler | None = None,
+    few: bool = False,
 ) -> torch.Tensor:
     """Paint B frames; returns (B, 3, F, F) float32 in about [-1, 1].
 
     Frame i draws its noise from generators[i] alone (CPU), so it does not depend on its batch (contract 4).
-    Guidance is `null + guidance_scale * (class - null)` on the class label; 1 needs a single pass.
+    Guidance is `null + guidance_scale * (class - null)` on the class label; 1 needs a single pass. few: for a model
+    that was trained to need so few steps (`flow.sample_few`).
     """
+    size = model.config.frame_size
+
+    def noise() -> torch.Tensor:
+        return torch.stack([torch.randn((3, size, size), generator=g) for g in generators]).to(surroundings.device)
+
+    def velocity(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        with_class = model(x, times, surroundings, hole, box, labels, fields)
+        if guidance_scale == 1.0:
+            return with_class
+        null = model(x, times, surroundings, hole, box, torch.full_like(labels, model.null), fields)
+        return null + guidance_scale * (with_class - null)
+
+    if few:
+        return sample_few(velocity, noise, steps)
     if scheduler is None:
         scheduler = FlowMatchEulerDiscreteScheduler()
     # times denser near the noise end, where the shape is decided: sigma_k = shift k / (1 + (shift - 1) k)
     sigmas = np.linspace(1.0, 1.0 / steps, steps)
     scheduler.set_timesteps(sigmas=sigmas, device=surroundings.device)
-    size = model.config.frame_size
-    x = torch.stack([torch.randn((3, size, size), generator=g) for g in generators]).to(surroundings.device)
+    x = noise()
     for t in scheduler.timesteps:
-        times = t.expand(len(x))
-        velocity = model(x, times, surroundings, hole, box, labels, fields)
-        if guidance_scale != 1.0:
-            null = model(x, times, surroundings, hole, box, torch.full_like(labels, model.null), fields)
-            velocity = null + guidance_scale * (velocity - null)
-        x = scheduler.step(velocity.float(), t, x, return_dict=False)[0]
+        x = scheduler.step(velocity(x, t.expand(len(x))).float(), t, x, return_dict=False)[0]
     return x

@@ -10,7 +10,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import nn
 from torch.nn import functional as F
 
-from dataengine.render.flow import velocity_of
+from dataengine.render.flow import sample_few, velocity_of
 from dataengine.render.inpaint import Known
 from dataengine.render.layout_raster import NOTHING, SCALE
 from dataengine.render.thumbnail import THUMBNAIL_RATIO, thumbnail_pixels
@@ -99,12 +99,11 @@ def decode_thumbnails(
     scheduler: FlowMatchEulerDiscreteScheduler | None = None,
     known: Known | None = None,
     rasters: torch.Tensor | None = None,
+    few: bool = False,
 ) -> torch.Tensor:
     """Images (B, 3, 8 h, 8 w) float32, about in [-1, 1]; image i draws its noise from generators[i] alone (CPU).
     known: pixels that are to stay as they are outside a mask. rasters (B, 3, 8 h, 8 w) int8: for a decoder that is
-    told of boxes."""
-    scheduler = scheduler or FlowMatchEulerDiscreteScheduler()
-    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), device=model.device)
+    told of boxes. few: for one that was trained to need so few steps (`flow.sample_few`)."""
     height, width = (THUMBNAIL_RATIO * side for side in thumbnails.shape[-2:])
 
     def noise(*shape: int) -> torch.Tensor:
@@ -112,10 +111,18 @@ def decode_thumbnails(
 
     domains, rasters = domains.to(model.device), None if rasters is None else rasters.to(model.device)
     seen = with_noise(thumbnails.to(model.device), noise(*thumbnails.shape[1:]), rasters)
+
+    def velocity(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        return model(x, times, seen, domains, rasters)
+
+    if few:
+        settle = (lambda x: x) if known is None else (lambda x: known.put_back(x, known.clean))
+        return sample_few(velocity, lambda: noise(3, height, width), steps, settle)
+    scheduler = scheduler or FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), device=model.device)
     first = x = noise(3, height, width)
     for k, t in enumerate(scheduler.timesteps):
-        velocity = model(x, t.expand(len(x)), seen, domains, rasters)
-        x = scheduler.step(velocity.float(), t, x, return_dict=False)[0]
+        x = scheduler.step(velocity(x, t.expand(len(x))).float(), t, x, return_dict=False)[0]
         if known is not None:
             sigma = scheduler.sigmas[k + 1]
             x = known.put_back(x, (1 - sigma) * known.clean + sigma * first)

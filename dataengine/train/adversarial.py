@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from dataengine.render.flow import few_sigmas
 from dataengine.train.flow_loss import Batch, Data, Example, Loss, quick_backward
 from dataengine.train.loop import TrainSettings, model_settings_text, train
 
@@ -100,10 +101,12 @@ class Rivals(nn.Module):
 def adversarial_loss(data: Data, steps: int, pooled: int) -> Loss:
     """One loss for both: the drawer's terms leave the judge as it is, and the other way round.
 
-    steps: Euler steps of the later sampling; each is trained on its own share of noise. pooled: means over squares of
+    steps: those of the later sampling (`sample_few`), each of which is trained. pooled: means over squares of
     so many pixels, and the judge's features, are to be those of the real picture, the more the less noise it is drawn
     from. An example's region (B, 1, H, W) is all that is drawn; the rest is as it was.
     """
+
+    sigmas = torch.tensor(few_sigmas(steps))
 
     def loss(rivals: Rivals, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
         example = data(batch, generator)
@@ -112,7 +115,7 @@ def adversarial_loss(data: Data, steps: int, pooled: int) -> Loss:
         def normal(*shape: int) -> torch.Tensor:
             return torch.randn(shape, generator=generator, device=x.device)
 
-        sigma = torch.randint(1, steps + 1, (len(x),), generator=generator, device=x.device) / steps
+        sigma = sigmas.to(x.device)[torch.randint(steps, (len(x),), generator=generator, device=x.device)]
         s = sigma[:, None, None, None]
         start = (1 - s) * x + s * normal(*x.shape)
         seen = torch.sigmoid(NOISE_MEAN + NOISE_SPREAD * normal(len(x)))
@@ -155,7 +158,7 @@ def train_against(
     pooled: int,
     evaluate: Callable[[nn.Module, int, Path], None] | None = None,
 ) -> bool:
-    """Train `drawer` in place, to need so many Euler steps, against its former self's features; True when done."""
+    """Train `drawer` in place, to need so many steps, against its former self's features; True when done."""
     example = data(batch(np.random.default_rng(settings.seed)), torch.Generator().manual_seed(0))
     torch.manual_seed(settings.seed)
     rivals = Rivals(drawer, example)

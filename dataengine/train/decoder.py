@@ -107,14 +107,14 @@ def to_pixels(images: torch.Tensor) -> np.ndarray:
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
-def show_crops(batch: Callable, model: ThumbnailDecoder, step: int, folder: Path, steps: int = 10) -> None:
-    """A sheet `folder/samples/STEP.png` of real crops, their thumbnails and what is decoded from them in `steps`."""
+def show_crops(batch: Callable, model: ThumbnailDecoder, step: int, folder: Path, few: int | None = None) -> None:
+    """A sheet, `folder/samples/STEP.png`: real crops, their thumbnails and what is decoded of them, in `few` steps."""
     shown = batch(np.random.default_rng(2))
     thumbnails = thumbnails_of(shown["images"])
     generators = [torch.Generator().manual_seed(i) for i in range(len(thumbnails))]
     rasters = shown["rasters"] if model.config.classes else None
     decoded = decode_thumbnails(
-        model, thumbnails, shown["domains"], generators=generators, rasters=rasters, steps=steps
+        model, thumbnails, shown["domains"], generators=generators, rasters=rasters, steps=few or 10, few=bool(few)
     )
     rows = [np.concatenate(list(to_pixels(x)), 1) for x in (shown["images"], thumbnail_pixels(thumbnails), decoded)]
     (folder / "samples").mkdir(exist_ok=True)

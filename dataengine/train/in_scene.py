@@ -167,15 +167,15 @@ def frame_example(batch: Batch, generator: torch.Generator) -> Example:
     return Example(x, conditions, 0.1 + 0.9 * hole, region=hole)
 
 
-def show_frames(batch: Callable, model: InSceneUNet, step: int, folder: Path, steps: int = 12) -> None:
-    """A sheet `folder/samples/STEP.png` of frames as they were, as the model is given them, and painted in `steps`."""
+def show_frames(batch: Callable, model: InSceneUNet, step: int, folder: Path, few: int | None = None) -> None:
+    """A sheet `folder/samples/STEP.png` of frames: as they were, as the model is given them, painted in `few` steps."""
     from dataengine.render.sample_frames import sample_frames
 
     shown = batch(np.random.default_rng(2))
     real = shown["frames"]
     conditions = frame_example(shown, torch.Generator()).conditions
     generators = [torch.Generator().manual_seed(i) for i in range(len(real))]
-    painted = sample_frames(model, *conditions, generators=generators, steps=steps)
+    painted = sample_frames(model, *conditions, generators=generators, steps=few or 12, few=bool(few))
     painted = torch.where(shown["hole"] > 0, painted, real)
     rows = []
     for start in range(0, len(real), 16):

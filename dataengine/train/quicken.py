@@ -33,7 +33,7 @@ def quicken_in_scene(
     unet = pipeline.unet
     frames = collect_frames(datasets, pipeline.classes, unet.spec, 1, np.random.default_rng((settings.seed, 1)))
     batch = frame_batch(frames, unet.spec, unet.nothing, settings.batch_size)
-    show = partial(show_frames, frame_batch(frames, unet.spec, unet.nothing, 32), steps=steps)
+    show = partial(show_frames, frame_batch(frames, unet.spec, unet.nothing, 32), few=steps)
     train_against(unet, batch, frame_example, out / "unet", settings, steps, 2 * unet.config.patch, show)
     return InScenePipeline(unet, pipeline.scheduler, few_steps=steps)
 
@@ -52,7 +52,7 @@ def quicken_thumbnails(
     windows = collect_windows(datasets, classes, side, COPIES, np.random.default_rng((settings.seed, 1)), encoder)
     numbers = domain_numbers(datasets, list(unet.config.domains))
     windows = replace(windows, domains=numbers[windows.domains])
-    show = partial(show_windows, windows, steps=steps)
+    show = partial(show_windows, windows, few=steps)
     batch = window_batch(windows, unet, settings.batch_size)
     return train_against(unet, batch, window_example, out, settings, steps, 2 * unet.config.patch, show)
 
@@ -68,7 +68,7 @@ def quicken_decoder(
     """The decoder trained on in place, on crops of the data sets; True when all is done."""
     classes, looks = list(decoder.config.classes), list(decoder.config.domains)
     batch = random_crops(datasets, classes, looks, crop, settings.batch_size)
-    show = partial(show_crops, random_crops(datasets, classes, looks, crop, 16), steps=steps)
+    show = partial(show_crops, random_crops(datasets, classes, looks, crop, 16), few=steps)
     return train_against(decoder, batch, crop_example, out, settings, steps, THUMBNAIL_RATIO, show)
 
 
@@ -88,4 +88,4 @@ def quicken_whole(
     half = settings.model_copy(update={"batch_size": max(1, settings.batch_size // 2)})
     quicken_decoder(decoder, datasets, out / "decoder", half, decoder_steps)
     grey = pipeline.config.grey_domains
-    return LayoutPipeline(unet, decoder, pipeline.scheduler, grey, few_steps=steps, decoder_steps=decoder_steps)
+    return LayoutPipeline(unet, decoder, pipeline.scheduler, grey, few_steps=steps, decoder_few_steps=decoder_steps)

@@ -118,14 +118,14 @@ def window_example(batch: Batch, generator: torch.Generator, foreground_weight: 
     return Example(x, (layouts,), 1 + (foreground_weight - 1) * covered)
 
 
-def show_windows(windows: Windows, model: LayoutUNet, step: int, folder: Path, steps: int = 20) -> None:
-    """A sheet `folder/samples/STEP.png` of real windows, and below each what is drawn for its layout in `steps`."""
+def show_windows(windows: Windows, model: LayoutUNet, step: int, folder: Path, few: int | None = None) -> None:
+    """A sheet `folder/samples/STEP.png` of real windows, each above what is drawn for its layout, in `few` steps."""
     chosen = np.random.default_rng(2).integers(0, len(windows.layouts), 16)
     shown = [windows.layouts[i] for i in chosen]
     layouts = model.layout_batch(shown, [windows.labels[i] for i in chosen], windows.domains[chosen])
     real = torch.from_numpy(windows.thumbnails[chosen].astype(np.float32))
     generators = [torch.Generator().manual_seed(i) for i in range(len(shown))]
-    drawn = sample_latents(model, layouts, generators=generators, steps=steps).cpu()
+    drawn = sample_latents(model, layouts, generators=generators, steps=few or 20, few=bool(few)).cpu()
     rows = []
     for start in (0, 8):
         for stack in (real, drawn):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn
 from toy_scenes import random_layout
 
 from dataengine.render.conditions import FieldEmbedding
+from dataengine.render.flow import few_sigmas, sample_few
 from dataengine.render.layout_batch import layout_batch
 from dataengine.render.sample_frames import sample_frames
 from dataengine.render.sample_latents import sample_latents
@@ -86,3 +88,43 @@ def test_an_unknown_field_takes_its_learned_null_and_not_the_number_zero():
         still = embedding(known)
         embedding.nulls[0] += 5
         assert torch.equal(embedding(known), still), "control: the null of a known field plays no part"
+
+
+class Truth:
+    """A model of few steps that knows the picture: its velocity leads there from any noise."""
+
+    def __init__(self, picture: torch.Tensor):
+        self.picture, self.seen = picture, []
+
+    def __call__(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        self.seen.append((float(timesteps[0]) / 1000, x))
+        return (x - self.picture) / (timesteps[0] / 1000)
+
+
+def test_few_steps_draw_from_new_noise_of_the_shares_that_were_trained():
+    picture, generator = torch.full((1, 3, 64, 64), 2.0), torch.Generator().manual_seed(0)
+    truth = Truth(picture)
+    drawn = sample_few(truth, lambda: torch.randn((1, 3, 64, 64), generator=generator), 4)
+    assert torch.allclose(drawn, picture, atol=1e-4)
+    shares = [share for share, _ in truth.seen]
+    assert shares == pytest.approx(few_sigmas(4)) == pytest.approx([1, 0.9, 0.75, 0.5])
+    noises = [(x - (1 - share) * picture) / share for share, x in truth.seen]
+    for noise in noises:
+        assert float(noise.std()) == pytest.approx(1, abs=0.03)
+    for a, b in itertools.pairwise(noises):
+        correlation = float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1])
+        assert abs(correlation) < 0.05, "of each step anew; Euler steps would keep it, with a correlation of 1"
+
+
+def test_what_is_known_is_put_back_in_few_steps():
+    generator = torch.Generator().manual_seed(0)
+    truth, known = Truth(torch.full((1, 1, 8, 8), 2.0)), torch.full((1, 1, 8, 8), -1.0)
+    left = torch.zeros(1, 1, 8, 8)
+    left[..., :4] = 1
+
+    def settle(clean: torch.Tensor) -> torch.Tensor:
+        return left * clean + (1 - left) * known
+
+    drawn = sample_few(truth, lambda: torch.randn((1, 1, 8, 8), generator=generator), 3, settle)
+    assert drawn[..., 4:].eq(-1).all()
+    assert torch.allclose(drawn[..., :4], torch.tensor(2.0), atol=1e-4)

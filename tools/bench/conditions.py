@@ -3,9 +3,9 @@
     python tools/bench/conditions.py --images 100
 
 Layouts of held-out flights. Night: each is drawn by day and by night; a linear classifier of real training windows
-tells which (control: real held-out windows; the answers shuffled). Reference: likeness is the correlation, over all pairs of
-pictures, of how alike two references are with how alike the two drawn pictures are (control: references shuffled
-afterwards; pictures drawn without one).
+tells which (control: real held-out windows; the answers shuffled). Reference: likeness is the correlation, over all
+pairs of pictures, of how alike two references are with how alike the two drawn pictures are (control: references
+shuffled afterwards; pictures drawn without one).
 """
 
 from __future__ import annotations
