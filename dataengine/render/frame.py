@@ -72,12 +72,17 @@ def cut(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     """Sample a frame (size, size, C) from an image (H, W, C) of the same dtype; beyond the border it is mirrored."""
     import cv2
 
-    shrink = np.hypot(matrix[0, 0], matrix[1, 0])
-    if shrink > 1.5:  # bilinear sampling alone would alias when the frame is much smaller than its part of the image
-        image = cv2.GaussianBlur(image, (0, 0), 0.4 * shrink)
+    image = _smoothed(image, np.hypot(matrix[0, 0], matrix[1, 0]))
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     out = cv2.warpAffine(image, _pixel_centres(matrix), (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
     return out.reshape(size, size, -1)
+
+
+def _smoothed(image: np.ndarray, shrink: float) -> np.ndarray:
+    """The image as it can be sampled at 1 / shrink of its size: sampling alone would alias, if it is much smaller."""
+    import cv2
+
+    return cv2.GaussianBlur(image, (0, 0), 0.4 * shrink) if shrink > 1.5 else image
 
 
 def box_coverage(width: float, height: float, size: int) -> np.ndarray:
@@ -147,7 +152,13 @@ def paste(
     to_frame = cv2.invertAffineTransform(_pixel_centres(local))
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
     target = (int(x2 - x1), int(y2 - y1))
-    warped = cv2.warpAffine(patch, to_frame, target, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    warped = cv2.warpAffine(
+        _smoothed(patch, 1 / np.hypot(matrix[0, 0], matrix[1, 0])),
+        to_frame,
+        target,
+        flags=flags,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
     alpha = cv2.warpAffine(weight, to_frame, target, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     alpha = np.clip(alpha, 0, 1)[..., None]
     region = image[y1:y2, x1:x2]
