@@ -37,7 +37,7 @@ SCHEDULES = {
     "quick-thumbnails": (2000, 32, 1e-3, 0.998),
     "quick-in-scene": (4000, 32, 1e-3, 0.998),
 }
-STEPS, DECODER_STEPS = 4, 2  # of the packaged renderers
+STEPS, DECODER_STEPS, GUIDANCE = 4, 2, 1.6  # of the packaged renderers; docs/quality.md has what they were chosen by
 THUMBNAILS = {"shape_prior": True, "reference_width": 96}
 
 
@@ -99,7 +99,8 @@ def train_stage(name: str, data: Path, work: Path, scale: float, minutes: float 
         quicken_thumbnails(model, parts, out, settings, STEPS, encoder)
         model.save_pretrained(out / "model")
     else:
-        pipeline = InScenePipeline(InSceneUNet.from_pretrained(trained), FlowMatchEulerDiscreteScheduler())
+        model = InSceneUNet.from_pretrained(trained)
+        pipeline = InScenePipeline(model, FlowMatchEulerDiscreteScheduler(), guidance=GUIDANCE)
         save_half(quicken_in_scene(pipeline, parts, out, settings, STEPS), weights.FOLDER / "in-scene")
 
 

@@ -53,18 +53,29 @@ class InScenePipeline(DiffusionPipeline):
     """Paints a layout's objects into scenes. Label effect: keeps (every painted object fills its own box)."""
 
     label_effect = "keeps"
-    guidance_scale = 1.0  # of a run, unless told otherwise
 
-    def __init__(self, unet: InSceneUNet, scheduler: FlowMatchEulerDiscreteScheduler, few_steps: int | None = None):
-        """few_steps: the number of steps that the model was trained to need, if it was (`train.adversarial`)."""
+    def __init__(
+        self,
+        unet: InSceneUNet,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        few_steps: int | None = None,
+        guidance: float = 1.0,
+    ):
+        """few_steps: the number of steps that the model was trained to need, if it was (`train.adversarial`).
+        guidance: on the class label, of a run, unless told otherwise; other than 1 it costs a second pass."""
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
-        self.register_to_config(few_steps=few_steps)
+        self.register_to_config(few_steps=few_steps, guidance=guidance)
 
     @property
     def steps(self) -> int:
         """Denoising steps of a run, unless told otherwise."""
         return self.config.few_steps or 12
+
+    @property
+    def guidance_scale(self) -> float:
+        """Guidance of a run, unless told otherwise."""
+        return self.config.guidance
 
     @property
     def classes(self) -> tuple[str, ...]:

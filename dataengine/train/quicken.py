@@ -35,7 +35,7 @@ def quicken_in_scene(
     batch = frame_batch(frames, unet.spec, unet.nothing, settings.batch_size)
     show = partial(show_frames, frame_batch(frames, unet.spec, unet.nothing, 32), few=steps)
     train_against(unet, batch, frame_example, out / "unet", settings, steps, 2 * unet.config.patch, show)
-    return InScenePipeline(unet, pipeline.scheduler, few_steps=steps)
+    return InScenePipeline(unet, pipeline.scheduler, few_steps=steps, guidance=pipeline.config.guidance)
 
 
 def quicken_thumbnails(
