@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+
+if TYPE_CHECKING:
+    from dataengine.render.inpaint import Known
+
+Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of (noisy pictures, timesteps in [0, 1000])
 
 SHIFT = 3.0  # of few steps towards noise, where it is decided what the picture will be
 SMALLEST_SIGMA = 0.05  # below this share of noise the velocity is not divided further
@@ -32,7 +40,7 @@ def few_sigmas(steps: int) -> list[float]:
 
 
 def sample_few(
-    velocity: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    velocity: Velocity,
     noise: Callable[[], torch.Tensor],
     steps: int,
     settle: Callable[[torch.Tensor], torch.Tensor] = lambda clean: clean,
@@ -41,12 +49,43 @@ def sample_few(
     noise, drawn again (Sauer et al. 2023, "Adversarial diffusion distillation"). With the noise of before, as Euler
     steps have it, contrast would grow from step to step.
 
-    velocity: of (noisy pictures, timesteps in [0, 1000]). noise: gives new noise at each call. settle: what is known of
-    each drawn picture is put back by it.
+    noise: gives new noise at each call. settle: puts back what is known of each drawn picture.
     """
     sigmas, x = few_sigmas(steps), noise()
     for sigma, following in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
         timesteps = torch.full((len(x),), 1000.0 * sigma, device=x.device)
         clean = settle(x - sigma * velocity(x, timesteps).float())
         x = (1 - following) * clean + following * noise() if following else clean
+    return x
+
+
+def draw_noise(
+    generators: list[torch.Generator], shape: tuple[int, ...], device: torch.device
+) -> Callable[[], torch.Tensor]:
+    """A function that gives new noise (B, *shape), picture i's from generators[i] alone (CPU; contract 4)."""
+    return lambda: torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
+
+
+def sample(
+    velocity: Velocity,
+    noise: Callable[[], torch.Tensor],
+    steps: int,
+    *,
+    few: bool = False,
+    scheduler: FlowMatchEulerDiscreteScheduler | None = None,
+    known: Known | None = None,
+) -> torch.Tensor:
+    """Pictures (B, C, H, W) float32 from `noise()`, in Euler steps, or, for a model that was trained to need so few
+    steps, by `sample_few`. known: what is to stay as it is outside a mask, put back at every step."""
+    if few:
+        settle = (lambda x: x) if known is None else (lambda x: known.put_back(x, known.clean))
+        return sample_few(velocity, noise, steps, settle)
+    scheduler = scheduler or FlowMatchEulerDiscreteScheduler()
+    first = x = noise()
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), device=x.device)
+    for k, t in enumerate(scheduler.timesteps):
+        x = scheduler.step(velocity(x, t.expand(len(x))).float(), t, x, return_dict=False)[0]
+        if known is not None:
+            sigma = scheduler.sigmas[k + 1]
+            x = known.put_back(x, (1 - sigma) * known.clean + sigma * first)
     return x

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from dataengine.render.flow import sample_few
+from dataengine.render.flow import draw_noise, sample
 from dataengine.render.in_scene import InSceneUNet
 
 
@@ -33,8 +32,7 @@ def sample_frames(
     """
     size = model.config.frame_size
 
-    def noise() -> torch.Tensor:
-        return torch.stack([torch.randn((3, size, size), generator=g) for g in generators]).to(surroundings.device)
+    noise = draw_noise(generators, (3, size, size), surroundings.device)
 
     def velocity(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         with_class = model(x, times, surroundings, hole, box, labels, fields)
@@ -43,14 +41,4 @@ def sample_frames(
         null = model(x, times, surroundings, hole, box, torch.full_like(labels, model.null), fields)
         return null + guidance_scale * (with_class - null)
 
-    if few:
-        return sample_few(velocity, noise, steps)
-    if scheduler is None:
-        scheduler = FlowMatchEulerDiscreteScheduler()
-    # times denser near the noise end, where the shape is decided: sigma_k = shift k / (1 + (shift - 1) k)
-    sigmas = np.linspace(1.0, 1.0 / steps, steps)
-    scheduler.set_timesteps(sigmas=sigmas, device=surroundings.device)
-    x = noise()
-    for t in scheduler.timesteps:
-        x = scheduler.step(velocity(x, t.expand(len(x))).float(), t, x, return_dict=False)[0]
-    return x
+    return sample(velocity, noise, steps, few=few, scheduler=scheduler)

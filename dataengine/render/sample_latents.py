@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from dataengine.render.flow import sample_few
+from dataengine.render.flow import draw_noise, sample
 from dataengine.render.inpaint import Known
 from dataengine.render.layout_batch import LayoutBatch
 from dataengine.render.layout_unet import LayoutUNet
@@ -36,8 +35,7 @@ def sample_latents(
     layouts = layouts.to(model.device)
     null = layouts.unknown() if null is None else null.to(model.device)
 
-    def noise() -> torch.Tensor:
-        return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(model.device)
+    noise = draw_noise(generators, shape, model.device)
 
     def velocity(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         with_layout = model(x, times, layouts)
@@ -46,15 +44,4 @@ def sample_latents(
         without = model(x, times, null)
         return without + guidance_scale * (with_layout - without)
 
-    if few:
-        settle = (lambda x: x) if known is None else (lambda x: known.put_back(x, known.clean))
-        return sample_few(velocity, noise, steps, settle)
-    scheduler = scheduler or FlowMatchEulerDiscreteScheduler()
-    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), device=model.device)
-    first = x = noise()
-    for k, t in enumerate(scheduler.timesteps):
-        x = scheduler.step(velocity(x, t.expand(len(x))).float(), t, x, return_dict=False)[0]
-        if known is not None:
-            sigma = scheduler.sigmas[k + 1]
-            x = known.put_back(x, (1 - sigma) * known.clean + sigma * first)
-    return x
+    return sample(velocity, noise, steps, few=few, scheduler=scheduler, known=known)

@@ -3,14 +3,13 @@ tokenizers"), convolutional throughout, so that pictures may have any size."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from diffusers import ConfigMixin, FlowMatchEulerDiscreteScheduler, ModelMixin, UNet2DModel
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 from torch.nn import functional as F
 
-from dataengine.render.flow import sample_few, velocity_of
+from dataengine.render.flow import draw_noise, sample, velocity_of
 from dataengine.render.inpaint import Known
 from dataengine.render.layout_raster import NOTHING, SCALE
 from dataengine.render.thumbnail import THUMBNAIL_RATIO, thumbnail_pixels
@@ -106,24 +105,12 @@ def decode_thumbnails(
     told of boxes. few: for one that was trained to need so few steps (`flow.sample_few`)."""
     height, width = (THUMBNAIL_RATIO * side for side in thumbnails.shape[-2:])
 
-    def noise(*shape: int) -> torch.Tensor:
-        return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(model.device)
-
     domains, rasters = domains.to(model.device), None if rasters is None else rasters.to(model.device)
-    seen = with_noise(thumbnails.to(model.device), noise(*thumbnails.shape[1:]), rasters)
+    veil = draw_noise(generators, tuple(thumbnails.shape[1:]), model.device)
+    seen = with_noise(thumbnails.to(model.device), veil(), rasters)
 
     def velocity(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         return model(x, times, seen, domains, rasters)
 
-    if few:
-        settle = (lambda x: x) if known is None else (lambda x: known.put_back(x, known.clean))
-        return sample_few(velocity, lambda: noise(3, height, width), steps, settle)
-    scheduler = scheduler or FlowMatchEulerDiscreteScheduler()
-    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), device=model.device)
-    first = x = noise(3, height, width)
-    for k, t in enumerate(scheduler.timesteps):
-        x = scheduler.step(velocity(x, t.expand(len(x))).float(), t, x, return_dict=False)[0]
-        if known is not None:
-            sigma = scheduler.sigmas[k + 1]
-            x = known.put_back(x, (1 - sigma) * known.clean + sigma * first)
-    return x
+    noise = draw_noise(generators, (3, height, width), model.device)
+    return sample(velocity, noise, steps, few=few, scheduler=scheduler, known=known)

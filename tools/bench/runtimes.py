@@ -4,8 +4,8 @@
 
 The three networks of the renderers as they are called in a run, in PyTorch (eager and compiled), ONNX Runtime and
 OpenVINO; in fp32, bf16 and int8 (static, calibrated on the same inputs); one thread each, since a run has one process a
-core. Largest difference from fp32 eager beside each. The peak is that of a large convolution in PyTorch in bf16 and
-fp32, the fastest thing that this machine is seen to do. What cannot be run is said so, with its reason.
+core. Mean difference from fp32 eager, over its mean, beside each. The peak is that of a large convolution in PyTorch in
+bf16 and fp32, the fastest thing that this machine is seen to do. What cannot be run is said so, with its reason.
 """
 
 from __future__ import annotations
