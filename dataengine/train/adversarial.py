@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from dataengine.evaluate.imagenet import ImageNetFeatures
 from dataengine.render.flow import few_sigmas
 from dataengine.train.flow_loss import Batch, Data, Example, Loss, quick_backward
 from dataengine.train.loop import TrainSettings, model_settings_text, train
@@ -27,7 +29,9 @@ SLOWLY = {"momentum": 0.0, "weight_decay": 0.0, "gradient_clip": 5.0}  # each si
 NOISE_MEAN, NOISE_SPREAD = -1.2, 1.0  # of the logit of the share of noise under which pictures are judged
 FEATURE_WEIGHT = 0.5
 MEAN_WEIGHT = 4.0
+GUIDED_WEIGHT = 2.0
 HEAD_WIDTH = 64
+EYES_SIDE = 96  # pixels; smaller pictures are enlarged for the eyes
 
 
 class Standard(nn.Module):
@@ -42,33 +46,51 @@ class Standard(nn.Module):
         return (features - self.mean) / self.spread
 
 
-class Judge(nn.Module):
-    """Real or drawn, for each place of each block's features of a frozen denoiser, as (B, L) logits."""
+class Head(nn.Module):
+    """Real or drawn, for each place of a map of features (B, C, h, w) and for all of it: logits (B, h w), (B, 1)."""
 
-    def __init__(self, denoiser: nn.Module, example: Example):
-        """example: from which the shapes of the features are seen."""
+    def __init__(self, features: torch.Tensor):
+        """features: an example, whose scale is that of all. Normalised each on its own, a drawn one could have any
+        contrast."""
+        super().__init__()
+        width = features.shape[1]
+        self.standard = Standard(features.mean((0, 2, 3)), features.std((0, 2, 3)))
+        self.place = nn.Sequential(nn.Conv2d(width, HEAD_WIDTH, 1), nn.LeakyReLU(0.2), nn.Conv2d(HEAD_WIDTH, 1, 1))
+        self.whole = nn.Sequential(nn.Linear(width, HEAD_WIDTH), nn.LeakyReLU(0.2), nn.Linear(HEAD_WIDTH, 1))
+
+    def forward(self, features: torch.Tensor) -> list[torch.Tensor]:
+        features = self.standard(features)
+        return [self.place(features).flatten(1).float(), self.whole(features.mean((2, 3))).float()]
+
+
+class Judge(nn.Module):
+    """Real or drawn, for each place of each map of frozen features and for the whole of each, as logits (B, L).
+
+    Two sorts of features: those of the denoiser itself, as it was, under noise, which know the conditions; and, with
+    eyes, those of a network that was trained on ImageNet, without noise, which see what the denoiser does not.
+    """
+
+    def __init__(self, denoiser: nn.Module, example: Example, eyes: nn.Module | None):
+        """example: from which the shapes of the features are seen. eyes: `ImageNetFeatures`."""
         super().__init__()
         self.denoiser = copy.deepcopy(denoiser).eval().requires_grad_(False)
+        self.eyes = eyes
         unet = self.denoiser.unet
         self.blocks = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
         seen = torch.full((len(example.clean),), 0.2)
-        features = [f.float() for f in self.features(example.clean, seen, example.conditions)]
-        # One scale for all pictures: normalised each on its own, a drawn one could have any contrast.
-        self.heads = nn.ModuleList(
-            nn.Sequential(
-                Standard(f.mean((0, 2, 3)), f.std((0, 2, 3))), nn.Conv2d(f.shape[1], HEAD_WIDTH, 1), nn.LeakyReLU(0.2),
-                nn.Conv2d(HEAD_WIDTH, 1, 1),
-            )
-            for f in features
-        )  # fmt: skip
+        features = [f.float() for f in self.features(example.clean, example.clean, seen, example.conditions)]
+        self.heads = nn.ModuleList(Head(f) for f in features)
 
     def train(self, mode: bool = True) -> Judge:
         super().train(mode)
         self.denoiser.eval()
         return self
 
-    def features(self, noisy: torch.Tensor, sigma: torch.Tensor, conditions: tuple) -> list[torch.Tensor]:
-        """Outputs of the denoiser's blocks, (B, C, h, w) each."""
+    def features(
+        self, pictures: torch.Tensor, noisy: torch.Tensor, sigma: torch.Tensor, conditions: tuple
+    ) -> list[torch.Tensor]:
+        """Outputs of the denoiser's blocks for the noisy pictures and of the eyes for the clean ones, (B, C, h, w)
+        each."""
         found: list[torch.Tensor] = []
 
         def keep(block, given, output) -> None:
@@ -80,10 +102,15 @@ class Judge(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
+        if self.eyes is not None:
+            larger = max(1, EYES_SIDE // pictures.shape[-1])
+            found += self.eyes(
+                F.interpolate(pictures, scale_factor=larger, mode="bilinear") if larger > 1 else pictures
+            )
         return found
 
-    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        return torch.cat([head(f).flatten(1) for head, f in zip(self.heads, features, strict=True)], 1).float()
+    def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [logits for head, f in zip(self.heads, features, strict=True) for logits in head(f)]
 
 
 class Rivals(nn.Module):
@@ -92,21 +119,32 @@ class Rivals(nn.Module):
 
     rate_shares = {"drawer": 0.1}  # noqa: RUF012
 
-    def __init__(self, drawer: nn.Module, example: Example):
+    def __init__(self, drawer: nn.Module, example: Example, eyes: nn.Module | None):
         super().__init__()
-        self.judge = Judge(drawer, example)
+        self.judge = Judge(drawer, example, eyes)
         self.drawer = drawer
 
 
-def adversarial_loss(data: Data, steps: int, pooled: int) -> Loss:
-    """One loss for both: the drawer's terms leave the judge as it is, and the other way round.
+@dataclass(frozen=True)
+class Goal:
+    """What the drawer is to learn.
 
-    steps: those of the later sampling (`sample_few`), each of which is trained. pooled: means over squares of
-    so many pixels, and the judge's features, are to be those of the real picture, the more the less noise it is drawn
-    from. An example's region (B, 1, H, W) is all that is drawn; the rest is as it was.
+    steps: those of the later sampling (`sample_few`), each of which is trained. pooled: means over squares of so many
+    pixels are to be those of the real picture, as are the judge's features: the more, the less noise it is drawn from;
+    or, if the conditions tell them (means_told), always. guidance: where it is not 1, the drawer learns to draw as it
+    did with it (Meng et al. 2023, section 3.1), so that it needs none; examples need a null then.
     """
 
-    sigmas = torch.tensor(few_sigmas(steps))
+    steps: int
+    pooled: int
+    means_told: bool = False
+    guidance: float = 1.0
+
+
+def adversarial_loss(data: Data, goal: Goal) -> Loss:
+    """One loss for both: the drawer's terms leave the judge as it is, and the other way round. An example's region
+    (B, 1, H, W) is all that is drawn; the rest is as it was."""
+    sigmas = torch.tensor(few_sigmas(goal.steps))
 
     def loss(rivals: Rivals, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
         example = data(batch, generator)
@@ -115,34 +153,50 @@ def adversarial_loss(data: Data, steps: int, pooled: int) -> Loss:
         def normal(*shape: int) -> torch.Tensor:
             return torch.randn(shape, generator=generator, device=x.device)
 
-        sigma = sigmas.to(x.device)[torch.randint(steps, (len(x),), generator=generator, device=x.device)]
+        def inside(pictures: torch.Tensor) -> torch.Tensor:
+            return pictures if example.region is None else x + example.region * (pictures - x)
+
+        @torch.no_grad()
+        def guided(noisy: torch.Tensor) -> torch.Tensor:
+            """What the drawer, as it was, drew with guidance."""
+            v, null = (judge.denoiser(noisy, sigma * 1000, *c).float() for c in (example.conditions, example.null))
+            return noisy - s * (null + goal.guidance * (v - null))
+
+        sigma = sigmas.to(x.device)[torch.randint(goal.steps, (len(x),), generator=generator, device=x.device)]
         s = sigma[:, None, None, None]
         start = (1 - s) * x + s * normal(*x.shape)
         seen = torch.sigmoid(NOISE_MEAN + NOISE_SPREAD * normal(len(x)))
         v, veil = seen[:, None, None, None], normal(*x.shape)
         with quick_backward(x):
-            drawn = start - s * rivals.drawer(start, sigma * 1000, *example.conditions).float()
-            if example.region is not None:
-                drawn = x + example.region * (drawn - x)
-            of_drawn = judge.features((1 - v) * drawn + v * veil, seen, example.conditions)
+            drawn = inside(start - s * rivals.drawer(start, sigma * 1000, *example.conditions).float())
+            of_drawn = judge.features(drawn, (1 - v) * drawn + v * veil, seen, example.conditions)
         with torch.no_grad():
-            of_real = judge.features((1 - v) * x + v * veil, seen, example.conditions)
+            of_real = judge.features(x, (1 - v) * x + v * veil, seen, example.conditions)
         judge.heads.requires_grad_(False)
         about_drawn = judge(of_drawn)
         judge.heads.requires_grad_(True)
         about_real, about_seen = judge(of_real), judge([f.detach() for f in of_drawn])
+
+        def distance(a: torch.Tensor, b: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+            apart = (weight * (a.float() - b.float()).abs().mean((1, 2, 3))).mean()
+            return apart / b.float().abs().mean().clamp(min=0.1)
+
+        def deceived(those: list[torch.Tensor], others: list[torch.Tensor]) -> torch.Tensor:
+            """How far the logits of those lie below the others'; each map counts alike, however large."""
+            return torch.stack([F.softplus(b - a).mean() for a, b in zip(those, others, strict=True)]).mean()
+
         sure = 1 - 0.9 * sigma  # of what is to be seen
-
-        def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-            return (sure * (a.float() - b.float()).abs().mean((1, 2, 3))).mean() / b.float().abs().mean().clamp(min=0.1)
-
+        sure_of_means = torch.ones_like(sigma) if goal.means_told else sure
         terms = {
-            "drawer": F.softplus(about_real.detach() - about_drawn).mean(),
-            "judge": F.softplus(about_seen - about_real).mean(),
-            "features": torch.stack([distance(a, b) for a, b in zip(of_drawn, of_real, strict=True)]).mean(),
-            "means": distance(F.avg_pool2d(drawn, pooled), F.avg_pool2d(x, pooled)),
+            "drawer": deceived(about_drawn, [logits.detach() for logits in about_real]),
+            "judge": deceived(about_real, about_seen),
+            "features": torch.stack([distance(a, b, sure) for a, b in zip(of_drawn, of_real, strict=True)]).mean(),
+            "means": distance(F.avg_pool2d(drawn, goal.pooled), F.avg_pool2d(x, goal.pooled), sure_of_means),
         }
         total = terms["drawer"] + terms["judge"] + FEATURE_WEIGHT * terms["features"] + MEAN_WEIGHT * terms["means"]
+        if goal.guidance != 1:
+            terms["guided"] = distance(drawn, inside(guided(start)), torch.ones_like(sigma))
+            total = total + GUIDED_WEIGHT * terms["guided"]
         return {"loss": total} | terms
 
     return loss
@@ -154,16 +208,17 @@ def train_against(
     data: Data,
     out: Path,
     settings: TrainSettings,
-    steps: int,
-    pooled: int,
+    goal: Goal,
     evaluate: Callable[[nn.Module, int, Path], None] | None = None,
 ) -> bool:
-    """Train `drawer` in place, to need so many steps, against its former self's features; True when done."""
+    """Train `drawer` in place against its former self's features and those of a network that was trained on ImageNet;
+    True when done.
+
+    Raises UserError where the package `imagenet` is not installed.
+    """
     example = data(batch(np.random.default_rng(settings.seed)), torch.Generator().manual_seed(0))
     torch.manual_seed(settings.seed)
-    rivals = Rivals(drawer, example)
-    recipe = f"adversarial {model_settings_text(drawer)} steps={steps} "
+    rivals = Rivals(drawer, example, ImageNetFeatures())
+    recipe = f"adversarial {model_settings_text(drawer)} {goal} "
     shown = None if evaluate is None else lambda model, step, folder: evaluate(model.drawer, step, folder)
-    return train(
-        rivals, batch, adversarial_loss(data, steps, pooled), out, settings.model_copy(update=SLOWLY), recipe, shown
-    )
+    return train(rivals, batch, adversarial_loss(data, goal), out, settings.model_copy(update=SLOWLY), recipe, shown)

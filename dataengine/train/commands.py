@@ -277,8 +277,10 @@ def fewer_steps(
     pipeline = load_renderer(model, kind)
     if kind == "whole" and not hasattr(pipeline, "decoder"):
         raise UserError(f"{model}: a renderer of full size cannot be made quicker here.")
-    if pipeline.config.get("few_steps"):
-        raise UserError(f"{model}: needs few steps already ({pipeline.steps}); give the one that it was made from.")
+    if pipeline.config.get("few_steps") and pipeline.config.get("guidance", 1) == 1:
+        raise UserError(
+            f"{model}: needs few steps already ({pipeline.steps}) and no guidance; give the one that it was made from."
+        )
     settings = _settings(steps, batch_size, learning_rate, seed, minutes, False, 500, ema_decay=0.998)
     datasets = _read(data, split)
     with _writing(out):

@@ -17,12 +17,14 @@ Batch = dict[str, torch.Tensor]
 @dataclass(frozen=True)
 class Example:
     """A batch as a model learns from it: clean (B, C, H, W); `model(noisy, timesteps, *conditions)` is its velocity;
-    weight (B, 1, H, W) of each pixel's error; region (B, 1, H, W) that is to be drawn, all of it if None."""
+    weight (B, 1, H, W) of each pixel's error; region (B, 1, H, W) that is to be drawn, all of it if None; null: the
+    conditions with the learned null in place of what can be guided."""
 
     clean: torch.Tensor
     conditions: tuple
     weight: torch.Tensor
     region: torch.Tensor | None = None
+    null: tuple | None = None
 
 
 Data = Callable[[Batch, torch.Generator], Example]

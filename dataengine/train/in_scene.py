@@ -160,11 +160,12 @@ def make_batch(frames: Frames, spec: FrameSpec, nothing: int, batch_size: int):
     return batch
 
 
-def frame_example(batch: Batch, generator: torch.Generator) -> Example:
-    """The part to be painted counts in full, its given surroundings a tenth."""
+def frame_example(batch: Batch, generator: torch.Generator, null: int | None = None) -> Example:
+    """The part to be painted counts in full, its given surroundings a tenth. null: the label of an unknown class."""
     x, hole = batch["frames"], batch["hole"]
     conditions = (x * (1 - hole), hole, batch["box"], batch["labels"], batch["fields"])
-    return Example(x, conditions, 0.1 + 0.9 * hole, region=hole)
+    unknown = None if null is None else (*conditions[:3], torch.full_like(batch["labels"], null), batch["fields"])
+    return Example(x, conditions, 0.1 + 0.9 * hole, region=hole, null=unknown)
 
 
 def show_frames(batch: Callable, model: InSceneUNet, step: int, folder: Path, few: int | None = None) -> None:

@@ -15,7 +15,7 @@ from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.reference import Encoder
 from dataengine.render.thumbnail import THUMBNAIL_RATIO
 from dataengine.render.thumbnail_decoder import ThumbnailDecoder
-from dataengine.train.adversarial import train_against
+from dataengine.train.adversarial import Goal, train_against
 from dataengine.train.decoder import crop_example, domain_numbers, random_crops, show_crops
 from dataengine.train.in_scene import collect_frames, frame_example, show_frames
 from dataengine.train.in_scene import make_batch as frame_batch
@@ -29,13 +29,18 @@ COPIES = 4  # windows of each image
 def quicken_in_scene(
     pipeline: InScenePipeline, datasets: list[Dataset], out: Path, settings: TrainSettings, steps: int = 4
 ) -> InScenePipeline:
-    """The renderer trained on, on the objects of the data sets; checkpoints in `out/unet`."""
+    """The renderer trained on, on the objects of the data sets; checkpoints in `out/unet`. One that needs few steps
+    already learns to do without its guidance."""
     unet = pipeline.unet
     frames = collect_frames(datasets, pipeline.classes, unet.spec, 1, np.random.default_rng((settings.seed, 1)))
     batch = frame_batch(frames, unet.spec, unet.nothing, settings.batch_size)
     show = partial(show_frames, frame_batch(frames, unet.spec, unet.nothing, 32), few=steps)
-    train_against(unet, batch, frame_example, out / "unet", settings, steps, 2 * unet.config.patch, show)
-    return InScenePipeline(unet, pipeline.scheduler, few_steps=steps, guidance=pipeline.config.guidance)
+    quick, guidance = bool(pipeline.config.few_steps), pipeline.config.guidance
+    data = partial(frame_example, null=unet.null)
+    learnt = guidance if quick else 1.0
+    goal = Goal(steps, 2 * unet.config.patch, guidance=learnt)
+    train_against(unet, batch, data, out / "unet", settings, goal, show)
+    return InScenePipeline(unet, pipeline.scheduler, few_steps=steps, guidance=1.0 if quick else guidance)
 
 
 def quicken_thumbnails(
@@ -54,7 +59,7 @@ def quicken_thumbnails(
     windows = replace(windows, domains=numbers[windows.domains])
     show = partial(show_windows, windows, few=steps)
     batch = window_batch(windows, unet, settings.batch_size)
-    return train_against(unet, batch, window_example, out, settings, steps, 2 * unet.config.patch, show)
+    return train_against(unet, batch, window_example, out, settings, Goal(steps, 2 * unet.config.patch), show)
 
 
 def quicken_decoder(
@@ -69,7 +74,8 @@ def quicken_decoder(
     classes, looks = list(decoder.config.classes), list(decoder.config.domains)
     batch = random_crops(datasets, classes, looks, crop, settings.batch_size)
     show = partial(show_crops, random_crops(datasets, classes, looks, crop, 16), few=steps)
-    return train_against(decoder, batch, crop_example, out, settings, steps, THUMBNAIL_RATIO, show)
+    goal = Goal(steps, THUMBNAIL_RATIO, means_told=True)
+    return train_against(decoder, batch, crop_example, out, settings, goal, show)
 
 
 def quicken_whole(
