@@ -27,7 +27,7 @@ def find_scenes(recipe: Recipe, preset: Preset, dataset: Dataset | None, notes: 
 
     size = (recipe.size, recipe.size)
     if recipe.scenes is not None:
-        images = _scene_images(recipe.scenes)
+        images = labelled_or_plain(recipe.scenes)
         if images.problems:
             notes.append(f"{len(images.problems)} problems among the scenes, such as {images.problems[0]}")
         return DatasetScenes(images, size)
@@ -49,7 +49,7 @@ def find_scenes(recipe: Recipe, preset: Preset, dataset: Dataset | None, notes: 
     return GeneratedScenes(whole, preset.name)
 
 
-def _scene_images(folder: Path) -> Dataset:
+def labelled_or_plain(folder: Path) -> Dataset:
     """A data set's images with their labels, or the images of a plain folder, taken to be empty of objects."""
     every = sorted(file for file in folder.rglob("*") if file.is_file() and file.name[0] != ".")
     files = [file for file in every if file.suffix.lower() in IMAGE_SUFFIXES]
@@ -58,7 +58,7 @@ def _scene_images(folder: Path) -> Dataset:
     except UserError:
         stems = {file.stem for file in files}
         labels = [f for f in every if f.suffix.lower() in LABEL_SUFFIXES or (f.suffix == ".txt" and f.stem in stems)]
-        if labels:  # whose objects would go unlabelled into the result
+        if labels or folder.is_file():  # whose objects would go unlabelled into the result
             raise
     samples, problems = [], []
     for file in files:

@@ -1,0 +1,112 @@
+"""Copy-paste (Ghiasi et al. 2021), for oriented boxes: the augmentation that synthetic data has to beat."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dataengine import geometry
+from dataengine.data import dota
+from dataengine.data.images import read_picture
+from dataengine.data.layout import Dataset, Layout, Sample
+from dataengine.errors import UserError
+from dataengine.render.frame import FrameSpec, cut, frame_matrices, masks, paste
+
+SPEC = FrameSpec(size=96, hole_margin=0.05, hole_pixels=1.0)
+MOST = 6  # objects pasted into a picture
+TRIES = 20  # places, for each
+SCALES = 0.8, 1.25
+
+
+def pasted(picture: np.ndarray, layout: Layout, others: Dataset, rng: np.random.Generator) -> tuple[np.ndarray, Layout]:
+    """A picture uint8 (H, W, 3) and its layout with objects of the other samples pasted where nothing is.
+
+    Classes are drawn by the square root of their inverse share. An object in an oriented box is turned at random; one
+    in a horizontal box keeps its direction, or its box would not fit any more. Label effect: keeps.
+    """
+    owners, numbers, chances = _objects(others)
+    canvas = picture.astype(np.float32)
+    for _ in range(rng.integers(1, MOST + 1)):
+        which = rng.choice(len(owners), p=chances)
+        source = others.samples[owners[which]]
+        one = source.layout.select([numbers[which]])
+        box = _free_box(one.boxes[0], layout, rng)
+        cutout = read_picture(source)
+        if box is None or cutout is None:
+            continue
+        patch = cut(cutout, frame_matrices(one.boxes, layout.kind, SPEC)[0], SPEC.size)
+        matrix = frame_matrices(box[None], layout.kind, SPEC)[0]
+        hole, _ = masks(box, layout.kind, SPEC)
+        paste(canvas, patch.astype(np.float32), hole, matrix)
+        layout = _with(layout, box, int(one.labels[0]))
+    return np.clip(np.rint(canvas), 0, 255).astype(np.uint8), layout
+
+
+def _objects(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sample and number in it of each whole object, int64 (N,), and its chance to be pasted, float64 (N,)."""
+    found = [
+        (i, k, sample.layout.labels[k])
+        for i, sample in enumerate(dataset)
+        for k in np.flatnonzero(~sample.layout.difficult & (sample.layout.visible > 0.99))
+    ]
+    if not found:
+        raise UserError("no object of the training data lies whole in its picture, so none can be pasted.")
+    owners, numbers, labels = np.array(found, np.int64).T
+    chances = np.bincount(labels)[labels] ** -0.5
+    return owners, numbers, chances / chances.sum()
+
+
+def _free_box(box: np.ndarray, layout: Layout, rng: np.random.Generator) -> np.ndarray | None:
+    """The box (5,) at another place, size and angle, whole in the picture and clear of all others; None if no try
+    finds one."""
+    width, height = layout.size
+    taken = np.concatenate([layout.boxes, layout.ignored])
+    for _ in range(TRIES):
+        angle = box[4] if layout.kind == "hbb" else rng.uniform(-np.pi / 2, np.pi / 2)
+        sides = box[2:4] * rng.uniform(*SCALES)
+        new = np.array([[rng.uniform(0, width), rng.uniform(0, height), *sides, angle]], np.float32)
+        corners = geometry.to_corners(new)[0]
+        inside = (corners >= 0).all() and (corners <= (width, height)).all()
+        grown = new + np.array([0, 0, 4, 4, 0], np.float32)
+        if inside and not (geometry.intersection(grown, taken) > 0).any():
+            return new[0]
+    return None
+
+
+def _with(layout: Layout, box: np.ndarray, label: int) -> Layout:
+    """The layout with one whole object more."""
+    return replace(
+        layout,
+        boxes=np.concatenate([layout.boxes, box[None]]),
+        labels=np.append(layout.labels, label),
+        difficult=np.append(layout.difficult, False),
+        visible=np.append(layout.visible, np.float32(1)),
+        silhouettes=None,
+    )
+
+
+def write_copy_paste(dataset: Dataset, n: int, out: Path, seed: int = 0) -> None:
+    """n pictures with objects pasted into them, as a DOTA data set in `out`; each real one serves equally often.
+
+    Picture i depends on (seed, i) only. Raises UserError where there is no object to paste, or no disk to write to.
+    """
+    samples = []
+    raw = out.with_name(out.name + ".raw")
+    raw.mkdir(parents=True, exist_ok=True)
+    for i in range(n):
+        rng = np.random.default_rng((seed, i))
+        sample = dataset.samples[i % len(dataset)]
+        picture = read_picture(sample)
+        if picture is None:
+            continue
+        image, layout = pasted(picture, sample.layout, dataset, rng)
+        file = raw / f"{i:06d}.png"
+        Image.fromarray(image).save(file, compress_level=1)
+        samples.append(Sample(file.stem, file, layout, sample.source, sample.license))
+    dota.write(replace(dataset, samples=samples), out)
+    for file in raw.iterdir():
+        file.unlink()
+    raw.rmdir()

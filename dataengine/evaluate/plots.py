@@ -1,0 +1,116 @@
+"""The report's plots and contact sheets, each as one address that holds the whole picture."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from dataengine.data.draw import contact_sheet, draw
+from dataengine.errors import UserError
+from dataengine.evaluate.pictures import Picture
+from dataengine.evaluate.results import Result
+
+COLOURS = {"measured": "#1f6feb", "reference": "#57606a", "control": "#d0a215"}
+SHEET_COLUMNS = 8
+CELL = 224  # pixels, at most
+
+
+def _figure(width: float, height: float):
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError("the report's plots need: pip install 'dataengine[evaluate]'.") from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _address(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _svg(figure) -> str:
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "dataengine"}):  # the same figures give the same file
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return _address(buffer.getvalue(), "svg+xml")
+
+
+def bars(result: Result) -> str:
+    """A panel for each column, a bar for each row, with its interval."""
+    figure = _figure(2.6 * len(result.columns), 2.2)
+    for axes, (key, column) in zip(np.atleast_1d(figure.subplots(1, len(result.columns))), result.columns.items(),
+                                   strict=True):  # fmt: skip
+        for place, row in enumerate(result.rows):
+            value = row.figures[key]
+            axes.bar(place, value.value, color=COLOURS[row.role], label=row.name)
+            if np.isfinite(value.low):
+                axes.vlines(place, value.low, value.high, color="black", linewidth=1)
+        axes.set_title(f"{column.title} ({'as real' if column.better == 'reference' else column.better})", fontsize=9)
+        axes.set_xticks([])
+        axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def embedding_map(real: np.ndarray, made: np.ndarray) -> str:
+    """Real (M, E) and generated embeddings (N, E) on the two principal axes of the real ones."""
+    figure = _figure(5, 4)
+    axes = figure.subplots()
+    _, _, directions = np.linalg.svd(real - real.mean(0), full_matrices=False)
+    for name, x, role in (("real", real, "reference"), ("generated", made, "measured")):
+        axes.scatter(*((x - real.mean(0)) @ directions[:2].T).T, s=8, alpha=0.5, color=COLOURS[role], label=name)
+    axes.set_title("embeddings on the two principal axes of the real ones", fontsize=9)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def histograms(distances: dict[str, np.ndarray]) -> str:
+    """Distributions of several sets of distances, one over the other; the first is the one measured."""
+    figure = _figure(6, 3)
+    axes = figure.subplots()
+    edges = np.linspace(0, max(d.max() for d in distances.values()), 40)
+    for (name, values), colour in zip(distances.items(), COLOURS.values(), strict=True):
+        axes.hist(values, edges, density=True, alpha=0.6, color=colour, label=name)
+    axes.set_xlabel("distance to the nearest training picture")
+    axes.set_yticks([])
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def sheet(pictures: Sequence[Picture], classes: Sequence[str], captions: Sequence[str] | None = None) -> str:
+    """Contact sheet of pictures with their boxes, in the colours of `classes`."""
+    from dataengine.data.restrict import restrict_layout
+
+    drawn = [
+        draw(x.pixels(), restrict_layout(x.layout, tuple(classes)), min(1.0, CELL / max(x.layout.size)))
+        for x in pictures
+    ]
+    return _jpeg(contact_sheet(drawn, captions, columns=SHEET_COLUMNS, classes=classes))
+
+
+def pairs(left: Sequence[Picture], right: Sequence[Picture], captions: Sequence[str]) -> str:
+    """Contact sheet in which each picture of `left` has that of `right` beside it, without boxes."""
+    cells = []
+    for both in zip(left, right, strict=True):
+        images = [Image.fromarray(x.pixels()) for x in both]
+        for image in images:
+            image.thumbnail((CELL, CELL))
+        cell = Image.new("RGB", (sum(x.width for x in images) + 2, max(x.height for x in images)), "white")
+        cell.paste(images[0], (0, 0))
+        cell.paste(images[1], (images[0].width + 2, 0))
+        cells.append(cell)
+    return _jpeg(contact_sheet(cells, captions, columns=SHEET_COLUMNS // 2))
+
+
+def _jpeg(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=88)
+    return _address(buffer.getvalue(), "jpeg")

@@ -1,0 +1,120 @@
+"""What an evaluation says: rows of figures beside their controls, as values, as JSON and as a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+import numpy as np
+
+Role = Literal["measured", "reference", "control"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value, NaN where it cannot be told, and the interval [low, high] that the result's `interval` explains."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+    def __str__(self) -> str:
+        if math.isnan(self.value):
+            return "-"
+        text = _digits(self.value)
+        return text if math.isnan(self.low) else f"{text} ({_digits(self.low)} to {_digits(self.high)})"
+
+
+@dataclass(frozen=True)
+class Column:
+    """title: name of the metric. better: "higher", "lower", or "reference": as near to real pictures' as may be."""
+
+    title: str
+    better: Literal["higher", "lower", "reference"]
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """role: what is measured, real pictures to compare with, or a control, which must come out worse."""
+
+    name: str
+    role: Role
+    n: int
+    figures: dict[str, Figure]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One table. columns: by key. settings: what the figures depend on, such as the features. counted: what `n` of a
+    row counts. interval: what the intervals are, in words."""
+
+    name: str
+    title: str
+    columns: dict[str, Column]
+    rows: list[Row]
+    settings: dict[str, str] = field(default_factory=dict)
+    counted: str = "pictures"
+    interval: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    def value(self, row: str, column: str) -> float:
+        """One figure by the names of its row and column."""
+        return next(r for r in self.rows if r.name == row).figures[column].value
+
+    def as_json(self) -> dict:
+        """Plain values; figures that cannot be told are null."""
+        values = asdict(self)
+        for row in values["rows"]:
+            row["figures"] = {key: _plain(figure) for key, figure in row["figures"].items()}
+        return values
+
+
+def _digits(value: float) -> str:
+    """Three digits after the point, or more where there is nothing but zeros."""
+    return f"{value:.3g}" if 0 < abs(value) < 0.01 else f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
+
+
+def _plain(figure: dict) -> dict:
+    return {key: None if math.isnan(value) else float(f"{value:.6g}") for key, value in figure.items()}
+
+
+def spread(values: Sequence[float]) -> Figure:
+    """Mean of the values that several draws gave, with the least and the largest of them."""
+    found = np.asarray(values, np.float64)
+    found = found[~np.isnan(found)]
+    return Figure(float(found.mean()), float(found.min()), float(found.max())) if len(found) else Figure(math.nan)
+
+
+def bootstrap(value: float, samples: Sequence[float]) -> Figure:
+    """A value with the middle 95 % of what resampling gave (percentile bootstrap, Efron & Tibshirani 1993, 13.3)."""
+    found = np.asarray(samples, np.float64)
+    found = found[~np.isnan(found)]
+    return Figure(value, *map(float, np.percentile(found, (2.5, 97.5)))) if len(found) else Figure(value)
+
+
+def show(result: Result) -> None:
+    """Print the table, what its columns mean, and its notes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(markup=False)
+    settings = "; ".join(f"{key}: {value}" for key, value in result.settings.items())
+    headings = [f"{column.title}\n{_direction(column)}" for column in result.columns.values()]
+    table = Table("", result.counted, *headings, title=result.title, caption=settings or None)
+    for row in result.rows:
+        cells = (str(row.figures.get(key, Figure(math.nan))) for key in result.columns)
+        name = row.name if row.role != "control" else f"control: {row.name}"
+        table.add_row(name, str(row.n), *cells, style="bold" if row.role == "measured" else None)
+    console.print(table)
+    for column in result.columns.values():
+        if column.meaning:
+            console.print(f"{column.title}: {column.meaning}")
+    for note in ([f"in brackets: {result.interval}"] if result.interval else []) + result.notes:
+        console.print(note)
+
+
+def _direction(column: Column) -> str:
+    return "as real" if column.better == "reference" else f"{column.better} is better"
