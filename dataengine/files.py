@@ -33,7 +33,20 @@ def write_whole(path: str | Path, content: bytes | str) -> None:
         raise UserError(f"{path} could not be written ({error.strerror}); choose a folder you can write to") from error
 
 
-def yaml_fault(error: Exception) -> str:
+def read_yaml(path: str | Path) -> dict:
+    """The fields of a YAML file. Raises UserError, with the line, when it is no list of `field: value` lines."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(read_text(path)) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: {_fault(error)}.") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: it has to be a list of `field: value` lines.")
+    return values
+
+
+def _fault(error: Exception) -> str:
     """Where and why a text is not YAML, from PyYAML's error."""
     mark, why = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error).splitlines()[0]
     return f"line {mark.line + 1} is not valid YAML ({why})" if mark is not None else f"not valid YAML ({why})"

@@ -6,13 +6,12 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dataengine.data import dior, formats
 from dataengine.data.layout import Dataset, Kind
 from dataengine.errors import UserError, first_fault
-from dataengine.files import read_text, yaml_fault
+from dataengine.files import read_yaml
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -81,9 +80,7 @@ def load_preset(name: str) -> Preset:
             f"{name!r} is no known data set; choose one of {', '.join(preset_names())}, or give a YAML file"
         )
     try:
-        return Preset.model_validate(yaml.safe_load(read_text(file)))
-    except yaml.YAMLError as error:
-        raise UserError(f"{file}: {yaml_fault(error)}") from None
+        return Preset.model_validate(read_yaml(file))
     except ValidationError as error:
         raise UserError(f"{file}: {first_fault(error, Preset.model_fields)}") from None
 

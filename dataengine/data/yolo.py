@@ -23,7 +23,7 @@ from dataengine.data.parse import decimal, number
 from dataengine.data.records import Record, assemble
 from dataengine.data.staging import Progress, placed, staged
 from dataengine.errors import UserError
-from dataengine.files import read_text, yaml_fault
+from dataengine.files import read_text, read_yaml
 
 NAME = "yolo"
 HOLDS = frozenset({"angles", "hbb"})
@@ -37,11 +37,8 @@ def _settings(path: Path) -> tuple[Path, dict]:
     if file is None or not file.is_file():
         file = next((f for f in sorted(root.glob("*.yaml")) if "names:" in read_text(f)), None)
     if file is not None:
-        try:
-            content = yaml.safe_load(read_text(file))
-        except yaml.YAMLError as error:
-            raise UserError(f"{file}: {yaml_fault(error)}") from None
-        if not isinstance(content, dict) or not isinstance(content.get("names"), list | dict):
+        content = read_yaml(file)
+        if not isinstance(content.get("names"), list | dict):
             raise UserError(f"{file} has no list of class names; add names: [...]")
         names = content["names"]
         if isinstance(names, dict) and not all(isinstance(i, int) for i in names):
@@ -188,7 +185,7 @@ def write(
     path = Path(path)
     problems: list[Problem] = []
     with staged(path, NAME, split, dataset.classes) as work:
-        earlier = yaml.safe_load(read_text(path / "data.yaml")) if (path / "data.yaml").is_file() else {}
+        earlier = read_yaml(path / "data.yaml") if (path / "data.yaml").is_file() else {}
         if earlier and earlier.get("box_kind") != dataset.kind:
             raise UserError(f"{path} has {earlier.get('box_kind')} boxes, not {dataset.kind}; choose another folder")
         folders = {name: earlier[name] for name in _SPLITS if name in earlier} | {split: f"images/{split}"}

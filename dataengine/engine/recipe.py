@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dataengine.data.layout import Acquisition
 from dataengine.data.presets import config_file
 from dataengine.errors import UserError, first_fault
-from dataengine.files import read_text, yaml_fault
+from dataengine.files import read_yaml
 
 
 def _low_to_high(given: tuple[float, float]) -> tuple[float, float]:
@@ -104,13 +103,7 @@ def load_recipe(path: Path | None, overrides: dict) -> Recipe:
     """
     values: dict = {}
     if path is not None:
-        path = path if path.exists() else config_file("recipes", str(path)) or path
-        try:
-            values = yaml.safe_load(read_text(path)) or {}
-        except yaml.YAMLError as error:
-            raise UserError(f"{path}: {yaml_fault(error)}.") from None
-        if not isinstance(values, dict):
-            raise UserError(f"{path}: a recipe is a list of `field: value` lines.")
+        values = read_yaml(path if path.exists() else config_file("recipes", str(path)) or path)
     values |= {name: value for name, value in overrides.items() if value is not None}
     try:
         return Recipe.model_validate(values)

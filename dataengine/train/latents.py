@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-import yaml
 from accelerate import PartialState
 from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
 from PIL import Image
@@ -19,7 +18,7 @@ from dataengine.data.acquisition import forget_some
 from dataengine.data.layout import Dataset, Layout
 from dataengine.data.presets import config_file
 from dataengine.errors import UserError
-from dataengine.files import read_text
+from dataengine.files import read_yaml
 from dataengine.layouts.windows import scaled
 from dataengine.render.in_scene_pipeline import class_numbers
 from dataengine.render.latent_pipeline import LatentPipeline
@@ -71,7 +70,7 @@ def model_arguments(form: str) -> dict:
     file = Path(form) if form.endswith((".yaml", ".yml")) else config_file("models", form)
     if file is None or not file.exists():
         raise UserError(f"--form {form}: no such model; give aerogen, full, or a YAML file.")
-    return yaml.safe_load(read_text(file))
+    return read_yaml(file)
 
 
 def from_base(base: Base, classes: list[str], domains: list[str], form: dict, sample_size: int) -> LayoutUNet:
