@@ -16,7 +16,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from corner_loss import CornerLoss
 from detector_tiles import Tiles
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
@@ -25,6 +24,8 @@ from mmrotate.registry import MODELS
 from mmrotate.structures.bbox import RotatedBoxes
 from mmrotate.utils import register_all_modules
 from safetensors.torch import save_file
+
+from dataengine.export.cpu_forms import CornerLoss
 
 
 def draw_batch(tiles: Tiles, rng: np.random.Generator, batch_size: int) -> tuple[torch.Tensor, list]:

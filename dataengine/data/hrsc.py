@@ -54,6 +54,12 @@ def _class_names(own: Sequence[str] | None) -> dict[str, str]:
     return {f"1000000{value:02d}": name for name, value in pairs}
 
 
+def class_ids(classes: Sequence[str]) -> tuple[str, ...]:
+    """The `Class_ID` that `write` gives objects of each class."""
+    identities = {class_key(name): identity for identity, name in _class_names(classes).items()}
+    return tuple(identities[class_key(name)] for name in classes)
+
+
 def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
     """Read a data set's root. With `classes=("ship",)` every object is a ship, HRSC's usual task; else 31 classes.
 
@@ -118,7 +124,7 @@ def write(
     """
     path = Path(path)
     problems: list[Problem] = []
-    identities = {class_key(name): identity for identity, name in _class_names(dataset.classes).items()}
+    identities = dict(zip(map(class_key, dataset.classes), class_ids(dataset.classes), strict=True))
     with staged(path, NAME, split, dataset.classes) as work:
         write_classes(work, dataset.classes)
         base, names = work / "FullDataSet", []

@@ -1,0 +1,220 @@
+"""Real and synthetic images side by side, as mmrotate reads them, and a config that trains a detector on both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dataengine.data import formats
+from dataengine.data.layout import Dataset
+from dataengine.data.records import class_key, class_lookup
+from dataengine.data.restrict import restrict
+from dataengine.data.tile import tile
+from dataengine.errors import UserError
+from dataengine.export.config import LAYOUTS, ExportedData, config_text, spelling
+from dataengine.export.detectors import DETECTORS
+from dataengine.files import read_text, write_whole
+
+Progress = Callable[[str, int, int], None]  # (what, images done, images in all)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """config: the file to train with; real, synthetic, test: images in it; notes: sentences for the user."""
+
+    config: Path
+    classes: tuple[str, ...]
+    real: int
+    synthetic: int
+    test: int
+    notes: list[str]
+
+
+def parse_ratio(text: str) -> tuple[int, int]:
+    """ "1:2" -> (1, 2): how often an epoch shows each real and each synthetic image. Raises UserError otherwise."""
+    found = re.fullmatch(r"(\d{1,4}):(\d{1,4})", text.strip())
+    ratio = (int(found[1]), int(found[2])) if found else (0, 0)
+    if ratio == (0, 0):
+        raise UserError(f"--ratio {text}: give two whole numbers, real:synthetic, not both 0, such as 1:1.")
+    return ratio
+
+
+def export(
+    run: str | Path,
+    real: str | Path,
+    out: str | Path,
+    *,
+    detector: str,
+    ratio: tuple[int, int] = (1, 1),
+    layout: str = "dota",
+    train_splits: Sequence[str] = (),
+    test: str | None = None,
+    classes: Sequence[str] | None = None,
+    tile_size: int = 1024,
+    scale: float = 1.0,
+    cpu: bool = False,
+    progress: Progress = lambda what, done, total: None,
+) -> Exported:
+    """Write `out/data/real`, `out/data/synthetic` and `out/<detector>.py`; the folder can be moved as a whole.
+
+    run:          folder of `dataengine synth`, or any labelled data set that stands for one.
+    real:         labelled data set to train on, and to be judged on if it has a split for it.
+    layout:       form of the folders: dota, dior, hrsc or coco.
+    train_splits: of the real data; () is "trainval" or else "train".
+    test:         a split of the real data, or another labelled data set; None is the split "val", or else "test".
+    classes:      None is all of the real data; objects of other classes are left out.
+    tile_size:    real images with a longer side are cut into tiles of it, overlapping by a fifth.
+    scale, cpu:   see `config_text`.
+
+    A second detector uses the folders that are there. Raises UserError where something is missing or does not fit,
+    before anything is written.
+    """
+    run, out = Path(run), Path(out)
+    if detector not in DETECTORS:
+        raise UserError(f"--detector {detector}: no such detector; choose one of {', '.join(DETECTORS)}.")
+    if layout not in LAYOUTS:
+        raise UserError(f"--layout {layout}: no such layout; choose one of {', '.join(LAYOUTS)}.")
+    if not 0 < scale <= 8:
+        raise UserError(f"--scale {scale:g}: give a number above 0 and up to 8.")
+    train, judged = _real(Path(real), train_splits, test, classes)
+    synthetic, synthetic_scale = _synthetic(run)
+    unknown = [n for n in synthetic.classes if class_key(n) not in class_lookup(train.classes) and _shows(synthetic, n)]
+    if unknown and classes is None:
+        raise UserError(
+            f"{run} shows {', '.join(unknown)}, which {real} has not; it has {', '.join(train.classes)}. Name the "
+            "classes to train with --classes; objects of others are left out."
+        )
+    synthetic = _renamed(synthetic, train.classes)
+    parts = _parts(train, judged, synthetic)
+    content = {
+        "layout": layout,
+        "tile_size": tile_size,
+        "classes": list(train.classes),
+        "synthetic_scale": synthetic_scale,
+        "images": {name: _fingerprint(part) for name, part in parts},
+    }
+    notes = [f"{len(p.problems)} problems in {name}, such as {p.problems[0]}" for name, p in parts if p.problems]
+    stored = out / "data" / "export.json"
+    if stored.exists():
+        written = json.loads(read_text(stored))
+        changed = sorted(name for name in content if written.get(name) != content[name])
+        if changed:
+            raise UserError(f"{out / 'data'} holds other data ({', '.join(changed)} differ); give another --out.")
+    else:
+        written = _write(parts, content, out / "data", progress)
+    data = ExportedData(layout, spelling(train.classes, layout), written["largest_side"], synthetic_scale)
+    config = out / f"{detector}.py"
+    write_whole(config, config_text(detector, data, ratio, scale, cpu))
+    counts = written["counts"]
+    return Exported(config, train.classes, counts["real"], counts["synthetic"], counts["test"], notes)
+
+
+def _parts(train: Dataset, test: Dataset, synthetic: Dataset) -> tuple[tuple[str, Dataset], ...]:
+    return ("real", train), ("test", test), ("synthetic", synthetic)
+
+
+def _real(
+    path: Path, train_splits: Sequence[str], test: str | None, classes: Sequence[str] | None
+) -> tuple[Dataset, Dataset]:
+    """The real data to train on and to be judged on, with one class list.
+
+    A class that only the test split shows cannot be learned: its objects there are problems, not objects."""
+    there = formats.splits(path)
+    wanted = list(train_splits) or [name for name in ("trainval", "train") if name in there][:1]
+    judged = test or next((name for name in ("val", "test") if name in there and name not in wanted), None)
+    elsewhere = judged is not None and judged not in there and Path(judged).exists()
+    if judged is None or not (wanted or (elsewhere and not there)):
+        has = f"it has {', '.join(there)}" if there else "it has none"
+        raise UserError(
+            f"{path}: a detector needs a split to train on and another to be judged on; {has}. Name them with --train "
+            "and --test, which may also be the folder of another labelled data set."
+        )
+    if judged in wanted:
+        raise UserError(f"--test {judged}: the split is trained on, too; choose one that is not.")
+    every = (
+        classes or tuple(dict.fromkeys(n for name in wanted for n in formats.read(path, split=name).classes)) or None
+    )
+    parts = [formats.read(path, split=name, classes=every) for name in wanted or [None]]
+    train = parts[0]
+    if len(parts) > 1:
+        samples = [replace(s, name=f"{n}/{s.name}") for n, part in zip(wanted, parts, strict=True) for s in part]
+        train = replace(train, samples=samples, problems=[problem for part in parts for problem in part.problems])
+    if elsewhere:
+        return train, formats.read(judged, classes=train.classes)
+    return train, formats.read(path, split=judged, classes=train.classes)
+
+
+def _synthetic(run: Path) -> tuple[Dataset, float]:
+    """The accepted images of a run, and how many of their pixels there are for one real pixel."""
+    recipe = run / "recipe.json"
+    if not recipe.exists():
+        return formats.read(run), 1.0
+    if not (run / "coco").is_dir():
+        raise UserError(f"{run}: the run is not finished; continue it with the same dataengine synth command.")
+    try:
+        scale = float(json.loads(read_text(recipe))["recipe"].get("layout_scale", 1.0))
+    except (ValueError, KeyError, AttributeError):
+        raise UserError(f"{recipe}: damaged; make the run again.") from None
+    return formats.read(run / "coco", "coco"), scale
+
+
+def _shows(dataset: Dataset, name: str) -> bool:
+    return any(name in sample.layout.names() for sample in dataset)
+
+
+def _renamed(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
+    """The data set with these classes, matched as the readers match them; objects of others are left out."""
+    lookup = class_lookup(classes)
+    own = tuple(classes[i] if (i := lookup.get(class_key(name))) is not None else name for name in dataset.classes)
+    samples = [replace(sample, layout=replace(sample.layout, classes=own)) for sample in dataset]
+    return restrict(replace(dataset, classes=own, samples=samples), classes)
+
+
+def _fingerprint(dataset: Dataset) -> str:
+    """Hash of names, boxes and labels; 16 hexadecimal digits."""
+    total = hashlib.sha256()
+    for sample in dataset:
+        total.update(sample.name.encode() + sample.layout.boxes.tobytes() + sample.layout.labels.tobytes())
+    return total.hexdigest()[:16]
+
+
+def _write(parts: tuple[tuple[str, Dataset], ...], content: dict, folder: Path, progress: Progress) -> dict:
+    """Write the folders beside their place and put them there when they are whole; gives back `export.json`."""
+    if folder.exists():
+        raise UserError(f"{folder} was not written by dataengine export; give another --out.")
+    size, layout = content["tile_size"], content["layout"]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as temporary:
+            work = Path(temporary)
+            longest, counts = 0, {}
+            for name, part in parts:
+                if name != "synthetic" and any(max(sample.layout.size) > size for sample in part):
+                    told = lambda done, total, name=name: progress(f"tiling {name}", done, total)  # noqa: E731
+                    part = tile(part, work / f"tiles-{name}", size, size // 5, progress=told)
+                # as rotated boxes, so that COCO files hold the corners, which mmrotate reads
+                part = replace(part, kind="obb")
+                place, split = (work / "data" / "real", "test") if name == "test" else (work / "data" / name, "train")
+                told = lambda done, total, name=name: progress(f"writing {name}", done, total)  # noqa: E731
+                left_out = formats.write(part, place, layout, split=split, progress=told)
+                counts[name] = len(part) - len(left_out)
+                ground = content["synthetic_scale"] if name == "synthetic" else 1
+                longest = max([longest, *(max(s.layout.size) / ground for s in part)])
+            written = content | {"largest_side": round(longest), "counts": counts}
+            write_whole(work / "data" / "export.json", json.dumps(written, indent=2) + "\n")
+            os.replace(work / "data", folder)
+            for tiles in work.glob("tiles-*"):
+                shutil.rmtree(tiles)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or folder} could not be written ({error.strerror or error}); free some space or give "
+            "another --out."
+        ) from error
+    return written
