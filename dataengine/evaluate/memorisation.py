@@ -48,9 +48,7 @@ def memorisation(
         rows,
         {"features": features.name, "training pictures": str(len(training))},
         interval="95 %, by resampling pictures",
-        notes=[
-            "Real scenes that objects were painted into are training pictures, if they come from the training data."
-        ],
+        notes=["Where objects were painted into scenes of the training data, their scenes are found as copies"],
     )
     return result, Neighbours(distances, found["generated"][1])
 

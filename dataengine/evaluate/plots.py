@@ -50,7 +50,7 @@ def bars(result: Result) -> str:
             axes.bar(place, value.value, color=COLOURS[row.role], label=row.name)
             if np.isfinite(value.low):
                 axes.vlines(place, value.low, value.high, color="black", linewidth=1)
-        axes.set_title(f"{column.title} ({'as real' if column.better == 'reference' else column.better})", fontsize=9)
+        axes.set_title(column.heading, fontsize=9)
         axes.set_xticks([])
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = axes.get_legend_handles_labels()

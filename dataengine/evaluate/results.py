@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 Role = Literal["measured", "reference", "control"]
+ARROWS = {"higher": "↑", "lower": "↓", "reference": "(as real)"}
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Figure:
         if math.isnan(self.value):
             return "-"
         text = _digits(self.value)
-        return text if math.isnan(self.low) else f"{text} ({_digits(self.low)} to {_digits(self.high)})"
+        return text if math.isnan(self.low) else f"{text}\n[{_digits(self.low)}, {_digits(self.high)}]"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Column:
     title: str
     better: Literal["higher", "lower", "reference"]
     meaning: str = ""
+
+    @property
+    def heading(self) -> str:
+        """Title with an arrow to what is better, or "as real"."""
+        return f"{self.title} {ARROWS[self.better]}"
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,8 @@ class Result:
 
 
 def _digits(value: float) -> str:
-    """Three digits after the point, or more where there is nothing but zeros."""
-    return f"{value:.3g}" if 0 < abs(value) < 0.01 else f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
+    """Three digits after the point, fewer of large numbers, more where there is nothing but zeros."""
+    return f"{value:.2g}" if 0 < abs(value) < 0.01 else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def _plain(figure: dict) -> dict:
@@ -102,7 +108,7 @@ def show(result: Result) -> None:
 
     console = Console(markup=False)
     settings = "; ".join(f"{key}: {value}" for key, value in result.settings.items())
-    headings = [f"{column.title}\n{_direction(column)}" for column in result.columns.values()]
+    headings = [column.heading for column in result.columns.values()]
     table = Table("", result.counted, *headings, title=result.title, caption=settings or None)
     for row in result.rows:
         cells = (str(row.figures.get(key, Figure(math.nan))) for key in result.columns)
@@ -112,9 +118,5 @@ def show(result: Result) -> None:
     for column in result.columns.values():
         if column.meaning:
             console.print(f"{column.title}: {column.meaning}")
-    for note in ([f"in brackets: {result.interval}"] if result.interval else []) + result.notes:
+    for note in ([f"In brackets: {result.interval}"] if result.interval else []) + result.notes:
         console.print(note)
-
-
-def _direction(column: Column) -> str:
-    return "as real" if column.better == "reference" else f"{column.better} is better"
