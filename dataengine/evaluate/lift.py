@@ -1,0 +1,198 @@
+"""Does the data help? One detector, trained on real images alone, with copy-paste, and with synthetic ones."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dataengine.data import formats
+from dataengine.data.images import read_picture
+from dataengine.errors import UserError
+from dataengine.evaluate.average_precision import COCO_THRESHOLDS, average_precision
+from dataengine.evaluate.copy_paste import write_copy_paste
+from dataengine.evaluate.detector_training import train_detector
+from dataengine.evaluate.layout_score import SIZES
+from dataengine.evaluate.results import Column, Figure, Result, Row
+from dataengine.export.mmrotate import export
+from dataengine.files import read_text, write_whole
+from dataengine.judge.mmrotate import MmrotateDetector
+
+REAL, COPY_PASTE = "real", "copy-paste"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What all arms have in common.
+
+    real, test:  labelled data sets to train on and to be judged on; they share no image.
+    run:         folder of `dataengine synth`, whose generator saw no label but those of `real`.
+    sizes:       numbers of synthetic images, an arm each: the first so many of the run.
+    detector:    a name of `dataengine export mmrotate`. options: changes of its config, as mmengine's --cfg-options.
+    steps, batch_size: of the optimiser, in every arm. seeds: trainings of each arm.
+    real_share:  of the images shown in arms that have others beside the real ones.
+    """
+
+    real: Path
+    test: Path
+    run: Path
+    sizes: tuple[int, ...]
+    detector: str
+    options: dict
+    steps: int
+    batch_size: int
+    seeds: int
+    real_share: float
+    tile_size: int = 1024
+    scale: float = 1.0
+    cpu: bool = False
+
+    @property
+    def arms(self) -> dict[str, int]:
+        """{arm: images beside the real ones}. Copy-paste gets as many as the largest arm of synthetic ones."""
+        return {REAL: 0, COPY_PASTE: max(self.sizes), **{f"synthetic {n}": n for n in self.sizes}}
+
+
+def ratio(protocol: Protocol, n: int, real: int) -> tuple[int, int]:
+    """(real, others) of `export`: how often an epoch shows each image, for n others beside so many real ones."""
+    if n == 0:
+        return 1, 0
+    times = protocol.real_share / (1 - protocol.real_share) * n / real
+    return (max(1, round(times)), 1) if times >= 1 else (1, max(1, round(1 / times)))
+
+
+def run_lift(protocol: Protocol, out: Path, tell: Callable[[str], None] = print) -> list[dict]:
+    """Train and judge every arm with every seed; gives the outcomes, which lie in `out/ARM/seed-K/outcome.json`, too.
+
+    Stopped or killed, the same call continues. Raises UserError where the data do not fit, or the folder holds the
+    outcomes of another protocol.
+    """
+    _remember(protocol, out)
+    n_real = len(formats.read(protocol.real))
+    outcomes = []
+    for seed in range(protocol.seeds):  # each seed through all arms: what is there first can be compared first
+        for arm, n in protocol.arms.items():
+            folder = out / arm.replace(" ", "-")
+            stored = folder / f"seed-{seed}" / "outcome.json"
+            if not stored.exists():
+                tell(f"{arm}, seed {seed}")
+                exported = export(
+                    _others(protocol, arm, out), protocol.real, folder,
+                    detector=protocol.detector, ratio=ratio(protocol, n, n_real), test=str(protocol.test),
+                    tile_size=protocol.tile_size, scale=protocol.scale, cpu=protocol.cpu, most=max(n, 1),
+                )  # fmt: skip
+                trained = train_detector(
+                    exported.config, stored.parent, steps=protocol.steps, batch_size=protocol.batch_size, seed=seed,
+                    options=protocol.options,
+                )  # fmt: skip
+                outcome = {"arm": arm, "seed": seed, "images": n} | judged(MmrotateDetector(*trained), protocol.test)
+                write_whole(stored, json.dumps(outcome, indent=2) + "\n")
+            outcomes.append(json.loads(read_text(stored)))
+    return outcomes
+
+
+def _remember(protocol: Protocol, out: Path) -> None:
+    """Keep the protocol beside its outcomes, which belong to no other."""
+    settings = {name: str(v) if isinstance(v, Path) else v for name, v in vars(protocol).items() if name != "seeds"}
+    text = json.dumps(settings, indent=2) + "\n"
+    stored = out / "protocol.json"
+    if stored.exists() and read_text(stored) != text:
+        raise UserError(f"{out} holds outcomes of another protocol (see {stored}); give another --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(stored, text)
+
+
+def _others(protocol: Protocol, arm: str, out: Path) -> Path:
+    """The data set that an arm has beside the real one."""
+    if arm != COPY_PASTE:
+        return protocol.run
+    folder = out / "copy-paste-images"
+    if not folder.exists():
+        write_copy_paste(formats.read(protocol.real), protocol.arms[COPY_PASTE], folder)
+    return folder
+
+
+def judged(detector: MmrotateDetector, test: Path) -> dict:
+    """AP50 and AP (IoU 0.5 to 0.95) on real images, their mean over classes, by class, and AP50 by class and size."""
+    dataset = formats.read(test)
+    found, layouts = [], []
+    for sample in dataset:
+        picture = read_picture(sample)
+        if picture is not None:
+            found.append(detector.detect([picture])[0])
+            layouts.append(sample.layout)
+    whole = average_precision(found, layouts, detector.classes, COCO_THRESHOLDS)
+    sizes = {
+        name: average_precision(found, layouts, detector.classes, (0.5,), limits).at(0.5)
+        for name, limits in SIZES.items()
+    }
+    by_class = dict(zip(whole.classes, whole.values.mean(0).tolist(), strict=True))
+    return {
+        "AP50": whole.mean(0.5),
+        "AP": whole.mean(),
+        "AP50 by class": whole.at(0.5),
+        "AP by class": {name: value for name, value in by_class.items() if not math.isnan(value)},
+        "AP50 by class and size": {f"{name}, {size}": v for size, row in sizes.items() for name, v in row.items()},
+    }
+
+
+def interval(values: Sequence[float]) -> Figure:
+    """Mean with its 95 % confidence interval by Student's t; without one where there are fewer than two."""
+    from scipy.stats import t
+
+    found = np.asarray(values, np.float64)
+    if len(found) < 2:
+        return Figure(float(found.mean()))
+    half = float(t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / math.sqrt(len(found)))
+    return Figure(float(found.mean()), float(found.mean()) - half, float(found.mean()) + half)
+
+
+def tables(outcomes: Sequence[dict], detector: str) -> list[Result]:
+    """AP of each arm and its lift over the real images alone, seed by seed; then AP50 by class and by size."""
+    arms = list(dict.fromkeys(outcome["arm"] for outcome in outcomes))
+    of = {(outcome["arm"], outcome["seed"]): outcome for outcome in outcomes}
+
+    def lifts(arm: str, base: str, key: str) -> list[float]:
+        seeds = [seed for a, seed in of if a == arm and (base, seed) in of]
+        return [of[arm, seed][key] - of[base, seed][key] for seed in seeds]
+
+    def role(arm: str) -> str:
+        return "measured" if arm not in (REAL, COPY_PASTE) else "reference"
+
+    rows = [
+        Row(
+            arm, role(arm), sum(a == arm for a, _ in of),
+            {
+                "AP50": interval([o["AP50"] for (a, _), o in of.items() if a == arm]),
+                "AP": interval([o["AP"] for (a, _), o in of.items() if a == arm]),
+                "lift": interval(lifts(arm, REAL, "AP50")),
+                "over copy-paste": interval(lifts(arm, COPY_PASTE, "AP50") or [math.nan]),
+            },
+        )
+        for arm in arms
+    ]  # fmt: skip
+    columns = {
+        "AP50": Column("AP50", "higher", "on real images that were never trained on, mean over classes"),
+        "AP": Column("AP", "higher", "mean over IoU 0.5 to 0.95"),
+        "lift": Column("over real", "higher", "AP50 less that of the real images alone, with the same seed"),
+        "over copy-paste": Column("over copy-paste", "higher", "AP50 less that of copy-paste, with the same seed"),
+    }
+    settings, how = {"detector": detector}, "95 %, Student's t over seeds"
+    whole = Result("lift", "Does the data help?", columns, rows, settings, counted="seeds", interval=how)
+    return [whole, *(_by(outcomes, arms, f"AP50 by class{more}", how) for more in ("", " and size"))]
+
+
+def _by(outcomes: Sequence[dict], arms: list[str], key: str, how: str) -> Result:
+    """A row for each class, or class and size; a column for each arm."""
+    names = dict.fromkeys(name for outcome in outcomes for name in outcome[key])
+
+    def figure(name: str, arm: str) -> Figure:
+        return interval([o[key].get(name, math.nan) for o in outcomes if o["arm"] == arm])
+
+    seeds = len({outcome["seed"] for outcome in outcomes})
+    rows = [Row(name, "measured", seeds, {arm: figure(name, arm) for arm in arms}) for name in names]
+    return Result(f"lift {key}", key, {arm: Column(arm, "higher") for arm in arms}, rows, counted="seeds", interval=how)

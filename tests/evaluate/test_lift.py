@@ -1,0 +1,115 @@
+"""The lift: what synthetic images bring to a detector, beside real ones alone and copy-paste."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from dataengine.data import coco, formats
+from dataengine.errors import UserError
+from dataengine.evaluate import lift
+from dataengine.evaluate.lift import Protocol, interval, ratio, run_lift, tables
+from dataengine.judge.detector import Detections
+
+
+@pytest.fixture
+def protocol(toy_dataset, tmp_path) -> Protocol:
+    dataset = formats.read(toy_dataset)
+    for name, part in (("real", slice(0, 6)), ("test", slice(6, 12)), ("run", slice(12, 24))):
+        coco.write(replace(dataset, samples=dataset.samples[part]), tmp_path / name, split="train")
+    return Protocol(
+        tmp_path / "real", tmp_path / "test", tmp_path / "run", (4, 12), "rtmdet-r", {}, 10, 2, 2, 0.5, cpu=True
+    )
+
+
+class Half:
+    """A detector that finds the first half of the objects of each arm's share: fewer without synthetic images."""
+
+    classes = ("car", "van")
+    identity = "half"
+
+    def __init__(self, share: float, test: Path):
+        self.share, self.layouts = share, iter([s.layout for s in formats.read(test)])
+
+    def detect(self, images) -> list[Detections]:
+        layout = next(self.layouts)
+        n = round(self.share * len(layout))
+        return [Detections(layout.boxes[:n], np.full(n, 0.9, np.float32), layout.labels[:n])]
+
+
+@pytest.fixture
+def trained(protocol, monkeypatch) -> list[dict]:
+    """What was asked of each training, which is left out."""
+    asked: list[dict] = []
+
+    def train(config: Path, out: Path, **settings):
+        out.mkdir(parents=True, exist_ok=True)
+        config_text = config.read_text()
+        asked.append(settings | {"arm": config.parent.name, "config": config_text, "data": config.parent / "data"})
+        return config, out
+
+    monkeypatch.setattr(lift, "train_detector", train)
+    monkeypatch.setattr(
+        lift, "MmrotateDetector",
+        lambda config, _: Half(1.0 if config.parent.name.startswith("synthetic") else 0.34, protocol.test),
+    )  # fmt: skip
+    return asked
+
+
+def test_every_arm_takes_equally_many_steps_and_sees_the_same_real_images(protocol, trained, tmp_path):
+    run_lift(protocol, tmp_path / "lift", tell=lambda text: None)
+    assert [a["arm"] for a in trained[:4]] == ["real", "copy-paste", "synthetic-4", "synthetic-12"]
+    assert {(a["steps"], a["batch_size"]) for a in trained} == {(10, 2)}
+    assert [a["seed"] for a in trained] == [0] * 4 + [1] * 4
+    assert {len(list((a["data"] / "real/train/images").iterdir())) for a in trained} == {6}
+    others = [len(list((a["data"] / "synthetic/train/images").iterdir())) for a in trained[1:4]]
+    assert others == [12, 4, 12]
+    assert "synthetic" not in trained[0]["config"].split("train_dataloader")[1]
+
+
+def test_the_table_tells_what_synthetic_images_bring_and_that_copy_paste_brings_nothing(protocol, trained, tmp_path):
+    whole, by_class, by_size = tables(run_lift(protocol, tmp_path / "lift", tell=lambda text: None), "rtmdet-r")
+    assert whole.value("synthetic 12", "AP50") == pytest.approx(1.0)
+    assert whole.value("synthetic 12", "lift") == pytest.approx(1 - whole.value("real", "AP50"))
+    assert whole.value("copy-paste", "lift") == 0
+    assert {row.name for row in by_class.rows} == {"car", "van"}
+    assert all(", " in row.name for row in by_size.rows)
+
+
+def test_what_was_judged_is_not_trained_again(protocol, trained, tmp_path):
+    first = run_lift(protocol, tmp_path / "lift", tell=lambda text: None)
+    n = len(trained)
+    assert run_lift(protocol, tmp_path / "lift", tell=lambda text: None) == first
+    assert len(trained) == n
+    (tmp_path / "lift/copy-paste/seed-1/outcome.json").unlink()
+    run_lift(replace(protocol, seeds=3), tmp_path / "lift", tell=lambda text: None)
+    assert [(a["arm"], a["seed"]) for a in trained[n:]] == [
+        ("copy-paste", 1), ("real", 2), ("copy-paste", 2), ("synthetic-4", 2), ("synthetic-12", 2)
+    ]  # fmt: skip
+
+
+def test_outcomes_of_another_protocol_are_left_alone(protocol, trained, tmp_path):
+    run_lift(protocol, tmp_path / "lift", tell=lambda text: None)
+    before = json.loads((tmp_path / "lift/protocol.json").read_text())
+    with pytest.raises(UserError, match="another protocol"):
+        run_lift(replace(protocol, steps=20), tmp_path / "lift")
+    assert json.loads((tmp_path / "lift/protocol.json").read_text()) == before
+
+
+@pytest.mark.parametrize(("n", "real", "share"), [(500, 100, 0.5), (5000, 100, 0.5), (30, 100, 0.5), (500, 100, 0.2)])
+def test_real_images_are_shown_as_often_as_their_share_says(protocol, n, real, share):
+    times, others = ratio(replace(protocol, real_share=share), n, real)
+    assert times * real / (times * real + others * n) == pytest.approx(share, abs=0.08)
+
+
+def test_intervals_are_students(protocol):
+    values = [0.5, 0.6, 0.55]
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    found = interval(values)
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert np.isnan(interval([0.5]).low)
