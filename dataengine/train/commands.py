@@ -63,7 +63,7 @@ def _writing(out: Path) -> Iterator[None]:
 
     if out.is_dir():
         own = {"checkpoint", "checkpoint.new", "checkpoint.old", "samples", "tensorboard", "model", "pipeline"}
-        own |= {"unet", "decoder"}  # of quicker ones
+        own |= {"unet", "decoder", "guided"}  # of quicker ones
         foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in own)
         if foreign:
             raise UserError(f"{out} holds other things than a training ({foreign[0]}); give another --out.")
@@ -256,6 +256,10 @@ def fewer_steps(
     model: Annotated[Path, typer.Option(help="Pipeline folder, of a renderer trained on this data.")],
     kind: Annotated[str, typer.Option(help="in-scene or whole.")] = "in-scene",
     to: Annotated[int, typer.Option(min=1, max=50, help="Steps that the result needs, without guidance.")] = 4,
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="in-scene: draw in the end as with so much of it on the class [the model's own]."),
+    ] = None,
     decoder_to: Annotated[int, typer.Option(min=1, max=50, help="whole: those of the decoder.")] = 2,
     split: Split = None,
     steps: Steps = 2000,
@@ -277,15 +281,17 @@ def fewer_steps(
     pipeline = load_renderer(model, kind)
     if kind == "whole" and not hasattr(pipeline, "decoder"):
         raise UserError(f"{model}: a renderer of full size cannot be made quicker here.")
-    if pipeline.config.get("few_steps") and pipeline.config.get("guidance", 1) == 1:
+    wanted = pipeline.config.get("guidance", 1) if guidance is None else guidance
+    if pipeline.config.get("few_steps") and (kind == "whole" or wanted == 1):
         raise UserError(
-            f"{model}: needs few steps already ({pipeline.steps}) and no guidance; give the one that it was made from."
+            f"{model}: needs few steps already ({pipeline.steps}); give the one that it was made from, or, for an "
+            "in-scene one, a --guidance that it is to learn."
         )
     settings = _settings(steps, batch_size, learning_rate, seed, minutes, False, 500, ema_decay=0.998)
     datasets = _read(data, split)
     with _writing(out):
         if kind == "in-scene":
-            pipeline = quicken_in_scene(pipeline, datasets, out, settings, to)
+            pipeline = quicken_in_scene(pipeline, datasets, out, settings, to, guidance)
         else:
             wide = pipeline.unet.config.reference_width
             encoder = load_encoder(weights.packaged("encoder") / "model.onnx") if wide else None

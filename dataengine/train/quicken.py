@@ -27,20 +27,25 @@ COPIES = 4  # windows of each image
 
 
 def quicken_in_scene(
-    pipeline: InScenePipeline, datasets: list[Dataset], out: Path, settings: TrainSettings, steps: int = 4
+    pipeline: InScenePipeline,
+    datasets: list[Dataset],
+    out: Path,
+    settings: TrainSettings,
+    steps: int = 4,
+    guidance: float | None = None,
 ) -> InScenePipeline:
-    """The renderer trained on, on the objects of the data sets; checkpoints in `out/unet`. One that needs few steps
-    already learns to do without its guidance."""
-    unet = pipeline.unet
+    """The renderer trained on, on the objects of the data sets, to need so many steps, unless it does already; and
+    then to draw without guidance as it does with it (None is its own). Checkpoints in `out/unet`, `out/guided`."""
+    unet, quick = pipeline.unet, bool(pipeline.config.few_steps)
+    guidance = pipeline.config.guidance if guidance is None else guidance
     frames = collect_frames(datasets, pipeline.classes, unet.spec, 1, np.random.default_rng((settings.seed, 1)))
     batch = frame_batch(frames, unet.spec, unet.nothing, settings.batch_size)
     show = partial(show_frames, frame_batch(frames, unet.spec, unet.nothing, 32), few=steps)
-    quick, guidance = bool(pipeline.config.few_steps), pipeline.config.guidance
-    data = partial(frame_example, null=unet.null)
-    learnt = guidance if quick else 1.0
-    goal = Goal(steps, 2 * unet.config.patch, guidance=learnt)
-    train_against(unet, batch, data, out / "unet", settings, goal, show)
-    return InScenePipeline(unet, pipeline.scheduler, few_steps=steps, guidance=1.0 if quick else guidance)
+    data, goal = partial(frame_example, null=unet.null), Goal(steps, 2 * unet.config.patch)
+    done = quick or train_against(unet, batch, data, out / "unet", settings, goal, show)
+    if done and guidance != 1:
+        train_against(unet, batch, data, out / "guided", settings, replace(goal, guidance=guidance), show)
+    return InScenePipeline(unet, pipeline.scheduler, few_steps=steps)
 
 
 def quicken_thumbnails(

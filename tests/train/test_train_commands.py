@@ -59,6 +59,10 @@ def test_a_renderer_of_fewer_steps_says_so_and_is_made_only_once(run, data, tmp_
     assert list((tmp_path / "quick" / "unet" / "samples").glob("*.png")), "pictures of what it draws"
     with pytest.raises(UserError, match=r"few steps already \(3\)"):
         run("fewer-steps", data, "--model", quick, "--out", tmp_path / "again", *short)
+    run("fewer-steps", data, "--model", quick, "--guidance", 1.5, "--to", 3, "--out", tmp_path / "again", *short)
+    guided = load_renderer(tmp_path / "again" / "pipeline", "in-scene")
+    assert (guided.steps, guided.guidance_scale) == (3, 1.0), "what it has learnt needs no second pass"
+    assert not (tmp_path / "again" / "unet").exists(), "steps are not learnt twice"
 
 
 @pytest.mark.parametrize(("option", "value"), [("--learning-rate", "-1"), ("--learning-rate", "nan")])
