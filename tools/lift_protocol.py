@@ -93,7 +93,8 @@ def main() -> None:
             "--n", max(sizes), "--balance", 0.1, "--out", work / "run")  # fmt: skip
     command("evaluate", "lift", work / "run", "--real", real, "--test", work / "test", "--out", work / "lift",
             *(word for n in sizes for word in ("--images", n)), "--seeds", arguments.seeds, "--steps", steps,
-            "--batch-size", BATCH, "--tile-size", TILE, "--detector", DETECTOR, "--options", OPTIONS, "--cpu")  # fmt: skip
+            "--batch-size", BATCH, "--tile-size", TILE, "--detector", DETECTOR, "--options", OPTIONS,
+            "--cpu")  # fmt: skip
 
 
 if __name__ == "__main__":
