@@ -15,7 +15,7 @@ from PIL import Image
 from dataengine.data import coco, hit_uav
 from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.data.split import flight_key, split_by_group
-from dataengine.layouts.windows import cut
+from dataengine.evaluate.pictures import windows as pictures_of
 
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 WINDOW = 256
@@ -51,20 +51,8 @@ def load(sample: Sample) -> np.ndarray:
 
 def windows(dataset: Dataset) -> tuple[list[np.ndarray], list[Layout]]:
     """Random windows of each image that show an object, at most the image's own size."""
-    rng, pictures, layouts = np.random.default_rng(0), [], []
-    for sample in dataset:
-        image = load(sample)
-        height, width = image.shape[:2]
-        size = min(width, WINDOW), min(height, WINDOW)
-        for _ in range(WINDOWS_OF_EACH):
-            left, top = (
-                int(rng.integers(0, whole - part + 1)) for whole, part in zip((width, height), size, strict=True)
-            )
-            layout = cut(sample.layout, left, top, size)
-            if (~layout.difficult).any():
-                pictures.append(image[top : top + size[1], left : left + size[0]].copy())
-                layouts.append(layout)
-    return pictures, layouts
+    pictures = pictures_of(dataset, (WINDOW, WINDOW), of_each=WINDOWS_OF_EACH)
+    return [picture.pixels() for picture in pictures], [picture.layout for picture in pictures]
 
 
 if __name__ == "__main__":

@@ -41,7 +41,9 @@ TrainingSplit = Annotated[str | None, typer.Option(help="Only this split of --tr
 AllAttempts = Annotated[bool, typer.Option("--all-attempts", help="Of a run: dropped images too, as before filtering.")]
 FeaturesName = Annotated[
     str,
-    typer.Option("--features", help="lite2, lite0, encoder, clip:FOLDER, dinov2:FOLDER or inception:FILE."),
+    typer.Option(
+        "--features", help="lite2, lite0, encoder, encoder-grid, clip:FOLDER, dinov2:FOLDER or inception:FILE."
+    ),
 ]
 DetectorFolder = Annotated[
     Path | None,
@@ -138,7 +140,7 @@ def memorisation_command(
     real_split: RealSplit = None,
     training_split: TrainingSplit = None,
     all_attempts: AllAttempts = False,
-    features: FeaturesName = "lite2",
+    features: FeaturesName = "encoder-grid",
     images: Images = 1000,
     size: Size = None,
     fit: Fit = FitChoice.window,
@@ -154,17 +156,13 @@ def memorisation_command(
     Example: dataengine evaluate memorisation runs/first --real path/to/held-out --training path/to/train
     """
     from dataengine.evaluate.features import load_features
-    from dataengine.evaluate.memorisation import memorisation
-    from dataengine.evaluate.report import embedded, embedded_copies
+    from dataengine.evaluate.report import copies_of_training
 
     network = load_features(features)
     group = GroupChoice.image
     ours, theirs = _sides(made, real, split, real_split, all_attempts, images, size, fit, windows, group, seed)
     trained = _trained(training, training_split, ours, size, fit, windows)
-    bar = _bar(json)
-    sets = [embedded(network, x, bar, n) for x, n in ((ours, "generated"), (theirs, "real"), (trained, "training"))]
-    result, _ = memorisation(*sets, embedded_copies(network, trained, bar, seed), network, seed)
-    _print([result], json)
+    _print([copies_of_training(ours, theirs, trained, network, seed, _bar(json))[0]], json)
 
 
 @app.command("layout")

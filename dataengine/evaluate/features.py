@@ -16,7 +16,8 @@ import torch
 from dataengine.errors import UserError
 
 BATCH = 16
-SOURCES = "lite2, lite0, encoder, clip:FOLDER, dinov2:FOLDER or inception:FILE"
+GRID = 4
+SOURCES = "lite2, lite0, encoder, encoder-grid, clip:FOLDER, dinov2:FOLDER or inception:FILE"
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DINOV2_SIDE = 224  # as Stein et al. (2023) use it; its position embeddings are made for 518
@@ -42,7 +43,8 @@ class Features:
 
 def load_features(source: str) -> Features:
     """The features of a name: `lite2` and `lite0` (EfficientNet-Lite, ImageNet), `encoder` (the packaged one, trained
-    on aerial pictures), `clip:FOLDER` and `dinov2:FOLDER` (transformers models), `inception:FILE` (weights of FID).
+    on aerial pictures), `encoder-grid` (the same of 4 x 4 parts, which say what lies where), `clip:FOLDER` and
+    `dinov2:FOLDER` (transformers models), `inception:FILE` (weights of FID).
 
     Raises UserError for an unknown name, a missing package, and a folder or file that holds no such model.
     """
@@ -54,8 +56,8 @@ def load_features(source: str) -> Features:
         return loaders[kind](Path(place))
     if source in ("lite0", "lite2"):
         return _imagenet(source)
-    if source == "encoder":
-        return _encoder()
+    if source in ("encoder", "encoder-grid"):
+        return _encoder(GRID if source == "encoder-grid" else 1)
     raise UserError(f"--features {source}: no such features; give {SOURCES}.")
 
 
@@ -98,12 +100,14 @@ def _imagenet(size: str) -> Features:
     return Features(f"EfficientNet-{size.title()}, ImageNet, 1280 numbers", "imagenet", encode)
 
 
-def _encoder() -> Features:
+def _encoder(grid: int) -> Features:
     from dataengine import weights
     from dataengine.render.reference import load_encoder
 
-    encode = load_encoder(weights.packaged("encoder") / "model.onnx")
-    return Features("packaged aerial encoder, 96 numbers", "encoder", lambda images: encode(images)[:, 0])
+    encode = load_encoder(weights.packaged("encoder") / "model.onnx", grid)
+    parts = f", {grid} x {grid} parts" if grid > 1 else ""
+    name = f"packaged aerial encoder{parts}, {96 * grid**2} numbers"
+    return Features(name, "encoder", lambda images: encode(images).reshape(len(images), -1))
 
 
 def _from_folder(model_class: str, folder: Path):

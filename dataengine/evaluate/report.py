@@ -12,11 +12,11 @@ from dataengine.errors import UserError
 from dataengine.evaluate import plots
 from dataengine.evaluate.classification_score import classification_score
 from dataengine.evaluate.diversity import diversity
-from dataengine.evaluate.features import Features
+from dataengine.evaluate.features import Features, load_features
 from dataengine.evaluate.fidelity import fidelity
 from dataengine.evaluate.layout_score import layout_score
 from dataengine.evaluate.manifold import nearest
-from dataengine.evaluate.memorisation import memorisation
+from dataengine.evaluate.memorisation import FEATURES, Neighbours, memorisation
 from dataengine.evaluate.pictures import Picture, chosen, noisy, without_detail
 from dataengine.evaluate.results import Result
 from dataengine.files import write_whole
@@ -44,11 +44,21 @@ def embedded(features: Features, pictures: Sequence[Picture], bar: Bar, title: s
     return features.embed(images)
 
 
-def embedded_copies(features: Features, training: Sequence[Picture], bar: Bar, seed: int) -> np.ndarray:
-    """Embeddings of some training pictures under slight noise."""
+def copies_of_training(
+    made: Sequence[Picture],
+    real: Sequence[Picture],
+    training: Sequence[Picture],
+    features: Features,
+    seed: int,
+    bar: Bar,
+) -> tuple[Result, Neighbours]:
+    """`memorisation` of pictures, with its control made from some of the training pictures."""
+    titles = {"generated": made, "real": real, "training": training}
+    sets = [embedded(features, pictures, bar, title) for title, pictures in titles.items()]
     rng = np.random.default_rng(seed)
     some = chosen(list(training), COPIES, seed)
-    return embedded(features, some, bar, "noisy copies", lambda x: noisy(x, rng))
+    copies = embedded(features, some, bar, "noisy copies", lambda x: noisy(x, rng))
+    return memorisation(*sets, copies, features, seed)
 
 
 def sections(
@@ -85,9 +95,7 @@ def sections(
         found.append(Section("Memorisation", left_out="the pictures that the generator was trained on were not given "
                                                       "(--training)."))  # fmt: skip
         return found
-    training_x = embedded(features, training, bar, "training")
-    copies = embedded_copies(features, training, bar, seed)
-    table, neighbours = memorisation(made_x, real_x, training_x, copies, features, seed)
+    table, neighbours = copies_of_training(made, real, training, load_features(FEATURES), seed, bar)
     distances = neighbours.distances["generated"]
     order = np.argsort(distances)[:PAIRS]
     beside = plots.pairs(

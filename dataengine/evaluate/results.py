@@ -70,12 +70,28 @@ class Result:
         """One figure by the names of its row and column."""
         return next(r for r in self.rows if r.name == row).figures[column].value
 
+    def unmoved(self) -> list[str]:
+        """A sentence for each control and metric that does not come out worse than real pictures: where a metric does
+        not see what is plainly wrong, its figure says nothing."""
+        real = next((row for row in self.rows if row.role == "reference"), None)
+        controls = [row for row in self.rows if row.role == "control"] if real else []
+        return [
+            f"{column.title} says nothing here: its control ({row.name}) comes out no worse than real pictures"
+            for row in controls
+            for key, column in self.columns.items()
+            if column.better != "reference" and not _worse(row.figures[key], real.figures[key], column.better)
+        ]
+
     def as_json(self) -> dict:
         """Plain values; figures that cannot be told are null."""
-        values = asdict(self)
+        values = asdict(self) | {"unmoved": self.unmoved()}
         for row in values["rows"]:
             row["figures"] = {key: _plain(figure) for key, figure in row["figures"].items()}
         return values
+
+
+def _worse(control: Figure, real: Figure, better: str) -> bool:
+    return control.value < real.value if better == "higher" else control.value > real.value
 
 
 def _digits(value: float) -> str:
@@ -120,3 +136,5 @@ def show(result: Result) -> None:
             console.print(f"{column.title}: {column.meaning}")
     for note in ([f"In brackets: {result.interval}"] if result.interval else []) + result.notes:
         console.print(note)
+    for warning in result.unmoved():
+        console.print(warning, style="red")

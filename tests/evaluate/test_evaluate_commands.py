@@ -62,7 +62,7 @@ def clouds(folder, n, seed):
 
 def test_copies_of_training_pictures_are_found(tmp_path):
     training, held_out, made = (clouds(tmp_path / name, 24, seed) for seed, name in enumerate(("a", "b", "c")))
-    arguments = ("--real", held_out, "--training", training, "--features", "encoder", "--json")
+    arguments = ("--real", held_out, "--training", training, "--json")
     copied = figures(run("memorisation", training, *arguments))["memorisation"]
     fresh = figures(run("memorisation", made, *arguments))["memorisation"]
     assert copied["generated"]["nearer"] == 1.0

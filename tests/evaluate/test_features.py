@@ -80,8 +80,13 @@ def test_imagenet_features_are_what_the_networks_classifier_reads():
     assert "Lite2" in features.name
 
 
-def test_the_packaged_encoder_needs_nothing_else():
-    assert load_features("encoder").embed(pictures(2, 64)).shape == (2, 96)
+def test_the_packaged_encoder_needs_nothing_else_and_its_grid_says_what_lies_where():
+    (image,) = pictures(1, 64)
+    image[:, :32] = 0
+    whole, parts = (load_features(source).embed([image, image[:, ::-1]]) for source in ("encoder", "encoder-grid"))
+    assert whole.shape == (2, 96)
+    assert parts.reshape(2, 16, 96).mean(1) == pytest.approx(whole, abs=1e-4)
+    assert np.abs(parts[0] - parts[1]).mean() > 2 * np.abs(whole[0] - whole[1]).mean()
 
 
 @pytest.mark.parametrize("source", ["lite0", "encoder"])

@@ -103,3 +103,17 @@ def test_the_table_names_features_counts_and_controls(capsys):
     assert values["rows"][0]["figures"]["recall"]["value"] == pytest.approx(
         result.value("generated", "recall"), rel=1e-5
     )
+
+
+def test_a_metric_whose_control_is_no_worse_than_real_pictures_says_so(capsys):
+    """Copies that are farther from training pictures than new ones are: these features do not see that they are."""
+    training, held_out = cloud(200, seed=2), cloud(100, seed=3)
+    blind, _ = memorisation(cloud(80, seed=4), held_out, training, cloud(50, shift=9.0), FEATURES)
+    assert len(blind.unmoved()) == 1
+    show(blind)
+    assert "says nothing here" in capsys.readouterr().out
+    assert blind.as_json()["unmoved"] == blind.unmoved()
+    seeing, _ = memorisation(cloud(80, seed=4), held_out, training, training[:50] + 0.01, FEATURES)
+    assert not seeing.unmoved()
+    assert not fidelity(cloud(60, seed=1), REAL, BLURRED, GROUPS, FEATURES).unmoved()
+    assert len(fidelity(cloud(60, seed=1), REAL, REAL, GROUPS, FEATURES).unmoved()) == 6
