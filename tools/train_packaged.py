@@ -4,7 +4,7 @@
     python tools/train_packaged.py --work work quick-decoder quick-thumbnails whole quick-in-scene layouts
     python tools/pack_images.py --out work/train.npz
     python tools/train_detector.py configs/detectors/filter.py --images work/train.npz --out work/filter   # mmrotate
-    python tools/export_detector.py configs/detectors/filter.py work/filter/detector.safetensors \\
+    dataengine filter export-detector configs/detectors/filter.py work/filter/detector.safetensors \\
         --out work/export/filter
     python tools/train_packaged.py --work work detector calibration
 

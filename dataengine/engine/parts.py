@@ -17,7 +17,7 @@ from dataengine.engine.recipe import Recipe, folder_hash
 from dataengine.engine.samplers import choose_layouts, find_layouts, make_sampler
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration
-from dataengine.judge.detector import Detector, OnnxDetector
+from dataengine.judge.detector import Detector, load_detector
 from dataengine.layouts.sampler import Sampler
 from dataengine.layouts.windows import scaled
 from dataengine.render.into import IntoDataset
@@ -76,7 +76,7 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     if recipe.filter == "off":
         notes.append("no detector looks at the images (filter: off), so nothing says whether they show their labels")
     else:
-        detector = OnnxDetector(recipe.detector or weights.packaged("detector"), threads=1)
+        detector = load_detector(recipe.detector or weights.packaged("detector"), threads=1)
     if recipe.draw_as:
         _learn(pipeline, recipe.draw_as, preset)
     classes = _usable_classes(recipe, preset, pipeline.classes, detector.classes if detector else None, notes)

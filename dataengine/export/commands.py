@@ -43,6 +43,9 @@ def mmrotate_command(
     classes: Annotated[
         str | None, typer.Option(help="Only these classes, with commas; all of the real data if not said.")
     ] = None,
+    most: Annotated[
+        int | None, typer.Option(min=1, help="Only so many synthetic images, the first of the run.")
+    ] = None,
     tile_size: Annotated[int, typer.Option(min=64, help="Real images longer than this are cut into tiles.")] = 1024,
     scale: Annotated[float, typer.Option(help="Enlarge all images when they are loaded, for small objects.")] = 1.0,
     cpu: Annotated[
@@ -69,6 +72,7 @@ def mmrotate_command(
             train_splits=train or (),
             test=test,
             classes=names,
+            most=most,
             tile_size=tile_size,
             scale=scale,
             cpu=cpu,

@@ -10,7 +10,7 @@ DIAMONDS = ("baseball-diamond", "baseballfield")
 
 
 @dataclass(frozen=True)
-class MmrotateDetector:
+class MmrotateConfig:
     """config:     mmrotate's config, below its folder `configs/`.
     heads:         where in `model` the number of classes stands.
     cuda_only:     the parts that mmcv has for CUDA only, as `path in model: what stands for it with --cpu`.
@@ -28,29 +28,29 @@ class MmrotateDetector:
 _CORNER_LOSS = {"type": "CornerLoss", "loss_weight": 1.0}
 _TWO_STAGES = ("roi_head.bbox_head[0]", "roi_head.bbox_head[1]")
 
-DETECTORS: dict[str, MmrotateDetector] = {
-    "oriented-rcnn": MmrotateDetector("oriented_rcnn/oriented-rcnn-le90_r50_fpn_1x_dota.py", ("roi_head.bbox_head",)),
-    "roi-transformer": MmrotateDetector("roi_trans/roi-trans-le90_r50_fpn_1x_dota.py", _TWO_STAGES),
-    "redet": MmrotateDetector(
+DETECTORS: dict[str, MmrotateConfig] = {
+    "oriented-rcnn": MmrotateConfig("oriented_rcnn/oriented-rcnn-le90_r50_fpn_1x_dota.py", ("roi_head.bbox_head",)),
+    "roi-transformer": MmrotateConfig("roi_trans/roi-trans-le90_r50_fpn_1x_dota.py", _TWO_STAGES),
+    "redet": MmrotateConfig(
         "redet/redet-le90_re50_refpn_1x_dota.py",
         _TWO_STAGES,
         (("roi_head.bbox_roi_extractor[1].type", {"type": "RotationInvariantRoIExtractor"}),),
     ),
-    "rotated-faster-rcnn": MmrotateDetector(
+    "rotated-faster-rcnn": MmrotateConfig(
         "rotated_faster_rcnn/rotated-faster-rcnn-le90_r50_fpn_1x_dota.py", ("roi_head.bbox_head",)
     ),
-    "rotated-fcos": MmrotateDetector(
+    "rotated-fcos": MmrotateConfig(
         "rotated_fcos/rotated-fcos-le90_r50_fpn_1x_dota.py", ("bbox_head",), (("bbox_head.loss_bbox", _CORNER_LOSS),)
     ),
-    "rotated-retinanet": MmrotateDetector(
+    "rotated-retinanet": MmrotateConfig(
         "rotated_retinanet/rotated-retinanet-rbox-le90_r50_fpn_1x_dota.py", ("bbox_head",)
     ),
-    "s2anet": MmrotateDetector("s2anet/s2anet-le90_r50_fpn_1x_dota.py", ("bbox_head_init", "bbox_head_refine[0]")),
-    "rtmdet-r": MmrotateDetector(
+    "s2anet": MmrotateConfig("s2anet/s2anet-le90_r50_fpn_1x_dota.py", ("bbox_head_init", "bbox_head_refine[0]")),
+    "rtmdet-r": MmrotateConfig(
         "rotated_rtmdet/rotated_rtmdet_tiny-3x-dota.py",
         ("bbox_head",),
         (("bbox_head.loss_bbox", _CORNER_LOSS | {"loss_weight": 2.0}),),
         rotates=True,
     ),
-    "h2rbox-v2": MmrotateDetector("h2rbox_v2/h2rbox_v2-le90_r50_fpn-1x_dota.py", ("bbox_head",), from_hbb=True),
+    "h2rbox-v2": MmrotateConfig("h2rbox_v2/h2rbox_v2-le90_r50_fpn-1x_dota.py", ("bbox_head",), from_hbb=True),
 }

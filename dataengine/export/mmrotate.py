@@ -57,6 +57,7 @@ def export(
     train_splits: Sequence[str] = (),
     test: str | None = None,
     classes: Sequence[str] | None = None,
+    most: int | None = None,
     tile_size: int = 1024,
     scale: float = 1.0,
     cpu: bool = False,
@@ -70,6 +71,7 @@ def export(
     train_splits: of the real data; () is "trainval" or else "train".
     test:         a split of the real data, or another labelled data set; None is the split "val", or else "test".
     classes:      None is all of the real data; objects of other classes are left out.
+    most:         only so many synthetic images, the first of the run.
     tile_size:    real images with a longer side are cut into tiles of it, overlapping by a fifth.
     scale, cpu:   see `config_text`.
 
@@ -85,6 +87,7 @@ def export(
         raise UserError(f"--scale {scale:g}: give a number above 0 and up to 8.")
     train, judged = _real(Path(real), train_splits, test, classes)
     synthetic, synthetic_scale = _synthetic(run)
+    synthetic = replace(synthetic, samples=synthetic.samples[:most])
     unknown = [n for n in synthetic.classes if class_key(n) not in class_lookup(train.classes) and _shows(synthetic, n)]
     if unknown and classes is None:
         raise UserError(

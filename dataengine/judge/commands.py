@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dataengine.data.layout import Dataset
     from dataengine.judge.acceptance import Acceptance
     from dataengine.judge.calibration import Calibration
-    from dataengine.judge.detector import OnnxDetector
+    from dataengine.judge.detector import Detector
 
 app = typer.Typer(
     help="The filter lets a detector look at each image, which is kept when few of its labelled objects are missed and "
@@ -26,7 +26,10 @@ app = typer.Typer(
 Source = Annotated[Path, typer.Argument(help="A labelled data set in any known format.")]
 DetectorFolder = Annotated[
     Path | None,
-    typer.Option("--detector", help="Folder with model.onnx and config.json. Left out, the packaged detector."),
+    typer.Option(
+        "--detector",
+        help="Folder with model.onnx and config.json, or work folder of mmrotate. Left out, the packaged detector.",
+    ),
 ]
 Split = Annotated[str | None, typer.Option(help="Only this split, such as val. Left out, all of them.")]
 Classes = Annotated[
@@ -116,11 +119,38 @@ def judge_command(
         _print_acceptance(result, rule)
 
 
-def _detector(folder: Path | None, threads: int) -> OnnxDetector:
-    from dataengine.judge.detector import OnnxDetector
+@app.command("export-detector")
+def export_detector_command(
+    config: Annotated[Path, typer.Argument(help="Config that the detector was trained with, .py.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Its weights, .pth or .safetensors.")],
+    out: Annotated[Path, typer.Option(help="Folder for model.onnx and config.json, which --detector takes.")],
+    image_size: Annotated[
+        int, typer.Option(min=32, help="Side of the images that the model takes; larger ones are read in windows.")
+    ] = 256,
+    score_threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Least score of a detection [the config's].")
+    ] = None,
+    half: Annotated[
+        bool, typer.Option("--half", help="Store weights in 16 bits: half the file, nearly the same.")
+    ] = False,
+) -> None:
+    """Turn an mmrotate detector of one stage into an ONNX model, which the filter reads without mmrotate.
+
+    Detectors of two stages, and S2ANet, serve the filter directly: give --detector their work folder. Needs mmrotate.
+
+    Example: dataengine filter export-detector work/fcos/rotated-fcos.py work/fcos/epoch_12.pth --out work/detector
+    """
+    from dataengine.judge.onnx_export import export_detector
+
+    difference = export_detector(config, checkpoint, out, image_size, score_threshold=score_threshold, half=half)
+    typer.echo(f"{out}: boxes within {difference:.3f} px of mmrotate's")
+
+
+def _detector(folder: Path | None, threads: int) -> Detector:
+    from dataengine.judge.detector import load_detector
     from dataengine.weights import packaged
 
-    return OnnxDetector(folder or packaged("detector"), threads)
+    return load_detector(folder or packaged("detector"), threads)
 
 
 def _read(

@@ -83,7 +83,10 @@ class OnnxDetector:
         folder = Path(folder)
         for name in ("config.json", "model.onnx"):
             if not (folder / name).exists():
-                raise UserError(f"{folder}: no {name} here; a detector folder holds config.json and model.onnx.")
+                raise UserError(
+                    f"{folder}: no {name} here; a detector folder holds config.json and model.onnx, or is the work "
+                    "folder of an mmrotate training, with last_checkpoint."
+                )
         try:
             self.config = DetectorConfig.model_validate_json(read_text(folder / "config.json"))
         except ValidationError as error:
@@ -140,39 +143,13 @@ def window_spans(length: int, size: int) -> list[tuple[int, float, float]]:
     return list(zip(starts, [0.0, *between], [*between, float(length)], strict=True))
 
 
-class MmrotateDetector:
-    """A detector given as mmrotate config and checkpoint. Needs the mmrotate extra; loading a .pth runs no code
-    beyond mmengine's own loader, which unpickles: only load checkpoints that you trust (contract 11)."""
+def load_detector(folder: str | Path, threads: int = 0) -> Detector:
+    """The detector in a folder: an ONNX model with its config.json, or what mmrotate trained (its work folder).
 
-    def __init__(self, config: str | Path, checkpoint: str | Path, device: str = "cpu"):
-        """Raises UserError when the extra or a file is missing."""
-        for path in (config, checkpoint):
-            if not Path(path).exists():
-                raise UserError(f"{path}: no such file.")
-        try:
-            from mmdet.apis import init_detector
-            from mmrotate.utils import register_all_modules
-        except ImportError as error:
-            raise UserError(
-                f"mmrotate is not installed ({error}); install it with: pip install 'dataengine[mmrotate]'"
-            ) from None
-        register_all_modules()
-        self.model = init_detector(str(config), str(checkpoint), palette="random", device=device)
-        self.classes = tuple(self.model.dataset_meta["classes"])
-        content = Path(config).read_bytes() + Path(checkpoint).read_bytes()
-        self.identity = hashlib.sha256(content).hexdigest()[:16]
+    threads: on the CPU, 0 for all cores. Raises UserError when the folder holds neither, or something is amiss in it.
+    """
+    if (Path(folder) / "last_checkpoint").exists():
+        from dataengine.judge.mmrotate import MmrotateDetector, work_dir_parts
 
-    def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
-        """Detections of each image, uint8 (H, W, 3) RGB."""
-        from mmdet.apis import inference_detector
-
-        results = []
-        for image in images:
-            found = inference_detector(self.model, image[..., ::-1].copy()).pred_instances.cpu().numpy()
-            bboxes = found.bboxes
-            boxes = np.asarray(getattr(bboxes, "tensor", bboxes), np.float32).reshape(-1, 5)
-            order = np.argsort(-found.scores, kind="stable")
-            results.append(
-                Detections(geometry.regularize(boxes[order]), found.scores[order], found.labels[order].astype(np.int64))
-            )
-        return results
+        return MmrotateDetector(*work_dir_parts(folder), threads=threads)
+    return OnnxDetector(folder, threads)

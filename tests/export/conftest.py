@@ -15,7 +15,7 @@ from dataengine.data import coco, formats
 from dataengine.data.layout import Dataset, Sample
 
 CLASSES = ("car", "van")
-SMALL = {256: 32, 1024: 64}  # channels of the networks; ResNet-18 has 16 to 128 here
+SMALL = {256: 64, 1024: 64}  # channels of the networks; ResNet-18 has 16 to 128 here
 
 
 def scenes(folder: Path, n: int, seed: int, size: int = 96, mode: str = "RGB", classes=CLASSES) -> Dataset:
@@ -67,7 +67,13 @@ def run(make_run) -> Path:
     return make_run()
 
 
-def shrink(config):
+@pytest.fixture(scope="session")
+def shrink():
+    """`shrink(config)` as below."""
+    return small
+
+
+def small(config):
     """An exported config with a narrow, shallow network that is not downloaded, in one process, without schedule."""
 
     def narrow(part) -> None:

@@ -1,6 +1,7 @@
 """The ONNX detector on a tiny network made here: each cell of 8 pixels is an object as sure as it is bright."""
 
 import json
+from importlib.util import find_spec
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from dataengine import geometry
 from dataengine.errors import UserError
-from dataengine.judge.detector import MmrotateDetector, OnnxDetector, suppress, window_spans
+from dataengine.judge.detector import OnnxDetector, load_detector, suppress, window_spans
 
 onnx = pytest.importorskip("onnx")
 SIZE, CELL = 32, 8
@@ -143,16 +144,19 @@ def test_identity_changes_with_any_setting(folder):
     assert OnnxDetector(folder).identity != before
 
 
-def test_mmrotate_detector_names_the_extra_where_it_is_missing(tmp_path):
-    try:
-        import mmrotate  # noqa: F401
-    except ImportError:
-        pass
-    else:
-        pytest.skip("mmrotate is installed here")
+def test_a_work_folder_of_mmrotate_is_refused_with_what_is_missing(tmp_path):
+    (tmp_path / "last_checkpoint").write_text("/elsewhere/epoch_12.pth")
+    with pytest.raises(UserError, match=r"no epoch_12\.pth here"):
+        load_detector(tmp_path)
+    (tmp_path / "epoch_12.pth").write_bytes(b"")
+    with pytest.raises(UserError, match="0 configs"):
+        load_detector(tmp_path)
+
+
+@pytest.mark.skipif(find_spec("mmrotate") is not None, reason="mmrotate is installed here")
+def test_mmrotate_detector_says_how_to_install_mmrotate_where_it_is_missing(tmp_path):
+    (tmp_path / "last_checkpoint").write_text("epoch_12.pth")
+    (tmp_path / "epoch_12.pth").write_bytes(b"")
     (tmp_path / "config.py").write_text("")
-    (tmp_path / "checkpoint.pth").write_bytes(b"")
-    with pytest.raises(UserError, match=r"dataengine\[mmrotate\]"):
-        MmrotateDetector(tmp_path / "config.py", tmp_path / "checkpoint.pth")
-    with pytest.raises(UserError, match="no such file"):
-        MmrotateDetector(tmp_path / "absent.py", tmp_path / "checkpoint.pth")
+    with pytest.raises(UserError, match=r"install_mmrotate\.sh"):
+        load_detector(tmp_path)
