@@ -13,6 +13,11 @@ OPTIONAL = {
     "transformers": "pip install 'dataengine[text]'",
     "peft": "pip install 'dataengine[lora]'",
     "faster-coco-eval": "pip install 'dataengine[evaluate]'",
+    "torchmetrics": "pip install 'dataengine[evaluate]'",
+    "scikit-learn": "pip install 'dataengine[evaluate]'",
+    "matplotlib": "pip install 'dataengine[evaluate]'",
+    "efficientnet-lite-pytorch": "pip install 'dataengine[imagenet]'",
+    "torch-fidelity": "pip install 'dataengine[inception]', after torch and torchvision of one version",
     "onedl-mmrotate": "pip install 'dataengine[mmrotate]', after torch and torchvision of one version",
     "pycocotools": "pip install 'dataengine[test]'",
 }

@@ -33,7 +33,7 @@ def test_help_names_every_command_and_loads_no_heavy_library():
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=True,
     )
-    for command in ("synth", "data", "layout", "train", "filter", "doctor"):
+    for command in ("synth", "data", "layout", "train", "filter", "evaluate", "doctor"):
         assert command in run.stdout
     assert "heavy: set()" in run.stdout
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from dataengine import geometry
 from dataengine.data.layout import Layout
-from dataengine.errors import UserError
 from dataengine.judge.detector import Detections
 from dataengine.judge.matching import class_map
 
@@ -22,12 +21,10 @@ def coco_average_precision(
     larger), in [0, 1], NaN where there is no such object. All layouts share one class list.
 
     Rotated boxes count as their upright hulls. At most 100 detections of an image count, as in COCO. Difficult objects
-    and ignored regions are crowds, which count neither way. Raises UserError without faster-coco-eval.
+    and ignored regions are crowds, which count neither way.
     """
-    try:
-        from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError:
-        raise UserError("COCO's average precision needs: pip install 'dataengine[evaluate]'.") from None
+    from faster_coco_eval import COCO, COCOeval_faster
+
     classes = layouts[0].classes
     truth = {
         "images": [{"id": i, "width": x.size[0], "height": x.size[1]} for i, x in enumerate(layouts, 1)],

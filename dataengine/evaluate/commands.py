@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,90 +35,116 @@ class GroupChoice(StrEnum):
     flight = "flight"
 
 
-Made = Annotated[Path, typer.Argument(help="Generated pictures: a run folder, a data set, or a folder of images.")]
-Real = Annotated[Path, typer.Option(help="Real pictures to compare with: a data set that no model was trained on.")]
-Training = Annotated[Path, typer.Option(help="The data set that the generator was trained on.")]
-Split = Annotated[str | None, typer.Option(help="Only this split of MADE. Left out, all of them.")]
-RealSplit = Annotated[str | None, typer.Option(help="Only this split of --real, such as test.")]
-TrainingSplit = Annotated[str | None, typer.Option(help="Only this split of --training, such as train.")]
-AllAttempts = Annotated[bool, typer.Option("--all-attempts", help="Of a run: dropped images too, as before filtering.")]
 FeaturesName = Annotated[
     str,
-    typer.Option(
-        "--features", help="lite2, lite0, encoder, encoder-grid, clip:FOLDER, dinov2:FOLDER or inception:FILE."
-    ),
+    typer.Option("--features", help="lite2, lite0, encoder, encoder-grid, clip:DIR, dinov2:DIR or inception:FILE."),
 ]
 DetectorFolder = Annotated[
     Path | None,
     typer.Option("--detector", help="Folder with model.onnx and config.json. Left out, the packaged evaluation one."),
 ]
-Images = Annotated[int, typer.Option(min=8, help="At most this many pictures a side, drawn at random.")]
-Size = Annotated[
-    tuple[int, int] | None,
-    typer.Option(help="WIDTH HEIGHT of the pictures compared [what all generated ones have]."),
-]
-Fit = Annotated[
-    FitChoice, typer.Option(help="Larger pictures: windows at native resolution, or the whole picture made smaller.")
-]
-Windows = Annotated[int, typer.Option(min=1, help="Random windows of each larger picture.")]
-Group = Annotated[
-    GroupChoice, typer.Option(help="What halves of the real data never divide: an image, or a HIT-UAV flight.")
-]
-Seed = Annotated[int, typer.Option(help="Which pictures, windows and halves are drawn.")]
+TrainingSplit = Annotated[str | None, typer.Option(help="Only this split of --training, such as train.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")]
 
 
+@dataclass(frozen=True)
+class Sides:
+    """What is compared. cut: a data set's path and split -> its pictures, made in the same way as those of `real`.
+
+    name, real_name, how: for people, whose pictures they are and how they were brought to one size.
+    """
+
+    made: list[Picture]
+    real: list[Picture]
+    cut: Callable[[Path, str | None], list[Picture]]
+    seed: int
+    name: str
+    real_name: str
+    how: str
+
+
+def _sides(
+    made: Annotated[Path, typer.Argument(metavar="MADE", help="A run folder, a data set, or a folder of images.")],
+    real: Annotated[Path, typer.Option(help="Real pictures: a data set that no model was trained on.")],
+    split: Annotated[str | None, typer.Option(help="Only this split of MADE. Left out, all of them.")] = None,
+    real_split: Annotated[str | None, typer.Option(help="Only this split of --real, such as test.")] = None,
+    all_attempts: Annotated[
+        bool, typer.Option("--all-attempts", help="Of a run: dropped images too, as before filtering.")
+    ] = False,
+    images: Annotated[int, typer.Option(min=8, help="At most this many pictures a side, drawn at random.")] = 1000,
+    size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(help="WIDTH HEIGHT of the pictures compared; else what all generated ones have."),
+    ] = None,
+    fit: Annotated[
+        FitChoice, typer.Option(help="Larger pictures: windows at native resolution, or the whole made smaller.")
+    ] = FitChoice.window,
+    windows: Annotated[int, typer.Option(min=1, help="Random windows of each larger real picture.")] = 2,
+    group: Annotated[
+        GroupChoice, typer.Option(help="What halves of the real data never divide: an image, or a HIT-UAV flight.")
+    ] = GroupChoice.image,
+    seed: Annotated[int, typer.Option(help="Which pictures, windows and halves are drawn.")] = 0,
+) -> Sides:
+    """Generated and real pictures of one size."""
+    from dataengine.evaluate.pictures import chosen, common_size, read_made, read_real
+    from dataengine.evaluate.pictures import windows as cut_windows
+
+    ours, theirs = read_made(made, split, all_attempts), read_real(real, real_split)
+    _say_problems(made, ours)
+    _say_problems(real, theirs)
+    size = size or common_size(ours)
+
+    def cut(path: Path, part: str | None) -> list[Picture]:
+        dataset = read_real(path, part)
+        _say_problems(path, dataset)
+        return cut_windows(dataset, size, fit, windows, "image", seed)
+
+    generated = cut_windows(ours, size, fit, 1, "image", seed)
+    held_out = cut_windows(theirs, size, fit, windows, group, seed)
+    name = made.resolve().name + (", all attempts" if all_attempts else "")
+    how = f"{size[0]} x {size[1]} pixels, {'windows of' if fit == 'window' else 'made smaller from'} larger pictures"
+    sides = chosen(generated, images, seed), chosen(held_out, images, seed)
+    return Sides(*sides, cut, seed, name, real.resolve().name, how)
+
+
+def compares(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the arguments and options of `_sides` before its own; it is given the `Sides` they make."""
+    shared = inspect.signature(_sides, eval_str=True).parameters
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+
+    @functools.wraps(command)
+    def run(**values) -> None:
+        command(_sides(**{name: values.pop(name) for name in shared}), **values)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY  # so that options with and without a default may follow in any order
+    run.__signature__ = inspect.Signature([p.replace(kind=keyword) for p in (*shared.values(), *own)])
+    return run
+
+
 @app.command("fidelity")
-def fidelity_command(
-    made: Made,
-    real: Real,
-    split: Split = None,
-    real_split: RealSplit = None,
-    all_attempts: AllAttempts = False,
-    features: FeaturesName = "lite2",
-    images: Images = 1000,
-    size: Size = None,
-    fit: Fit = FitChoice.window,
-    windows: Windows = 2,
-    group: Group = GroupChoice.image,
-    seed: Seed = 0,
-    json: Json = False,
-) -> None:
+@compares
+def fidelity_command(sides: Sides, features: FeaturesName = "lite2", json: Json = False) -> None:
     """Do they look real? Frechet and kernel distances, CMMD, precision and density of the manifold.
 
     FID, KID and CMMD are only called so with the features that papers use: inception:FILE and clip:FOLDER.
 
     Example: dataengine evaluate fidelity runs/first --real path/to/held-out
     """
+    _need("torchmetrics")
     from dataengine.evaluate.features import load_features
     from dataengine.evaluate.fidelity import fidelity
     from dataengine.evaluate.pictures import without_detail
     from dataengine.evaluate.report import embedded
 
-    network = load_features(features)
-    ours, theirs = _sides(made, real, split, real_split, all_attempts, images, size, fit, windows, group, seed)
-    bar = _bar(json)
-    embeddings = embedded(network, ours, bar, "generated"), embedded(network, theirs, bar, "real")
-    blurred = embedded(network, theirs, bar, "real, without detail", without_detail)
-    _print([fidelity(*embeddings, blurred, [x.group for x in theirs], network, seed)], json)
+    network, bar = load_features(features), _bar(json)
+    made, real = embedded(network, sides.made, bar, "generated"), embedded(network, sides.real, bar, "real")
+    blurred = embedded(network, sides.real, bar, "real, without detail", without_detail)
+    _print([fidelity(made, real, blurred, [x.group for x in sides.real], network, sides.seed)], json)
 
 
 @app.command("diversity")
-def diversity_command(
-    made: Made,
-    real: Real,
-    split: Split = None,
-    real_split: RealSplit = None,
-    all_attempts: AllAttempts = False,
-    features: FeaturesName = "lite2",
-    images: Images = 1000,
-    size: Size = None,
-    fit: Fit = FitChoice.window,
-    windows: Windows = 2,
-    group: Group = GroupChoice.image,
-    seed: Seed = 0,
-    json: Json = False,
-) -> None:
+@compares
+def diversity_command(sides: Sides, features: FeaturesName = "lite2", json: Json = False) -> None:
     """Do they differ as real ones do? Recall and coverage of the manifold, Vendi score, distance of pairs.
 
     Example: dataengine evaluate diversity runs/first --real path/to/held-out
@@ -124,28 +153,18 @@ def diversity_command(
     from dataengine.evaluate.features import load_features
     from dataengine.evaluate.report import embedded
 
-    network = load_features(features)
-    ours, theirs = _sides(made, real, split, real_split, all_attempts, images, size, fit, windows, group, seed)
-    bar = _bar(json)
-    embeddings = embedded(network, ours, bar, "generated"), embedded(network, theirs, bar, "real")
-    _print([diversity(*embeddings, [x.group for x in theirs], network, seed)], json)
+    network, bar = load_features(features), _bar(json)
+    made, real = embedded(network, sides.made, bar, "generated"), embedded(network, sides.real, bar, "real")
+    _print([diversity(made, real, [x.group for x in sides.real], network, sides.seed)], json)
 
 
 @app.command("memorisation")
+@compares
 def memorisation_command(
-    made: Made,
-    real: Real,
-    training: Training,
-    split: Split = None,
-    real_split: RealSplit = None,
+    sides: Sides,
+    training: Annotated[Path, typer.Option(help="The data set that the generator was trained on.")],
     training_split: TrainingSplit = None,
-    all_attempts: AllAttempts = False,
     features: FeaturesName = "encoder-grid",
-    images: Images = 1000,
-    size: Size = None,
-    fit: Fit = FitChoice.window,
-    windows: Windows = 2,
-    seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Are they copies? Distance to the nearest training picture, beside that of held-out ones and of noisy copies.
@@ -158,91 +177,54 @@ def memorisation_command(
     from dataengine.evaluate.features import load_features
     from dataengine.evaluate.report import copies_of_training
 
-    network = load_features(features)
-    group = GroupChoice.image
-    ours, theirs = _sides(made, real, split, real_split, all_attempts, images, size, fit, windows, group, seed)
-    trained = _trained(training, training_split, ours, size, fit, windows)
-    _print([copies_of_training(ours, theirs, trained, network, seed, _bar(json))[0]], json)
+    network, trained = load_features(features), sides.cut(training, training_split)
+    _print([copies_of_training(sides.made, sides.real, trained, network, sides.seed, _bar(json))[0]], json)
 
 
 @app.command("layout")
-def layout_command(
-    made: Made,
-    real: Real,
-    split: Split = None,
-    real_split: RealSplit = None,
-    all_attempts: AllAttempts = False,
-    detector: DetectorFolder = None,
-    images: Images = 1000,
-    size: Size = None,
-    fit: Fit = FitChoice.window,
-    windows: Windows = 2,
-    group: Group = GroupChoice.image,
-    seed: Seed = 0,
-    json: Json = False,
-) -> None:
+@compares
+def layout_command(sides: Sides, detector: DetectorFolder = None, json: Json = False) -> None:
     """Do they show their labels? AP of a detector that had no part in making them, as DOTA and as COCO count it.
 
     Give a detector that was trained on real pictures only, and not the one that filtered.
 
     Example: dataengine evaluate layout runs/first --real path/to/held-out
     """
+    _need("faster_coco_eval")
     from dataengine.evaluate.layout_score import layout_score
 
-    judge = _detector(detector)
-    ours, theirs = _sides(made, real, split, real_split, all_attempts, images, size, fit, windows, group, seed)
-    _print(layout_score(ours, theirs, judge, seed, _bar(json)), json)
+    _print(layout_score(sides.made, sides.real, _detector(detector), sides.seed, _bar(json)), json)
 
 
 @app.command("classification")
-def classification_command(
-    made: Made,
-    real: Real,
-    split: Split = None,
-    real_split: RealSplit = None,
-    all_attempts: AllAttempts = False,
-    images: Images = 1000,
-    size: Size = None,
-    fit: Fit = FitChoice.window,
-    windows: Windows = 2,
-    group: Group = GroupChoice.image,
-    seed: Seed = 0,
-    json: Json = False,
-) -> None:
+@compares
+def classification_command(sides: Sides, json: Json = False) -> None:
     """Do their objects teach what real ones look like? Classification accuracy score (CAS).
 
     Example: dataengine evaluate classification runs/first --real path/to/held-out
     """
+    _need("sklearn")
     from dataengine.evaluate.classification_score import classification_score
 
-    ours, theirs = _sides(made, real, split, real_split, all_attempts, images, size, fit, windows, group, seed)
-    _print(classification_score(ours, theirs, seed, _bar(json)), json)
+    _print(classification_score(sides.made, sides.real, sides.seed, _bar(json)), json)
 
 
 @app.command("report")
+@compares
 def report_command(
-    made: Made,
-    real: Real,
+    sides: Sides,
     out: Annotated[Path, typer.Option(help="The HTML file to write; it needs nothing beside it.")],
     training: Annotated[Path | None, typer.Option(help="The data set that the generator was trained on.")] = None,
-    split: Split = None,
-    real_split: RealSplit = None,
     training_split: TrainingSplit = None,
-    all_attempts: AllAttempts = False,
     features: FeaturesName = "lite2",
     detector: DetectorFolder = None,
-    images: Images = 1000,
-    size: Size = None,
-    fit: Fit = FitChoice.window,
-    windows: Windows = 2,
-    group: Group = GroupChoice.image,
-    seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """All of them in one HTML file, with plots, pictures, and what lies nearest to training pictures.
 
     Example: dataengine evaluate report runs/first --real path/to/held-out --training path/to/train --out report.html
     """
+    _need("torchmetrics", "faster_coco_eval", "sklearn", "matplotlib", "jinja2")
     from dataengine.errors import UserError
     from dataengine.evaluate.features import load_features
     from dataengine.evaluate.report import sections, write_report
@@ -250,18 +232,17 @@ def report_command(
     if not out.parent.is_dir():
         raise UserError(f"{out}: {out.parent} is no folder; make it first, or give another --out.")
     network, judge = load_features(features), _detector(detector)
-    ours, theirs = _sides(made, real, split, real_split, all_attempts, images, size, fit, windows, group, seed)
-    trained = _trained(training, training_split, ours, size, fit, windows) if training else []
-    found = sections(ours, theirs, trained, network, judge, seed, _bar(json))
+    trained = sides.cut(training, training_split) if training else []
+    found = sections(sides.made, sides.real, trained, network, judge, sides.seed, _bar(json))
     settings = {
-        "generated": f"{made.resolve().name}{', all attempts' if all_attempts else ''}: {len(ours)} pictures",
-        "real": f"{real.resolve().name}: {len(theirs)} pictures",
+        "generated": f"{sides.name}: {len(sides.made)} pictures",
+        "real": f"{sides.real_name}: {len(sides.real)} pictures",
         "training": f"{training.resolve().name}: {len(trained)} pictures" if training else "not given",
-        "size": " x ".join(map(str, ours[0].layout.size)) + f", by {fit.value}",
+        "compared": sides.how,
         "features": network.name,
-        "seed": str(seed),
+        "seed": str(sides.seed),
     }
-    write_report(out, f"Evaluation of {made.resolve().name}", settings, found)
+    write_report(out, f"Evaluation of {sides.name}", settings, found)
     _print([result for section in found for result in section.results], json)
     for section in found:
         if section.left_out:
@@ -269,29 +250,15 @@ def report_command(
     typer.echo(f"report: {out}", err=json)
 
 
-def _sides(
-    made: Path, real: Path, split: str | None, real_split: str | None, all_attempts: bool, images: int,
-    size: tuple[int, int] | None, fit: str, of_each: int, group: str, seed: int,
-) -> tuple[list[Picture], list[Picture]]:  # fmt: skip
-    """Generated and real pictures of one size."""
-    from dataengine.evaluate.pictures import chosen, common_size, read_made, read_real, windows
+def _need(*modules: str) -> None:
+    """Raise UserError for the first module that is not installed."""
+    from importlib.util import find_spec
 
-    ours, theirs = read_made(made, split, all_attempts), read_real(real, real_split)
-    for path, dataset in ((made, ours), (real, theirs)):
-        _say_problems(path, dataset)
-    size = size or common_size(ours)
-    pictures = windows(ours, size, fit, 1, "image", seed), windows(theirs, size, fit, of_each, group, seed)
-    return chosen(pictures[0], images, seed), chosen(pictures[1], images, seed)
+    from dataengine.errors import UserError
 
-
-def _trained(
-    path: Path, split: str | None, ours: list[Picture], size: tuple[int, int] | None, fit: str, of_each: int
-) -> list[Picture]:
-    from dataengine.evaluate.pictures import read_real, windows
-
-    dataset = read_real(path, split)
-    _say_problems(path, dataset)
-    return windows(dataset, size or ours[0].layout.size, fit, of_each)
+    for module in modules:
+        if find_spec(module) is None:
+            raise UserError(f"{module} is not installed, which this needs: pip install 'dataengine[evaluate]'.")
 
 
 def _say_problems(path: Path, dataset) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dataengine.data.draw import contact_sheet, draw
-from dataengine.errors import UserError
+from dataengine.data.restrict import restrict_layout
 from dataengine.evaluate.pictures import Picture
 from dataengine.evaluate.results import Result
 
@@ -20,10 +20,8 @@ CELL = 224  # pixels, at most
 
 
 def _figure(width: float, height: float):
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("the report's plots need: pip install 'dataengine[evaluate]'.") from None
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -87,8 +85,6 @@ def histograms(distances: dict[str, np.ndarray]) -> str:
 
 def sheet(pictures: Sequence[Picture], classes: Sequence[str], captions: Sequence[str] | None = None) -> str:
     """Contact sheet of pictures with their boxes, in the colours of `classes`."""
-    from dataengine.data.restrict import restrict_layout
-
     drawn = [
         draw(x.pixels(), restrict_layout(x.layout, tuple(classes)), min(1.0, CELL / max(x.layout.size)))
         for x in pictures

@@ -131,11 +131,9 @@ def _extremes(
 
 
 def write_report(out: Path, title: str, settings: dict[str, str], found: Sequence[Section]) -> None:
-    """One HTML file with the sections, whole or not at all. Raises UserError without jinja2 or a place to write to."""
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError:
-        raise UserError("the report needs: pip install 'dataengine[evaluate]'.") from None
+    """One HTML file with the sections, whole or not at all. Raises UserError where it cannot be written."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader("dataengine.evaluate", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,

@@ -1,5 +1,6 @@
 """`dataengine evaluate ...` on painted pictures."""
 
+import importlib.util
 import json
 import re
 
@@ -122,3 +123,13 @@ def test_a_users_mistake_is_one_sentence(toy_dataset, other_dataset, change, say
 def test_a_report_that_cannot_be_written_is_refused_before_any_work(toy_dataset, other_dataset, tmp_path):
     with pytest.raises(UserError, match="is no folder"):
         run("report", other_dataset, "--real", toy_dataset, "--out", tmp_path / "none" / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("command", "module"), [("fidelity", "torchmetrics"), ("layout", "faster_coco_eval"), ("classification", "sklearn")]
+)
+def test_what_is_not_installed_is_said_with_its_mend(toy_dataset, other_dataset, monkeypatch, command, module):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == module else found(name, *more))
+    with pytest.raises(UserError, match=rf"{module}.*dataengine\[evaluate\]"):
+        run(command, other_dataset, "--real", toy_dataset)
