@@ -8,7 +8,7 @@ import pytest
 from dataengine.data import dior, dota, hrsc
 from dataengine.data.dota import CLASSES_V10
 
-datasets = pytest.importorskip("mmrotate.datasets", reason="mmrotate is not installed here")
+pytestmark = pytest.mark.mmrotate
 
 BOXES = [[(60, 70, 40, 12, 0.4), (120.5, 80.25, 30, 20, -1.2)], [(100, 75, 50, 10, 0.0)], []]
 
@@ -26,6 +26,8 @@ def _assert_same(loaded, dataset, to_corners, classes):
 
 
 def _loader(name, root, classes, **settings):
+    from mmrotate import datasets
+
     return getattr(datasets, name)(data_root=str(root), metainfo={"classes": classes}, lazy_init=True, **settings)
 
 

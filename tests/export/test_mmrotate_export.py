@@ -1,0 +1,199 @@
+"""What `dataengine export mmrotate` writes and refuses, without mmrotate."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+from test_cli import dataengine
+
+from dataengine.data import formats
+from dataengine.errors import UserError
+from dataengine.export.detectors import DETECTORS
+from dataengine.export.mmrotate import export, parse_ratio
+
+ROOT = Path(__file__).parents[2]
+
+
+def values_of(config: Path) -> dict:
+    """The `name = dict(...)` of a config file, as plain values."""
+    space: dict = {}
+    for node in ast.parse(config.read_text()).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id != "model":
+            exec(compile(ast.Module([node], []), str(config), "exec"), space)
+    return space
+
+
+def test_the_command_writes_a_config_and_the_data_beside_it(run, real, tmp_path):
+    out = tmp_path / "out"
+    made = dataengine("export", "mmrotate", run, "--real", real, "--detector", "s2anet", "--ratio", "1:2", "--out", out)
+    assert made.returncode == 0, made.stderr
+    assert "4 real and 3 synthetic images (1:2), is judged on 2 real ones" in made.stdout
+    assert sorted(entry.name for entry in out.iterdir()) == ["data", "s2anet.py"]
+    config = values_of(out / "s2anet.py")
+    parts = config["train_dataloader"]["dataset"]["datasets"]
+    assert [part["type"] for part in parts] == ["DOTADataset", "RepeatDataset"]
+    assert parts[1]["times"] == 2
+    for name, split, n in (("real", "train", 4), ("real", "test", 2), ("synthetic", "train", 3)):
+        assert len(formats.read(out / "data" / name, "dota", split=split)) == n
+    assert str(tmp_path) not in (out / "s2anet.py").read_text(), "the folder can be moved"
+
+
+def test_without_out_the_export_lies_in_the_run_and_the_run_stays_one(make_run, real):
+    run = make_run()
+    made = dataengine("export", "mmrotate", run, "--real", real)
+    assert made.returncode == 0, made.stderr
+    assert (run / "mmrotate" / "oriented-rcnn.py").is_file()
+
+
+def test_a_second_detector_takes_the_data_that_is_there_and_other_data_is_refused(run, real, make_real, tmp_path):
+    export(run, real, tmp_path, detector="redet")
+    file = next((tmp_path / "data/real/train/images").iterdir())
+    before = file.stat().st_mtime_ns
+    export(run, real, tmp_path, detector="rtmdet-r", ratio=(2, 1))
+    assert file.stat().st_mtime_ns == before
+    assert {config.stem for config in tmp_path.glob("*.py")} == {"redet", "rtmdet-r"}
+    with pytest.raises(UserError, match=r"other data \(images differ\)"):
+        export(real, real, tmp_path, detector="redet")
+    with pytest.raises(UserError, match=r"other data \(layout differ\)"):
+        export(run, real, tmp_path, detector="redet", layout="coco")
+
+
+def test_large_real_images_are_cut_into_tiles_and_small_ones_are_not(run, make_real, tmp_path):
+    real = make_real(size=240)
+    done = export(run, real, tmp_path / "a", detector="oriented-rcnn", tile_size=128)
+    assert done.real > 4
+    assert {s.layout.size for s in formats.read(tmp_path / "a/data/real")} == {(128, 128)}
+    whole = export(run, real, tmp_path / "b", detector="oriented-rcnn", tile_size=240)
+    assert whole.real == 4
+
+
+def test_the_test_images_may_be_a_data_set_of_their_own(run, make_run, real, tmp_path):
+    held_out = make_run() / "coco"
+    without_splits = tmp_path / "real"
+    formats.write(formats.read(real, split="train"), without_splits, "dota", split="all")
+    shutil.move(without_splits / "all" / "images", without_splits / "images")
+    shutil.move(without_splits / "all" / "labelTxt", without_splits / "labelTxt")
+    done = export(run, without_splits, tmp_path / "out", detector="oriented-rcnn", test=str(held_out))
+    assert (done.real, done.test) == (4, 3)
+    with pytest.raises(UserError, match=r"needs a split to train on and another to be judged on; it has none"):
+        export(run, without_splits, tmp_path / "other", detector="oriented-rcnn")
+
+
+def test_several_splits_are_trained_on_together(run, real, make_run, tmp_path):
+    done = export(
+        run, real, tmp_path, detector="redet", train_splits=("train", "val"), test=str(make_run() / "coco")
+    )  # fmt: skip
+    assert done.real == 6
+
+
+def test_classes_are_matched_by_name_and_the_order_is_the_real_datas(make_run, make_real, tmp_path):
+    run, real = make_run(classes=("Storage Tank", "Plane")), make_real(classes=("plane", "storage-tank"))
+    export(run, real, tmp_path, detector="rtmdet-r")
+    before = formats.read(run / "coco")
+    after = {s.name: s.layout for s in formats.read(tmp_path / "data/synthetic", "dota")}
+    for sample in before:
+        meant = [name.lower().replace(" ", "-") for name in sample.layout.names()]
+        assert after[sample.name].names() == meant
+    config = values_of(tmp_path / "rtmdet-r.py")
+    (real_part, _) = config["train_dataloader"]["dataset"]["datasets"]
+    assert real_part["metainfo"]["classes"] == ("plane", "storage-tank")
+    rotation = next(step for step in real_part["pipeline"] if step["type"] == "RandomRotate")
+    assert rotation["rect_obj_labels"] == [1], "a round object keeps its upright box when the picture is turned"
+
+
+def test_a_class_that_the_real_data_has_not_is_named_and_left_out_when_asked(make_run, real, tmp_path):
+    run = make_run(classes=("airship", "van"))
+    with pytest.raises(UserError, match="shows airship, which"):
+        export(run, real, tmp_path / "out", detector="redet")
+    assert not (tmp_path / "out").exists()
+    done = export(run, real, tmp_path / "out", detector="redet", classes=("van",))
+    assert done.classes == ("van",)
+    labels = "".join(file.read_text() for file in (tmp_path / "out/data/synthetic").rglob("*.txt"))
+    assert "van" in labels
+    assert "airship" not in labels
+
+
+def test_only_so_many_synthetic_images_are_taken_as_are_asked_for(run, real, tmp_path):
+    assert export(run, real, tmp_path, detector="redet", most=2).synthetic == 2
+
+
+@pytest.mark.parametrize("text", ["", "1", "a:b", "0:0", "-1:1", "1:2:3", "1.5:1"])
+def test_a_ratio_that_is_none_is_refused(text):
+    with pytest.raises(UserError, match="two whole numbers"):
+        parse_ratio(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"--detector": "yolo"}, "--detector yolo: no such detector; choose one of oriented-rcnn"),
+        ({"--layout": "voc"}, "--layout voc"),
+        ({"--ratio": "all"}, "--ratio all"),
+        ({"--scale": "0"}, "--scale 0"),
+        ({"--test": "train"}, "--test train: the split is trained on, too"),
+        ({"--test": "autumn"}, "no split 'autumn'"),
+        ({"--real": "no-such-folder"}, "no-such-folder does not exist"),
+        ({"--classes": "submarine"}, "submarine"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_nothing_is_written(change, says, run, real, tmp_path):
+    arguments = {"--real": str(real), "--out": str(tmp_path / "out")} | change
+    made = dataengine("export", "mmrotate", run, *(word for pair in arguments.items() for word in pair))
+    assert made.returncode == 2
+    assert says in made.stderr
+    assert "Traceback" not in made.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unfinished_run_and_a_damaged_one_are_told(make_run, real, tmp_path):
+    run = make_run()
+    shutil.rmtree(run / "coco")
+    with pytest.raises(UserError, match="not finished"):
+        export(run, real, tmp_path / "out", detector="redet")
+    run = make_run()
+    (run / "recipe.json").write_text("{")
+    with pytest.raises(UserError, match=r"recipe\.json: damaged"):
+        export(run, real, tmp_path / "out", detector="redet")
+
+
+def test_an_export_that_was_broken_off_leaves_no_data_behind(run, real, tmp_path, monkeypatch):
+    written = []
+
+    def breaks(*arguments, **options):
+        written.append(arguments)
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+        return formats.write(*arguments, **options)
+
+    monkeypatch.setattr("dataengine.export.mmrotate.formats.write", breaks)
+    with pytest.raises(UserError, match="No space left on device"):
+        export(run, real, tmp_path / "out", detector="redet")
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("cpu", [False, True])
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_every_config_is_python_and_names_a_stand_in_only_for_the_cpu(detector, cpu, run, real, tmp_path):
+    config = export(run, real, tmp_path, detector=detector, cpu=cpu).config
+    text = config.read_text()
+    assert values_of(config)["_base_"] == [f"mmrotate::{DETECTORS[detector].config}"]
+    assert ("dataengine.export.cpu_forms" in text) == (cpu and bool(DETECTORS[detector].cuda_only))
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_the_data_tell_from_what_they_were_written(run, real, tmp_path):
+    export(run, real, tmp_path, detector="redet")
+    stored = json.loads((tmp_path / "data/export.json").read_text())
+    assert stored["counts"] == {"real": 4, "test": 2, "synthetic": 3}
+    assert stored["classes"] == ["car", "van"]
+
+
+def test_the_base_install_needs_no_torchvision():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert not any("torchvision" in need or "mmcv" in need for need in project["dependencies"])
+    assert not any("torchvision" in need or "mmcv" in need for need in project["optional-dependencies"]["test"])
