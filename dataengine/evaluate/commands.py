@@ -15,7 +15,7 @@ import typer
 if TYPE_CHECKING:
     from dataengine.evaluate.pictures import Picture
     from dataengine.evaluate.results import Result
-    from dataengine.judge.detector import OnnxDetector
+    from dataengine.judge.detector import Detector
 
 app = typer.Typer(
     help="Measure generated pictures against real ones that no model was trained on. MADE is a run folder, a labelled "
@@ -41,7 +41,10 @@ FeaturesName = Annotated[
 ]
 DetectorFolder = Annotated[
     Path | None,
-    typer.Option("--detector", help="Folder with model.onnx and config.json. Left out, the packaged evaluation one."),
+    typer.Option(
+        "--detector",
+        help="Folder of an ONNX detector, or of a training of mmrotate. Left out, the packaged evaluation one.",
+    ),
 ]
 TrainingSplit = Annotated[str | None, typer.Option(help="Only this split of --training, such as train.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")]
@@ -267,11 +270,11 @@ def _say_problems(path: Path, dataset) -> None:
         typer.echo(f"{first} ({n} problems; see all with: dataengine data check {path})", err=True)
 
 
-def _detector(folder: Path | None) -> OnnxDetector:
-    from dataengine.judge.detector import OnnxDetector
+def _detector(folder: Path | None) -> Detector:
+    from dataengine.judge.detector import load_detector
     from dataengine.weights import packaged
 
-    return OnnxDetector(folder or packaged("evaluation-detector"), threads=1)
+    return load_detector(folder or packaged("evaluation-detector"), threads=1)
 
 
 def _bar(hidden: bool):
