@@ -23,7 +23,8 @@ class ThumbnailDecoder(ModelMixin, ConfigMixin):
 
     Gives the flow-matching velocity `noise - image`; the network itself predicts the clean image, like `InSceneUNet`.
     domains: the data sets it was trained on (a sensor and a look); one more embedding is the learned null.
-    classes: of the boxes that it is told of; without any it knows thumbnails only.
+    classes: of the boxes that it is told of; without any it knows thumbnails only. padding: of the convolutions, as
+    torch names it: with "zeros" a network can tell how far from the border it is, and draws what belongs there.
     """
 
     @register_to_config
@@ -35,6 +36,7 @@ class ThumbnailDecoder(ModelMixin, ConfigMixin):
         layers_per_block: int = 1,
         classes: list[str] = (),
         class_width: int = 16,
+        padding: str = "zeros",
     ):
         super().__init__()
         levels = len(block_out_channels)
@@ -50,6 +52,9 @@ class ThumbnailDecoder(ModelMixin, ConfigMixin):
             norm_num_groups=16,
             class_embed_type="identity",
         )
+        for module in self.unet.modules():
+            if isinstance(module, nn.Conv2d) and max(module.padding) > 0:
+                module.padding_mode = padding
         self.domain_embedding = nn.Embedding(len(domains) + 1, block_out_channels[0] * 4)
         if classes:
             self.class_embedding = nn.Embedding(len(classes) + 2, class_width)  # then nothing, unknown

@@ -30,6 +30,8 @@ NOISE_MEAN, NOISE_SPREAD = -1.2, 1.0  # of the logit of the share of noise under
 FEATURE_WEIGHT = 0.5
 MEAN_WEIGHT = 4.0
 GUIDED_WEIGHT = 2.0
+PATTERN_WEIGHT = 4.0
+PATTERN_PATCHES = 4  # on a side, over which a pattern is a mean
 HEAD_WIDTH = 64
 EYES_SIDE = 96  # pixels; smaller pictures are enlarged for the eyes
 
@@ -129,16 +131,25 @@ class Rivals(nn.Module):
 class Goal:
     """What the drawer is to learn.
 
-    steps: those of the later sampling (`sample_few`), each of which is trained. pooled: means over squares of so many
+    steps: those of the later sampling (`sample_few`), each of which is trained. patch: of the drawer, whose grid is not
+    to be seen. pooled: means over squares of so many
     pixels are to be those of the real picture, as are the judge's features: the more, the less noise it is drawn from;
     or, if the conditions tell them (means_told), always. guidance: where it is not 1, the drawer learns to draw as it
     did with it (Meng et al. 2023, section 3.1), so that it needs none; examples need a null then.
     """
 
     steps: int
+    patch: int
     pooled: int
     means_told: bool = False
     guidance: float = 1.0
+
+
+def pattern(pictures: torch.Tensor, patch: int) -> torch.Tensor:
+    """What repeats from patch to patch of pictures (B, C, H, W), and no real picture has: the mean of each place in a
+    patch over squares of 4 x 4 patches, less that of all places, (B, C patch^2, h, w)."""
+    places = F.avg_pool2d(F.pixel_unshuffle(pictures, patch), PATTERN_PATCHES)
+    return places - F.avg_pool2d(pictures, patch * PATTERN_PATCHES).repeat_interleave(patch**2, 1)
 
 
 def adversarial_loss(data: Data, goal: Goal) -> Loss:
@@ -192,8 +203,10 @@ def adversarial_loss(data: Data, goal: Goal) -> Loss:
             "judge": deceived(about_real, about_seen),
             "features": torch.stack([distance(a, b, sure) for a, b in zip(of_drawn, of_real, strict=True)]).mean(),
             "means": distance(F.avg_pool2d(drawn, goal.pooled), F.avg_pool2d(x, goal.pooled), sure_of_means),
+            "pattern": distance(pattern(drawn, goal.patch), pattern(x, goal.patch), torch.ones_like(sigma)),
         }
         total = terms["drawer"] + terms["judge"] + FEATURE_WEIGHT * terms["features"] + MEAN_WEIGHT * terms["means"]
+        total = total + PATTERN_WEIGHT * terms["pattern"]
         if goal.guidance != 1:
             terms["guided"] = distance(drawn, inside(guided(start)), torch.ones_like(sigma))
             total = total + GUIDED_WEIGHT * terms["guided"]
