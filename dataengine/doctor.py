@@ -18,7 +18,7 @@ OPTIONAL = {
     "matplotlib": "pip install 'dataengine[evaluate]'",
     "efficientnet-lite-pytorch": "pip install 'dataengine[imagenet]'",
     "torch-fidelity": "pip install 'dataengine[inception]', after torch and torchvision of one version",
-    "onedl-mmrotate": "pip install 'dataengine[mmrotate]', after torch and torchvision of one version",
+    "onedl-mmrotate": "tools/install_mmrotate.sh in an environment of its own (docs/mmrotate.md)",
     "pycocotools": "pip install 'dataengine[test]'",
 }
 PACKAGED = (

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,13 +89,15 @@ def load_model(config: str | Path, checkpoint: str | Path) -> torch.nn.Module:
         if not Path(path).is_file():
             raise UserError(f"{path}: no such file.")
     try:
-        from mmdet.registry import MODELS
-        from mmengine.config import Config
-        from mmengine.model import revert_sync_batchnorm
-        from mmrotate.utils import register_all_modules
+        with redirect_stdout(sys.stderr):  # mmrotate prints when it is imported, and a result may go to stdout
+            from mmdet.registry import MODELS
+            from mmengine.config import Config
+            from mmengine.model import revert_sync_batchnorm
+            from mmrotate.utils import register_all_modules
+
+            register_all_modules()
     except ImportError as error:
         raise UserError(f"mmrotate is not installed ({error}); {INSTALL}") from None
-    register_all_modules()
     try:
         settings = Config.fromfile(str(config))
     except Exception as error:  # whatever a program in the user's file raises
@@ -103,18 +107,24 @@ def load_model(config: str | Path, checkpoint: str | Path) -> torch.nn.Module:
     _without_downloads(settings.model)
     model = revert_sync_batchnorm(MODELS.build(settings.model)).train()  # the mode whose weights e2cnn stores
     weights, meta = _read_checkpoint(Path(checkpoint))
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    if missing or unexpected:
+    own = model.state_dict()
+    wrong = [name for name in own.keys() | weights.keys() if _shape(own, name) != _shape(weights, name)]
+    if wrong:
         raise UserError(
-            f"{checkpoint} does not belong to {config}: {len(missing)} weights are missing and {len(unexpected)} are "
-            f"unknown, such as {[*missing, *unexpected][0]}."
+            f"{checkpoint} does not belong to {config}: {len(wrong)} weights are missing, unknown or of another shape, "
+            f"such as {min(wrong)}."
         )
+    model.load_state_dict(weights)
     classes = meta.get("classes") or settings.get("classes")
     if not classes:
         raise UserError(f"{checkpoint}: no class names in it, nor `classes` in {config}; add them to the config.")
     model.dataset_meta = {"classes": tuple(classes)}
     model.cfg = settings
     return model.eval()
+
+
+def _shape(weights: dict, name: str) -> tuple | None:
+    return tuple(weights[name].shape) if name in weights else None
 
 
 def _without_downloads(part: dict) -> None:

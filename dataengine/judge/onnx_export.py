@@ -83,12 +83,13 @@ class Decoded(torch.nn.Module):
                 "divide; choose another size."
             )
         self.bgr = not model.cfg.model.data_preprocessor.get("bgr_to_rgb", False)
+        self.eval()  # the whole of it: the exporter gives it back in the mode it had
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         normalise = self.model.data_preprocessor
         if self.factor != 1:
             size = (self.side, self.side)
-            images = torch.nn.functional.interpolate(images, size, mode="bilinear", align_corners=False)
+            images = torch.nn.functional.interpolate(images, size, mode="bilinear", align_corners=False).round()
         if self.bgr:
             images = images[:, [2, 1, 0]]
         features = self.model.extract_feat((images - normalise.mean) / normalise.std)
@@ -113,18 +114,18 @@ class Decoded(torch.nn.Module):
             probabilities.append(probability.flatten(2).transpose(1, 2))
         boxes, probabilities = torch.cat(boxes, 1), torch.cat(probabilities, 1)
         if agnostic := getattr(head, "rotation_agnostic_classes", None):
-            boxes = self._without_angle(boxes, probabilities, agnostic)
+            return self._by_class(boxes, probabilities, agnostic)
         return boxes, probabilities
 
-    def _without_angle(self, boxes: torch.Tensor, scores: torch.Tensor, agnostic: list[int]) -> torch.Tensor:
-        """H2RBox-v2 gives round objects no angle, and shrinks some; each place is of the class with its best score."""
-        label = scores.argmax(-1, keepdim=True)  # (B, P, 1)
-        shrunk = self.model.bbox_head.agnostic_resize_classes or []
-        is_round = torch.stack([label == k for k in agnostic]).any(0)
-        size, theta = boxes[..., 2:4], boxes[..., 4:]
-        if shrunk:
-            size = torch.where(torch.stack([label == k for k in shrunk]).any(0), size * 0.85, size)
-        return torch.cat([boxes[..., :2], size, torch.where(is_round, torch.zeros_like(theta), theta)], -1)
+    def _by_class(self, boxes: torch.Tensor, scores: torch.Tensor, agnostic: list[int]) -> tuple:
+        """H2RBox-v2 gives round objects no angle and shrinks some, so each place has a box for each class."""
+        n = scores.shape[-1]
+        sides, angles = torch.ones(n), torch.ones(n)
+        angles[agnostic] = 0
+        sides[self.model.bbox_head.agnostic_resize_classes or []] = 0.85
+        change = torch.stack([torch.ones(n), torch.ones(n), sides, sides, angles], -1)  # (C, 5)
+        every = boxes[:, :, None] * change  # (B, P, C, 5)
+        return every.flatten(1, 2), (scores[..., None] * torch.eye(n)).flatten(1, 2)
 
     def _anchors(self, outputs: tuple) -> tuple[torch.Tensor, torch.Tensor]:
         """Heads that predict the change of each anchor."""
@@ -136,7 +137,8 @@ class Decoded(torch.nn.Module):
             b, _, height, width = scores[i].shape
             change = changes[i].permute(0, 2, 3, 1).reshape(-1, 5)
             priors = getattr(anchors[i], "tensor", anchors[i]).repeat(b, 1)
-            decoded = head.bbox_coder.decode(priors, change)
+            # centres stay inside the picture, as mmrotate has it
+            decoded = head.bbox_coder.decode(priors, change, max_shape=(self.side, self.side))
             boxes.append(getattr(decoded, "tensor", decoded).reshape(b, -1, 5))
             n = height * width * head.num_base_priors
             probabilities.append(scores[i].permute(0, 2, 3, 1).reshape(b, n, -1).sigmoid())
