@@ -95,6 +95,8 @@ def load_model(config: str | Path, checkpoint: str | Path) -> torch.nn.Module:
             from mmengine.model import revert_sync_batchnorm
             from mmrotate.utils import register_all_modules
 
+            import dataengine.judge.cpu_forms  # noqa: F401
+
             register_all_modules()
     except ImportError as error:
         raise UserError(f"mmrotate is not installed ({error}); {INSTALL}") from None
@@ -104,7 +106,7 @@ def load_model(config: str | Path, checkpoint: str | Path) -> torch.nn.Module:
         raise UserError(f"{config}: mmengine cannot read it ({type(error).__name__}: {error}).") from None
     if "model" not in settings:
         raise UserError(f"{config}: no `model` in it; give the config that the detector was trained with.")
-    _without_downloads(settings.model)
+    _made_fit(settings.model)
     model = revert_sync_batchnorm(MODELS.build(settings.model)).train()  # the mode whose weights e2cnn stores
     weights, meta = _read_checkpoint(Path(checkpoint))
     own = model.state_dict()
@@ -127,13 +129,15 @@ def _shape(weights: dict, name: str) -> tuple | None:
     return tuple(weights[name].shape) if name in weights else None
 
 
-def _without_downloads(part: dict) -> None:
-    """Pretrained weights are not fetched: the checkpoint replaces them all."""
+def _made_fit(part: dict) -> None:
+    """No pretrained weights are fetched, since the checkpoint replaces them all, and every layer has a CPU form."""
     part.pop("init_cfg", None)
+    if part.get("type") == "RotatedSingleRoIExtractor" and part["roi_layer"]["type"] == "RiRoIAlignRotated":
+        part["type"] = "RotationInvariantRoIExtractor"
     for value in part.values():
         for item in value if isinstance(value, list | tuple) else [value]:
             if isinstance(item, dict):
-                _without_downloads(item)
+                _made_fit(item)
 
 
 def _read_checkpoint(path: Path) -> tuple[dict, dict]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -166,7 +167,8 @@ def write_onnx(decoded: Decoded, settings: dict, out: Path, half: bool) -> float
     import onnx
 
     size = decoded.image_size
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what tracing cannot follow: the result is compared with torch below
         raw = Path(folder) / "raw.onnx"
         torch.onnx.export(
             decoded,

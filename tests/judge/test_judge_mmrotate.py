@@ -32,6 +32,7 @@ TWO_STAGES = {
     "oriented-rcnn": "oriented_rcnn/oriented-rcnn-le90_r50_fpn_1x_dota.py",
     "roi-transformer": "roi_trans/roi-trans-le90_r50_fpn_1x_dota.py",
     "s2anet": "s2anet/s2anet-le90_r50_fpn_1x_dota.py",
+    "redet": "redet/redet-le90_re50_refpn_1x_dota.py",  # whose RoI align mmcv has for CUDA only
 }
 
 
@@ -49,7 +50,7 @@ def work_folder(folder: Path, base: str, enlarge: float = 1.0, nms_iou: float = 
     config = Config.fromfile(folder / "config.py")
     _set_classes(config.model)
     config.model.backbone.init_cfg = None
-    if config.model.backbone.type == "mmdet.ResNet":
+    if config.model.backbone.type.endswith("ResNet"):
         config.model.backbone.update(depth=18)
         config.model.neck.in_channels = [64, 128, 256, 512]
     pipeline = [dict(step) for step in PIPELINE]
