@@ -65,7 +65,7 @@ def config_text(detector: str, data: ExportedData, ratio: tuple[int, int], scale
         f"# {detector} on real and synthetic images ({real}:{synthetic}), judged on real ones; written by dataengine.",
         f'_base_ = ["mmrotate::{chosen.config}"]',
         "",
-        *(['custom_imports = dict(imports=["dataengine.export.cpu_forms"])', ""] if cpu and chosen.cuda_only else []),
+        *(['custom_imports = dict(imports=["dataengine.judge.cpu_forms"])', ""] if cpu and chosen.cuda_only else []),
         "model = _base_.model",
         f"model.data_preprocessor.pad_size_divisor = {STRIDE}",
         *(f"model.{head}.num_classes = {len(data.classes)}" for head in chosen.heads),

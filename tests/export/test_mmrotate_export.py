@@ -182,7 +182,7 @@ def test_every_config_is_python_and_names_a_stand_in_only_for_the_cpu(detector, 
     config = export(run, real, tmp_path, detector=detector, cpu=cpu).config
     text = config.read_text()
     assert values_of(config)["_base_"] == [f"mmrotate::{DETECTORS[detector].config}"]
-    assert ("dataengine.export.cpu_forms" in text) == (cpu and bool(DETECTORS[detector].cuda_only))
+    assert ("dataengine.judge.cpu_forms" in text) == (cpu and bool(DETECTORS[detector].cuda_only))
     assert max(map(len, text.splitlines())) <= 120
 
 
