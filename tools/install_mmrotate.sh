@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 wheels=${MMCV_WHEELS:-../shared/wheels}
 install="python -m pip install --quiet"
-compiles="from mmcv.ops import box_iou_rotated, nms_rotated; import mmrotate.models, mmrotate.datasets"
+works="from mmcv.ops import box_iou_rotated, nms_rotated; import mmrotate.models, mmrotate.datasets"
 
 say() { echo "install_mmrotate: $*" >&2; }
 
@@ -42,12 +42,12 @@ if ! python -c "from mmcv.ops import nms_rotated" 2>/dev/null; then
             exit 2
         fi
         say "onedl-mmcv from source, 10 to 20 minutes on two cores"
-        $install ninja "setuptools<82" wheel psutil
+        $install ninja setuptools wheel psutil
         MMCV_WITH_OPS=1 FORCE_CUDA=$cuda MAX_JOBS=${MAX_JOBS:-$(nproc)} \
             $install --no-build-isolation --no-binary onedl-mmcv "onedl-mmcv>=2.3.6,<2.4"
     fi
 fi
 say "mmrotate and dataengine"
 $install -e ".[mmrotate,test]"
-python -c "$compiles"
+python -c "$works"
 say "done: $(python -c 'from importlib.metadata import version; print(*(f"{n} {version(n)}" for n in ("torch", "onedl-mmcv", "onedl-mmrotate")), sep=", ")')"

@@ -113,9 +113,9 @@ def main() -> None:
         parts = {"model": model, "average": average, "optimizer": optimizer}
         torch.save({name: part.state_dict() for name, part in parts.items()} | {"step": step}, fresh)
         fresh.rename(checkpoint)
-        save_file(
-            {k: v.contiguous() for k, v in average.module.state_dict().items()}, arguments.out / "detector.safetensors"
-        )
+        # copies, since safetensors refuses layers that share their weights
+        weights = {k: v.clone(memory_format=torch.contiguous_format) for k, v in average.module.state_dict().items()}
+        save_file(weights, arguments.out / "detector.safetensors")
         (arguments.out / "state.json").write_text(json.dumps({"step": step, "steps": arguments.steps}))
 
     saved = started = time.monotonic()

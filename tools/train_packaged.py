@@ -5,7 +5,7 @@
     python tools/pack_images.py --out work/train.npz
     python tools/train_detector.py configs/detectors/filter.py --images work/train.npz --out work/filter   # mmrotate
     dataengine filter export-detector configs/detectors/filter.py work/filter/detector.safetensors \\
-        --out work/export/filter
+        --out work/export/filter --score-threshold 0.02 --half
     python tools/train_packaged.py --work work detector calibration
 
 Weights go to dataengine/weights as fp16 safetensors in files below 16 MB. `--scale 0.01` makes everything with a

@@ -34,6 +34,10 @@ class MmrotateDetector:
         """device: None is CUDA where it is there. threads: on the CPU, 0 for all cores. Raises UserError when mmrotate
         or a file is missing, or the two do not belong together."""
         self.model = load_model(config, checkpoint)
+        if "test_dataloader" not in self.model.cfg:
+            raise UserError(
+                f"{config}: no test_dataloader in it, whose pipeline prepares images; give the whole config."
+            )
         import torch
         from mmdet.utils import get_test_pipeline_cfg
         from mmengine.dataset import Compose

@@ -83,7 +83,8 @@ class Decoded(torch.nn.Module):
                 f"--image-size {image_size}: the network would see {self.side} pixels, which {MULTIPLE} does not "
                 "divide; choose another size."
             )
-        self.bgr = not model.cfg.model.data_preprocessor.get("bgr_to_rgb", False)
+        # a pipeline loads blue first; a config of the network alone (configs/detectors) takes what it was trained on
+        self.bgr = "test_dataloader" in model.cfg and not model.cfg.model.data_preprocessor.get("bgr_to_rgb", False)
         self.eval()  # the whole of it: the exporter gives it back in the mode it had
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,7 +151,7 @@ def _enlargement(model: torch.nn.Module, image_size: int) -> float:
     """By how much the test pipeline enlarges a square image of that side."""
     from mmdet.utils import get_test_pipeline_cfg
 
-    if "test_dataloader" not in model.cfg:  # a config of the network alone
+    if "test_dataloader" not in model.cfg:
         return 1.0
     factor = 1.0
     for step in get_test_pipeline_cfg(model.cfg.copy()):
