@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dataengine.evaluate.lift_command import lift_command
+
 if TYPE_CHECKING:
     from dataengine.evaluate.pictures import Picture
     from dataengine.evaluate.results import Result
@@ -23,6 +25,7 @@ app = typer.Typer(
     "Every figure stands beside that of real pictures and of a control, which must come out worse.",
     no_args_is_help=True,
 )
+app.command("lift")(lift_command)
 
 
 class FitChoice(StrEnum):
