@@ -5,7 +5,8 @@ ones made from these alone bring to a detector.
 
 The generator, the filter's detector and its calibration see the 100 images and no other label: the renderer learns from
 all of them, the detector from 80, the rule from the other 20. Each step is a command that a user would type; stopped or
-killed, the same call continues. `--scale 0.001` goes through all of it in minutes, to see that it runs.
+killed, the same call continues. `--scale` shortens it; the detector has to train for some hundreds of steps (0.3) to be fit
+for a calibration.
 """
 
 from __future__ import annotations

@@ -170,6 +170,7 @@ def peak_gflops(dtype: torch.dtype) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", help="only those whose name has this in it")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -177,6 +178,8 @@ def main() -> None:
     peak = {"fp32": peak_gflops(torch.float32), "bf16": peak_gflops(torch.bfloat16)}
     rows = []
     for name, (model, inputs) in networks().items():
+        if arguments.network and arguments.network not in name:
+            continue
         model.eval().requires_grad_(False)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(*inputs)
