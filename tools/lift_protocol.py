@@ -5,8 +5,8 @@ ones made from these alone bring to a detector.
 
 The generator, the filter's detector and its calibration see the 100 images and no other label: the renderer learns from
 all of them, the detector from 80, the rule from the other 20. Each step is a command that a user would type; stopped or
-killed, the same call continues. `--scale` shortens it; the detector has to train for some hundreds of steps (0.3) to be fit
-for a calibration.
+killed, the same call continues. `--scale` shortens it; the detector needs some hundreds of steps (0.3) before it can be
+calibrated.
 """
 
 from __future__ import annotations
