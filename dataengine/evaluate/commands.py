@@ -16,7 +16,6 @@ from dataengine.evaluate.lift_command import lift_command
 
 if TYPE_CHECKING:
     from dataengine.evaluate.pictures import Picture
-    from dataengine.evaluate.results import Result
     from dataengine.judge.detector import Detector
 
 app = typer.Typer(
@@ -141,11 +140,12 @@ def fidelity_command(sides: Sides, features: FeaturesName = "lite2", json: Json 
     from dataengine.evaluate.fidelity import fidelity
     from dataengine.evaluate.pictures import without_detail
     from dataengine.evaluate.report import embedded
+    from dataengine.evaluate.results import print_results
 
     network, bar = load_features(features), _bar(json)
     made, real = embedded(network, sides.made, bar, "generated"), embedded(network, sides.real, bar, "real")
     blurred = embedded(network, sides.real, bar, "real, without detail", without_detail)
-    _print([fidelity(made, real, blurred, [x.group for x in sides.real], network, sides.seed)], json)
+    print_results([fidelity(made, real, blurred, [x.group for x in sides.real], network, sides.seed)], json)
 
 
 @app.command("diversity")
@@ -158,10 +158,11 @@ def diversity_command(sides: Sides, features: FeaturesName = "lite2", json: Json
     from dataengine.evaluate.diversity import diversity
     from dataengine.evaluate.features import load_features
     from dataengine.evaluate.report import embedded
+    from dataengine.evaluate.results import print_results
 
     network, bar = load_features(features), _bar(json)
     made, real = embedded(network, sides.made, bar, "generated"), embedded(network, sides.real, bar, "real")
-    _print([diversity(made, real, [x.group for x in sides.real], network, sides.seed)], json)
+    print_results([diversity(made, real, [x.group for x in sides.real], network, sides.seed)], json)
 
 
 @app.command("memorisation")
@@ -182,9 +183,10 @@ def memorisation_command(
     """
     from dataengine.evaluate.features import load_features
     from dataengine.evaluate.report import copies_of_training
+    from dataengine.evaluate.results import print_results
 
     network, trained = load_features(features), sides.cut(training, training_split)
-    _print([copies_of_training(sides.made, sides.real, trained, network, sides.seed, _bar(json))[0]], json)
+    print_results([copies_of_training(sides.made, sides.real, trained, network, sides.seed, _bar(json))[0]], json)
 
 
 @app.command("layout")
@@ -198,8 +200,9 @@ def layout_command(sides: Sides, detector: DetectorFolder = None, json: Json = F
     """
     _need("faster_coco_eval")
     from dataengine.evaluate.layout_score import layout_score
+    from dataengine.evaluate.results import print_results
 
-    _print(layout_score(sides.made, sides.real, _detector(detector), sides.seed, _bar(json)), json)
+    print_results(layout_score(sides.made, sides.real, _detector(detector), sides.seed, _bar(json)), json)
 
 
 @app.command("classification")
@@ -211,8 +214,9 @@ def classification_command(sides: Sides, json: Json = False) -> None:
     """
     _need("sklearn")
     from dataengine.evaluate.classification_score import classification_score
+    from dataengine.evaluate.results import print_results
 
-    _print(classification_score(sides.made, sides.real, sides.seed, _bar(json)), json)
+    print_results(classification_score(sides.made, sides.real, sides.seed, _bar(json)), json)
 
 
 @app.command("report")
@@ -234,6 +238,7 @@ def report_command(
     from dataengine.errors import UserError
     from dataengine.evaluate.features import load_features
     from dataengine.evaluate.report import sections, write_report
+    from dataengine.evaluate.results import print_results
 
     if not out.parent.is_dir():
         raise UserError(f"{out}: {out.parent} is no folder; make it first, or give another --out.")
@@ -249,7 +254,7 @@ def report_command(
         "seed": str(sides.seed),
     }
     write_report(out, f"Evaluation of {sides.name}", settings, found)
-    _print([result for section in found for result in section.results], json)
+    print_results([result for section in found for result in section.results], json)
     for section in found:
         if section.left_out:
             typer.echo(f"{section.heading} is left out: {section.left_out}", err=True)
@@ -291,15 +296,3 @@ def _bar(hidden: bool):
         return track(sequence, title, console=console, disable=hidden, transient=True)
 
     return run
-
-
-def _print(results: list[Result], as_json: bool) -> None:
-    import json as json_module
-
-    from dataengine.evaluate.results import show
-
-    if as_json:
-        typer.echo(json_module.dumps([result.as_json() for result in results], indent=2))
-        return
-    for result in results:
-        show(result)

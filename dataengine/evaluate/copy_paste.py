@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,21 +22,33 @@ TRIES = 20  # places, for each
 SCALES = 0.8, 1.25
 
 
-def pasted(picture: np.ndarray, layout: Layout, others: Dataset, rng: np.random.Generator) -> tuple[np.ndarray, Layout]:
-    """A picture uint8 (H, W, 3) and its layout with objects of the other samples pasted where nothing is.
+@dataclass(frozen=True)
+class Objects:
+    """What can be pasted. samples, numbers: int64 (N,), each whole object's sample in `dataset` and number in it.
+    chances: float64 (N,), by the square root of its class's inverse share."""
 
-    Classes are drawn by the square root of their inverse share. An object in an oriented box is turned at random; one
+    dataset: Dataset
+    samples: np.ndarray
+    numbers: np.ndarray
+    chances: np.ndarray
+
+
+def pasted(
+    picture: np.ndarray, layout: Layout, objects: Objects, rng: np.random.Generator
+) -> tuple[np.ndarray, Layout]:
+    """A picture uint8 (H, W, 3) and its layout with objects pasted where nothing is.
+
+    An object in an oriented box is turned at random; one
     in a horizontal box keeps its direction, or its box would not fit any more. Label effect: keeps.
     """
-    owners, numbers, chances = _objects(others)
     canvas = picture.astype(np.float32)
     for _ in range(rng.integers(1, MOST + 1)):
-        which = rng.choice(len(owners), p=chances)
-        source = others.samples[owners[which]]
-        one = source.layout.select([numbers[which]])
+        which = rng.choice(len(objects.samples), p=objects.chances)
+        source = objects.dataset.samples[objects.samples[which]]
+        one = source.layout.select([objects.numbers[which]])
         box = _free_box(one.boxes[0], layout, rng)
-        cutout = read_picture(source)
-        if box is None or cutout is None:
+        cutout = None if box is None else read_picture(source)
+        if cutout is None:
             continue
         patch = cut(cutout, frame_matrices(one.boxes, layout.kind, SPEC)[0], SPEC.size)
         matrix = frame_matrices(box[None], layout.kind, SPEC)[0]
@@ -45,8 +58,8 @@ def pasted(picture: np.ndarray, layout: Layout, others: Dataset, rng: np.random.
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8), layout
 
 
-def _objects(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sample and number in it of each whole object, int64 (N,), and its chance to be pasted, float64 (N,)."""
+def whole_objects(dataset: Dataset) -> Objects:
+    """All objects that lie whole in their pictures. Raises UserError where there is none."""
     found = [
         (i, k, sample.layout.labels[k])
         for i, sample in enumerate(dataset)
@@ -54,9 +67,9 @@ def _objects(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ]
     if not found:
         raise UserError("no object of the training data lies whole in its picture, so none can be pasted.")
-    owners, numbers, labels = np.array(found, np.int64).T
+    samples, numbers, labels = np.array(found, np.int64).T
     chances = np.bincount(labels)[labels] ** -0.5
-    return owners, numbers, chances / chances.sum()
+    return Objects(dataset, samples, numbers, chances / chances.sum())
 
 
 def _free_box(box: np.ndarray, layout: Layout, rng: np.random.Generator) -> np.ndarray | None:
@@ -93,20 +106,17 @@ def write_copy_paste(dataset: Dataset, n: int, out: Path, seed: int = 0) -> None
 
     Picture i depends on (seed, i) only. Raises UserError where there is no object to paste, or no disk to write to.
     """
-    samples = []
-    raw = out.with_name(out.name + ".raw")
-    raw.mkdir(parents=True, exist_ok=True)
-    for i in range(n):
-        rng = np.random.default_rng((seed, i))
-        sample = dataset.samples[i % len(dataset)]
-        picture = read_picture(sample)
-        if picture is None:
-            continue
-        image, layout = pasted(picture, sample.layout, dataset, rng)
-        file = raw / f"{i:06d}.png"
-        Image.fromarray(image).save(file, compress_level=1)
-        samples.append(Sample(file.stem, file, layout, sample.source, sample.license))
-    dota.write(replace(dataset, samples=samples), out)
-    for file in raw.iterdir():
-        file.unlink()
-    raw.rmdir()
+    samples, objects = [], whole_objects(dataset)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".copy-paste-", dir=out.parent) as raw:
+        for i in range(n):
+            rng = np.random.default_rng((seed, i))
+            sample = dataset.samples[i % len(dataset)]
+            picture = read_picture(sample)
+            if picture is None:
+                continue
+            image, layout = pasted(picture, sample.layout, objects, rng)
+            file = Path(raw) / f"{i:06d}.png"
+            Image.fromarray(image).save(file, compress_level=1)
+            samples.append(Sample(file.stem, file, layout, sample.source, sample.license))
+        dota.write(replace(dataset, samples=samples), out)

@@ -40,21 +40,15 @@ def lift_command(
 
     Example: dataengine evaluate lift runs/mine --real data/train --test data/val --images 500 --images 5000 --out lift
     """
-    import json as json_module
-
-    from dataengine.data import formats
     from dataengine.evaluate.lift import Protocol, run_lift, tables
-    from dataengine.evaluate.results import show
+    from dataengine.evaluate.pictures import read_made
+    from dataengine.evaluate.results import print_results
     from dataengine.files import read_yaml
 
-    n = len(formats.read(run / "coco" if (run / "coco").is_dir() else run))
+    sizes = tuple(images or [len(read_made(run))])
+    changes = read_yaml(options) if options else {}
     protocol = Protocol(
-        real, test, run, tuple(images or [n]), detector, read_yaml(options) if options else {}, steps, batch_size,
-        seeds, real_share, tile_size, scale, cpu,
-    )  # fmt: skip
-    found = tables(run_lift(protocol, out, lambda text: typer.echo(text, err=True)), detector)
-    if json:
-        typer.echo(json_module.dumps([result.as_json() for result in found], indent=2))
-        return
-    for result in found:
-        show(result)
+        real, test, run, sizes, detector, changes, steps, batch_size, seeds, real_share, tile_size, scale, cpu
+    )
+    outcomes = run_lift(protocol, out, lambda text: typer.echo(text, err=True))
+    print_results(tables(outcomes, detector), json)

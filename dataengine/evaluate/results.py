@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -115,6 +116,15 @@ def bootstrap(value: float, samples: Sequence[float]) -> Figure:
     found = np.asarray(samples, np.float64)
     found = found[~np.isnan(found)]
     return Figure(value, *map(float, np.percentile(found, (2.5, 97.5)))) if len(found) else Figure(value)
+
+
+def print_results(results: Sequence[Result], as_json: bool) -> None:
+    """On standard output, as tables or as one JSON list."""
+    if as_json:
+        print(json.dumps([result.as_json() for result in results], indent=2))
+        return
+    for result in results:
+        show(result)
 
 
 def show(result: Result) -> None:

@@ -20,8 +20,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dataengine.evaluate.imagenet import ImageNetFeatures
 from dataengine.render.flow import few_sigmas
+from dataengine.render.imagenet import ImageNetFeatures
 from dataengine.train.flow_loss import Batch, Data, Example, Loss, quick_backward
 from dataengine.train.loop import TrainSettings, model_settings_text, train
 
@@ -131,15 +131,13 @@ class Rivals(nn.Module):
 class Goal:
     """What the drawer is to learn.
 
-    steps: those of the later sampling (`sample_few`), each of which is trained. patch: of the drawer, whose grid is not
-    to be seen. pooled: means over squares of so many
+    steps: those of the later sampling (`sample_few`), each of which is trained. pooled: means over squares of so many
     pixels are to be those of the real picture, as are the judge's features: the more, the less noise it is drawn from;
     or, if the conditions tell them (means_told), always. guidance: where it is not 1, the drawer learns to draw as it
     did with it (Meng et al. 2023, section 3.1), so that it needs none; examples need a null then.
     """
 
     steps: int
-    patch: int
     pooled: int
     means_told: bool = False
     guidance: float = 1.0
@@ -159,7 +157,7 @@ def adversarial_loss(data: Data, goal: Goal) -> Loss:
 
     def loss(rivals: Rivals, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
         example = data(batch, generator)
-        x, judge = example.clean, rivals.judge
+        x, judge, patch = example.clean, rivals.judge, rivals.drawer.config.patch
 
         def normal(*shape: int) -> torch.Tensor:
             return torch.randn(shape, generator=generator, device=x.device)
@@ -188,7 +186,7 @@ def adversarial_loss(data: Data, goal: Goal) -> Loss:
         judge.heads.requires_grad_(True)
         about_real, about_seen = judge(of_real), judge([f.detach() for f in of_drawn])
 
-        def distance(a: torch.Tensor, b: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        def distance(a: torch.Tensor, b: torch.Tensor, weight: torch.Tensor | float = 1.0) -> torch.Tensor:
             apart = (weight * (a.float() - b.float()).abs().mean((1, 2, 3))).mean()
             return apart / b.float().abs().mean().clamp(min=0.1)
 
@@ -197,18 +195,18 @@ def adversarial_loss(data: Data, goal: Goal) -> Loss:
             return torch.stack([F.softplus(b - a).mean() for a, b in zip(those, others, strict=True)]).mean()
 
         sure = 1 - 0.9 * sigma  # of what is to be seen
-        sure_of_means = torch.ones_like(sigma) if goal.means_told else sure
+        sure_of_means = 1.0 if goal.means_told else sure
         terms = {
             "drawer": deceived(about_drawn, [logits.detach() for logits in about_real]),
             "judge": deceived(about_real, about_seen),
             "features": torch.stack([distance(a, b, sure) for a, b in zip(of_drawn, of_real, strict=True)]).mean(),
             "means": distance(F.avg_pool2d(drawn, goal.pooled), F.avg_pool2d(x, goal.pooled), sure_of_means),
-            "pattern": distance(pattern(drawn, goal.patch), pattern(x, goal.patch), torch.ones_like(sigma)),
+            "pattern": distance(pattern(drawn, patch), pattern(x, patch)),
         }
         total = terms["drawer"] + terms["judge"] + FEATURE_WEIGHT * terms["features"] + MEAN_WEIGHT * terms["means"]
         total = total + PATTERN_WEIGHT * terms["pattern"]
         if goal.guidance != 1:
-            terms["guided"] = distance(drawn, inside(guided(start)), torch.ones_like(sigma))
+            terms["guided"] = distance(drawn, inside(guided(start)))
             total = total + GUIDED_WEIGHT * terms["guided"]
         return {"loss": total} | terms
 

@@ -41,7 +41,7 @@ def quicken_in_scene(
     frames = collect_frames(datasets, pipeline.classes, unet.spec, 1, np.random.default_rng((settings.seed, 1)))
     batch = frame_batch(frames, unet.spec, unet.nothing, settings.batch_size)
     show = partial(show_frames, frame_batch(frames, unet.spec, unet.nothing, 32), few=steps)
-    data, goal = partial(frame_example, null=unet.null), Goal(steps, unet.config.patch, 2 * unet.config.patch)
+    data, goal = partial(frame_example, null=unet.null), Goal(steps, 2 * unet.config.patch)
     done = quick or train_against(unet, batch, data, out / "unet", settings, goal, show)
     if done and guidance != 1:
         train_against(unet, batch, data, out / "guided", settings, replace(goal, guidance=guidance), show)
@@ -64,8 +64,7 @@ def quicken_thumbnails(
     windows = replace(windows, domains=numbers[windows.domains])
     show = partial(show_windows, windows, few=steps)
     batch = window_batch(windows, unet, settings.batch_size)
-    goal = Goal(steps, unet.config.patch, 2 * unet.config.patch)
-    return train_against(unet, batch, window_example, out, settings, goal, show)
+    return train_against(unet, batch, window_example, out, settings, Goal(steps, 2 * unet.config.patch), show)
 
 
 def quicken_decoder(
@@ -80,7 +79,7 @@ def quicken_decoder(
     classes, looks = list(decoder.config.classes), list(decoder.config.domains)
     batch = random_crops(datasets, classes, looks, crop, settings.batch_size)
     show = partial(show_crops, random_crops(datasets, classes, looks, crop, 16), few=steps)
-    goal = Goal(steps, decoder.config.patch, THUMBNAIL_RATIO, means_told=True)
+    goal = Goal(steps, THUMBNAIL_RATIO, means_told=True)
     return train_against(decoder, batch, crop_example, out, settings, goal, show)
 
 

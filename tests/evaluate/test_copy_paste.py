@@ -13,7 +13,7 @@ from dataengine import geometry
 from dataengine.data import formats
 from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.errors import UserError
-from dataengine.evaluate.copy_paste import pasted, write_copy_paste
+from dataengine.evaluate.copy_paste import pasted, whole_objects, write_copy_paste
 
 
 @pytest.fixture(params=["obb", "hbb"])
@@ -40,7 +40,7 @@ def coloured(picture: np.ndarray, label: int) -> np.ndarray:
 
 def test_each_new_box_holds_an_object_of_its_class_and_nothing_else_changes(dataset):
     picture, layout = empty(dataset.kind)
-    image, found = pasted(picture, layout, dataset, np.random.default_rng(1))
+    image, found = pasted(picture, layout, whole_objects(dataset), np.random.default_rng(1))
     assert len(found)
     outside = np.ones(image.shape[:2], bool)
     y, x = np.mgrid[: len(image), : len(image)] + 0.5
@@ -56,7 +56,7 @@ def test_each_new_box_holds_an_object_of_its_class_and_nothing_else_changes(data
 def test_a_box_that_is_moved_no_longer_holds_its_object(dataset):
     """Control of the test above: it would see a box that is wrong by half its length."""
     picture, layout = empty(dataset.kind)
-    image, found = pasted(picture, layout, dataset, np.random.default_rng(1))
+    image, found = pasted(picture, layout, whole_objects(dataset), np.random.default_rng(1))
     moved = found.boxes + np.array([1, 1, 0, 0, 0], np.float32) * found.boxes[:, 2:3]
     y, x = np.mgrid[: len(image), : len(image)] + 0.5
     shares = []
@@ -69,7 +69,7 @@ def test_a_box_that_is_moved_no_longer_holds_its_object(dataset):
 def test_nothing_is_pasted_where_there_is_no_room(dataset):
     picture, layout = empty(dataset.kind)
     full = replace(layout, ignored=[[80, 80, 160, 160, 0]])
-    image, found = pasted(picture, full, dataset, np.random.default_rng(1))
+    image, found = pasted(picture, full, whole_objects(dataset), np.random.default_rng(1))
     assert not len(found)
     assert (image == picture).all()
 

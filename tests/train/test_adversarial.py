@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from toy_blocks import blocks, drawn, trained
 
 from dataengine.errors import UserError
-from dataengine.evaluate.imagenet import ImageNetFeatures
+from dataengine.render.imagenet import ImageNetFeatures
 from dataengine.train.adversarial import Goal, Rivals, adversarial_loss, pattern
 from dataengine.train.decoder import crop_example
 from dataengine.train.flow_loss import Example
@@ -34,7 +34,7 @@ def sharpened(model, adversarial: bool, steps: int = 60):
     rivals = rivals_of(model)
     sides = {"lr": 5e-4, "params": rivals.drawer.parameters()}, {"lr": 5e-3, "params": rivals.judge.heads.parameters()}
     optimizer = torch.optim.AdamW(sides, betas=(0.0, 0.99), weight_decay=0)
-    loss = adversarial_loss(crop_example, Goal(1, 4, 8))
+    loss = adversarial_loss(crop_example, Goal(1, 8))
     generator, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
     for _ in range(steps):
         losses = loss(rivals, blocks(rng, 16), generator)
@@ -58,7 +58,7 @@ def test_one_step_has_the_contrast_of_real_pictures_after_it_and_not_without_a_j
 
 def test_neither_side_is_moved_by_the_others_terms(blurred):
     rivals = rivals_of(blurred)
-    loss = adversarial_loss(crop_example, Goal(1, 4, 8))
+    loss = adversarial_loss(crop_example, Goal(1, 8))
 
     def moved(*names: str) -> tuple[bool, bool]:
         rivals.zero_grad()
@@ -85,7 +85,7 @@ def test_what_lies_outside_the_region_is_as_it_was(blurred):
 
     for region, same in ((half, True), (torch.ones_like(half), False)):
         seen.clear()
-        loss = adversarial_loss(lambda b, g, region=region: data(b, g, region), Goal(1, 4, 8))
+        loss = adversarial_loss(lambda b, g, region=region: data(b, g, region), Goal(1, 8))
         loss(rivals, blocks(np.random.default_rng(0), 4), torch.Generator().manual_seed(0))
         of_drawn, of_real = seen
         assert torch.allclose(of_drawn[..., 16:], of_real[..., 16:], atol=1e-5) == same
@@ -115,7 +115,7 @@ def test_guidance_is_learnt_so_that_none_is_needed_later(blurred, guidance, lear
     before = plain(blurred)
     taught = null + 4.0 * (before - null)
     optimizer = torch.optim.AdamW(rivals.drawer.parameters(), lr=1e-3, weight_decay=0)
-    loss = adversarial_loss(unknown_example, Goal(1, 4, 8, guidance=guidance))
+    loss = adversarial_loss(unknown_example, Goal(1, 8, guidance=guidance))
     generator, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
     for _ in range(40):
         losses = loss(rivals, blocks(rng, 8), generator)
