@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from dataengine.data import formats
 from dataengine.data.images import read_picture
+from dataengine.data.tile import tile
 from dataengine.errors import UserError
 from dataengine.evaluate.average_precision import COCO_THRESHOLDS, average_precision
 from dataengine.evaluate.copy_paste import write_copy_paste
@@ -65,34 +71,58 @@ def ratio(protocol: Protocol, n: int, real: int) -> tuple[int, int]:
     return (max(1, round(times)), 1) if times >= 1 else (1, max(1, round(1 / times)))
 
 
-def run_lift(protocol: Protocol, out: Path, tell: Callable[[str], None] = print) -> list[dict]:
-    """Train and judge every arm with every seed; gives the outcomes, which lie in `out/ARM/seed-K/outcome.json`, too.
+def run_lift(protocol: Protocol, out: Path, workers: int = 1, tell: Callable[[str], None] = print) -> list[dict]:
+    """Train and judge every arm with every seed, `workers` at a time, each in a process of its own.
 
-    Stopped or killed, the same call continues. Raises UserError where the data do not fit, or the folder holds the
-    outcomes of another protocol.
+    Gives the outcomes, which lie in `out/ARM/seed-K/outcome.json`, too. Stopped or killed, the same call continues.
+    Raises UserError where the data do not fit, or the folder holds the outcomes of another protocol.
     """
     _remember(protocol, out)
-    n_real = len(formats.read(protocol.real))
-    outcomes = []
-    for seed in range(protocol.seeds):  # each seed through all arms: what is there first can be compared first
-        for arm, n in protocol.arms.items():
-            folder = out / arm.replace(" ", "-")
-            stored = folder / f"seed-{seed}" / "outcome.json"
-            if not stored.exists():
-                tell(f"{arm}, seed {seed}")
-                exported = export(
-                    _others(protocol, arm, out), protocol.real, folder,
-                    detector=protocol.detector, ratio=ratio(protocol, n, n_real), test=str(protocol.test),
-                    tile_size=protocol.tile_size, scale=protocol.scale, cpu=protocol.cpu, most=max(n, 1),
-                )  # fmt: skip
-                trained = train_detector(
-                    exported.config, stored.parent, steps=protocol.steps, batch_size=protocol.batch_size, seed=seed,
-                    options=protocol.options,
-                )  # fmt: skip
-                outcome = {"arm": arm, "seed": seed, "images": n} | judged(MmrotateDetector(*trained), protocol.test)
-                write_whole(stored, json.dumps(outcome, indent=2) + "\n")
-            outcomes.append(json.loads(read_text(stored)))
-    return outcomes
+    # each seed through all arms: what is there first can be compared first
+    trainings = [(arm, seed) for seed in range(protocol.seeds) for arm in protocol.arms]
+    missing = [training for training in trainings if not _outcome(out, *training).exists()]
+    configs = {arm: _prepared(protocol, arm, out) for arm, _ in missing}
+    if workers == 1:
+        for arm, seed in missing:
+            tell(f"{arm}, seed {seed}")
+            train_and_judge(protocol, arm, seed, configs[arm], out)
+    elif missing:
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        with ProcessPoolExecutor(
+            workers, get_context("spawn"), torch.set_num_threads, (threads,), max_tasks_per_child=1
+        ) as pool:
+            running = {
+                pool.submit(train_and_judge, protocol, a, s, configs[a], out): f"{a}, seed {s}" for a, s in missing
+            }
+            for future in as_completed(running):
+                tell(f"{running[future]}: AP50 {future.result()['AP50']:.3f}")
+    return [json.loads(read_text(_outcome(out, *training))) for training in trainings]
+
+
+def _outcome(out: Path, arm: str, seed: int) -> Path:
+    return out / arm.replace(" ", "-") / f"seed-{seed}" / "outcome.json"
+
+
+def _prepared(protocol: Protocol, arm: str, out: Path) -> Path:
+    """The config of an arm, with its data beside it."""
+    n = protocol.arms[arm]
+    return export(
+        _others(protocol, arm, out), protocol.real, out / arm.replace(" ", "-"),
+        detector=protocol.detector, ratio=ratio(protocol, n, len(formats.read(protocol.real))),
+        test=str(protocol.test), tile_size=protocol.tile_size, scale=protocol.scale, cpu=protocol.cpu, most=max(n, 1),
+    ).config  # fmt: skip
+
+
+def train_and_judge(protocol: Protocol, arm: str, seed: int, config: Path, out: Path) -> dict:
+    """One training from an arm's exported config, and its outcome, which is stored."""
+    stored = _outcome(out, arm, seed)
+    trained = train_detector(
+        config, stored.parent, steps=protocol.steps, batch_size=protocol.batch_size, seed=seed, options=protocol.options
+    )
+    outcome = {"arm": arm, "seed": seed, "images": protocol.arms[arm]}
+    outcome |= judged(MmrotateDetector(*trained), protocol.test)
+    write_whole(stored, json.dumps(outcome, indent=2) + "\n")
+    return outcome
 
 
 def _remember(protocol: Protocol, out: Path) -> None:
@@ -107,12 +137,15 @@ def _remember(protocol: Protocol, out: Path) -> None:
 
 
 def _others(protocol: Protocol, arm: str, out: Path) -> Path:
-    """The data set that an arm has beside the real one."""
+    """The data set that an arm has beside the real one. Copy-paste works on the real images' tiles."""
     if arm != COPY_PASTE:
         return protocol.run
     folder = out / "copy-paste-images"
     if not folder.exists():
-        write_copy_paste(formats.read(protocol.real), protocol.arms[COPY_PASTE], folder)
+        with tempfile.TemporaryDirectory(prefix=".tiles-", dir=out) as tiles:
+            size = protocol.tile_size
+            real = tile(formats.read(protocol.real), Path(tiles) / "real", size, size // 5)
+            write_copy_paste(real, protocol.arms[COPY_PASTE], folder)
     return folder
 
 

@@ -30,6 +30,7 @@ def lift_command(
     ] = 0.5,
     tile_size: Annotated[int, typer.Option(min=64, help="Real images longer than this are cut into tiles.")] = 1024,
     scale: Annotated[float, typer.Option(help="Enlarge all images when they are loaded, for small objects.")] = 1.0,
+    workers: Annotated[int, typer.Option(min=1, help="Trainings at a time; each core, or each GPU's share, one.")] = 1,
     cpu: Annotated[bool, typer.Option("--cpu", help="Exchange what mmcv has for CUDA only.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")] = False,
 ) -> None:
@@ -50,5 +51,5 @@ def lift_command(
     protocol = Protocol(
         real, test, run, sizes, detector, changes, steps, batch_size, seeds, real_share, tile_size, scale, cpu
     )
-    outcomes = run_lift(protocol, out, lambda text: typer.echo(text, err=True))
+    outcomes = run_lift(protocol, out, workers, lambda text: typer.echo(text, err=True))
     print_results(tables(outcomes, detector), json)
