@@ -50,6 +50,7 @@ class Layout:
     ignored:    float32 (M, 5), regions whose content is unknown (crowds, "don't care").
     silhouettes: float32 (K, 2) for each object, its outline in the frame of its box, -1 to 1 along the sides; (0, 2)
                 where unknown. None where no data set told, or where objects were added.
+    origins:    names of the real images that the layout was made from, where it is a changed real one.
     """
 
     boxes: np.ndarray
@@ -62,6 +63,7 @@ class Layout:
     ignored: np.ndarray = None  # type: ignore[assignment]
     acquisition: Acquisition = UNKNOWN
     silhouettes: tuple[np.ndarray, ...] | None = None
+    origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float32).reshape(-1, 5)

@@ -22,7 +22,7 @@ from dataengine.layouts.windows import random_windows
 def find_layouts(preset: Preset, dataset: Dataset | None, classes: tuple[str, ...]) -> tuple[list[Layout], str]:
     """Real layouts with an object in them, of the data set or the packaged ones, and the hash of them all."""
     if dataset is not None:
-        layouts = [sample.layout for sample in dataset if len(sample.layout)]
+        layouts = [replace(sample.layout, origins=(sample.name,)) for sample in dataset if len(sample.layout)]
         if not layouts:
             raise UserError(
                 f"{preset.title}: no image shows {', '.join(classes)}, which is all that the renderer and the detector "
@@ -36,7 +36,10 @@ def find_layouts(preset: Preset, dataset: Dataset | None, classes: tuple[str, ..
     from dataengine.layouts.stored import load_layouts
 
     path = weights.packaged(f"layouts/{preset.name}.npz")
-    layouts = [restrict_layout(layout, classes) for layout in load_layouts(path)]
+    layouts = [
+        replace(restrict_layout(layout, classes), origins=(f"{preset.name} layout {i}",))
+        for i, layout in enumerate(load_layouts(path))
+    ]
     return [layout for layout in layouts if len(layout)], folder_hash(path)
 
 

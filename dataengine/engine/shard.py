@@ -34,6 +34,8 @@ class Attempt:
     image: np.ndarray
     labels: Layout
     scene: str
+    scene_license: str
+    scene_source: str
     unreadable: tuple[str, ...]
     verdict: Verdict
 
@@ -61,8 +63,8 @@ def attempt(parts: Parts, recipe: Recipe, indices: range) -> list[Attempt]:
         else:
             (image, labels), scene = target.put_back(target.window.image), target
             verdict = Verdict(False, "no room for anything new", [], [], [])
-        name, unreadable = (scene.name, scene.unreadable) if scene is not None else ("", ())
-        results.append(Attempt(index, layouts[i], image, labels, name, unreadable, verdict))
+        told = ("", "", "", ()) if scene is None else (scene.name, scene.license, scene.source, scene.unreadable)
+        results.append(Attempt(index, layouts[i], image, labels, *told, verdict))
     return results
 
 
@@ -180,6 +182,9 @@ def _fill(building: Path, parts: Parts, recipe: Recipe, number: int, batch_size:
                 "image": f"shards/{number:06d}/{name}",
                 "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
                 "scene": made.scene,
+                "scene_license": made.scene_license,
+                "scene_source": made.scene_source,
+                "layout_from": list(made.asked.origins),
                 "unreadable_scenes": list(made.unreadable),
                 "asked": layout_to_json(made.asked),
                 "labels": layout_to_json(made.labels),

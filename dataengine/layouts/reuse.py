@@ -193,6 +193,7 @@ class ReuseSampler:
                     second.ignored[(second.ignored[:, :2] - through) @ normal >= 0],
                 ]
             ),
+            origins=(*first.origins, *second.origins),
         )
 
     def _finished(self, layout: Layout) -> Layout:

@@ -34,6 +34,7 @@ class Target:
     name: str
     license: str = ""
     unreadable: tuple[str, ...] = ()
+    source: str = ""
 
     @property
     def window(self) -> Scene:
@@ -97,7 +98,8 @@ class IntoDataset:
             if image is not None:
                 new = replace(new, acquisition=sample.layout.acquisition)
                 name = f"{sample.name}@{left},{top}"
-                return Target(image, sample.layout, left, top, new, name, sample.license, tuple(unreadable))
+                told = (sample.license, tuple(unreadable), sample.source)
+                return Target(image, sample.layout, left, top, new, name, *told)
             unreadable.append(sample.name)
         raise UserError(
             f"none of {len(unreadable)} pictures can be read, such as {unreadable[0]}; mend or replace them."

@@ -21,14 +21,15 @@ NEAREST_SHARE = 0.1  # a scene is drawn among this share of all, those taken mos
 
 @dataclass(frozen=True)
 class Scene:
-    """image uint8 (H, W, 3); layout: the labelled objects that are in it already; name and licence for provenance;
-    unreadable: images that were drawn before this one and could not be decoded."""
+    """image uint8 (H, W, 3); layout: the labelled objects that are in it already; name, licence and source (the data
+    set) for provenance; unreadable: images that were drawn before this one and could not be decoded."""
 
     image: np.ndarray
     layout: Layout
     name: str
     license: str = ""
     unreadable: tuple[str, ...] = ()
+    source: str = ""
 
 
 class Scenes(Protocol):
@@ -99,7 +100,8 @@ class DatasetScenes:
                 unreadable.append(sample.name)
                 continue
             inside = cut(sample.layout, left, top, self.size)
-            return Scene(window, inside, f"{sample.name}@{left},{top}", sample.license, tuple(unreadable))
+            name = f"{sample.name}@{left},{top}"
+            return Scene(window, inside, name, sample.license, tuple(unreadable), sample.source)
         raise UserError(f"none of {len(unreadable)} scenes can be read, such as {unreadable[0]}; mend or replace them.")
 
     def _corner(self, sample: Sample, rng: np.random.Generator) -> tuple[int, int]:
