@@ -139,7 +139,7 @@ def _remember(protocol: Protocol, out: Path) -> None:
 def _others(protocol: Protocol, arm: str, out: Path) -> Path:
     """The data set that an arm has beside the real one. Copy-paste works on the real images' tiles."""
     if arm != COPY_PASTE:
-        return protocol.run
+        return protocol.run if protocol.arms[arm] else protocol.real
     folder = out / "copy-paste-images"
     if not folder.exists():
         with tempfile.TemporaryDirectory(prefix=".tiles-", dir=out) as tiles:
