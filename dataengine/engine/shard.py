@@ -16,13 +16,12 @@ from PIL import Image
 from dataengine.data.layout import Acquisition, Layout
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe, image_seed
+from dataengine.engine.records import examine_shard, image_name, shard_folder, write_records
 from dataengine.judge.verdict import Verdict, judge
 from dataengine.render.in_scene_pipeline import merge
 from dataengine.render.inpaint import paint_mask
 from dataengine.render.into import Target
 from dataengine.render.scene import Scene
-
-RECORDS = "records.jsonl"
 
 
 @dataclass(frozen=True)
@@ -144,11 +143,6 @@ def layout_from_json(values: dict) -> Layout:
     )
 
 
-def shard_folder(out: Path, number: int) -> Path:
-    """Where shard `number` of a run lies."""
-    return out / "shards" / f"{number:06d}"
-
-
 def write_shard(parts: Parts, recipe: Recipe, out: Path, number: int, batch_size: int) -> None:
     """Make one shard, all or nothing: it is built beside its place and renamed into it."""
     final = shard_folder(out, number)
@@ -174,12 +168,12 @@ def _fill(building: Path, parts: Parts, recipe: Recipe, number: int, batch_size:
         for made in attempt(parts, recipe, range(start, min(start + batch_size, end))):
             buffer = io.BytesIO()
             Image.fromarray(made.image).save(buffer, "PNG")
-            name = f"{made.index:08d}.png"
-            (building / name).write_bytes(buffer.getvalue())
+            image = image_name(number, made.index)
+            (building / Path(image).name).write_bytes(buffer.getvalue())
             record = {
                 "index": made.index,
                 "seed": image_seed(recipe.seed, made.index),
-                "image": f"shards/{number:06d}/{name}",
+                "image": image,
                 "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
                 "scene": made.scene,
                 "scene_license": made.scene_license,
@@ -191,7 +185,7 @@ def _fill(building: Path, parts: Parts, recipe: Recipe, number: int, batch_size:
                 "verdict": asdict(made.verdict),
             }
             lines.append(json.dumps(record))
-    (building / RECORDS).write_text("\n".join(lines) + "\n")
+    write_records(building, lines)
 
 
 def read_shard(out: Path, number: int) -> list[dict] | None:
@@ -199,11 +193,8 @@ def read_shard(out: Path, number: int) -> list[dict] | None:
     folder = shard_folder(out, number)
     if not folder.exists():
         return None
-    try:
-        records = [json.loads(line) for line in (folder / RECORDS).read_text().splitlines()]
-        if records and all(hashlib.sha256((out / r["image"]).read_bytes()).hexdigest() == r["sha256"] for r in records):
-            return records
-    except (FileNotFoundError, ValueError):
-        pass
+    records, faults = examine_shard(out, number)
+    if not faults:
+        return records
     shutil.rmtree(folder)
     return None

@@ -89,7 +89,8 @@ def dry_run(recipe: Recipe, out: Path, as_json: bool) -> None:
     import time
 
     from dataengine.engine.parts import load_parts
-    from dataengine.engine.shard import read_shard, shard_folder, write_shard
+    from dataengine.engine.records import shard_folder
+    from dataengine.engine.shard import read_shard, write_shard
 
     parts = load_parts(recipe)
     probe = recipe.model_copy(update={"shard_size": min(4, recipe.shard_size)})
