@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from dataengine.errors import UserError
@@ -31,6 +32,13 @@ def write_whole(path: str | Path, content: bytes | str) -> None:
                 fresh.unlink()
     except OSError as error:
         raise UserError(f"{path} could not be written ({error.strerror}); choose a folder you can write to") from error
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what `write_whole` leaves in a folder when it is killed half-way."""
+    for file in folder.iterdir():
+        if re.fullmatch(r"\..+\.\d+", file.name) and file.is_file():
+            file.unlink()
 
 
 def read_yaml(path: str | Path) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from dataengine.data.layout import Acquisition
 from dataengine.data.presets import config_file
 from dataengine.errors import UserError, first_fault
-from dataengine.files import read_yaml
+from dataengine.files import read_text, read_yaml
 
 
 def _low_to_high(given: tuple[float, float]) -> tuple[float, float]:
@@ -110,6 +111,21 @@ def load_recipe(path: Path | None, overrides: dict) -> Recipe:
     except ValidationError as error:
         where = f"{path}: " if path is not None else ""
         raise UserError(f"{where}{first_fault(error, Recipe.model_fields)}.") from None
+
+
+def stored_recipe(out: Path) -> dict:
+    """What `recipe.json` of a run says: at least the values of its `recipe` and the hashes of its `parts`.
+
+    Raises UserError when it is missing or damaged.
+    """
+    file = out / "recipe.json"
+    try:
+        content = json.loads(read_text(file))
+        if isinstance(content["recipe"], dict) and isinstance(content["parts"], dict):
+            return content
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise UserError(f"{file}: damaged; put it back from a copy, or give another --out.")
 
 
 def pairs(given: Sequence[str] | None) -> dict[str, str] | None:

@@ -28,12 +28,13 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 
 from dataengine.engine.parts import Parts, load_parts
-from dataengine.engine.recipe import Recipe
+from dataengine.engine.recipe import Recipe, stored_recipe
 from dataengine.engine.shard import read_shard, write_shard
 from dataengine.errors import UserError
-from dataengine.files import write_whole
-from dataengine.judge.calibration import Calibration
+from dataengine.files import remove_unfinished, write_whole
+from dataengine.judge.calibration import Calibration, calibration_hash
 
+CALIBRATION = "calibration.json"
 Progress = Callable[[int, int], None]  # (images accepted, images tried)
 
 
@@ -71,12 +72,8 @@ def _locked(out: Path) -> Iterator[None]:
 
 def _adopt(out: Path, recipe: Recipe) -> Calibration | None:
     """Check that a folder is new or holds this recipe's run; the calibration that is stored with it, if any."""
-    stored = out / "recipe.json"
-    if stored.exists():
-        try:
-            before = json.loads(stored.read_text())["recipe"]
-        except (ValueError, KeyError):
-            raise UserError(f"{stored}: damaged; give another --out.") from None
+    if (out / "recipe.json").exists():
+        before = stored_recipe(out)["recipe"]
         now = recipe.model_dump(mode="json")
         changed = sorted(name for name in now if now[name] != before.get(name))
         if changed:
@@ -84,34 +81,46 @@ def _adopt(out: Path, recipe: Recipe) -> Calibration | None:
                 f"{out} holds a run with another {', '.join(changed)}; give another --out, or the settings of before "
                 f"({', '.join(f'{name}={before.get(name)}' for name in changed)})."
             )
-        return Calibration.load(out / "calibration.json") if (out / "calibration.json").exists() else None
+        return _stored_calibration(out)
     if out.is_file():
         raise UserError(f"{out}: cannot be written, since it is a file; give a folder with --out.")
-    foreign = [entry.name for entry in out.iterdir() if entry.name != ".lock"] if out.exists() else []
+    # a run that was killed before its recipe was stored leaves its calibration, or hidden files that are half written
+    foreign = [e.name for e in out.iterdir() if e.name[0] != "." and e.name != CALIBRATION] if out.exists() else []
     if foreign:
         raise UserError(f"{out} is not empty and holds no run ({foreign[0]} is there); give another --out.")
     return None
 
 
+def _stored_calibration(out: Path) -> Calibration | None:
+    file = out / CALIBRATION
+    try:
+        return Calibration.load(file) if file.exists() else None
+    except UserError as error:
+        raise UserError(f"{error} Or remove the file: the same command makes it again.") from None
+
+
 def _store(out: Path, recipe: Recipe, parts: Parts) -> None:
     """Write the recipe once; on continuing, refuse parts that have changed since."""
-    stored = out / "recipe.json"
     content = {
         "recipe": recipe.model_dump(mode="json"),
         "parts": parts.hashes,
+        "calibration": calibration_hash(parts.calibration),
         "identity": recipe.identity(parts.hashes),
         "classes": list(parts.classes),
         "guidance": "null + guidance_scale * (condition - null)",
     }
-    if stored.exists():
-        before = json.loads(stored.read_text())["parts"]
-        changed = sorted(name for name in parts.hashes if parts.hashes[name] != before.get(name))
+    begun = (out / "recipe.json").exists()
+    if begun:
+        before = stored_recipe(out)
+        changed = sorted(name for name in parts.hashes if parts.hashes[name] != before["parts"].get(name))
+        if before.get("calibration", content["calibration"]) != content["calibration"]:
+            changed.append(f"calibration ({CALIBRATION})")
         if changed:
             raise UserError(f"{out}: the {', '.join(changed)} changed since this run was begun; give another --out.")
-        return
-    if parts.calibration is not None:
-        parts.calibration.save(out / "calibration.json")
-    write_whole(stored, json.dumps(content, indent=2) + "\n")
+    if parts.calibration is not None and not (out / CALIBRATION).exists():
+        parts.calibration.save(out / CALIBRATION)
+    if not begun:
+        write_whole(out / "recipe.json", json.dumps(content, indent=2) + "\n")
 
 
 _worker: tuple[Parts, Recipe] | None = None
@@ -212,6 +221,7 @@ def synth(
         _adopt(out, recipe)  # again, now that nobody else can change it
         for half_made in (out / "shards").glob(".*"):
             shutil.rmtree(half_made)
+        remove_unfinished(out)
         _store(out, recipe, parts)
         prepared(parts)
         records: list[dict] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError, first_fault
-from dataengine.files import read_text
+from dataengine.files import read_text, write_whole
 from dataengine.judge.detector import Detections, Detector
 from dataengine.judge.matching import Match, class_map, match
 from dataengine.judge.smudge import smudge
@@ -60,8 +61,8 @@ class Calibration(BaseModel):
     repair_ious: dict[str, float]
 
     def save(self, path: str | Path) -> None:
-        """Write as JSON."""
-        Path(path).write_text(self.model_dump_json(indent=2) + "\n")
+        """Write as JSON, whole or not at all."""
+        write_whole(path, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
@@ -95,6 +96,11 @@ class Calibration(BaseModel):
         if extra > self.extra_objects + self.extra_share * n + 1e-9:
             return f"{extra} objects found that were not asked for"
         return ""
+
+
+def calibration_hash(calibration: Calibration | None) -> str:
+    """Hash of what a calibration says, 16 hexadecimal digits; "none" for none."""
+    return hashlib.sha256(calibration.model_dump_json().encode()).hexdigest()[:16] if calibration else "none"
 
 
 def at_class(figures: dict[str, float], names: Sequence[str]) -> np.ndarray:
