@@ -58,7 +58,7 @@ def attempt(parts: Parts, recipe: Recipe, indices: range) -> list[Attempt]:
     for i, (index, target) in enumerate(zip(indices, targets, strict=True)):
         if i in rendered:
             image, layout, scene = rendered[i]
-            labels, verdict = _judged(parts, recipe, image, layout, len(layouts[i]) if target else len(layout))
+            labels, verdict = judged_labels(parts, recipe, image, layout, len(layouts[i]) if target else len(layout))
         else:
             (image, labels), scene = target.put_back(target.window.image), target
             verdict = Verdict(False, "no room for anything new", [], [], [])
@@ -96,7 +96,9 @@ def render(
     return list(zip(images, labelled, scenes, strict=True))
 
 
-def _judged(parts: Parts, recipe: Recipe, image: np.ndarray, layout: Layout, judged: int) -> tuple[Layout, Verdict]:
+def judged_labels(
+    parts: Parts, recipe: Recipe, image: np.ndarray, layout: Layout, judged: int
+) -> tuple[Layout, Verdict]:
     """What the filters say of an image, and its labels after them. Of the objects the first `judged` are; the others
     are a real picture's own, which nobody needs to find again."""
     if parts.detector is None:
