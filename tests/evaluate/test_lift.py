@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from dataengine.data import coco, formats
 from dataengine.errors import UserError
-from dataengine.evaluate import lift
+from dataengine.evaluate import detector_training, lift
 from dataengine.evaluate.lift import Protocol, interval, ratio, run_lift, tables
 from dataengine.judge.detector import Detections
+from dataengine.render.precision import has_native_bf16
 
 
 @pytest.fixture
@@ -113,3 +115,25 @@ def test_intervals_are_students(protocol):
     found = interval(values)
     assert (found.low, found.high) == pytest.approx((low, high))
     assert np.isnan(interval([0.5]).low)
+
+
+@pytest.mark.skipif(not has_native_bf16(torch.device("cpu")), reason="this CPU has no bf16: trainings stay in fp32")
+def test_networks_compute_in_bf16_and_give_fp32_to_the_losses():
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = torch.nn.Conv2d(3, 64, 3)
+            self.neck = torch.nn.ModuleList([torch.nn.Conv2d(64, 8, 3)])
+            self.neck.forward = lambda x: [self.neck[0](x)]
+
+        def forward(self, x):
+            return self.neck.forward(self.backbone(x))[0]
+
+    net, x = Net(), torch.randn(2, 3, 32, 32)
+    before = net(x)
+    detector_training._quicken(net)
+    after = net(x)
+    assert after.dtype == torch.float32
+    assert 0 < float((after - before).norm() / before.norm()) < 0.02
+    after.sum().backward()
+    assert net.backbone.weight.grad.dtype == torch.float32
