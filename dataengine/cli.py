@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from dataengine.data.commands import app as data_app
+from dataengine.engine.commands import app as run_app
 from dataengine.errors import UserError
 from dataengine.evaluate.commands import app as evaluate_app
 from dataengine.export.commands import app as export_app
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(layout_app, name="layout")
+app.add_typer(run_app, name="run")
 app.add_typer(train_app, name="train")
 app.add_typer(filter_app, name="filter")
 app.add_typer(evaluate_app, name="evaluate")

@@ -66,7 +66,7 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
 
     torch.set_num_threads(1)  # processes are the unit of work: results then do not depend on how many there are
     notes: list[str] = []
-    preset, dataset = _dataset(recipe)
+    preset, dataset = find_data(recipe)
     model_folder = recipe.model or weights.packaged(recipe.renderer)
     pipeline = load_renderer(model_folder, recipe.renderer)
     few = pipeline.config.get("few_steps")
@@ -115,7 +115,7 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     )  # fmt: skip
 
 
-def _dataset(recipe: Recipe) -> tuple[Preset, Dataset | None]:
+def find_data(recipe: Recipe) -> tuple[Preset, Dataset | None]:
     """The data set on disk, or None where there is none and the packaged layouts must do."""
     if recipe.dataset is None:
         dataset = formats.read(recipe.data)

@@ -1,0 +1,48 @@
+"""`dataengine run`: what can be done with the folder of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Look into the folder of a run of dataengine synth.", no_args_is_help=True)
+
+Run = Annotated[Path, typer.Argument(help="Folder of dataengine synth.")]
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `verify` a command of its own while it is the only one."""
+
+
+@app.command("verify")
+def verify_command(
+    run: Run, as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False
+) -> None:
+    """Say whether a run is what was made: checksums of images and labels, manifest, parts, DOTA and COCO.
+
+    Each fault is one sentence; the status is 1 where there is any. It changes nothing.
+
+    Example: dataengine run verify runs/first
+    """
+    from dataengine.engine.verify import verify
+
+    found = verify(run)
+    if as_json:
+        import dataclasses
+        import json
+
+        typer.echo(json.dumps(dataclasses.asdict(found), indent=2))
+    else:
+        for fault in found.faults:
+            typer.echo(fault.message)
+        for mend in dict.fromkeys(fault.mend for fault in found.faults):
+            typer.echo(f"The mend: {mend}.")
+        for note in found.notes:
+            typer.echo(f"note: {note}")
+        sound = "as they were made" if not found.faults else f"compared; {len(found.faults)} faults"
+        typer.echo(f"{run}: {found.images} images, {found.accepted} of them accepted, {sound}")
+    if found.faults:
+        raise typer.Exit(1)

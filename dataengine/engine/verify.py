@@ -1,0 +1,287 @@
+"""Is a run what was made? Every checksum again, and everything that is derived from the shards against them."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from pydantic import ValidationError
+
+from dataengine import geometry, weights
+from dataengine.data import coco, dota, images
+from dataengine.data.layout import Layout
+from dataengine.data.records import class_key
+from dataengine.data.staging import MARKER
+from dataengine.engine.recipe import Recipe, folder_hash, image_seed, stored_recipe
+from dataengine.engine.records import examine_shard
+from dataengine.engine.shard import layout_from_json
+from dataengine.errors import UserError
+from dataengine.files import read_text
+from dataengine.judge.calibration import Calibration, calibration_hash
+
+AGAIN = "the same `dataengine synth` command makes it again"
+NEAR = 0.02  # pixels: label files are rounded to 1/10000, the manifest to 1/1000 and its angles to 1e-6
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong, in one sentence, and the mend."""
+
+    message: str
+    mend: str = AGAIN
+
+
+@dataclass
+class Findings:
+    """notes: what could not be compared here, which is no fault; images: how many were compared with their checksum."""
+
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    images: int = 0
+    accepted: int = 0
+
+    def add(self, message: str, mend: str = AGAIN) -> None:
+        """One more fault."""
+        self.faults.append(Fault(message, mend))
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """An accepted image as the shards have it."""
+
+    labels: Layout
+    sha256: str
+
+
+def verify(out: Path, progress: Callable[[int], None] = lambda images: None) -> Findings:
+    """Compare a run's folder with itself, and with the parts that its recipe names as far as they are here.
+
+    progress is told how many images have been compared. Raises UserError where there is no run, its recipe cannot be
+    read, or a run is at work in the folder.
+    """
+    out = Path(out)
+    if not (out / "recipe.json").exists():
+        raise UserError(f"{out}: no recipe.json here; give the folder of a run of dataengine synth.")
+    _refuse_while_at_work(out)
+    stored, found = stored_recipe(out), Findings()
+    try:
+        recipe = Recipe.model_validate(stored["recipe"])
+    except ValidationError as error:
+        raise UserError(f"{out / 'recipe.json'}: no recipe of this version ({error.errors()[0]['msg']}).") from None
+    _compare_parts(out, recipe, stored, found)
+    kept: dict[str, _Kept] = {}
+    records = _compare_manifest(out, recipe, found, progress)
+    for record in records:
+        try:
+            labels = layout_from_json(record["labels"])
+            if _is_kept(record):
+                kept[f"{record['index']:08d}"] = _Kept(labels, record["sha256"])
+        except (KeyError, ValueError, TypeError, IndexError, AssertionError):
+            found.add(f"{out}: the labels of image {record['index']} are no layout")
+    found.accepted = len(kept)
+    if (out / "manifest.jsonl").exists():
+        for module, name in ((dota, "dota"), (coco, "coco")):
+            _compare_data_set(out / name, module, "", kept, found)
+        if recipe.mix:
+            _compare_data_set(out / "mixed", coco, "synthetic/", kept, found)
+        _compare_report(out, found)
+    return found
+
+
+def _refuse_while_at_work(out: Path) -> None:
+    try:
+        with open(out / ".lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:  # a copy of the folder without hidden files
+        pass
+    except BlockingIOError:
+        raise UserError(f"{out}: a run is at work in this folder; wait for it, then verify.") from None
+
+
+def _compare_parts(out: Path, recipe: Recipe, stored: dict, found: Findings) -> None:
+    """recipe.json against itself, the stored calibration, and the parts that lie on this machine."""
+    if recipe.identity(stored["parts"]) != stored.get("identity"):
+        found.add(
+            f"{out / 'recipe.json'} was changed: it is not the recipe that its identity was taken of",
+            "put recipe.json back from a copy",
+        )
+    if "calibration" not in stored:
+        found.notes.append("this run was begun before calibrations had a checksum, so its calibration was not compared")
+    elif stored["calibration"] != "none":
+        try:
+            same = calibration_hash(Calibration.load(out / "calibration.json")) == stored["calibration"]
+        except UserError:
+            same = False
+        if not same:
+            mend = "remove it: the same `dataengine synth` command makes it again"
+            found.add(f"{out / 'calibration.json'} is missing, damaged or another than the run was begun with", mend)
+    for name, now in _parts_here(recipe, stored):
+        if now is None:
+            found.notes.append(f"the {name} of this run is not on this machine, so it was not compared")
+        elif now != stored["parts"][name]:
+            found.add(
+                f"the {name} is another now than when this run was made ({now}, not {stored['parts'][name]})",
+                "put the part of before in its place; what was made stays as it is, but cannot be continued",
+            )
+
+
+def _parts_here(recipe: Recipe, stored: dict) -> Iterator[tuple[str, str | None]]:
+    """(name, hash of its content now) of each part that recipe.json names; None where it is not on this machine."""
+    from dataengine.judge.detector import load_detector
+
+    folders = {
+        "model": recipe.model or weights.packaged(recipe.renderer),
+        "layout model": recipe.layout_model,
+        "scenes": weights.packaged("whole"),
+    }
+    for name, before in stored["parts"].items():
+        if before in ("none", "data"):
+            continue
+        if name == "detector":
+            try:
+                yield name, load_detector(recipe.detector or weights.packaged("detector"), threads=1).identity
+            except UserError:
+                yield name, None
+        elif name == "layouts":
+            yield name, _layouts_here(recipe, stored.get("classes", ()))
+        elif name in folders:
+            folder = folders[name]
+            yield name, folder_hash(folder) if folder is not None and folder.exists() else None
+
+
+def _layouts_here(recipe: Recipe, classes: list[str]) -> str | None:
+    from dataengine.data.restrict import restrict
+    from dataengine.engine.parts import find_data
+    from dataengine.engine.samplers import find_layouts
+
+    named = {new: old for old, new in recipe.draw_as.items()}
+    wanted = tuple(named.get(name, name) for name in classes)
+    try:
+        preset, dataset = find_data(recipe)
+        return find_layouts(preset, restrict(dataset, wanted) if dataset is not None else None, wanted)[1]
+    except UserError:
+        return None
+
+
+def _compare_manifest(out: Path, recipe: Recipe, found: Findings, progress: Callable[[int], None]) -> Iterator[dict]:
+    """The records of the run's shards, up to the last one that counts, each compared with its manifest line."""
+    manifest, finished = out / "manifest.jsonl", (out / "manifest.jsonl").exists()
+    lines = read_text(manifest).splitlines() if finished else []
+    if not finished:
+        found.add(f"{out}: this run is not finished, it has no manifest", "the same `dataengine synth` command goes on")
+    present = {int(f.name) for f in (out / "shards").glob("*") if re.fullmatch(r"\d{6,}", f.name)}
+    accepted = tried = 0
+    whole = True  # else it is not known how many of the images count
+    for number in range(-(-recipe.budget // recipe.shard_size)):
+        expected = range(number * recipe.shard_size, min((number + 1) * recipe.shard_size, recipe.budget))
+        over = expected[0] >= len(lines) and not (whole and finished)
+        if accepted == recipe.n or (over and number > max(present, default=-1)):
+            break
+        if number not in present:
+            if finished:
+                found.add(f"{out / 'shards' / f'{number:06d}'} is missing")
+            whole = False
+            continue
+        records, faults = examine_shard(out, number)
+        for fault in faults:
+            found.add(fault)
+        if [record["index"] for record in records] != list(expected):
+            whole = False
+            if not faults:
+                found.add(f"{out / 'shards' / f'{number:06d}'} does not hold images {expected[0]} to {expected[-1]}")
+            continue
+        for record in records:
+            if accepted == recipe.n:
+                break
+            if record.get("seed") != image_seed(recipe.seed, record["index"]):
+                found.add(f"{out}: image {record['index']} was not made from this run's seed", "give another --out")
+            tried = record["index"] + 1
+            if finished and not (tried <= len(lines) and _same(lines[tried - 1], record)):
+                found.add(f"{manifest}: line {tried} is missing, cut off or not what the shard says")
+            accepted += _is_kept(record)
+            yield record
+        found.images += len(records)
+        progress(found.images)
+    if whole and len(lines) > tried:
+        found.add(f"{manifest} has {len(lines) - tried} lines more than this run has images")
+
+
+def _is_kept(record: dict) -> bool:
+    verdict = record.get("verdict")
+    return isinstance(verdict, dict) and verdict.get("kept") is True
+
+
+def _same(line: str, record: dict) -> bool:
+    try:
+        return json.loads(line) == record
+    except (ValueError, RecursionError):
+        return False
+
+
+def _compare_data_set(folder: Path, module: ModuleType, prefix: str, kept: dict[str, _Kept], found: Findings) -> None:
+    """A written data set against the accepted images: all there, nothing beside them, pixels and boxes the same."""
+    if not kept:
+        if folder.exists():
+            found.add(f"{folder} is there, though no image was accepted")
+        return
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            dataset = module.read(folder)
+    except UserError as error:
+        found.add(f"{folder} cannot be read: {error}")
+        return
+    for problem in dataset.problems:
+        found.add(str(problem))
+    samples = {s.name.removeprefix(prefix): s for s in dataset if s.name.startswith(prefix)}
+    for name in sorted(kept.keys() - samples.keys()):
+        found.add(f"{folder} lacks image {name}, which was accepted")
+    for name in sorted(samples.keys() - kept.keys()):
+        found.add(f"{folder} holds image {name}, which was not accepted")
+    for name in sorted(samples.keys() & kept.keys()):
+        sample, one = samples[name], kept[name]
+        if hashlib.sha256(sample.image.read_bytes()).hexdigest() != one.sha256:
+            found.add(f"{sample.image} is not the image that the shard holds")
+        difference = _difference(sample.layout, one.labels)
+        if difference:
+            found.add(f"{folder}: of image {name}, {difference} the manifest's")
+    if not prefix:
+        own = {"classes.txt", MARKER, "train.json"} | {f"{name}{end}" for name in kept for end in (".png", ".txt")}
+        for file in sorted(f for f in folder.rglob("*") if f.is_file() and f.name not in own):
+            found.add(f"{file} does not belong to this run")
+
+
+def _difference(written: Layout, kept: Layout) -> str:
+    """What of a written layout is not as it was kept; "" where nothing is."""
+    if len(written) != len(kept):
+        return f"{len(written)} objects are written, which are not"
+    if [class_key(name) for name in written.names()] != [class_key(name) for name in kept.names()]:
+        return "the class names are not"
+    if not np.array_equal(written.difficult, kept.difficult):
+        return "the marks of difficult objects are not"
+    a, b = geometry.to_corners(written.boxes), geometry.to_corners(kept.boxes)  # (N, 4, 2)
+    # a square's corners may begin anywhere
+    far = np.min([np.abs(a - np.roll(b, turn, axis=1)).max((1, 2)) for turn in range(4)], axis=0) if len(a) else a
+    return "the boxes are not" if (far > NEAR).any() else ""
+
+
+def _compare_report(out: Path, found: Findings) -> None:
+    try:
+        report = json.loads(read_text(out / "report.json"))
+        stated = report["accepted"]
+    except (UserError, ValueError, KeyError, TypeError, RecursionError):
+        found.add(f"{out / 'report.json'} is missing or damaged")
+        return
+    if stated != found.accepted:
+        found.add(f"{out / 'report.json'} tells of {stated} accepted images, the shards of {found.accepted}")
+    for name in ["kept.png"] * (found.accepted > 0) + ["dropped.png"] * (report.get("tried") != stated):
+        try:
+            images.decode(out / name)
+        except ValueError as error:
+            found.add(f"{out / name}: {error}")
