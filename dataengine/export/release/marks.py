@@ -1,0 +1,128 @@
+"""Where an image comes from, written into the PNG file itself: an XMP packet that other programs read, and our JSON.
+
+Two `iTXt` chunks (PNG specification, third edition, section 11.3.3.4) are put behind the header; every other byte stays
+as it was, so the pixels cannot change, and taking the chunks out gives the first file again.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from xml.sax.saxutils import escape, quoteattr
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+XMP_KEYWORD = "XML:com.adobe.xmp"  # XMP specification, part 3, section 1.1.5
+JSON_KEYWORD = "dataengine"
+# IPTC's vocabulary of digital sources (https://cv.iptc.org/newscodes/digitalsourcetype/)
+_VOCABULARY = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+GENERATED = _VOCABULARY + "trainedAlgorithmicMedia"
+PAINTED_INTO = _VOCABULARY + "compositeWithTrainedAlgorithmicMedia"  # generated objects in a real picture
+_XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/">
+ <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+  <rdf:Description rdf:about=""
+    xmlns:dc="http://purl.org/dc/elements/1.1/"
+    xmlns:xmp="http://ns.adobe.com/xap/1.0/"
+    xmlns:xmpRights="http://ns.adobe.com/xap/1.0/rights/"
+    xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+    xmp:CreatorTool={tool}
+    xmpRights:WebStatement={url}
+    Iptc4xmpExt:DigitalSourceType={source_type}>
+   <dc:description><rdf:Alt><rdf:li xml:lang="x-default">{description}</rdf:li></rdf:Alt></dc:description>
+   <dc:rights><rdf:Alt><rdf:li xml:lang="x-default">{rights}</rdf:li></rdf:Alt></dc:rights>
+  </rdf:Description>
+ </rdf:RDF>
+</x:xmpmeta>
+<?xpacket end="r"?>"""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What an image says of itself. source_type: address of IPTC's digital source type, "" where there is none;
+    story: our JSON, empty where there is none."""
+
+    source_type: str
+    story: dict
+
+
+def xmp_packet(source_type: str, rights: str, url: str, tool: str) -> str:
+    """An XMP packet that says by what an image was made, and under which licence it is."""
+    return _XMP.format(
+        tool=quoteattr(tool),
+        url=quoteattr(url),
+        source_type=quoteattr(source_type),
+        description="Synthetic image" if source_type == GENERATED else "Real picture with synthetic objects in it",
+        rights=escape(rights),
+    )
+
+
+def marked(png: bytes, xmp: str, story: dict) -> bytes:
+    """The PNG file with both chunks. Raises ValueError where it is no PNG, or carries such a chunk already."""
+    if read_mark(png) != Mark("", {}):
+        raise ValueError("the image carries a mark already")
+    end_of_header = len(SIGNATURE) + 25  # IHDR is 13 bytes long, with length, type and checksum 25
+    text = json.dumps(story, sort_keys=True, ensure_ascii=False)
+    return png[:end_of_header] + _itxt(XMP_KEYWORD, xmp) + _itxt(JSON_KEYWORD, text) + png[end_of_header:]
+
+
+def unmarked(png: bytes) -> bytes:
+    """The file as it was before `marked`. Raises ValueError where it is no PNG."""
+    return SIGNATURE + b"".join(
+        png[start:end] for kind, start, end in _chunks(png) if _keyword(png, kind, start) not in _OURS
+    )
+
+
+def read_mark(png: bytes) -> Mark:
+    """What a PNG file says of itself. Raises ValueError where it is no PNG, or what it says is damaged."""
+    from defusedxml import ElementTree
+
+    source_type, story = "", {}
+    for kind, start, end in _chunks(png):
+        keyword = _keyword(png, kind, start)
+        if keyword not in _OURS:
+            continue
+        # after the keyword: its end, compressed or not, the method, an empty language and an empty translation
+        content = png[start + 8 + len(keyword) + 5 : end - 4].decode()
+        if keyword == JSON_KEYWORD:
+            story = json.loads(content)
+            continue
+        try:
+            root = ElementTree.fromstring(content)
+        except ElementTree.ParseError as error:
+            raise ValueError(f"its XMP packet is no XML ({error})") from None
+        name = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"
+        source_type = next((e.attrib.get(name) or e.findtext(name) or "" for e in root.iter(_DESCRIPTION)), "")
+    return Mark(source_type, story)
+
+
+_OURS = (XMP_KEYWORD, JSON_KEYWORD)
+_DESCRIPTION = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description"
+
+
+def _chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Type, start and end of each chunk."""
+    if not png.startswith(SIGNATURE):
+        raise ValueError("no PNG file")
+    start = len(SIGNATURE)
+    while start < len(png):
+        if len(png) < start + 12:
+            raise ValueError("the PNG file breaks off")
+        length, kind = struct.unpack(">I4s", png[start : start + 8])
+        end = start + 12 + length
+        if end > len(png):
+            raise ValueError("the PNG file breaks off")
+        yield kind, start, end
+        start = end
+
+
+def _keyword(png: bytes, kind: bytes, start: int) -> str:
+    return png[start + 8 : start + 88].split(b"\0")[0].decode("latin-1") if kind == b"iTXt" else ""
+
+
+def _itxt(keyword: str, text: str) -> bytes:
+    """An uncompressed iTXt chunk without language."""
+    content = b"iTXt" + keyword.encode("latin-1") + b"\0\0\0\0\0" + text.encode()
+    return struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))

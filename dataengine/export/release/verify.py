@@ -1,0 +1,226 @@
+"""Is a release what it says? Files, counts, labels in all formats, marks and splits are compared with each other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dataengine import geometry
+from dataengine.data import formats
+from dataengine.data.layout import Dataset
+from dataengine.errors import UserError
+from dataengine.export.release import marks
+from dataengine.export.release.archives import FOLDER, SUMS, archived, digest, files_below, read_sums
+from dataengine.export.release.croissant import FILE, croissant_faults
+from dataengine.export.release.labels import METADATA
+from dataengine.export.release.sides import leaks, sources_of
+from dataengine.files import read_text
+
+CONTENT = "release.json"
+LEAST_IOU = 0.97  # of the same box in two formats: they keep other numbers of digits
+TOLD_TWICE = ("seed", "layout_from", "scene", "scene_source", "scene_license", "license", "sha256")
+
+
+@dataclass(frozen=True)
+class Verified:
+    """faults: sentences, none where all is well; images: how many there are; checked: what was looked at."""
+
+    faults: list[str]
+    images: int
+    checked: list[str]
+
+
+def verify(folder: Path) -> Verified:
+    """Compare everything in a release with everything else.
+
+    Raises UserError where the folder holds no release at all; whatever is wrong in one is a sentence in `faults`.
+    """
+    if not (folder / CONTENT).exists():
+        raise UserError(f"{folder}: no release (it has no {CONTENT}); give a folder that dataengine release made.")
+    try:
+        content = json.loads(read_text(folder / CONTENT))
+        lines = {split: _lines(folder, split) for split in content["splits"]}
+        checks = {
+            "checksums": _sums(folder),
+            "counts": _counts(content, lines),
+            "marks in the images": _marks(folder, content, lines),
+            "splits": _splits(content, lines),
+        }
+        for name in content["formats"]:
+            checks[f"labels in {name.upper()}"] = _labels(folder, name, content, lines)
+        checks["Croissant"] = iter(f"{FILE}: {fault}" for fault in croissant_faults(folder / FILE))
+        if (folder / FOLDER).exists():
+            checks["archives"] = _archives(folder, content["name"])
+        faults = [fault for found in checks.values() for fault in found]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        # damaged JSON can have any form; what it is meant to say cannot be compared
+        return Verified([f"{folder}: {CONTENT} or {METADATA} is damaged ({error})"], 0, [])
+    return Verified(faults, sum(map(len, lines.values())), list(checks))
+
+
+def _lines(folder: Path, split: str) -> list[dict]:
+    return [json.loads(line) for line in read_text(folder / "images" / split / METADATA).splitlines()]
+
+
+def _sums(folder: Path) -> Iterator[str]:
+    try:
+        stored = read_sums(folder / SUMS)
+    except (OSError, ValueError) as error:
+        yield f"{SUMS} cannot be read ({error})"
+        return
+    there = set(files_below(folder))
+    for name in sorted(stored.keys() - there):
+        yield f"{name} is missing"
+    for name in sorted(there - stored.keys()):
+        yield f"{name} is not in {SUMS}: it was added later"
+    for name in sorted(there & stored.keys()):
+        if digest(folder / name) != stored[name]:
+            yield f"{name} was changed: its checksum is another"
+
+
+def _counts(content: dict, lines: dict[str, list[dict]]) -> Iterator[str]:
+    for split, n in content["splits"].items():
+        if len(lines[split]) != n:
+            yield f"images/{split}/{METADATA} has {len(lines[split])} images, {CONTENT} says {n}"
+        found = Counter(name for line in lines[split] for name in line["objects"]["category_name"])
+        for name, stated in content["objects"][split].items():
+            if found[name] != stated:
+                yield f"{split} has {found[name]} objects of {name}, {CONTENT} says {stated}"
+
+
+def _marks(folder: Path, content: dict, lines: dict[str, list[dict]]) -> Iterator[str]:
+    for split, part in lines.items():
+        listed = {line["file_name"] for line in part}
+        for file in sorted((folder / "images" / split).glob("*.png")):
+            if file.name not in listed:
+                yield f"{_name(folder, file)} is not in {METADATA}"
+        for line in part:
+            file = folder / "images" / split / line["file_name"]
+            if file.is_file():
+                yield from (f"{_name(folder, file)}: {fault}" for fault in _mark(file, content, line))
+            else:
+                yield f"{_name(folder, file)} is missing, and {METADATA} names it"
+
+
+def _mark(file: Path, content: dict, line: dict) -> Iterator[str]:
+    png = file.read_bytes()
+    try:
+        mark = marks.read_mark(png)
+        with Image.open(file) as image:
+            image.load()
+            size = image.size
+    except (ValueError, OSError, SyntaxError) as error:
+        yield f"the image is damaged ({error})"
+        return
+    if size != (line["width"], line["height"]):
+        yield f"the image is {size[0]} x {size[1]} pixels, {METADATA} says {line['width']} x {line['height']}"
+    if mark.source_type not in (marks.GENERATED, marks.PAINTED_INTO) or not mark.story.get("synthetic"):
+        yield "no mark says that the image is synthetic"
+        return
+    if mark.source_type != line["digital_source_type"]:
+        yield f"its digital source type is another than {METADATA} says"
+    for key in TOLD_TWICE:
+        if mark.story.get(key) != line[key]:
+            yield f"the image says {key} {mark.story.get(key)!r}, {METADATA} says {line[key]!r}"
+    if mark.story.get("parts") != content["parts"] or mark.story.get("run") != content["identity"]:
+        yield f"the image names another run or other models than {CONTENT}"
+    if hashlib.sha256(marks.unmarked(png)).hexdigest() != line["sha256"]:
+        yield "without its marks it is not the image that the run made and judged"
+
+
+def _splits(content: dict, lines: dict[str, list[dict]]) -> Iterator[str]:
+    own = {split: [sources_of(line, content["group"]) for line in part] for split, part in lines.items()}
+    for source in sorted(leaks(own.get("train", []), own.get("val", []))):
+        yield f"train and val both show images made from {source}"
+    seeds = {split: {line["seed"] for line in part} for split, part in lines.items()}
+    for seed in sorted(seeds.get("train", set()) & seeds.get("val", set())):
+        yield f"train and val both hold an image of seed {seed}"
+
+
+def _labels(folder: Path, name: str, content: dict, lines: dict[str, list[dict]]) -> Iterator[str]:
+    """Labels of a format, read by its reader, against `metadata.jsonl`."""
+    for split, part in lines.items():
+        try:
+            # names as they stand: some formats have no blanks in them
+            dataset = formats.read(folder, name, split=split)
+        except UserError as error:
+            yield f"{name}: {error}"
+            continue
+        yield from (f"{name}: {problem}" for problem in dataset.problems)
+        yield from (f"{name}, {split}: {fault}" for fault in _against(dataset, name, content, part))
+
+
+def _against(dataset: Dataset, name: str, content: dict, part: list[dict]) -> Iterator[str]:
+    found = {Path(sample.name).name: sample.layout for sample in dataset}
+    classes = [_word(name) for name in content["classes"]]
+    if unknown := {_word(name) for name in dataset.classes} - set(classes):
+        yield f"it has the classes {', '.join(sorted(unknown))}, {CONTENT} has not"
+        return
+    for line in part:
+        stem = Path(line["file_name"]).stem
+        layout = found.pop(stem, None)
+        if layout is None:
+            yield f"{stem} has no labels"
+            continue
+        stated = [classes[label] for label in line["objects"]["category"]]
+        if [_word(x) for x in layout.names()] != stated:
+            yield f"{stem} has objects of other classes than in {METADATA}"
+            continue
+        corners = np.array(line["objects"]["obb"], np.float32).reshape(-1, 4, 2)
+        if name == "yolo":  # which knows no corners outside the image
+            corners = corners.clip(0, np.float32([line["width"], line["height"]]))
+        if "difficult" in formats.module(name).HOLDS and layout.difficult.tolist() != line["objects"]["difficult"]:
+            yield f"{stem} has other difficult objects than in {METADATA}"
+        boxes = geometry.from_corners(corners)
+        for i in np.flatnonzero(~_same(layout.boxes, boxes)):
+            yield f"{stem}, object {i + 1} has another box than in {METADATA}"
+    for stem in sorted(found):
+        yield f"{stem} is labelled, but no image of {METADATA}"
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """bool (N,): boxes that are the same but for rounding."""
+    return np.array([geometry.iou(x[None], y[None])[0, 0] >= LEAST_IOU for x, y in zip(a, b, strict=True)], bool)
+
+
+def _archives(folder: Path, prefix: str) -> Iterator[str]:
+    try:
+        stored = read_sums(folder / FOLDER / SUMS)
+    except (OSError, ValueError) as error:
+        yield f"{FOLDER}/{SUMS} cannot be read ({error})"
+        return
+    expected = {
+        f"{prefix}/{name}": digest(folder / name) for name in [SUMS, *files_below(folder)] if (folder / name).exists()
+    }
+    for name, value in stored.items():
+        file = folder / FOLDER / name
+        if not file.exists():
+            yield f"{FOLDER}/{name} is missing"
+        elif digest(file) != value:
+            yield f"{FOLDER}/{name} was changed: its checksum is another"
+        else:
+            try:
+                for member, content in archived(file):
+                    if expected.pop(member, None) != content:
+                        yield f"{FOLDER}/{name} holds another {member} than the folder"
+            except ValueError as error:
+                yield f"{FOLDER}/{name}: {error}"
+                return
+    if expected and all((folder / FOLDER / name).exists() for name in stored):
+        yield f"no archive holds {next(iter(expected))}"
+
+
+def _word(name: str) -> str:
+    """A class name as formats without blanks write it."""
+    return "-".join(name.split()).lower()
+
+
+def _name(folder: Path, file: Path) -> str:
+    return file.relative_to(folder).as_posix()
