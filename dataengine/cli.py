@@ -16,6 +16,7 @@ from dataengine.engine.commands import app as run_app
 from dataengine.errors import UserError
 from dataengine.evaluate.commands import app as evaluate_app
 from dataengine.export.commands import app as export_app
+from dataengine.export.release.commands import app as release_app
 from dataengine.judge.commands import app as filter_app
 from dataengine.layouts.commands import app as layout_app
 from dataengine.render.commands import app as model_app
@@ -35,6 +36,7 @@ app.add_typer(filter_app, name="filter")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(model_app, name="model")
 app.add_typer(export_app, name="export")
+app.add_typer(release_app, name="release")
 
 
 @app.command()
