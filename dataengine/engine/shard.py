@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataengine.data.layout import Acquisition, Layout
+from dataengine.data.layout import Layout
+from dataengine.data.layout_json import layout_from_json, layout_to_json  # noqa: F401
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe, image_seed
 from dataengine.engine.records import examine_shard, image_name, shard_folder, write_records
@@ -113,36 +114,6 @@ def judged_labels(
     if verdict.kept and parts.semantic is not None and (reason := parts.semantic.failure(image, layout)):
         verdict = replace(verdict, kept=False, reason=reason)
     return labels, verdict
-
-
-def layout_to_json(layout: Layout) -> dict:
-    """The layout as plain values; boxes rounded to 1/1000 pixel, angles to 1e-6."""
-    return {
-        "size": list(layout.size),
-        "kind": layout.kind,
-        "classes": list(layout.classes),
-        "labels": layout.labels.tolist(),
-        "boxes": [[*(round(float(v), 3) for v in box[:4]), round(float(box[4]), 6)] for box in layout.boxes],
-        "difficult": layout.difficult.tolist(),
-        "visible": [round(float(v), 4) for v in layout.visible],
-        "ignored": [[round(float(v), 3) for v in box] for box in layout.ignored],
-        "acquisition": layout.acquisition.model_dump(mode="json", exclude_none=True),
-    }
-
-
-def layout_from_json(values: dict) -> Layout:
-    """What `layout_to_json` wrote."""
-    return Layout(
-        boxes=np.array(values["boxes"], np.float32).reshape(-1, 5),
-        labels=np.array(values["labels"]),
-        classes=tuple(values["classes"]),
-        size=tuple(values["size"]),
-        kind=values["kind"],
-        difficult=np.array(values["difficult"], bool),
-        visible=np.array(values["visible"], np.float32),
-        ignored=np.array(values["ignored"], np.float32).reshape(-1, 5),
-        acquisition=Acquisition.model_validate(values["acquisition"]),
-    )
 
 
 def write_shard(parts: Parts, recipe: Recipe, out: Path, number: int, batch_size: int) -> None:

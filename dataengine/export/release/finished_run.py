@@ -8,9 +8,9 @@ from pathlib import Path
 
 from dataengine import weights
 from dataengine.data.layout import Kind, Layout
+from dataengine.data.layout_json import layout_from_json
 from dataengine.data.presets import Preset, load_preset
 from dataengine.data.restrict import restrict_layout
-from dataengine.engine.shard import layout_from_json
 from dataengine.errors import UserError
 from dataengine.export.release.licenses import Source
 from dataengine.files import read_text
