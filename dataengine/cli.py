@@ -21,6 +21,7 @@ from dataengine.judge.commands import app as filter_app
 from dataengine.layouts.commands import app as layout_app
 from dataengine.render.commands import app as model_app
 from dataengine.train.commands import app as train_app
+from dataengine.view.commands import draw_command, view_command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,6 +37,8 @@ app.add_typer(filter_app, name="filter")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(model_app, name="model")
 app.add_typer(export_app, name="export")
+app.command("view")(view_command)
+layout_app.command("draw")(draw_command)
 app.add_typer(release_app, name="release")
 
 

@@ -19,6 +19,7 @@ OPTIONAL = {
     "efficientnet-lite-pytorch": "pip install 'dataengine[imagenet]'",
     "torch-fidelity": "pip install 'dataengine[inception]', after torch and torchvision of one version",
     "onedl-mmrotate": "tools/install_mmrotate.sh in an environment of its own (docs/mmrotate.md)",
+    "starlette": "pip install 'dataengine[view]'",
     "pycocotools": "pip install 'dataengine[test]'",
 }
 PACKAGED = (

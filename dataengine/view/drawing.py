@@ -1,0 +1,79 @@
+"""What `layout draw` starts with: the recipe of a run or of options, and the pictures that can be drawn on."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dataengine.data.images import load
+from dataengine.data.layout import Layout
+from dataengine.data.layout_json import layout_from_json
+from dataengine.engine.parts import Parts, load_parts
+from dataengine.engine.recipe import Recipe, load_recipe
+from dataengine.errors import UserError
+from dataengine.judge.calibration import Calibration
+from dataengine.render.scene import Scene
+from dataengine.view.images import NotServedError
+from dataengine.view.studio import Studio
+
+if TYPE_CHECKING:
+    from dataengine.view.app import Site
+
+LARGEST_SIDE = 4096
+
+
+def make_studio(options: dict, run: Path | None, image: Path | None, out: Path, site: Site) -> Studio:
+    """A studio whose parts load in the background. Raises UserError for what can be told at once."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if run is not None:
+        stored = site.made.index.source.recipe.get("recipe", {})
+        kept = {name: value for name, value in stored.items() if value is not None and name not in given}
+        recipe = load_recipe(None, kept | given)
+    elif not given.keys() & {"dataset", "data"}:
+        raise UserError("give --dataset with the name of a preset, --data with your labelled data set, or --run.")
+    else:
+        recipe = load_recipe(None, given)
+    file = None if image is None else _read(image)
+    calibration = run / "calibration.json" if run is not None and "detector" not in given else None
+
+    def load_all() -> tuple[Recipe, Parts]:
+        stored = Calibration.load(calibration) if calibration is not None and calibration.exists() else None
+        return recipe, load_parts(recipe, stored)
+
+    @lru_cache(maxsize=4)
+    def opened(picture: tuple[str, int]) -> Scene:
+        side, i = picture
+        if side == "file" and file is not None:
+            return file
+        gallery = getattr(site, side, None) if side in ("made", "real") else None
+        if gallery is None:
+            raise UserError("there is no such picture to draw on.")
+        try:
+            pixels, record = _pixels(gallery.file(i)), gallery.index.record(i)
+        except (IndexError, NotServedError):
+            raise UserError("there is no such picture to draw on.") from None
+        license = record.get("license") or record.get("scene_license") or ""
+        return Scene(pixels, layout_from_json(record["labels"]), f"{side}:{gallery.index.names[i]}", license)
+
+    return Studio(load_all, opened, out, image)
+
+
+def _read(image: Path) -> Scene:
+    """The one picture to draw on, empty of objects as far as anybody knows."""
+    try:
+        pixels = _pixels(image)
+    except ValueError as error:
+        raise UserError(f"--image {image}: {error}.") from None
+    height, width = pixels.shape[:2]
+    return Scene(pixels, Layout(np.zeros((0, 5)), np.zeros(0), (), (width, height)), image.name)
+
+
+def _pixels(file: Path) -> np.ndarray:
+    """uint8 (H, W, 3). Raises ValueError for a broken image, UserError for one that is too large."""
+    pixels = np.asarray(load(file).convert("RGB"))
+    if max(pixels.shape[:2]) > LARGEST_SIDE:
+        raise UserError(f"{file}: more than {LARGEST_SIDE} pixels wide or high; cut it first (dataengine data tile).")
+    return pixels

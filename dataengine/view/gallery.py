@@ -1,0 +1,117 @@
+"""A source as the page asks for it: chosen pictures, one picture, figures, image bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from dataengine.data.draw import COLOURS
+from dataengine.view.filters import Filter, chosen, read_filter
+from dataengine.view.images import inside
+from dataengine.view.index import Index
+from dataengine.view.statistics import statistics
+
+MOST_AT_ONCE = 200
+SHARED_SCALE = ("altitude", "gsd", "camera_angle", "score", "objects")
+
+
+def class_colour(k: int) -> str:
+    """Colour of class k, as contact sheets have it, for CSS."""
+    return "#{:02x}{:02x}{:02x}".format(*COLOURS[k % len(COLOURS)])
+
+
+class Gallery:
+    """An index with the last choices kept, since a page asks for the same choice again and again as it is scrolled."""
+
+    def __init__(self, index: Index):
+        self.index = index
+        self.choice = lru_cache(maxsize=16)(lambda wanted: chosen(index, wanted))
+        self.figures = lru_cache(maxsize=16)(lambda wanted: statistics(index, wanted))
+
+    def summary(self, beside: Sequence[str] = ()) -> dict:
+        """What does not change: title, classes with colours, which filters make sense, settings and report of a run.
+
+        beside: classes of the pictures that these are beside of; those of the same name get the same colour."""
+        order = {name.lower(): k for k, name in enumerate(beside)}
+        for name in self.index.classes:
+            order.setdefault(name.lower(), len(order))
+        index, source = self.index, self.index.source
+        columns, limits = index.columns, {}
+        for name in SHARED_SCALE:
+            known = getattr(columns, name)[~np.isnan(getattr(columns, name).astype(np.float64))]
+            if len(known):
+                limits[name] = [round(float(known.min()), 4), round(float(known.max()), 4)]
+        counts = np.bincount(columns.label, minlength=len(index.classes))
+        calibration = source.root / "calibration.json"
+        return {
+            "title": source.title,
+            "kind": source.kind,
+            "fingerprint": source.fingerprint,
+            "pictures": len(index),
+            "kept": int((columns.kept == 1).sum()),
+            "judged": bool((columns.kept >= 0).any()),
+            "classes": [
+                {"name": name, "colour": class_colour(order[name.lower()]), "objects": int(counts[k])}
+                for k, name in enumerate(index.classes)
+            ],
+            "reasons": [reason for reason in index.reasons if reason],
+            "limits": limits,
+            "taken": sorted({("day", "night")[v] for v in np.unique(columns.night) if v >= 0}),
+            "thresholds": json.loads(calibration.read_text())["thresholds"] if calibration.exists() else {},
+            "recipe": source.recipe.get("recipe", {}),
+            "parts": source.recipe.get("parts", {}),
+            "notes": [*source.report.get("notes", ()), *source.problems[:20]],
+            "finished": source.kind != "run" or bool(source.report),
+        }
+
+    def page(self, wanted: Filter, start: int, n: int) -> dict:
+        """`total`, and `items` from position `start` on: what a tile shows of each."""
+        ids = self.choice(wanted)
+        some = ids[max(0, start) : max(0, start) + min(n, MOST_AT_ONCE)]
+        return {"total": len(ids), "start": start, "items": [self._tile(int(i)) for i in some]}
+
+    def _tile(self, i: int) -> dict:
+        record, columns = self.index.record(i), self.index.columns
+        tile = {"id": i, "name": self.index.names[i], "labels": _boxes(record["labels"])}
+        tile |= {"size": record["labels"]["size"], "classes": record["labels"]["classes"]}
+        if "asked" in record:
+            tile |= {"asked": _boxes(record["asked"]), "asked_classes": record["asked"]["classes"]}
+        if columns.kept[i] >= 0:
+            tile |= {"kept": bool(columns.kept[i]), "reason": record["verdict"]["reason"]}
+        if not np.isnan(columns.score[i]):
+            tile["score"] = round(float(columns.score[i]), 4)
+        return tile
+
+    def one(self, i: int, wanted: Filter) -> dict:
+        """Everything about picture i, and its place among the chosen: `position` (null where it is not), `total`,
+        `previous` and `next` picture. Raises IndexError where there is none."""
+        found = {"id": i, "name": self.index.names[i] if 0 <= i < len(self.index) else "", **self.index.record(i)}
+        if "seed" in found:
+            found["seed"] = str(found["seed"])  # JavaScript's numbers end at 2^53
+        ids = self.choice(wanted)
+        places = np.flatnonzero(ids == i)
+        place = int(places[0]) if len(places) else None
+        around = {"previous": None, "next": None} if place is None else {
+            "previous": int(ids[place - 1]) if place else None,
+            "next": int(ids[place + 1]) if place + 1 < len(ids) else None,
+        }  # fmt: skip
+        return {**found, "position": place, "total": len(ids), **around}
+
+    def file(self, i: int) -> Path:
+        """The image file. Raises IndexError and NotServedError."""
+        return inside(self.index.source.root, self.index.record(i)["image"])
+
+
+def wanted_of(values: Mapping[str, list[str]]) -> Filter:
+    """The filter of an address, less the parameters that place things on the page."""
+    return read_filter({k: v for k, v in values.items() if k not in ("start", "n", "v", "side")})
+
+
+def _boxes(layout: dict) -> list[list]:
+    """[label, cx, cy, w, h, theta, difficult] of each object."""
+    rows = zip(layout["labels"], layout["boxes"], layout["difficult"], strict=True)
+    return [[label, *box, difficult] for label, box, difficult in rows]

@@ -1,0 +1,61 @@
+"""What keeps other sites and other folders out: the host's name, headers, and a token for whatever changes things.
+
+A page in the same browser may send requests to 127.0.0.1, too. It cannot read the answers (same-origin policy), unless
+it makes its own name point here (DNS rebinding), which the Host header gives away. It could send what changes things,
+so that needs the page's own origin and a token that only this page can read.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+HOSTS = ("127.0.0.1", "localhost")
+TOKEN_HEADER = "x-dataengine-token"
+LARGEST_BODY = 2_000_000  # bytes
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+class Guard:
+    """ASGI middleware that answers 400 for a foreign host, 403 for a change without origin and token, and 413 for too
+    large a body; every answer carries `HEADERS`."""
+
+    def __init__(self, app: ASGIApp, token: str):
+        self.app, self.token = app, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        refusal = self._refusal(scope["method"], Headers(scope=scope))
+        await (refusal or self.app)(scope, receive, guarded)
+
+    def _refusal(self, method: str, headers: Headers) -> JSONResponse | None:
+        host = headers.get("host", "")
+        if host.rpartition(":")[0] not in HOSTS and host not in HOSTS:
+            return JSONResponse({"error": "open the page by the address that dataengine printed"}, 400)
+        if method in ("GET", "HEAD"):
+            return None
+        same_origin = headers.get("origin") == f"http://{host}"
+        if not same_origin or not secrets.compare_digest(headers.get(TOKEN_HEADER, "").encode(), self.token.encode()):
+            return JSONResponse({"error": "only the page itself may ask for this; load it again"}, 403)
+        size = headers.get("content-length", "")
+        if not size.isdigit() or int(size) > LARGEST_BODY:
+            return JSONResponse({"error": "the request is too large"}, 413)
+        return None

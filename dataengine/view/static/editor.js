@@ -1,0 +1,232 @@
+// Rotated boxes under the pointer: drawn, moved, resized and turned, with undo. Pixels and radians, y down.
+
+import { outline } from "./boxes.js";
+import { el, svg } from "./elements.js";
+
+const LEAST = 3; // pixels; a shorter drag is a click
+const HANDLE = 5; // pixels of the screen
+const ARM = 22; // of the handle that turns, in pixels of the screen
+const ENDS = [[-1, -1], [0, -1], [1, -1], [1, 0], [1, 1], [0, 1], [-1, 1], [-1, 0]];
+
+export class Editor {
+  // options: kind ("obb" or "hbb"), colours (Map of class to colour), signal, classOf() and sideOf(class) for new boxes,
+  // changed() after every change. A box: {name, cx, cy, w, h, theta}.
+  constructor(options) {
+    Object.assign(this, options);
+    this.boxes = [];
+    this.fixed = [];
+    this.chosen = null;
+    this.past = [];
+    this.future = [];
+    this.size = [1, 1];
+    this.image = svg("image", { preserveAspectRatio: "none" });
+    this.drawn = svg("g");
+    this.seen = svg("g", { class: "seen" });
+    this.canvas = svg("svg", { class: "editor", role: "application", "aria-label": "Layout: drag to draw boxes" }, svg("rect", { class: "ground", width: "100%", height: "100%" }), this.image, this.seen, this.drawn);
+    this.root = el("div", { class: "stage-picture" }, this.canvas);
+    const { signal } = options;
+    this.canvas.addEventListener("pointerdown", (event) => this.down(event), { signal });
+    this.canvas.addEventListener("pointermove", (event) => this.move(event), { signal });
+    for (const name of ["pointerup", "pointercancel"]) this.canvas.addEventListener(name, (event) => this.up(event), { signal });
+  }
+
+  setSize([width, height]) {
+    this.size = [width, height];
+    this.canvas.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    for (const [name, value] of [["width", width], ["height", height]]) this.image.setAttribute(name, value);
+    this.fit();
+  }
+
+  setImage(href) {
+    this.image[href ? "setAttribute" : "removeAttribute"]("href", href);
+  }
+
+  setFixed(boxes) {
+    this.fixed = boxes;
+    this.draw();
+  }
+
+  // What a detector saw, as dotted outlines: [label, score, cx, cy, w, h, theta].
+  setSeen(rows) {
+    this.seen.replaceChildren(...rows.map(([, , ...box]) => svg("path", { class: "box seen", d: outline(box), stroke: "#fff", "vector-effect": "non-scaling-stroke" })));
+  }
+
+  fit() {
+    const stage = this.root.parentElement;
+    if (!stage) return;
+    const style = getComputedStyle(stage);
+    const room = [stage.clientWidth - 2 * parseFloat(style.paddingLeft), Math.max(stage.clientHeight - 2 * parseFloat(style.paddingTop), Math.min(stage.clientWidth, 320) - 40)];
+    this.scale = Math.min(room[0] / this.size[0], room[1] / this.size[1], 8);
+    Object.assign(this.root.style, { width: `${this.size[0] * this.scale}px`, height: `${this.size[1] * this.scale}px` });
+    this.draw();
+  }
+
+  get canUndo() { return this.past.length > 0; }
+  get canRedo() { return this.future.length > 0; }
+
+  // The boxes that editing begins with; nothing to undo.
+  start(boxes) {
+    [this.boxes, this.past, this.future, this.chosen] = [boxes.map((box) => ({ ...box })), [], [], null];
+    this.draw();
+  }
+
+  set(boxes, chosen = null) {
+    this.past.push(this.boxes);
+    this.future = [];
+    [this.boxes, this.chosen] = [boxes, chosen];
+    this.draw();
+    this.changed();
+  }
+
+  change(i, changes) {
+    this.set(this.boxes.map((box, k) => (k === i ? this.sound({ ...box, ...changes }) : box)), i);
+  }
+
+  remove(i) {
+    this.set(this.boxes.filter((_, k) => k !== i));
+  }
+
+  choose(i) {
+    this.chosen = i;
+    this.draw();
+    this.changed();
+  }
+
+  undo() { this.step(this.past, this.future); }
+  redo() { this.step(this.future, this.past); }
+
+  step(from, to) {
+    if (!from.length) return;
+    to.push(this.boxes);
+    this.boxes = from.pop();
+    this.chosen = null;
+    this.draw();
+    this.changed();
+  }
+
+  // Angles from -90 to 90 degrees; upright boxes have none.
+  sound(box) {
+    const turned = this.kind === "hbb" ? 0 : box.theta - Math.PI * Math.floor(box.theta / Math.PI + 0.5);
+    return { ...box, w: Math.max(1, box.w), h: Math.max(1, box.h), theta: turned };
+  }
+
+  draw() {
+    const grip = HANDLE / (this.scale ?? 1);
+    const fixed = this.fixed.map((box) => svg("path", { class: "box fixed", d: outline([box.cx, box.cy, box.w, box.h, box.theta]), stroke: this.colours.get(box.name) ?? "#bbb", "vector-effect": "non-scaling-stroke" }));
+    const boxes = this.boxes.map((box, i) => svg("g", { class: i === this.chosen ? "drawn chosen" : "drawn", "data-box": i, transform: `translate(${box.cx} ${box.cy}) rotate(${(box.theta * 180) / Math.PI})` },
+      svg("rect", { class: "hit", x: -box.w / 2, y: -box.h / 2, width: box.w, height: box.h, stroke: this.colours.get(box.name), "vector-effect": "non-scaling-stroke" })));
+    const box = this.boxes[this.chosen];
+    if (box) {
+      const group = boxes[this.chosen];
+      const top = -box.h / 2 - ARM / (this.scale ?? 1);
+      if (this.kind === "obb") group.append(svg("line", { class: "arm", x1: 0, x2: 0, y1: -box.h / 2, y2: top, "vector-effect": "non-scaling-stroke" }), svg("circle", { class: "grip turn", "data-grip": "turn", cx: 0, cy: top, r: grip * 1.2 }));
+      group.append(...ENDS.map(([a, b], k) => svg("rect", { class: "grip", "data-grip": k, x: (a * box.w) / 2 - grip, y: (b * box.h) / 2 - grip, width: 2 * grip, height: 2 * grip })));
+      boxes.push(boxes.splice(this.chosen, 1)[0]); // above all others
+    }
+    this.drawn.replaceChildren(...fixed, ...boxes);
+  }
+
+  point(event) {
+    const { left, top, width, height } = this.canvas.getBoundingClientRect();
+    return [((event.clientX - left) / width) * this.size[0], ((event.clientY - top) / height) * this.size[1]];
+  }
+
+  down(event) {
+    if (event.button) return;
+    event.preventDefault();
+    this.canvas.setPointerCapture(event.pointerId);
+    const [x, y] = this.point(event);
+    const grip = event.target.dataset.grip;
+    const group = event.target.closest("[data-box]");
+    const before = this.boxes;
+    if (grip !== undefined) this.drag = { does: grip === "turn" ? "turn" : Number(grip), box: { ...this.boxes[this.chosen] }, x, y, before };
+    else if (group) {
+      const i = Number(group.dataset.box);
+      if (i !== this.chosen) this.choose(i);
+      this.drag = { does: "move", box: { ...this.boxes[i] }, x, y, before };
+    } else {
+      this.chosen = null;
+      this.drag = { does: "new", x, y, before };
+      this.draw();
+    }
+  }
+
+  move(event) {
+    if (!this.drag) return;
+    const [x, y] = this.point(event);
+    const { does, box, x: x0, y: y0, before } = this.drag;
+    if (does === "new") {
+      if (Math.max(Math.abs(x - x0), Math.abs(y - y0)) < LEAST) return;
+      const drawn = { name: this.classOf(), cx: (x + x0) / 2, cy: (y + y0) / 2, w: Math.max(1, Math.abs(x - x0)), h: Math.max(1, Math.abs(y - y0)), theta: 0 };
+      this.boxes = [...before, drawn];
+      this.chosen = before.length;
+    } else {
+      const next = does === "move" ? { ...box, cx: box.cx + x - x0, cy: box.cy + y - y0 } : does === "turn" ? turned(box, x, y, event.shiftKey) : resized(box, ENDS[does], x, y);
+      this.boxes = before.map((one, i) => (i === this.chosen ? next : one));
+    }
+    this.drag.moved = true;
+    this.draw();
+  }
+
+  up(event) {
+    if (!this.drag) return;
+    const { does, before, moved, x, y } = this.drag;
+    this.drag = null;
+    if (event.type === "pointercancel") {
+      this.boxes = before;
+      return this.draw();
+    }
+    if (does === "new" && !moved) {
+      const name = this.classOf();
+      const [w, h] = this.sideOf(name);
+      if (event.target.closest?.("svg") !== this.canvas) return;
+      this.boxes = [...before, { name, cx: x, cy: y, w, h, theta: 0 }];
+      this.chosen = before.length;
+    } else if (!moved) return this.changed();
+    const after = this.boxes.map((box) => this.sound(box));
+    this.boxes = before;
+    this.set(after, this.chosen);
+  }
+
+  // Whether a key was for the boxes.
+  key(event) {
+    const { key, shiftKey } = event;
+    if (key === "Tab") {
+      if (!this.boxes.length || !this.canvas.parentElement.parentElement.matches(":focus-within, :hover")) return false;
+      this.choose(this.chosen === null ? 0 : (this.chosen + (shiftKey ? this.boxes.length - 1 : 1)) % this.boxes.length);
+      return true;
+    }
+    const box = this.boxes[this.chosen];
+    if (!box) return false;
+    const by = shiftKey ? 10 : 1;
+    const turn = ((shiftKey ? 1 : 5) * Math.PI) / 180;
+    const changes = {
+      ArrowLeft: { cx: box.cx - by }, ArrowRight: { cx: box.cx + by }, ArrowUp: { cy: box.cy - by }, ArrowDown: { cy: box.cy + by },
+      "[": { theta: box.theta - turn }, "]": { theta: box.theta + turn }, "{": { theta: box.theta - turn }, "}": { theta: box.theta + turn },
+    }[key];
+    if (changes) this.change(this.chosen, changes);
+    else if (key === "Delete" || key === "Backspace") this.remove(this.chosen);
+    else if (key === "c") this.set([...this.boxes, { ...box, cx: box.cx + 8, cy: box.cy + 8 }], this.boxes.length);
+    else if (key === "Escape") this.choose(null);
+    else return false;
+    return true;
+  }
+}
+
+// The box turned so that its upper side faces the point; in steps of 15 degrees if wanted.
+export function turned(box, x, y, inSteps) {
+  const theta = Math.atan2(y - box.cy, x - box.cx) + Math.PI / 2;
+  const step = Math.PI / 12;
+  return { ...box, theta: inSteps ? Math.round(theta / step) * step : theta };
+}
+
+// The box with one corner or side at the point, and the opposite one where it was.
+export function resized(box, [a, b], x, y) {
+  const [cos, sin] = [Math.cos(box.theta), Math.sin(box.theta)];
+  const fixed = [box.cx - ((a * box.w) / 2) * cos + ((b * box.h) / 2) * sin, box.cy - ((a * box.w) / 2) * sin - ((b * box.h) / 2) * cos];
+  const [dx, dy] = [x - fixed[0], y - fixed[1]];
+  const w = a ? Math.max(1, a * (dx * cos + dy * sin)) : box.w;
+  const h = b ? Math.max(1, b * (-dx * sin + dy * cos)) : box.h;
+  const [mx, my] = [(a * w) / 2, (b * h) / 2];
+  return { ...box, w, h, cx: fixed[0] + mx * cos - my * sin, cy: fixed[1] + mx * sin + my * cos };
+}

@@ -1,0 +1,80 @@
+// The filters, from the address and into it.
+
+import { changed, go, FILTERS } from "./address.js";
+import { choice, el, number, swatch } from "./elements.js";
+
+const RANGES = {
+  score: ["Detector's score", "of an object", 0.01], size: ["Longer side", "of an object, pixels", 1], count: ["Objects", "in the picture", 1],
+  altitude: ["Altitude", "metres", 1], gsd: ["Ground sample distance", "metres a pixel", 0.01], camera_angle: ["Camera angle", "degrees; 90 looks down", 1],
+};
+const LIMITS = { count: "objects" };
+const SORTS = [["", "As made"], ["score", "Lowest score first"], ["-score", "Highest score first"], ["-objects", "Most objects first"], ["objects", "Fewest objects first"], ["name", "Name"]];
+
+export function showFilters(root, site, parameters, view) {
+  const real = view === "pictures" && (parameters.get("side") === "real" || !site.made);
+  const summary = real ? site.real : site.made ?? site.real;
+  const set = FILTERS.filter((name) => parameters.has(name) && name !== "sort").length;
+  const focus = document.activeElement?.id; // the panel is made anew; whoever used a field goes on in it
+  const panel = el("details", { id: "filter-panel", open: matchMedia("(min-width: 800px)").matches || root.querySelector("details")?.open },
+    el("summary", {}, "Filters", set ? el("span", { class: "badge" }, set) : null),
+    el("div", { class: "fields" },
+      search(parameters),
+      classes(summary, parameters),
+      view === "compare" ? null : verdicts(summary, parameters),
+      Object.entries(RANGES).filter(([name]) => name === "size" || (LIMITS[name] ?? name) in summary.limits).map(([name, words]) => range(name, words, summary, parameters)),
+      summary.taken.length > 1 ? taken(parameters) : null,
+      view === "statistics" ? null : sorts(summary, parameters),
+      set ? el("a", { class: "clear", href: changed(Object.fromEntries(FILTERS.map((name) => [name, null]))) }, "Clear all filters") : null));
+  root.replaceChildren(panel);
+  if (focus) document.getElementById(focus)?.focus();
+}
+
+function search(parameters) {
+  return el("div", { class: "field" }, el("label", { for: "search" }, "Search"),
+    el("input", { id: "search", type: "search", placeholder: "name, scene or seed", value: parameters.get("q") ?? "", spellcheck: "false", autocomplete: "off", onchange: (event) => go({ q: event.target.value, at: null }) }));
+}
+
+function classes(summary, parameters) {
+  const chosen = new Set(parameters.getAll("class"));
+  const toggle = (name) => {
+    const now = new Set(chosen);
+    if (!now.delete(name)) now.add(name);
+    go({ class: [...now], at: null });
+  };
+  return el("fieldset", { class: "field" }, el("legend", {}, "Class"), summary.classes.map(({ name, colour, objects }, i) =>
+    el("label", { class: "check" }, el("input", { id: `class-${i}`, type: "checkbox", checked: chosen.has(name), onchange: () => toggle(name) }), swatch(colour), el("span", { class: "grows" }, name), el("span", { class: "aside" }, number.format(objects)))));
+}
+
+function verdicts(summary, parameters) {
+  if (!summary.judged) return null;
+  const now = parameters.get("verdict") ?? "";
+  const buttons = [["", "All"], ["kept", "Kept"], ["dropped", "Dropped"]].map(([value, label]) =>
+    choice(label, value === now, () => go({ verdict: value, reason: null, at: null }), { id: `verdict-${value}` }));
+  const reasons = summary.reasons.length > 1 && now === "dropped" ? el("select", { id: "reason", "aria-label": "Why it was dropped", onchange: (event) => go({ reason: event.target.value, at: null }) },
+    el("option", { value: "" }, "for any reason"), summary.reasons.map((reason) => el("option", { value: reason, selected: reason === parameters.get("reason") }, reason))) : null;
+  return el("fieldset", { class: "field" }, el("legend", {}, "Verdict"), el("div", { class: "choices" }, buttons), reasons);
+}
+
+function range(name, [label, unit, step], summary, parameters) {
+  const [low, high] = (parameters.get(name) ?? "..").split("..");
+  const [least, most] = summary.limits[LIMITS[name] ?? name] ?? ["", ""];
+  const fields = [["low", low, least, "from"], ["high", high, most, "to"]].map(([end, value, limit, word]) =>
+    el("input", { id: `${name}-${end}`, type: "number", step, inputmode: "decimal", value: value ?? "", placeholder: limit === "" ? word : String(Math.round(limit * 100) / 100), "aria-label": `${label} ${word}`, onchange: apply }));
+  function apply() {
+    const [from, to] = fields.map((field) => field.value);
+    go({ [name]: from === "" && to === "" ? null : `${from}..${to}`, at: null });
+  }
+  return el("fieldset", { class: "field" }, el("legend", {}, label, el("span", { class: "aside" }, ` ${unit}`)), el("div", { class: "range" }, fields[0], el("span", { "aria-hidden": "true" }, "–"), fields[1]));
+}
+
+function taken(parameters) {
+  const now = parameters.get("taken") ?? "";
+  return el("fieldset", { class: "field" }, el("legend", {}, "Taken by"), el("div", { class: "choices" }, [["", "Any"], ["day", "Day"], ["night", "Night"]].map(([value, label]) =>
+    choice(label, value === now, () => go({ taken: value, at: null }), { id: `taken-${value}` }))));
+}
+
+function sorts(summary, parameters) {
+  const shown = SORTS.filter(([value]) => summary.judged || !value.includes("score"));
+  return el("div", { class: "field" }, el("label", { for: "sort" }, "Order"), el("select", { id: "sort", onchange: (event) => go({ sort: event.target.value, at: null }) },
+    shown.map(([value, label]) => el("option", { value, selected: value === (parameters.get("sort") ?? "") }, label))));
+}

@@ -1,0 +1,208 @@
+// A grid of any number of pictures, of which only those in sight are in the document.
+
+import { get, imageOf } from "./api.js";
+import { changed } from "./address.js";
+import { groupsOf, overlay } from "./boxes.js";
+import { el, number } from "./elements.js";
+
+const CHUNK = 60; // pictures asked for at a time
+const CHUNKS_KEPT = 40;
+const ROWS_AROUND = 2; // above and below those in sight
+const TALLEST = 8_000_000; // pixels; browsers cannot lay out much more
+const CAPTION = 24;
+const GAP = 10;
+export const SIDES = { s: 132, m: 200, l: 300 };
+
+export class Grid {
+  // options: site, of ("made" or "real"), query (URLSearchParams), tile ("s", "m" or "l"), layer ("labels", "asked"
+  // or "none"), at (position to begin with), counted(total), failed(error), view (changes of the links that open one).
+  constructor(root, options) {
+    Object.assign(this, { root, ...options });
+    this.total = null;
+    this.at = this.at ?? 0;
+    this.chunks = new Map();
+    this.tiles = new Map();
+    this.canvas = el("div", { class: "canvas", role: "list" });
+    root.classList.add("grid");
+    root.tabIndex = -1;
+    root.replaceChildren(this.canvas);
+    this.leaving = new AbortController();
+    const { signal } = this.leaving;
+    root.addEventListener("scroll", () => this.later(), { passive: true, signal });
+    root.addEventListener("keydown", (event) => this.key(event), { signal });
+    root.addEventListener("focusin", (event) => this.focused(event), { signal });
+    // so that "back" comes to the picture that was opened
+    root.addEventListener("click", () => history.replaceState(null, "", changed({ at: this.at || null })), { signal });
+    this.resizing = new ResizeObserver(() => this.resized());
+    this.resizing.observe(root);
+    this.fetch(Math.floor(this.at / CHUNK)).then(() => this.at && this.total && this.show(this.at));
+  }
+
+  close() {
+    this.leaving.abort();
+    this.resizing.disconnect();
+  }
+
+  // Rows and columns from the room there is.
+  measure() {
+    const style = getComputedStyle(this.root);
+    const width = this.root.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    this.columns = Math.max(1, Math.floor((width + GAP) / (SIDES[this.tile] + GAP)));
+    this.side = Math.floor((width + GAP) / this.columns - GAP);
+    this.step = this.side + CAPTION + GAP;
+    const height = Math.ceil((this.total ?? 0) / this.columns) * this.step;
+    // where all rows are taller than a browser can scroll, a pixel of the bar stands for more than one of the rows
+    this.shrink = Math.max(1, height / TALLEST);
+    this.canvas.style.height = `${height / this.shrink}px`;
+  }
+
+  resized() {
+    const first = this.columns ? Math.round(this.top() / this.step) * this.columns : 0;
+    const before = this.columns;
+    this.measure();
+    if (before && before !== this.columns) this.scrollToRow(Math.floor(first / this.columns));
+    this.draw();
+  }
+
+  // Upper edge of what is in sight, in pixels of the full height.
+  top() {
+    const { scrollTop, scrollHeight, clientHeight } = this.root;
+    if (this.shrink === 1) return scrollTop;
+    const share = scrollTop / Math.max(1, scrollHeight - clientHeight);
+    return share * (Math.ceil(this.total / this.columns) * this.step - clientHeight);
+  }
+
+  scrollToRow(row) {
+    const top = row * this.step;
+    if (this.shrink === 1) this.root.scrollTop = top;
+    else {
+      const full = Math.ceil(this.total / this.columns) * this.step - this.root.clientHeight;
+      this.root.scrollTop = (top / full) * (this.root.scrollHeight - this.root.clientHeight);
+    }
+  }
+
+  later() {
+    if (this.waiting) return;
+    this.waiting = requestAnimationFrame(() => {
+      this.waiting = 0;
+      this.draw();
+    });
+  }
+
+  async fetch(chunk) {
+    if (this.chunks.has(chunk)) return this.chunks.get(chunk);
+    this.chunks.set(chunk, null);
+    const query = new URLSearchParams(this.query);
+    query.set("start", chunk * CHUNK);
+    query.set("n", CHUNK);
+    try {
+      const found = await get(`/api/${this.of}/pictures?${query}`, this.leaving.signal);
+      this.chunks.delete(chunk);
+      this.chunks.set(chunk, found.items);
+      for (const old of this.chunks.keys()) if (this.chunks.size > CHUNKS_KEPT && old !== chunk) this.chunks.delete(old);
+      if (this.total !== found.total) {
+        this.total = found.total;
+        this.measure();
+        this.counted?.(found.total);
+      }
+      this.later();
+    } catch (error) {
+      this.chunks.delete(chunk);
+      if (error.name !== "AbortError") this.failed?.(error);
+    }
+  }
+
+  item(position) {
+    return this.chunks.get(Math.floor(position / CHUNK))?.[position % CHUNK] ?? null;
+  }
+
+  // Put the tiles that should be in sight into the document, and take all others out.
+  draw() {
+    if (this.total === null || !this.root.isConnected) return;
+    if (!this.columns) this.measure();
+    const top = this.top();
+    const first = Math.max(0, Math.floor(top / this.step) - ROWS_AROUND) * this.columns;
+    const last = Math.min(this.total, (Math.ceil((top + this.root.clientHeight) / this.step) + ROWS_AROUND) * this.columns);
+    for (const [position, tile] of this.tiles) {
+      if ((position < first || position >= last) && !tile.contains(document.activeElement)) {
+        tile.remove();
+        this.tiles.delete(position);
+      }
+    }
+    const shift = this.root.scrollTop - top;
+    for (let position = first; position < last; position++) {
+      const item = this.item(position);
+      let tile = this.tiles.get(position);
+      if (!item) this.fetch(Math.floor(position / CHUNK));
+      if (tile && item && tile.dataset.empty) {
+        tile.remove();
+        tile = null;
+      }
+      if (!tile) {
+        tile = item ? this.tileOf(item, position) : el("div", { class: "tile", "data-empty": "1" });
+        this.tiles.set(position, tile);
+        this.canvas.append(tile);
+      }
+      const [row, column] = [Math.floor(position / this.columns), position % this.columns];
+      tile.style.transform = `translate(${column * (this.side + GAP)}px, ${row * this.step + shift}px)`;
+      tile.style.width = `${this.side}px`;
+      tile.style.height = `${this.side + CAPTION}px`;
+    }
+    if (this.wanted !== undefined && this.tiles.has(this.wanted) && this.item(this.wanted)) {
+      this.tiles.get(this.wanted).querySelector("a").focus({ preventScroll: true });
+      this.wanted = undefined;
+    }
+  }
+
+  tileOf(item, position) {
+    const summary = this.site[this.of];
+    const colour = new Map(summary.classes.map(({ name, colour }) => [name, colour]));
+    const [rows, names] = this.layer === "asked" && item.asked ? [item.asked, item.asked_classes] : [item.labels, item.classes];
+    const kind = this.layer === "asked" && item.asked ? "asked-alone" : "label";
+    const groups = this.layer === "none" ? [] : groupsOf(rows, names.map((name) => colour.get(name)), kind);
+    const said = item.kept === undefined ? "" : item.kept ? "kept" : `dropped: ${item.reason}`;
+    const figures = item.score === undefined ? number.format(item.labels.length) : `${number.format(item.labels.length)} · ${item.score.toFixed(2)}`;
+    const label = `${item.name}, ${item.labels.length} objects${said && `, ${said}`}`;
+    return el("div", { class: `tile ${item.kept === false ? "dropped" : ""}`, role: "listitem", "aria-setsize": this.total, "aria-posinset": position + 1, "data-position": position },
+      el("a", { href: changed({ view: "picture", side: this.of === "real" ? "real" : null, id: item.id, at: null, ...this.view }), "aria-label": label, title: label, tabindex: position === this.at ? "0" : "-1" },
+        el("span", { class: "picture" },
+          el("img", { src: imageOf(this.site, this.of, item.id, this.side > 280 ? 640 : 320), alt: "", decoding: "async", draggable: "false" }),
+          overlay(item.size, groups, { preserveAspectRatio: "xMidYMid meet" })),
+        el("span", { class: "caption" }, el("span", { class: "name" }, item.kept === false ? item.reason : item.name), el("span", { class: "figures", title: item.score === undefined ? "objects" : "objects, and the lowest score of one" }, figures))));
+  }
+
+  focused(event) {
+    const tile = event.target.closest(".tile");
+    if (!tile) return;
+    const position = Number(tile.dataset.position);
+    this.tiles.get(this.at)?.querySelector("a")?.setAttribute("tabindex", "-1");
+    tile.querySelector("a").setAttribute("tabindex", "0");
+    this.at = position;
+  }
+
+  // Bring a position into sight and, if wanted, give it the focus.
+  show(position, focus = true) {
+    this.at = Math.max(0, Math.min(this.total - 1, position));
+    const row = Math.floor(this.at / this.columns);
+    const [upper, height] = [this.top(), this.root.clientHeight];
+    if (row * this.step < upper) this.scrollToRow(row);
+    else if ((row + 1) * this.step > upper + height) this.scrollToRow(row + 1 - height / this.step);
+    this.wanted = focus ? this.at : undefined;
+    this.draw();
+  }
+
+  key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || this.total === null) return;
+    const page = Math.max(1, Math.floor(this.root.clientHeight / this.step)) * this.columns;
+    const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -this.columns, ArrowDown: this.columns, PageUp: -page, PageDown: page };
+    let target = null;
+    if (event.key in moves) target = this.at + moves[event.key];
+    else if (event.key === "Home") target = 0;
+    else if (event.key === "End") target = this.total - 1;
+    if (target === null) return;
+    event.preventDefault();
+    const [least, most] = [this.at % this.columns, this.total - 1];
+    if (event.key === "ArrowUp" || event.key === "PageUp") target = Math.max(least, target);
+    this.show(Math.max(0, Math.min(most, target)));
+  }
+}

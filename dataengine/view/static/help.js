@@ -1,0 +1,27 @@
+// The keys of the page.
+
+import { el } from "./elements.js";
+
+const KEYS = [
+  ["Anywhere", [["?", "this help"], ["/", "search"], ["Esc", "back, or leave a field"]]],
+  ["Pictures", [["← ↑ → ↓", "move"], ["Home  End", "first, last"], ["Page Up  Page Down", "a screen up, down"], ["Enter", "open"]]],
+  ["One picture", [["←  →", "previous, next of those chosen"], ["l  a  d", "labels, layout asked for, detections"], ["+  −", "larger, smaller"], ["e", "edit its layout (layout draw)"]]],
+  ["Draw", [
+    ["drag", "a new box; on a box, move it"], ["1 … 9", "class"], ["← ↑ → ↓", "move by a pixel, with Shift by ten"],
+    ["[  ]", "turn by 5 degrees, with Shift by one"], ["Tab", "next box"], ["c", "copy the box"], ["Delete", "remove it"],
+    ["Ctrl+Z  Ctrl+Shift+Z", "undo, redo"], ["r", "render"], ["k", "keep"],
+  ]],
+];
+
+export function showHelp() {
+  const dialog = document.getElementById("help");
+  if (dialog.open) return;
+  const close = () => dialog.close();
+  dialog.replaceChildren(
+    el("header", {}, el("h2", { id: "help-title" }, "Keys"), el("button", { type: "button", class: "quiet", onclick: close, "aria-label": "Close" }, "×")),
+    el("div", { class: "keys" }, KEYS.map(([heading, rows]) => el("section", {}, el("h3", {}, heading),
+      el("dl", {}, rows.map(([key, what]) => [el("dt", {}, key.split("  ").map((one, i) => [i ? " " : "", el("kbd", {}, one)])), el("dd", {}, what)]))))),
+  );
+  dialog.onclick = (event) => event.target === dialog && close();
+  dialog.showModal();
+}

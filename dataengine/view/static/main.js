@@ -1,0 +1,89 @@
+// The page: its head, its filters, and one view at a time, all from the address.
+
+import { changed, followLinks, read } from "./address.js";
+import { getSite } from "./api.js";
+import { el } from "./elements.js";
+import { showFilters } from "./filters.js";
+import { showHelp } from "./help.js";
+import { showCompare } from "./compare.js";
+import { showDraw } from "./draw.js";
+import { showPicture } from "./picture.js";
+import { showPictures } from "./pictures.js";
+import { showStatistics } from "./statistics.js";
+
+const VIEWS = { pictures: showPictures, picture: showPicture, compare: showCompare, statistics: showStatistics, draw: showDraw };
+let site = null;
+let leave = () => {};
+
+function viewOf(parameters) {
+  const asked = parameters.get("view") ?? (site.made || site.real ? "pictures" : "draw");
+  return asked in VIEWS ? asked : "pictures";
+}
+
+function tabs(view, parameters) {
+  const side = parameters.get("side") === "real" ? "real" : "made";
+  const link = (name, here, changes) =>
+    el("a", { href: changed({ id: null, at: null, ...changes }), "aria-current": here ? "page" : null }, name);
+  const onSide = (of) => ["pictures", "picture"].includes(view) && side === of;
+  return [
+    site.made && link(site.made.kind === "run" ? "Run" : "Pictures", onSide("made"), { view: null, side: null }),
+    site.real && link("Real", onSide("real"), { view: null, side: "real" }),
+    site.made?.judged && link("Kept beside dropped", view === "compare" && parameters.get("pair") !== "real", { view: "compare", pair: null, verdict: null, reason: null, side: null }),
+    site.made && site.real && link("Synthetic beside real", view === "compare" && parameters.get("pair") === "real", { view: "compare", pair: "real", side: null }),
+    (site.made || site.real) && link("Statistics", view === "statistics", { view: "statistics", side: null }),
+    site.studio && link("Draw", view === "draw", { view: "draw", side: null }),
+  ];
+}
+
+function head(view, parameters) {
+  const shown = site.made ?? site.real;
+  const facts = shown ? shown.title : "";
+  document.title = `${facts || "draw"} – dataengine`;
+  document.getElementById("header").replaceChildren(
+    el("a", { class: "brand", href: "/", title: "All pictures" }, el("img", { src: "/static/icon.svg", alt: "", width: 22, height: 22 }), el("span", {}, facts || "dataengine")),
+    el("nav", { "aria-label": "Views" }, tabs(view, parameters)),
+    el("button", { type: "button", class: "quiet", onclick: showHelp, "aria-label": "Help: keys", title: "Keys (?)" }, "?"),
+  );
+}
+
+function show() {
+  const parameters = read();
+  const view = viewOf(parameters);
+  leave();
+  head(view, parameters);
+  document.body.dataset.view = view;
+  const filters = document.getElementById("filters");
+  const filtered = ["pictures", "compare", "statistics"].includes(view);
+  filters.hidden = !filtered;
+  if (filtered) showFilters(filters, site, parameters, view);
+  const main = document.getElementById("main");
+  main.replaceChildren();
+  leave = VIEWS[view](main, site, parameters) ?? (() => {});
+}
+
+function keys(event) {
+  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+  const writing = event.target.closest?.("input:not([type=checkbox]):not([type=radio]), select, textarea");
+  if (event.key === "Escape" && writing) return writing.blur();
+  if (writing || document.querySelector("dialog[open]")) return;
+  if (event.key === "?") showHelp();
+  else if (event.key === "/") {
+    const field = document.getElementById("search");
+    if (!field) return;
+    document.getElementById("filter-panel")?.setAttribute("open", "");
+    event.preventDefault();
+    field.focus();
+    field.select();
+  }
+}
+
+try {
+  site = await getSite();
+  followLinks();
+  addEventListener("popstate", show);
+  addEventListener("address", show);
+  document.addEventListener("keydown", keys);
+  show();
+} catch (error) {
+  document.getElementById("main").replaceChildren(el("p", { class: "error", role: "alert" }, error.message));
+}

@@ -1,0 +1,200 @@
+// One picture: large, with its layout, what a detector sees, why it was kept or dropped, and what is near it.
+
+import { changed, filterOf, go, read } from "./address.js";
+import { get, imageOf } from "./api.js";
+import { groupsOf, outline, overlay, rowsOf } from "./boxes.js";
+import { choice, el, number, svg, swatch } from "./elements.js";
+import { showNeighbours } from "./neighbours.js";
+import { failure } from "./pictures.js";
+
+const DEGREES = 180 / Math.PI;
+
+export function showPicture(main, site, parameters) {
+  const of = parameters.get("side") === "real" || !site.made ? "real" : "made";
+  const leaving = new AbortController();
+  const id = Number(parameters.get("id") ?? NaN);
+  get(`/api/${of}/pictures/${id}?${filterOf(parameters)}`, leaving.signal)
+    .then((found) => new Opened(main, site, of, found, parameters, leaving.signal))
+    .catch((error) => error.name !== "AbortError" && main.replaceChildren(failure(error)));
+  return () => leaving.abort();
+}
+
+class Opened {
+  constructor(main, site, of, found, parameters, signal) {
+    Object.assign(this, { site, of, found, signal, summary: site[of] });
+    this.colours = new Map(this.summary.classes.map(({ name, colour }) => [name, colour]));
+    this.shown = new Set((parameters.get("layers") ?? "labels").split("-"));
+    this.zoom = Number(parameters.get("zoom")) || 0;
+    const { size } = found.labels;
+    this.picture = el("div", { class: "stage-picture" }, el("img", { src: imageOf(site, of, found.id), alt: `${found.name}, ${found.labels.boxes.length} objects`, draggable: "false" }));
+    this.stage = el("div", { class: "stage", tabindex: "0", "aria-label": "Picture" }, this.picture);
+    this.layers = el("div", { class: "choices", role: "group", "aria-label": "Boxes" });
+    this.zooms = el("div", { class: "choices", role: "group", "aria-label": "Size" });
+    this.panel = el("div", { class: "panel" });
+    main.replaceChildren(el("div", { class: "bar" }, this.place(), this.layers, this.zooms), el("div", { class: "opened" }, this.stage, this.panel));
+    this.fit = () => this.scale(size);
+    this.resizing = new ResizeObserver(this.fit);
+    this.resizing.observe(this.stage);
+    signal.addEventListener("abort", () => this.resizing.disconnect());
+    document.addEventListener("keydown", (event) => this.key(event), { signal });
+    this.facts();
+    this.draw();
+    if (this.shown.has("seen")) this.look();
+    this.preload();
+  }
+
+  place() {
+    const { found } = this;
+    const step = (id, label, name) => id === null ? el("span", { class: "step off", "aria-hidden": "true" }, label) : el("a", { class: "step", href: changed({ id }), "aria-label": name, title: name, rel: name }, label);
+    return el("p", { class: "counter" }, el("a", { class: "back", href: this.backTo(), title: "Back (Esc)" }, "← All"), step(found.previous, "‹", "previous"), step(found.next, "›", "next"),
+      found.position === null ? el("span", {}, "not among those chosen") : el("span", {}, el("strong", {}, number.format(found.position + 1)), ` of ${number.format(found.total)}`));
+  }
+
+  backTo() {
+    return changed({ view: null, id: null, layers: null, zoom: null, at: this.found.position || null });
+  }
+
+  preload() {
+    for (const id of [this.found.previous, this.found.next]) if (id !== null) new Image().src = imageOf(this.site, this.of, id);
+  }
+
+  // As large as there is room, in whole multiples from 2 on, or what was asked for.
+  scale([width, height]) {
+    const room = Math.min(this.stage.clientWidth / width, Math.max(240, this.stage.clientHeight) / height);
+    const scale = this.zoom || (room > 2 ? Math.floor(room) : room);
+    Object.assign(this.picture.style, { width: `${width * scale}px`, height: `${height * scale}px` });
+    this.picture.classList.toggle("enlarged", scale >= 4);
+    this.now = scale;
+  }
+
+  choices() {
+    const { found } = this;
+    const layer = (name, label, key) => choice(label, this.shown.has(name), () => this.toggle(name), { title: `${label} (${key})` });
+    this.layers.replaceChildren(layer("labels", "Labels", "l"), found.asked ? layer("asked", "Layout asked for", "a") : "", layer("seen", "Detections", "d"));
+    this.zooms.replaceChildren(el("button", { type: "button", onclick: () => this.enlarge(-1), "aria-label": "Smaller", title: "Smaller (−)" }, "−"),
+      el("button", { type: "button", onclick: () => this.set({ zoom: null }), title: "As large as there is room" }, "Fit"),
+      el("button", { type: "button", onclick: () => this.enlarge(1), "aria-label": "Larger", title: "Larger (+)" }, "+"));
+  }
+
+  set(changes) {
+    history.replaceState(null, "", changed(changes));
+    const parameters = read();
+    this.zoom = Number(parameters.get("zoom")) || 0;
+    this.fit();
+    for (const link of this.stage.parentElement.parentElement.querySelectorAll("a.step[rel]")) link.setAttribute("href", changed({ id: this.found[link.rel] }));
+  }
+
+  enlarge(by) {
+    const steps = [0.25, 0.5, 1, 2, 3, 4, 6, 8, 12];
+    const next = by > 0 ? steps.find((step) => step > this.now + 0.01) : steps.findLast((step) => step < this.now - 0.01);
+    if (next) this.set({ zoom: next });
+  }
+
+  toggle(name) {
+    if (!this.shown.delete(name)) this.shown.add(name);
+    const layers = [...this.shown].join("-");
+    this.set({ layers: layers === "labels" ? null : layers || "none" });
+    if (name === "seen" && this.shown.has("seen")) this.look();
+    this.draw();
+  }
+
+  async look() {
+    if (this.seen) return this.draw();
+    this.note.textContent = "the detector looks …";
+    try {
+      this.seen = await get(`/api/${this.of}/pictures/${this.found.id}/detections`, this.signal);
+      this.note.textContent = "";
+    } catch (error) {
+      if (error.name !== "AbortError") this.note.textContent = error.message;
+      return;
+    }
+    this.facts();
+    this.draw();
+  }
+
+  draw() {
+    const { labels, asked } = this.found;
+    const colours = (layout) => layout.classes.map((name) => this.colours.get(name));
+    const groups = [{ boxes: labels.ignored, colour: "currentColor", kind: "ignored" }];
+    if (this.shown.has("labels")) groups.push(...groupsOf(rowsOf(labels), colours(labels), "label"));
+    if (this.shown.has("asked") && asked) groups.push(...groupsOf(rowsOf(asked), colours(asked), "asked"));
+    if (this.shown.has("seen") && this.seen) groups.push(...this.seen.detections.map(({ label, box }) => ({ boxes: [box], colour: this.colours.get(this.seen.classes[label]) ?? "#fff", kind: "seen" })));
+    const drawn = overlay(labels.size, groups);
+    this.mark = svg("path", { class: "box marked", "vector-effect": "non-scaling-stroke" });
+    drawn.append(this.mark);
+    this.picture.querySelector("svg")?.remove();
+    this.picture.append(drawn);
+    this.choices();
+  }
+
+  facts() {
+    const { found, summary } = this;
+    this.note = el("p", { class: "aside note", role: "status" });
+    const rows = [["Name", found.name], ["Image", found.image], ["Size", found.labels.size.join(" × ")], ["Seed", found.seed], ["Scene", found.scene], ["Licence", found.license || found.scene_license],
+      ...Object.entries(found.labels.acquisition).map(([name, value]) => [name.replace(/_(m|deg)$/, "").replaceAll("_", " "), taken(name, value)]),
+      ["Layout of", found.layout_from?.join(", ")], ["SHA-256", found.sha256]].filter(([, value]) => value !== undefined && value !== null && value !== "");
+    const edit = this.site.studio ? el("a", { class: "button", href: `?${new URLSearchParams({ view: "draw", on: this.of, id: found.id })}`, title: "Edit (e)" }, found.asked ? "Edit this layout" : "Draw on this picture") : null;
+    this.panel.replaceChildren(...[this.verdict(), this.note, this.objects(), edit,
+      el("section", {}, el("h3", {}, "How it was made"), el("dl", { class: "facts" }, rows.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]))),
+      this.of === "made" && this.site.real ? this.near() : null,
+    ].filter(Boolean));
+  }
+
+  verdict() {
+    const { verdict, filter } = this.found;
+    if (!verdict) return null;
+    const said = filter ? `kept by hand; the filter ${filter.kept ? "would keep it" : `says: ${filter.reason}`}` : verdict.kept ? "kept" : `dropped: ${verdict.reason}`;
+    const extra = verdict.extra.length ? `Also seen: ${verdict.extra.join(", ")}.` : "";
+    const repairs = verdict.repairs?.length ? `${verdict.repairs.length} labels repaired.` : "";
+    return el("section", { class: `verdict ${verdict.kept ? "good" : "bad"}` }, el("strong", {}, said[0].toUpperCase() + said.slice(1)), extra || repairs ? el("p", {}, extra, " ", repairs) : null);
+  }
+
+  objects() {
+    const { labels, asked, verdict } = this.found;
+    const painted = asked ? asked.boxes.length : labels.boxes.length;
+    const seenBy = new Map((this.seen?.detections ?? []).filter(({ object }) => object !== null).map((one) => [one.object, one]));
+    const rows = labels.boxes.map((box, i) => {
+      const name = labels.classes[labels.labels[i]];
+      const score = verdict?.scores[i] ?? seenBy.get(i)?.score;
+      const threshold = this.summary.thresholds[name];
+      const state = i >= painted ? "the scene's own" : labels.difficult[i] ? "difficult" : score === undefined ? "" : threshold !== undefined && score < threshold ? "not found" : "found";
+      return el("tr", { tabindex: "0", onmouseenter: () => this.point(box), onmouseleave: () => this.point(), onfocus: () => this.point(box), onblur: () => this.point() },
+        el("th", { scope: "row" }, swatch(this.colours.get(name)), name), el("td", {}, `${box[2].toFixed(0)} × ${box[3].toFixed(0)}`), el("td", {}, `${(box[4] * DEGREES).toFixed(0)}°`), el("td", {}, score === undefined ? "" : score.toFixed(2)), el("td", { class: state.replace(" ", "-") }, state));
+    });
+    const extra = (this.seen?.detections ?? []).filter(({ object, score }) => object === null && score >= 0.3).map(({ label, box, score }) =>
+      el("tr", { class: "extra", tabindex: "0", onmouseenter: () => this.point(box), onmouseleave: () => this.point(), onfocus: () => this.point(box), onblur: () => this.point() },
+        el("th", { scope: "row" }, swatch(this.colours.get(this.seen.classes[label]) ?? "#fff"), this.seen.classes[label]), el("td", {}, `${box[2].toFixed(0)} × ${box[3].toFixed(0)}`), el("td", {}, `${(box[4] * DEGREES).toFixed(0)}°`), el("td", {}, score.toFixed(2)), el("td", {}, "seen, no label")));
+    return el("section", {}, el("h3", {}, `${labels.boxes.length} ${labels.boxes.length === 1 ? "object" : "objects"}`), el("div", { class: "scrolls" }, el("table", {}, el("thead", {}, el("tr", {}, ["Class", "Pixels", "Angle", "Score", ""].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, rows, extra))));
+  }
+
+  point(box) {
+    this.mark.setAttribute("d", box ? outline(box) : "");
+  }
+
+  near() {
+    const root = el("section", {}, el("h3", {}, "Nearest real pictures"));
+    showNeighbours(root, this.site, this.found.id, this.signal);
+    return root;
+  }
+
+  key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, select, textarea") || document.querySelector("dialog[open]")) return;
+    const does = {
+      ArrowLeft: () => this.found.previous !== null && go({ id: this.found.previous }),
+      ArrowRight: () => this.found.next !== null && go({ id: this.found.next }),
+      Escape: () => go({ view: null, id: null, layers: null, zoom: null, at: this.found.position || null }),
+      l: () => this.toggle("labels"), a: () => this.found.asked && this.toggle("asked"), d: () => this.toggle("seen"),
+      "+": () => this.enlarge(1), "=": () => this.enlarge(1), "-": () => this.enlarge(-1),
+      e: () => this.panel.querySelector("a.button")?.click(),
+    }[event.key];
+    if (!does) return;
+    event.preventDefault();
+    does();
+  }
+}
+
+function taken(name, value) {
+  if (name.endsWith("_m")) return `${Math.round(value * 100) / 100} m${name === "gsd_m" ? " a pixel" : ""}`;
+  if (name.endsWith("_deg")) return `${Math.round(value * 10) / 10}°`;
+  return typeof value === "boolean" ? (value ? "yes" : "no") : String(value);
+}

@@ -1,0 +1,47 @@
+// The chosen pictures as one grid.
+
+import { filterOf, go } from "./address.js";
+import { announce, choice, el, number, percent } from "./elements.js";
+import { Grid } from "./grid.js";
+
+const TILES = { s: "Small", m: "Medium", l: "Large" };
+const LAYERS = { labels: "Labels", asked: "Layout asked for", none: "None" };
+
+export const tileOf = (parameters) => (parameters.get("tile") in TILES ? parameters.get("tile") : "m");
+export const layerOf = (parameters) => (parameters.get("boxes") in LAYERS ? parameters.get("boxes") : "labels");
+
+// What every grid's bar has: how large tiles are, and which boxes are drawn.
+export function gridChoices(parameters, withAsked) {
+  const [tile, layer] = [tileOf(parameters), layerOf(parameters)];
+  return [
+    el("div", { class: "choices", role: "group", "aria-label": "Boxes" }, el("span", { class: "choices-name" }, "Boxes"),
+      Object.entries(LAYERS).filter(([name]) => withAsked || name !== "asked").map(([name, label]) =>
+        choice(label, name === layer, () => go({ boxes: name === "labels" ? null : name }, { replace: true })))),
+    el("div", { class: "choices", role: "group", "aria-label": "Size of the pictures" }, el("span", { class: "choices-name" }, "Size"),
+      Object.entries(TILES).map(([name, label]) =>
+        choice(label, name === tile, () => go({ tile: name === "m" ? null : name }, { replace: true })))),
+  ];
+}
+
+export function failure(error) {
+  return el("p", { class: "error", role: "alert" }, error.message);
+}
+
+export function showPictures(main, site, parameters) {
+  const of = parameters.get("side") === "real" || !site.made ? "real" : "made";
+  const summary = site[of];
+  const counter = el("p", { class: "counter", "aria-live": "polite" }, "…");
+  const root = el("div", { class: "pane" });
+  main.append(el("div", { class: "bar" }, counter, gridChoices(parameters, summary.kind === "run")), root);
+  const counted = (total) => {
+    counter.replaceChildren(el("strong", {}, number.format(total)), total === summary.pictures ? " pictures" : ` of ${number.format(summary.pictures)} pictures`,
+      total === summary.pictures && summary.judged ? el("span", { class: "aside" }, ` ${number.format(summary.kept)} kept (${percent(summary.kept, summary.pictures)})`) : "");
+    announce(`${total} pictures`);
+    if (!total) root.replaceChildren(el("p", { class: "empty" }, "No picture is like that. ", el("a", { href: "/" }, "Show all")));
+  };
+  const failed = (error) => root.replaceChildren(failure(error));
+  const grid = new Grid(root, {
+    site, of, query: filterOf(parameters), tile: tileOf(parameters), layer: layerOf(parameters), at: Number(parameters.get("at")) || 0, counted, failed,
+  });
+  return () => grid.close();
+}

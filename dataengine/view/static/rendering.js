@@ -1,0 +1,110 @@
+// The rendered picture of a drawn layout: asked for, waited for, shown with the filter's verdict.
+
+import { get, post } from "./api.js";
+import { announce, choice, el } from "./elements.js";
+
+const WAIT = 250; // milliseconds
+
+export class Rendering {
+  constructor(draw) {
+    this.draw = draw;
+    this.root = el("section", { class: "rendering" });
+    this.clear();
+  }
+
+  clear() {
+    [this.job, this.order, this.state, this.kept, this.after, this.shown, this.boxes] = [null, null, "", null, true, "", true];
+  }
+
+  done() {
+    return this.job?.state === "done" && this.kept === null;
+  }
+
+  // What the present ground was made for, so that it can stay while boxes change.
+  ground() {
+    if (!this.order || this.order.ground !== "drawn") return null;
+    if (this.order.ground_boxes) return { boxes: this.order.ground_boxes.map(unnamed), seed: this.order.ground_seed };
+    return { boxes: this.order.boxes.map(unnamed), seed: this.order.seed };
+  }
+
+  async render() {
+    const { draw } = this;
+    if (!draw.editor.boxes.length || this.state) return;
+    const order = draw.order();
+    this.state = "waiting …";
+    this.show();
+    try {
+      let job = await post("/api/draw/render", order);
+      while (job.state === "waiting" || job.state === "rendering") {
+        this.state = job.state === "waiting" ? "waiting …" : "rendering …";
+        this.show();
+        await new Promise((resolve) => setTimeout(resolve, WAIT));
+        job = await get(`/api/draw/render/${job.number}`, draw.signal);
+      }
+      if (job.state === "failed") throw new Error(job.error);
+      if (job.state === "done") [this.job, this.order, this.kept, this.after] = [job, order, null, true];
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      return this.fail(error);
+    }
+    this.state = "";
+    this.error = "";
+    announce(this.said());
+    if (draw.holding.checked && !draw.held) draw.held = this.ground();
+    this.shown = "";
+    draw.show();
+  }
+
+  fail(error) {
+    this.state = "";
+    this.error = error.message;
+    this.show();
+  }
+
+  keptAs(index) {
+    this.kept = index;
+    this.show();
+  }
+
+  stale() {
+    return this.order !== null && JSON.stringify(this.order.boxes) !== JSON.stringify(this.draw.order().boxes);
+  }
+
+  said() {
+    const { verdict } = this.job;
+    return verdict.kept ? "The filter would keep it" : `The filter would drop it: ${verdict.reason}`;
+  }
+
+  // [text, class] of each drawn box, while the boxes are those that were rendered.
+  verdicts() {
+    if (!this.job || this.stale() || this.job.asked.boxes.length !== this.draw.editor.boxes.length) return [];
+    const { verdict } = this.job;
+    if (!verdict.found.length) return this.draw.editor.boxes.map(() => ["not judged", "aside"]);
+    return verdict.found.map((found, i) => (found ? [`found ${verdict.scores[i].toFixed(2)}`, "good"] : ["not found", "bad"]));
+  }
+
+  show() {
+    const { draw, job } = this;
+    const { editor } = draw;
+    const stale = this.stale();
+    if (job) {
+      const href = this.after ? `/image/render/${job.number}` : draw.opened?.image ?? null;
+      if (href !== this.shown) editor.setImage(href);
+      this.shown = href;
+      editor.setSeen(this.seeing && !stale ? job.detections.filter(([, score]) => score >= 0.3) : []);
+    }
+    const busy = this.state !== "";
+    const render = el("button", { type: "button", id: "render", class: "primary", onclick: () => this.render(), disabled: !editor.boxes.length || busy, title: "Render (r)" }, busy ? this.state : job ? "Render again" : "Render");
+    const keep = el("button", { type: "button", id: "keep", onclick: () => draw.keep(), disabled: !job || busy || this.kept !== null, title: "Keep (k)" }, this.kept !== null ? "Kept" : "Keep");
+    const another = el("button", { type: "button", id: "another", disabled: !editor.boxes.length || busy, title: "Render with another seed", onclick: () => { draw.setSeed(String(Math.floor(Math.random() * 2 ** 48))); this.render(); } }, "Another seed");
+    const verdict = job ? el("div", { class: `verdict ${job.verdict.kept ? "good" : "bad"}`, role: "status" }, el("strong", {}, this.said()),
+      el("p", {}, job.verdict.extra.length ? `Also seen: ${job.verdict.extra.join(", ")}. ` : "", stale ? "The boxes were changed since." : "")) : null;
+    const looks = job ? el("div", { class: "choices" }, choice("Picture", this.after, () => { this.after = !this.after; this.show(); }, { title: "Rendered, or the ground before" }),
+      choice("Boxes", this.boxes, () => { this.boxes = !this.boxes; editor.canvas.classList.toggle("bare", !this.boxes); this.show(); }), choice("Detections", Boolean(this.seeing), () => { this.seeing = !this.seeing; this.show(); })) : null;
+    const focus = this.root.contains(document.activeElement) ? document.activeElement.id : "";
+    this.root.replaceChildren(...[el("div", { class: "actions" }, render, another, keep), this.error ? el("p", { class: "error", role: "alert" }, this.error) : null, verdict, looks].filter(Boolean));
+    if (focus) document.getElementById(focus)?.focus();
+  }
+}
+
+const unnamed = ({ class: name, ...box }) => ({ name, ...box });
