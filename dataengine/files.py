@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from functools import lru_cache
 from pathlib import Path
 
 from dataengine.errors import UserError
@@ -17,6 +19,28 @@ def read_text(path: str | Path) -> str:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start + 1}); save it as UTF-8") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); check the name and its permissions") from None
+
+
+def parse_json(text: str | bytes) -> object:
+    """The value of a JSON text, UTF-8 or (as bytes) UTF-16. ValueError says what is wrong, also for what Python lets
+    pass: a key that an object has twice, of which one would be lost, and nesting beyond its own depth."""
+    try:
+        return json.loads(text, object_pairs_hook=_distinct)
+    except UnicodeDecodeError:
+        raise ValueError("is not text in UTF-8, so it is no JSON file") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not valid JSON ({error.msg} at line {error.lineno}, column {error.colno})") from None
+    except RecursionError:
+        raise ValueError("is nested too deeply to be read") from None
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"has the key {twice!r} twice in one object; keep one of them")
+    return content
 
 
 def write_whole(path: str | Path, content: bytes | str) -> None:
@@ -34,6 +58,18 @@ def write_whole(path: str | Path, content: bytes | str) -> None:
         raise UserError(f"{path} could not be written ({error.strerror}); choose a folder you can write to") from error
 
 
+def read_onnx(path: Path) -> bytes:
+    """An ONNX model, all of it. Raises UserError when it leaves weights to other files, whose paths lead anywhere and
+    whose content no hash of the model knows."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); check the name and its permissions") from None
+    if b"\n\x08location" in data:  # the key of TensorProto.external_data, as protobuf writes it
+        raise UserError(f"{path}: leaves weights to other files; save it as one (onnx.save without external data).")
+    return data
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what `write_whole` leaves in a folder when it is killed half-way."""
     for file in folder.iterdir():
@@ -46,12 +82,37 @@ def read_yaml(path: str | Path) -> dict:
     import yaml
 
     try:
-        values = yaml.safe_load(read_text(path)) or {}
-    except yaml.YAMLError as error:
+        values = yaml.load(read_text(path), _loader()) or {}  # plain values only: a subclass of SafeLoader
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two from numbers and dates
         raise UserError(f"{path}: {_fault(error)}.") from None
+    except RecursionError:
+        raise UserError(f"{path}: it is nested too deeply to be a list of settings.") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: it has to be a list of `field: value` lines.")
     return values
+
+
+@lru_cache
+def _loader() -> type:
+    """PyYAML's safe loader without what makes a small file a huge one, or loses half of it, unnoticed."""
+    import yaml
+
+    class Plain(yaml.SafeLoader):
+        def compose_node(self, parent, index):
+            if self.check_event(yaml.AliasEvent):  # ten lines of them can stand for more than memory holds
+                mark = self.peek_event().start_mark
+                raise yaml.MarkedYAMLError(None, None, "aliases, *name, are not followed", mark)
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node, deep=False):
+            seen = set()
+            for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+                if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                    raise yaml.MarkedYAMLError(None, None, f"{key.value} is there twice", key.start_mark)
+                seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+            return super().construct_mapping(node, deep)
+
+    return Plain
 
 
 def _fault(error: Exception) -> str:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from dataengine import geometry
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem
 from dataengine.data.parse import flag, load_json, number, objects_only
-from dataengine.data.records import Record, assemble, safe_name, unknown_acquisition
+from dataengine.data.records import Record, assemble, named_file, safe_name, unknown_acquisition
 from dataengine.data.staging import Progress, placed, staged
 from dataengine.errors import UserError
 
@@ -203,10 +203,7 @@ def _outline(entry: dict) -> np.ndarray:
 def _image(annotation: Path, split: str, file_name: str) -> Path:
     root, beside = annotation.parent.parent, annotation.parent
     folders = (root / "images" / split, root / split, root / "images", beside / "images" / split, beside / split)
-    for folder in (*folders, beside / "images", beside, root):
-        if (folder / file_name).exists():
-            return folder / file_name
-    return folders[0] / file_name
+    return named_file(root, (*folders, beside / "images", beside, root), file_name)
 
 
 def write(

@@ -18,7 +18,7 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem
 from dataengine.data.parse import flag, load_json, number, objects_only
-from dataengine.data.records import Record, assemble, safe_name, unknown_acquisition
+from dataengine.data.records import Record, assemble, named_file, safe_name, unknown_acquisition
 from dataengine.data.staging import Progress, placed, staged
 from dataengine.errors import UserError
 
@@ -110,8 +110,7 @@ def _records(file: Path, content: dict, names: dict[str, None], problems: list[P
 
 def _image(annotation: Path, file_name: str) -> Path:
     root = annotation.parent.parent / "images"
-    inside = root / annotation.stem / file_name
-    return inside if inside.exists() or not (root / file_name).exists() else root / file_name
+    return named_file(annotation.parent.parent, (root / annotation.stem, root), file_name)
 
 
 def _acquisition(file: Path, entry: dict, problems: list[Problem]) -> Acquisition:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,15 +16,36 @@ from dataengine.data.layout import Problem, Sample
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+LARGEST = 2**30  # pixels: DOTA 2.0 has scenes of 29,200 x 27,620, which is three quarters of it
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")  # of others, some start programs
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 
 
-def _pillow():
+# whatever Pillow's readers trip over in a file that is broken, or made to break them
+BROKEN = (
+    OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, EOFError,
+    MemoryError, NotImplementedError, struct.error, zlib.error,
+)  # fmt: skip
+
+
+def opened(path: Path) -> Image:
+    """The Pillow image, of which only the header is read. `ValueError` when the file is missing, no image of a known
+    format, or says that it has more than 2^30 pixels, which no memory should be asked for."""
     import PIL.Image
 
-    PIL.Image.MAX_IMAGE_PIXELS = None  # DOTA 2.0 has scenes of 29,200 x 27,620: large is not an attack here
-    return PIL.Image
+    PIL.Image.MAX_IMAGE_PIXELS = None  # LARGEST stands for it: it is more than Pillow takes for an attack
+    try:
+        image = PIL.Image.open(path, formats=FORMATS)
+    except FileNotFoundError:
+        raise ValueError("image is missing") from None
+    except BROKEN as error:
+        raise ValueError(f"image cannot be read ({error})") from None
+    width, height = image.size
+    if width * height > LARGEST:
+        image.close()
+        raise ValueError(f"image says that it is {width}x{height}, more than 2^30 pixels; cut it into parts")
+    return image
 
 
 def index_by_stem(folder: Path, problems: list[Problem]) -> dict[str, Path]:
@@ -31,7 +54,13 @@ def index_by_stem(folder: Path, problems: list[Problem]) -> dict[str, Path]:
     Of two images with one name, labels may belong to either: the first is taken, and the other is a problem.
     """
     found: dict[str, Path] = {}
+    walked: set[tuple[int, int]] = set()  # links may lead in circles
     for base, folders, files in os.walk(folder, followlinks=True):
+        place = os.stat(base)
+        if (place.st_dev, place.st_ino) in walked:
+            folders.clear()
+            continue
+        walked.add((place.st_dev, place.st_ino))
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
         for file in sorted(files):
             stem, suffix = os.path.splitext(file)
@@ -49,33 +78,29 @@ def measure(path: Path) -> tuple[int, int]:
     A JPEG without its end marker or a PNG without its last chunk is decoded in full to make sure, so that
     trailing padding is not called truncation. `check` decodes every image; this costs about 0.1 ms for a sound one.
     """
-    image_module = _pillow()
+    with opened(path) as image:
+        size, end = image.size, _ENDS.get(image.format or "")
+    if end is None:
+        return size
     try:
-        with image_module.open(path) as image:
-            size, end = image.size, _ENDS.get(image.format or "")
-        if end is None:
-            return size
         with open(path, "rb") as file:
             file.seek(max(0, os.path.getsize(path) - 64))
             tail = file.read()
-        if end not in tail:
-            decode(path)
-    except FileNotFoundError:
-        raise ValueError("image is missing") from None
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for some broken PNG files
+    except OSError as error:
         raise ValueError(f"image cannot be read ({error})") from None
+    if end not in tail:
+        decode(path)
     return size
 
 
 def load(path: Path) -> Image:
     """The decoded Pillow image, all pixels in memory; `ValueError` when the file is missing, truncated or broken."""
+    image = opened(path)
     try:
-        image = _pillow().open(path)
         image.load()
-    except FileNotFoundError:
-        raise ValueError("image is missing") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"image cannot be decoded ({error})") from None
+    except BROKEN as error:
+        image.close()
+        raise ValueError(f"image cannot be decoded ({error or 'it needs more memory than there is'})") from None
     return image
 
 
@@ -109,7 +134,7 @@ def place(source: Path, target: Path) -> None:
 def read_picture(sample: Sample) -> np.ndarray | None:
     """Pixels uint8 (H, W, 3), None where the file cannot be decoded."""
     try:
-        with _pillow().open(sample.image) as file:
+        with load(sample.image) as file:
             return np.asarray(file.convert("RGB"))
-    except (OSError, SyntaxError):
+    except ValueError:
         return None

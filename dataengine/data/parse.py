@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataengine.data.layout import Problem
+from dataengine.files import parse_json
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -16,14 +16,25 @@ if TYPE_CHECKING:
 def number(value: object, field: str) -> float:
     """A finite float from JSON or text. Takes "12", " 12.0 ", "1e3"; refuses NaN, infinities, "1_000" and booleans."""
     if isinstance(value, bool) or value is None or (isinstance(value, str) and "_" in value):
-        raise ValueError(f"{field} is {value!r}, not a number")
+        raise ValueError(f"{field} is {shown(value)}, not a number")
     try:
         result = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise ValueError(f"{field} is {value!r}, not a number") from None
+        raise ValueError(f"{field} is {shown(value)}, not a number") from None
+    except OverflowError:  # JSON knows integers of any length
+        raise ValueError(f"{field} is an integer of more than 300 digits") from None
     if not math.isfinite(result):
         raise ValueError(f"{field} is {value!r}, not a finite number")
     return result
+
+
+def shown(value: object) -> str:
+    """The value as a sentence can show it: no longer than 60 characters, however large it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or lists in lists
+        return f"a {type(value).__name__} too large to be shown"
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def flag(value: object) -> bool:
@@ -36,11 +47,9 @@ def flag(value: object) -> bool:
 def load_json(path: Path) -> dict:
     """The JSON object in a file; `ValueError` with line and column where it breaks off."""
     try:
-        value = json.loads(path.read_bytes())
-    except UnicodeDecodeError:
-        raise ValueError("is not text in UTF-8, so it is no JSON file") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"is not valid JSON ({error.msg} at line {error.lineno}, column {error.colno})") from None
+        value = parse_json(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror})") from None
     if not isinstance(value, dict):
         raise ValueError(f"holds a JSON {type(value).__name__}, not an object with images and annotations")
     return value
@@ -57,10 +66,12 @@ def objects_only(path: Path, content: dict, problems: list[Problem]) -> dict:
         lists[key] = [entry for entry in entries if isinstance(entry, dict)]
         for i, entry in enumerate(entries):
             if not isinstance(entry, dict) and key != "licenses":
-                problems.append(Problem(path, None, f"{key}[{i}] is {entry!r}, not an object; it is left out"))
+                problems.append(Problem(path, None, f"{key}[{i}] is {shown(entry)}, not an object; it is left out"))
     for i, category in enumerate(lists["categories"]):
         if "id" not in category or "name" not in category:
             raise ValueError(f"categories[{i}] has no {'name' if 'id' in category else 'id'}")
+        if isinstance(category["id"], list | dict):
+            raise ValueError(f"categories[{i}] has the id {shown(category['id'])}, which is no number or word")
     return content | lists
 
 
@@ -77,6 +88,10 @@ def load_xml(path: Path) -> Element:
         raise ValueError(f"uses XML entities, which are not followed ({type(error).__name__})") from None
     except FileNotFoundError:
         raise ValueError("is missing") from None
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror})") from None
+    except (ValueError, LookupError) as error:  # an encoding that nobody knows, or that expat does not
+        raise ValueError(f"is XML in an encoding that cannot be read ({error}); save it as UTF-8") from None
 
 
 def element_text(parent: Element, field: str) -> str:

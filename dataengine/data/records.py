@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,9 +14,11 @@ from pydantic import ValidationError
 
 from dataengine.data import images
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Problem, Sample
+from dataengine.data.parse import shown
 from dataengine.errors import UserError, first_fault
 from dataengine.files import read_text
 
+LONGEST = 255  # bytes of a file's name that file systems take
 FARTHEST = 1_000_000  # pixels; what lies beyond is a slip of the file, not an object
 
 
@@ -47,10 +50,33 @@ class Record:
 
 
 def safe_name(file_name: str) -> str:
-    """A sample's name from a file name in an annotation: no suffix, no drive, no `..`, '/' as separator."""
+    """A sample's name from a file name in an annotation: no suffix, no drive, no `..`, '/' as separator.
+
+    `ValueError` where nothing is left.
+    """
     path = PurePosixPath(file_name.replace("\\", "/"))
     parts = [part for part in path.with_suffix("").parts if part not in ("/", "..") and not part.endswith(":")]
+    if not parts:
+        raise ValueError(f"{shown(file_name)} is no file name")
     return "/".join(parts)
+
+
+def named_file(root: Path, folders: Sequence[Path], file_name: str) -> Path:
+    """The file that an annotation names, in the first of a data set's folders that has it, else in the first.
+
+    `ValueError` when the name leads out of the data set's root: what a stranger's annotation points to elsewhere on
+    this machine must not become part of what is written. Links that lie in the folder are followed.
+    """
+    parts = file_name.split("/")
+    if not file_name or "\0" in file_name or max(len(os.fsencode(part)) for part in parts) > LONGEST:
+        raise ValueError(f"{shown(file_name)} is no file name")
+    top = Path(os.path.abspath(root))
+    places = [folder / file_name for folder in folders]
+    within = [place for place in places if top in Path(os.path.abspath(place)).parents]
+    found = next((place for place in within if place.is_file()), None)
+    if found is None and places[0] not in within:
+        raise ValueError(f"file name {shown(file_name)} leads out of {root}; put the file in there")
+    return found or places[0]
 
 
 def class_key(name: str) -> str:

@@ -99,7 +99,9 @@ def annotation_files(root: Path, folder: Path, split: str | None, problems: list
     files = []
     for number, line in enumerate(read_text(lists[split]).splitlines(), 1):
         name = line.strip().removesuffix(".jpg").removesuffix(".xml")
-        if name and not (folder / f"{name}.xml").exists():
+        if name and Path(name).name != name:
+            problems.append(Problem(lists[split], number, f"{name!r} is a path, not the plain name of an image"))
+        elif name and not (folder / f"{name}.xml").is_file():
             problems.append(Problem(lists[split], number, f"image {name!r} has no annotation in {folder}"))
         elif name:
             files.append(folder / f"{name}.xml")

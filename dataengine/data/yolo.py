@@ -20,7 +20,7 @@ from dataengine import geometry
 from dataengine.data import images
 from dataengine.data.layout import Dataset, Problem
 from dataengine.data.parse import decimal, number
-from dataengine.data.records import Record, assemble
+from dataengine.data.records import Record, assemble, named_file
 from dataengine.data.staging import Progress, placed, staged
 from dataengine.errors import UserError
 from dataengine.files import read_text, read_yaml
@@ -113,8 +113,14 @@ def _images(root: Path, place: Path, problems: list[Problem]) -> list[tuple[str,
     if not place.is_file():
         problems.append(Problem(place, None, "image folder is missing; it is left out"))
         return []
-    lines = [line.strip() for line in read_text(place).splitlines() if line.strip()]
-    return [(Path(line).stem, root / line) for line in lines]
+    pairs = []
+    for at, line in enumerate(map(str.strip, read_text(place).splitlines()), 1):
+        try:
+            if line:
+                pairs.append((Path(line).stem, named_file(root, (root,), line)))
+        except ValueError as error:
+            problems.append(Problem(place, at, f"{error}; the image is left out"))
+    return pairs
 
 
 def _label_file(image: Path) -> Path:

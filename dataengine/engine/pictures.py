@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from dataengine import weights
 from dataengine.data import formats
-from dataengine.data.images import read_picture
+from dataengine.data.images import measure, read_picture
 from dataengine.data.layout import Dataset, Layout, Problem, Sample
 from dataengine.data.presets import Preset
 from dataengine.engine.recipe import Recipe
@@ -63,10 +62,9 @@ def labelled_or_plain(folder: Path) -> Dataset:
     samples, problems = [], []
     for file in files:
         try:
-            with Image.open(file) as image:
-                layout = Layout(np.zeros((0, 5)), np.zeros(0), (), image.size)
-        except OSError as error:
-            problems.append(Problem(file, None, f"cannot be read ({error}); it is passed over"))
+            layout = Layout(np.zeros((0, 5)), np.zeros(0), (), measure(file))
+        except ValueError as error:
+            problems.append(Problem(file, None, f"{error}; it is passed over"))
             continue
         samples.append(Sample(file.relative_to(folder).with_suffix("").as_posix(), file, layout))
     if not samples:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from dataengine.data.layout import Acquisition
 from dataengine.data.presets import config_file
 from dataengine.errors import UserError, first_fault
-from dataengine.files import read_text, read_yaml
+from dataengine.files import parse_json, read_text, read_yaml
 
 
 def _low_to_high(given: tuple[float, float]) -> tuple[float, float]:
@@ -29,7 +28,7 @@ RANGES = {"altitude": "altitude_m", "gsd": "gsd_m", "camera_angle": "camera_angl
 class Recipe(BaseModel):
     """Settings of `dataengine synth`. Workers and batch size are not among them: they must not change the result."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     dataset: str | None = Field(None, description="a preset's name, or the path of its YAML file; else data's own")
     data: Path | None = Field(None, description="folder of the labelled data set")
@@ -120,10 +119,10 @@ def stored_recipe(out: Path) -> dict:
     """
     file = out / "recipe.json"
     try:
-        content = json.loads(read_text(file))
+        content = parse_json(read_text(file))
         if isinstance(content["recipe"], dict) and isinstance(content["parts"], dict):
             return content
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         pass
     raise UserError(f"{file}: damaged; put it back from a copy, or give another --out.")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,10 +13,11 @@ import numpy as np
 from dataengine.data import formats, images
 from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.data.layout_json import layout_from_json
+from dataengine.data.records import named_file
 from dataengine.data.split import flight_key
 from dataengine.engine.pictures import labelled_or_plain
 from dataengine.errors import UserError
-from dataengine.files import read_text
+from dataengine.files import parse_json, read_text
 from dataengine.layouts.windows import cut, scaled
 
 Fit = Literal["window", "resize"]
@@ -75,16 +75,19 @@ def read_made(path: Path, split: str | None = None, all_attempts: bool = False) 
         if all_attempts:
             raise UserError(f"{path}: --all-attempts is for run folders of dataengine synth, which have a manifest.")
         return read_real(path, split)
-    records = [json.loads(line) for line in read_text(manifest).splitlines()]
-    samples = [
-        Sample(
-            f"{record['index']:08d}",
-            path / record["image"],
-            painted_only(layout_from_json(record["labels"]), len(record["asked"]["labels"])),
-        )
-        for record in records
-        if all_attempts or record["verdict"]["kept"]
-    ]
+    samples = []
+    for line, text in enumerate(read_text(manifest).splitlines(), 1):
+        try:
+            record = parse_json(text)
+            if all_attempts or record["verdict"]["kept"]:
+                name, image = f"{record['index']:08d}", named_file(path, [path], record["image"])
+                labels = painted_only(layout_from_json(record["labels"]), len(record["asked"]["labels"]))
+                samples.append(Sample(name, image, labels))
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError) as error:
+            raise UserError(
+                f"{manifest}:{line}: no record of an image ({type(error).__name__}: {error}); dataengine run verify "
+                "says what is wrong, and the same dataengine synth command writes it again."
+            ) from None
     if not samples:
         raise UserError(f"{path}: no image of this run was accepted; --all-attempts takes the dropped ones.")
     classes = tuple(dict.fromkeys(name for sample in samples for name in sample.layout.classes))

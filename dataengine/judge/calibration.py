@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError, first_fault
-from dataengine.files import read_text, write_whole
+from dataengine.files import parse_json, read_text, write_whole
 from dataengine.judge.detector import Detections, Detector
 from dataengine.judge.matching import Match, class_map, match
 from dataengine.judge.smudge import smudge
@@ -43,7 +43,7 @@ class Calibration(BaseModel):
     are repaired from `repair_scores` on, and boxes moved when their IoU with the detection is below `repair_ious`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     detector: str = Field(description="identity of the detector that was calibrated")
     dataset: str
@@ -70,9 +70,11 @@ class Calibration(BaseModel):
         try:
             if not Path(path).exists():
                 raise UserError(f"{path}: no such calibration; make one with: dataengine filter calibrate")
-            return cls.model_validate_json(read_text(path))
+            return cls.model_validate(parse_json(read_text(path)))
         except ValidationError as error:
             raise UserError(f"{path}: {first_fault(error, cls.model_fields)}; calibrate again.") from None
+        except ValueError as error:
+            raise UserError(f"{path} {error}; calibrate again.") from None
 
     def check(self, detector: Detector) -> None:
         """Raises UserError when this calibration belongs to another detector."""

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dataengine import geometry
 from dataengine.errors import UserError, first_fault
-from dataengine.files import read_text
+from dataengine.files import parse_json, read_onnx, read_text
 
 CANDIDATES = 600  # best-scored boxes that enter non-maximum suppression
 OVERLAP = 128  # pixels by which windows of a large image overlap, at most half of the window
@@ -63,7 +63,7 @@ class DetectorConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     classes: tuple[str, ...] = Field(min_length=1)
-    image_size: int = Field(gt=0, description="side of the model's square input in pixels")
+    image_size: int = Field(gt=0, le=8192, description="side of the model's square input in pixels")
     score_threshold: float = Field(0.05, ge=0, le=1)
     nms_iou: float = Field(0.2, ge=0, le=1)
 
@@ -88,10 +88,12 @@ class OnnxDetector:
                     "folder of an mmrotate training, with last_checkpoint."
                 )
         try:
-            self.config = DetectorConfig.model_validate_json(read_text(folder / "config.json"))
+            self.config = DetectorConfig.model_validate(parse_json(read_text(folder / "config.json")))
         except ValidationError as error:
             raise UserError(f"{folder / 'config.json'}: {first_fault(error, DetectorConfig.model_fields)}.") from None
-        data = (folder / "model.onnx").read_bytes()
+        except ValueError as error:
+            raise UserError(f"{folder / 'config.json'} {error}.") from None
+        data = read_onnx(folder / "model.onnx")
         self.identity = hashlib.sha256(data + (folder / "config.json").read_bytes()).hexdigest()[:16]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads

@@ -26,7 +26,7 @@ class SemanticFilter:
         except ImportError:
             raise UserError("the semantic filter needs: pip install 'dataengine[text]'.") from None
         try:
-            self.model = CLIPModel.from_pretrained(folder, local_files_only=True).eval()
+            self.model = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
             self.tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, TypeError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]

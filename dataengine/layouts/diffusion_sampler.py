@@ -79,8 +79,8 @@ class DiffusionSampler:
 def load_layout_model(folder: Path) -> LayoutDenoiser:
     """The model that `dataengine train layouts` wrote. Raises UserError where there is none."""
     try:
-        return LayoutDenoiser.from_pretrained(folder)
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        return LayoutDenoiser.from_pretrained(folder, use_safetensors=True)
+    except Exception as error:  # what a config asks for may be wrong in every way that torch knows
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{folder}: no layout model can be loaded ({reason}); give OUT/model of dataengine train "
                         "layouts.") from None  # fmt: skip

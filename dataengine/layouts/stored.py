@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from dataengine.errors import UserError
 from dataengine.files import write_whole
 
 _VERSION = 1
+LARGEST = 2**30  # bytes, unpacked
 _STEPS_PER_PIXEL = 16
 _STEPS_PER_RADIAN = 65536 / np.pi
 _OBJECT_ARRAYS = ("boxes", "labels", "difficult", "visible", "owner")
@@ -64,6 +68,7 @@ def load_layouts(path: str | Path) -> list[Layout]:
     if not path.is_file():
         raise UserError(f"{path} does not exist; give a file of stored layouts (.npz)")
     try:
+        _refuse_bombs(path)
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(arrays.pop("header").tobytes())
@@ -72,6 +77,10 @@ def load_layouts(path: str | Path) -> list[Layout]:
         acquisitions = [Acquisition.model_validate_json(text) for text in header["acquisitions"]]
         classes, n = tuple(header["classes"]), len(arrays["boxes"])
         if any(len(arrays[name]) != n for name in _OBJECT_ARRAYS) or (n and arrays["labels"].max() >= len(classes)):
+            raise ValueError("its arrays do not fit together")
+        if any(array.dtype.kind not in "bui" for array in arrays.values()) or (arrays["sizes"] <= 0).any():
+            raise ValueError("its arrays hold other numbers than layouts do")
+        if any((arrays[name] < 0).any() for name in ("labels", "owner", "ignored_owner", "acquisition")):
             raise ValueError("its arrays do not fit together")
         boxes, ignored = _unpacked(arrays["boxes"]), _unpacked(arrays["ignored"])
         count = len(arrays["sizes"])
@@ -86,10 +95,26 @@ def load_layouts(path: str | Path) -> list[Layout]:
                 ignored[ignored_starts[i] : ignored_starts[i + 1]], acquisitions[arrays["acquisition"][i]],
             )  # fmt: skip
             layouts.append(layout)
-    except (ValueError, KeyError, IndexError, EOFError, OSError, zipfile.BadZipFile, ValidationError) as error:
+    except (ValueError, KeyError, IndexError, EOFError, OSError, zipfile.BadZipFile, ValidationError, TypeError,
+            AssertionError, AttributeError, MemoryError, NotImplementedError, RuntimeError, SyntaxError, OverflowError,
+            struct.error, zlib.error) as error:  # fmt: skip
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is not a file of stored layouts ({reason}); write one with save_layouts") from error
     return layouts
+
+
+def _refuse_bombs(path: Path) -> None:
+    """`ValueError` where an array of the file says that it is larger than what is packed, or than all layouts are."""
+    with zipfile.ZipFile(path) as packed:
+        if sum(member.file_size for member in packed.infolist()) > LARGEST:
+            raise ValueError("unpacked it would be larger than a gigabyte")
+        for member in packed.infolist():
+            with packed.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                shape, _, dtype = header[version](file)
+                if math.prod(shape) * dtype.itemsize > member.file_size:
+                    raise ValueError(f"{member.filename} says that it is larger than it is")
 
 
 def _packed(boxes: np.ndarray) -> np.ndarray:

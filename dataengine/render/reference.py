@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dataengine.errors import UserError
+from dataengine.files import read_onnx
 
 Encoder = Callable[[Sequence[np.ndarray]], np.ndarray]
 KEPT_VARIANCE = 0.99  # of the embeddings, in the components that new ones are drawn in
@@ -58,7 +59,13 @@ def _onnx_encoder(file: Path, grid: int) -> Encoder:
         raise UserError(f"{file}: does not exist; check the spelling.")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(file), options, providers=onnxruntime.get_available_providers())
+    try:
+        providers = onnxruntime.get_available_providers()
+        session = onnxruntime.InferenceSession(read_onnx(file), options, providers=providers)
+    except UserError:
+        raise
+    except Exception as error:  # onnxruntime raises many types for a bad file
+        raise UserError(f"{file}: onnxruntime cannot load it ({error}).") from None
     given = session.get_inputs()[0]
     size = given.shape[2]
     if not isinstance(size, int) or len(session.get_outputs()[0].shape) != 4:
@@ -97,7 +104,11 @@ def _transformers_encoder(folder: Path, grid: int) -> Encoder:
         raise UserError("encoders of transformers need: pip install 'dataengine[text]'.") from None
     import torch
 
-    model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+    try:
+        model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, trust_remote_code=False)
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise UserError(f"{folder}: no encoder can be loaded ({str(error).strip().splitlines()[0]}).") from None
+    model = model.eval()
     model = getattr(model, "vision_model", model)
     size, patch = model.config.image_size, model.config.patch_size
     mean, std = torch.tensor([0.485, 0.456, 0.406]) * 255, torch.tensor([0.229, 0.224, 0.225]) * 255

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
 from dataengine import geometry
+from dataengine.data import images
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Sample
 from dataengine.errors import UserError
 from dataengine.layouts.windows import cut
@@ -94,9 +94,9 @@ class DatasetScenes:
         first = sorted(windows[:WINDOWS_COMPARED], key=lambda window: self._lost(*window, layout))
         for sample, left, top in first + windows[WINDOWS_COMPARED:]:
             try:
-                with Image.open(sample.image) as file:
+                with images.load(sample.image) as file:
                     window = np.asarray(file.convert("RGB").crop((left, top, left + self.size[0], top + self.size[1])))
-            except (OSError, SyntaxError):  # Pillow's errors for a truncated or damaged file
+            except ValueError:  # truncated or damaged
                 unreadable.append(sample.name)
                 continue
             inside = cut(sample.layout, left, top, self.size)

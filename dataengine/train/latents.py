@@ -53,9 +53,11 @@ def load_base(source: str) -> Base:
         raise UserError("full-size training needs: pip install 'dataengine[text]'.") from None
     try:
         return Base(
-            UNet2DConditionModel.from_pretrained(source, subfolder="unet"),
-            AutoencoderKL.from_pretrained(source, subfolder="vae").eval().requires_grad_(False),
-            CLIPTextModel.from_pretrained(source, subfolder="text_encoder").eval().requires_grad_(False),
+            UNet2DConditionModel.from_pretrained(source, subfolder="unet", use_safetensors=True),
+            AutoencoderKL.from_pretrained(source, subfolder="vae", use_safetensors=True).eval().requires_grad_(False),
+            CLIPTextModel.from_pretrained(source, subfolder="text_encoder", use_safetensors=True)
+            .eval()
+            .requires_grad_(False),
             CLIPTokenizer.from_pretrained(source, subfolder="tokenizer"),
             DDPMScheduler.from_pretrained(source, subfolder="scheduler"),
         )

@@ -352,8 +352,5 @@ class TestWriting:
         file = tmp_path / "out" / "annotations" / "train.json"
         shutil.copy(tmp_path / "out" / "images" / "train" / "image_0.png", tmp_path / "outside.png")
         _replace_in(file, "image_0.png", "../../../outside.png")
-        back = coco.read(tmp_path / "out")
-        assert back.samples[0].name == "outside"
-        coco.write(back, tmp_path / "deep" / "copy")
-        assert sorted(p.name for p in (tmp_path / "deep").iterdir()) == ["copy"]
-        assert np.isfinite(coco.read(tmp_path / "deep" / "copy").samples[0].layout.boxes).all()
+        with pytest.raises(UserError, match=r"'\.\./\.\./\.\./outside\.png' leads out of"):
+            coco.read(tmp_path / "out")
