@@ -78,6 +78,12 @@ def synth(
     enhance: Annotated[bool | None, typer.Option(help="Scale, shift, turn and flip diffused layouts [yes].")] = None,
     renderer: Annotated[str | None, typer.Option(help="in-scene or whole.")] = None,
     model: Annotated[Path | None, typer.Option(help="Folder of your own trained renderer.")] = None,
+    augment_scenes: Annotated[
+        bool | None, typer.Option("--augment-scenes", help="Turn, scale and re-light scenes: of few images, many.")
+    ] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="Noise that objects begin from; below 1, over real ones of --data [1].")
+    ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="Of reference images, for a model trained with one; the packaged one.")
     ] = None,
@@ -112,6 +118,7 @@ def synth(
     options = {
         "dataset": dataset, "n": n, "data": data, "scenes": scenes, "into": into, "layout_model": layout_model,
         "layout_scale": layout_scale, "label_filter": label_filter, "enhance": enhance, "encoder": encoder,
+        "augment_scenes": augment_scenes, "strength": strength,
         "semantic_filter": semantic_filter, "mix": mix, "draw_as": pairs(draw_as),
         "altitude": altitude, "gsd": gsd, "camera_angle": camera_angle, "night": night,
         "classes": tuple(classes) if classes else None, "balance": balance, "layouts": layouts,

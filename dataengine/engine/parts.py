@@ -12,7 +12,7 @@ from dataengine.data.layout import Dataset
 from dataengine.data.presets import Preset, find_dataset, load_preset, preset_of, read_dataset
 from dataengine.data.restrict import restrict
 from dataengine.engine.filters import find_calibration, make_semantic
-from dataengine.engine.pictures import find_scenes, make_references, read_into
+from dataengine.engine.pictures import find_objects, find_scenes, make_references, read_into
 from dataengine.engine.recipe import Recipe, folder_hash
 from dataengine.engine.samplers import choose_layouts, find_layouts, make_sampler
 from dataengine.errors import UserError
@@ -21,6 +21,7 @@ from dataengine.judge.detector import Detector, load_detector
 from dataengine.layouts.sampler import Sampler
 from dataengine.layouts.windows import scaled
 from dataengine.render.into import IntoDataset
+from dataengine.render.real_objects import RealObjects
 from dataengine.render.reference import ReferenceSampler
 from dataengine.render.scene import Scenes
 
@@ -40,6 +41,7 @@ class Parts:
     sampler: Sampler
     scenes: Scenes | None
     into: IntoDataset | None
+    objects: RealObjects | None
     references: ReferenceSampler | None
     pipeline: object
     detector: Detector | None
@@ -62,13 +64,13 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
             raise UserError(f"--{option.replace('_', '-')} {path}: does not exist; check the spelling.")
     import torch
 
-    from dataengine.render.load import load_renderer
+    from dataengine.render.load import best_device, load_renderer
 
     torch.set_num_threads(1)  # processes are the unit of work: results then do not depend on how many there are
     notes: list[str] = []
     preset, dataset = find_data(recipe)
     model_folder = recipe.model or weights.packaged(recipe.renderer)
-    pipeline = load_renderer(model_folder, recipe.renderer)
+    pipeline = load_renderer(model_folder, recipe.renderer).to(best_device())
     few = pipeline.config.get("few_steps")
     if few and recipe.steps not in (None, few):
         raise UserError(f"--steps {recipe.steps}: this renderer was trained to draw in {few}; leave --steps out.")
@@ -105,13 +107,14 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     }
     if recipe.layout_model is not None:
         hashes["layout model"] = folder_hash(recipe.layout_model)
+    objects = find_objects(recipe, pipeline, dataset)
     references = make_references(recipe, pipeline, dataset, notes)
     semantic = make_semantic(recipe, dataset, notes)
     if recipe.mix and dataset is None:
         raise UserError("--mix joins real and synthetic images: give the real ones with --data.")
     return Parts(
-        preset, classes, sampler, scenes, into, references, pipeline, detector, calibration, semantic, notes, hashes,
-        dataset if recipe.mix else None,
+        preset, classes, sampler, scenes, into, objects, references, pipeline, detector, calibration, semantic, notes,
+        hashes, dataset if recipe.mix else None,
     )  # fmt: skip
 
 

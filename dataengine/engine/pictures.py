@@ -13,6 +13,7 @@ from dataengine.data.layout import Dataset, Layout, Problem, Sample
 from dataengine.data.presets import Preset
 from dataengine.engine.recipe import Recipe
 from dataengine.errors import UserError
+from dataengine.render.real_objects import RealObjects, collect_objects
 from dataengine.render.reference import ReferenceSampler
 from dataengine.render.scene import Scenes
 
@@ -29,18 +30,20 @@ def find_scenes(recipe: Recipe, preset: Preset, dataset: Dataset | None, notes: 
         images = labelled_or_plain(recipe.scenes)
         if images.problems:
             notes.append(f"{len(images.problems)} problems among the scenes, such as {images.problems[0]}")
-        return DatasetScenes(images, size)
+        return DatasetScenes(images, size, recipe.augment_scenes)
     if dataset is not None:
-        return DatasetScenes(dataset, size)
+        return DatasetScenes(dataset, size, recipe.augment_scenes)
     if not weights.has("whole"):
         raise UserError(
             f"{preset.title} is not on this machine, and no whole-image model is packaged that could make scenes: "
             "give its folder with --data, or images to paint into with --scenes."
         )
+    if recipe.augment_scenes:
+        raise UserError("--augment-scenes: there are no real scenes to augment; give them with --data or --scenes.")
     from dataengine.render.layout_pipeline import GeneratedScenes
-    from dataengine.render.load import load_renderer
+    from dataengine.render.load import best_device, load_renderer
 
-    whole = load_renderer(weights.packaged("whole"), "whole")
+    whole = load_renderer(weights.packaged("whole"), "whole").to(best_device())
     if recipe.size != whole.size:
         raise UserError(f"without images of your own, scenes are {whole.size} pixels wide: give --size {whole.size}, "
                         "or images with --scenes.")  # fmt: skip
@@ -78,6 +81,18 @@ def read_into(folder: Path, notes: list[str]) -> Dataset:
     if dataset.problems:
         notes.append(f"{len(dataset.problems)} problems in --into, such as {dataset.problems[0]}")
     return dataset
+
+
+def find_objects(recipe: Recipe, pipeline, dataset: Dataset | None) -> RealObjects | None:
+    """Real objects that painted ones begin from; None at strength 1, which would leave nothing of them."""
+    if recipe.strength == 1:
+        return None
+    if recipe.renderer != "in-scene" or dataset is None:
+        raise UserError(
+            "--strength below 1: the in-scene renderer begins objects from real ones; give these with --data, or leave "
+            "--strength out."
+        )
+    return collect_objects(dataset, pipeline.classes, pipeline.unet.spec, recipe.strength)
 
 
 def make_references(recipe: Recipe, pipeline, dataset: Dataset | None, notes: list[str]) -> ReferenceSampler | None:

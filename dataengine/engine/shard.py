@@ -80,7 +80,7 @@ def render(
     scenes = [target.window for target in targets] if into else [None] * len(layouts)
     if recipe.renderer == "in-scene":
         scenes = scenes if into else parts.scenes.draw(layouts, seeds)
-        images, labelled = pipeline(scenes, layouts, seeds, **settings)
+        images, labelled = pipeline(scenes, layouts, seeds, objects=parts.objects, **settings)
     else:
         if parts.references is not None:
             settings["references"] = parts.references.draw(seeds)

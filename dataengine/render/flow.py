@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,19 +45,37 @@ def sample_few(
     noise: Callable[[], torch.Tensor],
     steps: int,
     settle: Callable[[torch.Tensor], torch.Tensor] = lambda clean: clean,
+    start: Start | None = None,
 ) -> torch.Tensor:
     """A picture in few steps, by a model that was trained to draw it from each of `few_sigmas`: drawn, put under new
     noise, drawn again (Sauer et al. 2023, "Adversarial diffusion distillation"). With the noise of before, as Euler
     steps have it, contrast would grow from step to step.
 
-    noise: gives new noise at each call. settle: puts back what is known of each drawn picture.
+    noise: gives new noise at each call. settle: puts back what is known of each drawn picture. start: pictures to begin
+    from; of the shares of noise, those up to its strength are used, the smallest at least.
     """
-    sigmas, x = few_sigmas(steps), noise()
+    sigmas = few_sigmas(steps)
+    if start is not None:
+        sigmas = [s for s in sigmas if s <= start.strength + 1e-6] or sigmas[-1:]
+    x = _begun(start, sigmas[0], noise())
     for sigma, following in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
         timesteps = torch.full((len(x),), 1000.0 * sigma, device=x.device)
         clean = settle(x - sigma * velocity(x, timesteps).float())
         x = (1 - following) * clean + following * noise() if following else clean
     return x
+
+
+@dataclass(frozen=True)
+class Start:
+    """Pictures (B, C, H, W) float32 that a drawing begins from in place of noise alone: under `strength` of noise, in
+    (0, 1], it goes on as any other (SDEdit, Meng et al. 2022). At 1 nothing is left of them."""
+
+    pictures: torch.Tensor
+    strength: float
+
+
+def _begun(start: Start | None, sigma: float, noise: torch.Tensor) -> torch.Tensor:
+    return noise if start is None else (1 - sigma) * start.pictures + sigma * noise
 
 
 def draw_noise(
@@ -74,15 +93,20 @@ def sample(
     few: bool = False,
     scheduler: FlowMatchEulerDiscreteScheduler | None = None,
     known: Known | None = None,
+    start: Start | None = None,
 ) -> torch.Tensor:
     """Pictures (B, C, H, W) float32 from `noise()`, in Euler steps, or, for a model that was trained to need so few
-    steps, by `sample_few`. known: what is to stay as it is outside a mask, put back at every step."""
+    steps, by `sample_few`. known: what is to stay as it is outside a mask, put back at every step. start: pictures to
+    begin from, in fewer of the steps."""
     if few:
         settle = (lambda x: x) if known is None else (lambda x: known.put_back(x, known.clean))
-        return sample_few(velocity, noise, steps, settle)
+        return sample_few(velocity, noise, steps, settle, start)
     scheduler = scheduler or FlowMatchEulerDiscreteScheduler()
-    first = x = noise()
-    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), device=x.device)
+    sigma = 1.0 if start is None else start.strength
+    count = max(1, round(steps * sigma))
+    first = noise()
+    x = _begun(start, sigma, first)
+    scheduler.set_timesteps(sigmas=np.linspace(sigma, sigma / count, count), device=x.device)
     for k, t in enumerate(scheduler.timesteps):
         x = scheduler.step(velocity(x, t.expand(len(x))).float(), t, x, return_dict=False)[0]
         if known is not None:

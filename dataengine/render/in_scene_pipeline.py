@@ -13,9 +13,11 @@ from dataengine import geometry
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
 from dataengine.render.fields import object_fields
+from dataengine.render.flow import Start
 from dataengine.render.frame import cut, frame_angles, frame_matrices, frame_sides, masks, matte, paste
 from dataengine.render.in_scene import InSceneUNet
 from dataengine.render.precision import fast_autocast
+from dataengine.render.real_objects import RealObjects
 from dataengine.render.sample_frames import sample_frames
 from dataengine.render.scene import Scene
 
@@ -90,11 +92,13 @@ class InScenePipeline(DiffusionPipeline):
         seeds: Sequence[int],
         num_inference_steps: int = 12,
         guidance_scale: float = 1.0,
+        objects: RealObjects | None = None,
     ) -> tuple[list[np.ndarray], list[Layout]]:
         """Paint layouts[i] into scenes[i]: images uint8 (H, W, 3), and layouts with what the scene held before added.
 
         An object of the scene that a new one would touch is painted over with empty ground first, and its label goes;
         all others keep pixels and label. Noise of object k of image i depends on (seeds[i], k) only (contract 4).
+        objects: real ones that the painted ones begin from, where there is one of the class.
         Raises UserError for a class that the model does not know.
         """
         pictures, results, jobs = [], [], []
@@ -108,7 +112,7 @@ class InScenePipeline(DiffusionPipeline):
             self._rounds(jobs, i, layout, class_numbers(layout, self.classes), seeds[i], first, 0)
         for number in sorted({job[0] for job in jobs}):
             now = [job[1:] for job in jobs if job[0] == number]
-            self._paint(pictures, grey, now, num_inference_steps, guidance_scale)
+            self._paint(pictures, grey, now, num_inference_steps, guidance_scale, objects)
         images = [np.clip(np.rint(p), 0, 255).astype(np.uint8) for p in pictures]
         for image, scene, layout, merged in zip(images, scenes, layouts, results, strict=True):
             _restore(image, scene.image, merged.boxes[len(layout) :])
@@ -123,37 +127,42 @@ class InScenePipeline(DiffusionPipeline):
             jobs.append((int(rounds[k]), image, layout.select([k]), int(labels[k]), (seed, k + offset)))
         return int(rounds.max()) + 1
 
-    def _paint(self, pictures, grey, jobs, steps, guidance_scale) -> None:
+    def _paint(self, pictures, grey, jobs, steps, guidance_scale, objects) -> None:
         """Paint the objects of one round. All frames are cut before any is pasted: none depends on its batch."""
         spec = self.unet.spec
-        frames, holes, boxes, fields, matrices = [], [], [], [], []
-        for image, one, _, _ in jobs:
+        frames, holes, boxes, fields, matrices, starts = [], [], [], [], [], []
+        for image, one, label, key in jobs:
             matrix = frame_matrices(one.boxes, one.kind, spec)[0]
             hole, box = masks(one.boxes[0], one.kind, spec)
             frames.append(cut(pictures[image], matrix, spec.size))
             holes.append(hole), boxes.append(box), matrices.append(matrix)
             fields.append(object_fields(one, spec)[0])
-        for start in range(0, len(jobs), FRAMES_PER_BATCH):
-            part = slice(start, start + FRAMES_PER_BATCH)
-            stacks = (frames[part], holes[part], boxes[part], fields[part])
-            patches = self._denoise(jobs[part], *stacks, steps, guidance_scale)
-            for (image, _, label, _), patch, ground, hole, matrix in zip(
-                jobs[part], patches, frames[part], holes[part], matrices[part], strict=True
-            ):
+            rng = np.random.default_rng((*key, 0x0B1))
+            starts.append(None if objects is None else objects.draw(one, label, frames[-1], spec, rng))
+        strength = 1.0 if objects is None else objects.strength
+        begun, blank = ([k for k, s in enumerate(starts) if (s is not None) == real] for real in (True, False))
+        for indices in (*_batches(begun), *_batches(blank)):
+            now, *stacks = ([values[k] for k in indices] for values in (jobs, frames, holes, boxes, fields, starts))
+            patches = self._denoise(now, *stacks, strength, steps, guidance_scale)
+            for k, patch in zip(indices, patches, strict=True):
+                (image, _, label, _), ground, hole, matrix = jobs[k], frames[k], holes[k], matrices[k]
                 if grey[image]:
                     patch = np.repeat(patch.mean(2, keepdims=True), 3, 2)
                 # what is there is no ground where an object is to vanish
                 changed = 1.0 if label == self.unet.nothing else matte(patch, ground)
                 paste(pictures[image], patch, hole, matrix, changed)
 
-    def _denoise(self, jobs, frames, holes, boxes, fields, steps, guidance_scale) -> np.ndarray:
-        """Painted frames (B, F, F, 3) float32 in [0, 255]."""
+    def _denoise(self, jobs, frames, holes, boxes, fields, starts, strength, steps, guidance_scale) -> np.ndarray:
+        """Painted frames (B, F, F, 3) float32 in [0, 255]. starts: frames to begin from, all of them or none."""
         device = self.unet.device
 
         def tensor(stack: list[np.ndarray]) -> torch.Tensor:
             return torch.from_numpy(np.stack(stack)).to(device)
 
-        surroundings = tensor(frames).permute(0, 3, 1, 2) / 127.5 - 1
+        def pictures(stack: list[np.ndarray]) -> torch.Tensor:
+            return tensor(stack).permute(0, 3, 1, 2) / 127.5 - 1
+
+        surroundings = pictures(frames)
         hole, box = tensor(holes)[:, None], tensor(boxes)[:, None]
         labels = torch.tensor([job[2] for job in jobs], device=device)
         generators = [torch.Generator().manual_seed(noise_seed(*job[3])) for job in jobs]
@@ -161,9 +170,13 @@ class InScenePipeline(DiffusionPipeline):
             painted = sample_frames(
                 self.unet, surroundings * (1 - hole), hole, box, labels, tensor(fields), generators=generators,
                 steps=steps, guidance_scale=guidance_scale, scheduler=self.scheduler,
-                few=bool(self.config.few_steps),
+                few=bool(self.config.few_steps), start=None if starts[0] is None else Start(pictures(starts), strength),
             )  # fmt: skip
         return ((painted + 1) * 127.5).clamp(0, 255).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _batches(indices: list[int]) -> list[list[int]]:
+    return [indices[start : start + FRAMES_PER_BATCH] for start in range(0, len(indices), FRAMES_PER_BATCH)]
 
 
 def noise_seed(seed: int, k: int) -> int:

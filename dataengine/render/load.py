@@ -44,6 +44,13 @@ def _refuse_foreign_parts(index: Path, parts: dict, pipeline_class: type) -> Non
             )
 
 
+def best_device() -> str:
+    """What to render on: "cuda" where this process sees a GPU, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def load_renderer(folder: Path, kind: str):
     """The pipeline that `save_pretrained` wrote, of a kind in RENDERERS.
 

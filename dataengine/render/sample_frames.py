@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from dataengine.render.flow import draw_noise, sample
+from dataengine.render.flow import Start, draw_noise, sample
 from dataengine.render.in_scene import InSceneUNet
 
 
@@ -23,12 +23,13 @@ def sample_frames(
     guidance_scale: float = 1.0,
     scheduler: FlowMatchEulerDiscreteScheduler | None = None,
     few: bool = False,
+    start: Start | None = None,
 ) -> torch.Tensor:
     """Paint B frames; returns (B, 3, F, F) float32 in about [-1, 1].
 
     Frame i draws its noise from generators[i] alone (CPU), so it does not depend on its batch (contract 4).
     Guidance is `null + guidance_scale * (class - null)` on the class label; 1 needs a single pass. few: for a model
-    that was trained to need so few steps (`flow.sample_few`).
+    that was trained to need so few steps (`flow.sample_few`). start: frames to begin from.
     """
     size = model.config.frame_size
 
@@ -41,4 +42,4 @@ def sample_frames(
         null = model(x, times, surroundings, hole, box, torch.full_like(labels, model.null), fields)
         return null + guidance_scale * (with_class - null)
 
-    return sample(velocity, noise, steps, few=few, scheduler=scheduler)
+    return sample(velocity, noise, steps, few=few, scheduler=scheduler, start=start)

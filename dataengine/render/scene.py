@@ -10,11 +10,14 @@ import numpy as np
 
 from dataengine import geometry
 from dataengine.data import images
+from dataengine.data.images import read_picture
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Sample
 from dataengine.errors import UserError
 from dataengine.layouts.windows import cut
+from dataengine.render.augment import augmented_window
 
 WINDOWS_COMPARED = 8  # of these, the one is taken in which the least has to make room for the new objects
+AUGMENTED_COMPARED = 3  # and of so many, where each has to be read and turned first
 ROOM = 0.15  # of an object's long side, that it keeps free around it
 NEAREST_SHARE = 0.1  # a scene is drawn among this share of all, those taken most like the layout asks
 
@@ -59,12 +62,14 @@ def _lit_alike(a: Acquisition, b: Acquisition) -> bool:
 class DatasetScenes:
     """Windows of a data set's own images. Its labelled objects stay in the scene's layout."""
 
-    def __init__(self, dataset: Dataset, size: tuple[int, int]):
-        """Raises UserError when no image is as large as `size`."""
+    def __init__(self, dataset: Dataset, size: tuple[int, int], augmented: bool = False):
+        """augmented: windows are flipped, turned, scaled and re-lit, and their objects with them, as in training
+        (`augment`), so that few images make many scenes; `size` is then square.
+        Raises UserError when no image is as large as `size`."""
         self.samples = [
             s for s in dataset if s.layout.size[0] >= size[0] and s.layout.size[1] >= size[1] and s.image.exists()
         ]
-        self.size = size
+        self.size, self.augmented = size, augmented
         if not self.samples:
             raise UserError(
                 f"none of the {len(dataset)} scenes is an image of at least {size[0]}x{size[1]} pixels; "
@@ -89,6 +94,8 @@ class DatasetScenes:
             count = min(max(1, round(NEAREST_SHARE * len(far))), int(np.isfinite(far).sum()))
             nearest = np.sort(far)[count - 1]
             likely = np.flatnonzero(far <= nearest)  # with all ties: first images must not be favoured
+        if self.augmented:
+            return self._augmented(rng.permutation(likely), layout, rng)
         unreadable: list[str] = []
         windows = [(self.samples[i], *self._corner(self.samples[i], rng)) for i in rng.permutation(likely)]
         first = sorted(windows[:WINDOWS_COMPARED], key=lambda window: self._lost(*window, layout))
@@ -102,7 +109,25 @@ class DatasetScenes:
             inside = cut(sample.layout, left, top, self.size)
             name = f"{sample.name}@{left},{top}"
             return Scene(window, inside, name, sample.license, tuple(unreadable), sample.source)
-        raise UserError(f"none of {len(unreadable)} scenes can be read, such as {unreadable[0]}; mend or replace them.")
+        raise _none_readable(unreadable)
+
+    def _augmented(self, order: np.ndarray, layout: Layout, rng: np.random.Generator) -> Scene:
+        """Of some augmented windows, of the images in this order, the one in which the least has to make room."""
+        unreadable, found = [], []
+        for i in order:
+            sample = self.samples[i]
+            picture = read_picture(sample)
+            if picture is None:
+                unreadable.append(sample.name)
+                continue
+            image, inside = augmented_window(picture, sample.layout, self.size[0], rng)
+            found.append((_lost(inside, layout), len(found), image, inside, sample))
+            if len(found) == AUGMENTED_COMPARED:
+                break
+        if not found:
+            raise _none_readable(unreadable)
+        _, _, image, inside, sample = min(found, key=lambda window: window[:2])
+        return Scene(image, inside, f"{sample.name}@augmented", sample.license, tuple(unreadable), sample.source)
 
     def _corner(self, sample: Sample, rng: np.random.Generator) -> tuple[int, int]:
         """Upper left corner of a random window."""
@@ -111,9 +136,16 @@ class DatasetScenes:
 
     def _lost(self, sample: Sample, left: int, top: int, layout: Layout) -> float:
         """Area of the window's own objects that would have to be painted over to make room for the layout's."""
-        inside = cut(sample.layout, left, top, self.size)
-        lost = inside.boxes[~free_of(inside, layout.boxes, ROOM)]
-        return float((lost[:, 2] * lost[:, 3]).sum())
+        return _lost(cut(sample.layout, left, top, self.size), layout)
+
+
+def _lost(inside: Layout, layout: Layout) -> float:
+    lost = inside.boxes[~free_of(inside, layout.boxes, ROOM)]
+    return float((lost[:, 2] * lost[:, 3]).sum())
+
+
+def _none_readable(names: Sequence[str]) -> UserError:
+    return UserError(f"none of {len(names)} scenes can be read, such as {names[0]}; mend or replace them.")
 
 
 def empty_layout(layout: Layout) -> Layout:

@@ -13,10 +13,10 @@ from rich.progress import track
 
 from dataengine.data.layout import Dataset, Layout
 from dataengine.errors import UserError
+from dataengine.render.augment import augmented_window
 from dataengine.render.layout_raster import NOTHING, layout_raster
 from dataengine.render.thumbnail import thumbnail_pixels, thumbnails_of
 from dataengine.render.thumbnail_decoder import ThumbnailDecoder, decode_thumbnails, with_noise
-from dataengine.train.augment import augmented_window
 from dataengine.train.flow_loss import Batch, Example, flow_loss
 from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
 from dataengine.train.warm_start import take_weights

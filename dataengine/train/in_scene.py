@@ -15,10 +15,10 @@ from rich.progress import track
 from dataengine import geometry
 from dataengine.data.layout import Dataset, Layout
 from dataengine.errors import UserError
+from dataengine.render.augment import augment
 from dataengine.render.fields import object_fields
 from dataengine.render.frame import FrameSpec, cut, frame_matrices, frame_sides, masks
 from dataengine.render.in_scene import InSceneUNet
-from dataengine.train.augment import augment
 from dataengine.train.flow_loss import Batch, Example, flow_loss
 from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
 from dataengine.train.warm_start import take_weights

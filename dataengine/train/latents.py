@@ -20,12 +20,12 @@ from dataengine.data.presets import config_file
 from dataengine.errors import UserError
 from dataengine.files import read_yaml
 from dataengine.layouts.windows import scaled
+from dataengine.render.augment import augment, random_window
 from dataengine.render.in_scene_pipeline import class_numbers
 from dataengine.render.latent_pipeline import LatentPipeline
 from dataengine.render.layout_batch import LayoutBatch
 from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.text import embed_names, phrase, prompt_of
-from dataengine.train.augment import augment, random_window
 from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
 
 Trainable = Literal["paper", "all", "lora"]

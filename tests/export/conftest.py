@@ -103,3 +103,34 @@ def small(config):
     config.log_processor.by_epoch = False
     config.log_level = "ERROR"
     return config
+
+
+@pytest.fixture(scope="session")
+def painted_run(toy_preset, toy_dataset, toy_renderer, toy_detector, toy_calibration, tmp_path_factory) -> Path:
+    """A finished run of 12 small images, objects painted into the toy data set's own pictures."""
+    from dataengine.engine.recipe import Recipe
+    from dataengine.engine.run import synth
+
+    recipe = Recipe(
+        dataset=str(toy_preset), data=toy_dataset, model=toy_renderer, detector=toy_detector,
+        calibration=toy_calibration, n=12, size=96, steps=2, shard_size=4, max_attempts=100,
+    )  # fmt: skip
+    return synth(recipe, tmp_path_factory.mktemp("painted") / "run").out
+
+
+@pytest.fixture(scope="session")
+def settings():
+    """What the toy run is released with: its model has no card, so its licence has to be said."""
+    from dataengine.export.release.make import Settings
+
+    return Settings(
+        "toy-cars", "cc-by-4.0", val=0.2, formats="dota,coco,yolo-obb", archive_size="100kB", source_license="cc0-1.0"
+    )
+
+
+@pytest.fixture(scope="session")
+def released(painted_run, settings, tmp_path_factory) -> Path:
+    """A release of the toy run, for tests that only look at it."""
+    from dataengine.export.release.make import make
+
+    return make(painted_run, tmp_path_factory.mktemp("released") / "toy-cars", settings).folder

@@ -9,7 +9,7 @@ from toy_scenes import random_layout
 
 from dataengine import geometry
 from dataengine.data.layout import Acquisition, Layout
-from dataengine.train.augment import augment, augmented_window, random_window
+from dataengine.render.augment import augment, augmented_window, random_window
 
 
 def mask_of(layout: Layout, size: int) -> np.ndarray:

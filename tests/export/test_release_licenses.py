@@ -1,0 +1,64 @@
+"""What may be released under which licence."""
+
+from __future__ import annotations
+
+import pytest
+
+from dataengine.data.presets import load_preset, preset_names
+from dataengine.errors import UserError
+from dataengine.export.release.licenses import LICENSES, Source, conflicts, find_license, release_license
+
+
+def against(source: str, release: str) -> list[str]:
+    return conflicts([Source("scenes", "DIOR", source)], release_license(release))
+
+
+@pytest.mark.parametrize(
+    ("source", "release"),
+    [
+        ("CC BY 4.0", "cc-by-4.0"),
+        ("CC0", "mit"),
+        ("cc-by-4.0", "cc-by-nc-4.0"),
+        ("academic use", "CC-BY-NC-4.0"),
+        ("CC-BY-SA-4.0", "cc-by-sa-4.0"),
+        ("cc-by-nc-sa-4.0", "cc-by-nc-sa-4.0"),
+    ],
+)
+def test_a_release_that_keeps_the_conditions_of_its_sources_is_allowed(source, release):
+    assert against(source, release) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "release", "why"),
+    [
+        ("academic use", "cc-by-4.0", "may not be used commercially"),
+        ("CC BY-NC 4.0", "cc0-1.0", "may not be used commercially"),
+        ("CC BY-ND 4.0", "cc-by-4.0", "may not be changed"),
+        ("CC BY-NC-ND 4.0", "cc-by-nc-4.0", "may not be changed"),
+        ("CC BY-SA 4.0", "cc-by-4.0", "asks for the same licence"),
+        ("cc-by-nc-sa-4.0", "cc-by-nc-4.0", "asks for the same licence"),
+        ("CC BY 4.0", "cc0-1.0", "has to be named"),
+        ("", "cc-by-4.0", "no known licence"),
+        ("see our terms", "cc-by-nc-4.0", "'see our terms', which is not in the table"),
+    ],
+)
+def test_a_release_that_drops_a_condition_is_not_and_the_sentence_names_what_and_why(source, release, why):
+    [sentence] = against(source, release)
+    assert sentence.startswith("the scenes (DIOR)")
+    assert why in sentence
+
+
+def test_every_source_is_judged_for_itself():
+    sources = [Source("renderer", "a", "cc-by-4.0"), Source("layouts", "b", ""), Source("scenes", "c", "academic use")]
+    assert [s.split("(")[1][0] for s in conflicts(sources, LICENSES["CC-BY-4.0"])] == ["b", "c"]
+
+
+def test_all_packaged_presets_state_a_licence_that_is_known():
+    for name in preset_names():
+        assert find_license(load_preset(name).licence) is not None, name
+
+
+@pytest.mark.parametrize("name", ["my terms", "academic use", ""])
+def test_a_release_needs_a_licence_whose_conditions_are_known(name):
+    with pytest.raises(UserError, match=r"--license .*choose one of cc0-1\.0"):
+        release_license(name)

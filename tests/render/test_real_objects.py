@@ -1,0 +1,134 @@
+"""Painted objects that begin as real ones, and scenes of augmented pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from PIL import Image
+from toy_scenes import paint
+
+from dataengine import geometry
+from dataengine.data.layout import Acquisition, Dataset, Layout, Sample
+from dataengine.errors import UserError
+from dataengine.render.frame import FrameSpec, masks
+from dataengine.render.in_scene import InSceneUNet
+from dataengine.render.in_scene_pipeline import InScenePipeline
+from dataengine.render.real_objects import collect_objects
+from dataengine.render.scene import DatasetScenes, Scene, empty_layout
+
+CLASSES = ("car", "van")
+SPEC = FrameSpec()
+
+
+def labelled(folder, boxes, labels, size: int = 96, nights=(None,)) -> Dataset:
+    """An image for each of `nights`, with the objects painted on it: cars red, vans blue."""
+    samples = []
+    for i, night in enumerate(nights):
+        layout = Layout(boxes, labels, CLASSES, (size, size), acquisition=Acquisition(night=night))
+        picture = paint(layout, np.random.default_rng(i))
+        if night:
+            picture = 255 - picture
+        file = folder / f"{i}.png"
+        Image.fromarray(picture).save(file)
+        samples.append(Sample(file.stem, file, layout))
+    return Dataset(CLASSES, samples)
+
+
+def red(picture: np.ndarray) -> np.ndarray:
+    return picture[..., 0].astype(float) - picture[..., 2] > 85
+
+
+@pytest.mark.parametrize("box", [[48, 48, 30, 12, 0.4], [48, 48, 30, 26, -1.0], [48, 48, 14, 7, 1.2]])
+def test_a_real_object_is_stretched_into_the_box_it_is_to_fill(tmp_path, box):
+    objects = collect_objects(labelled(tmp_path, [[48, 48, 48, 24, 0.7]], [0]), CLASSES, SPEC, 0.5)
+    one = Layout([box], [0], CLASSES, (96, 96))
+    ground = np.full((SPEC.size, SPEC.size, 3), 90, np.float32)
+    frame = objects.draw(one, 0, ground, SPEC, np.random.default_rng(0))
+    wanted = masks(one.boxes[0], "obb", SPEC)[1] > 0.5
+    assert (red(frame) & wanted).sum() / (red(frame) | wanted).sum() > 0.8
+    assert objects.draw(one, 1, ground, SPEC, np.random.default_rng(0)) is None, "there is no van"
+
+
+def test_it_comes_as_much_lighter_as_the_scene_is(tmp_path):
+    objects = collect_objects(labelled(tmp_path, [[48, 48, 24, 12, 0]], [0]), CLASSES, SPEC, 0.5)
+    one = Layout([[48, 48, 24, 12, 0]], [0], CLASSES, (96, 96))
+    for grey in (60, 130):
+        ground = np.full((SPEC.size, SPEC.size, 3), grey, np.float32)
+        frame = objects.draw(one, 0, ground, SPEC, np.random.default_rng(0))
+        around = masks(one.boxes[0], "obb", SPEC)[0] == 0
+        assert frame[around].mean() == pytest.approx(grey, abs=2)
+
+
+def test_objects_of_the_night_come_into_the_night(tmp_path):
+    nights = [True] * 20 + [False] * 20
+    objects = collect_objects(labelled(tmp_path, [[48, 48, 24, 12, 0]], [0], nights=nights), CLASSES, SPEC, 0.5)
+    ground = np.full((SPEC.size, SPEC.size, 3), 120, np.float32)
+    for night in (True, False):
+        one = Layout([[48, 48, 24, 12, 0]], [0], CLASSES, (96, 96), acquisition=Acquisition(night=night))
+        drawn = [objects.draw(one, 0, ground, SPEC, np.random.default_rng(i)) for i in range(20)]
+        assert {bool(red(frame).mean() > 0.1) for frame in drawn} == {not night}, "night is the negative here"
+
+
+def test_a_data_set_without_a_whole_object_of_the_classes_is_refused(tmp_path):
+    with pytest.raises(UserError, match="windmill"):
+        collect_objects(labelled(tmp_path, [[48, 48, 24, 12, 0]], [0]), ("windmill",), SPEC, 0.5)
+
+
+class Echo(InSceneUNet):
+    """Takes what it is given, noise and all, for the picture."""
+
+    def forward(self, frames, timesteps, surroundings, hole, box, labels, fields):
+        return torch.zeros_like(frames)
+
+
+@pytest.mark.parametrize("few", [None, 4])
+def test_painted_objects_show_the_real_ones_that_they_begin_from(tmp_path, few):
+    model = Echo(list(CLASSES), frame_size=48, block_out_channels=(16, 32))
+    pipeline = InScenePipeline(model, FlowMatchEulerDiscreteScheduler(), few_steps=few)
+    dataset = labelled(tmp_path, [[30, 30, 24, 12, 0], [70, 70, 24, 12, 0]], [0, 1])
+    layout = Layout([[30, 30, 24, 12, 0.5], [66, 66, 24, 12, 1.0]], [0, 1], CLASSES, (96, 96))
+    # not grey: a one-channel sensor would stay one
+    scene = Scene(np.full((96, 96, 3), (90, 90, 92), np.uint8), empty_layout(layout), "ground")
+
+    def redness(objects) -> np.ndarray:
+        image = pipeline([scene], [layout], [1], num_inference_steps=few or 8, objects=objects)[0][0].astype(float)
+        inside = [np.zeros((96, 96), np.uint8) for _ in range(2)]
+        for mask, corners in zip(inside, geometry.to_corners(layout.boxes), strict=True):
+            cv2.fillPoly(mask, [np.rint(corners - 0.5).astype(np.int32)], 1)
+        return np.array([(image[..., 0] - image[..., 2])[mask > 0].mean() for mask in inside])
+
+    with_real = redness(collect_objects(dataset, CLASSES, SPEC, 0.5))
+    assert with_real[0] > 40
+    assert with_real[1] < -40, "each begins as one of its own class"
+    assert np.abs(redness(None)).max() < 25, "control: from noise alone there is nothing of them"
+    barely = redness(replace(collect_objects(dataset, CLASSES, SPEC, 0.5), strength=1.0))
+    assert np.abs(barely).max() < 25, "control: at strength 1 nothing is left of them"
+
+
+def test_augmented_scenes_are_many_and_their_objects_lie_where_their_labels_say(tmp_path):
+    boxes = [[100, 100, 40, 20, 0.5], [200, 180, 40, 20, -1.0], [60, 220, 40, 20, 0.0]]
+    dataset = labelled(tmp_path, boxes, [0, 0, 0], size=300)
+    wish = [Layout([], [], CLASSES, (128, 128))] * 24
+    scenes = DatasetScenes(dataset, (128, 128), augmented=True).draw(wish, range(24))
+    right, shown = [], []
+    for scene in scenes:
+        mask = np.zeros((128, 128), np.uint8)
+        for corners in geometry.to_corners(scene.layout.boxes):
+            cv2.fillPoly(mask, [np.rint(corners - 0.5).astype(np.int32)], 1)
+        both = ((mask > 0) & red(scene.image)).sum(), ((mask > 0) | red(scene.image)).sum()
+        shown.append(both[1] > 100)
+        if shown[-1]:
+            right.append(both[0] / both[1])
+    assert sum(shown) >= 8
+    assert np.median(right) > 0.8
+    turned = {round(float(scene.layout.boxes[0, 4]), 2) for scene in scenes if len(scene.layout)}
+    plain = DatasetScenes(dataset, (128, 128)).draw(wish, range(24))
+    as_they_are = {round(float(scene.layout.boxes[0, 4]), 2) for scene in plain if len(scene.layout)}
+    assert len(turned) > 8 > len(as_they_are), "control: windows alone show each object at its own angle"
+    again = DatasetScenes(dataset, (128, 128), augmented=True).draw(wish[:3], range(3))
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(again, scenes, strict=False))
