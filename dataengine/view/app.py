@@ -50,14 +50,14 @@ def make_app(site: Site) -> Guard:
         Route("/api/{side}/pictures/{i:int}/detections", page.detections),
         Route("/api/made/pictures/{i:int}/neighbours", page.neighbours),
         Route("/api/{side}/statistics", page.statistics),
-        Route("/image/{side}/{i:int}", page.image),
         Route("/image/window/{k:int}", page.window),
+        Route("/image/{side}/{i:int}", page.image),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
     if site.studio is not None:
         from dataengine.view.studio_routes import studio_routes
 
-        routes[-1:-1] = studio_routes(site.studio)
+        routes = studio_routes(site.studio) + routes  # first, since /image/{side} would take theirs
     handlers = {
         UserError: lambda request, error: JSONResponse({"error": str(error)}, 400),
         NotServedError: lambda request, error: JSONResponse({"error": str(error)}, 404),

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 FORMATS = {"dota": dota, "coco": coco}
 BY_HAND = "drawn by hand"
+BEHIND = ".data-sets-behind"  # there while the data sets are not what the manifest says
 
 
 class Kept:
@@ -58,8 +59,12 @@ class Kept:
                 parts.calibration.save(out / "calibration.json")
             write_whole(out / "recipe.json", json.dumps(content, indent=2) + "\n")
         self._records = _manifest(out)
-        if any(not (out / name).exists() for name in FORMATS):
+        if (out / BEHIND).exists():
             self._write_data_sets()
+
+    def close(self) -> None:
+        """Let the folder go."""
+        self._held.close()
 
     def indices(self) -> list[int]:
         """Numbers of the pictures that are kept."""
@@ -102,6 +107,7 @@ class Kept:
             (self.out / gone[0]["image"]).unlink(missing_ok=True)
 
     def _store(self, records: list[dict]) -> None:
+        write_whole(self.out / BEHIND, "")
         write_whole(self.out / "manifest.jsonl", "".join(json.dumps(record) + "\n" for record in records))
         self._records = records
         self._write_data_sets()
@@ -129,6 +135,7 @@ class Kept:
             if samples:
                 fresh.rename(self.out / name)
             shutil.rmtree(old, ignore_errors=True)
+        (self.out / BEHIND).unlink(missing_ok=True)
 
 
 def _in(sample: Sample, classes: tuple[str, ...]) -> Sample:
