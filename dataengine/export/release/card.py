@@ -27,8 +27,6 @@ def write_card(folder: Path, content: dict, told: dict) -> None:
     n, license = sum(content["splits"].values()), told["license"]
     data = DatasetCardData(
         license=license.hub_id,
-        license_name=license.id.lower() if license.hub_id == "other" else None,
-        license_link=license.url if license.hub_id == "other" else None,
         pretty_name=content["name"],
         task_categories=["object-detection"],
         annotations_creators="machine-generated",

@@ -18,7 +18,7 @@ CONFORMS_TO = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/crois
 
 def write_croissant(folder: Path, content: dict, description: str, license: License) -> None:
     """Write `croissant.json`. content: of `release.json`. Raises UserError where mlcroissant is not installed."""
-    mlc = _mlcroissant()
+    mlc = load_mlcroissant()
     context = mlc.Context()
 
     def source(files: str, path: str | None = None, **extract):
@@ -96,7 +96,7 @@ def write_croissant(folder: Path, content: dict, description: str, license: Lice
 
 def croissant_faults(file: Path) -> list[str]:
     """What mlcroissant finds wrong in a file, one sentence each."""
-    mlc = _mlcroissant()
+    mlc = load_mlcroissant()
     logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of what is merely recommended
     try:
         mlc.Dataset(jsonld=str(file))
@@ -107,7 +107,8 @@ def croissant_faults(file: Path) -> list[str]:
     return []
 
 
-def _mlcroissant():
+def load_mlcroissant():
+    """The library. Raises UserError where it is not installed."""
     try:
         import mlcroissant
     except ImportError:

@@ -28,12 +28,12 @@ class License:
     @property
     def hub_id(self) -> str:
         """The identifier in the front matter of a card (https://huggingface.co/docs/hub/repositories-licenses)."""
-        return "other" if self.id in NOT_ON_THE_HUB else self.id.lower()
+        return _HUB.get(self.id, self.id.lower())
 
 
 _CC = "https://creativecommons.org/licenses"
 ACADEMIC = "academic-use"  # DOTA, DIOR and HRSC2016 say so in words: no SPDX id, and no commercial use
-NOT_ON_THE_HUB = {ACADEMIC, "CDLA-Permissive-1.0"}
+_HUB = {"PDDL-1.0": "pddl", "ODC-By-1.0": "odc-by", "ODbL-1.0": "odbl"}
 LICENSES = {
     license.id: license
     for license in (

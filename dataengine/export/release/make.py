@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,8 +17,7 @@ from dataengine.errors import UserError
 from dataengine.export.release import words
 from dataengine.export.release.archives import files_below, parse_size, write_archives, write_sums
 from dataengine.export.release.card import write_card, write_samples
-from dataengine.export.release.copies import Bar, near_copies
-from dataengine.export.release.croissant import write_croissant
+from dataengine.export.release.croissant import load_mlcroissant, write_croissant
 from dataengine.export.release.finished_run import FinishedRun, read_run
 from dataengine.export.release.labels import Progress, parse_formats, write_images, write_labels
 from dataengine.export.release.licenses import conflicts, release_license
@@ -26,6 +25,7 @@ from dataengine.export.release.sides import divide, sources_of
 from dataengine.files import read_text, write_whole
 
 CONTENT = "release.json"
+Bar = Callable[[Sequence, str], Sequence]  # wraps what is gone through in progress
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ def make(
     `most_copies` of the images are near copies of training images, and for every option that does not fit; nothing is
     then left at `out`.
     """
-    settings, formats, largest = _checked(settings)
+    formats, largest = _checked(settings)
+    load_mlcroissant()  # told now, where it is not installed, not at the end
     license = release_license(settings.license)
     run = read_run(run_folder, settings.source_license)
     against = conflicts(run.sources, license)
@@ -145,8 +146,8 @@ def make(
     return Released(out, content["splits"], left_out, dropped, words.notes(content, license))
 
 
-def _checked(settings: Settings) -> tuple[Settings, tuple[str, ...], int | None]:
-    """The settings, formats and archive size, or UserError with the option's name."""
+def _checked(settings: Settings) -> tuple[tuple[str, ...], int | None]:
+    """Formats and archive size, or UserError with the option's name."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}", settings.name):
         raise UserError(
             f"--name {settings.name}: give letters, digits, '-', '_' and '.', at most 96, as hubs take them."
@@ -168,13 +169,15 @@ def _checked(settings: Settings) -> tuple[Settings, tuple[str, ...], int | None]
             "has seen."
         )
     largest = parse_size(settings.archive_size) if settings.archive_size is not None else None
-    return settings, parse_formats(settings.formats), largest
+    return parse_formats(settings.formats), largest
 
 
 def _without_copies(run: FinishedRun, settings: Settings, bar: Bar):
     """The records to release, the table of the check for copies if it was made, and how many images it left out."""
     if settings.training is None or settings.held_out is None:
         return run.records, None, 0
+    from dataengine.export.release.copies import near_copies  # networks, which nothing else here needs
+
     result, near = near_copies(run.folder, settings.training, settings.held_out, bar, run.recipe["seed"])
     share = len(near) / len(run.records)
     if share > settings.most_copies and not settings.drop_copies:

@@ -199,21 +199,21 @@ def _archives(folder: Path, prefix: str) -> Iterator[str]:
     expected = {
         f"{prefix}/{name}": digest(folder / name) for name in [SUMS, *files_below(folder)] if (folder / name).exists()
     }
+    whole = True
     for name, value in stored.items():
         file = folder / FOLDER / name
-        if not file.exists():
-            yield f"{FOLDER}/{name} is missing"
-        elif digest(file) != value:
-            yield f"{FOLDER}/{name} was changed: its checksum is another"
-        else:
-            try:
-                for member, content in archived(file):
-                    if expected.pop(member, None) != content:
-                        yield f"{FOLDER}/{name} holds another {member} than the folder"
-            except ValueError as error:
-                yield f"{FOLDER}/{name}: {error}"
-                return
-    if expected and all((folder / FOLDER / name).exists() for name in stored):
+        if not file.exists() or digest(file) != value:
+            whole = False
+            yield f"{FOLDER}/{name} " + ("was changed: its checksum is another" if file.exists() else "is missing")
+            continue
+        try:
+            for member, content in archived(file):
+                if expected.pop(member, None) != content:
+                    yield f"{FOLDER}/{name} holds another {member} than the folder"
+        except ValueError as error:
+            whole = False
+            yield f"{FOLDER}/{name}: {error}"
+    if whole and expected:
         yield f"no archive holds {next(iter(expected))}"
 
 

@@ -1,0 +1,198 @@
+"""A release that was tampered with is told from a sound one, whatever was touched."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from dataengine.cli import app
+from dataengine.errors import UserError
+from dataengine.export.release import make as making
+from dataengine.export.release import marks
+from dataengine.export.release.archives import files_below, write_sums
+from dataengine.export.release.make import make
+from dataengine.export.release.verify import verify
+
+
+def first_image(folder: Path) -> Path:
+    return min(folder.glob("images/train/*.png"))
+
+
+def edit(file: Path, change) -> None:
+    file.write_text(change(file.read_text()))
+
+
+def edit_json(file: Path, change) -> None:
+    value = json.loads(file.read_text())
+    change(value)
+    file.write_text(json.dumps(value))
+
+
+def edit_line(folder: Path, change) -> None:
+    """Change the first line of train's metadata."""
+    file = folder / "images" / "train" / "metadata.jsonl"
+    first, *rest = file.read_text().splitlines()
+    value = json.loads(first)
+    change(value)
+    file.write_text("\n".join([json.dumps(value), *rest]) + "\n")
+
+
+def without_mark(folder: Path) -> None:
+    file = first_image(folder)
+    file.write_bytes(marks.unmarked(file.read_bytes()))
+
+
+def saved_again(folder: Path) -> None:
+    """As a program that knows nothing of marks saves it, one pixel changed, with the old mark put back."""
+    file = first_image(folder)
+    mark = marks.read_mark(file.read_bytes())
+    with Image.open(file) as image:
+        pixels = image.copy()
+    pixels.putpixel((3, 3), (1, 2, 3))
+    pixels.save(file)
+    packet = marks.xmp_packet(mark.source_type, "", "", "")
+    file.write_bytes(marks.marked(file.read_bytes(), packet, mark.story))
+
+
+def moved_to_val(folder: Path) -> None:
+    """An image of train in val, too, under a new number: the leak that a split must not have."""
+    line = json.loads((folder / "images/train/metadata.jsonl").read_text().splitlines()[0])
+    shutil.copy(folder / "images/train" / line["file_name"], folder / "images/val/99999999.png")
+    with open(folder / "images/val/metadata.jsonl", "a") as file:
+        file.write(json.dumps({**line, "file_name": "99999999.png", "split": "val"}) + "\n")
+
+
+def first_label(folder: Path, format: str) -> Path:
+    return min(folder.glob(f"{format}/train/*.txt"))
+
+
+def other_box(line: str) -> str:
+    return "1 1 30 1 30 9 1 9 " + " ".join(line.split(" ")[8:])
+
+
+def other_difficult(text: str) -> str:
+    """The last field of the first line flipped."""
+    end = text.index("\n")
+    return text[: end - 1] + str(1 - int(text[end - 1])) + text[end:]
+
+
+def other_class(coco: dict) -> None:
+    coco["annotations"][0]["category_id"] = 3 - coco["annotations"][0]["category_id"]
+
+
+def other_source(croissant: dict) -> None:
+    croissant["recordSet"][0]["field"][0]["source"]["fileSet"]["@id"] = "nowhere"
+
+
+def cut_off(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:900])
+
+
+# what is touched, and what verify has to say even when the checksums were written anew
+DAMAGES = {
+    "mark taken out": (without_mark, "no mark says that the image is synthetic"),
+    "pixel changed": (saved_again, "not the image that the run made and judged"),
+    "image cut off": (lambda f: cut_off(first_image(f)), "the image is damaged"),
+    "image lost": (lambda f: first_image(f).unlink(), "is missing, and metadata.jsonl names it"),
+    "image added": (lambda f: shutil.copy(first_image(f), f / "images/train/77.png"), "77.png is not in metadata"),
+    "image in both splits": (moved_to_val, "train and val both show images made from"),
+    "seed changed": (lambda f: edit_line(f, lambda v: v.update(seed=5)), "the image says seed"),
+    "licence changed": (lambda f: edit_line(f, lambda v: v.update(license="CC0-1.0")), "the image says license"),
+    "box moved in DOTA": (lambda f: edit(first_label(f, "labelTxt"), other_box), "object 1 has another box"),
+    "difficult changed in DOTA": (lambda f: edit(first_label(f, "labelTxt"), other_difficult), "other difficult"),
+    "label file lost": (lambda f: first_label(f, "labelTxt").unlink(), "has no labels"),
+    "class changed in COCO": (lambda f: edit_json(f / "annotations/train.json", other_class), "of other classes"),
+    "object lost in YOLO": (
+        lambda f: edit(first_label(f, "labels"), lambda t: t.partition("\n")[2]), "objects of other classes"
+    ),
+    "count changed": (lambda f: edit_json(f / "release.json", lambda v: v["splits"].update(train=99)), "says 99"),
+    "models changed": (lambda f: edit_json(f / "release.json", lambda v: v["parts"].update(model="0")), "other models"),
+    "Croissant broken": (lambda f: edit_json(f / "croissant.json", other_source), "croissant.json: "),
+    "metadata no JSON": (lambda f: edit(f / "images/train/metadata.jsonl", lambda t: t[:30]), "is damaged"),
+}  # fmt: skip
+TOLD = ("checksum is another", "is missing", "added later", "damaged")
+
+
+@pytest.fixture
+def copy(released, tmp_path) -> Path:
+    shutil.copytree(released, tmp_path / "toy-cars")
+    return tmp_path / "toy-cars"
+
+
+def test_a_sound_release_has_no_fault_and_everything_is_looked_at(released):
+    found = verify(released)
+    assert found.faults == []
+    assert found.images == len(list(released.glob("images/*/*.png")))
+    assert set(found.checked) == {
+        "checksums", "counts", "marks in the images", "splits", "labels in DOTA", "labels in COCO", "labels in YOLO",
+        "Croissant", "archives",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_what_was_touched_is_told_in_a_sentence_also_when_the_checksums_were_written_anew(copy, name):
+    damage, said = DAMAGES[name]
+    shutil.rmtree(copy / "archives")
+    damage(copy)
+    assert any(words in fault for fault in verify(copy).faults for words in TOLD)
+    write_sums(copy, files_below(copy))
+    assert any(said in fault for fault in verify(copy).faults), verify(copy).faults
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda file: file.unlink(), "is missing"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-1]), "its checksum is another"),
+    ],
+)
+def test_an_archive_that_was_touched_is_told(copy, damage, said):
+    archive = min((copy / "archives").glob("*.tar"))
+    damage(archive)
+    assert [said in fault and archive.name in fault for fault in verify(copy).faults] == [True]
+
+
+def test_an_archive_that_holds_something_else_than_the_folder_is_told(copy):
+    (copy / "README.md").write_text("another card")
+    write_sums(copy, files_below(copy))
+    faults = verify(copy).faults
+    assert any("holds another toy-cars/README.md than the folder" in fault for fault in faults)
+
+
+def test_a_split_that_looks_at_seeds_only_would_leak_and_verify_finds_it(painted_run, settings, tmp_path, monkeypatch):
+    """Mutation: with sources left out of account the toy run, made of 24 pictures, leaks."""
+    monkeypatch.setattr(making, "sources_of", lambda record, group: frozenset([f"seed:{record['seed']}"]))
+    done = make(painted_run, tmp_path / "out", settings)
+    assert done.left_out == 0
+    assert any("train and val both show images made from" in fault for fault in verify(done.folder).faults)
+
+
+def test_the_command_says_what_is_wrong_and_ends_with_1(copy):
+    run = CliRunner().invoke
+    assert run(app, ["release", "verify", str(copy)]).exit_code == 0
+    without_mark(copy)
+    done = run(app, ["release", "verify", str(copy)])
+    assert done.exit_code == 1
+    assert "no mark says that the image is synthetic" in done.stderr
+    assert "Traceback" not in done.output
+
+
+def test_release_takes_the_run_with_and_without_make(painted_run, tmp_path):
+    options = ["--name", "toy", "--license", "cc-by-4.0", "--source-license", "cc0-1.0", "--val", "0.2"]
+    for words in ([], ["make"]):
+        out = tmp_path / "-".join(["out", *words])
+        done = CliRunner().invoke(app, ["release", *words, str(painted_run), *options, "--out", str(out)])
+        assert done.exit_code == 0, done.output
+        assert f"{out}: " in done.stdout
+        assert (out / "croissant.json").exists()
+    assert "verify" in CliRunner().invoke(app, ["release", "--help"]).output
+
+
+def test_a_folder_that_is_no_release_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"no release \(it has no release\.json\)"):
+        verify(tmp_path)
