@@ -292,6 +292,20 @@ def test_without_validation_all_images_are_trained_on(painted_run, settings, tmp
     assert done.left_out == 0
 
 
+def test_a_run_whose_objects_began_as_real_ones_is_not_divided_since_nobody_knows_which(
+    painted_run, settings, tmp_path
+):
+    run = tmp_path / "run"
+    shutil.copytree(painted_run, run)
+    stored = json.loads((run / "recipe.json").read_text())
+    stored["recipe"]["strength"] = 0.5
+    (run / "recipe.json").write_text(json.dumps(stored))
+    with pytest.raises(UserError, match=r"began as real ones \(strength 0\.5\).* give --val 0"):
+        make(run, tmp_path / "out", settings)
+    done = make(run, tmp_path / "out", replace(settings, val=0))
+    assert "| real objects to begin from | Toy | CC0 |" in (done.folder / "README.md").read_text()
+
+
 @pytest.mark.parametrize("damage", ["changed", "lost"])
 def test_an_image_that_is_not_the_one_that_was_judged_is_not_released(painted_run, settings, tmp_path, damage):
     run = tmp_path / "run"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from dataengine.data.layout import Dataset
 from dataengine.errors import UserError
 from dataengine.evaluate.features import load_features
 from dataengine.evaluate.memorisation import FEATURES, FIRST_PERCENT
@@ -24,10 +26,12 @@ def near_copies(run: Path, training: Path, held_out: Path, bar: Bar, seed: int =
 
     Raises UserError where the data sets cannot be read, are too few, or where even noisy copies would not be found.
     """
-    made = read_made(run)
+    made = _all_of(read_made(run))
     size = common_size(made)
     pictures = windows(made, size, of_each=1, seed=seed)
-    real, trained = (windows(read_real(path), size, of_each=WINDOWS, seed=seed) for path in (held_out, training))
+    real, trained = (
+        windows(_all_of(read_real(path)), size, of_each=WINDOWS, seed=seed) for path in (held_out, training)
+    )
     if not real or not trained:
         raise UserError(f"{training if real else held_out}: no picture to compare with; give another folder.")
     result, neighbours = copies_of_training(pictures, real, trained, load_features(FEATURES), seed, bar)
@@ -38,3 +42,10 @@ def near_copies(run: Path, training: Path, held_out: Path, bar: Bar, seed: int =
     limit = np.percentile(neighbours.distances["real, held out"], FIRST_PERCENT)
     near = neighbours.distances["generated"] < limit
     return result, [picture.name for picture, copied in zip(pictures, near, strict=True) if copied]
+
+
+def _all_of(dataset: Dataset) -> Dataset:
+    """The data set without labels: pictures and windows that show nothing may be copies, too, and `windows` would leave
+    them out."""
+    nothing = np.zeros(0, int)
+    return replace(dataset, samples=[replace(s, layout=s.layout.select(nothing)) for s in dataset])

@@ -103,6 +103,8 @@ def _sources(recipe: dict, records: list[dict], source_license: str) -> list[Sou
     if recipe["layout_model"] is not None:
         found.append(_model("layout model", recipe["layout_model"], "", source_license))
     found.append(Source("layouts", title, known[0] or source_license, known[1]))
+    if recipe.get("strength", 1) < 1:
+        found.append(Source("real objects to begin from", title, known[0] or source_license, known[1]))
     for record in records:
         if not is_generated(record):
             name = record["scene_source"] or Path(recipe["scenes"] or recipe["into"] or recipe["data"] or title).name

@@ -88,6 +88,11 @@ def make(
     against = conflicts(run.sources, license)
     if against and not settings.allow_license_mix:
         raise UserError(f"--license {license.id}: {'; '.join(against)}. --allow-license-mix releases it all the same.")
+    if run.recipe.get("strength", 1) < 1 and settings.val:
+        raise UserError(
+            f"--val {settings.val:g}: objects of this run began as real ones (strength {run.recipe['strength']:g}), "
+            "and nothing says as which, so one may have been redrawn on both sides; give --val 0."
+        )
     records, copies, dropped = _without_copies(run, settings, bar)
     sides = divide([sources_of(record, settings.group) for record in records], settings.val, run.recipe["seed"])
     splits = {

@@ -1,0 +1,73 @@
+"""Near copies of training pictures are refused, or left out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import scenes
+from PIL import Image
+
+from dataengine.errors import UserError
+from dataengine.export.release.make import make
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory) -> Path:
+    """Real pictures that nothing was trained on."""
+    folder = tmp_path_factory.mktemp("held-out")
+    scenes(folder, 30, seed=91)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def copied(painted_run, tmp_path_factory) -> tuple[Path, list[str]]:
+    """Training pictures of which the first three accepted images are noisy copies, and the names of these."""
+    folder = tmp_path_factory.mktemp("trained")
+    scenes(folder, 20, seed=92)
+    records = map(json.loads, (painted_run / "manifest.jsonl").read_text().splitlines())
+    some = [record for record in records if record["verdict"]["kept"]][:3]
+    rng = np.random.default_rng(0)
+    for record in some:
+        with Image.open(painted_run / record["image"]) as image:
+            noise = rng.normal(0, 2, (96, 96, 3))
+            pixels = np.clip(np.asarray(image.convert("RGB")) + noise, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"copied-{record['index']}.png")
+    return folder, [f"{record['index']:08d}" for record in some]
+
+
+def test_copies_are_named_and_not_released(painted_run, settings, held_out, copied, tmp_path):
+    training, names = copied
+    with pytest.raises(UserError, match=r"of 12 images .* --drop-copies leaves them out") as refused:
+        make(painted_run, tmp_path / "out", replace(settings, training=training, held_out=held_out))
+    assert all(name in str(refused.value) for name in names)
+    assert not list(tmp_path.iterdir())
+
+
+def test_copies_can_be_left_out_and_the_card_says_how_many(painted_run, settings, held_out, copied, tmp_path):
+    training, names = copied
+    changed = replace(settings, training=training, held_out=held_out, drop_copies=True)
+    done = make(painted_run, tmp_path / "out", changed)
+    assert done.copies >= len(names)
+    assert not {path.stem for path in done.folder.glob("images/*/*.png")} & set(names)
+    card = (done.folder / "README.md").read_text()
+    assert f"{done.copies} images were left out for it." in card
+    assert "| noisy copies of training |" in card
+
+
+def test_pictures_unlike_the_training_pictures_are_released(painted_run, settings, held_out, copied, tmp_path):
+    """Control: the same training pictures without the copies."""
+    training = tmp_path / "trained"
+    shutil.copytree(copied[0], training, ignore=shutil.ignore_patterns("copied-*"))
+    done = make(painted_run, tmp_path / "out", replace(settings, training=training, held_out=held_out))
+    assert done.copies == 0
+    assert "None was left out for it." in (done.folder / "README.md").read_text()
+
+
+def test_a_share_of_near_pictures_may_be_allowed(painted_run, settings, held_out, copied, tmp_path):
+    changed = replace(settings, training=copied[0], held_out=held_out, most_copies=0.5)
+    assert make(painted_run, tmp_path / "out", changed).copies == 0
