@@ -65,7 +65,7 @@ def test_pictures_unlike_the_training_pictures_are_released(painted_run, setting
     shutil.copytree(copied[0], training, ignore=shutil.ignore_patterns("copied-*"))
     done = make(painted_run, tmp_path / "out", replace(settings, training=training, held_out=held_out))
     assert done.copies == 0
-    assert "None was left out for it." in (done.folder / "README.md").read_text()
+    assert "0.0% are; none was left out for it." in (done.folder / "README.md").read_text()
 
 
 def test_a_share_of_near_pictures_may_be_allowed(painted_run, settings, held_out, copied, tmp_path):

@@ -132,9 +132,9 @@ def _copies(run: FinishedRun, content: dict, copies: Result | None) -> str:
             else "the training images were not given"
         )
         return f"**Not checked**: {why}, so nothing here says that no image is a near copy of one."
-    dropped = content["left_out"]["copies"]
-    done = f"{dropped} images were left out for it." if dropped else "None was left out for it."
+    dropped, share = content["left_out"]["copies"], copies.value("generated", "nearer")
+    found = f"{dropped} images were left out for it." if dropped else f"{share:.1%} are; none was left out for it."
     return (
         "Each image was compared with the training images. An image counts as a near copy when it is nearer to one "
-        f"than 99 % of held-out real images are. {done}"
+        f"than 99 % of held-out real images are. {found}"
     )
