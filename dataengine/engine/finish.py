@@ -14,10 +14,10 @@ from PIL import Image
 from dataengine.data import coco, dota
 from dataengine.data.draw import contact_sheet, draw
 from dataengine.data.layout import Dataset, Sample
+from dataengine.data.layout_json import layout_from_json
 from dataengine.data.restrict import restrict_layout
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe
-from dataengine.engine.shard import layout_from_json
 from dataengine.files import write_whole
 
 ON_SHEET = 36

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from dataengine.data.layout import Layout
-from dataengine.data.layout_json import layout_from_json, layout_to_json  # noqa: F401
+from dataengine.data.layout_json import layout_to_json
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe, image_seed
 from dataengine.engine.records import examine_shard, image_name, shard_folder, write_records

@@ -11,11 +11,12 @@ from PIL import Image
 
 from dataengine import geometry
 from dataengine.data import formats
+from dataengine.data.layout_json import layout_from_json
 from dataengine.data.presets import configs
 from dataengine.engine.parts import load_parts
 from dataengine.engine.recipe import Recipe, load_recipe
 from dataengine.engine.run import synth
-from dataengine.engine.shard import draw_layouts, layout_from_json
+from dataengine.engine.shard import draw_layouts
 from dataengine.errors import UserError
 from dataengine.render.inpaint import paint_mask
 
