@@ -30,6 +30,7 @@ def make_studio(options: dict, run: Path | None, image: Path | None, out: Path, 
     given = {name: value for name, value in options.items() if value is not None}
     if run is not None:
         stored = site.made.index.source.recipe.get("recipe", {})
+        given.pop("data", None)  # those pictures are drawn on; the run's own grounds are what they were
         kept = {name: value for name, value in stored.items() if value is not None and name not in given}
         recipe = load_recipe(None, kept | given)
     elif not given.keys() & {"dataset", "data"}:

@@ -187,7 +187,7 @@ class Studio:
         """Render as soon as those before are done; orders that still wait are replaced. Raises UserError for what can
         be told at once."""
         if self._loading.done():
-            _check(order, *self.parts())
+            self._laid_out(order)
         with self._lock:
             for job in self.jobs.values():
                 if job.state == "waiting":
@@ -219,15 +219,11 @@ class Studio:
         The same order gives the same picture (contract 4): noise comes from its seed alone.
         """
         recipe, parts = self.parts()
-        _check(order, recipe, parts)
+        asked, scene = self._laid_out(order)
+        size = asked.size
         recipe = recipe.model_copy(
             update={"steps": order.steps or recipe.steps, "guidance_scale": _first(order, recipe)}
         )
-        scene = None
-        if order.ground == "picture":
-            scene = self.opened(order.picture)
-        size = scene.layout.size if scene is not None else (recipe.size, recipe.size)
-        asked = layout_of(order.boxes, parts, size, order.acquisition)
         if scene is None and parts.scenes is not None and order.ground_boxes:
             ground = layout_of(order.ground_boxes, parts, size, order.acquisition)
             scene = parts.scenes.draw([ground], [order.ground_seed if order.ground_seed is not None else order.seed])[0]
@@ -240,6 +236,14 @@ class Studio:
         name, license = (painted.name, painted.license) if painted is not None else ("", "")
         origin = "" if order.picture is None else f"{order.picture[0]}:{order.picture[1]}"
         return Rendered(order, image, asked, labels, verdict, found, detections, name, license, origin)
+
+    def _laid_out(self, order: Order) -> tuple[Layout, Scene | None]:
+        """The layout of an order, and the opened picture if it is drawn on that."""
+        recipe, parts = self.parts()
+        _check(order, recipe, parts)
+        scene = self.opened(order.picture) if order.ground == "picture" else None
+        size = scene.layout.size if scene is not None else (recipe.size, recipe.size)
+        return layout_of(order.boxes, parts, size, order.acquisition), scene
 
     def keep(self, number: int) -> int:
         """Write a rendered picture to the folder; its number there. Raises UserError where it is no longer held."""
