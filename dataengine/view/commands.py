@@ -114,7 +114,7 @@ def _complete(site: Site, detector: Path | None) -> None:
 
     if site.made is not None:
         columns = site.made.index.columns
-        own = site.made.index.source.recipe.get("recipe", {}).get("detector")
+        own = site.made.index.source.settings.get("detector")
         if site.real is not None:
             site.neighbours = Neighbours(site.real.index, (int(columns.width.min()), int(columns.height.min())))
         detector = detector or (Path(own) if own else None)

@@ -29,7 +29,7 @@ def make_studio(options: dict, run: Path | None, image: Path | None, out: Path, 
     """A studio whose parts load in the background. Raises UserError for what can be told at once."""
     given = {name: value for name, value in options.items() if value is not None}
     if run is not None:
-        stored = site.made.index.source.recipe.get("recipe", {})
+        stored = site.made.index.source.settings
         given.pop("data", None)  # those pictures are drawn on; the run's own grounds are what they were
         kept = {name: value for name, value in stored.items() if value is not None and name not in given}
         recipe = load_recipe(None, kept | given)

@@ -62,7 +62,7 @@ class Gallery:
             "limits": limits,
             "taken": sorted({("day", "night")[v] for v in np.unique(columns.night) if v >= 0}),
             "thresholds": json.loads(calibration.read_text())["thresholds"] if calibration.exists() else {},
-            "recipe": source.recipe.get("recipe", {}),
+            "recipe": source.settings,
             "parts": source.recipe.get("parts", {}),
             "notes": [*source.report.get("notes", ()), *source.problems[:20]],
             "finished": source.kind != "run" or bool(source.report),

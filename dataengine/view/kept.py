@@ -1,4 +1,4 @@
-"""Pictures kept by hand: a folder in the form of a run, which every command takes that takes runs.
+"""Pictures kept by hand: a folder in the form of a run, to be looked at and measured as runs are.
 
 The manifest is the truth. It is written whole, after the picture; the DOTA and COCO folders are derived from it, and
 written again where they are behind.
@@ -51,8 +51,9 @@ class Kept:
         except OSError as error:
             raise UserError(f"{out} cannot be written to ({error.strerror}); give another --out.") from None
         if not (out / "recipe.json").exists():
+            # not under the name "recipe", so that no run ever continues here, over what was drawn
             content = {
-                "made": BY_HAND, "recipe": recipe.model_dump(mode="json"), "parts": parts.hashes,
+                "made": BY_HAND, "drawn_with": recipe.model_dump(mode="json"), "parts": parts.hashes,
                 "classes": list(parts.classes),
             }  # fmt: skip
             if parts.calibration is not None:

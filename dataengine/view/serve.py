@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 import uvicorn
 
@@ -37,4 +38,5 @@ def serve(app, port: int, started: Callable[[str], None]) -> None:
     server, listener, address = server_of(app, port)
     with listener:
         started(address)
-        server.run(sockets=[listener])
+        with suppress(KeyboardInterrupt):  # which is how it is meant to end
+            server.run(sockets=[listener])

@@ -33,6 +33,11 @@ class Source:
     report: dict
     problems: tuple[str, ...] = ()
 
+    @property
+    def settings(self) -> dict:
+        """The recipe that a run was made with, or layouts were drawn with; empty for a data set."""
+        return self.recipe.get("recipe") or self.recipe.get("drawn_with") or {}
+
 
 def cache_folder(root: Path) -> Path:
     """Where everything derived from a folder is kept: below $XDG_CACHE_HOME or ~/.cache. Raises UserError where it

@@ -199,6 +199,17 @@ def test_what_is_kept_can_be_looked_at_and_measured_like_a_run(make_studio, tmp_
     assert len(read_made(tmp_path / "drawn")) == 1
 
 
+def test_no_run_is_continued_over_what_was_drawn(make_studio, toy_recipe, tmp_path):
+    from dataengine.engine.run import synth
+
+    studio = make_studio()
+    studio.kept.add(studio.rendered(order()))
+    before = (tmp_path / "drawn" / "manifest.jsonl").read_bytes()
+    with pytest.raises(UserError):
+        synth(toy_recipe, tmp_path / "drawn")
+    assert (tmp_path / "drawn" / "manifest.jsonl").read_bytes() == before
+
+
 def test_a_later_start_goes_on_in_the_same_folder(make_studio, tmp_path):
     studio = make_studio()
     made = studio.rendered(order())

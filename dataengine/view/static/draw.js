@@ -80,6 +80,7 @@ class Draw {
     this.editor.setFixed(on ? boxesOf(opened.layout) : []);
     this.editor.setImage(on || (opened && this.held) ? opened.image : null);
     this.rendering.clear();
+    this.stays.hidden = ground === "picture";
     this.show();
   }
 
@@ -151,12 +152,14 @@ class Draw {
     const shuffle = el("button", { type: "button", onclick: () => this.setSeed(String(Math.floor(Math.random() * 2 ** 48))), title: "Another seed" }, "New");
     const grounds = el("select", { id: "ground", onchange: (event) => this.setGround(event.target.value) }, studio.grounds.filter((name) => name !== "picture" || this.opened).map((name) => el("option", { value: name, selected: name === this.ground }, name === "drawn" ? "made by the model" : "the opened picture")));
     this.holding = el("input", { type: "checkbox", id: "hold", checked: this.held !== null, onchange: (event) => { this.held = event.target.checked ? this.rendering.ground() : null; if (event.target.checked && !this.held) event.target.checked = false; } });
+    this.stays = el("label", { class: "check" }, this.holding, "stays when boxes change");
+    this.stays.hidden = this.ground === "picture";
     const amount = (key, label, low, high) => el("div", { class: "field" }, el("label", { for: key }, label), el("input", { id: key, type: "number", min: low, max: high, step: "any", placeholder: "unknown", value: this.taken[key] === undefined ? "" : String(Math.round(this.taken[key] * 10) / 10), onchange: (event) => { if (event.target.value === "") delete this.taken[key]; else this.taken[key] = event.target.valueAsNumber; } }));
     const night = el("select", { id: "night", onchange: (event) => { if (event.target.value === "") delete this.taken.night; else this.taken.night = event.target.value === "night"; } }, [["", "unknown"], ["day", "day"], ["night", "night"]].map(([value, label]) => el("option", { value, selected: this.taken.night !== undefined && value === (this.taken.night ? "night" : "day") }, label)));
     const guidance = el("input", { id: "guidance", type: "number", min: 0, max: 50, step: "any", placeholder: String(studio.guidance_scale), onchange: (event) => { this.guidance = event.target.value === "" ? undefined : event.target.valueAsNumber; } });
     return el("details", { class: "settings", open: true }, el("summary", {}, "Settings"), el("div", { class: "settings-grid" },
       el("div", { class: "field wide" }, el("label", { for: "seed" }, "Seed"), el("div", { class: "range" }, seed, shuffle)),
-      el("div", { class: "field wide" }, el("label", { for: "ground" }, "Ground"), grounds, el("label", { class: "check" }, this.holding, "stays when boxes change")),
+      el("div", { class: "field wide" }, el("label", { for: "ground" }, "Ground"), grounds, this.stays),
       amount("altitude_m", "Altitude, m", 1, 10000), amount("camera_angle_deg", "Camera angle, °", 0, 90), el("div", { class: "field" }, el("label", { for: "night" }, "Taken by"), night),
       el("div", { class: "field" }, el("label", { for: "guidance" }, "Guidance"), guidance)));
   }

@@ -6,6 +6,7 @@ import { el, svg } from "./elements.js";
 const LEAST = 3; // pixels; a shorter drag is a click
 const HANDLE = 5; // pixels of the screen
 const ARM = 22; // of the handle that turns, in pixels of the screen
+const NARROW = matchMedia("(max-width: 799px)"); // the settings are below the picture, not beside it
 const ENDS = [[-1, -1], [0, -1], [1, -1], [1, 0], [1, 1], [0, 1], [-1, 1], [-1, 0]];
 
 export class Editor {
@@ -55,7 +56,8 @@ export class Editor {
     const stage = this.root.parentElement;
     if (!stage) return;
     const style = getComputedStyle(stage);
-    const room = [stage.clientWidth - 2 * parseFloat(style.paddingLeft), Math.max(stage.clientHeight - 2 * parseFloat(style.paddingTop), Math.min(stage.clientWidth, 320) - 40)];
+    const down = NARROW.matches ? 0.7 * innerHeight : stage.clientHeight - 2 * parseFloat(style.paddingTop);
+    const room = [stage.clientWidth - 2 * parseFloat(style.paddingLeft), Math.max(200, down)];
     this.scale = Math.min(room[0] / this.size[0], room[1] / this.size[1], 8);
     Object.assign(this.root.style, { width: `${this.size[0] * this.scale}px`, height: `${this.size[1] * this.scale}px` });
     this.draw();

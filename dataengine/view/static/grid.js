@@ -11,7 +11,7 @@ const ROWS_AROUND = 2; // above and below those in sight
 const TALLEST = 8_000_000; // pixels; browsers cannot lay out much more
 const CAPTION = 24;
 const GAP = 10;
-export const SIDES = { s: 132, m: 200, l: 300 };
+export const SIDES = { s: 132, m: 184, l: 300 };
 
 export class Grid {
   // options: site, of ("made" or "real"), query (URLSearchParams), tile ("s", "m" or "l"), layer ("labels", "asked"

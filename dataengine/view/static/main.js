@@ -44,6 +44,7 @@ function head(view, parameters) {
     el("nav", { "aria-label": "Views" }, tabs(view, parameters)),
     el("button", { type: "button", class: "quiet", onclick: showHelp, "aria-label": "Help: keys", title: "Keys (?)" }, "?"),
   );
+  document.querySelector("nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
 }
 
 function show() {

@@ -1,6 +1,6 @@
 // The real pictures nearest to one, looked up again until all real ones are embedded.
 
-import { changed } from "./address.js";
+import { changed, FILTERS } from "./address.js";
 import { get } from "./api.js";
 import { el, number } from "./elements.js";
 
@@ -31,8 +31,8 @@ export async function showNeighbours(root, site, id, signal) {
 }
 
 function tile(site, { window, picture, name, distance }) {
-  return el("li", {}, el("a", { href: changed({ view: "picture", side: "real", id: picture, layers: null, zoom: null, ...NONE }), title: name },
+  return el("li", {}, el("a", { href: changed({ view: "picture", side: "real", id: picture, layers: null, zoom: null, least: null, ...NONE }), title: name },
     el("img", { src: `/image/window/${window}?v=${site.real.fingerprint}`, alt: name, loading: "lazy" }), el("span", {}, distance.toFixed(2))));
 }
 
-const NONE = Object.fromEntries(["class", "verdict", "reason", "score", "size", "count", "altitude", "gsd", "camera_angle", "taken", "q", "sort"].map((name) => [name, null]));
+const NONE = Object.fromEntries(FILTERS.map((name) => [name, null]));

@@ -8,6 +8,8 @@ import { showNeighbours } from "./neighbours.js";
 import { failure } from "./pictures.js";
 
 const DEGREES = 180 / Math.PI;
+const NARROW = matchMedia("(max-width: 799px)"); // the picture is above its facts, not beside them
+const SURE = 0.3; // score from which detections are shown, unless another is asked for
 
 export function showPicture(main, site, parameters) {
   const of = parameters.get("side") === "real" || !site.made ? "real" : "made";
@@ -25,13 +27,15 @@ class Opened {
     this.colours = new Map(this.summary.classes.map(({ name, colour }) => [name, colour]));
     this.shown = new Set((parameters.get("layers") ?? "labels").split("-"));
     this.zoom = Number(parameters.get("zoom")) || 0;
+    this.least = Number(parameters.get("least") ?? SURE);
     const { size } = found.labels;
     this.picture = el("div", { class: "stage-picture" }, el("img", { src: imageOf(site, of, found.id), alt: `${found.name}, ${found.labels.boxes.length} objects`, draggable: "false" }));
     this.stage = el("div", { class: "stage", tabindex: "0", "aria-label": "Picture" }, this.picture);
     this.layers = el("div", { class: "choices", role: "group", "aria-label": "Boxes" });
+    this.sureness = el("label", { class: "sureness" }, "from score", el("input", { type: "number", min: 0, max: 1, step: 0.05, value: String(this.least), onchange: (event) => this.from(event.target.valueAsNumber) }));
     this.zooms = el("div", { class: "choices", role: "group", "aria-label": "Size" });
     this.panel = el("div", { class: "panel" });
-    main.replaceChildren(el("div", { class: "bar" }, this.place(), this.layers, this.zooms), el("div", { class: "opened" }, this.stage, this.panel));
+    main.replaceChildren(el("div", { class: "bar" }, this.place(), this.sureness, this.layers, this.zooms), el("div", { class: "opened" }, this.stage, this.panel));
     this.fit = () => this.scale(size);
     this.resizing = new ResizeObserver(this.fit);
     this.resizing.observe(this.stage);
@@ -51,7 +55,7 @@ class Opened {
   }
 
   backTo() {
-    return changed({ view: null, id: null, layers: null, zoom: null, at: this.found.position || null });
+    return changed({ view: null, id: null, layers: null, zoom: null, least: null, at: this.found.position || null });
   }
 
   preload() {
@@ -60,7 +64,9 @@ class Opened {
 
   // As large as there is room, in whole multiples from 2 on, or what was asked for.
   scale([width, height]) {
-    const room = Math.min(this.stage.clientWidth / width, Math.max(240, this.stage.clientHeight) / height);
+    const { paddingLeft, paddingTop } = getComputedStyle(this.stage);
+    const [across, down] = [this.stage.clientWidth - 2 * parseFloat(paddingLeft), this.stage.clientHeight - 2 * parseFloat(paddingTop)];
+    const room = Math.min(across / width, NARROW.matches ? Infinity : Math.max(240, down) / height);
     const scale = this.zoom || (room > 2 ? Math.floor(room) : room);
     Object.assign(this.picture.style, { width: `${width * scale}px`, height: `${height * scale}px` });
     this.picture.classList.toggle("enlarged", scale >= 4);
@@ -71,6 +77,7 @@ class Opened {
     const { found } = this;
     const layer = (name, label, key) => choice(label, this.shown.has(name), () => this.toggle(name), { title: `${label} (${key})` });
     this.layers.replaceChildren(layer("labels", "Labels", "l"), found.asked ? layer("asked", "Layout asked for", "a") : "", layer("seen", "Detections", "d"));
+    this.sureness.hidden = !this.shown.has("seen");
     this.zooms.replaceChildren(el("button", { type: "button", onclick: () => this.enlarge(-1), "aria-label": "Smaller", title: "Smaller (−)" }, "−"),
       el("button", { type: "button", onclick: () => this.set({ zoom: null }), title: "As large as there is room" }, "Fit"),
       el("button", { type: "button", onclick: () => this.enlarge(1), "aria-label": "Larger", title: "Larger (+)" }, "+"));
@@ -98,6 +105,14 @@ class Opened {
     this.draw();
   }
 
+  // Show detections from this score on.
+  from(score) {
+    this.least = Number.isFinite(score) ? score : SURE;
+    this.set({ least: this.least === SURE ? null : this.least });
+    this.facts();
+    this.draw();
+  }
+
   async look() {
     if (this.seen) return this.draw();
     this.note.textContent = "the detector looks …";
@@ -118,7 +133,7 @@ class Opened {
     const groups = [{ boxes: labels.ignored, colour: "currentColor", kind: "ignored" }];
     if (this.shown.has("labels")) groups.push(...groupsOf(rowsOf(labels), colours(labels), "label"));
     if (this.shown.has("asked") && asked) groups.push(...groupsOf(rowsOf(asked), colours(asked), "asked"));
-    if (this.shown.has("seen") && this.seen) groups.push(...this.seen.detections.map(({ label, box }) => ({ boxes: [box], colour: this.colours.get(this.seen.classes[label]) ?? "#fff", kind: "seen" })));
+    if (this.shown.has("seen") && this.seen) groups.push(...this.sure().map(({ label, box }) => ({ boxes: [box], colour: this.colours.get(this.seen.classes[label]) ?? "#fff", kind: "seen" })));
     const drawn = overlay(labels.size, groups);
     this.mark = svg("path", { class: "box marked", "vector-effect": "non-scaling-stroke" });
     drawn.append(this.mark);
@@ -127,8 +142,13 @@ class Opened {
     this.choices();
   }
 
+  // Detections that are shown: sure ones, and all that match a label.
+  sure() {
+    return (this.seen?.detections ?? []).filter(({ score, object }) => object !== null || score >= this.least);
+  }
+
   facts() {
-    const { found, summary } = this;
+    const { found } = this;
     this.note = el("p", { class: "aside note", role: "status" });
     const rows = [["Name", found.name], ["Image", found.image], ["Size", found.labels.size.join(" × ")], ["Seed", found.seed], ["Scene", found.scene], ["Licence", found.license || found.scene_license],
       ...Object.entries(found.labels.acquisition).map(([name, value]) => [name.replace(/_(m|deg)$/, "").replaceAll("_", " "), taken(name, value)]),
@@ -161,7 +181,7 @@ class Opened {
       return el("tr", { tabindex: "0", onmouseenter: () => this.point(box), onmouseleave: () => this.point(), onfocus: () => this.point(box), onblur: () => this.point() },
         el("th", { scope: "row" }, swatch(this.colours.get(name)), name), el("td", {}, `${box[2].toFixed(0)} × ${box[3].toFixed(0)}`), el("td", {}, `${(box[4] * DEGREES).toFixed(0)}°`), el("td", {}, score === undefined ? "" : score.toFixed(2)), el("td", { class: state.replace(" ", "-") }, state));
     });
-    const extra = (this.seen?.detections ?? []).filter(({ object, score }) => object === null && score >= 0.3).map(({ label, box, score }) =>
+    const extra = this.sure().filter(({ object }) => object === null).map(({ label, box, score }) =>
       el("tr", { class: "extra", tabindex: "0", onmouseenter: () => this.point(box), onmouseleave: () => this.point(), onfocus: () => this.point(box), onblur: () => this.point() },
         el("th", { scope: "row" }, swatch(this.colours.get(this.seen.classes[label]) ?? "#fff"), this.seen.classes[label]), el("td", {}, `${box[2].toFixed(0)} × ${box[3].toFixed(0)}`), el("td", {}, `${(box[4] * DEGREES).toFixed(0)}°`), el("td", {}, score.toFixed(2)), el("td", {}, "seen, no label")));
     return el("section", {}, el("h3", {}, `${labels.boxes.length} ${labels.boxes.length === 1 ? "object" : "objects"}`), el("div", { class: "scrolls" }, el("table", {}, el("thead", {}, el("tr", {}, ["Class", "Pixels", "Angle", "Score", ""].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, rows, extra))));
@@ -182,7 +202,7 @@ class Opened {
     const does = {
       ArrowLeft: () => this.found.previous !== null && go({ id: this.found.previous }),
       ArrowRight: () => this.found.next !== null && go({ id: this.found.next }),
-      Escape: () => go({ view: null, id: null, layers: null, zoom: null, at: this.found.position || null }),
+      Escape: () => go({ view: null, id: null, layers: null, zoom: null, least: null, at: this.found.position || null }),
       l: () => this.toggle("labels"), a: () => this.found.asked && this.toggle("asked"), d: () => this.toggle("seen"),
       "+": () => this.enlarge(1), "=": () => this.enlarge(1), "-": () => this.enlarge(-1),
       e: () => this.panel.querySelector("a.button")?.click(),
