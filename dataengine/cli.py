@@ -172,8 +172,8 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except BaseException:
-        if not interrupted:
+    except BaseException as error:
+        if not interrupted or (isinstance(error, SystemExit) and not error.code):  # a page is ended by Ctrl-C
             raise
         # whatever it was turned into: libraries that are just being imported make an ImportError of it
         print("stopped; what is finished stays, and the same command continues", file=sys.stderr)

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 
 import pytest
 from PIL import Image
@@ -81,3 +86,20 @@ def test_the_page_is_served_on_the_loopback_interface_only():
     with listener:
         assert listener.getsockname()[0] == "127.0.0.1"
         assert address.startswith("http://127.0.0.1:")
+
+
+def test_ctrl_c_ends_the_page_without_complaint(make_run):
+    program = [sys.executable, "-m", "dataengine", "view", str(make_run(3)), "--port", "0"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        address = next(line for line in process.stdout if line.startswith("http")).split()[0]
+        for _ in range(600):
+            try:
+                with urllib.request.urlopen(f"{address}api/site") as answer:
+                    assert answer.status == 200
+                break
+            except urllib.error.URLError:
+                time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert said.strip() == ""
