@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from pathlib import Path
@@ -104,8 +103,18 @@ def synth(
     config: Annotated[
         Path | None, typer.Option(help="YAML recipe or the name of a packaged one; the options above go before it.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; does not change the result.")] = os.cpu_count() or 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; does not change the result [one a core, or a GPU of ray].")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images rendered together; for memory and speed.")] = 16,
+    executor: Annotated[str, typer.Option(help="local, or ray for many machines (docs/scale.md).")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; this machine alone if not said.")] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(min=0, help="Of a Ray cluster, 0.25 for four workers on each [1].")
+    ] = None,
+    datasets: Annotated[
+        bool, typer.Option("--datasets/--no-datasets", help="Write the DOTA and COCO folders when it is done.")
+    ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and make nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -134,7 +143,10 @@ def synth(
     if dry_run:
         show_plan(recipe, out, as_json)
         return
-    report = run_with_progress(recipe, out, workers, batch_size, quiet=as_json)
+    if executor not in ("local", "ray"):
+        raise UserError(f"--executor {executor}: give local or ray.")
+    where = {"executor": executor, "address": address, "gpus_per_worker": gpus_per_worker, "datasets": datasets}
+    report = run_with_progress(recipe, out, workers, batch_size, quiet=as_json, **where)
     if as_json:
         print(json.dumps(report, indent=2))
     if report["accepted"] < report["wanted"]:

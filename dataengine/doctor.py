@@ -20,6 +20,8 @@ OPTIONAL = {
     "torch-fidelity": "pip install 'dataengine[inception]', after torch and torchvision of one version",
     "onedl-mmrotate": "tools/install_mmrotate.sh in an environment of its own (docs/mmrotate.md)",
     "starlette": "pip install 'dataengine[view]'",
+    "ray": "pip install 'dataengine[ray]'",
+    "webdataset": "pip install 'dataengine[shards]'",
     "pycocotools": "pip install 'dataengine[test]'",
 }
 PACKAGED = (

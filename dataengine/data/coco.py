@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 from pydantic import ValidationError
 
 from dataengine import geometry
-from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem
+from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, Sample
 from dataengine.data.parse import flag, load_json, number, objects_only
 from dataengine.data.records import Record, assemble, named_file, safe_name, unknown_acquisition
 from dataengine.data.staging import Progress, placed, staged
@@ -218,43 +220,57 @@ def write(
     """
     path = Path(path)
     problems: list[Problem] = []
-    pictures: list[dict] = []
-    annotations: list[dict] = []
     licenses = sorted({sample.license for sample in dataset if sample.license})
     with staged(path, NAME, split, dataset.classes) as work:
-        for sample, name in placed(dataset, work / "images" / split, problems, flat=False, progress=progress):
-            layout = sample.layout
-            picture = {"id": len(pictures) + 1, "file_name": name + sample.image.suffix}
-            picture |= {"width": layout.size[0], "height": layout.size[1]}
-            if sample.source:
-                picture["source"] = sample.source
-            if sample.license:
-                picture["license"] = licenses.index(sample.license) + 1
-            if layout.acquisition != UNKNOWN:
-                picture["acquisition"] = layout.acquisition.model_dump(mode="json", exclude_none=True)
-            pictures.append(picture)
-            for i, entry in enumerate(_shapes(layout.boxes, dataset.kind)):
-                entry |= {"category_id": int(layout.labels[i]) + 1, "iscrowd": 0}
-                if layout.difficult[i]:
-                    entry["difficult"] = 1
-                if layout.visible[i] < 1:
-                    entry["visible"] = round(float(layout.visible[i]), 4)
-                annotations.append({"image_id": len(pictures), **entry})
-            for entry in _shapes(layout.ignored, dataset.kind):
-                crowd = {"image_id": len(pictures), **entry, "iscrowd": 1}
-                annotations += [{**crowd, "category_id": label + 1} for label in range(len(dataset.classes))]
-        content = {
-            "info": {"description": dataset.name, "box_kind": dataset.kind},
-            "licenses": [{"id": i, "name": name} for i, name in enumerate(licenses, 1)],
-            "images": pictures,
-            # ids from 1: pycocotools takes an annotation with id 0 for unmatched
-            "annotations": [{"id": i, **entry} for i, entry in enumerate(annotations, 1)],
-            "categories": [{"id": i, "name": name} for i, name in enumerate(dataset.classes, 1)],
-        }
         file = work / "annotations" / f"{split}.json"
         file.parent.mkdir()
-        file.write_text(json.dumps(content), "utf-8")
+        # one by one, so that memory does not grow with the data set; annotations wait, since images stand before them
+        with open(file, "w", encoding="utf-8") as out, TemporaryFile("w+", encoding="utf-8", dir=path) as waiting:
+            info = {"description": dataset.name, "box_kind": dataset.kind}
+            out.write(f'{{"info": {json.dumps(info)}, "licenses": ')
+            out.write(json.dumps([{"id": i, "name": name} for i, name in enumerate(licenses, 1)]) + ', "images": [')
+            objects = 0
+            samples = placed(dataset, work / "images" / split, problems, flat=False, progress=progress)
+            for number, (sample, name) in enumerate(samples, 1):
+                picture = {"id": number, "file_name": name + sample.image.suffix, **_told(sample, licenses)}
+                out.write((", " if number > 1 else "") + json.dumps(picture))
+                for entry in _annotations(sample.layout, dataset):
+                    objects += 1  # ids from 1: pycocotools takes an annotation with id 0 for unmatched
+                    entry = {"id": objects, "image_id": number, **entry}
+                    waiting.write((", " if objects > 1 else "") + json.dumps(entry))
+            waiting.seek(0)
+            out.write('], "annotations": [')
+            shutil.copyfileobj(waiting, out)
+            categories = [{"id": i, "name": name} for i, name in enumerate(dataset.classes, 1)]
+            out.write(f'], "categories": {json.dumps(categories)}}}')
     return problems
+
+
+def _told(sample: Sample, licenses: list[str]) -> dict:
+    """What an image's entry says beside its id and name."""
+    layout = sample.layout
+    picture: dict = {"width": layout.size[0], "height": layout.size[1]}
+    if sample.source:
+        picture["source"] = sample.source
+    if sample.license:
+        picture["license"] = licenses.index(sample.license) + 1
+    if layout.acquisition != UNKNOWN:
+        picture["acquisition"] = layout.acquisition.model_dump(mode="json", exclude_none=True)
+    return picture
+
+
+def _annotations(layout: Layout, dataset: Dataset) -> Iterator[dict]:
+    """Entries of an image's objects and ignored regions, without ids."""
+    for i, entry in enumerate(_shapes(layout.boxes, dataset.kind)):
+        entry |= {"category_id": int(layout.labels[i]) + 1, "iscrowd": 0}
+        if layout.difficult[i]:
+            entry["difficult"] = 1
+        if layout.visible[i] < 1:
+            entry["visible"] = round(float(layout.visible[i]), 4)
+        yield entry
+    for entry in _shapes(layout.ignored, dataset.kind):
+        for label in range(len(dataset.classes)):
+            yield {**entry, "iscrowd": 1, "category_id": label + 1}
 
 
 def _shapes(boxes: np.ndarray, kind: str) -> list[dict]:

@@ -137,7 +137,8 @@ class Sample:
 
 @dataclass
 class Dataset:
-    """Labelled images with one class list, and what was wrong with the rest."""
+    """Labelled images with one class list, and what was wrong with the rest. Readers give `samples` as a list; writers
+    only go through it, so that it may be a collection that makes them as it goes."""
 
     classes: tuple[str, ...]
     samples: list[Sample]

@@ -36,16 +36,12 @@ def staged(path: Path, format: str, split: str, classes: Sequence[str]) -> Itera
         work.mkdir(parents=True)
         try:
             yield work
-            files = sorted(file for file in work.rglob("*") if file.is_file())
             if done[0] != split:
-                for file in files:
-                    target = path / file.relative_to(work)
+                for _, target in _moves(work, path):
                     if target.exists() and target.name not in _SHARED:
                         raise UserError(f"{target} exists already and belongs to another split; rename one of the two")
             _write_marker(path, format, classes, done[1], writing=split)
-            for file in files:
-                target = path / file.relative_to(work)
-                target.parent.mkdir(parents=True, exist_ok=True)
+            for file, target in _moves(work, path):
                 os.replace(file, target)
             _write_marker(path, format, classes, sorted({*done[1], split}), writing=None)
         finally:
@@ -55,6 +51,16 @@ def staged(path: Path, format: str, split: str, classes: Sequence[str]) -> Itera
             f"{error.filename or path} could not be written ({error.strerror or error}); "
             "free some space or choose a folder that can be written to"
         ) from error
+
+
+def _moves(source: Path, target: Path) -> Iterator[tuple[Path, Path]]:
+    """What has to be renamed, and into what, for all that is in `source` to be in `target`: whole folders where there
+    is none of that name yet, so that a million files are one rename."""
+    for name in sorted(os.listdir(source)):
+        if (source / name).is_dir() and (target / name).is_dir():
+            yield from _moves(source / name, target / name)
+        else:
+            yield source / name, target / name
 
 
 def _splits_of_marker(path: Path, format: str, split: str, classes: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -100,13 +106,13 @@ def placed(
     `flat` turns "a/b" into "a__b" for formats without sub-folders. `suffix` is the one that a format demands, None
     keeps the image's own. An image that cannot be copied becomes a `Problem` and is not yielded.
     """
-    taken: set[str] = set()
+    suffixes: set[str] = set()  # looking for a file takes no memory, as a list of names would
     for done, sample in enumerate(dataset, 1):
         name = sample.name.replace("/", "__") if flat else sample.name
-        if name in taken:
-            raise UserError(f"two images would both be called {name!r} in {folder.name}; rename one of them")
-        taken.add(name)
         target = folder / (name + (suffix or sample.image.suffix))
+        suffixes.add(suffix or sample.image.suffix)
+        if any((folder / (name + each)).exists() for each in suffixes):
+            raise UserError(f"two images would both be called {name!r} in {folder.name}; rename one of them")
         try:
             images.place(sample.image, target)
         except ValueError as error:

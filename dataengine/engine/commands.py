@@ -12,11 +12,6 @@ app = typer.Typer(help="Look into the folder of a run of dataengine synth.", no_
 Run = Annotated[Path, typer.Argument(help="Folder of dataengine synth.")]
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `verify` a command of its own while it is the only one."""
-
-
 @app.command("verify")
 def verify_command(
     run: Run, as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False
@@ -46,3 +41,27 @@ def verify_command(
         typer.echo(f"{run}: {found.images} images, {found.accepted} of them accepted, {sound}")
     if found.faults:
         raise typer.Exit(1)
+
+
+@app.command("trace")
+def trace_command(run: Run) -> None:
+    """Say how busy each stage of a run was; trace.json in its folder opens in ui.perfetto.dev and chrome://tracing.
+
+    The busiest stage is the one that decides how long a run takes.
+
+    Example: dataengine run trace runs/first
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from dataengine.engine.trace import busy, read_trace
+
+    events = read_trace(run)
+    loading = [event["dur"] / 1e6 for event in events if event["name"] == "load"]
+    table = Table("stage", "busy", "seconds", "of them on a core")
+    for row in busy(events):
+        table.add_row(row.stage, f"{row.share:.1%}", f"{row.seconds:.1f}", f"{row.cpu_seconds:.1f}")
+    console = Console()
+    console.print(table)
+    if loading:
+        console.print(f"{len(loading)} workers, loaded in {max(loading):.1f} s at most")

@@ -1,11 +1,13 @@
-"""What is written when a run has enough images: manifest, DOTA and COCO data sets, contact sheets, report."""
+"""What is written when a run has enough images: DOTA and COCO data sets, contact sheets, report, manifest.
+
+Everything is read from the manifest's lines as it is written, so that memory does not grow with the run.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections import Counter
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,116 +15,90 @@ from PIL import Image
 
 from dataengine.data import coco, dota
 from dataengine.data.draw import contact_sheet, draw
-from dataengine.data.layout import Dataset, Sample
+from dataengine.data.layout import Dataset
 from dataengine.data.layout_json import layout_from_json
 from dataengine.data.restrict import restrict_layout
+from dataengine.engine.manifest import MANIFEST, AcceptedSamples, JoinedSamples, read_manifest
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe
+from dataengine.engine.tally import Tally
 from dataengine.files import write_whole
 
 ON_SHEET = 36
 
 
-@dataclass(frozen=True)
-class ClassRow:
-    """asked: objects in the layouts of all attempts; found: those the filter's detector found; kept: objects in
-    accepted images, of which `difficult` are marked so."""
-
-    name: str
-    asked: int
-    found: int
-    kept: int
-    difficult: int
-
-
-def class_table(records: list[dict], calibration, classes: tuple[str, ...]) -> list[ClassRow]:
-    """Acceptance per class, in class order; a class that was never asked for has zeros."""
-    asked, found, kept, difficult = Counter(), Counter(), Counter(), Counter()
-    for record in records:
-        labels = record["labels"]
-        names = [labels["classes"][i] for i in labels["labels"]]
-        # the objects asked for come first; those that the scene held before, and repaired ones, follow
-        judged = names[: len(record["asked"]["labels"])]
-        asked.update(judged)
-        scores = zip(judged, record["verdict"]["scores"], strict=False)
-        if calibration is not None:
-            found.update(name for name, score in scores if score >= calibration.thresholds.get(name, np.inf))
-        if record["verdict"]["kept"]:
-            kept.update(names)
-            difficult.update(name for name, d in zip(names, labels["difficult"], strict=True) if d)
-    every = dict.fromkeys((*classes, *asked))
-    return [ClassRow(n, asked[n], found[n], kept[n], difficult[n]) for n in every]
-
-
-def report(recipe: Recipe, parts: Parts, records: list[dict]) -> dict:
+def report(recipe: Recipe, parts: Parts, tally: Tally) -> dict:
     """Figures of a run as plain values."""
-    kept = [record for record in records if record["verdict"]["kept"]]
-    reasons = Counter(" ".join(r["verdict"]["reason"].split()[-3:]) for r in records if not r["verdict"]["kept"])
-    table = class_table(records, parts.calibration, parts.classes)
+    table = tally.class_table()
     return {
         "wanted": recipe.n,
-        "accepted": len(kept),
-        "tried": len(records),
-        "acceptance": round(len(kept) / max(1, len(records)), 4),
+        "accepted": tally.accepted,
+        "tried": tally.tried,
+        "acceptance": round(tally.accepted / max(1, tally.tried), 4),
         "classes": [vars(row) for row in table],
         "never_kept": [row.name for row in table if not row.kept],
-        "dropped_for": dict(reasons.most_common()),
+        "dropped_for": dict(tally.dropped_for.most_common()),
         "real_images_that_would_pass": parts.calibration.pass_share if parts.calibration else None,
-        "unreadable_scenes": sorted({name for record in records for name in record["unreadable_scenes"]}),
+        "unreadable_scenes": sorted(tally.unreadable_scenes),
         "notes": parts.notes,
     }
 
 
-def finish(recipe: Recipe, parts: Parts, out: Path, records: list[dict]) -> None:
-    """Write everything that is derived from the shards. Can be broken off and repeated."""
-    samples = [
-        Sample(f"{record['index']:08d}", out / record["image"], layout_from_json(record["labels"]), "dataengine", "")
-        for record in records
-        if record["verdict"]["kept"]
-    ]
-    classes = tuple(dict.fromkeys((*parts.classes, *(name for s in samples for name in s.layout.classes))))
-    kind = samples[0].layout.kind if samples else parts.preset.kind
-    dataset = Dataset(
-        classes, [_with_classes(s, classes) for s in samples], kind, name=f"synthetic {parts.preset.name}"
-    )
-    for module, name in ((dota, "dota"), (coco, "coco")):
-        shutil.rmtree(out / name, ignore_errors=True)
-        if samples:
-            module.write(dataset, out / name, split="train")
+def finish(recipe: Recipe, parts: Parts, out: Path, tally: Tally, lines: Path, datasets: bool = True) -> None:
+    """Write everything that is derived from the shards. Can be broken off and repeated.
+
+    tally: has counted all records in the file `lines`, which becomes the manifest. datasets: False leaves DOTA and COCO
+    folders out, and removes those of before.
+    """
+    kind, name = tally.kind or parts.preset.kind, f"synthetic {parts.preset.name}"
+    samples = AcceptedSamples(out, lines, tally.all_classes, tally.accepted)
+    dataset = Dataset(samples.classes, samples, kind, name=name)
+    for module, folder in ((dota, "dota"), (coco, "coco")):
+        shutil.rmtree(out / folder, ignore_errors=True)
+        if len(dataset) and datasets:
+            module.write(dataset, out / folder, split="train")
     shutil.rmtree(out / "mixed", ignore_errors=True)
-    if samples and parts.real is not None:
+    if len(dataset) and datasets and parts.real is not None:
         coco.write(mixed(parts.real, dataset), out / "mixed", split="train")
-    for kept, name in ((True, "kept.png"), (False, "dropped.png")):
-        _sheet(out, [r for r in records if r["verdict"]["kept"] == kept], classes, out / name)
-    write_whole(out / "report.json", json.dumps(report(recipe, parts, records), indent=2) + "\n")
-    write_whole(out / "manifest.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+    _sheets(out, lines, tally, samples.classes)
+    write_whole(out / "report.json", json.dumps(report(recipe, parts, tally), indent=2) + "\n")
+    os.replace(lines, out / MANIFEST)
 
 
 def mixed(real: Dataset, synthetic: Dataset) -> Dataset:
     """Real and synthetic images as one data set, as AeroGen trains its detectors; names say which is which."""
     classes = tuple(dict.fromkeys((*real.classes, *synthetic.classes)))
-    samples = [replace(_with_classes(s, classes), name=f"real/{s.name}") for s in real]
-    samples += [replace(_with_classes(s, classes), name=f"synthetic/{s.name}") for s in synthetic]
+    samples = JoinedSamples((("real", real), ("synthetic", synthetic)), classes)
     return Dataset(classes, samples, synthetic.kind, name=f"{real.name} with synthetic images")
 
 
-def _with_classes(sample: Sample, classes: tuple[str, ...]) -> Sample:
-    layout = sample.layout
-    labels = np.array([classes.index(name) for name in layout.names()], np.int64)
-    return replace(sample, layout=replace(layout, labels=labels, classes=classes))
+def _sheets(out: Path, lines: Path, tally: Tally, classes: tuple[str, ...]) -> None:
+    """Contact sheets of accepted and of dropped pictures with their boxes, spread evenly over the run; the reason below
+    where there is one."""
+    totals = {True: tally.accepted, False: tally.tried - tally.accepted}
+    wanted = {
+        kept: set(np.linspace(0, n - 1, ON_SHEET).astype(int).tolist()) if n else set() for kept, n in totals.items()
+    }
+    seen, chosen = {True: 0, False: 0}, {True: [], False: []}
+    for record in read_manifest(lines):
+        kept = record["verdict"]["kept"]
+        if seen[kept] in wanted[kept]:
+            chosen[kept].append(record)
+        seen[kept] += 1
+    _sheet(out, chosen[True], classes, out / "kept.png")
+    _sheet(out, chosen[False], classes, out / "dropped.png")
 
 
 def _sheet(out: Path, records: list[dict], classes: tuple[str, ...], path: Path) -> None:
-    """Contact sheet of pictures with their boxes, spread evenly over the run; the reason below where there is one."""
+    """One contact sheet; none without records."""
     if not records:
         path.unlink(missing_ok=True)
         return
-    chosen = [records[i] for i in np.unique(np.linspace(0, len(records) - 1, ON_SHEET).astype(int))]
     pictures = []
-    for record in chosen:
+    for record in records:
         with Image.open(out / record["image"]) as image:
             pictures.append(draw(image, restrict_layout(layout_from_json(record["labels"]), classes)))
-    captions = [record["verdict"]["reason"] or f"{record['index']:08d}" for record in chosen]
+    captions = [record["verdict"]["reason"] or f"{record['index']:08d}" for record in records]
     fresh = path.with_name(f".{path.name}")
     contact_sheet(pictures, captions, classes=classes).save(fresh, "PNG")
     fresh.replace(path)

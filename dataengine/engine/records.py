@@ -21,17 +21,16 @@ def image_name(number: int, index: int) -> str:
     return f"shards/{number:06d}/{index:08d}.png"
 
 
-def write_records(folder: Path, lines: Sequence[str]) -> None:
-    """Write a shard's records, one JSON object a line, and their checksum."""
+def record_files(lines: Sequence[str]) -> dict[str, bytes]:
+    """A shard's records, one JSON object a line, and their checksum: name and content of both files."""
     content = "".join(f"{line}\n" for line in lines).encode()
-    (folder / RECORDS).write_bytes(content)
-    (folder / CHECKSUM).write_text(f"{hashlib.sha256(content).hexdigest()}  {RECORDS}\n")
+    return {RECORDS: content, CHECKSUM: f"{hashlib.sha256(content).hexdigest()}  {RECORDS}\n".encode()}
 
 
 def examine_shard(out: Path, number: int) -> tuple[list[dict], list[str]]:
     """(records, faults) of a shard that is there: what it says, and all that contradicts a checksum, in sentences.
 
-    A shard without faults is what `write_shard` made, to the last bit. Records that cannot be read are none.
+    A shard without faults is what a worker made, to the last bit. Records that cannot be read are none.
     """
     folder = shard_folder(out, number)
     try:

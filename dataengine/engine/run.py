@@ -6,6 +6,7 @@ A run directory can be killed at any instant and continued with the same command
     calibration.json  the filter's thresholds
     shards/           one folder a shard, which appears whole or not at all
     manifest.jsonl    one line an attempt, in order, up to the last accepted image
+    trace.json        how busy each stage was
     dota/ coco/       the accepted images with their labels
     kept.png dropped.png report.json
 """
@@ -16,20 +17,21 @@ import fcntl
 import json
 import os
 import shutil
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
+from dataengine.engine.local import in_processes, in_this_process
+from dataengine.engine.manifest import MANIFEST, UNFINISHED, read_manifest
 from dataengine.engine.parts import Parts, load_parts
 from dataengine.engine.recipe import Recipe, stored_recipe
-from dataengine.engine.shard import read_shard, write_shard
+from dataengine.engine.shard import read_shard
+from dataengine.engine.tally import Tally
+from dataengine.engine.trace import trace_file
+from dataengine.engine.worker import Job
 from dataengine.errors import UserError
 from dataengine.files import remove_unfinished, write_whole
 from dataengine.judge.calibration import Calibration, calibration_hash
@@ -40,12 +42,17 @@ Progress = Callable[[int, int], None]  # (images accepted, images tried)
 
 @dataclass(frozen=True)
 class RunResult:
-    """records: manifest lines, in order; accepted: how many of them are; notes: sentences for the user."""
+    """accepted: images of those tried; notes: sentences for the user."""
 
     out: Path
-    records: list[dict]
     accepted: int
+    tried: int
     notes: list[str]
+
+    @property
+    def records(self) -> Iterator[dict]:
+        """The lines of the manifest, in order, read as they are asked for."""
+        return read_manifest(self.out / MANIFEST)
 
 
 @contextmanager
@@ -123,117 +130,101 @@ def _store(out: Path, recipe: Recipe, parts: Parts) -> None:
         write_whole(out / "recipe.json", json.dumps(content, indent=2) + "\n")
 
 
-_worker: tuple[Parts, Recipe] | None = None
+def _shards_in_order(recipe: Recipe, out: Path, tally: Tally, add_to_trace, execute) -> Iterator[list[dict]]:
+    """Records of shard 0, 1, 2, ... Missing ones are made; stops when nobody asks for more.
 
-
-def _start_worker(recipe: Recipe, calibration: Calibration, parent: int) -> None:
-    global _worker
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _worker = load_parts(recipe, calibration), recipe
-
-
-def _end_with(parent: int) -> None:
-    """A worker whose run was killed would wait for work, and hold its memory, for ever."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes started meanwhile ignore Ctrl-C, which the terminal sends to all: the run itself ends them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _work(out: Path, number: int, batch_size: int) -> int:
-    assert _worker is not None
-    write_shard(*_worker, out, number, batch_size)
-    return number
-
-
-def _shards_in_order(recipe: Recipe, parts: Parts, out: Path, workers: int, batch_size: int) -> Iterator[list[dict]]:
-    """Records of shard 0, 1, 2, ... Missing ones are made, `workers` at a time; stops when nobody asks for more."""
+    No more shards are at work than will be needed if images go on to be accepted as they were so far.
+    """
     n_shards = -(-recipe.budget // recipe.shard_size)
-    if workers == 1:
-        for number in range(n_shards):
-            if read_shard(out, number) is None:
-                write_shard(parts, recipe, out, number, batch_size)
-            yield read_shard(out, number)
-        return
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(recipe, parts.calibration, os.getpid()),
-    )
-    try:
-        running: dict = {}
-        upcoming = iter(number for number in range(n_shards) if read_shard(out, number) is None)
+    asked = 0  # all shards below have been read, are there, or are at work
+
+    def next_shard() -> int | None:
+        nonlocal asked
+        accepted_share = (tally.accepted + 1) / (tally.tried + 1)
+        while (
+            asked < n_shards and (asked * recipe.shard_size - tally.tried) * accepted_share < recipe.n - tally.accepted
+        ):
+            asked += 1
+            if read_shard(out, asked - 1) is None:
+                return asked - 1
+        return None
+
+    with closing(execute(next_shard)) as at_work:
         for number in range(n_shards):
             while (records := read_shard(out, number)) is None:
-                while len(running) < workers and (k := next(upcoming, None)) is not None:
-                    with _interrupts_ignored():
-                        running[pool.submit(_work, out, k, batch_size)] = k
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    running.pop(future)
-                    future.result()
+                if (done := next(at_work, None)) is None:
+                    raise UserError(
+                        f"{out}: shard {number} was lost while the run was at work; the same command continues."
+                    )
+                add_to_trace(done.events)
+            asked = max(asked, number + 1)
             yield records
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker process was killed, often for want of memory; the same command continues, perhaps with fewer "
-            "--workers."
-        ) from None
-    except KeyboardInterrupt:
-        for worker in active_children():  # half a shard is nothing, so nothing is lost
-            worker.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def synth(
     recipe: Recipe,
     out: Path,
-    workers: int = 1,
+    workers: int | None = 1,
     batch_size: int = 16,
     progress: Progress = lambda accepted, tried: None,
     prepared: Callable[[Parts], None] = lambda parts: None,
+    executor: Literal["local", "ray"] = "local",
+    address: str | None = None,
+    gpus_per_worker: float | None = None,
+    datasets: bool = True,
 ) -> RunResult:
     """Make a verified synthetic data set in `out`, or continue one.
 
-    Neither `workers` nor `batch_size` changes layouts, noise or which images are tried. The result is the first
-    `recipe.n` accepted images in order of attempt, or all there are when the budget of attempts is spent.
+    Neither `workers`, `batch_size` nor `executor` changes layouts, noise or which images are tried. The result is the
+    first `recipe.n` accepted images in order of attempt, or all there are when the budget of attempts is spent.
+    workers: None for one a core; with ray, one a GPU or else a core of the cluster. address, gpus_per_worker: see
+    `cluster.on_cluster`. datasets: False leaves the DOTA and COCO folders out.
     Raises UserError for anything the user can mend; finished shards are never lost.
     """
     from dataengine.engine.finish import finish
 
     out = Path(out)
+    if executor == "local" and (address is not None or gpus_per_worker is not None):
+        raise UserError("--address and --gpus-per-worker are for --executor ray.")
     parts = load_parts(recipe, _adopt(out, recipe))  # before the folder is made: mistakes leave nothing behind
+    job = Job(recipe, parts.calibration, parts.hashes, batch_size)
+    if executor == "ray":
+        from dataengine.engine.cluster import on_cluster
+
+        execute = partial(on_cluster, job, out, workers, address, gpus_per_worker)
+    elif (workers or os.cpu_count()) == 1:
+        execute = partial(in_this_process, parts, job, out)
+    else:
+        execute = partial(in_processes, job, out, workers or os.cpu_count())
     with _locked(out):
         _adopt(out, recipe)  # again, now that nobody else can change it
-        for half_made in (out / "shards").glob(".*"):
-            shutil.rmtree(half_made)
-        remove_unfinished(out)
+        _remove_half_made(out)
         _store(out, recipe, parts)
         prepared(parts)
-        records: list[dict] = []
-        accepted = 0
-        for shard in _shards_in_order(recipe, parts, out, workers, batch_size):
-            for record in shard:
-                records.append(record)
-                accepted += record["verdict"]["kept"]
-                if accepted == recipe.n:
-                    break
-            progress(accepted, len(records))
-            if accepted == recipe.n:
-                break
-        finish(recipe, parts, out, records)
-        return RunResult(out, records, accepted, parts.notes)
+        tally, lines = Tally(parts.calibration, parts.classes), out / UNFINISHED
+        try:
+            with (
+                open(lines, "w") as file,
+                trace_file(out) as add_to_trace,
+                closing(_shards_in_order(recipe, out, tally, add_to_trace, execute)) as shards,
+            ):
+                for shard in shards:
+                    for record in shard:
+                        file.write(json.dumps(record) + "\n")
+                        tally.add(record)
+                        if tally.accepted == recipe.n:
+                            break
+                    progress(tally.accepted, tally.tried)
+                    if tally.accepted == recipe.n:
+                        break
+        finally:
+            _remove_half_made(out)
+        finish(recipe, parts, out, tally, lines, datasets)
+        return RunResult(out, tally.accepted, tally.tried, parts.notes)
+
+
+def _remove_half_made(out: Path) -> None:
+    """Remove shards that were broken off. Only while no worker is at work."""
+    for half_made in (out / "shards").glob(".*"):
+        shutil.rmtree(half_made)
+    remove_unfinished(out)

@@ -17,12 +17,25 @@ from dataengine.data.layout import Layout
 from dataengine.data.layout_json import layout_to_json
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe, image_seed
-from dataengine.engine.records import examine_shard, image_name, shard_folder, write_records
+from dataengine.engine.records import examine_shard, image_name, shard_folder
 from dataengine.judge.verdict import Verdict, judge
 from dataengine.render.in_scene_pipeline import merge
 from dataengine.render.inpaint import paint_mask
 from dataengine.render.into import Target
 from dataengine.render.scene import Scene
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """An image that nobody has judged yet: the layout asked for, the labels (its objects first) and what was painted
+    into. judged: how many of the labels have to be found in it; None where nothing had room, and nothing was drawn."""
+
+    index: int
+    asked: Layout
+    image: np.ndarray
+    labels: Layout
+    scene: Scene | Target | None
+    judged: int | None
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,11 @@ def draw_layouts(parts: Parts, recipe: Recipe, indices: range) -> list[Layout]:
 
 def attempt(parts: Parts, recipe: Recipe, indices: range) -> list[Attempt]:
     """Draw, render and judge a batch."""
+    return judge_batch(parts, recipe, render_batch(parts, recipe, indices))
+
+
+def render_batch(parts: Parts, recipe: Recipe, indices: range) -> list[Rendered]:
+    """Draw the layouts of a batch and render them."""
     layouts = draw_layouts(parts, recipe, indices)
     seeds = [image_seed(recipe.seed, i) for i in indices]
     targets = parts.into.draw(layouts, seeds) if parts.into is not None else [None] * len(layouts)
@@ -58,13 +76,24 @@ def attempt(parts: Parts, recipe: Recipe, indices: range) -> list[Attempt]:
     results = []
     for i, (index, target) in enumerate(zip(indices, targets, strict=True)):
         if i in rendered:
-            image, layout, scene = rendered[i]
-            labels, verdict = judged_labels(parts, recipe, image, layout, len(layouts[i]) if target else len(layout))
+            image, labels, scene = rendered[i]
+            judged = len(layouts[i]) if target else len(labels)
         else:
-            (image, labels), scene = target.put_back(target.window.image), target
-            verdict = Verdict(False, "no room for anything new", [], [], [])
+            (image, labels), scene, judged = target.put_back(target.window.image), target, None
+        results.append(Rendered(index, layouts[i], image, labels, scene, judged))
+    return results
+
+
+def judge_batch(parts: Parts, recipe: Recipe, rendered: list[Rendered]) -> list[Attempt]:
+    """What the filters say of each image of a batch."""
+    results = []
+    for one in rendered:
+        labels, verdict = one.labels, Verdict(False, "no room for anything new", [], [], [])
+        if one.judged is not None:
+            labels, verdict = judged_labels(parts, recipe, one.image, one.labels, one.judged)
+        scene = one.scene
         told = ("", "", "", ()) if scene is None else (scene.name, scene.license, scene.source, scene.unreadable)
-        results.append(Attempt(index, layouts[i], image, labels, *told, verdict))
+        results.append(Attempt(one.index, one.asked, one.image, labels, *told, verdict))
     return results
 
 
@@ -116,49 +145,57 @@ def judged_labels(
     return labels, verdict
 
 
-def write_shard(parts: Parts, recipe: Recipe, out: Path, number: int, batch_size: int) -> None:
-    """Make one shard, all or nothing: it is built beside its place and renamed into it."""
-    final = shard_folder(out, number)
-    building = final.with_name(f".{final.name}.{os.getpid()}")
-    shutil.rmtree(building, ignore_errors=True)
-    try:
-        building.mkdir(parents=True)
-        _fill(building, parts, recipe, number, batch_size)
-        if final.exists():  # another worker was faster; both made the same
-            shutil.rmtree(building)
+def batches(recipe: Recipe, number: int, batch_size: int) -> list[range]:
+    """The attempts of shard `number`, at most `batch_size` together."""
+    first, end = number * recipe.shard_size, min((number + 1) * recipe.shard_size, recipe.budget)
+    return [range(start, min(start + batch_size, end)) for start in range(first, end, batch_size)]
+
+
+def encode(made: Attempt, recipe: Recipe, number: int) -> tuple[str, bytes, str]:
+    """Name and content of an attempt's PNG file, and its line in the records of shard `number`."""
+    buffer = io.BytesIO()
+    Image.fromarray(made.image).save(buffer, "PNG")
+    image = image_name(number, made.index)
+    record = {
+        "index": made.index,
+        "seed": image_seed(recipe.seed, made.index),
+        "image": image,
+        "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
+        "scene": made.scene,
+        "scene_license": made.scene_license,
+        "scene_source": made.scene_source,
+        "layout_from": list(made.asked.origins),
+        "unreadable_scenes": list(made.unreadable),
+        "asked": layout_to_json(made.asked),
+        "labels": layout_to_json(made.labels),
+        "verdict": asdict(made.verdict),
+    }
+    return Path(image).name, buffer.getvalue(), json.dumps(record)
+
+
+class ShardFolder:
+    """A shard that is being written beside its place, and appears there whole or not at all."""
+
+    def __init__(self, out: Path, number: int):
+        self.final = shard_folder(out, number)
+        self.building = self.final.with_name(f".{self.final.name}.{os.getpid()}")
+        shutil.rmtree(self.building, ignore_errors=True)
+        self.building.mkdir(parents=True)
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write one file."""
+        (self.building / name).write_bytes(content)
+
+    def close(self) -> None:
+        """Rename it into place."""
+        if self.final.exists():  # another worker was faster; both made the same
+            shutil.rmtree(self.building)
         else:
-            building.rename(final)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)  # a full disk would stay full
-        raise
+            self.building.rename(self.final)
 
-
-def _fill(building: Path, parts: Parts, recipe: Recipe, number: int, batch_size: int) -> None:
-    """Images and records of a shard."""
-    end = min((number + 1) * recipe.shard_size, recipe.budget)
-    lines = []
-    for start in range(number * recipe.shard_size, end, batch_size):
-        for made in attempt(parts, recipe, range(start, min(start + batch_size, end))):
-            buffer = io.BytesIO()
-            Image.fromarray(made.image).save(buffer, "PNG")
-            image = image_name(number, made.index)
-            (building / Path(image).name).write_bytes(buffer.getvalue())
-            record = {
-                "index": made.index,
-                "seed": image_seed(recipe.seed, made.index),
-                "image": image,
-                "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
-                "scene": made.scene,
-                "scene_license": made.scene_license,
-                "scene_source": made.scene_source,
-                "layout_from": list(made.asked.origins),
-                "unreadable_scenes": list(made.unreadable),
-                "asked": layout_to_json(made.asked),
-                "labels": layout_to_json(made.labels),
-                "verdict": asdict(made.verdict),
-            }
-            lines.append(json.dumps(record))
-    write_records(building, lines)
+    def abandon(self) -> None:
+        """Remove what was written: a full disk would stay full."""
+        shutil.rmtree(self.building, ignore_errors=True)
 
 
 def read_shard(out: Path, number: int) -> list[dict] | None:

@@ -29,8 +29,13 @@ def _say_filter(console: Console, calibration) -> None:
     )
 
 
-def run_with_progress(recipe: Recipe, out: Path, workers: int, batch_size: int, quiet: bool) -> dict:
-    """Carry out a recipe and give back its report; unless `quiet`, with progress and a summary on the terminal."""
+def run_with_progress(
+    recipe: Recipe, out: Path, workers: int | None, batch_size: int, quiet: bool, **where: str | float | bool | None
+) -> dict:
+    """Carry out a recipe and give back its report; unless `quiet`, with progress and a summary on the terminal.
+
+    where: `executor` and what else `synth` takes.
+    """
     from dataengine.engine.run import synth
 
     console = Console(quiet=quiet, markup=False)  # names and paths may hold brackets
@@ -50,7 +55,7 @@ def run_with_progress(recipe: Recipe, out: Path, workers: int, batch_size: int, 
             rate = f"{tried} tried, {accepted / elapsed:.2f}/s" if elapsed else ""
             progress.update(task, completed=accepted, description="accepted", rate=rate)
 
-        result = synth(recipe, out, workers, batch_size, update, lambda parts: _say_parts(console, parts))
+        result = synth(recipe, out, workers, batch_size, update, lambda parts: _say_parts(console, parts), **where)
     report = json.loads((result.out / "report.json").read_text())
     show_report(console, report, result.out)
     return report
@@ -80,7 +85,9 @@ def show_report(console: Console, report: dict, out: Path) -> None:
             style="red",
         )
     console.print(f"pictures: {out / 'kept.png'} and {out / 'dropped.png'}")
-    console.print(f"data sets: {out / 'dota'} and {out / 'coco'}; every image's story: {out / 'manifest.jsonl'}")
+    if (out / "coco").exists():
+        console.print(f"data sets: {out / 'dota'} and {out / 'coco'}")
+    console.print(f"every image's story: {out / 'manifest.jsonl'}")
 
 
 def dry_run(recipe: Recipe, out: Path, as_json: bool) -> None:
@@ -90,7 +97,8 @@ def dry_run(recipe: Recipe, out: Path, as_json: bool) -> None:
 
     from dataengine.engine.parts import load_parts
     from dataengine.engine.records import shard_folder
-    from dataengine.engine.shard import read_shard, write_shard
+    from dataengine.engine.shard import read_shard
+    from dataengine.engine.worker import write_shard
 
     parts = load_parts(recipe)
     probe = recipe.model_copy(update={"shard_size": min(4, recipe.shard_size)})

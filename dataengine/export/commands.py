@@ -12,11 +12,6 @@ import typer
 app = typer.Typer(help="Hand a run to the programs that train detectors.", no_args_is_help=True)
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `mmrotate` a command of its own while it is the only one."""
-
-
 @app.command("mmrotate")
 def mmrotate_command(
     run: Annotated[Path, typer.Argument(help="Folder of dataengine synth, or any labelled data set.")],
@@ -84,6 +79,27 @@ def mmrotate_command(
         f"{done.config}: trains on {done.real} real and {done.synthetic} synthetic images ({ratio}), is judged on "
         f"{done.test} real ones, and knows {', '.join(done.classes)}."
     )
+
+
+@app.command("shards")
+def shards_command(
+    source: Annotated[Path, typer.Argument(help="Folder of dataengine synth, or any labelled data set.")],
+    out: Annotated[Path | None, typer.Option(help="New folder; SOURCE/FORMAT if not said.")] = None,
+    format: Annotated[str, typer.Option(help="webdataset (tar) or parquet.")] = "webdataset",
+    megabytes: Annotated[float, typer.Option(min=1, help="Size of each file, about.")] = 256,
+) -> None:
+    """Write the accepted images of a run as few large files, for training straight from a bucket or the hub.
+
+    Example: dataengine export shards runs/first --format parquet
+    """
+    from dataengine.errors import UserError
+    from dataengine.export.shards import SUFFIXES, write_shards
+
+    if format not in SUFFIXES:
+        raise UserError(f"--format {format}: give {' or '.join(SUFFIXES)}.")
+    with _progress() as progress:
+        files = write_shards(source, out or source / format, format, megabytes, lambda *n: progress("images", *n))
+    typer.echo(f"{len(files)} files, the first is {files[0]}")
 
 
 @contextmanager

@@ -229,7 +229,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(toy_recipe, tmp_path):
 
 def test_a_spent_budget_is_reported_with_what_there_is(toy_recipe, tmp_path):
     result = synth(toy_recipe.model_copy(update={"max_attempts": 3}), tmp_path / "short")
-    assert len(result.records) == 3
+    assert len(list(result.records)) == result.tried == 3
     assert json.loads((result.out / "report.json").read_text())["tried"] == 3
 
 
@@ -238,8 +238,9 @@ def test_scenes_that_cannot_be_decoded_are_passed_over_named_and_counted(toy_rec
     scenes.mkdir()
     for i in range(8):
         Image.fromarray(np.random.default_rng(i).integers(0, 255, (128, 128, 3), np.uint8)).save(scenes / f"{i}.png")
-    for i in range(4):  # the header, and so the size, can still be read
-        (scenes / f"{i}.png").write_bytes((scenes / f"{i}.png").read_bytes()[:2000])
+    for i in range(4):  # whole by its beginning and end, so that its size is believed
+        content = (scenes / f"{i}.png").read_bytes()
+        (scenes / f"{i}.png").write_bytes(content[:2000] + bytes(500) + content[2500:])
     result = synth(toy_recipe.model_copy(update={"scenes": scenes}), tmp_path / "run")
     unreadable = json.loads((result.out / "report.json").read_text())["unreadable_scenes"]
     assert unreadable
@@ -248,21 +249,18 @@ def test_scenes_that_cannot_be_decoded_are_passed_over_named_and_counted(toy_rec
 
 
 def test_a_full_disk_is_one_sentence_and_what_is_finished_stays(toy_recipe, tmp_path, monkeypatch):
-    from dataengine.engine import run
+    from dataengine.engine.shard import ShardFolder
 
-    made, write = [], run.write_shard
+    def full_after_one(self, name, content):
+        if self.final.name != "000000":
+            raise OSError(28, "No space left on device", str(self.building))
+        (self.building / name).write_bytes(content)
 
-    def full_after_one(parts, recipe, out, number, batch_size):
-        if made:
-            raise OSError(28, "No space left on device", str(out))
-        made.append(number)
-        write(parts, recipe, out, number, batch_size)
-
-    monkeypatch.setattr(run, "write_shard", full_after_one)
+    monkeypatch.setattr(ShardFolder, "put", full_after_one)
     with pytest.raises(UserError, match="No space left on device"):
         synth(toy_recipe, tmp_path / "run")
-    monkeypatch.setattr(run, "write_shard", write)
-    assert (tmp_path / "run" / "shards" / "000000").exists()
+    monkeypatch.undo()
+    assert [folder.name for folder in (tmp_path / "run" / "shards").iterdir()] == ["000000"]
     assert synth(toy_recipe, tmp_path / "run").accepted == toy_recipe.n
 
 

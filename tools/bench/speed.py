@@ -87,9 +87,10 @@ def stages(options: dict, attempts: int) -> dict:
     """Seconds an attempt in each stage of one process, and the share of the machine's matrix peak in those of torch."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from dataengine.engine import shard
     from dataengine.engine.parts import load_parts
     from dataengine.engine.recipe import Recipe
+    from dataengine.engine.shard import attempt
+    from dataengine.engine.worker import write_shard
 
     recipe = Recipe(**options)
     parts = load_parts(recipe)
@@ -116,18 +117,18 @@ def stages(options: dict, attempts: int) -> dict:
         watch(parts.pipeline, "_paint", "objects")
     if parts.detector is not None:
         watch(parts.detector, "detect", "filter")
-    shard.attempt(parts, recipe, range(0, 16))
+    attempt(parts, recipe, range(0, 16))
     spent.update(dict.fromkeys(spent, 0.0))
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         for number in range(1, 1 + attempts // 16):
-            shard.write_shard(parts, recipe, Path(folder), number, 16)
+            write_shard(parts, recipe, Path(folder), number, 16)
     whole = time.perf_counter() - started
     seconds = dict(spent)  # before the operations are counted, which is slow
     counted = {stage: round(value / attempts, 4) for stage, value in seconds.items()}
     counter = FlopCounterMode(display=False)
     with counter, tempfile.TemporaryDirectory() as folder:
-        shard.write_shard(parts, recipe, Path(folder), 1, 16)
+        write_shard(parts, recipe, Path(folder), 1, 16)
     torch_seconds = sum(seconds[stage] for stage in ("thumbnails", "decoding", "objects")) / attempts
     return {
         "seconds_an_attempt": counted | {"writing and the rest": round((whole - sum(seconds.values())) / attempts, 4)},

@@ -1,0 +1,136 @@
+"""Executors on this machine: in this process, or in processes of their own.
+
+An executor is a generator that makes shards until there is none left to make, and tells of each as soon as it lies in
+the run folder. It asks `next_shard` which one to make; None is "none as things stand", and it asks again when
+another shard is done.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from dataengine.engine.parts import Parts
+from dataengine.engine.shard import ShardFolder
+from dataengine.engine.trace import process_name, watch
+from dataengine.engine.worker import Done, Job, Worker
+from dataengine.errors import UserError
+
+NextShard = Callable[[], int | None]
+AHEAD = 2  # shards that a worker holds: one that is rendered, and one that is judged and stored meanwhile
+
+
+def in_this_process(parts: Parts, job: Job, out: Path, next_shard: NextShard) -> Iterator[Done]:
+    """Make shards with the parts that are loaded already. An interrupt ends it at once."""
+    worker, waiting = Worker(parts, job.recipe, job.batch_size), deque()
+    try:
+        while True:
+            number = next_shard()
+            if number is not None:
+                waiting.append(worker.start(number, ShardFolder(out, number)))
+            elif not waiting:
+                return
+            if number is None or len(waiting) >= AHEAD or waiting[0].done():
+                yield waiting.popleft().result()
+    finally:
+        worker.stop()
+
+
+def in_processes(job: Job, out: Path, workers: int, next_shard: NextShard) -> Iterator[Done]:
+    """Make shards in processes that each load the parts; whoever is done gets the next shard.
+
+    Raises UserError when one of them is killed, and whatever one of them raises. They are ended with the generator:
+    half a shard is nothing, so nothing is lost.
+    """
+    context = get_context("spawn")
+    held: dict[Connection, int] = {}
+    processes = []
+    try:
+        with _interrupts_ignored():
+            for number in range(1, workers + 1):
+                ours, theirs = context.Pipe()
+                processes.append(context.Process(target=_work, args=(job, out, number, theirs), daemon=True))
+                processes[-1].start()
+                theirs.close()
+                held[ours] = 0
+        while True:
+            _hand_out(held, next_shard)
+            if not any(held.values()):
+                return
+            for connection in wait(list(held)):
+                try:
+                    done = connection.recv()
+                except EOFError:
+                    raise UserError(
+                        "a worker process was killed, often for want of memory; the same command continues, perhaps "
+                        "with fewer --workers."
+                    ) from None
+                if isinstance(done, BaseException):
+                    raise done
+                held[connection] -= done.shard is not None
+                yield done
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()
+
+
+def _hand_out(held: dict[Connection, int], next_shard: NextShard) -> None:
+    """Give every worker its first shard before any gets another one."""
+    for depth in range(AHEAD):
+        for connection in held:
+            if held[connection] == depth:
+                if (number := next_shard()) is None:
+                    return
+                connection.send(number)
+                held[connection] += 1
+
+
+def _work(job: Job, out: Path, number: int, connection: Connection) -> None:
+    """A worker process: makes the shards that it is told, until the run is gone, however that ended."""
+    lock = threading.Lock()  # both threads tell of what they did
+
+    def tell(message: Done | BaseException) -> None:
+        with lock:
+            connection.send(message)
+
+    try:
+        loading = Done(None, [process_name(number, f"worker {number}, process {os.getpid()}")])
+        with watch(loading.events, "load", number):
+            worker = Worker(job.load(), job.recipe, job.batch_size, number)
+        tell(loading)
+        while True:
+            shard = connection.recv()
+            future = worker.start(shard, ShardFolder(out, shard))
+            future.add_done_callback(lambda f: tell(_sendable(f.exception()) if f.exception() else f.result()))
+    except (EOFError, BrokenPipeError):
+        os._exit(1)  # without waiting for what nobody will ask for
+    except BaseException as error:
+        tell(_sendable(error))
+
+
+def _sendable(error: BaseException) -> BaseException:
+    """Errors that a user can mend go through as they are, others as text: not every exception can be pickled."""
+    return error if isinstance(error, UserError | OSError) else RuntimeError("".join(traceback.format_exception(error)))
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes started meanwhile ignore Ctrl-C, which the terminal sends to all: the run itself ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

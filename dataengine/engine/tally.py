@@ -1,0 +1,72 @@
+"""Figures of a run, counted as its records come in, so that no record is kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dataengine.judge.calibration import Calibration
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """asked: objects in the layouts of all attempts; found: those the filter's detector found; kept: objects in
+    accepted images, of which `difficult` are marked so."""
+
+    name: str
+    asked: int
+    found: int
+    kept: int
+    difficult: int
+
+
+@dataclass
+class Tally:
+    """calibration: None without a filter; classes: of the run. The rest is counted by `add`: images tried and accepted,
+    reasons of rejection, classes and kind of the accepted images' labels, scenes that could not be read."""
+
+    calibration: Calibration | None
+    classes: tuple[str, ...]
+    tried: int = 0
+    accepted: int = 0
+    kind: str | None = None
+    dropped_for: Counter = field(default_factory=Counter)
+    unreadable_scenes: set[str] = field(default_factory=set)
+    asked: Counter = field(default_factory=Counter)
+    found: Counter = field(default_factory=Counter)
+    kept: Counter = field(default_factory=Counter)
+    difficult: Counter = field(default_factory=Counter)
+    label_classes: dict[str, None] = field(default_factory=dict)
+
+    def add(self, record: dict) -> None:
+        """Count one more record; call it in order of attempt."""
+        labels, verdict = record["labels"], record["verdict"]
+        self.tried += 1
+        self.unreadable_scenes.update(record["unreadable_scenes"])
+        names = [labels["classes"][i] for i in labels["labels"]]
+        # the objects asked for come first; those that the scene held before, and repaired ones, follow
+        judged = names[: len(record["asked"]["labels"])]
+        self.asked.update(judged)
+        if self.calibration is not None:
+            thresholds, scores = self.calibration.thresholds, zip(judged, verdict["scores"], strict=False)
+            self.found.update(name for name, score in scores if score >= thresholds.get(name, np.inf))
+        if not verdict["kept"]:
+            self.dropped_for[" ".join(verdict["reason"].split()[-3:])] += 1
+            return
+        self.accepted += 1
+        self.kind = self.kind or labels["kind"]
+        self.kept.update(names)
+        self.difficult.update(name for name, d in zip(names, labels["difficult"], strict=True) if d)
+        self.label_classes.update(dict.fromkeys(labels["classes"]))
+
+    @property
+    def all_classes(self) -> tuple[str, ...]:
+        """The run's classes, then those that scenes brought along."""
+        return tuple(dict.fromkeys((*self.classes, *self.label_classes)))
+
+    def class_table(self) -> list[ClassRow]:
+        """Acceptance per class, in class order; a class that was never asked for has zeros."""
+        every = dict.fromkeys((*self.classes, *self.asked))
+        return [ClassRow(n, self.asked[n], self.found[n], self.kept[n], self.difficult[n]) for n in every]

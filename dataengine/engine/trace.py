@@ -1,0 +1,106 @@
+"""How busy each stage of a run was, in the trace event format of chrome://tracing and Perfetto.
+
+`trace.json` in the run folder is a JSON array, an event a line: what was done (`name`), when and for how long (`ts`,
+`dur`, in microseconds), how much of that a core was at work (`tdur`), by which worker (`pid`), for which shard. A run
+that is killed leaves an array without its end, which these programs read, too.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataengine.errors import UserError
+
+TRACE = "trace.json"
+THREADS = {"load": 1, "render": 1, "judge": 2, "encode": 2, "write": 2, "store": 1}  # where each stage is carried out
+
+
+@contextmanager
+def watch(events: list[dict], stage: str, worker: int, shard: int | None = None) -> Iterator[None]:
+    """Append the event of a stage, one of THREADS, once it has ended well."""
+    ts, started, cpu = time.time_ns() // 1000, time.perf_counter_ns(), time.thread_time_ns()
+    yield
+    duration, cpu = (time.perf_counter_ns() - started) // 1000, (time.thread_time_ns() - cpu) // 1000
+    event = {"name": stage, "ph": "X", "ts": ts, "dur": duration, "tdur": cpu, "pid": worker, "tid": THREADS[stage]}
+    events.append(event if shard is None else {**event, "args": {"shard": shard}})
+
+
+def process_name(worker: int, name: str) -> dict:
+    """The event that gives a worker its name in the viewers."""
+    return {"name": "process_name", "ph": "M", "pid": worker, "args": {"name": name}}
+
+
+@contextmanager
+def trace_file(out: Path) -> Iterator[Callable[[list[dict]], None]]:
+    """A function that appends events to the trace of a run, on disk as soon as it is called.
+
+    A trace of before is replaced as soon as there is something to tell, so that a run with nothing to do leaves it.
+    """
+    with ExitStack() as stack:
+        file = None
+
+        def add(events: list[dict]) -> None:
+            nonlocal file
+            if events and file is None:
+                file = stack.enter_context(open(out / TRACE, "w"))
+                file.write("[\n")
+            if file is not None:
+                file.writelines(json.dumps(event) + ",\n" for event in events)
+                file.flush()
+
+        yield add
+        if file is not None:
+            file.write(json.dumps(process_name(0, "the run itself")) + "\n]\n")
+
+
+@dataclass(frozen=True)
+class Busy:
+    """A stage over all workers. seconds: on the clock, of all workers together; cpu_seconds: of them at work on a core;
+    share: part of the time, in [0, 1], of the workers that it is carried out by, from the end of loading to their last
+    event."""
+
+    stage: str
+    seconds: float
+    cpu_seconds: float
+    share: float
+
+
+def read_trace(out: Path) -> list[dict]:
+    """The events of a run. Raises UserError where there are none."""
+    try:
+        lines = (out / TRACE).read_text().splitlines()
+    except FileNotFoundError:
+        raise UserError(f"{out}: no {TRACE} here; give the folder of a run that dataengine synth has begun.") from None
+    events = []
+    for line in lines:
+        try:
+            event = json.loads(line.removesuffix(","))
+        except ValueError:  # the brackets of the array, and the line that a killed run had just begun
+            continue
+        if isinstance(event, dict):
+            events.append(event)
+    return events
+
+
+def busy(events: list[dict]) -> list[Busy]:
+    """How busy each stage was, the busiest first. A stage is carried out by one thread of a worker, so its events never
+    overlap in one."""
+    events = [event for event in events if event["ph"] == "X" and event["name"] != "load"]
+    first, last, stages = {}, {}, defaultdict(list)
+    for event in events:
+        worker, end = event["pid"], event["ts"] + event["dur"]
+        first[worker] = min(first.get(worker, event["ts"]), event["ts"])
+        last[worker] = max(last.get(worker, end), end)
+        stages[event["name"]].append(event)
+    rows = []
+    for stage, its in stages.items():
+        at_work = sum(last[worker] - first[worker] for worker in {event["pid"] for event in its})
+        seconds, cpu = (sum(event[key] for event in its) for key in ("dur", "tdur"))
+        rows.append(Busy(stage, seconds / 1e6, cpu / 1e6, seconds / max(1, at_work)))
+    return sorted(rows, key=lambda row: -row.share)

@@ -1,0 +1,120 @@
+"""One worker: renders a batch while the batch before it is judged, encoded and stored by a second thread."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from dataengine.engine.parts import Parts, load_parts
+from dataengine.engine.recipe import Recipe
+from dataengine.engine.records import record_files
+from dataengine.engine.shard import Rendered, ShardFolder, batches, encode, judge_batch, render_batch
+from dataengine.engine.trace import watch
+from dataengine.errors import UserError
+from dataengine.judge.calibration import Calibration
+
+
+class Store(Protocol):
+    """Takes the files of a shard one by one; `close` when it is whole, `abandon` when it never will be."""
+
+    def put(self, name: str, content: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+    def abandon(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker of a run is told. hashes: of the parts, which must be the same everywhere."""
+
+    recipe: Recipe
+    calibration: Calibration | None
+    hashes: dict[str, str]
+    batch_size: int
+
+    def load(self) -> Parts:
+        """The parts. Raises UserError where they are not those that the run was begun with."""
+        parts = load_parts(self.recipe, self.calibration)
+        changed = sorted(name for name in self.hashes if parts.hashes[name] != self.hashes[name])
+        if changed:
+            raise UserError(f"the {', '.join(changed)} of this worker are not those that the run was begun with.")
+        return parts
+
+
+@dataclass
+class Done:
+    """A shard that is stored, or None when a worker has loaded its parts; and the trace events of it."""
+
+    shard: int | None
+    events: list[dict] = field(default_factory=list)
+
+
+class Worker:
+    """Makes shards, one after the other. Results do not depend on the overlap: each batch goes through alone."""
+
+    def __init__(self, parts: Parts, recipe: Recipe, batch_size: int, number: int = 1):
+        self.parts, self.recipe, self.batch_size, self.number = parts, recipe, batch_size, number
+        self._second = ThreadPoolExecutor(1)
+        self._before: Future | None = None  # the last batch that was handed over
+
+    def start(self, shard: int, store: Store) -> Future[Done]:
+        """Render a shard in this thread; the future, which is done when all of it is stored, raises what went wrong.
+
+        No more than one batch waits for the second thread, so that memory does not grow where that is the slower one.
+        """
+        done, lines = Done(shard), []
+        handed: list[Future] = []
+        try:
+            for indices in batches(self.recipe, shard, self.batch_size):
+                with watch(done.events, "render", self.number, shard):
+                    rendered = render_batch(self.parts, self.recipe, indices)
+                if handed:
+                    handed[-1].result()
+                elif self._before is not None:  # of another shard, whose own future tells what went wrong
+                    wait([self._before])
+                self._before = self._second.submit(self._finish_batch, rendered, shard, store, lines, done.events)
+                handed.append(self._before)
+        except BaseException:
+            if handed:
+                wait(handed)
+            store.abandon()
+            raise
+        return self._second.submit(self._close, handed, lines, store, done)
+
+    def _finish_batch(self, rendered: list[Rendered], shard: int, store: Store, lines: list[str], events: list[dict]):
+        with watch(events, "judge", self.number, shard):
+            attempts = judge_batch(self.parts, self.recipe, rendered)
+        with watch(events, "encode", self.number, shard):
+            encoded = [encode(made, self.recipe, shard) for made in attempts]
+        with watch(events, "write", self.number, shard):
+            for name, content, line in encoded:
+                store.put(name, content)
+                lines.append(line)
+
+    def _close(self, handed: list[Future], lines: list[str], store: Store, done: Done) -> Done:
+        try:
+            for future in handed:
+                future.result()
+            for name, content in record_files(lines).items():
+                store.put(name, content)
+            store.close()
+        except BaseException:
+            store.abandon()
+            raise
+        return done
+
+    def stop(self) -> None:
+        """End the second thread, once it has done what it was handed."""
+        self._second.shutdown(wait=True)
+
+
+def write_shard(parts: Parts, recipe: Recipe, out: Path, number: int, batch_size: int) -> None:
+    """Make one shard in this process, all or nothing."""
+    worker = Worker(parts, recipe, batch_size)
+    try:
+        worker.start(number, ShardFolder(out, number)).result()
+    finally:
+        worker.stop()

@@ -1,0 +1,191 @@
+"""A run, or any labelled data set, as few large files: WebDataset tar or Parquet, in which millions of images travel.
+
+    train-00000-of-00042.tar        <number>.png, <number>.json of each image, in order
+    train-00000-of-00042.parquet    the columns of `features`, as the `datasets` library and the hub read them
+    dataset.json                    classes, kind of boxes, and of each file: images, bytes, sha256
+
+Nothing but the images decides a byte: times and owners are not written, so the same run makes the same files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from dataengine import geometry
+from dataengine.data import formats
+from dataengine.data.layout import Dataset, Sample
+from dataengine.engine.manifest import accepted_images
+from dataengine.errors import UserError
+
+Form = Literal["webdataset", "parquet"]
+SUFFIXES = {"webdataset": "tar", "parquet": "parquet"}
+ROWS_TOGETHER = 64  # a row group of Parquet: what a reader that streams has in memory
+Add = Callable[[dict, bytes, str], int]  # (labels, image, its suffix) -> bytes in the file, about
+
+
+def write_shards(
+    source: Path,
+    out: Path,
+    form: Form,
+    megabytes: float = 256,
+    progress: Callable[[int, int], None] = lambda n, of: None,
+) -> list[Path]:
+    """Write the accepted images of a finished run, or all of a data set, as files of about so many megabytes (10^6).
+
+    Memory does not grow with the number of images. progress: (images done, images in all). Raises UserError when
+    `source` is no finished run and no data set, has no images, one of them is missing, `out` is not empty, or a library
+    is not installed.
+    """
+    open_file = {"webdataset": _tar_file, "parquet": _parquet_file}[form]
+    dataset = accepted_images(source) if (source / "recipe.json").exists() else formats.read(source)
+    if not len(dataset):
+        raise UserError(f"{source}: no image of this run was accepted, so there is nothing to write.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is there already; give a new folder with --out.")
+    building = out.with_name(f".{out.name}.{os.getpid()}")
+    shutil.rmtree(building, ignore_errors=True)
+    try:
+        building.mkdir(parents=True)
+        told = list(_fill(dataset, building, open_file, megabytes * 1e6, progress))
+        for number, one in enumerate(told):
+            name = f"train-{number:05d}-of-{len(told):05d}.{SUFFIXES[form]}"
+            os.rename(building / one["file"], building / name)
+            one["file"] = name
+        content = {
+            "name": dataset.name, "kind": dataset.kind, "classes": list(dataset.classes), "images": len(dataset),
+            "files": told,
+        }  # fmt: skip
+        (building / "dataset.json").write_text(json.dumps(content, indent=2) + "\n")
+        out.mkdir(parents=True, exist_ok=True)
+        os.replace(building, out)
+    except OSError as error:
+        raise UserError(f"{error.filename or out} could not be read or written ({error.strerror or error}).") from None
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return [out / one["file"] for one in told]
+
+
+def labels_of(sample: Sample) -> dict:
+    """Labels of an image as plain values, named as in a release.
+
+    obb: corners of each object, x and y in turn, in pixels; bbox: x, y, width, height of the upright box around them;
+    category: number in the class list; ignored: corners of regions whose content is unknown.
+    """
+    layout = sample.layout
+    corners = np.round(geometry.to_corners(layout.boxes).astype(np.float64), 4)  # (N, 4, 2)
+    ignored = np.round(geometry.to_corners(layout.ignored).astype(np.float64), 4)
+    low, high = corners.min(axis=1), corners.max(axis=1)
+    return {
+        "name": sample.name,
+        "width": layout.size[0],
+        "height": layout.size[1],
+        "source": sample.source,
+        "license": sample.license,
+        "objects": {
+            "bbox": np.round(np.concatenate([low, high - low], axis=1), 4).tolist(),
+            "obb": corners.reshape(-1, 8).tolist(),
+            "category": layout.labels.tolist(),
+            "difficult": layout.difficult.tolist(),
+        },
+        "ignored": ignored.reshape(-1, 8).tolist(),
+    }
+
+
+def features(classes: tuple[str, ...]):
+    """What the columns of the Parquet files are to the `datasets` library."""
+    from datasets import ClassLabel, Features, Image, List, Value
+
+    numbers, text = List(Value("float32")), Value("string")
+    return Features({
+        "image": Image(), "name": text, "width": Value("int32"), "height": Value("int32"), "source": text,
+        "license": text, "ignored": List(numbers),
+        "objects": {
+            "bbox": List(numbers), "obb": List(numbers), "category": List(ClassLabel(names=list(classes))),
+            "difficult": List(Value("bool")),
+        },
+    })  # fmt: skip
+
+
+def _fill(dataset: Dataset, folder: Path, open_file, most_bytes: float, progress) -> Iterator[dict]:
+    """Write the files one after the other; tells of each."""
+    numbered = enumerate(dataset)
+    pending = next(numbered, None)
+    while pending is not None:
+        file = folder / f"{pending[0]:08d}"
+        images = size = 0
+        with open_file(file, dataset.classes) as add:
+            while pending is not None and (not images or size < most_bytes):
+                number, sample = pending
+                content = _bytes(sample)
+                size = add({"number": number, **labels_of(sample)}, content, sample.image.suffix.lower())
+                images += 1
+                progress(number + 1, len(dataset))
+                pending = next(numbered, None)
+        with open(file, "rb") as written:
+            digest = hashlib.file_digest(written, "sha256").hexdigest()
+        yield {"file": file.name, "images": images, "bytes": file.stat().st_size, "sha256": digest}
+
+
+def _bytes(sample: Sample) -> bytes:
+    try:
+        return sample.image.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{sample.image} cannot be read ({error.strerror}); dataengine data check names all such."
+        ) from None
+
+
+@contextmanager
+def _tar_file(file: Path, classes: tuple[str, ...]) -> Iterator[Add]:
+    try:
+        from webdataset import TarWriter
+    except ImportError:
+        raise UserError("WebDataset needs: pip install 'dataengine[shards]'.") from None
+    with open(file, "wb") as stream, TarWriter(stream, encoder=False, mtime=0, user="", group="") as writer:
+
+        def add(labels: dict, image: bytes, suffix: str) -> int:
+            names = {"category_name": [classes[i] for i in labels["objects"]["category"]]}
+            # numbers, since WebDataset takes all after the first point of a name for the suffix
+            key = f"{labels.pop('number'):08d}"
+            labels["objects"] |= names
+            writer.write({"__key__": key, suffix[1:]: image, "json": json.dumps(labels).encode()})
+            return stream.tell()
+
+        yield add
+
+
+@contextmanager
+def _parquet_file(file: Path, classes: tuple[str, ...]) -> Iterator[Add]:
+    try:
+        import pyarrow
+        from pyarrow.parquet import ParquetWriter
+
+        schema = features(classes).arrow_schema
+    except ImportError:
+        raise UserError("Parquet needs: pip install 'dataengine[shards]'.") from None
+    rows: list[dict] = []
+    with open(file, "wb") as stream, ParquetWriter(stream, schema) as writer:
+
+        def flush() -> None:
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema))
+            rows.clear()
+
+        def add(labels: dict, image: bytes, suffix: str) -> int:
+            del labels["number"]
+            rows.append({"image": {"bytes": image, "path": f"{labels['name'].replace('/', '__')}{suffix}"}, **labels})
+            if len(rows) == ROWS_TOGETHER:
+                flush()
+            return stream.tell() + sum(len(row["image"]["bytes"]) for row in rows)
+
+        yield add
+        if rows:
+            flush()
