@@ -29,7 +29,10 @@ from dataengine.files import read_yaml
 
 IMAGES, FOR_DETECTOR = 100, 80
 SIZES = 500, 2000, 5000
-GUIDANCE, STEPS, BATCH, TILE = 1.6, 1500, 8, 256
+RENDERER_STEPS, QUICK_STEPS, GUIDANCE = 2500, 500, 1.6
+PASS_SHARE = 0.7  # more of the real images a detector that saw 80 does not let pass, under any rule
+STRENGTH = 0.5  # objects begin as real ones: 100 images are too few to draw from nothing
+JUDGE_STEPS, STEPS, BATCH, TILE = 1200, 1500, 8, 256
 DETECTOR = "rtmdet-r"
 OPTIONS = Path(__file__).resolve().parents[1] / "configs" / "detectors" / "small-rtmdet-r.yaml"
 
@@ -64,6 +67,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="synthetic images of the arms")
+    parser.add_argument("--workers", type=int, default=2, help="trainings at a time")
     parser.add_argument("--scale", type=float, default=1.0, help="of steps and numbers of images")
     arguments = parser.parse_args()
     work, scale = arguments.work, arguments.scale
@@ -73,27 +78,40 @@ def main() -> None:
 
     write_parts(arguments.dataset, arguments.data, work)
     real, slow, quick = work / "real", work / "renderer", work / "quick"
-    command("train", "renderer", real, "--out", slow, "--steps", scaled(6000), "--copies", 9, made=slow / "pipeline")
+    command(
+        "train",
+        "renderer",
+        real,
+        "--out",
+        slow,
+        "--steps",
+        scaled(RENDERER_STEPS),
+        "--copies",
+        9,
+        made=slow / "pipeline",
+    )
     command("train", "fewer-steps", real, "--model", slow / "pipeline", "--guidance", GUIDANCE, "--out", quick,
-            "--steps", scaled(2000), made=quick / "pipeline")  # fmt: skip
+            "--steps", scaled(QUICK_STEPS), made=quick / "pipeline")  # fmt: skip
     onnx, rule = work / "detector", work / "calibration.json"
-    steps = scaled(STEPS, 10)
     if not onnx.exists():
         exported = export(
             work / "for-detector", work / "for-detector", work / "judge", detector=DETECTOR, ratio=(1, 0), most=1,
             test=str(work / "for-calibration"), tile_size=TILE, cpu=True,
         )  # fmt: skip
         trained = train_detector(
-            exported.config, work / "judge" / "training", steps=steps, batch_size=BATCH, seed=100,
-            options=read_yaml(OPTIONS),
+            exported.config, work / "judge" / "training", steps=scaled(JUDGE_STEPS, 10), batch_size=BATCH,
+            seed=100, options=read_yaml(OPTIONS),
         )  # fmt: skip
         command("filter", "export-detector", *trained, "--out", onnx)
-    command("filter", "calibrate", work / "for-calibration", "--detector", onnx, "--out", rule, made=rule)
-    sizes = [scaled(n) for n in SIZES]
+    command("filter", "calibrate", work / "for-calibration", "--detector", onnx, "--out", rule,
+            "--pass-share", PASS_SHARE, made=rule)  # fmt: skip
+    sizes = [scaled(n) for n in arguments.sizes]
     command("synth", "--data", real, "--model", quick / "pipeline", "--detector", onnx, "--calibration", rule,
-            "--n", max(sizes), "--balance", 0.1, "--out", work / "run")  # fmt: skip
+            "--n", max(sizes), "--balance", 0.1, "--strength", STRENGTH, "--augment-scenes",
+            "--out", work / "run")  # fmt: skip
     command("evaluate", "lift", work / "run", "--real", real, "--test", work / "test", "--out", work / "lift",
-            *(word for n in sizes for word in ("--images", n)), "--seeds", arguments.seeds, "--steps", steps,
+            *(word for n in sizes for word in ("--images", n)), "--seeds", arguments.seeds,
+            "--workers", arguments.workers, "--steps", scaled(STEPS, 10),
             "--batch-size", BATCH, "--tile-size", TILE, "--detector", DETECTOR, "--options", OPTIONS,
             "--cpu")  # fmt: skip
 
