@@ -85,15 +85,15 @@ def _records(file: Path, split: str, content: dict, names: dict, rotated: list, 
     if missing:
         raise ValueError(f"has no list {missing[0]!r}")
     content = objects_only(file, content, problems)
-    categories = {category["id"]: str(category["name"]) for category in content["categories"]}
-    used = {entry.get("category_id") for entry in content["annotations"]}
-    parents = {category.get("supercategory") for category in content["categories"]}
+    categories = {_key(category["id"]): str(category["name"]) for category in content["categories"]}
+    used = {str(entry.get("category_id")) for entry in content["annotations"]}
+    parents = {str(category.get("supercategory")) for category in content["categories"]}
     for key, name in categories.items():
-        if key in used or name not in parents:  # Roboflow puts a super-category, which no object has, first
+        if str(key) in used or name not in parents:  # Roboflow puts a super-category, which no object has, first
             names.setdefault(name)
     oriented = _is_rotated(content)
     rotated.append(oriented)
-    licenses = {entry.get("id"): str(entry.get("name", "")) for entry in content.get("licenses") or []}
+    licenses = {_key(entry.get("id")): str(entry.get("name", "")) for entry in content.get("licenses") or []}
     whole = str(content.get("info", {}).get("license", ""))
     records: dict[object, Record] = {}
     for entry in content["images"]:
@@ -136,6 +136,13 @@ def _records(file: Path, split: str, content: dict, names: dict, rotated: list, 
         record.boxes = geometry.from_corners(np.array(record.boxes, np.float32).reshape(-1, 4, 2))
         record.ignored = geometry.from_corners(np.array(record.ignored, np.float32).reshape(-1, 4, 2))
     return list(records.values())
+
+
+def _key(value: object) -> object:
+    """A number or text by which others name an entry. Raises ValueError for a list or an object."""
+    if isinstance(value, list | dict):
+        raise ValueError(f"{value} is no id")
+    return value
 
 
 def _acquisition(file: Path, entry: dict, problems: list[Problem]) -> Acquisition:

@@ -19,6 +19,7 @@ from dataengine.errors import UserError, first_fault
 from dataengine.files import read_text
 
 LONGEST = 255  # bytes of a file's name that file systems take
+LONGEST_PATH = 2048  # of 4096 that Linux takes, with the folder before it
 FARTHEST = 1_000_000  # pixels; what lies beyond is a slip of the file, not an object
 
 
@@ -68,7 +69,8 @@ def named_file(root: Path, folders: Sequence[Path], file_name: str) -> Path:
     this machine must not become part of what is written. Links that lie in the folder are followed.
     """
     parts = file_name.split("/")
-    if not file_name or "\0" in file_name or max(len(os.fsencode(part)) for part in parts) > LONGEST:
+    lengths = [len(os.fsencode(part)) for part in parts]
+    if not file_name or "\0" in file_name or max(lengths) > LONGEST or sum(lengths) + len(parts) > LONGEST_PATH:
         raise ValueError(f"{shown(file_name)} is no file name")
     top = Path(os.path.abspath(root))
     places = [folder / file_name for folder in folders]

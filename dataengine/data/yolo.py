@@ -10,6 +10,7 @@ Written: corners outside the image are moved onto its border, as Ultralytics thr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def _settings(path: Path) -> tuple[Path, dict]:
 def _folders(root: Path, content: dict) -> dict[str, list[Path]]:
     """Image folders, or list files, of each split."""
     base = root / str(content.get("path") or "")
-    if not base.is_dir():
+    if not os.path.isdir(base):
         base = root  # Ultralytics looks for `path` below its own data folder
     parts: dict[str, list[Path]] = {}
     for split in _SPLITS:
@@ -65,7 +66,7 @@ def _folders(root: Path, content: dict) -> dict[str, list[Path]]:
             raise UserError(f"{root}: {split}: {entries!r} in data.yaml is no folder or list of folders; mend it")
         for entry in entries:
             places = (base / entry, root / entry, root / entry.removeprefix("../"))
-            parts.setdefault(split, []).append(next((place for place in places if place.exists()), places[0]))
+            parts.setdefault(split, []).append(next((place for place in places if os.path.exists(place)), places[0]))
     if not parts:
         folder = root / "images" if (root / "images").is_dir() else root
         inside = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name in _SPLITS]
@@ -75,7 +76,7 @@ def _folders(root: Path, content: dict) -> dict[str, list[Path]]:
 
 def splits(path: Path) -> tuple[str, ...]:
     """Names of the splits of a data set."""
-    return tuple(name for name, places in _folders(*_settings(path)).items() if name and places[0].exists())
+    return tuple(name for name, places in _folders(*_settings(path)).items() if name and os.path.exists(places[0]))
 
 
 def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
@@ -108,9 +109,9 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
 
 def _images(root: Path, place: Path, problems: list[Problem]) -> list[tuple[str, Path]]:
     """(name, path) of the images in a folder or in a list file."""
-    if place.is_dir():
+    if os.path.isdir(place):  # unlike `Path`, not troubled by a name that is no name
         return list(images.index_by_stem(place, problems).items())
-    if not place.is_file():
+    if not os.path.isfile(place):
         problems.append(Problem(place, None, "image folder is missing; it is left out"))
         return []
     pairs = []
