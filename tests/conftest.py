@@ -143,7 +143,7 @@ def toy_calibration(toy_detector, tmp_path_factory) -> Path:
     return file
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toy_recipe(toy_preset, toy_dataset, toy_renderer, toy_detector, toy_calibration):
     """A recipe of six small images."""
     from dataengine.engine.recipe import Recipe

@@ -1,0 +1,141 @@
+"""`dataengine run verify`: whatever is changed in a finished run is named, and the mend that is named mends it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dataengine.engine.run import synth
+from dataengine.engine.verify import AGAIN, verify
+from dataengine.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def unbroken(toy_recipe, tmp_path_factory):
+    recipe = toy_recipe.model_copy(update={"n": 5, "shard_size": 4})
+    return recipe, synth(recipe, tmp_path_factory.mktemp("runs") / "unbroken").out
+
+
+@pytest.fixture
+def run(unbroken, tmp_path):
+    recipe, out = unbroken
+    shutil.copytree(out, tmp_path / "run")
+    return recipe, tmp_path / "run"
+
+
+def first(out: Path, pattern: str) -> Path:
+    return sorted(out.glob(pattern))[0]
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def halve(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def edit_json(file: Path, change) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def relabel(file: Path) -> None:
+    lines = file.read_text().splitlines()
+    record = json.loads(lines[0])
+    record["labels"]["labels"][0] = 1 - record["labels"]["labels"][0]
+    file.write_text("\n".join([json.dumps(record), *lines[1:]]) + "\n")
+
+
+def move_dota_box(out: Path) -> None:
+    file = next(f for f in sorted((out / "dota").rglob("*.txt")) if f.name != "classes.txt" and f.read_text().strip())
+    lines = file.read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if len(line.split()) == 10)
+    fields = lines[at].split()
+    fields[0:8:2] = [f"{float(x) + 3:.4f}" for x in fields[0:8:2]]
+    lines[at] = " ".join(fields)
+    file.write_text("\n".join(lines) + "\n")
+
+
+def move_coco_box(out: Path) -> None:
+    def change(content):
+        one = content["annotations"][0]
+        one["bbox"][0] += 3
+        one["segmentation"] = [[v + 3 * (i % 2 == 0) for i, v in enumerate(one["segmentation"][0])]]
+
+    edit_json(out / "coco/annotations/train.json", change)
+
+
+DAMAGE = {
+    "a pixel": (lambda out: flip(first(out, "shards/*/*.png")), "shards"),
+    "a label in a shard": (lambda out: relabel(first(out, "shards/*/records.jsonl")), "records"),
+    "half of a shard's records": (lambda out: halve(first(out, "shards/*/records.jsonl")), "shards"),
+    "a shard": (lambda out: shutil.rmtree(first(out, "shards/*")), "is missing"),
+    "half of the manifest": (lambda out: halve(out / "manifest.jsonl"), "manifest.jsonl"),
+    "a DOTA box": (move_dota_box, "boxes"),
+    "a COCO box": (move_coco_box, "boxes"),
+    "a picture of the DOTA set": (lambda out: first(out, "dota/**/*.png").unlink(), "dota"),
+    "a file too many": (lambda out: (out / "dota/train/images/extra.png").write_bytes(b""), "does not belong"),
+    "the COCO set": (lambda out: shutil.rmtree(out / "coco"), "coco"),
+    "the report": (lambda out: (out / "report.json").unlink(), "report.json"),
+    "the contact sheet": (lambda out: halve(out / "kept.png"), "kept.png"),
+}
+
+
+def test_a_run_as_it_was_made_has_no_fault(unbroken):
+    found = verify(unbroken[1])
+    assert found.faults == []
+    assert found.accepted == 5
+    assert found.images >= 5
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_what_was_changed_is_named_and_the_same_command_mends_it(run, what):
+    recipe, out = run
+    damage, named = DAMAGE[what]
+    before = (out / "manifest.jsonl").read_bytes()
+    damage(out)
+    found = verify(out)
+    assert found.faults
+    assert any(named in fault.message for fault in found.faults), [fault.message for fault in found.faults]
+    assert all("\n" not in fault.message for fault in found.faults)
+    assert any(AGAIN in fault.mend for fault in found.faults)
+    synth(recipe, out)
+    assert verify(out).faults == []
+    assert (out / "manifest.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("field", ["seed", "steps"])
+def test_a_recipe_that_was_changed_is_named(run, field):
+    _, out = run
+    edit_json(out / "recipe.json", lambda content: content["recipe"].update({field: 7}))
+    assert any("recipe.json was changed" in fault.message for fault in verify(out).faults)
+
+
+def test_another_calibration_than_the_run_was_begun_with_is_named(run):
+    _, out = run
+    edit_json(out / "calibration.json", lambda content: content["thresholds"].update(car=0.0))
+    assert any("calibration.json" in fault.message for fault in verify(out).faults)
+
+
+def test_the_command_ends_with_1_where_there_is_a_fault_and_with_0_where_there_is_none(run):
+    from dataengine.cli import app
+
+    sound = CliRunner().invoke(app, ["run", "verify", str(run[1])])
+    assert sound.exit_code == 0, sound.output
+    flip(first(run[1], "shards/*/*.png"))
+    broken = CliRunner().invoke(app, ["run", "verify", str(run[1]), "--json"])
+    assert broken.exit_code == 1
+    assert json.loads(broken.output)["faults"]
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no recipe\.json"):
+        verify(tmp_path)
