@@ -206,7 +206,7 @@ def _renderer(folder: Path) -> list[Path]:
     from dataengine.render.in_scene_pipeline import InScenePipeline
 
     torch.manual_seed(0)
-    model = InSceneUNet(["car", "van"], frame_size=24, patch=3, block_out_channels=(8, 16))
+    model = InSceneUNet(["car", "van"], frame_size=24, patch=3, block_out_channels=(16, 32))
     InScenePipeline(model, FlowMatchEulerDiscreteScheduler()).save_pretrained(folder)
     return sorted(f for f in folder.rglob("*") if f.suffix in (".json", ".safetensors"))
 

@@ -168,7 +168,8 @@ def _is_rotated(content: dict) -> bool:
             return False
         if not isinstance(polygons[0], list) or len(polygons[0]) != 8:
             return False
-        if isinstance(box, list) and len(box) == 4:
+        plain = isinstance(box, list) and all(isinstance(value, int | float) for value in (*box, *polygons[0]))
+        if plain and len(box) == 4:
             outline = {(box[0] + dx * box[2], box[1] + dy * box[3]) for dx in (0, 1) for dy in (0, 1)}
             tilted |= {*zip(polygons[0][::2], polygons[0][1::2], strict=True)} != outline
         else:

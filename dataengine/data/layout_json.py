@@ -23,7 +23,9 @@ def layout_to_json(layout: Layout) -> dict:
 
 
 def layout_from_json(values: dict) -> Layout:
-    """What `layout_to_json` wrote."""
+    """What `layout_to_json` wrote. Raises ValueError, TypeError, KeyError or AssertionError for anything else."""
+    if not all(isinstance(name, str) for name in values["classes"]):
+        raise ValueError("a class has no name")
     return Layout(
         boxes=np.array(values["boxes"], np.float32).reshape(-1, 5),
         labels=np.array(values["labels"]),

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 
+LARGEST = 1e9  # pixels, metres, degrees; squares and sums of such numbers stay finite in float32
+
+
 def number(value: object, field: str) -> float:
     """A finite float from JSON or text. Takes "12", " 12.0 ", "1e3"; refuses NaN, infinities, "1_000" and booleans."""
     if isinstance(value, bool) or value is None or (isinstance(value, str) and "_" in value):
@@ -25,6 +28,8 @@ def number(value: object, field: str) -> float:
         raise ValueError(f"{field} is an integer of more than 300 digits") from None
     if not math.isfinite(result):
         raise ValueError(f"{field} is {value!r}, not a finite number")
+    if abs(result) > LARGEST:
+        raise ValueError(f"{field} is {shown(value)}, beyond all that is measured here")
     return result
 
 

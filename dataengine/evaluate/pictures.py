@@ -83,9 +83,10 @@ def read_made(path: Path, split: str | None = None, all_attempts: bool = False) 
                 name, image = f"{record['index']:08d}", named_file(path, [path], record["image"])
                 labels = painted_only(layout_from_json(record["labels"]), len(record["asked"]["labels"]))
                 samples.append(Sample(name, image, labels))
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, OverflowError) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise UserError(
-                f"{manifest}:{line}: no record of an image ({type(error).__name__}: {error}); dataengine run verify "
+                f"{manifest}:{line}: no record of an image ({reason}); dataengine run verify "
                 "says what is wrong, and the same dataengine synth command writes it again."
             ) from None
     if not samples:

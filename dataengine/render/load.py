@@ -69,7 +69,7 @@ def load_renderer(folder: Path, kind: str):
     if not isinstance(name, str) or name not in RENDERERS[kind]:
         other = next((k for k, class_names in RENDERERS.items() if name in class_names), None)
         mend = f"give --renderer {other}, or another model" if other else "give a model of dataengine train"
-        raise UserError(f"{folder}: holds a {name}, not a renderer of the kind {kind}; {mend}.")
+        raise UserError(f"{folder}: holds a {shown(name)}, not a renderer of the kind {kind}; {mend}.")
     pipeline_class = _pipeline_class(name)
     _refuse_foreign_parts(index, parts, pipeline_class)
     logging.disable_progress_bar()  # of the loading of parts, which takes a moment

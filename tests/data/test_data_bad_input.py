@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 
-import numpy as np
 import pytest
 
 from dataengine.data import coco, dior, dota, formats, hit_uav, voc, yolo
