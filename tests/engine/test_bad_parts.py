@@ -21,7 +21,7 @@ def model(toy_renderer, tmp_path):
 
 
 def test_a_renderer_of_the_other_kind_is_told_with_the_option_that_fits(toy_recipe):
-    with pytest.raises(UserError, match=r"holds a InScenePipeline.*give --renderer in-scene"):
+    with pytest.raises(UserError, match=r"holds a 'InScenePipeline'.*give --renderer in-scene"):
         load_parts(toy_recipe.model_copy(update={"renderer": "whole"}))
 
 
