@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from dataengine.engine.local import AHEAD, NextShard
@@ -62,19 +64,34 @@ class Maker:
         return dict(files), done
 
 
+def check_cluster(address: str | None) -> None:
+    """Raise UserError where Ray is not installed, or nothing answers at HOST:PORT: Ray itself would try for minutes."""
+    if find_spec("ray") is None:
+        raise UserError("--executor ray needs: pip install 'dataengine[ray]'.")
+    if address in (None, "auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise UserError(f"--address {address}: give HOST:PORT, as ray start --head tells it, or auto on a node.")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--address {address}: no Ray cluster can be reached there ({getattr(error, 'strerror', 0) or error})."
+        ) from None
+
+
 def on_cluster(
     job: Job, out: Path, workers: int | None, address: str | None, gpus_per_worker: float | None, next_shard: NextShard
 ) -> Iterator[Done]:
     """Make shards on a Ray cluster, or on this machine alone where `address` is None.
 
     workers: None for as many as the cluster has GPUs (or shares of them), or else cores, for. gpus_per_worker: None for
-    one where the cluster has GPUs, below 1 to let workers share one. Raises UserError when Ray is not installed or not
-    at that address, when workers end one after the other, and whatever one of them raises.
+    one where the cluster has GPUs, below 1 to let workers share one. Raises UserError when there is no cluster at that
+    address, when workers end one after the other, and whatever one of them raises.
     """
-    try:
-        import ray
-    except ImportError:
-        raise UserError("--executor ray needs: pip install 'dataengine[ray]'.") from None
+    import ray
+
     with _connected(ray, address):
         has = ray.cluster_resources()
         gpus = (1.0 if has.get("GPU") else 0.0) if gpus_per_worker is None else gpus_per_worker

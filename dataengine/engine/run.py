@@ -186,11 +186,13 @@ def synth(
     out = Path(out)
     if executor == "local" and (address is not None or gpus_per_worker is not None):
         raise UserError("--address and --gpus-per-worker are for --executor ray.")
+    if executor == "ray":
+        from dataengine.engine.cluster import check_cluster, on_cluster
+
+        check_cluster(address)
     parts = load_parts(recipe, _adopt(out, recipe))  # before the folder is made: mistakes leave nothing behind
     job = Job(recipe, parts.calibration, parts.hashes, batch_size)
     if executor == "ray":
-        from dataengine.engine.cluster import on_cluster
-
         execute = partial(on_cluster, job, out, workers, address, gpus_per_worker)
     elif (workers or os.cpu_count()) == 1:
         execute = partial(in_this_process, parts, job, out)
