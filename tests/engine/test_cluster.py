@@ -114,9 +114,14 @@ def test_without_ray_the_extra_is_named_and_options_of_a_cluster_need_one(toy_re
 
 @pytest.mark.parametrize(
     ("address", "told"),
-    [("127.0.0.1:1", "no Ray cluster can be reached there"), ("ray://127.0.0.1:1", "no Ray cluster can be reached"),
-     ("127.0.0.1:99999", "no Ray cluster can be reached there"), ("nonsense", "give HOST:PORT"), (":6379", "give HOST")],
-)  # fmt: skip
+    [
+        ("127.0.0.1:1", "no Ray cluster can be reached there"),
+        ("ray://127.0.0.1:1", "no Ray cluster can be reached there"),
+        ("127.0.0.1:99999", "no Ray cluster can be reached there"),
+        ("nonsense", "give HOST:PORT"),
+        (":6379", "give HOST:PORT"),
+    ],
+)
 def test_a_wrong_address_is_told_before_anything_is_loaded_and_leaves_nothing(address, told, toy_recipe, tmp_path):
     with pytest.raises(UserError, match=f"--address {address}: {told}"):
         synth(toy_recipe, tmp_path / "run", executor="ray", address=address)
