@@ -8,17 +8,15 @@ import numpy as np
 
 from dataengine import weights
 from dataengine.data import formats
-from dataengine.data.images import measure, read_picture
-from dataengine.data.layout import Dataset, Layout, Problem, Sample
+from dataengine.data.images import read_picture
+from dataengine.data.layout import Dataset, Layout
+from dataengine.data.plain import labelled_or_plain
 from dataengine.data.presets import Preset
 from dataengine.engine.recipe import Recipe
 from dataengine.errors import UserError
 from dataengine.render.real_objects import RealObjects, collect_objects
 from dataengine.render.reference import ReferenceSampler
 from dataengine.render.scene import Scenes
-
-LABEL_SUFFIXES = (".json", ".xml", ".yaml", ".yml")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
 
 def find_scenes(recipe: Recipe, preset: Preset, dataset: Dataset | None, notes: list[str]) -> Scenes:
@@ -49,30 +47,6 @@ def find_scenes(recipe: Recipe, preset: Preset, dataset: Dataset | None, notes: 
                         "or images with --scenes.")  # fmt: skip
     notes.append("no images of this data set were found, so the scenes are generated too; give --data or --scenes")
     return GeneratedScenes(whole, preset.name)
-
-
-def labelled_or_plain(folder: Path) -> Dataset:
-    """A data set's images with their labels, or the images of a plain folder, taken to be empty of objects."""
-    every = sorted(file for file in folder.rglob("*") if file.is_file() and file.name[0] != ".")
-    files = [file for file in every if file.suffix.lower() in IMAGE_SUFFIXES]
-    try:
-        return formats.read(folder)
-    except UserError:
-        stems = {file.stem for file in files}
-        labels = [f for f in every if f.suffix.lower() in LABEL_SUFFIXES or (f.suffix == ".txt" and f.stem in stems)]
-        if labels or folder.is_file():  # whose objects would go unlabelled into the result
-            raise
-    samples, problems = [], []
-    for file in files:
-        try:
-            layout = Layout(np.zeros((0, 5)), np.zeros(0), (), measure(file))
-        except ValueError as error:
-            problems.append(Problem(file, None, f"{error}; it is passed over"))
-            continue
-        samples.append(Sample(file.relative_to(folder).with_suffix("").as_posix(), file, layout))
-    if not samples:
-        raise UserError(f"{folder}: no images in this folder.")
-    return Dataset((), samples, problems=problems)
 
 
 def read_into(folder: Path, notes: list[str]) -> Dataset:

@@ -13,9 +13,9 @@ import numpy as np
 from dataengine.data import formats, images
 from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.data.layout_json import layout_from_json
+from dataengine.data.plain import labelled_or_plain
 from dataengine.data.records import named_file
 from dataengine.data.split import flight_key
-from dataengine.engine.pictures import labelled_or_plain
 from dataengine.errors import UserError
 from dataengine.files import parse_json, read_text
 from dataengine.layouts.windows import cut, scaled

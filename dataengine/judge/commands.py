@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,6 +40,9 @@ Classes = Annotated[
 Images = Annotated[int | None, typer.Option(min=1, help="At most this many images, drawn at random. Else, all.")]
 Seed = Annotated[int, typer.Option(help="Which images --images draws.")]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of the detector; 0 for one per core.")]
+CUT_VISIBLE = (
+    0.3  # an object that a tile's border cuts is one of the tile if this share is inside, else all is doubtful
+)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")]
 
 
@@ -117,6 +121,61 @@ def judge_command(
         _print_json(result, {sample.name: verdict for sample, verdict in zip(data, verdicts, strict=True)}, rule)
     else:
         _print_acceptance(result, rule)
+
+
+@app.command("label")
+def label_command(
+    pictures: Annotated[
+        Path, typer.Argument(help="Real images without labels: a folder, or a data set of no objects.")
+    ],
+    calibration: Annotated[Path, typer.Option(help="What calibrate wrote for this detector.")],
+    out: Annotated[Path, typer.Option(help="New folder of the labelled data set, COCO.")],
+    detector: DetectorFolder = None,
+    tile_size: Annotated[
+        int | None, typer.Option(min=32, help="Cut images into tiles, so that a doubtful place costs only its own.")
+    ] = None,
+    horizontal: Annotated[bool, typer.Option("--horizontal", help="Write upright boxes.")] = False,
+    threads: Threads = 0,
+) -> None:
+    """Label real images that have no labels, where the detector leaves no doubt: more scenes to paint into.
+
+    Detections of whose like nine in ten were right on the calibration's images become objects; images (tiles) with a
+    doubtful one are left out. What the detector does not see stays unlabelled.
+
+    Example: dataengine filter label flights --calibration calibration.json --tile-size 256 --out scenes
+    """
+    from dataclasses import replace
+    from tempfile import TemporaryDirectory
+
+    from dataengine.data import coco
+    from dataengine.data.plain import labelled_or_plain
+    from dataengine.data.tile import tile
+    from dataengine.errors import UserError
+    from dataengine.judge.calibration import Calibration
+    from dataengine.judge.labelling import label_pictures
+
+    rule = Calibration.load(calibration)
+    found = _detector(detector, threads)
+    rule.check(found)
+    if out.exists():
+        raise UserError(f"{out} is there already; give another --out.")
+    kind = "hbb" if horizontal else "obb"
+    labelled = label_pictures(labelled_or_plain(pictures), found, rule, kind, _bar("Labelling", False))
+    _check_writable(out)
+    with TemporaryDirectory(prefix=".tiles-", dir=out.parent) as tiles:
+        if tile_size is not None:
+            labelled = tile(labelled, tiles, tile_size, 0, CUT_VISIBLE)
+        sure = [sample for sample in labelled if not len(sample.layout.ignored)]
+        if not sure:
+            raise UserError(
+                f"{pictures}: every image shows something doubtful; give a --tile-size, or a better detector."
+            )
+        coco.write(replace(labelled, samples=sure), out)
+    for problem in labelled.problems[:5]:
+        typer.echo(str(problem), err=True)
+    counts = Counter(name for sample in sure for name in sample.layout.names())
+    told = ", ".join(f"{counts[name]} {name}" for name in labelled.classes)
+    typer.echo(f"{out}: {len(sure)} of {len(labelled)} images show nothing doubtful; {told}")
 
 
 @app.command("export-detector")

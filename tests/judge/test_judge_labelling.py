@@ -1,0 +1,77 @@
+"""`dataengine filter label`: real pictures without labels get those that leave no doubt."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_judge_commands import SIZE, run, squares
+
+from dataengine import geometry
+from dataengine.data import formats
+from dataengine.errors import UserError
+from dataengine.judge.calibration import Calibration
+
+FAINT = (100, 90, 90)  # as a car, 0.7 to the toy detector; bare ground is 0.5
+
+
+def rule(toy_calibration, sure):
+    """The toy's rule, which holds nothing below 0.6 for an object."""
+    every = {name: dict.fromkeys(("car", "van"), 0.6) for name in ("thresholds", "extra_scores")}
+    every["repair_scores"] = dict.fromkeys(("car", "van"), sure)
+    return Calibration.load(toy_calibration).model_copy(update=every)
+
+
+@pytest.fixture
+def calibration(toy_detector, toy_calibration, tmp_path):
+    rule(toy_calibration, sure=0.9).save(tmp_path / "rule.json")
+    return "--detector", toy_detector, "--calibration", tmp_path / "rule.json"
+
+
+@pytest.fixture
+def flights(tmp_path):
+    """(folder of ten pictures of squares without labels, their labels), of which the third shows a faint square."""
+    truth = {sample.name: sample.layout for sample in formats.read(squares(tmp_path / "made", 10, repeat=2))}
+    folder = tmp_path / "made" / "raw"
+    image = np.array(Image.open(folder / "002.png"))
+    cell = next(c for c in range(6) if (image[80:96, c * 16 : c * 16 + 16] == 90).all())
+    image[80:96, cell * 16 : cell * 16 + 16] = FAINT
+    Image.fromarray(image).save(folder / "002.png")
+    return folder, truth
+
+
+def test_sure_objects_become_labels_and_pictures_with_doubtful_ones_are_left_out(flights, calibration, tmp_path):
+    folder, truth = flights
+    said = run("label", folder, *calibration, "--out", tmp_path / "scenes").stdout
+    assert "9 of 10 images show nothing doubtful" in said
+    made = formats.read(tmp_path / "scenes")
+    assert {sample.name for sample in made} == {*truth} - {"002"}
+    for sample in made:
+        iou = geometry.iou(sample.layout.boxes, truth[sample.name].boxes)
+        assert len(sample.layout) == len(truth[sample.name])
+        assert (iou.max(1) > 0.9).all()
+        assert [truth[sample.name].labels[i] for i in iou.argmax(1)] == sample.layout.labels.tolist()
+
+
+def test_a_doubtful_place_costs_only_its_tile(flights, calibration, tmp_path):
+    folder, truth = flights
+    said = run("label", folder, *calibration, "--out", tmp_path / "scenes", "--tile-size", SIZE).stdout
+    assert "19 of 20 images show nothing doubtful" in said
+    made = formats.read(tmp_path / "scenes")
+    spoilt = truth["002"].boxes[:, 0] < SIZE  # its left half shows the faint square
+    assert sum(len(sample.layout) for sample in made) == sum(map(len, truth.values())) - spoilt.sum()
+
+
+def test_a_detector_that_doubts_everything_labels_nothing(flights, toy_detector, toy_calibration, tmp_path):
+    """The control: with a rule for which no score is sure."""
+    rule(toy_calibration, sure=1.0).save(tmp_path / "unsure.json")
+    with pytest.raises(UserError, match="every image shows something doubtful"):
+        run("label", flights[0], "--detector", toy_detector, "--calibration", tmp_path / "unsure.json",
+            "--out", tmp_path / "scenes")  # fmt: skip
+    assert not (tmp_path / "scenes").exists()
+
+
+def test_pictures_that_have_labels_are_refused(calibration, tmp_path):
+    with pytest.raises(UserError, match="has labels already"):
+        run("label", squares(tmp_path, 3), *calibration, "--out", tmp_path / "scenes")
+    assert not (tmp_path / "scenes").exists()
