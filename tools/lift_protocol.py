@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="synthetic images of the arms")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the optimiser, in every arm")
     parser.add_argument("--workers", type=int, default=2, help="trainings at a time")
     parser.add_argument("--scale", type=float, default=1.0, help="of steps and numbers of images")
     arguments = parser.parse_args()
@@ -111,7 +112,7 @@ def main() -> None:
             "--out", work / "run")  # fmt: skip
     command("evaluate", "lift", work / "run", "--real", real, "--test", work / "test", "--out", work / "lift",
             *(word for n in sizes for word in ("--images", n)), "--seeds", arguments.seeds,
-            "--workers", arguments.workers, "--steps", scaled(STEPS, 10),
+            "--workers", arguments.workers, "--steps", scaled(arguments.steps, 10),
             "--batch-size", BATCH, "--tile-size", TILE, "--detector", DETECTOR, "--options", OPTIONS,
             "--cpu")  # fmt: skip
 
