@@ -17,6 +17,7 @@ from dataengine import geometry
 from dataengine.errors import UserError
 from dataengine.files import read_text
 from dataengine.judge.detector import Detections
+from dataengine.judge.plain_config import refuse_code
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +28,7 @@ INSTALL = "install it with tools/install_mmrotate.sh (docs/mmrotate.md)"
 class MmrotateDetector:
     """Config and checkpoint of mmrotate. Images go through one at a time, by the config's own test pipeline.
 
-    Checkpoints are read without running anything that they hold (contract 11).
+    Checkpoints and configs are read without running anything that they hold (contract 11).
     """
 
     def __init__(self, config: str | Path, checkpoint: str | Path, device: str | None = None, threads: int = 0):
@@ -92,6 +93,7 @@ def load_model(config: str | Path, checkpoint: str | Path) -> torch.nn.Module:
     for path in (config, checkpoint):
         if not Path(path).is_file():
             raise UserError(f"{path}: no such file.")
+    refuse_code(config)
     try:
         with redirect_stdout(sys.stderr):  # mmrotate prints when it is imported, and a result may go to stdout
             from mmdet.registry import MODELS
@@ -106,7 +108,7 @@ def load_model(config: str | Path, checkpoint: str | Path) -> torch.nn.Module:
         raise UserError(f"mmrotate is not installed ({error}); {INSTALL}") from None
     try:
         settings = Config.fromfile(str(config))
-    except Exception as error:  # whatever a program in the user's file raises
+    except Exception as error:  # of values that do not fit, mmengine raises many types
         raise UserError(f"{config}: mmengine cannot read it ({type(error).__name__}: {error}).") from None
     if "model" not in settings:
         raise UserError(f"{config}: no `model` in it; give the config that the detector was trained with.")

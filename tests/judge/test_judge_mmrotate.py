@@ -199,6 +199,25 @@ def test_a_checkpoint_that_would_run_a_program_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "line", ["__import__('pathlib').Path('PROOF').touch()", "model['type'] = 'x'", "_base_ = ['PROOF']"]
+)
+def test_a_config_that_would_run_a_program_is_refused(line, tmp_path):
+    from mmengine.config import Config
+
+    from dataengine.judge.detector import load_detector
+
+    folder, proof = work_folder(tmp_path / "work", DENSE["rotated-fcos"]), tmp_path / "proof"
+    config = folder / "config.py"
+    config.write_text(config.read_text() + line.replace("PROOF", str(proof)) + "\n")
+    with pytest.raises(UserError, match=r"config\.py:\d+: holds .*could run any program"):
+        load_detector(folder)
+    assert not proof.exists()
+    if "touch" in line:
+        Config.fromfile(config)
+        assert proof.exists(), "the control: read by mmengine, it acts"
+
+
+@pytest.mark.parametrize(
     ("spoil", "said"),
     [
         (lambda f: (f / "config.py").write_text("model = ("), "mmengine cannot read it"),

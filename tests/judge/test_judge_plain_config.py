@@ -1,0 +1,85 @@
+"""A config of mmengine is a Python file: values pass, whatever would run does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from dataengine.errors import UserError
+from dataengine.judge.plain_config import refuse_code
+
+VALUES = """
+'''What mmengine writes into a work folder.'''
+_base_ = ['mmrotate::rotated_fcos/rotated-fcos-le90_r50_fpn_1x_dota.py']
+custom_imports = dict(imports=['dataengine.judge.cpu_forms'], allow_failed_imports=False)
+angle = 'le90'
+size = (-1, 512)
+model = dict(
+    type='mmdet.FCOS',
+    backbone=dict(type='ResNet', init_cfg=None, frozen=True, out=[0, 1], lr=-1.5e-3),
+    bbox_head=dict(angle_version=angle, loss={'type': 'GIoULoss', 'weight': 1.0}))
+"""
+
+
+def test_plain_values_pass(tmp_path):
+    (tmp_path / "a.py").write_text(VALUES)
+    refuse_code(tmp_path / "a.py")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import os",
+        "from os import system",
+        "__import__('os').system('touch proof')",
+        "a = __import__('os')",
+        "a = open('proof', 'w')",
+        "a = eval('1')",
+        "a = (lambda: 1)()",
+        "a = [print(i) for i in (1, 2)]",
+        "a = f'{1}'",
+        "a = 'x'.join(['a'])",
+        "a = model.pop('type')",
+        "a = model['type']",
+        "a, b = 1, 2",
+        "a.b = 1",
+        "a += 1",
+        "def f(): pass",
+        "class A: pass",
+        "with open('x') as f: pass",
+        "if True: a = 1",
+        "dict = print",
+        "a = unknown",
+        "a = dict(**model)",
+        "a = {**model}",
+        "a = {angle: 1}",
+        "@print\ndef f(): pass",
+        "a = dict(type='os.system', command='touch proof')",
+        "a = {'type': 'subprocess.run', 'args': ['touch', 'proof']}",
+        "a = [dict(b=dict(type='builtins.exec'))]",
+        "a = dict(type='mmengine.utils.path.Path.unlink')",
+        "a = dict(type=angle)",
+        "a = dict(type=print)",
+        "a = dict(_scope_='os.path')",
+        "_base_ = './other.py'",
+        "_base_ = '/tmp/other.py'",
+        "_base_ = ['mmrotate::../../../../tmp/other.py']",
+        "_base_ = 'evil::config.py'",
+        "_base_ = angle",
+        "custom_imports = dict(imports=['evil'])",
+        "custom_imports = dict(imports='os')",
+        "a = '{{ fileBasename }}'",
+        "a = '{{$HOME:x}}'",
+        "a = (",
+        "a = '\\0'; import os",
+        "a = " + "(" * 5000,
+    ],
+)
+def test_code_is_refused_in_one_sentence_with_its_line(line, tmp_path):
+    file = tmp_path / "a.py"
+    file.write_text(f"angle = 'le90'\nmodel = dict(type='mmdet.FCOS')\n{line}\n")
+    with pytest.raises(
+        UserError, match=rf"^{file}(:\d+: holds .*could run any program|: mmengine cannot read it)"
+    ) as e:
+        refuse_code(file)
+    assert "\n" not in str(e.value)
+    assert not (tmp_path / "proof").exists()
