@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from dataengine.data import dior, formats
 from dataengine.data.layout import Dataset, Kind
+from dataengine.data.parse import shown
 from dataengine.errors import UserError, first_fault
 from dataengine.files import read_yaml
 
@@ -64,7 +65,7 @@ def configs(kind: str) -> Path:
 def config_file(kind: str, name: str) -> Path | None:
     """The packaged YAML file of that name, None where there is none."""
     file = configs(kind) / f"{name.lower()}.yaml"
-    return file if file.is_file() else None
+    return file if os.path.isfile(file) else None
 
 
 def preset_names() -> tuple[str, ...]:
@@ -75,9 +76,9 @@ def preset_names() -> tuple[str, ...]:
 def load_preset(name: str) -> Preset:
     """A preset by its name, or from a YAML file of your own. Raises `UserError` that names the field at fault."""
     file = Path(name) if name.endswith((".yaml", ".yml")) else configs("datasets") / f"{name.lower()}.yaml"
-    if not file.is_file():
+    if not os.path.isfile(file):  # unlike `Path`, not troubled by a name that is none
         raise UserError(
-            f"{name!r} is no known data set; choose one of {', '.join(preset_names())}, or give a YAML file"
+            f"{shown(name)} is no known data set; choose one of {', '.join(preset_names())}, or give a YAML file"
         )
     try:
         return Preset.model_validate(read_yaml(file))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from dataengine.data.layout import Dataset, Sample
 from dataengine.data.layout_json import layout_from_json
+from dataengine.data.records import named_file
 from dataengine.engine.recipe import stored_recipe
 from dataengine.errors import UserError
 
@@ -19,9 +21,26 @@ UNFINISHED = f".{MANIFEST}"  # while the run goes on
 
 
 def read_manifest(path: Path) -> Iterator[dict]:
-    """The records in a manifest, in order."""
-    with open(path, encoding="utf-8") as file:
-        yield from map(json.loads, file)
+    """The records in a manifest, in order. Raises UserError with the line of one that is damaged."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            with _told(f"{path}:{number}"):
+                record = json.loads(line)
+                if not isinstance(record["verdict"]["kept"], bool):
+                    raise ValueError("nobody has judged it")
+            yield record
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Whatever a record that is none trips, as one sentence."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, AssertionError, OverflowError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(
+            f"{where}: no record of an image ({reason}); the same dataengine synth command writes it again."
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -40,25 +59,30 @@ class AcceptedSamples:
         return self.count
 
     def __iter__(self) -> Iterator[Sample]:
-        for record in read_manifest(self.manifest):
+        for number, record in enumerate(read_manifest(self.manifest), 1):
             if record["verdict"]["kept"]:
-                layout = layout_from_json(record["labels"])
-                sample = Sample(f"{record['index']:08d}", self.out / record["image"], layout, "dataengine", "")
-                yield with_classes(sample, self.classes)
+                with _told(f"{self.manifest}:{number}"):
+                    image = named_file(self.out, [self.out], record["image"])
+                    sample = Sample(f"{record['index']:08d}", image, layout_from_json(record["labels"]), "dataengine")
+                    sample = with_classes(sample, self.classes)
+                yield sample
 
 
 def accepted_images(out: Path) -> Dataset:
-    """The accepted images of a finished run as a data set. Raises UserError for a run that is not finished."""
+    """The accepted images of a finished run as a data set. Raises UserError for a run that is not finished, and for
+    one that is damaged, also while its samples are gone through."""
     if not (out / MANIFEST).exists():
         raise UserError(f"{out}: the run is not finished; continue it with the same dataengine synth command.")
     stored = stored_recipe(out)
-    classes, kind, count = dict.fromkeys(stored["classes"]), "obb", 0
-    for record in read_manifest(out / MANIFEST):
+    with _told(f"{out / 'recipe.json'}"):
+        classes, kind, count = dict.fromkeys(stored["classes"]), "obb", 0
+        name = Path(stored["recipe"]["dataset"] or stored["recipe"]["data"]).stem
+    for number, record in enumerate(read_manifest(out / MANIFEST), 1):
         if record["verdict"]["kept"]:
-            classes.update(dict.fromkeys(record["labels"]["classes"]))
-            kind, count = record["labels"]["kind"], count + 1
+            with _told(f"{out / MANIFEST}:{number}"):
+                classes.update(dict.fromkeys(record["labels"]["classes"]))
+                kind, count = record["labels"]["kind"], count + 1
     samples = AcceptedSamples(out, out / MANIFEST, tuple(classes), count)
-    name = Path(stored["recipe"]["dataset"] or stored["recipe"]["data"]).stem
     return Dataset(samples.classes, samples, kind, name=f"synthetic {name}")
 
 

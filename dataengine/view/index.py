@@ -121,7 +121,7 @@ def _lines(file: Path, progress: Progress) -> Iterator[tuple[int, int, dict]]:
                 try:
                     record = json.loads(line)
                     record["labels"]["boxes"], record["image"]
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, RecursionError):
                     raise UserError(
                         f"{file}:{number}: no record of a run; the command that made the run writes it again."
                     ) from None
@@ -143,7 +143,7 @@ def _read(source: Source, progress: Progress) -> Index:
         try:
             name = record.get("name") or f"{record['index']:08d}"
             _append(rows, i, record, classes, reasons)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise UserError(
                 f"{source.records}:{i + 1}: damaged record ({type(error).__name__}: {error}); the command that made "
                 "the run writes it again."
@@ -151,7 +151,13 @@ def _read(source: Source, progress: Progress) -> Index:
         rows["offset"].append(offset), rows["length"].append(length)
         names.append(name)
         texts.append(f"{name} {record.get('scene', '')} {record.get('seed', '')}".lower())
-    columns = Columns(**{name: np.array(values, _TYPES.get(name, np.float32)) for name, values in rows.items()})
+    try:
+        columns = Columns(**{name: np.array(values, _TYPES.get(name, np.float32)) for name, values in rows.items()})
+    except (TypeError, ValueError, OverflowError) as error:  # a text, or a number that no picture has
+        raise UserError(
+            f"{source.records}: damaged ({type(error).__name__}: {error}); the command that made the run writes it "
+            "again."
+        ) from None
     return Index(source, columns, classes, reasons, names, texts)
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import struct
+import tarfile
+import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -196,3 +201,66 @@ def test_release_takes_the_run_with_and_without_make(painted_run, tmp_path):
 def test_a_folder_that_is_no_release_is_told(tmp_path):
     with pytest.raises(UserError, match=r"no release \(it has no release\.json\)"):
         verify(tmp_path)
+
+
+def repacked(copy: Path, change, form: str = "w") -> str:
+    """The first fault of an archive whose first member was changed, under a checksum that is right."""
+    file = min((copy / "archives").glob("*.tar"))
+    packed = io.BytesIO()
+    with tarfile.open(file) as before, tarfile.open(fileobj=packed, mode=form) as after:
+        for i, member in enumerate(before.getmembers()):
+            content = before.extractfile(member)
+            after.addfile(change(member) if i == 0 else member, content)
+    file.write_bytes(packed.getvalue())
+    write_sums(copy / "archives", [f.name for f in sorted((copy / "archives").glob("*.tar"))])
+    return verify(copy).faults[0]
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "toy-cars/../../outside"])
+def test_a_path_that_leads_out_of_an_archive_is_told_and_nothing_is_unpacked(copy, name):
+    before = sorted(copy.parent.rglob("*"))
+    assert f"holds another {name} than the folder" in repacked(copy, lambda member: member.replace(name=name))
+    assert sorted(copy.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_an_archive_with_a_link_or_a_device_is_told(copy, kind):
+    def change(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.type, member.linkname, member.size = kind, "../../etc/passwd", 0
+        return member
+
+    assert "is no file" in repacked(copy, change)
+
+
+def test_an_archive_of_holes_which_stand_for_a_petabyte_is_told_at_once(copy):
+    def change(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": "9" * 15, "GNU.sparse.numblocks": "1"}
+        return member
+
+    started = time.perf_counter()
+    assert "is no file" in repacked(copy, change)
+    assert time.perf_counter() - started < 20
+
+
+def test_a_compressed_archive_is_told_since_it_may_be_a_bomb(copy):
+    assert "no whole archive" in repacked(copy, lambda member: member, form="w:gz")
+
+
+def test_an_image_that_says_it_is_huge_is_told(copy):
+    file = min((copy / "images" / "train").glob("*.png"))
+    content = bytearray(file.read_bytes())
+    struct.pack_into(">II", content, 16, 100_000, 100_000)
+    struct.pack_into(">I", content, 29, zlib.crc32(content[12:29]))
+    file.write_bytes(content)
+    assert any(file.name in fault and "2^30 pixels" in fault for fault in verify(copy).faults)
+
+
+@pytest.mark.parametrize("name", ["../../../secret.png", "/etc/passwd", "a" * 300])
+def test_metadata_and_checksums_that_name_files_elsewhere_are_told(copy, name):
+    file = copy / "images" / "train" / "metadata.jsonl"
+    first, *rest = file.read_text().splitlines(keepends=True)
+    file.write_text(json.dumps(json.loads(first) | {"file_name": name}) + "\n" + "".join(rest))
+    with open(copy / "archives" / "SHA256SUMS", "a") as sums:
+        sums.write(f"{'0' * 64}  {name}\n")
+    faults = " ".join(verify(copy).faults)
+    assert faults.count("another folder's") + faults.count("is missing") >= 2

@@ -102,6 +102,35 @@ def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(source, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "unfinished"]
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda record: record | {"image": "../secret.png"}, "leads out of"),
+        (lambda record: record | {"image": "/etc/passwd"}, "leads out of"),
+        (lambda record: record | {"labels": {**record["labels"], "boxes": [[1]]}}, "no record of an image"),
+        (lambda record: {"verdict": {"kept": True}}, "no record of an image"),
+        (lambda record: [record], "no record of an image"),
+    ],
+)
+def test_a_manifest_from_elsewhere_packs_no_other_file_and_is_told_where_it_is_damaged(change, said, tmp_path):
+    from dataengine.data.layout_json import layout_to_json
+
+    run = tmp_path / "run"
+    run.mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "secret.png")
+    Image.new("RGB", (64, 64)).save(run / "a.png")
+    layout = random_layout(np.random.default_rng(0), 64)
+    record = {"index": 0, "image": "a.png", "labels": layout_to_json(layout), "verdict": {"kept": True}}
+    stored = {"recipe": {"dataset": "toy", "data": None}, "parts": {}, "classes": list(layout.classes)}
+    (run / "recipe.json").write_text(json.dumps(stored))
+    (run / "manifest.jsonl").write_text(json.dumps(record) + "\n")
+    assert write_shards(run, tmp_path / "sound", "webdataset")
+    (run / "manifest.jsonl").write_text(json.dumps(change(record)) + "\n")
+    with pytest.raises(UserError, match=rf"manifest\.jsonl:1: .*{said}"):
+        write_shards(run, tmp_path / "out", "webdataset")
+    assert not (tmp_path / "out").exists()
+
+
 def test_labels_name_corners_and_upright_boxes_in_pixels():
     from dataengine.data.layout import Layout
 

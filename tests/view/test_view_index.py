@@ -98,6 +98,17 @@ def test_a_damaged_record_is_named_with_its_line(make_run, open_index, line):
         open_index(root)
 
 
+@pytest.mark.parametrize("value", [{}, "wide", 2**40, None])
+def test_a_size_that_is_no_number_of_pixels_is_told(make_run, open_index, value):
+    root = make_run(3)
+    *lines, last = (root / "manifest.jsonl").read_text().splitlines()
+    record = json.loads(last)
+    record["labels"]["size"] = [value, value]
+    (root / "manifest.jsonl").write_text("\n".join([*lines, json.dumps(record)]) + "\n")
+    with pytest.raises(UserError, match=r"manifest\.jsonl: damaged"):
+        open_index(root)
+
+
 def test_nothing_is_written_into_what_is_looked_at(make_run, open_index):
     root = make_run(3)
     before = {file: file.stat().st_mtime_ns for file in root.rglob("*")}

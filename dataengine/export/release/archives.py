@@ -102,13 +102,14 @@ def _member(file: Path, name: str) -> tarfile.TarInfo:
 
 
 def archived(file: Path) -> Iterator[tuple[str, str]]:
-    """Name and digest of each file in an archive. Raises ValueError where it cannot be read."""
+    """Name and digest of each file in an archive; nothing is unpacked. Raises ValueError where it cannot be read, or
+    holds anything but files: links, and files with holes, which say that they are of any size."""
     try:
-        with tarfile.open(file) as archive:
+        with tarfile.open(file, "r:") as archive:  # never compressed: a small file would stand for a huge one
             for member in archive:
-                content = archive.extractfile(member)
+                content = archive.extractfile(member) if member.isreg() and not member.issparse() else None
                 if content is None:
                     raise ValueError(f"{member.name} is no file")
                 yield member.name, hashlib.file_digest(content, "sha256").hexdigest()
-    except tarfile.TarError as error:
+    except (tarfile.TarError, OSError, OverflowError, LookupError) as error:  # the last two of odd headers
         raise ValueError(f"no whole archive ({error})") from None

@@ -10,11 +10,16 @@ from dataengine import weights
 from dataengine.data.layout import Kind, Layout
 from dataengine.data.layout_json import layout_from_json
 from dataengine.data.presets import Preset, load_preset
+from dataengine.data.records import named_file
 from dataengine.data.restrict import restrict_layout
 from dataengine.errors import UserError
 from dataengine.export.release.licenses import Source
 from dataengine.files import read_text
 
+# whatever records trip that are none, and names that no file can have
+BROKEN = (
+    ValueError, TypeError, LookupError, AttributeError, AssertionError, OverflowError, RecursionError, OSError,
+)  # fmt: skip
 NEEDED = ("layout_from", "scene_license", "scene_source")  # of each record; runs of earlier versions lack them
 
 
@@ -40,8 +45,14 @@ class FinishedRun:
         return str(self.recipe["dataset"] or self.recipe["data"]).removesuffix(".yaml")
 
     def labels(self, record: dict) -> Layout:
-        """Labels of an accepted image, in the numbering of `classes`."""
-        return restrict_layout(layout_from_json(record["labels"]), self.classes)
+        """Labels of an accepted image, in the numbering of `classes`. Raises UserError where they are damaged."""
+        try:
+            return restrict_layout(layout_from_json(record["labels"]), self.classes)
+        except BROKEN:
+            raise UserError(
+                f"{self.folder}: the labels of image {record.get('index')} are damaged; dataengine run verify says "
+                "more, and the same dataengine synth command mends it."
+            ) from None
 
 
 def read_run(folder: Path, source_license: str = "") -> FinishedRun:
@@ -55,25 +66,31 @@ def read_run(folder: Path, source_license: str = "") -> FinishedRun:
     if not (folder / "manifest.jsonl").exists() or not (folder / "report.json").exists():
         raise UserError(f"{folder}: the run is not finished; continue it with the same dataengine synth command.")
     try:
-        stored = json.loads(read_text(folder / "recipe.json"))
-        recipe, parts, identity, own = (stored[key] for key in ("recipe", "parts", "identity", "classes"))
-        report = json.loads(read_text(folder / "report.json"))
-        calibration = folder / "calibration.json"
-        calibration = json.loads(read_text(calibration)) if calibration.exists() else None
-        records = [json.loads(line) for line in read_text(folder / "manifest.jsonl").splitlines()]
-        records = [_licensed(record, source_license) for record in records if record["verdict"]["kept"]]
-        lacking = [name for name in NEEDED if any(name not in record for record in records)]
-    except (ValueError, KeyError, TypeError) as error:
+        return _read(folder, source_license)
+    except BROKEN as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(
-            f"{folder}: the run is damaged ({error!r}); the same dataengine synth command mends it."
+            f"{folder}: the run is damaged ({reason}); the same dataengine synth command mends it."
         ) from None
+
+
+def _read(folder: Path, source_license: str) -> FinishedRun:
+    stored = json.loads(read_text(folder / "recipe.json"))
+    recipe, parts, identity, own = (stored[key] for key in ("recipe", "parts", "identity", "classes"))
+    report = json.loads(read_text(folder / "report.json"))
+    calibration = folder / "calibration.json"
+    calibration = json.loads(read_text(calibration)) if calibration.exists() else None
+    records = [json.loads(line) for line in read_text(folder / "manifest.jsonl").splitlines()]
+    records = [_licensed(record, source_license) for record in records if record["verdict"]["kept"]]
     if not records:
         raise UserError(f"{folder}: no image of this run was accepted, so there is nothing to release.")
-    if lacking:
+    if lacking := [name for name in NEEDED if any(name not in record for record in records)]:
         raise UserError(
             f"{folder}: made by an earlier version, which did not store {', '.join(lacking)} of each image, so nothing "
             "says what must stay together; make the run again."
         )
+    for record in records:  # a manifest from elsewhere may name any file of this machine
+        named_file(folder, [folder], record["image"])
     classes = tuple(dict.fromkeys((*own, *(name for record in records for name in record["labels"]["classes"]))))
     return FinishedRun(
         folder, {key: _shortened(value) for key, value in recipe.items()}, parts, identity, report, calibration,

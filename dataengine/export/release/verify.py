@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from dataengine import geometry
-from dataengine.data import formats
+from dataengine.data import formats, images
 from dataengine.data.layout import Dataset
+from dataengine.data.parse import shown
 from dataengine.errors import UserError
 from dataengine.export.release import marks
 from dataengine.export.release.archives import FOLDER, SUMS, archived, digest, files_below, read_sums
@@ -59,7 +60,7 @@ def verify(folder: Path) -> Verified:
         if (folder / FOLDER).exists():
             checks["archives"] = _archives(folder, content["name"])
         faults = [fault for found in checks.values() for fault in found]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError, OverflowError, RecursionError) as error:
         # damaged JSON can have any form; what it is meant to say cannot be compared
         return Verified([f"{folder}: {CONTENT} or {METADATA} is damaged ({error})"], 0, [])
     return Verified(faults, sum(map(len, lines.values())), list(checks))
@@ -103,7 +104,9 @@ def _marks(folder: Path, content: dict, lines: dict[str, list[dict]]) -> Iterato
                 yield f"{_name(folder, file)} is not in {METADATA}"
         for line in part:
             file = folder / "images" / split / line["file_name"]
-            if file.is_file():
+            if Path(line["file_name"]).name != line["file_name"]:
+                yield f"images/{split}/{METADATA} names {shown(line['file_name'])}, which is another folder's"
+            elif os.path.isfile(file):  # unlike `Path`, not troubled by a name that is none
                 yield from (f"{_name(folder, file)}: {fault}" for fault in _mark(file, content, line))
             else:
                 yield f"{_name(folder, file)} is missing, and {METADATA} names it"
@@ -113,10 +116,9 @@ def _mark(file: Path, content: dict, line: dict) -> Iterator[str]:
     png = file.read_bytes()
     try:
         mark = marks.read_mark(png)
-        with Image.open(file) as image:
-            image.load()
+        with images.load(file) as image:
             size = image.size
-    except (ValueError, OSError, SyntaxError) as error:
+    except ValueError as error:
         yield f"the image is damaged ({error})"
         return
     if size != (line["width"], line["height"]):
@@ -202,9 +204,14 @@ def _archives(folder: Path, prefix: str) -> Iterator[str]:
     whole = True
     for name, value in stored.items():
         file = folder / FOLDER / name
-        if not file.exists() or digest(file) != value:
+        if Path(name).name != name:
             whole = False
-            yield f"{FOLDER}/{name} " + ("was changed: its checksum is another" if file.exists() else "is missing")
+            yield f"{FOLDER}/{SUMS} names {shown(name)}, which is another folder's"
+            continue
+        if not os.path.isfile(file) or digest(file) != value:
+            whole = False
+            what = "was changed: its checksum is another" if os.path.isfile(file) else "is missing"
+            yield f"{FOLDER}/{name} {what}"
             continue
         try:
             for member, content in archived(file):
