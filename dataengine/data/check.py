@@ -12,6 +12,7 @@ from dataengine.data.layout import Dataset, Problem, Sample
 
 TINY = 2.0  # pixels on the short side: nothing can be seen or learnt there
 OUTSIDE = 0.5  # share of a box beyond the border; objects that tiling cut reach out of the image, but not by more
+NEAREST = 8  # objects around one that may be the same again
 TWIN = 0.95  # IoU above which two boxes of one class are the same object twice
 
 
@@ -70,17 +71,28 @@ def _check_boxes(sample: Sample) -> list[Problem]:
 
 
 def _twins(boxes: np.ndarray, labels: np.ndarray, sound: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs (first, second) of one class that cover each other; only pairs with near centres are compared."""
+    """Pairs (first, second) of one class that cover each other: an object and the first one that is the same to the
+    last digit, or else one of its nearest. A file of a million equal boxes takes no longer than another."""
     from scipy.spatial import cKDTree
 
     chosen = np.flatnonzero(sound)
     if len(chosen) < 2:
         return []
+    rows = np.column_stack([labels[chosen], boxes[chosen]])
+    _, first, group = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    firsts = first[group.ravel()]
+    equal = [(int(chosen[i]), int(chosen[k])) for k, i in enumerate(firsts) if i != k]
+    chosen = chosen[np.sort(first)]
     # two boxes of IoU above 0.95 have centres closer than a twentieth of the long side
     reach = 0.05 * float(boxes[chosen, 2].max())
-    pairs = chosen[cKDTree(boxes[chosen, :2]).query_pairs(reach, output_type="ndarray")]
+    near = min(NEAREST + 1, len(chosen))
+    _, found = cKDTree(boxes[chosen, :2]).query(boxes[chosen, :2], near, distance_upper_bound=reach)
+    found = found.reshape(len(chosen), near)  # (N, nearest), len(chosen) where there are no more
+    i, k = np.nonzero(found < len(chosen))
+    pairs = np.sort(np.stack([i, found[i, k]], axis=1), axis=1)
+    pairs = chosen[np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)]
     pairs = pairs[labels[pairs[:, 0]] == labels[pairs[:, 1]]]
     if not len(pairs):
-        return []
+        return sorted(equal)
     same = geometry.iou_pairs(boxes[pairs[:, 0]], boxes[pairs[:, 1]]) > TWIN
-    return sorted((int(min(pair)), int(max(pair))) for pair in pairs[same])
+    return sorted(equal + [(int(a), int(b)) for a, b in pairs[same]])

@@ -69,7 +69,7 @@ def _lines(path: Path, tag: str) -> list[int]:
 def _size(root: Element) -> tuple[int, int] | None:
     try:
         width, height = (int(float(root.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
-    except ValueError:
+    except (ValueError, OverflowError):  # the second for "inf"
         return None
     return (width, height) if width > 0 and height > 0 else None
 
