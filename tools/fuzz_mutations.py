@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import struct
+import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from xml.etree import ElementTree
@@ -22,6 +24,12 @@ VALUES = (
     None, True, False, [], {}, "", " ", 0, -1, -0.5, 1e308, float("nan"), float("inf"), 10**400, "x" * 300, [[[]]],
     "../../../../../../etc/passwd", "/etc/passwd", "..", "\0", "\ud800", {"a": 1}, [1, 2, 3], ["a", "b"], "12", "nan",
     1.5, 2**63, -(2**63), [None], "\n", "a\nb", "__import__('os')", 100000,
+)  # fmt: skip
+CODE = (
+    b"import os", b"__import__('os').system('true')", b"(lambda: 1)()", b"[x for x in (1,)]", b"f'{1}'", b"a[0]",
+    b"dict(type='os.system', command='true')", b"1 if 1 else 2", b"exec('1')", b"open('/etc/passwd')", b"dict = print",
+    b"_base_ = './other.py'", b"custom_imports = dict(imports=['os'])", b"a = b = 1", b"dict(**{'a': 1})",
+    b"'{{ fileBasename }}'", b"a.b",
 )  # fmt: skip
 BOMB = b'<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;"><!ENTITY d "&c;&c;&c;&c;&c;&c;&c;&c;">]>'
 OUTSIDE = b'<!DOCTYPE a [<!ENTITY d SYSTEM "file:///etc/passwd">]>'
@@ -119,7 +127,7 @@ def _xml(content: bytes, rng: np.random.Generator) -> bytes:
     elif way == 1:
         element.clear()
     elif way == 2:
-        element.append(_pick(rng, elements[-3:]))
+        element.append(copy.deepcopy(_pick(rng, elements[-3:])))  # the same one again could be its own child
     elif way == 3:
         element.tag = _pick(rng, elements).tag
     elif way == 4:
@@ -127,10 +135,7 @@ def _xml(content: bytes, rng: np.random.Generator) -> bytes:
     else:
         encoding = _pick(rng, ("utf-16", "ascii", "cp037", "utf-7", "rot13", "shift_jis"))
         return f'<?xml version="1.0" encoding="{encoding}"?>'.encode() + ElementTree.tostring(root)
-    try:
-        return ElementTree.tostring(root)
-    except RecursionError:  # an element that has become its own child
-        return content
+    return ElementTree.tostring(root)
 
 
 def _npz(content: bytes, rng: np.random.Generator) -> bytes:
@@ -177,6 +182,39 @@ def _safetensors(content: bytes, rng: np.random.Generator) -> bytes:
     return struct.pack("<Q", len(header)) + header + content[8 + length :]
 
 
+def _tar(content: bytes, rng: np.random.Generator) -> bytes:
+    """A member gets another name, kind, target or size, in an archive with checksums that are right."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(content)) as before, tarfile.open(fileobj=packed, mode="w") as after:
+        members = before.getmembers()
+        chosen = _pick(rng, members)
+        for member in members:
+            data = before.extractfile(member)
+            if member is chosen:
+                way = rng.integers(4)
+                if way == 0:
+                    member.name = _pick(rng, WORDS).decode("latin-1")
+                elif way == 1:
+                    member.type, member.linkname = _pick(rng, (b"1", b"2", b"5", b"6", b"S", b"x")), "../../etc/passwd"
+                elif way == 2:
+                    member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "size": "9" * 12,
+                                          "GNU.sparse.realsize": "9" * 15, "GNU.sparse.name": "x"}  # fmt: skip
+                else:
+                    member.size = int(_pick(rng, (0, 1, 511, 2**33, 2**60)))
+            after.addfile(member, data if member.size < 2**20 else None)
+    return packed.getvalue()
+
+
+def _python(content: bytes, rng: np.random.Generator) -> bytes:
+    """A line more, or a value that is code."""
+    lines = content.splitlines()
+    code = _pick(rng, CODE)
+    if rng.random() < 0.5:
+        lines.insert(int(rng.integers(len(lines) + 1)), code)
+        return b"\n".join(lines)
+    return content.replace(_pick(rng, (b"0.5", b"'SGD'", b"None", b"True")), code)
+
+
 STRUCTURES: dict[str, tuple[Callable, ...]] = {
     ".json": (_json, _words, _recoded),
     ".yaml": (_json, _words, _recoded),  # those that are changed here are written as JSON, which is YAML
@@ -186,6 +224,8 @@ STRUCTURES: dict[str, tuple[Callable, ...]] = {
     ".npz": (_npz,),
     ".png": (_png,),
     ".safetensors": (_safetensors,),
+    ".tar": (_tar,),
+    ".py": (_python, _words, _recoded),
 }
 
 
