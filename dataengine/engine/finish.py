@@ -27,8 +27,8 @@ from dataengine.files import write_whole
 ON_SHEET = 36
 
 
-def report(recipe: Recipe, parts: Parts, tally: Tally) -> dict:
-    """Figures of a run as plain values."""
+def report(recipe: Recipe, parts: Parts, tally: Tally, datasets: bool) -> dict:
+    """Figures of a run as plain values. datasets: whether it has DOTA and COCO folders."""
     table = tally.class_table()
     return {
         "wanted": recipe.n,
@@ -40,6 +40,7 @@ def report(recipe: Recipe, parts: Parts, tally: Tally) -> dict:
         "dropped_for": dict(tally.dropped_for.most_common()),
         "real_images_that_would_pass": parts.calibration.pass_share if parts.calibration else None,
         "unreadable_scenes": sorted(tally.unreadable_scenes),
+        "datasets": datasets,
         "notes": parts.notes,
     }
 
@@ -61,7 +62,7 @@ def finish(recipe: Recipe, parts: Parts, out: Path, tally: Tally, lines: Path, d
     if len(dataset) and datasets and parts.real is not None:
         coco.write(mixed(parts.real, dataset), out / "mixed", split="train")
     _sheets(out, lines, tally, samples.classes)
-    write_whole(out / "report.json", json.dumps(report(recipe, parts, tally), indent=2) + "\n")
+    write_whole(out / "report.json", json.dumps(report(recipe, parts, tally, datasets), indent=2) + "\n")
     os.replace(lines, out / MANIFEST)
 
 

@@ -87,11 +87,13 @@ def verify(out: Path, progress: Callable[[int], None] = lambda images: None) -> 
             found.add(f"{out}: the labels of image {record['index']} are no layout")
     found.accepted = len(kept)
     if (out / "manifest.jsonl").exists():
-        for module, name in ((dota, "dota"), (coco, "coco")):
-            _compare_data_set(out / name, module, "", kept, found)
-        if recipe.mix:
-            _compare_data_set(out / "mixed", coco, "synthetic/", kept, found)
-        _compare_report(out, found)
+        if _compare_report(out, found):
+            for module, name in ((dota, "dota"), (coco, "coco")):
+                _compare_data_set(out / name, module, "", kept, found)
+            if recipe.mix:
+                _compare_data_set(out / "mixed", coco, "synthetic/", kept, found)
+        else:
+            found.notes.append("this run was made without DOTA and COCO folders (--no-datasets)")
     return found
 
 
@@ -271,13 +273,14 @@ def _difference(written: Layout, kept: Layout) -> str:
     return "the boxes are not" if (far > NEAR).any() else ""
 
 
-def _compare_report(out: Path, found: Findings) -> None:
+def _compare_report(out: Path, found: Findings) -> bool:
+    """Whether the run was made with data sets; yes where nothing says so."""
     try:
         report = json.loads(read_text(out / "report.json"))
         stated = report["accepted"]
     except (UserError, ValueError, KeyError, TypeError, RecursionError):
         found.add(f"{out / 'report.json'} is missing or damaged")
-        return
+        return True
     if stated != found.accepted:
         found.add(f"{out / 'report.json'} tells of {stated} accepted images, the shards of {found.accepted}")
     for name in ["kept.png"] * (found.accepted > 0) + ["dropped.png"] * (report.get("tried") != stated):
@@ -285,3 +288,4 @@ def _compare_report(out: Path, found: Findings) -> None:
             images.decode(out / name)
         except ValueError as error:
             found.add(f"{out / name}: {error}")
+    return report.get("datasets") is not False

@@ -96,6 +96,17 @@ def test_a_run_as_it_was_made_has_no_fault(unbroken):
     assert found.images >= 5
 
 
+def test_a_run_without_data_sets_lacks_none(run):
+    recipe, out = run
+    synth(recipe, out, datasets=False)
+    found = verify(out)
+    assert found.faults == []
+    assert any("--no-datasets" in note for note in found.notes)
+    synth(recipe, out)
+    shutil.rmtree(out / "coco")
+    assert any("coco" in fault.message for fault in verify(out).faults), "one that lost them does"
+
+
 @pytest.mark.parametrize("what", DAMAGE)
 def test_what_was_changed_is_named_and_the_same_command_mends_it(run, what):
     recipe, out = run
