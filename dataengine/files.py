@@ -70,6 +70,22 @@ def read_onnx(path: Path) -> bytes:
     return data
 
 
+DEEPEST = 100  # layers of a block or of a model
+
+
+def refuse_depth(config: Path) -> None:
+    """Raises UserError for a model's config.json that asks for so many layers that building them would not end, which
+    it must not do before its weights are looked at. What else is wrong in it is left to those who read it."""
+    try:
+        content = parse_json(read_text(config))
+    except (ValueError, UserError):
+        return
+    for name, value in content.items() if isinstance(content, dict) else ():
+        depths = value if isinstance(value, list) else [value]
+        if "layers" in name and any(isinstance(n, int | float) and n > DEEPEST for n in depths):
+            raise UserError(f"{config}: {name} asks for more than {DEEPEST} layers; copy the model again.")
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what `write_whole` leaves in a folder when it is killed half-way."""
     for file in folder.iterdir():

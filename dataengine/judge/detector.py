@@ -93,7 +93,8 @@ class OnnxDetector:
             raise UserError(f"{folder / 'config.json'}: {first_fault(error, DetectorConfig.model_fields)}.") from None
         except ValueError as error:
             raise UserError(f"{folder / 'config.json'} {error}.") from None
-        data = read_onnx(folder / "model.onnx")
+        self.file = folder / "model.onnx"
+        data = read_onnx(self.file)
         self.identity = hashlib.sha256(data + (folder / "config.json").read_bytes()).hexdigest()[:16]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -101,7 +102,8 @@ class OnnxDetector:
         try:
             self.session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises many types for a bad file
-            raise UserError(f"{folder / 'model.onnx'}: onnxruntime cannot load it ({error}).") from None
+            reason = " ".join(str(error).split())
+            raise UserError(f"{folder / 'model.onnx'}: onnxruntime cannot load it ({reason}).") from None
         self.classes = self.config.classes
         outputs = [output.name for output in self.session.get_outputs()]
         if [i.name for i in self.session.get_inputs()] != ["images"] or outputs != ["boxes", "scores"]:
@@ -110,6 +112,20 @@ class OnnxDetector:
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """Detections of each image, uint8 (H, W, 3) of any size."""
         return [self._detect(image) for image in images]
+
+    def _run(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (P, 5) and scores (P, C) of a window (1, 3, S, S). Raises UserError for a model that gives others."""
+        try:
+            boxes, scores = self.session.run(None, {"images": window})
+            n, form = np.shape(boxes)[1], (np.shape(boxes), np.shape(scores))
+        except Exception as error:  # onnxruntime raises many types for a model that does not fit together
+            raise UserError(f"{self.file}: onnxruntime cannot run it ({' '.join(str(error).split())}).") from None
+        if form != ((1, n, 5), (1, n, len(self.classes))):
+            raise UserError(
+                f"{self.file}: gives boxes {form[0]} and scores {form[1]}, not (1, P, 5) and (1, P, "
+                f"{len(self.classes)}), since config.json has {len(self.classes)} classes."
+            )
+        return boxes[0], scores[0]
 
     def _detect(self, image: np.ndarray) -> Detections:
         size = self.config.image_size
@@ -121,8 +137,7 @@ class OnnxDetector:
                 window = np.empty((size, size, 3), np.float32)
                 window[:] = part.mean((0, 1))
                 window[: part.shape[0], : part.shape[1]] = part
-                found, score = self.session.run(None, {"images": window.transpose(2, 0, 1)[None].copy()})
-                found, score = found[0], score[0]
+                found, score = self._run(window.transpose(2, 0, 1)[None].copy())
                 i, label = np.nonzero(score >= self.config.score_threshold)
                 shifted = found[i] + np.float32([left, top, 0, 0, 0])
                 x, y = shifted[:, 0], shifted[:, 1]

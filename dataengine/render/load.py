@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dataengine.data.parse import shown
 from dataengine.errors import UserError
-from dataengine.files import parse_json, read_text
+from dataengine.files import parse_json, read_text, refuse_depth
 
 # kind: the pipelines that draw that way
 RENDERERS = {"in-scene": ("InScenePipeline",), "whole": ("LayoutPipeline", "LatentPipeline")}
@@ -72,6 +72,8 @@ def load_renderer(folder: Path, kind: str):
         raise UserError(f"{folder}: holds a {shown(name)}, not a renderer of the kind {kind}; {mend}.")
     pipeline_class = _pipeline_class(name)
     _refuse_foreign_parts(index, parts, pipeline_class)
+    for config in sorted(folder.glob("*/config.json")):
+        refuse_depth(config)
     logging.disable_progress_bar()  # of the loading of parts, which takes a moment
     try:
         return pipeline_class.from_pretrained(folder, use_safetensors=True, local_files_only=True)

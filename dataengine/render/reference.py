@@ -65,10 +65,11 @@ def _onnx_encoder(file: Path, grid: int) -> Encoder:
     except UserError:
         raise
     except Exception as error:  # onnxruntime raises many types for a bad file
-        raise UserError(f"{file}: onnxruntime cannot load it ({error}).") from None
-    given = session.get_inputs()[0]
-    size = given.shape[2]
-    if not isinstance(size, int) or len(session.get_outputs()[0].shape) != 4:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{file}: onnxruntime cannot load it ({reason}).") from None
+    given, shapes = next(iter(session.get_inputs()), None), [output.shape for output in session.get_outputs()]
+    size = given.shape[2] if given is not None and len(given.shape) == 4 else None
+    if not isinstance(size, int) or not shapes or len(shapes[0]) != 4:
         raise UserError(f"{file}: must take images (1, 3, S, S) and give one feature map (1, E, h, w).")
 
     def encode(images: Sequence[np.ndarray]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -50,6 +51,13 @@ def test_a_damaged_model_is_one_sentence_that_names_its_folder(toy_recipe, model
         (model / file).write_text(content)
     with pytest.raises(UserError, match=rf"{model}.*(again|damaged)"):
         load_parts(recipe)
+
+
+def test_a_model_that_asks_for_a_hundred_thousand_layers_is_refused_at_once(toy_recipe, model):
+    config = model / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"layers_per_block": 100_000}))
+    with pytest.raises(UserError, match=r"config\.json: layers_per_block asks for more than 100 layers"):
+        load_parts(toy_recipe.model_copy(update={"model": model}))
 
 
 def test_scenes_whose_labels_cannot_be_read_stop_the_run_and_plain_images_do_not(toy_recipe, toy_dataset, tmp_path):

@@ -1,6 +1,7 @@
 """The ONNX detector on a tiny network made here: each cell of 8 pixels is an object as sure as it is bright."""
 
 import json
+import shutil
 from importlib.util import find_spec
 from itertools import pairwise
 
@@ -160,3 +161,27 @@ def test_mmrotate_detector_says_how_to_install_mmrotate_where_it_is_missing(tmp_
     (tmp_path / "config.py").write_text("")
     with pytest.raises(UserError, match=r"install_mmrotate\.sh"):
         load_detector(tmp_path)
+
+
+def test_what_onnxruntime_says_in_several_lines_is_one_sentence(toy_detector, tmp_path):
+    import onnx
+
+    shutil.copytree(toy_detector, tmp_path / "detector")
+    model = onnx.load(tmp_path / "detector" / "model.onnx")
+    model.graph.output[0].name = "nowhere"
+    onnx.save(model, tmp_path / "detector" / "model.onnx")
+    with pytest.raises(UserError, match="onnxruntime cannot load it") as told:
+        OnnxDetector(tmp_path / "detector")
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"), [("image_size", 64, "cannot run it"), ("classes", ["a"], "classes")]
+)
+def test_a_config_of_another_model_is_told(field, value, said, toy_detector, tmp_path):
+    shutil.copytree(toy_detector, tmp_path / "detector")
+    config = tmp_path / "detector" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {field: value}))
+    with pytest.raises(UserError, match=said) as told:
+        OnnxDetector(tmp_path / "detector").detect([np.zeros((64, 64, 3), np.uint8)])
+    assert "\n" not in str(told.value)

@@ -169,6 +169,16 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
             read_state_dict(tmp_path / "bad.ckpt")
 
 
+@pytest.mark.parametrize(("word", "other"), [(b"FloatStorage", b"FloapStorage"), (b"storage", b"suorage")])
+def test_a_checkpoint_whose_pickle_is_damaged_is_refused(word, other, tmp_path):
+    torch.save({"state_dict": {"x": torch.arange(3.0)}}, tmp_path / "bad.ckpt")
+    content = (tmp_path / "bad.ckpt").read_bytes()
+    assert word in content
+    (tmp_path / "bad.ckpt").write_bytes(content.replace(word, other))
+    with pytest.raises(UserError, match=r"bad\.ckpt: is not a checkpoint"):
+        read_state_dict(tmp_path / "bad.ckpt")
+
+
 def test_thin_boxes_have_no_area_on_the_integer_grid_but_have_in_exact_masks():
     from dataengine.render.layout_batch import coverage
 
