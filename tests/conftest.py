@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -84,46 +83,9 @@ def toy_renderer(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def toy_detector(tmp_path_factory) -> Path:
     """An ONNX detector whose score is the redness of a cell: what it says depends on the pixels."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    from toy_detector import save_detector
 
-    size, cell = 96, 16
-    n = (size // cell) ** 2
-    y, x = np.mgrid[: size // cell, : size // cell]
-    centres = np.stack([x, y], -1).reshape(-1, 2) * cell + cell / 2
-    boxes = np.column_stack([centres, np.full((n, 2), cell - 2.0), np.zeros(n)]).astype(np.float32)[None]
-    constants = {
-        "all_boxes": boxes,
-        "mix": np.array([[[[1.0]], [[-1.0]], [[0.0]]], [[[-1.0]], [[0.0]], [[1.0]]]], np.float32),
-        "gain": np.float32(0.08),
-        "shape": np.array([1, 2, n], np.int64),
-    }
-    nodes = [
-        helper.make_node("Conv", ["images", "mix"], ["difference"]),
-        helper.make_node("AveragePool", ["difference"], ["cells"], kernel_shape=[cell, cell], strides=[cell, cell]),
-        helper.make_node("Mul", ["cells", "gain"], ["logits"]),
-        helper.make_node("Sigmoid", ["logits"], ["probability"]),
-        helper.make_node("Reshape", ["probability", "shape"], ["flat"]),
-        helper.make_node("Transpose", ["flat"], ["scores"], perm=[0, 2, 1]),
-        helper.make_node("Identity", ["all_boxes"], ["boxes"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "toy",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, size, size])],
-        [
-            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1, n, 5]),
-            helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, n, 2]),
-        ],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )
-    folder = tmp_path_factory.mktemp("detector")
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.checker.check_model(model)
-    onnx.save(model, folder / "model.onnx")
-    settings = {"classes": ["car", "van"], "image_size": size, "score_threshold": 0.3, "nms_iou": 0.3}
-    (folder / "config.json").write_text(json.dumps(settings))
-    return folder
+    return save_detector(tmp_path_factory.mktemp("detector"), ("car", "van"))
 
 
 @pytest.fixture(scope="session")

@@ -43,3 +43,19 @@ def toy_stable_diffusion(folder: Path) -> Path:
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="epsilon"
     ).save_pretrained(folder / "scheduler")
     return folder
+
+
+def toy_clip(folder: Path) -> Path:
+    """A random CLIP that reads pictures of 32 px and texts of 40 tokens."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    toy_tokenizer(folder, 40).save_pretrained(folder)
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = size | {"vocab_size": 60, "max_position_embeddings": 40, "eos_token_id": 59, "bos_token_id": 58,
+                   "pad_token_id": 59}  # fmt: skip
+    torch.manual_seed(0)
+    config = CLIPConfig(text_config=text, vision_config=size | {"image_size": 32, "patch_size": 16}, projection_dim=16)
+    CLIPModel(config).save_pretrained(folder)
+    return folder

@@ -84,7 +84,8 @@ def show_report(console: Console, report: dict, out: Path) -> None:
             "folder, or train the renderer longer",
             style="red",
         )
-    console.print(f"pictures: {out / 'kept.png'} and {out / 'dropped.png'}")
+    sheets = [str(file) for name in ("kept.png", "dropped.png") if (file := out / name).exists()]
+    console.print(f"pictures: {' and '.join(sheets)}")
     if (out / "coco").exists():
         console.print(f"data sets: {out / 'dota'} and {out / 'coco'}")
     console.print(f"every image's story: {out / 'manifest.jsonl'}")

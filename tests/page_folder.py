@@ -1,0 +1,83 @@
+"""The folder that the pages' commands are run in: what they name as the user's own, made small."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import aerogen_shapes
+import numpy as np
+import torch
+from PIL import Image
+from toy_detector import save_detector
+from toy_scenes import paint, random_layout
+from typer.testing import CliRunner
+
+from dataengine.cli import app
+from dataengine.data import formats
+from dataengine.data.layout import Dataset, Sample
+
+SPLITS = {"train": 20, "test": 16}  # 20 images are the least for a calibration
+
+
+def make_folder(root: Path) -> None:
+    """Data sets, detectors, models and a run, where the pages have them."""
+    own = root / "path" / "to" / "dataset"
+    labelled(own, "coco", ("Person", "Car"))
+    for name in ("held-out", "labelled", "train"):
+        own.with_name(name).symlink_to(own)
+    labelled(own.with_name("hit-uav"), "coco", ("Person", "Car", "Bicycle", "OtherVehicle"))
+    labelled(own.with_name("DIOR"), "dior", ("airplane", "ship"))
+    own.with_name("DIOR-R").symlink_to("DIOR")
+    labelled(root / "aerogen", "yolo", ("airplane", "ship"))
+    for name, classes in (("detector", ("Person", "Car")), ("dior-detector", ("airplane", "ship"))):
+        own.with_name(name).mkdir()
+        save_detector(own.with_name(name), classes, stride=4)
+    shutil.copy(min(own.glob("images/*/*.png")), root / "scene.png")
+    own.with_name("unlabelled").symlink_to(own / "images" / "test")
+    (root / "models").mkdir()
+    models_with_text(root)
+    small = root / "small.yaml"
+    small.write_text("shard_size: 2")  # so many images are made even where fewer are wanted
+    words = ["synth", "--dataset", "hit-uav", "--data", own, "--out", root / "runs" / "first", "--config", small]
+    words += ["--n", 10, "--size", 96, "--filter", "off", "--workers", 1]
+    done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    (root / "runs" / "mine").symlink_to("first")
+    (root / "data").mkdir()
+    for name in ("train", "val"):
+        (root / "data" / name).symlink_to(own)
+    (root / "models" / "dior-r-detector").symlink_to(own.with_name("dior-detector"))
+    shutil.copy(Path(__file__).parents[1] / "configs" / "detectors" / "small-rtmdet-r.yaml", root)
+
+
+def labelled(folder: Path, format: str, classes: tuple[str, ...]) -> None:
+    """Painted images of 96 px with three turned squares each, which the detector finds, in two splits."""
+    for seed, (split, n) in enumerate(SPLITS.items()):
+        rng, samples = np.random.default_rng(seed), []
+        for i in range(n):
+            layout = random_layout(rng)
+            layout.boxes[:, 2:4] = 14
+            layout = replace(layout, labels=rng.integers(0, len(classes), len(layout)), classes=classes)
+            file = folder.parent / "raw" / folder.name / f"{split}-{i:02d}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(paint(layout, rng)).save(file)
+            samples.append(Sample(file.stem, file, layout))
+        formats.write(Dataset(classes, samples, "obb", name=folder.name), folder, format, split=split)
+
+
+def models_with_text(root: Path) -> None:
+    """Stable Diffusion, CLIP, and AeroGen's checkpoint with its class vectors, all random and tiny."""
+    try:
+        import transformers  # noqa: F401
+    except ImportError:  # not in the environment of mmrotate, whose pages need none of it
+        return
+    from toy_text import toy_clip, toy_stable_diffusion
+
+    base = toy_stable_diffusion(root / "path" / "to" / "sd15")
+    (root / "path" / "to" / "tokenizer").symlink_to(base / "tokenizer")
+    toy_clip(root / "models" / "clip-vit-large-patch14")
+    state = aerogen_shapes.random_state(aerogen_shapes.tiny_shapes(context=64))
+    torch.save({"state_dict": state}, root / "aerogen_diorr_last.ckpt")
+    np.save(root / "category_embeddings.npy", np.random.default_rng(0).normal(size=(20, 64)).astype(np.float32))

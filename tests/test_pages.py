@@ -1,0 +1,252 @@
+"""Every command of README.md and docs/ is run as it stands there, in a folder that has what it names, made smaller.
+
+A command that is new in a page needs nothing here if it can be run so. One that takes too long is made small by a row
+of `SMALL`; one that cannot be run at all says why in `NOT_RUN`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import typer
+from page_folder import make_folder
+from PIL import Image
+from typer.testing import CliRunner
+
+from dataengine.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = {page.name: page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+MMROTATE = ("lift.md", "mmrotate.md")  # need its environment
+ELSEWHERE = ("scale.md", "trust.md")  # tests of their own also read back what is written
+SLOW = ("evaluate.md", "train.md")
+
+# stands for what is in the page
+INSTEAD = {
+    "openai/clip-vit-large-patch14": "path/to/tokenizer",  # hub ids need the network
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": "path/to/sd15",
+    "--balance 0.1 ": "",  # plans for seconds; layouts.md has it, too
+    "--images 500 --images 5000": "--images 2 --images 4",
+    "oriented-rcnn": "rtmdet-r",  # the smallest
+    "rotated-fcos": "rtmdet-r",
+}
+FEW = "--n 2 --workers 1 --config small.yaml"
+SHORT = "--cfg-options train_cfg.max_epochs=12 train_cfg.val_interval=12 model.backbone.init_cfg=None " + " ".join(
+    f"{part}_dataloader.num_workers=0 {part}_dataloader.persistent_workers=False" for part in ("train", "val", "test")
+)
+# put behind a command that begins so, by the first row that fits; of an option given twice the last one holds
+SMALL = {
+    "dataengine synth --dataset hit-uav --n 20 ": "--workers 1 --config small.yaml --n 3",  # the packaged models alone
+    "dataengine synth --dataset hit-uav --n": "--workers 1 --config small.yaml --n 6",
+    "dataengine synth --config": "--n 2 --workers 1 --size 64 --layout-scale 1 --steps 2 --filter off",
+    "dataengine synth --dataset dior-r": f"{FEW} --size 64 --layout-scale 1 --steps 2",
+    "dataengine synth --data path/to/dataset --renderer whole": f"{FEW} --size 96",
+    "dataengine synth --dataset": f"{FEW} --size 96 --filter off",  # no packaged model knows painted squares
+    "dataengine synth --data": f"{FEW} --size 96 --filter off",  # and a renderer of two steps draws nothing
+    "dataengine model import": "--size 64",
+    "dataengine train layouts": "--steps 2 --batch-size 2 --size 64",
+    "dataengine train full": "--steps 2 --batch-size 2 --size 64 --scale 1",
+    "dataengine train renderer path/to/dataset --kind whole": "--steps 2 --batch-size 2 --size 96",
+    "dataengine train": "--steps 2 --batch-size 2",
+    "dataengine layout draw --dataset hit-uav --data": "--size 96",
+    "dataengine layout score": "--n 20",
+    "dataengine layout sample work/layouts/model": "--size 64",
+    "dataengine evaluate lift": "--steps 3 --batch-size 2 --seeds 1 --cpu --options small-rtmdet-r.yaml",
+    "dataengine evaluate": "--images 24",
+    "dataengine export mmrotate": "--cpu",
+    "python $tools": SHORT,
+}
+NOT_RUN = {
+    "pip install": "changes the environment",
+    "pytest": "is what runs this",
+    "hf download": "needs the network",
+    "accelerate launch --multi_gpu": "needs several GPUs",
+    "dataengine release runs/first --name thermal-cars --license cc-by-4.0 --out releases/checked": (
+        "painted squares are too alike to look for copies among them; see test_release_copies.py"
+    ),
+    "python3 -m venv": "the environment in which these tests run, made by .ci/run",
+    ". mmrotate-venv": "the same",
+    "tools/install_mmrotate.sh": "the same",
+    "dataengine filter calibrate path/to/held-out --detector work/": "a detector of few steps finds nothing",
+    "dataengine synth --data path/to/dataset --model work/renderer/pipeline --detector work/": "the same",
+}
+
+
+def commands(page: str) -> list[str]:
+    """The commands in a page's blocks, without comments, each on one line."""
+    blocks = re.findall(r"```bash\n(.*?)```", PAGES[page].read_text(), re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    parts = [part for line in lines for part in re.sub(r"(^|\s)#.*", "", line).split("&&")]
+    return [" ".join(part.split()) for part in parts if part.strip()]
+
+
+def first_that_fits(command: str, table: dict[str, str]) -> str | None:
+    return next((value for start, value in table.items() if command.startswith(start)), None)
+
+
+def to_run(page: str) -> list[str]:
+    """A page's commands as the tests run them."""
+    found = []
+    for command in commands(page):
+        if first_that_fits(command, NOT_RUN) is None:
+            small = f"{command} {first_that_fits(command, SMALL) or ''}".strip()
+            for there, here in INSTEAD.items():
+                small = small.replace(there, here)
+            found.append(small)
+    return found
+
+
+def written(command: str) -> list[Path]:
+    """What a command says that it writes."""
+    words = shlex.split(command)
+    if "--dry-run" in words or words[1:3] == ["layout", "draw"]:  # that writes what its user keeps
+        return []
+    if words[1:3] in (["data", "convert"], ["data", "tile"]):
+        return [Path(words[4])]
+    return [Path(path) for option, path in pairwise(words) if option in ("--out", "--work-dir")]
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("pages")
+    make_folder(root)
+    return root
+
+
+@pytest.fixture
+def run_page(prepared, tmp_path, monkeypatch):
+    """`run_page(name)`: run all commands of a page in a copy of the prepared folder; gives that folder."""
+    work = tmp_path / "work"
+    shutil.copytree(prepared, work, symlinks=True)
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("dataengine.view.serve.serve", visit)
+
+    def run(page: str) -> Path:
+        shell = ""
+        for path in [path for command in to_run(page) for path in written(command)]:
+            remove(path)  # what another page needs, and this one makes
+        for command in to_run(page):
+            if command.startswith("dataengine "):  # here, to import once
+                done = CliRunner().invoke(app, shlex.split(command)[1:], catch_exceptions=False)
+                status, said = done.exit_code, done.output
+            elif re.match(r"\w+=", command):
+                shell += f"{command}\n"
+                continue
+            else:
+                done = subprocess.run(["bash", "-euc", shell + command], capture_output=True, text=True, check=False)
+                status, said = done.returncode, done.stdout + done.stderr
+            assert status == 0, f"{command}\n{said[-3000:]}"
+            for path in written(command):
+                assert path.exists(), f"{command} wrote no {path}"
+        for path in re.findall(r"`((?:runs|work|releases)/[a-z\d_./-]+)`", PAGES[page].read_text()):
+            assert Path(path).exists() or path.endswith("/dropped.png"), f"{page} speaks of {path}"  # if any was
+        return work
+
+    return run
+
+
+def visit(application, port, started) -> None:
+    """In the place of a server that runs until Ctrl-C."""
+    from starlette.testclient import TestClient
+
+    client = TestClient(application, base_url=f"http://127.0.0.1:{port}")
+    assert client.get("/").status_code == 200
+    while (site := client.get("/api/site").json())["studio"] and site["studio"]["state"] == "loading":
+        time.sleep(0.05)  # in a thread, which must not outlive this folder
+    assert not site["studio"] or site["studio"]["state"] == "ready", site["studio"]
+    started(f"http://127.0.0.1:{port}")
+    remove(Path("drawn"))  # its lock would be held until this process ends
+
+
+def remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.is_dir():
+        shutil.rmtree(path)
+
+
+OTHERS = [page for page in PAGES if page not in (*MMROTATE, *ELSEWHERE, "release.md")]
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in OTHERS])
+def test_the_commands_of_a_page_run_and_write_what_they_say(page, run_page):
+    folder = run_page(page)
+    if page == "README.md":  # a run with everything in it, as another page tells
+        for names in re.findall(
+            r"^\| (`.*?) \|", PAGES["synth.md"].read_text().partition("What lies in")[2], re.MULTILINE
+        ):
+            for name in re.findall(r"`([\w.]+)/?`", names):
+                there = (folder / "runs" / "first" / name).exists()
+                assert there or name == "dropped.png", f"synth.md speaks of {name}"
+
+
+def test_the_page_of_releases_makes_one_of_the_packaged_models_alone(run_page):
+    folder = run_page("release.md") / "releases" / "thermal-cars"
+    content = json.loads((folder / "release.json").read_text())
+    assert content["splits"]["val"] >= 1
+    assert sum(content["splits"].values()) + content["left_out"]["leaks"] == 6
+    assert {source["license"] for source in content["sources"]} == {"cc-by-4.0", "CC BY 4.0"}
+    card = " ".join((folder / "README.md").read_text().split())
+    assert "all pixels are generated" in card
+    assert "**Not checked**: the packaged models come without their training images" in card
+    with Image.open(min(folder.glob("images/*/*.png"))) as image:
+        description = image.getxmp()["xmpmeta"]["RDF"]["Description"]
+    assert description["DigitalSourceType"].endswith("/trainedAlgorithmicMedia")
+    for file in folder.iterdir():
+        assert file.name in PAGES["release.md"].read_text(), f"the page does not name {file.name}"
+
+
+@pytest.mark.mmrotate
+@pytest.mark.parametrize("page", MMROTATE)
+def test_the_commands_of_a_page_run_with_mmrotate(page, run_page):
+    folder = run_page(page)
+    if page == "mmrotate.md":
+        from dataengine.judge.detector import OnnxDetector, load_detector
+
+        assert load_detector(folder / "work" / "rtmdet-r").classes == ("Person", "Car")
+        assert isinstance(load_detector(folder / "work" / "detector"), OnnxDetector)
+
+
+@pytest.mark.parametrize("table", [SMALL, NOT_RUN, INSTEAD], ids=["SMALL", "NOT_RUN", "INSTEAD"])
+def test_no_row_is_left_of_a_command_that_is_gone(table):
+    every = [command for page in PAGES for command in commands(page)]
+    assert [row for row in table if not any(row in command for command in every)] == []
+
+
+def all_options(command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], set[str]]]:
+    """(words, options) of every command below this one."""
+    yield path, {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    for name, child in getattr(command, "commands", {}).items():
+        yield from all_options(child, (*path, name))
+
+
+def test_files_commands_and_options_that_a_page_names_exist():
+    known = dict(all_options(typer.main.get_command(app)))
+    tools = "".join(file.read_text() for file in (ROOT / "tools").rglob("*.py"))
+    options = {option for each in known.values() for option in each} | set(re.findall(r'"(--[\w-]+)"', tools))
+    options |= {"--help", "--cfg-options"}  # the latter is mmrotate's
+    wrong = []
+    for page, file in PAGES.items():
+        for code in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", file.read_text(), flags=re.DOTALL)):
+            words = code.split()
+            if re.fullmatch(r"(tools|tests|configs|dataengine)/[\w./-]+", named := words[-1 if len(words) == 1 else 0]):
+                wrong += [] if (ROOT / named).exists() else [(page, named)]
+            if words[0] == "dataengine" and words[1:] and not words[1].startswith("-"):
+                ours = words[1:3] if tuple(words[1:3]) in known else words[1:2]
+                wrong += [] if tuple(ours) in known else [(page, code)]
+            if words[0] == "dataengine" or words[0].startswith("--"):
+                wrong += [(page, word) for word in words if re.fullmatch(r"--[\w-]+", word) and word not in options]
+    assert sorted(set(wrong)) == []
