@@ -22,7 +22,7 @@ def lift_command(
     options: Annotated[
         Path | None, typer.Option(help="YAML of changes in its config, as key.key: value, for all arms.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of every training.")] = 12_000,
+    steps: Annotated[int, typer.Option(min=2, help="Optimiser steps of every training.")] = 12_000,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each arm; three are the least for an interval.")] = 3,
     real_share: Annotated[
