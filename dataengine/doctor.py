@@ -9,20 +9,20 @@ from dataengine import weights
 
 REQUIRED = ("torch", "diffusers", "accelerate", "onnxruntime", "shapely", "albumentations", "typer")
 OPTIONAL = {
-    "tensorboard": "pip install 'dataengine[train]'",
-    "transformers": "pip install 'dataengine[text]'",
-    "peft": "pip install 'dataengine[lora]'",
-    "faster-coco-eval": "pip install 'dataengine[evaluate]'",
-    "torchmetrics": "pip install 'dataengine[evaluate]'",
-    "scikit-learn": "pip install 'dataengine[evaluate]'",
-    "matplotlib": "pip install 'dataengine[evaluate]'",
-    "efficientnet-lite-pytorch": "pip install 'dataengine[imagenet]'",
-    "torch-fidelity": "pip install 'dataengine[inception]', after torch and torchvision of one version",
+    "tensorboard": "pip install '.[train]'",
+    "transformers": "pip install '.[text]'",
+    "peft": "pip install '.[lora]'",
+    "faster-coco-eval": "pip install '.[evaluate]'",
+    "torchmetrics": "pip install '.[evaluate]'",
+    "scikit-learn": "pip install '.[evaluate]'",
+    "matplotlib": "pip install '.[evaluate]'",
+    "efficientnet-lite-pytorch": "pip install '.[imagenet]'",
+    "torch-fidelity": "pip install '.[inception]', after torch and torchvision of one version",
     "onedl-mmrotate": "tools/install_mmrotate.sh in an environment of its own (docs/mmrotate.md)",
-    "starlette": "pip install 'dataengine[view]'",
-    "ray": "pip install 'dataengine[ray]'",
-    "webdataset": "pip install 'dataengine[shards]'",
-    "pycocotools": "pip install 'dataengine[test]'",
+    "starlette": "pip install '.[view]'",
+    "ray": "pip install '.[ray]'",
+    "webdataset": "pip install '.[shards]'",
+    "pycocotools": "pip install '.[test]'",
 }
 PACKAGED = (
     "in-scene", "whole", "detector", "evaluation-detector", "encoder", "layouts/hit-uav.npz", "layouts/hrplanes.npz",
@@ -70,11 +70,13 @@ def show(findings: dict) -> None:
 
     table = Table("part", "state", title=f"dataengine {findings['dataengine']}, Python {findings['python']}")
     for name, version in findings["required"].items():
-        table.add_row(name, version or Text("missing: pip install dataengine", "red"))
+        table.add_row(name, version or Text("missing: pip install .", "red"))
     for name, value in findings["device"].items():
         table.add_row(f"device: {name}", "no" if value is None else str(value))
     for name, there in findings["packaged"].items():
         table.add_row(f"packaged: {name}", "there" if there else Text("missing: install dataengine again", "red"))
     for name, version in findings["optional"].items():
         table.add_row(f"optional: {name}", version)
-    Console(markup=False).print(table)
+    console = Console(markup=False)
+    console.print(table)
+    console.print("The commands are for dataengine's own folder; on PyPI the name belongs to another project.")

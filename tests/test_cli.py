@@ -118,4 +118,4 @@ def test_doctor_says_how_to_get_what_is_missing(capsys):
     findings = doctor.examine()
     findings["optional"] = {name: f"missing; {how}" for name, how in doctor.OPTIONAL.items()}
     doctor.show(findings)
-    assert "dataengine[train]" in capsys.readouterr().out.replace("\n", "")
+    assert ".[train]" in capsys.readouterr().out.replace("\n", "")

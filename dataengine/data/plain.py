@@ -17,6 +17,10 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
 def labelled_or_plain(folder: Path) -> Dataset:
     """A data set's images with their labels, or the images of a plain folder, taken to be empty of objects."""
+    if not folder.exists():
+        raise UserError(f"{folder} does not exist; give a folder of images, or a labelled data set.")
+    if folder.suffix.lower() in IMAGE_SUFFIXES and folder.is_file():
+        raise UserError(f"{folder} is one image; give the folder that holds it.")
     every = sorted(file for file in folder.rglob("*") if file.is_file() and file.name[0] != ".")
     files = [file for file in every if file.suffix.lower() in IMAGE_SUFFIXES]
     try:

@@ -67,7 +67,7 @@ class Maker:
 def check_cluster(address: str | None) -> None:
     """Raise UserError where Ray is not installed, or nothing answers at HOST:PORT: Ray itself would try for minutes."""
     if find_spec("ray") is None:
-        raise UserError("--executor ray needs: pip install 'dataengine[ray]'.")
+        raise UserError("--executor ray needs: pip install '.[ray]' in dataengine's folder.")
     if address in (None, "auto", "local"):
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")

@@ -9,6 +9,7 @@ import typer
 
 app = typer.Typer(help="Look into the folder of a run of dataengine synth.", no_args_is_help=True)
 
+SHOWN = 20  # faults that are printed; one damaged file can be the cause of hundreds
 Run = Annotated[Path, typer.Argument(help="Folder of dataengine synth.")]
 
 
@@ -31,8 +32,10 @@ def verify_command(
 
         typer.echo(json.dumps(dataclasses.asdict(found), indent=2))
     else:
-        for fault in found.faults:
+        for fault in found.faults[:SHOWN]:
             typer.echo(fault.message)
+        if len(found.faults) > SHOWN:
+            typer.echo(f"and {len(found.faults) - SHOWN} more, often of the same cause; all of them with --json")
         for mend in dict.fromkeys(fault.mend for fault in found.faults):
             typer.echo(f"The mend: {mend}.")
         for note in found.notes:

@@ -120,10 +120,12 @@ def _store(out: Path, recipe: Recipe, parts: Parts) -> None:
     if begun:
         before = stored_recipe(out)
         changed = sorted(name for name in parts.hashes if parts.hashes[name] != before["parts"].get(name))
+        mend = "give another --out"
         if before.get("calibration", content["calibration"]) != content["calibration"]:
             changed.append(f"calibration ({CALIBRATION})")
+            mend += f", or, if that file was damaged, remove {out / CALIBRATION}: it is made again"
         if changed:
-            raise UserError(f"{out}: the {', '.join(changed)} changed since this run was begun; give another --out.")
+            raise UserError(f"{out}: the {', '.join(changed)} changed since this run was begun; {mend}.")
     if parts.calibration is not None and not (out / CALIBRATION).exists():
         parts.calibration.save(out / CALIBRATION)
     if not begun:

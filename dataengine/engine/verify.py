@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -40,7 +40,7 @@ class Fault:
 
 @dataclass
 class Findings:
-    """notes: what could not be compared here, which is no fault; images: how many were compared with their checksum."""
+    """notes: what could not be compared here, which is no fault; images: those of the manifest that were compared with their checksum."""
 
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -89,7 +89,7 @@ def verify(out: Path, progress: Callable[[int], None] = lambda images: None) -> 
     if (out / "manifest.jsonl").exists():
         if _compare_report(out, found):
             for module, name in ((dota, "dota"), (coco, "coco")):
-                _compare_data_set(out / name, module, "", kept, found)
+                _compare_data_set(out / name, module, "", kept, found, stored.get("classes"))
             if recipe.mix:
                 _compare_data_set(out / "mixed", coco, "synthetic/", kept, found)
         else:
@@ -208,8 +208,8 @@ def _compare_manifest(out: Path, recipe: Recipe, found: Findings, progress: Call
             if finished and not (tried <= len(lines) and _same(lines[tried - 1], record)):
                 found.add(f"{manifest}: line {tried} is missing, cut off or not what the shard says")
             accepted += _is_kept(record)
+            found.images += 1
             yield record
-        found.images += len(records)
         progress(found.images)
     if whole and len(lines) > tried:
         found.add(f"{manifest} has {len(lines) - tried} lines more than this run has images")
@@ -227,8 +227,16 @@ def _same(line: str, record: dict) -> bool:
         return False
 
 
-def _compare_data_set(folder: Path, module: ModuleType, prefix: str, kept: dict[str, _Kept], found: Findings) -> None:
-    """A written data set against the accepted images: all there, nothing beside them, pixels and boxes the same."""
+def _compare_data_set(
+    folder: Path,
+    module: ModuleType,
+    prefix: str,
+    kept: dict[str, _Kept],
+    found: Findings,
+    classes: Sequence[str] | None = None,
+) -> None:
+    """A written data set against the accepted images: all there, nothing beside them, pixels and boxes the same; and
+    against the run's classes where they are given."""
     if not kept:
         if folder.exists():
             found.add(f"{folder} is there, though no image was accepted")
@@ -241,6 +249,8 @@ def _compare_data_set(folder: Path, module: ModuleType, prefix: str, kept: dict[
         return
     for problem in dataset.problems:
         found.add(str(problem))
+    if classes is not None and list(dataset.classes) != list(classes):
+        found.add(f"{folder} has the classes {', '.join(dataset.classes)}, the run {', '.join(classes)}")
     samples = {s.name.removeprefix(prefix): s for s in dataset if s.name.startswith(prefix)}
     for name in sorted(kept.keys() - samples.keys()):
         found.add(f"{folder} lacks image {name}, which was accepted")

@@ -269,7 +269,9 @@ def _need(*modules: str) -> None:
 
     for module in modules:
         if find_spec(module) is None:
-            raise UserError(f"{module} is not installed, which this needs: pip install 'dataengine[evaluate]'.")
+            raise UserError(
+                f"{module} is not installed, which this needs: pip install '.[evaluate]' in dataengine's folder."
+            )
 
 
 def _say_problems(path: Path, dataset) -> None:

@@ -159,9 +159,9 @@ def label_command(
     rule.check(found)
     if out.exists():
         raise UserError(f"{out} is there already; give another --out.")
+    _check_writable(out)
     kind = "hbb" if horizontal else "obb"
     labelled = label_pictures(labelled_or_plain(pictures), found, rule, kind, _bar("Labelling", False))
-    _check_writable(out)
     with TemporaryDirectory(prefix=".tiles-", dir=out.parent) as tiles:
         if tile_size is not None:
             labelled = tile(labelled, tiles, tile_size, 0, CUT_VISIBLE)
@@ -176,6 +176,8 @@ def label_command(
     counts = Counter(name for sample in sure for name in sample.layout.names())
     told = ", ".join(f"{counts[name]} {name}" for name in labelled.classes)
     typer.echo(f"{out}: {len(sure)} of {len(labelled)} images show nothing doubtful; {told}")
+    if not counts:
+        typer.echo("No object was found: are these images of the kind that the calibration was made on?", err=True)
 
 
 @app.command("export-detector")

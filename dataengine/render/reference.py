@@ -83,7 +83,7 @@ def _timm_encoder(name: str, grid: int, size: int) -> Encoder:
     try:
         import timm
     except ImportError:
-        raise UserError("encoders of timm need: pip install 'dataengine[reference]'.") from None
+        raise UserError("encoders of timm need: pip install '.[reference]' in dataengine's folder.") from None
     import torch
 
     model = timm.create_model(name, pretrained=True, features_only=True).eval()
@@ -102,7 +102,7 @@ def _transformers_encoder(folder: Path, grid: int) -> Encoder:
     try:
         from transformers import AutoModel
     except ImportError:
-        raise UserError("encoders of transformers need: pip install 'dataengine[text]'.") from None
+        raise UserError("encoders of transformers need: pip install '.[text]' in dataengine's folder.") from None
     import torch
 
     try:

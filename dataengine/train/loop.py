@@ -187,7 +187,9 @@ def train(
 
             writer = SummaryWriter(str(out / "tensorboard"), purge_step=step)
         except ImportError:
-            print("tensorboard is not installed, so no curves are written: pip install 'dataengine[train]'")
+            print(
+                "tensorboard is not installed, so no curves are written: pip install '.[train]' in dataengine's folder"
+            )
 
     def checkpoint() -> None:
         if accelerator.is_main_process:

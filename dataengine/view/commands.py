@@ -88,7 +88,7 @@ def _need_extra() -> None:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError:
-        raise UserError("the page needs: pip install 'dataengine[view]'.") from None
+        raise UserError("the page needs: pip install '.[view]' in dataengine's folder.") from None
 
 
 def _gallery(folder: Path, split: str | None) -> Gallery:

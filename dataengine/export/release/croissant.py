@@ -113,6 +113,6 @@ def load_mlcroissant():
         import mlcroissant
     except ImportError:
         raise UserError(
-            "mlcroissant is not installed, which a release needs: pip install 'dataengine[release]'."
+            "mlcroissant is not installed, which a release needs: pip install '.[release]' in dataengine's folder."
         ) from None
     return mlcroissant
