@@ -5,7 +5,9 @@ image_size = 256
 training = dict(batch_size=16, learning_rate=1e-3, weight_decay=0.05, ema_decay=0.998, box_loss_weight=1.0, seed=2)
 model = dict(
     type="mmdet.FCOS",
-    data_preprocessor=dict(type="mmdet.DetDataPreprocessor", mean=[110.0] * 3, std=[55.0] * 3, boxtype2tensor=False),
+    data_preprocessor=dict(
+        type="mmdet.DetDataPreprocessor", mean=[110.0, 110.0, 110.0], std=[55.0, 55.0, 55.0], boxtype2tensor=False
+    ),
     backbone=dict(
         type="mmdet.ResNet",
         depth=18,
@@ -28,7 +30,7 @@ model = dict(
     ),
     bbox_head=dict(
         type="RotatedFCOSHead",
-        num_classes=len(classes),
+        num_classes=5,
         in_channels=64,
         feat_channels=64,
         stacked_convs=2,

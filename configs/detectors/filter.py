@@ -8,7 +8,9 @@ norm = dict(type="BN")
 activation = dict(type="SiLU", inplace=True)
 model = dict(
     type="mmdet.RTMDet",
-    data_preprocessor=dict(type="mmdet.DetDataPreprocessor", mean=[110.0] * 3, std=[55.0] * 3, boxtype2tensor=False),
+    data_preprocessor=dict(
+        type="mmdet.DetDataPreprocessor", mean=[110.0, 110.0, 110.0], std=[55.0, 55.0, 55.0], boxtype2tensor=False
+    ),
     backbone=dict(
         type="mmdet.CSPNeXt",
         arch_ovewrite=[[64, 128, 3, True, False], [128, 256, 6, True, False], [256, 512, 6, False, True]],
@@ -31,7 +33,7 @@ model = dict(
     ),
     bbox_head=dict(
         type="RotatedRTMDetSepBNHead",
-        num_classes=len(classes),
+        num_classes=5,
         in_channels=64,
         feat_channels=64,
         stacked_convs=2,

@@ -40,7 +40,8 @@ class Fault:
 
 @dataclass
 class Findings:
-    """notes: what could not be compared here, which is no fault; images: those of the manifest that were compared with their checksum."""
+    """notes: what could not be compared here, which is no fault; images: those of the manifest that were compared with
+    their checksum."""
 
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
