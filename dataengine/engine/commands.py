@@ -67,4 +67,4 @@ def trace_command(run: Run) -> None:
     console = Console()
     console.print(table)
     if loading:
-        console.print(f"{len(loading)} workers, loaded in {max(loading):.1f} s at most")
+        console.print(f"{len(loading)} processes, loaded in {max(loading):.1f} s at most")

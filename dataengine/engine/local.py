@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from dataengine.engine.parts import Parts
@@ -25,6 +26,7 @@ from dataengine.engine.worker import Done, Job, Worker
 from dataengine.errors import UserError
 
 NextShard = Callable[[], int | None]
+LIFE = 2048  # images after which a fresh process takes a worker's place: torch's memory grows with what it has drawn
 AHEAD = 2  # shards that a worker holds: one that is rendered, and one that is judged and stored meanwhile
 
 
@@ -47,22 +49,30 @@ def in_this_process(parts: Parts, job: Job, out: Path, next_shard: NextShard) ->
 def in_processes(job: Job, out: Path, workers: int, next_shard: NextShard) -> Iterator[Done]:
     """Make shards in processes that each load the parts; whoever is done gets the next shard.
 
+    A process ends after `LIFE` images and a fresh one takes its place, so that memory does not grow with the run.
     Raises UserError when one of them is killed, and whatever one of them raises. They are ended with the generator:
     half a shard is nothing, so nothing is lost.
     """
     context = get_context("spawn")
-    held: dict[Connection, int] = {}
-    processes = []
-    try:
+    held: dict[Connection, int] = {}  # shards that each is making
+    given: dict[Connection, int] = {}  # and those that it was ever given
+    processes: dict[Connection, tuple[int, BaseProcess]] = {}
+    last = max(1, LIFE // job.recipe.shard_size)
+
+    def begin(number: int) -> None:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(job, out, number, theirs), daemon=True)
+        processes[ours] = number, process
         with _interrupts_ignored():
-            for number in range(1, workers + 1):
-                ours, theirs = context.Pipe()
-                processes.append(context.Process(target=_work, args=(job, out, number, theirs), daemon=True))
-                processes[-1].start()
-                theirs.close()
-                held[ours] = 0
+            process.start()
+        theirs.close()
+        held[ours] = given[ours] = 0
+
+    try:
+        for number in range(1, workers + 1):
+            begin(number)
         while True:
-            _hand_out(held, next_shard)
+            _hand_out(held, given, last, next_shard)
             if not any(held.values()):
                 return
             for connection in wait(list(held)):
@@ -76,23 +86,30 @@ def in_processes(job: Job, out: Path, workers: int, next_shard: NextShard) -> It
                 if isinstance(done, BaseException):
                     raise done
                 held[connection] -= done.shard is not None
+                if given[connection] == last and not held[connection]:
+                    del held[connection]
+                    number, process = processes.pop(connection)
+                    process.kill()
+                    process.join()
+                    begin(number)
                 yield done
     finally:
-        for process in processes:
+        for _, process in processes.values():
             process.kill()
-        for process in processes:
+        for _, process in processes.values():
             process.join()
 
 
-def _hand_out(held: dict[Connection, int], next_shard: NextShard) -> None:
+def _hand_out(held: dict[Connection, int], given: dict[Connection, int], last: int, next_shard: NextShard) -> None:
     """Give every worker its first shard before any gets another one."""
     for depth in range(AHEAD):
         for connection in held:
-            if held[connection] == depth:
+            if held[connection] == depth and given[connection] < last:
                 if (number := next_shard()) is None:
                     return
                 connection.send(number)
                 held[connection] += 1
+                given[connection] += 1
 
 
 def _work(job: Job, out: Path, number: int, connection: Connection) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,18 +14,6 @@ from dataengine.engine.shard import Rendered, ShardFolder, batches, encode, judg
 from dataengine.engine.trace import watch
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration
-
-GIVE_BACK_AFTER = 128  # images: often enough for a flat curve, seldom enough to cost nothing
-
-
-def give_back_memory() -> None:
-    """Hand freed memory back to the system, where the C library has a call for it.
-
-    Tensors of ever other sizes leave holes in the heap, which glibc keeps: 50 MB more with each 1,000 images.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 class Store(Protocol):
@@ -72,7 +59,6 @@ class Worker:
         self.parts, self.recipe, self.batch_size, self.number = parts, recipe, batch_size, number
         self._second = ThreadPoolExecutor(1)
         self._before: Future | None = None  # the last batch that was handed over
-        self._since = 0  # images since memory was given back
 
     def start(self, shard: int, store: Store) -> Future[Done]:
         """Render a shard in this thread; the future, which is done when all of it is stored, raises what went wrong.
@@ -118,10 +104,6 @@ class Worker:
         except BaseException:
             store.abandon()
             raise
-        self._since += len(lines)
-        if self._since >= GIVE_BACK_AFTER:
-            give_back_memory()
-            self._since = 0
         return done
 
     def stop(self) -> None:

@@ -16,10 +16,12 @@ from PIL import Image
 
 from dataengine.data import formats
 from dataengine.data.layout_json import layout_from_json, layout_to_json
+from dataengine.engine import local
 from dataengine.engine.parts import load_parts
 from dataengine.engine.recipe import Recipe, image_seed, load_recipe
 from dataengine.engine.run import synth
 from dataengine.engine.shard import attempt, draw_layouts
+from dataengine.engine.trace import read_trace
 from dataengine.errors import UserError
 
 
@@ -89,10 +91,27 @@ def test_the_same_recipe_gives_the_same_manifest_and_another_seed_another_one(fi
     assert manifest(other.out)[0]["asked"] != manifest(result.out)[0]["asked"]
 
 
+def processes(out) -> int:
+    """How many worker processes made a run, by its trace."""
+    return sum(event["name"] == "load" for event in read_trace(out))
+
+
 def test_two_workers_give_the_same_manifest_as_one(finished, tmp_path):
     recipe, result = finished
     two = synth(recipe, tmp_path / "two", workers=2)
     assert (two.out / "manifest.jsonl").read_bytes() == (result.out / "manifest.jsonl").read_bytes()
+    assert processes(two.out) == 2
+
+
+def test_worn_processes_are_replaced_and_the_manifest_stays_the_same(finished, tmp_path, monkeypatch):
+    """So that memory does not grow with the run. The control is the run above, whose processes are not worn."""
+    recipe, result = finished
+    shards = len(list((result.out / "shards").iterdir()))
+    assert shards > 2, "else two processes are enough"
+    monkeypatch.setattr(local, "LIFE", -(-shards // 3) * recipe.shard_size)
+    worn = synth(recipe, tmp_path / "worn", workers=2)
+    assert (worn.out / "manifest.jsonl").read_bytes() == (result.out / "manifest.jsonl").read_bytes()
+    assert processes(worn.out) > 2
 
 
 def test_batch_size_changes_neither_layouts_nor_noise(toy_recipe):

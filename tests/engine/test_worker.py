@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
-import psutil
 import pytest
 
 from dataengine.data.layout import Layout
@@ -15,7 +13,7 @@ from dataengine.engine import worker as worker_module
 from dataengine.engine.parts import load_parts
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.shard import Attempt, ShardFolder, read_shard
-from dataengine.engine.worker import Job, Worker, give_back_memory
+from dataengine.engine.worker import Job, Worker
 from dataengine.errors import UserError
 from dataengine.judge.verdict import Verdict
 
@@ -85,29 +83,6 @@ def test_no_more_than_one_batch_waits_for_the_judge(staged, tmp_path):
     rendering.join()
     worker.stop()
     assert begun[10].is_set()
-
-
-def test_a_worker_gives_back_memory_every_so_many_images(staged, tmp_path, monkeypatch):
-    calls = []
-    monkeypatch.setattr(worker_module, "give_back_memory", lambda: calls.append(len(list(tmp_path.glob("shards/0*")))))
-    monkeypatch.setattr(worker_module, "GIVE_BACK_AFTER", 8)
-    worker = Worker(None, RECIPE, batch_size=2)
-    for future in [worker.start(shard, ShardFolder(tmp_path, shard)) for shard in range(5)]:
-        future.result()
-    worker.stop()
-    assert calls == [2, 4], "after shards of four images each"
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library has no malloc_trim")
-def test_holes_below_what_is_still_held_are_given_back():
-    process = psutil.Process()
-    blocks = [b"x" * 100_000 for _ in range(2000)]
-    held = blocks[-1]
-    del blocks
-    before = process.memory_info().rss
-    give_back_memory()
-    assert before - process.memory_info().rss > 100e6
-    assert len(held) == 100_000
 
 
 def test_what_goes_wrong_behind_is_raised_by_its_own_shard_and_leaves_nothing(staged, tmp_path):
