@@ -13,6 +13,17 @@ class UserError(Exception):
     """
 
 
+def install(extra: str) -> str:
+    """The command that installs what an extra of pyproject.toml names; from the folder, for on PyPI the name dataengine
+    belongs to another project."""
+    return f"pip install '.[{extra}]' in dataengine's folder"
+
+
+def one_line(error: Exception) -> str:
+    """What another library's error says, on one line."""
+    return " ".join(str(error).split())
+
+
 def first_fault(error, fields: Iterable[str] = ()) -> str:
     """The first fault in a pydantic ValidationError, after the name of its field.
 

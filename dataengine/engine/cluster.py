@@ -21,7 +21,7 @@ from dataengine.engine.local import AHEAD, NextShard
 from dataengine.engine.shard import ShardFolder
 from dataengine.engine.trace import process_name, watch
 from dataengine.engine.worker import Done, Job, Worker
-from dataengine.errors import UserError
+from dataengine.errors import UserError, install
 
 TRIES = 4  # workers that a shard may outlive, before it is taken for the reason
 
@@ -67,7 +67,7 @@ class Maker:
 def check_cluster(address: str | None) -> None:
     """Raise UserError where Ray is not installed, or nothing answers at HOST:PORT: Ray itself would try for minutes."""
     if find_spec("ray") is None:
-        raise UserError("--executor ray needs: pip install '.[ray]' in dataengine's folder.")
+        raise UserError(f"--executor ray needs: {install('ray')}.")
     if address in (None, "auto", "local"):
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")

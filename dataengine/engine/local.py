@@ -14,6 +14,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -54,28 +55,25 @@ def in_processes(job: Job, out: Path, workers: int, next_shard: NextShard) -> It
     half a shard is nothing, so nothing is lost.
     """
     context = get_context("spawn")
-    held: dict[Connection, int] = {}  # shards that each is making
-    given: dict[Connection, int] = {}  # and those that it was ever given
-    processes: dict[Connection, tuple[int, BaseProcess]] = {}
-    last = max(1, LIFE // job.recipe.shard_size)
+    life = max(1, LIFE // job.recipe.shard_size)
+    working: dict[Connection, _Process] = {}
 
     def begin(number: int) -> None:
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(job, out, number, theirs), daemon=True)
-        processes[ours] = number, process
+        working[ours] = _Process(number, process, left=life)
         with _interrupts_ignored():
             process.start()
         theirs.close()
-        held[ours] = given[ours] = 0
 
     try:
         for number in range(1, workers + 1):
             begin(number)
         while True:
-            _hand_out(held, given, last, next_shard)
-            if not any(held.values()):
+            _hand_out(working, next_shard)
+            if not any(one.held for one in working.values()):
                 return
-            for connection in wait(list(held)):
+            for connection in wait(list(working)):
                 try:
                     done = connection.recv()
                 except EOFError:
@@ -85,31 +83,41 @@ def in_processes(job: Job, out: Path, workers: int, next_shard: NextShard) -> It
                     ) from None
                 if isinstance(done, BaseException):
                     raise done
-                held[connection] -= done.shard is not None
-                if given[connection] == last and not held[connection]:
-                    del held[connection]
-                    number, process = processes.pop(connection)
-                    process.kill()
-                    process.join()
-                    begin(number)
+                one = working[connection]
+                one.held -= done.shard is not None
+                if not one.left and not one.held:
+                    one.process.kill()
+                    one.process.join()
+                    connection.close()
+                    del working[connection]
+                    begin(one.number)
                 yield done
     finally:
-        for _, process in processes.values():
-            process.kill()
-        for _, process in processes.values():
-            process.join()
+        for one in working.values():
+            one.process.kill()
+        for one in working.values():
+            one.process.join()
 
 
-def _hand_out(held: dict[Connection, int], given: dict[Connection, int], last: int, next_shard: NextShard) -> None:
+@dataclass
+class _Process:
+    """number: of the worker. left: shards that it may still be given. held: those that it is making."""
+
+    number: int
+    process: BaseProcess
+    left: int
+    held: int = 0
+
+
+def _hand_out(working: dict[Connection, _Process], next_shard: NextShard) -> None:
     """Give every worker its first shard before any gets another one."""
     for depth in range(AHEAD):
-        for connection in held:
-            if held[connection] == depth and given[connection] < last:
+        for connection, one in working.items():
+            if one.held == depth and one.left:
                 if (number := next_shard()) is None:
                     return
                 connection.send(number)
-                held[connection] += 1
-                given[connection] += 1
+                one.held, one.left = one.held + 1, one.left - 1
 
 
 def _work(job: Job, out: Path, number: int, connection: Connection) -> None:

@@ -265,13 +265,11 @@ def _need(*modules: str) -> None:
     """Raise UserError for the first module that is not installed."""
     from importlib.util import find_spec
 
-    from dataengine.errors import UserError
+    from dataengine.errors import UserError, install
 
     for module in modules:
         if find_spec(module) is None:
-            raise UserError(
-                f"{module} is not installed, which this needs: pip install '.[evaluate]' in dataengine's folder."
-            )
+            raise UserError(f"{module} is not installed, which this needs: {install('evaluate')}.")
 
 
 def _say_problems(path: Path, dataset) -> None:

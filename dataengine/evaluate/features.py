@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dataengine.errors import UserError
+from dataengine.errors import UserError, install
 
 BATCH = 16
 GRID = 4
@@ -114,7 +114,7 @@ def _from_folder(model_class: str, folder: Path):
     try:
         import transformers
     except ImportError:
-        raise UserError("features of CLIP and DINOv2 need: pip install '.[text]' in dataengine's folder.") from None
+        raise UserError(f"features of CLIP and DINOv2 need: {install('text')}.") from None
     try:
         loaded, report = getattr(transformers, model_class).from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
@@ -166,7 +166,7 @@ def _inception(file: Path) -> Features:
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError:
-        raise UserError("Inception's features need: pip install '.[inception]' in dataengine's folder.") from None
+        raise UserError(f"Inception's features need: {install('inception')}.") from None
     try:
         network = FeatureExtractorInceptionV3(
             "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(file)

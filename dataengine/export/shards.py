@@ -24,7 +24,7 @@ from dataengine import geometry
 from dataengine.data import formats
 from dataengine.data.layout import Dataset, Sample
 from dataengine.engine.manifest import accepted_images
-from dataengine.errors import UserError
+from dataengine.errors import UserError, install
 
 Form = Literal["webdataset", "parquet"]
 SUFFIXES = {"webdataset": "tar", "parquet": "parquet"}
@@ -149,7 +149,7 @@ def _tar_file(file: Path, classes: tuple[str, ...]) -> Iterator[Add]:
     try:
         from webdataset import TarWriter
     except ImportError:
-        raise UserError("WebDataset needs: pip install '.[shards]' in dataengine's folder.") from None
+        raise UserError(f"WebDataset needs: {install('shards')}.") from None
     with open(file, "wb") as stream, TarWriter(stream, encoder=False, mtime=0, user="", group="") as writer:
 
         def add(labels: dict, image: bytes, suffix: str) -> int:
@@ -171,7 +171,7 @@ def _parquet_file(file: Path, classes: tuple[str, ...]) -> Iterator[Add]:
 
         schema = features(classes).arrow_schema
     except ImportError:
-        raise UserError("Parquet needs: pip install '.[shards]' in dataengine's folder.") from None
+        raise UserError(f"Parquet needs: {install('shards')}.") from None
     rows: list[dict] = []
     with open(file, "wb") as stream, ParquetWriter(stream, schema) as writer:
 

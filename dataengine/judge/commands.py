@@ -40,9 +40,7 @@ Classes = Annotated[
 Images = Annotated[int | None, typer.Option(min=1, help="At most this many images, drawn at random. Else, all.")]
 Seed = Annotated[int, typer.Option(help="Which images --images draws.")]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of the detector; 0 for one per core.")]
-CUT_VISIBLE = (
-    0.3  # an object that a tile's border cuts is one of the tile if this share is inside, else all is doubtful
-)
+CUT_VISIBLE = 0.3  # least share inside of an object that a tile's border cuts; with less of one, the tile is doubtful
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")]
 
 

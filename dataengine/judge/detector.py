@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dataengine import geometry
-from dataengine.errors import UserError, first_fault
+from dataengine.errors import UserError, first_fault, one_line
 from dataengine.files import parse_json, read_onnx, read_text
 
 CANDIDATES = 600  # best-scored boxes that enter non-maximum suppression
@@ -102,8 +102,7 @@ class OnnxDetector:
         try:
             self.session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises many types for a bad file
-            reason = " ".join(str(error).split())
-            raise UserError(f"{folder / 'model.onnx'}: onnxruntime cannot load it ({reason}).") from None
+            raise UserError(f"{self.file}: onnxruntime cannot load it ({one_line(error)}).") from None
         self.classes = self.config.classes
         outputs = [output.name for output in self.session.get_outputs()]
         if [i.name for i in self.session.get_inputs()] != ["images"] or outputs != ["boxes", "scores"]:
@@ -119,7 +118,7 @@ class OnnxDetector:
             boxes, scores = self.session.run(None, {"images": window})
             n, form = np.shape(boxes)[1], (np.shape(boxes), np.shape(scores))
         except Exception as error:  # onnxruntime raises many types for a model that does not fit together
-            raise UserError(f"{self.file}: onnxruntime cannot run it ({' '.join(str(error).split())}).") from None
+            raise UserError(f"{self.file}: onnxruntime cannot run it ({one_line(error)}).") from None
         if form != ((1, n, 5), (1, n, len(self.classes))):
             raise UserError(
                 f"{self.file}: gives boxes {form[0]} and scores {form[1]}, not (1, P, 5) and (1, P, "

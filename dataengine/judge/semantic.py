@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from dataengine.data.layout import Layout
-from dataengine.errors import UserError
+from dataengine.errors import UserError, install
 from dataengine.render.text import prompt_of
 
 MEAN, SPREAD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's training images
@@ -24,7 +24,7 @@ class SemanticFilter:
         try:
             from transformers import CLIPModel, CLIPTokenizer
         except ImportError:
-            raise UserError("the semantic filter needs: pip install '.[text]' in dataengine's folder.") from None
+            raise UserError(f"the semantic filter needs: {install('text')}.") from None
         try:
             self.model = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
             self.tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)

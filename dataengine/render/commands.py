@@ -28,7 +28,7 @@ def aerogen(
     half: Annotated[bool, typer.Option("--half", help="Store as fp16: half the size.")] = False,
 ) -> None:
     """AeroGen's published weights. Every tensor is accounted for; no code in the file is executed."""
-    from dataengine.errors import UserError
+    from dataengine.errors import UserError, install
 
     for path in (file, categories):
         if not path.exists():
@@ -40,7 +40,7 @@ def aerogen(
     try:
         from transformers import CLIPTokenizer
     except ImportError:
-        raise UserError("models with text need: pip install '.[text]' in dataengine's folder.") from None
+        raise UserError(f"models with text need: {install('text')}.") from None
     import torch
 
     from dataengine.data.presets import load_preset

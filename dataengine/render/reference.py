@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataengine.errors import UserError
+from dataengine.errors import UserError, install, one_line
 from dataengine.files import read_onnx
 
 Encoder = Callable[[Sequence[np.ndarray]], np.ndarray]
@@ -65,8 +65,7 @@ def _onnx_encoder(file: Path, grid: int) -> Encoder:
     except UserError:
         raise
     except Exception as error:  # onnxruntime raises many types for a bad file
-        reason = " ".join(str(error).split())
-        raise UserError(f"{file}: onnxruntime cannot load it ({reason}).") from None
+        raise UserError(f"{file}: onnxruntime cannot load it ({one_line(error)}).") from None
     given, shapes = next(iter(session.get_inputs()), None), [output.shape for output in session.get_outputs()]
     size = given.shape[2] if given is not None and len(given.shape) == 4 else None
     if not isinstance(size, int) or not shapes or len(shapes[0]) != 4:
@@ -83,7 +82,7 @@ def _timm_encoder(name: str, grid: int, size: int) -> Encoder:
     try:
         import timm
     except ImportError:
-        raise UserError("encoders of timm need: pip install '.[reference]' in dataengine's folder.") from None
+        raise UserError(f"encoders of timm need: {install('reference')}.") from None
     import torch
 
     model = timm.create_model(name, pretrained=True, features_only=True).eval()
@@ -102,7 +101,7 @@ def _transformers_encoder(folder: Path, grid: int) -> Encoder:
     try:
         from transformers import AutoModel
     except ImportError:
-        raise UserError("encoders of transformers need: pip install '.[text]' in dataengine's folder.") from None
+        raise UserError(f"encoders of transformers need: {install('text')}.") from None
     import torch
 
     try:

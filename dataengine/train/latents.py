@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from dataengine.data.acquisition import forget_some
 from dataengine.data.layout import Dataset, Layout
 from dataengine.data.presets import config_file
-from dataengine.errors import UserError
+from dataengine.errors import UserError, install
 from dataengine.files import read_yaml
 from dataengine.layouts.windows import scaled
 from dataengine.render.augment import augment, random_window
@@ -50,7 +50,7 @@ def load_base(source: str) -> Base:
     try:
         from transformers import CLIPTextModel, CLIPTokenizer
     except ImportError:
-        raise UserError("full-size training needs: pip install '.[text]' in dataengine's folder.") from None
+        raise UserError(f"full-size training needs: {install('text')}.") from None
     try:
         return Base(
             UNet2DConditionModel.from_pretrained(source, subfolder="unet", use_safetensors=True),
@@ -121,7 +121,7 @@ def set_trainable(model: LayoutUNet, which: Trainable, rank: int = 16) -> None:
         try:
             from peft import LoraConfig
         except ImportError:
-            raise UserError("LoRA needs: pip install '.[lora]' in dataengine's folder.") from None
+            raise UserError(f"LoRA needs: {install('lora')}.") from None
         targets = ["to_q", "to_k", "to_v", "to_out.0"]
         model.unet.add_adapter(
             LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
 
-from dataengine.errors import UserError
+from dataengine.errors import UserError, install
 from dataengine.render.precision import has_native_bf16
 
 
@@ -187,9 +187,7 @@ def train(
 
             writer = SummaryWriter(str(out / "tensorboard"), purge_step=step)
         except ImportError:
-            print(
-                "tensorboard is not installed, so no curves are written: pip install '.[train]' in dataengine's folder"
-            )
+            print(f"tensorboard is not installed, so no curves are written: {install('train')}")
 
     def checkpoint() -> None:
         if accelerator.is_main_process:

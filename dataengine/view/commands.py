@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dataengine.errors import UserError
+from dataengine.errors import UserError, install
 
 if TYPE_CHECKING:
     from dataengine.view.app import Site
@@ -88,7 +88,7 @@ def _need_extra() -> None:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError:
-        raise UserError("the page needs: pip install '.[view]' in dataengine's folder.") from None
+        raise UserError(f"the page needs: {install('view')}.") from None
 
 
 def _gallery(folder: Path, split: str | None) -> Gallery:

@@ -6,7 +6,7 @@ import json
 import logging
 from pathlib import Path
 
-from dataengine.errors import UserError
+from dataengine.errors import UserError, install
 from dataengine.export.release.labels import METADATA
 from dataengine.export.release.licenses import License
 from dataengine.files import write_whole
@@ -112,7 +112,5 @@ def load_mlcroissant():
     try:
         import mlcroissant
     except ImportError:
-        raise UserError(
-            "mlcroissant is not installed, which a release needs: pip install '.[release]' in dataengine's folder."
-        ) from None
+        raise UserError(f"mlcroissant is not installed, which a release needs: {install('release')}.") from None
     return mlcroissant
