@@ -89,7 +89,7 @@ def synth(
     semantic_filter: Annotated[
         Path | None, typer.Option(help="CLIP model's folder: image and prompt must agree.")
     ] = None,
-    filter: Annotated[str | None, typer.Option(help="drop, difficult, repair or off: see dataengine filter.")] = None,
+    filter: Annotated[str | None, typer.Option(help="drop, difficult, repair, erase, off: see docs/filter.md.")] = None,
     detector: Annotated[Path | None, typer.Option(help="Folder of your own ONNX detector.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="Its thresholds (dataengine filter calibrate).")] = None,
     size: Annotated[int | None, typer.Option(help="Side of the images in pixels [256].")] = None,

@@ -112,5 +112,5 @@ def toy_recipe(toy_preset, toy_dataset, toy_renderer, toy_detector, toy_calibrat
 
     return Recipe(
         dataset=str(toy_preset), data=toy_dataset, model=toy_renderer, detector=toy_detector,
-        calibration=toy_calibration, n=6, size=96, steps=2, shard_size=4, max_attempts=60,
+        calibration=toy_calibration, n=6, size=96, steps=2, shard_size=4, max_attempts=60, filter="difficult",
     )  # fmt: skip

@@ -57,7 +57,9 @@ class Recipe(BaseModel):
     steps: int | None = Field(None, gt=0, le=1000, description="denoising steps; the renderer's own if not said")
     guidance_scale: float | None = Field(None, ge=0, le=50, description="the renderer's own if not said")
     semantic_filter: Path | None = Field(None, description="folder of a CLIP model that image and prompt must agree in")
-    filter: Literal["drop", "difficult", "repair", "off"] = "difficult"
+    filter: Literal["drop", "difficult", "repair", "erase", "off"] = Field(
+        default_factory=lambda given: "erase" if given.get("renderer") == "in-scene" else "difficult"
+    )
     detector: Path | None = Field(None, description="folder of a detector instead of the packaged one")
     calibration: Path | None = None
     pass_share: float = Field(0.95, gt=0, lt=1, description="share of real images that the filter lets pass")
@@ -71,6 +73,8 @@ class Recipe(BaseModel):
             raise ValueError("give --dataset with the name of a preset, or --data with your labelled data set")
         if (self.layouts == "diffusion") != (self.layout_model is not None):
             raise ValueError("layouts: diffusion and a layout_model (dataengine train layouts) belong together")
+        if self.filter == "erase" and self.renderer != "in-scene":
+            raise ValueError("filter: erase needs renderer: in-scene, which knows the picture without its objects")
         if self.into is not None and self.scenes is not None:
             raise ValueError("give --into or --scenes, not both")
         return self

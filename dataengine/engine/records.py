@@ -21,6 +21,17 @@ def image_name(number: int, index: int) -> str:
     return f"shards/{number:06d}/{index:08d}.png"
 
 
+def erased(record: dict) -> list[int]:
+    """Numbers of the objects asked for that were painted, but not found, and taken out again."""
+    repairs = (record.get("verdict") or {}).get("repairs", ())
+    return [repair["index"] for repair in repairs if repair["action"] == "erased"]
+
+
+def painted(record: dict) -> int:
+    """How many of a record's labels are painted objects; they come first, then those that its scene held before."""
+    return len(record["asked"]["labels"]) - len(erased(record))
+
+
 def record_files(lines: Sequence[str]) -> dict[str, bytes]:
     """A shard's records, one JSON object a line, and their checksum: name and content of both files."""
     content = "".join(f"{line}\n" for line in lines).encode()

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from dataengine.data.layout_json import layout_to_json
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe, image_seed
 from dataengine.engine.records import examine_shard, image_name, shard_folder
-from dataengine.judge.verdict import Verdict, judge
+from dataengine.judge.verdict import Verdict
 from dataengine.render.in_scene_pipeline import merge
 from dataengine.render.inpaint import paint_mask
 from dataengine.render.into import Target
@@ -27,15 +27,16 @@ from dataengine.render.scene import Scene
 
 @dataclass(frozen=True)
 class Rendered:
-    """An image that nobody has judged yet: the layout asked for, the labels (its objects first) and what was painted
-    into. judged: how many of the labels have to be found in it; None where nothing had room, and nothing was drawn."""
+    """An image that nobody has judged yet: the layout asked for, the labels (its objects first, then those that a scene
+    held before) and what was painted into. bare: the same picture before they were painted, None where all of it was
+    drawn at once."""
 
     index: int
     asked: Layout
     image: np.ndarray
     labels: Layout
     scene: Scene | Target | None
-    judged: int | None
+    bare: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,6 @@ def draw_layouts(parts: Parts, recipe: Recipe, indices: range) -> list[Layout]:
     return [parts.sampler.sample(np.random.default_rng((image_seed(recipe.seed, i), 0x1A7))) for i in indices]
 
 
-def attempt(parts: Parts, recipe: Recipe, indices: range) -> list[Attempt]:
-    """Draw, render and judge a batch."""
-    return judge_batch(parts, recipe, render_batch(parts, recipe, indices))
-
-
 def render_batch(parts: Parts, recipe: Recipe, indices: range) -> list[Rendered]:
     """Draw the layouts of a batch and render them."""
     layouts = draw_layouts(parts, recipe, indices)
@@ -76,31 +72,18 @@ def render_batch(parts: Parts, recipe: Recipe, indices: range) -> list[Rendered]
     results = []
     for i, (index, target) in enumerate(zip(indices, targets, strict=True)):
         if i in rendered:
-            image, labels, scene = rendered[i]
-            judged = len(layouts[i]) if target else len(labels)
+            image, labels, scene, bare = rendered[i]
         else:
-            (image, labels), scene, judged = target.put_back(target.window.image), target, None
-        results.append(Rendered(index, layouts[i], image, labels, scene, judged))
-    return results
-
-
-def judge_batch(parts: Parts, recipe: Recipe, rendered: list[Rendered]) -> list[Attempt]:
-    """What the filters say of each image of a batch."""
-    results = []
-    for one in rendered:
-        labels, verdict = one.labels, Verdict(False, "no room for anything new", [], [], [])
-        if one.judged is not None:
-            labels, verdict = judged_labels(parts, recipe, one.image, one.labels, one.judged)
-        scene = one.scene
-        told = ("", "", "", ()) if scene is None else (scene.name, scene.license, scene.source, scene.unreadable)
-        results.append(Attempt(one.index, one.asked, one.image, labels, *told, verdict))
+            (image, labels), scene, bare = target.put_back(target.window.image), target, None
+        results.append(Rendered(index, layouts[i], image, labels, scene, bare))
     return results
 
 
 def render(
     parts: Parts, recipe: Recipe, layouts: list[Layout], seeds: list[int], targets: list[Target | None]
-) -> list[tuple[np.ndarray, Layout, Scene | Target | None]]:
-    """Image, labels (the objects of the layout first) and what was painted into, for each layout."""
+) -> list[tuple[np.ndarray, Layout, Scene | Target | None, np.ndarray | None]]:
+    """Image, labels (the objects of the layout first), what was painted into, and the picture before that (None where
+    all of it is drawn at once), for each layout."""
     pipeline, into = parts.pipeline, parts.into is not None
     settings = {
         "num_inference_steps": recipe.steps or pipeline.steps,
@@ -108,7 +91,7 @@ def render(
     }
     scenes = [target.window for target in targets] if into else [None] * len(layouts)
     if recipe.renderer == "in-scene":
-        scenes = scenes if into else parts.scenes.draw(layouts, seeds)
+        scenes = pipeline.clear(scenes if into else parts.scenes.draw(layouts, seeds), layouts, seeds, **settings)
         images, labelled = pipeline(scenes, layouts, seeds, objects=parts.objects, **settings)
     else:
         if parts.references is not None:
@@ -122,27 +105,9 @@ def render(
         images, labelled = pipeline(seen, seeds, parts.preset.name, **settings), layouts
     if into:
         whole = [target.put_back(image) for target, image in zip(targets, images, strict=True)]
-        return [(image, labels, target) for (image, labels), target in zip(whole, targets, strict=True)]
-    return list(zip(images, labelled, scenes, strict=True))
-
-
-def judged_labels(
-    parts: Parts, recipe: Recipe, image: np.ndarray, layout: Layout, judged: int
-) -> tuple[Layout, Verdict]:
-    """What the filters say of an image, and its labels after them. Of the objects the first `judged` are; the others
-    are a real picture's own, which nobody needs to find again."""
-    if parts.detector is None:
-        labels, verdict = layout, Verdict(True, "", [], [], [])
-    else:
-        detections, own = parts.detector.detect([image])[0], np.arange(len(layout)) >= judged
-        asked = replace(layout, difficult=layout.difficult | own)
-        labels, verdict = judge(detections, asked, parts.detector.classes, parts.calibration, recipe.filter)
-        own = np.pad(own, (0, len(labels) - len(layout)))
-        before = np.pad(layout.difficult, (0, len(labels) - len(layout)))
-        labels = replace(labels, difficult=np.where(own, before, labels.difficult))
-    if verdict.kept and parts.semantic is not None and (reason := parts.semantic.failure(image, layout)):
-        verdict = replace(verdict, kept=False, reason=reason)
-    return labels, verdict
+        return [(image, labels, target, target.image) for (image, labels), target in zip(whole, targets, strict=True)]
+    bare = [None if scene is None else scene.image for scene in scenes]
+    return list(zip(images, labelled, scenes, bare, strict=True))
 
 
 def batches(recipe: Recipe, number: int, batch_size: int) -> list[range]:

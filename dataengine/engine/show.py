@@ -63,12 +63,11 @@ def run_with_progress(
 
 def show_report(console: Console, report: dict, out: Path) -> None:
     """Class and acceptance table, warnings, and the paths a user wants next."""
-    table = Table("class", "asked", "found", "share", "kept", "of them difficult")
+    table = Table("class", "asked", "found", "share", "taken out", "kept", "of them difficult")
     for row in report["classes"]:
         share = f"{row['found'] / row['asked']:.0%}" if row["asked"] else "-"
-        table.add_row(
-            row["name"], *(str(row[k]) for k in ("asked", "found")), share, str(row["kept"]), str(row["difficult"])
-        )
+        after = [str(row[name]) for name in ("erased", "kept", "difficult")]
+        table.add_row(row["name"], str(row["asked"]), str(row["found"]), share, *after)
     console.print(table)
     console.print(
         f"{report['accepted']} of {report['tried']} images accepted ({report['acceptance']:.0%}); dropped: "

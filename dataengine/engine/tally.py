@@ -7,17 +7,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dataengine.engine.records import erased, painted
 from dataengine.judge.calibration import Calibration
 
 
 @dataclass(frozen=True)
 class ClassRow:
     """asked: objects in the layouts of all attempts; found: those the filter's detector found; kept: objects in
-    accepted images, of which `difficult` are marked so."""
+    accepted images, of which `difficult` are marked so; erased: taken out of accepted images again."""
 
     name: str
     asked: int
     found: int
+    erased: int
     kept: int
     difficult: int
 
@@ -36,6 +38,7 @@ class Tally:
     unreadable_scenes: set[str] = field(default_factory=set)
     asked: Counter = field(default_factory=Counter)
     found: Counter = field(default_factory=Counter)
+    erased: Counter = field(default_factory=Counter)
     kept: Counter = field(default_factory=Counter)
     difficult: Counter = field(default_factory=Counter)
     label_classes: dict[str, None] = field(default_factory=dict)
@@ -46,9 +49,11 @@ class Tally:
         self.tried += 1
         self.unreadable_scenes.update(record["unreadable_scenes"])
         names = [labels["classes"][i] for i in labels["labels"]]
-        # the objects asked for come first; those that the scene held before, and repaired ones, follow
-        judged = names[: len(record["asked"]["labels"])]
-        self.asked.update(judged)
+        # painted objects come first; those that the scene held before, and repaired ones, follow
+        judged = names[: painted(record)]
+        asked = [record["asked"]["classes"][i] for i in record["asked"]["labels"]]
+        self.asked.update(asked)
+        self.erased.update(asked[k] for k in erased(record))
         if self.calibration is not None:
             thresholds, scores = self.calibration.thresholds, zip(judged, verdict["scores"], strict=False)
             self.found.update(name for name, score in scores if score >= thresholds.get(name, np.inf))
@@ -69,4 +74,5 @@ class Tally:
     def class_table(self) -> list[ClassRow]:
         """Acceptance per class, in class order; a class that was never asked for has zeros."""
         every = dict.fromkeys((*self.classes, *self.asked))
-        return [ClassRow(n, self.asked[n], self.found[n], self.kept[n], self.difficult[n]) for n in every]
+        counters = self.asked, self.found, self.erased, self.kept, self.difficult
+        return [ClassRow(n, *(counted[n] for counted in counters)) for n in every]

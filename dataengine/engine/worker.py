@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from dataengine.engine.judging import judge_batch
 from dataengine.engine.parts import Parts, load_parts
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.records import record_files
-from dataengine.engine.shard import Rendered, ShardFolder, batches, encode, judge_batch, render_batch
+from dataengine.engine.shard import Rendered, ShardFolder, batches, encode, render_batch
 from dataengine.engine.trace import watch
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration

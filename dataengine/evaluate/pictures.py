@@ -16,6 +16,7 @@ from dataengine.data.layout_json import layout_from_json
 from dataengine.data.plain import labelled_or_plain
 from dataengine.data.records import named_file
 from dataengine.data.split import flight_key
+from dataengine.engine.records import painted
 from dataengine.errors import UserError
 from dataengine.files import parse_json, read_text
 from dataengine.layouts.windows import cut, scaled
@@ -81,7 +82,7 @@ def read_made(path: Path, split: str | None = None, all_attempts: bool = False) 
             record = parse_json(text)
             if all_attempts or record["verdict"]["kept"]:
                 name, image = f"{record['index']:08d}", named_file(path, [path], record["image"])
-                labels = painted_only(layout_from_json(record["labels"]), len(record["asked"]["labels"]))
+                labels = painted_only(layout_from_json(record["labels"]), painted(record))
                 samples.append(Sample(name, image, labels))
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, OverflowError) as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -102,9 +103,9 @@ def read_real(path: Path, split: str | None = None) -> Dataset:
     return formats.read(path, split=split) if split is not None else labelled_or_plain(path)
 
 
-def painted_only(layout: Layout, painted: int) -> Layout:
-    """The layout whose objects after the first `painted`, which are the scene's own, are difficult."""
-    return replace(layout, difficult=layout.difficult | (np.arange(len(layout)) >= painted))
+def painted_only(layout: Layout, first: int) -> Layout:
+    """The layout whose objects after the first `first`, which are the scene's own, are difficult."""
+    return replace(layout, difficult=layout.difficult | (np.arange(len(layout)) >= first))
 
 
 def common_size(dataset: Dataset) -> tuple[int, int]:

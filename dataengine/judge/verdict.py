@@ -12,18 +12,18 @@ from dataengine.judge.calibration import Calibration, at_class
 from dataengine.judge.detector import Detections
 from dataengine.judge.matching import Match, class_map, hulls, match, overlaps
 
-Mode = Literal["drop", "difficult", "repair"]
+Mode = Literal["drop", "difficult", "repair", "erase"]
 STRAYED_IOU = 0.1  # an object that was not found may have been drawn beside its box, if it still overlaps it this much
 
 
 @dataclass(frozen=True)
 class Repair:
-    """One change of a label: "moved" (index into the layout's objects) or "added" (index into the result's)."""
+    """One change of a label: "moved" or "erased" (index into the layout's objects), or "added" (into the result's)."""
 
-    action: Literal["moved", "added"]
+    action: Literal["moved", "added", "erased"]
     index: int
     before: list[float] | None
-    after: list[float]
+    after: list[float] | None
     score: float
 
 
@@ -53,6 +53,7 @@ def judge(
     difficult: the same, and objects that were not found in a kept image are marked `difficult`.
     repair: first, boxes that fit worse than real ones do are moved to sure detections, and sure extra detections become
     objects; the image is then judged by what is still missing, and that is marked `difficult`.
+    erase: as difficult, for the pictures that nothing was taken out of: that is its caller's part, who has the pixels.
     A dropped image keeps its layout in every mode.
     """
     found = match(detections, layout, detector_classes)

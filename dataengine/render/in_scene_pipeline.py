@@ -101,31 +101,56 @@ class InScenePipeline(DiffusionPipeline):
         objects: real ones that the painted ones begin from, where there is one of the class.
         Raises UserError for a class that the model does not know.
         """
-        pictures, results, jobs = [], [], []
-        grey = [np.ptp(scene.image, axis=2).max() == 0 for scene in scenes]  # a one-channel sensor stays one
-        for i, (scene, layout) in enumerate(zip(scenes, layouts, strict=True)):
-            pictures.append(scene.image.astype(np.float32))
-            merged, removed = merge(scene.layout, layout, self.unet.spec.hole_margin)
-            results.append(merged)
-            empty = np.full(len(removed), self.unet.nothing)
-            first = self._rounds(jobs, i, removed, empty, seeds[i], 0, 1 << 20)
-            self._rounds(jobs, i, layout, class_numbers(layout, self.classes), seeds[i], first, 0)
-        for number in sorted({job[0] for job in jobs}):
-            now = [job[1:] for job in jobs if job[0] == number]
-            self._paint(pictures, grey, now, num_inference_steps, guidance_scale, objects)
-        images = [np.clip(np.rint(p), 0, 255).astype(np.uint8) for p in pictures]
+        settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+        scenes = self.clear(scenes, layouts, seeds, **settings)
+        results = [
+            merge(scene.layout, layout, self.unet.spec.hole_margin)[0]
+            for scene, layout in zip(scenes, layouts, strict=True)
+        ]
+        labels = [class_numbers(layout, self.classes) for layout in layouts]
+        keys = [[(seed, k) for k in range(len(layout))] for seed, layout in zip(seeds, layouts, strict=True)]
+        images = self._painted(scenes, layouts, labels, keys, **settings, objects=objects)
         for image, scene, layout, merged in zip(images, scenes, layouts, results, strict=True):
             _restore(image, scene.image, merged.boxes[len(layout) :])
         return images, results
 
-    def _rounds(self, jobs, image, layout, labels, seed, first, offset) -> int:
-        """Append (round, image, object as a layout of one, label, noise key) for each object; next free round."""
-        if not len(layout):
-            return first
-        rounds = painting_order(layout, frame_sides(layout.boxes, self.unet.spec)) + first
-        for k in range(len(layout)):
-            jobs.append((int(rounds[k]), image, layout.select([k]), int(labels[k]), (seed, k + offset)))
-        return int(rounds.max()) + 1
+    @torch.no_grad()
+    def clear(
+        self,
+        scenes: Sequence[Scene],
+        layouts: Sequence[Layout],
+        seeds: Sequence[int],
+        num_inference_steps: int = 12,
+        guidance_scale: float = 1.0,
+    ) -> list[Scene]:
+        """The scenes with room for the layouts: own objects that a new one would touch are painted over with empty
+        ground, and their labels go. A scene where there are none stays as it is."""
+        margin = self.unet.spec.hole_margin
+        parts = [parted(scene.layout, layout, margin) for scene, layout in zip(scenes, layouts, strict=True)]
+        crowded = [i for i, (_, removed) in enumerate(parts) if len(removed)]
+        removed = [parts[i][1] for i in crowded]
+        labels = [np.full(len(layout), self.unet.nothing) for layout in removed]
+        keys = [[(seeds[i], k + (1 << 20)) for k in range(len(parts[i][1]))] for i in crowded]
+        settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+        images = self._painted([scenes[i] for i in crowded], removed, labels, keys, **settings, objects=None)
+        cleared = list(scenes)
+        for i, image in zip(crowded, images, strict=True):
+            _restore(image, scenes[i].image, parts[i][0].boxes)
+            cleared[i] = replace(scenes[i], image=image, layout=parts[i][0])
+        return cleared
+
+    def _painted(self, scenes, layouts, labels, keys, num_inference_steps, guidance_scale, objects) -> list[np.ndarray]:
+        """Images uint8 (H, W, 3) of scenes with each layout's objects painted; labels and noise keys of each object."""
+        pictures, jobs = [scene.image.astype(np.float32) for scene in scenes], []
+        grey = [np.ptp(scene.image, axis=2).max() == 0 for scene in scenes]  # a one-channel sensor stays one
+        for i, layout in enumerate(layouts):
+            rounds = painting_order(layout, frame_sides(layout.boxes, self.unet.spec))
+            for k in range(len(layout)):
+                jobs.append((int(rounds[k]), i, layout.select([k]), int(labels[i][k]), keys[i][k]))
+        for number in sorted({job[0] for job in jobs}):
+            now = [job[1:] for job in jobs if job[0] == number]
+            self._paint(pictures, grey, now, num_inference_steps, guidance_scale, objects)
+        return [np.clip(np.rint(p), 0, 255).astype(np.uint8) for p in pictures]
 
     def _paint(self, pictures, grey, jobs, steps, guidance_scale, objects) -> None:
         """Paint the objects of one round. All frames are cut before any is pasted: none depends on its batch."""
@@ -194,18 +219,23 @@ def _restore(image: np.ndarray, scene: np.ndarray, boxes: np.ndarray) -> None:
     image[mask > 0] = scene[mask > 0]
 
 
+def parted(existing: Layout, new: Layout, margin: float) -> tuple[Layout, Layout]:
+    """`(kept, removed)`: the scene's objects that the new layout leaves alone, and those it touches, in its kind."""
+    if new.kind == "hbb" and existing.kind == "obb":
+        existing = replace(existing, kind="hbb", boxes=geometry.from_aabb(geometry.to_aabb(existing.boxes)))
+    grown = new.boxes.copy()
+    grown[:, 2:4] += 2 * margin * new.boxes[:, 2:3] + 4
+    touched = (geometry.intersection(existing.boxes, grown) > 0).any(1)
+    return existing.select(~touched), existing.select(touched)
+
+
 def merge(existing: Layout, new: Layout, margin: float) -> tuple[Layout, Layout]:
     """`(merged, removed)`: the new layout with the scene's objects that it leaves alone; and those it touches.
 
     Class names of both are joined, the new layout's first. Ignored regions of the scene stay ignored. Oriented boxes
     of the scene come into a horizontal layout as their enclosing upright boxes.
     """
-    if new.kind == "hbb" and existing.kind == "obb":
-        existing = replace(existing, kind="hbb", boxes=geometry.from_aabb(geometry.to_aabb(existing.boxes)))
-    grown = new.boxes.copy()
-    grown[:, 2:4] += 2 * margin * new.boxes[:, 2:3] + 4
-    touched = (geometry.intersection(existing.boxes, grown) > 0).any(1)
-    kept, removed = existing.select(~touched), existing.select(touched)
+    kept, removed = parted(existing, new, margin)
     classes = tuple(dict.fromkeys((*new.classes, *existing.classes)))
     renumber = np.array([classes.index(name) for name in existing.classes], np.int64)
     merged = replace(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dataengine.engine.records import painted
 from dataengine.errors import UserError
 from dataengine.view.source import Source, store
 
@@ -165,7 +166,7 @@ def _append(rows: dict[str, list], i: int, record: dict, classes: dict[str, int]
     """One record's values at the end of every column but its place in the file."""
     labels, verdict = record["labels"], record.get("verdict") or {}
     taken, n = labels.get("acquisition") or {}, len(labels["boxes"])
-    asked = len(record["asked"]["boxes"]) if "asked" in record else n
+    asked = painted(record) if "asked" in record else n
     scores = [*verdict.get("scores", ())][:n]
     scores += [math.nan] * (n - len(scores))
     # objects that the scene held before were not asked for, so that nobody looked for them

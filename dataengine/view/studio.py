@@ -18,9 +18,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from dataengine import geometry
 from dataengine.data.layout import UNKNOWN, Acquisition, Layout
+from dataengine.engine.judging import detect, judged_labels
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe
-from dataengine.engine.shard import judged_labels, render
+from dataengine.engine.shard import render
 from dataengine.errors import UserError
 from dataengine.judge.detector import Detections
 from dataengine.judge.verdict import Verdict
@@ -228,11 +229,12 @@ class Studio:
             ground = layout_of(order.ground_boxes, parts, size, order.acquisition)
             scene = parts.scenes.draw([ground], [order.ground_seed if order.ground_seed is not None else order.seed])[0]
         given = replace(parts, into=None, scenes=_Given(scene) if scene is not None else parts.scenes)
-        [(image, labels, painted)] = render(given, recipe, [asked], [order.seed], [None])
-        labels, verdict = judged_labels(given, recipe, image, labels, len(asked))
+        [(image, labels, painted, _)] = render(given, recipe, [asked], [order.seed], [None])
+        detections = detect(given, image)
+        # every box stays, found or not: whoever draws sees which was not
+        labels, verdict = judged_labels(given, recipe, image, labels, len(asked), detections)
         scores = np.array(verdict.scores[: len(asked)])
         found = parts.calibration.found(asked, scores).tolist() if len(scores) else []
-        detections = parts.detector.detect([image])[0] if parts.detector is not None else None
         name, license = (painted.name, painted.license) if painted is not None else ("", "")
         origin = "" if order.picture is None else f"{order.picture[0]}:{order.picture[1]}"
         return Rendered(order, image, asked, labels, verdict, found, detections, name, license, origin)

@@ -11,10 +11,10 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from dataengine import weights
+from dataengine.engine.judging import attempt
 from dataengine.engine.parts import load_parts
 from dataengine.engine.recipe import Recipe, image_seed
 from dataengine.engine.run import synth
-from dataengine.engine.shard import attempt
 
 LARGEST_TOTAL, LARGEST_FILE = 60_000_000, 16 * 2**20
 

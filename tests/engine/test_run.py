@@ -17,10 +17,11 @@ from PIL import Image
 from dataengine.data import formats
 from dataengine.data.layout_json import layout_from_json, layout_to_json
 from dataengine.engine import local
+from dataengine.engine.judging import attempt
 from dataengine.engine.parts import load_parts
 from dataengine.engine.recipe import Recipe, image_seed, load_recipe
 from dataengine.engine.run import synth
-from dataengine.engine.shard import attempt, draw_layouts
+from dataengine.engine.shard import draw_layouts
 from dataengine.engine.trace import read_trace
 from dataengine.errors import UserError
 

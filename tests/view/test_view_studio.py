@@ -11,9 +11,9 @@ import pytest
 
 from dataengine.data import formats
 from dataengine.data.layout import Layout
+from dataengine.engine.judging import attempt
 from dataengine.engine.parts import load_parts
 from dataengine.engine.recipe import image_seed
-from dataengine.engine.shard import attempt
 from dataengine.errors import UserError
 from dataengine.render.scene import Scene
 from dataengine.view import kept as kept_module

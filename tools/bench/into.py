@@ -20,6 +20,7 @@ from PIL import Image
 
 from dataengine.data import formats
 from dataengine.data.layout_json import layout_from_json
+from dataengine.engine.records import painted
 from dataengine.render.inpaint import paint_mask
 
 
@@ -53,7 +54,8 @@ def main() -> None:
         changed = np.abs(after - before).max(2)
         outside = max(outside, float(changed[mask == 0].max()))
         own = originals[name].layout.boxes
-        kept_labels += len(labels) - len(asked) == len(own) and np.allclose(labels.boxes[len(asked) :], own, atol=2e-3)
+        still = labels.boxes[painted(record) :]
+        kept_labels += len(still) == len(own) and np.allclose(still, own, atol=2e-3)
         objects += len(asked)
         touched = cv2.morphologyEx((changed > 0).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
         border, other = steps_across(after.mean(2), touched)

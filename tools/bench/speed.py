@@ -87,9 +87,9 @@ def stages(options: dict, attempts: int) -> dict:
     """Seconds an attempt in each stage of one process, and the share of the machine's matrix peak in those of torch."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    from dataengine.engine.judging import attempt
     from dataengine.engine.parts import load_parts
     from dataengine.engine.recipe import Recipe
-    from dataengine.engine.shard import attempt
     from dataengine.engine.worker import write_shard
 
     recipe = Recipe(**options)

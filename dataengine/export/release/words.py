@@ -53,8 +53,8 @@ def limits(run: FinishedRun, splits: dict[str, list[dict]], val: float) -> list[
         found.append("No detector looked at the images (filter: off), so nothing says whether they show their labels.")
     else:
         found.append(
-            "The filter keeps what its own detector finds: objects that it tends to miss are drawn as it likes them, "
-            "or marked difficult."
+            "The filter keeps what its own detector finds: of objects that it tends to miss, those are left that are "
+            "drawn as it likes them; others are taken out of their pictures, or marked difficult."
         )
     if missing:
         found.append(f"No object of {', '.join(missing)} is in it.")

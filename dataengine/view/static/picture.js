@@ -160,18 +160,23 @@ class Opened {
     ].filter(Boolean));
   }
 
+  erased() {
+    return (this.found.verdict?.repairs ?? []).filter(({ action }) => action === "erased").length;
+  }
+
   verdict() {
     const { verdict, filter } = this.found;
     if (!verdict) return null;
     const said = filter ? `kept by hand; the filter ${filter.kept ? "would keep it" : `says: ${filter.reason}`}` : verdict.kept ? "kept" : `dropped: ${verdict.reason}`;
     const extra = verdict.extra.length ? `Also seen: ${verdict.extra.join(", ")}.` : "";
-    const repairs = verdict.repairs?.length ? `${verdict.repairs.length} labels repaired.` : "";
+    const erased = this.erased(), repaired = (verdict.repairs?.length ?? 0) - erased;
+    const repairs = [erased ? `${erased} not found and taken out.` : "", repaired ? `${repaired} labels repaired.` : ""].join(" ").trim();
     return el("section", { class: `verdict ${verdict.kept ? "good" : "bad"}` }, el("strong", {}, said[0].toUpperCase() + said.slice(1)), extra || repairs ? el("p", {}, extra, " ", repairs) : null);
   }
 
   objects() {
     const { labels, asked, verdict } = this.found;
-    const painted = asked ? asked.boxes.length : labels.boxes.length;
+    const painted = asked ? asked.boxes.length - this.erased() : labels.boxes.length;
     const seenBy = new Map((this.seen?.detections ?? []).filter(({ object }) => object !== null).map((one) => [one.object, one]));
     const rows = labels.boxes.map((box, i) => {
       const name = labels.classes[labels.labels[i]];

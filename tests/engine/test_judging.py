@@ -1,0 +1,222 @@
+"""What becomes of painted objects that the filter's detector does not find, and of a scene's own."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from dataengine.data.layout import Layout
+from dataengine.data.layout_json import layout_from_json
+from dataengine.engine.judging import judge_batch
+from dataengine.engine.parts import load_parts
+from dataengine.engine.recipe import Recipe, image_seed
+from dataengine.engine.records import painted
+from dataengine.engine.run import synth
+from dataengine.engine.shard import Rendered, render_batch
+from dataengine.engine.tally import Tally
+from dataengine.judge.calibration import Calibration
+from dataengine.judge.detector import Detections
+from dataengine.judge.matching import match
+from dataengine.render.frame import FrameSpec
+
+CAR, VAN, OWN = [40, 40, 24, 12, 0.3], [110, 60, 24, 12, -0.4], [60, 120, 24, 12, 0]
+CLASSES, SIZE = ("car", "van"), (160, 160)
+LEFT_ALONE = Layout([CAR, VAN, OWN], [0, 1, 0], CLASSES, SIZE)
+
+
+class BrightEnough:
+    """Sees an object where the picture is brighter than `level` in the middle of one of its boxes."""
+
+    classes = CLASSES
+
+    def __init__(self, boxes: list, labels: list, level: int = 150):
+        self.boxes, self.labels, self.level = np.float32(boxes), np.array(labels), level
+
+    def detect(self, images):
+        found = []
+        for image in images:
+            x, y = self.boxes[:, 0].astype(int), self.boxes[:, 1].astype(int)
+            seen = image[y, x, 0] > self.level
+            found.append(Detections(self.boxes[seen], np.full(seen.sum(), 0.9, np.float32), self.labels[seen]))
+        return found
+
+
+def rule(**changes) -> Calibration:
+    each = dict.fromkeys(CLASSES, 0.5)
+    settings = {
+        "detector": "x", "dataset": "toy", "images": 20, "objects": {"car": 9, "van": 9}, "pass_share": 0.95,
+        "shuffled_pass_share": 0.0, "smudged_pass_share": 0.0, "thresholds": each, "missed_share": 0.5,
+        "extra_scores": each, "extra_objects": 0, "extra_share": 0.0, "repair_scores": each, "repair_ious": each,
+    }  # fmt: skip
+    return Calibration(**(settings | changes))
+
+
+def rendered(levels: dict[int, int]) -> Rendered:
+    """A picture of grey 100 with the first two objects painted and the third its own; object k at levels[k]."""
+    bare = blotted(np.full((*SIZE[::-1], 3), 100, np.uint8), OWN, levels[2])
+    image = blotted(blotted(bare, CAR, levels[0]), VAN, levels[1])
+    return Rendered(0, LEFT_ALONE.select([0, 1]), image, LEFT_ALONE, None, bare)
+
+
+def blotted(image: np.ndarray, box: list[float], level: int) -> np.ndarray:
+    x, y = np.meshgrid(np.arange(SIZE[0]), np.arange(SIZE[1]))
+    return np.where(np.hypot(x - box[0], y - box[1])[..., None] < 8, np.uint8(level), image)
+
+
+def judged(one: Rendered, mode: str, detector: BrightEnough, calibration: Calibration | None = None):
+    pipeline = SimpleNamespace(unet=SimpleNamespace(spec=FrameSpec()))
+    parts = SimpleNamespace(
+        detector=detector, calibration=calibration or rule(), semantic=None, pipeline=pipeline, into=None
+    )
+    [made] = judge_batch(parts, Recipe(dataset="hit-uav", filter=mode), [one])
+    return made
+
+
+SEES_ALL = BrightEnough(LEFT_ALONE.boxes, LEFT_ALONE.labels)
+
+
+def test_an_object_that_is_not_found_is_taken_out_of_picture_and_labels():
+    one = rendered({0: 200, 1: 120, 2: 200})
+    made = judged(one, "erase", SEES_ALL)
+    assert made.verdict.kept
+    np.testing.assert_array_equal(made.labels.boxes, LEFT_ALONE.boxes[[0, 2]])
+    assert not made.labels.difficult.any()
+    assert (made.image[52:68, 102:118] == 100).all(), "the ground that was there before is back"
+    assert (made.image[30:50, 25:55] == one.image[30:50, 25:55]).all(), "and the other object is as it was"
+    [erased] = made.verdict.repairs
+    assert (erased.action, erased.index, erased.after) == ("erased", 1, None)
+    assert made.verdict.missed == []
+    control = judged(one, "difficult", SEES_ALL)
+    assert len(control.labels) == 3
+    assert control.labels.difficult.tolist() == [False, True, False]
+    assert (control.image == one.image).all()
+
+
+def test_a_picture_that_shows_all_its_objects_stays_as_it_is():
+    one = rendered({0: 200, 1: 200, 2: 200})
+    made = judged(one, "erase", SEES_ALL)
+    assert made.verdict.kept
+    assert made.verdict.repairs == []
+    assert made.image is one.image
+    assert len(made.labels) == 3
+
+
+def test_of_a_picture_in_which_nothing_is_found_nothing_is_kept():
+    one = rendered({0: 120, 1: 120, 2: 200})
+    made = judged(one, "erase", SEES_ALL)
+    assert (made.verdict.kept, made.verdict.reason) == (False, "2 of 2 objects not found")
+    assert made.image is one.image, "dropped pictures show what was wrong with them"
+    assert len(made.labels) == 3
+
+
+def test_a_picture_that_shows_something_else_is_dropped_as_it_was():
+    detector = BrightEnough([*LEFT_ALONE.boxes, [20, 140, 24, 12, 0]], [0, 1, 0, 0], level=90)
+    detector.boxes[1, :2] = 200 - 50, 20  # the van is seen nowhere near its place
+    one = rendered({0: 200, 1: 120, 2: 200})
+    made = judged(one, "erase", detector)
+    assert not made.verdict.kept
+    assert "not asked for" in made.verdict.reason
+    assert made.verdict.repairs == []
+    assert made.image is one.image
+
+
+def test_what_was_only_seen_for_anothers_sake_goes_too():
+    class Pairs(BrightEnough):
+        def detect(self, images):
+            [found] = super().detect(images)
+            van = images[0][60, 110, 0] > 110  # the car is seen only while the van's blot is there
+            seen = (found.boxes[:, 0] != CAR[0]) | van
+            return [Detections(found.boxes[seen], found.scores[seen], found.labels[seen])]
+
+    layout = Layout([CAR, VAN, [60, 100, 24, 12, 0], OWN], [0, 1, 0, 0], CLASSES, SIZE)
+    one = rendered({0: 200, 1: 120, 2: 200})
+    image = one.image.copy()
+    image[95:105, 55:65] = 200
+    one = Rendered(0, layout.select([0, 1, 2]), image, layout, None, one.bare)
+    made = judged(one, "erase", Pairs(layout.boxes, layout.labels))
+    assert made.verdict.kept
+    np.testing.assert_array_equal(made.labels.boxes, layout.boxes[[2, 3]])
+    assert [repair.index for repair in made.verdict.repairs] == [1, 0]
+    assert (made.image[:75] == 100).all()
+
+
+@pytest.mark.parametrize("mode", ["drop", "difficult", "repair", "erase"])
+def test_a_scenes_own_object_keeps_its_label_whether_it_is_found_or_not(mode):
+    """Its label was true before anything was painted; a rule that asked for it would drop what is hard to see."""
+    one = rendered({0: 200, 1: 200, 2: 110})
+    strict = rule(missed_share=0.0)
+    made = judged(one, mode, SEES_ALL, strict)
+    assert made.verdict.kept
+    assert len(made.labels) == 3
+    assert not made.labels.difficult.any()
+    control = judged(rendered({0: 110, 1: 110, 2: 200}), mode, SEES_ALL, strict)
+    assert not control.verdict.kept
+
+
+def test_only_a_renderer_that_paints_into_scenes_can_take_something_out():
+    assert Recipe(dataset="hit-uav").filter == "erase"
+    assert Recipe(dataset="hit-uav", renderer="whole").filter == "difficult"
+    with pytest.raises(ValueError, match="erase needs renderer: in-scene"):
+        Recipe(dataset="hit-uav", renderer="whole", filter="erase")
+
+
+@pytest.fixture(scope="module")
+def packaged():
+    """Twelve pictures of the packaged renderer; judged more sternly than usual, so that some objects are not found."""
+    recipe = Recipe(dataset="hit-uav", n=12)
+    parts = load_parts(recipe)
+    stern = dict.fromkeys(parts.calibration.thresholds, 0.6)
+    parts.calibration = parts.calibration.model_copy(update={"thresholds": stern, "extra_objects": 100})
+    return recipe, parts, render_batch(parts, recipe, range(12))
+
+
+def test_painted_pixels_of_what_is_taken_out_are_all_gone_and_no_others(packaged):
+    recipe, parts, pictures = packaged
+    made = judge_batch(parts, recipe, pictures)
+    erased = [(one, of) for one, of in zip(made, pictures, strict=True) if one.verdict.kept and one.verdict.repairs]
+    assert len(erased) >= 3, "else this shows nothing"
+    for one, of in erased:
+        before = np.abs(of.image.astype(int) - of.bare).max(2) > 0
+        after = np.abs(one.image.astype(int) - of.bare).max(2) > 0
+        still = near(one.labels.boxes, before.shape)
+        gone = near(np.array([repair.before for repair in one.verdict.repairs]), before.shape)
+        assert not (after & ~still).any(), "nothing painted is left but near objects that stay"
+        assert (before & gone & ~still).any() or (gone & still).any(), "control: something was painted there"
+        apart = still & ~gone
+        assert (one.image[apart] == of.image[apart]).all()
+        detections = parts.detector.detect([one.image])[0]
+        scores = match(detections, one.labels, parts.detector.classes).scores
+        assert parts.calibration.found(one.labels, scores).all(), "what is left is found in what is left"
+
+
+def near(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Bool (H, W): within reach of what a frame of the boxes may paint."""
+    y, x = np.mgrid[: shape[0], : shape[1]] + 0.5
+    reached = np.zeros(shape, bool)
+    for cx, cy, w, *_ in boxes:
+        reached |= np.hypot(x - cx, y - cy) < 0.71 * max(1.3 * w + 8, 28)
+    return reached
+
+
+def test_a_run_counts_what_it_took_out(toy_recipe, tmp_path):
+    recipe = toy_recipe.model_copy(update={"filter": "erase", "n": 3, "max_attempts": 200})
+    result = synth(recipe, tmp_path / "run")
+    records = [json.loads(line) for line in (result.out / "manifest.jsonl").read_text().splitlines()]
+    tally = Tally(load_parts(recipe).calibration, CLASSES)
+    for record in records:
+        tally.add(record)
+        labels = layout_from_json(record["labels"])
+        assert len(labels) >= painted(record)
+        asked = layout_from_json(record["asked"])
+        out = [repair["index"] for repair in record["verdict"]["repairs"]]
+        left = np.delete(np.arange(len(asked)), out)
+        np.testing.assert_allclose(labels.boxes[: painted(record)], asked.boxes[left], atol=2e-3)
+    table = {row.name: row for row in tally.class_table()}
+    assert sum(row.erased for row in table.values()) == sum(len(r["verdict"]["repairs"]) for r in records) > 0
+    assert sum(row.asked for row in table.values()) == sum(len(r["asked"]["labels"]) for r in records)
+    report = json.loads((result.out / "report.json").read_text())
+    assert [row["erased"] for row in report["classes"]] == [table[name].erased for name in CLASSES]
+    assert image_seed(recipe.seed, 0) == records[0]["seed"]
