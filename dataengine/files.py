@@ -21,11 +21,22 @@ def read_text(path: str | Path) -> str:
         raise UserError(f"{path} cannot be read ({error.strerror}); check the name and its permissions") from None
 
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # an escape for half of a character outside the first 65,536
+
+
 def parse_json(text: str | bytes) -> object:
     """The value of a JSON text, UTF-8 or (as bytes) UTF-16. ValueError says what is wrong, also for what Python lets
-    pass: a key that an object has twice, of which one would be lost, and nesting beyond its own depth."""
+    pass: a key that an object has twice, of which one would be lost, nesting beyond its own depth, and halves of
+    characters, which no file can be written with."""
     try:
-        return json.loads(text, object_pairs_hook=_distinct)
+        if isinstance(text, bytes):
+            text = text.decode(json.detect_encoding(text))
+        value = json.loads(text, object_pairs_hook=_distinct)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError as error:
+        raise ValueError(f"holds half a character, \\u{ord(error.object[error.start]):x}, which is no text") from None
     except UnicodeDecodeError:
         raise ValueError("is not text in UTF-8, so it is no JSON file") from None
     except json.JSONDecodeError as error:
@@ -119,6 +130,14 @@ def _loader() -> type:
                 mark = self.peek_event().start_mark
                 raise yaml.MarkedYAMLError(None, None, "aliases, *name, are not followed", mark)
             return super().compose_node(parent, index)
+
+        def construct_scalar(self, node):
+            value = super().construct_scalar(node)
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise yaml.MarkedYAMLError(None, None, "half a character is no text", node.start_mark) from None
+            return value
 
         def construct_mapping(self, node, deep=False):
             seen = set()

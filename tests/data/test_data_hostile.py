@@ -19,6 +19,7 @@ from PIL import Image
 from dataengine.data import check, coco, formats, images
 from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.errors import UserError
+from dataengine.files import read_yaml
 from dataengine.layouts.stored import load_layouts, save_layouts
 
 XML = ("dior", "voc", "hrsc", "rolabelimg")
@@ -114,6 +115,25 @@ def test_a_key_that_is_there_twice_is_told(format, written):
     file.write_text(file.read_text().replace('"bbox": [', '"bbox": [1, 2, 3, 4, 0], "bbox": [', 1))
     with pytest.raises(UserError, match="the key 'bbox' twice"):
         formats.read(root, format)
+
+
+@pytest.mark.parametrize("format", JSON)
+def test_half_a_character_is_refused_and_a_whole_one_read(format, written):
+    """Nothing could be written with it: Python reads the escape, and no file's encoding has it."""
+    root, [file] = written(format)
+    text, name = file.read_text(), formats.read(root, format).classes[0]
+    assert f'"{name}"' in text
+    file.write_text(text.replace(f'"{name}"', '"\\ud83d\\ude97"'))
+    assert "\U0001f697" in formats.read(root, format).classes, "control: both halves are a character"
+    file.write_text(text.replace(f'"{name}"', '"\\ud83d"'))
+    with pytest.raises(UserError, match="half a character"):
+        formats.read(root, format)
+
+
+def test_half_a_character_in_a_preset_is_told_with_its_line(tmp_path):
+    (tmp_path / "preset.yaml").write_text('name: toy\ntitle: "\\ud800"\n')
+    with pytest.raises(UserError, match=r"preset\.yaml: line 2 .*half a character"):
+        read_yaml(tmp_path / "preset.yaml")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "cp037", "utf-7"])
