@@ -22,6 +22,9 @@ OPTIONAL = {
     "starlette": "pip install '.[view]'",
     "ray": "pip install '.[ray]'",
     "webdataset": "pip install '.[shards]'",
+    "datasets": "pip install '.[shards]'",
+    "mlcroissant": "pip install '.[release]'",
+    "timm": "pip install '.[reference]'",
     "pycocotools": "pip install '.[test]'",
 }
 PACKAGED = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,10 @@ from dataengine.data.restrict import restrict_layout
 from dataengine.engine.manifest import MANIFEST, AcceptedSamples, JoinedSamples, read_manifest
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe
+from dataengine.engine.records import painted
 from dataengine.engine.tally import Tally
 from dataengine.files import write_whole
+from dataengine.judge.calibration import Calibration
 
 ON_SHEET = 36
 
@@ -86,19 +89,32 @@ def _sheets(out: Path, lines: Path, tally: Tally, classes: tuple[str, ...]) -> N
         if seen[kept] in wanted[kept]:
             chosen[kept].append(record)
         seen[kept] += 1
-    _sheet(out, chosen[True], classes, out / "kept.png")
-    _sheet(out, chosen[False], classes, out / "dropped.png")
+    _sheet(out, chosen[True], classes, out / "kept.png", tally.calibration)
+    _sheet(out, chosen[False], classes, out / "dropped.png", tally.calibration)
 
 
-def _sheet(out: Path, records: list[dict], classes: tuple[str, ...], path: Path) -> None:
-    """One contact sheet; none without records."""
+def missed(record: dict, calibration: Calibration | None) -> np.ndarray:
+    """Bool (N,): the labels of an image that its detector was asked for and did not find."""
+    labels, scores = layout_from_json(record["labels"]), np.array(record["verdict"]["scores"], np.float32)
+    if calibration is None or len(scores) < len(labels):
+        return np.zeros(len(labels), bool)
+    return ~calibration.found(labels, scores[: len(labels)]) & (np.arange(len(labels)) < painted(record))
+
+
+def _sheet(
+    out: Path, records: list[dict], classes: tuple[str, ...], path: Path, calibration: Calibration | None
+) -> None:
+    """One contact sheet; none without records. Objects for which a picture was dropped are drawn as doubtful ones."""
     if not records:
         path.unlink(missing_ok=True)
         return
     pictures = []
     for record in records:
+        labels = layout_from_json(record["labels"])
+        if not record["verdict"]["kept"]:
+            labels = replace(labels, difficult=labels.difficult | missed(record, calibration))
         with Image.open(out / record["image"]) as image:
-            pictures.append(draw(image, restrict_layout(layout_from_json(record["labels"]), classes)))
+            pictures.append(draw(image, restrict_layout(labels, classes)))
     captions = [record["verdict"]["reason"] or f"{record['index']:08d}" for record in records]
     fresh = path.with_name(f".{path.name}")
     contact_sheet(pictures, captions, classes=classes).save(fresh, "PNG")

@@ -63,7 +63,8 @@ class AcceptedSamples:
             if record["verdict"]["kept"]:
                 with _told(f"{self.manifest}:{number}"):
                     image = named_file(self.out, [self.out], record["image"])
-                    sample = Sample(f"{record['index']:08d}", image, layout_from_json(record["labels"]), "dataengine")
+                    layout, license = layout_from_json(record["labels"]), record.get("scene_license", "")
+                    sample = Sample(f"{record['index']:08d}", image, layout, "dataengine", license)
                     sample = with_classes(sample, self.classes)
                 yield sample
 

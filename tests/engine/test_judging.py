@@ -10,6 +10,7 @@ import pytest
 
 from dataengine.data.layout import Layout
 from dataengine.data.layout_json import layout_from_json
+from dataengine.engine import finish
 from dataengine.engine.judging import judge_batch
 from dataengine.engine.parts import load_parts
 from dataengine.engine.recipe import Recipe, image_seed
@@ -199,6 +200,20 @@ def near(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     for cx, cy, w, *_ in boxes:
         reached |= np.hypot(x - cx, y - cy) < 0.71 * max(1.3 * w + 8, 28)
     return reached
+
+
+def test_the_sheet_of_dropped_pictures_shows_what_was_not_found(toy_recipe, tmp_path, monkeypatch):
+    """As doubtful objects, whose boxes are dashed."""
+    drawn = []
+    monkeypatch.setattr(finish, "draw", lambda image, layout: drawn.append(layout) or image.convert("RGB"))
+    recipe = toy_recipe.model_copy(update={"filter": "erase", "n": 2, "max_attempts": 200})
+    result = synth(recipe, tmp_path / "run")
+    records = [record for kept in (True, False) for record in result.records if record["verdict"]["kept"] == kept]
+    assert len(drawn) == len(records) <= 2 * finish.ON_SHEET, "all are on the two sheets, kept ones first"
+    for layout, record in zip(drawn, records, strict=True):
+        not_found = record["verdict"]["reason"].endswith("objects not found")
+        assert layout.difficult.tolist() == [not_found and k < painted(record) for k in range(len(layout))]
+    assert any(record["verdict"]["reason"].endswith("objects not found") for record in records)
 
 
 def test_a_run_counts_what_it_took_out(toy_recipe, tmp_path):

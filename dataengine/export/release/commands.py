@@ -96,9 +96,9 @@ def verify_command(
 
     found = verify(folder)
     for fault in found.faults:
-        typer.echo(fault, err=True)
+        typer.echo(fault)
     if found.faults:
-        typer.echo(f"{folder}: {len(found.faults)} faults; make the release again.", err=True)
+        typer.echo(f"{folder}: {len(found.faults)} faults; make the release again.")
         raise typer.Exit(1)
     typer.echo(f"{folder}: {found.images} images; {', '.join(found.checked)} are as they should be.")
 
