@@ -57,7 +57,9 @@ def synth(
     draw_as: Annotated[
         list[str] | None, typer.Option(help="car=windmill draws windmills in boxes of cars; for renderers with text.")
     ] = None,
-    balance: Annotated[float | None, typer.Option(help="Least share of all objects for every class.")] = None,
+    balance: Annotated[
+        str | None, typer.Option(help="Least share of all objects for every class (0.1), or some (ship=0.2,van=0.1).")
+    ] = None,
     layouts: Annotated[
         str | None, typer.Option(help="reuse (real layouts, changed), prior (fitted) or diffusion.")
     ] = None,
@@ -123,6 +125,7 @@ def synth(
     Killed or stopped, the same command continues. DOTA and COCO folders, a manifest and contact sheets lie in --out.
     """
     from dataengine.engine.recipe import load_recipe, pairs
+    from dataengine.layouts.balance import parse_balance
 
     options = {
         "dataset": dataset, "n": n, "data": data, "scenes": scenes, "into": into, "layout_model": layout_model,
@@ -130,7 +133,7 @@ def synth(
         "augment_scenes": augment_scenes, "strength": strength,
         "semantic_filter": semantic_filter, "mix": mix, "draw_as": pairs(draw_as),
         "altitude": altitude, "gsd": gsd, "camera_angle": camera_angle, "night": night,
-        "classes": tuple(classes) if classes else None, "balance": balance, "layouts": layouts,
+        "classes": tuple(classes) if classes else None, "balance": parse_balance(balance), "layouts": layouts,
         "renderer": renderer, "model": model, "filter": filter,
         "detector": detector, "calibration": calibration, "size": size, "steps": steps,
         "guidance_scale": guidance_scale, "seed": seed, "max_attempts": max_attempts,

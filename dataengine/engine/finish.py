@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +24,10 @@ from dataengine.engine.manifest import MANIFEST, AcceptedSamples, JoinedSamples,
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.records import painted
-from dataengine.engine.tally import Tally
+from dataengine.engine.tally import ClassRow, Tally
 from dataengine.files import write_whole
 from dataengine.judge.calibration import Calibration
+from dataengine.layouts.balance import shares_of
 
 ON_SHEET = 36
 
@@ -40,12 +42,21 @@ def report(recipe: Recipe, parts: Parts, tally: Tally, datasets: bool) -> dict:
         "acceptance": round(tally.accepted / max(1, tally.tried), 4),
         "classes": [vars(row) for row in table],
         "never_kept": [row.name for row in table if not row.kept],
+        "below_balance": below_balance(recipe, table),
         "dropped_for": dict(tally.dropped_for.most_common()),
         "real_images_that_would_pass": parts.calibration.pass_share if parts.calibration else None,
         "unreadable_scenes": sorted(tally.unreadable_scenes),
         "datasets": datasets,
         "notes": parts.notes,
     }
+
+
+def below_balance(recipe: Recipe, table: Sequence[ClassRow]) -> dict[str, float]:
+    """{class: its share of the kept objects}, of those that are below the share that --balance states."""
+    names, kept = tuple(row.name for row in table), np.array([row.kept for row in table])
+    share = kept / max(1, kept.sum())
+    short = np.flatnonzero(share < shares_of(recipe.balance, names))
+    return {names[k]: round(float(share[k]), 4) for k in short}
 
 
 def finish(recipe: Recipe, parts: Parts, out: Path, tally: Tally, lines: Path, datasets: bool = True) -> None:

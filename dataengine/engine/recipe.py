@@ -46,7 +46,7 @@ class Recipe(BaseModel):
     enhance: bool = Field(True, description="new layouts scaled, shifted, turned and flipped, as real ones are")
     classes: tuple[str, ...] | None = Field(None, description="make only these classes")
     draw_as: dict[str, str] = Field({}, description="class of the layouts: what is drawn in its boxes instead")
-    balance: float | None = Field(None, ge=0, le=1, description="least share of all objects for every class")
+    balance: float | dict[str, float] | None = Field(None, description="least share of objects for every class")
     renderer: Literal["in-scene", "whole"] = "in-scene"
     model: Path | None = Field(None, description="folder of a trained renderer instead of the packaged one")
     scenes: Path | None = Field(None, description="folder of images or a data set to paint into")

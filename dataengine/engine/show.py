@@ -77,6 +77,12 @@ def show_report(console: Console, report: dict, out: Path) -> None:
         console.print(f"scene {name} cannot be read and was passed over", style="yellow")
     for name in report["never_kept"]:
         console.print(f"no {name} was kept: this model cannot draw it, or the layouts do not ask for it", style="red")
+    for name, share in report["below_balance"].items():
+        console.print(
+            f"{name} is {share:.0%} of the kept objects, less than --balance states, since others are found more often "
+            f"or were in the scenes; ask for more of it alone, as --balance {name}=0.2",
+            style="yellow",
+        )
     if report["accepted"] < report["wanted"]:
         console.print(
             f"{report['wanted']} were wanted, but the budget of attempts is spent; raise --max-attempts in a new "

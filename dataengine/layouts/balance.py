@@ -28,6 +28,18 @@ class Plan:
         return k if k < len(self.probabilities) - 1 else None
 
 
+def parse_balance(text: str | None) -> float | dict[str, float] | None:
+    """ "0.2" -> 0.2, a share for every class; "car=0.1,ship=0.3" -> a share for each of these. Raises UserError."""
+    if text is None:
+        return None
+    try:
+        if "=" not in text:
+            return float(text)
+        return {name.strip(): float(share) for name, share in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        raise UserError(f"--balance {text!r} is neither a share nor class=share,class=share; try 0.2") from None
+
+
 def shares_of(balance: float | Mapping[str, float] | None, classes: tuple[str, ...]) -> np.ndarray:
     """Stated minimum share of each class, (C,). A single number is meant for every class.
 

@@ -176,12 +176,13 @@ def _read(path: Path, split: str | None, classes: tuple[str, ...] | None = None)
 
 def _sampler(source: Path, split: str | None, side: int, balance: str | None) -> Sampler:
     from dataengine.errors import UserError
+    from dataengine.layouts.balance import parse_balance
     from dataengine.layouts.prior import Prior
     from dataengine.layouts.prior_sampler import PriorSampler
     from dataengine.layouts.reuse import ReuseSampler
     from dataengine.layouts.stored import load_layouts
 
-    shares = _parsed_balance(balance)
+    shares = parse_balance(balance)
     if (source / "config.json").exists():
         from dataengine.layouts.diffusion_sampler import DiffusionSampler, load_layout_model
 
@@ -203,19 +204,6 @@ def _is_prior(path: Path) -> bool:
         return True
     with open(path, encoding="utf-8", errors="replace") as file:
         return "dataengine-prior" in file.read(200)
-
-
-def _parsed_balance(text: str | None) -> float | dict[str, float] | None:
-    from dataengine.errors import UserError
-
-    if text is None:
-        return None
-    try:
-        if "=" not in text:
-            return float(text)
-        return {name.strip(): float(share) for name, share in (part.split("=") for part in text.split(","))}
-    except ValueError as error:
-        raise UserError(f"--balance {text!r} is neither a share nor class=share,class=share; try 0.2") from error
 
 
 def _drawn(sampler: Sampler, n: int, seed: int) -> list[Layout]:

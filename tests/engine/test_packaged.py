@@ -15,6 +15,7 @@ from dataengine.engine.judging import attempt
 from dataengine.engine.parts import load_parts
 from dataengine.engine.recipe import Recipe, image_seed
 from dataengine.engine.run import synth
+from dataengine.errors import UserError
 
 LARGEST_TOTAL, LARGEST_FILE = 60_000_000, 16 * 2**20
 
@@ -34,6 +35,16 @@ def test_the_packaged_weights_are_small_and_hold_no_pickle():
     assert {file.suffix for file in files} <= {".safetensors", ".json", ".onnx", ".npz", ".md", ".py"}
     for file in weights.FOLDER.rglob("*.npz"):
         np.load(file, allow_pickle=False)
+
+
+@pytest.mark.parametrize(
+    "name", ["../engine", str(weights.FOLDER.parent / "engine"), "no\nsuch", "in-scene/../../engine"]
+)
+def test_what_is_not_packaged_is_refused_in_one_line_wherever_its_name_leads(name):
+    assert weights.has("in-scene"), "control"
+    with pytest.raises(UserError, match="no packaged") as error:
+        weights.packaged(name)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("dataset", "kind"), [("hit-uav", "obb"), ("hrplanes", "hbb")])

@@ -121,6 +121,29 @@ def test_packaged_recipes_are_valid_by_name_and_every_stage_can_be_switched_off(
     assert Recipe.model_validate(values).filter == "off"
 
 
+def test_a_class_below_its_share_is_told_and_can_be_asked_for_alone(toy_recipe, tmp_path):
+    def made(name: str, balance):
+        recipe = toy_recipe.model_copy(update={"balance": balance, "n": 12, "filter": "off", "detector": None})
+        result = synth(recipe, tmp_path / name)
+        report = json.loads((result.out / "report.json").read_text())
+        kept = {row["name"]: row["kept"] for row in report["classes"]}
+        return kept["van"] / sum(kept.values()), report["below_balance"]
+
+    as_it_is, nobody = made("plain", None)
+    more, short = made("more", {"van": 0.95})  # of what is painted: the scenes' own cars are in the way
+    assert more > as_it_is + 0.1
+    assert short == {"van": round(more, 4)}
+    assert nobody == {}, "nothing was stated"
+
+
+def test_a_balance_that_does_not_fit_is_told(toy_recipe):
+    for balance, message in (({"boat": 0.2}, "boat"), (3.0, "below 1"), ({"van": -0.1}, "below 1")):
+        with pytest.raises(UserError, match=message):
+            load_parts(toy_recipe.model_copy(update={"balance": balance}))
+    with pytest.raises(UserError, match=r"balance.*number"):
+        load_recipe(None, {"dataset": "hit-uav", "balance": "much"})
+
+
 def test_the_report_of_a_run_is_valid_json_without_a_detector(toy_recipe, tmp_path):
     result = synth(toy_recipe.model_copy(update={"filter": "off", "detector": None, "n": 1}), tmp_path / "run")
     report = json.loads((result.out / "report.json").read_text())

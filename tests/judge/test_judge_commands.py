@@ -131,7 +131,7 @@ def test_user_mistakes_are_one_sentence(calibrated, toy_detector, tmp_path, monk
     with pytest.raises(UserError, match="cannot be written"):
         run("calibrate", data, "--detector", toy_detector, "--out", tmp_path / "file" / "out.json")
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
-    with pytest.raises(UserError, match="no packaged detector"):
+    with pytest.raises(UserError, match="no packaged 'detector'"):
         run("judge", data, "--calibration", calibration)
 
 
