@@ -9,8 +9,12 @@ from collections.abc import Iterable
 class UserError(Exception):
     """Bad input, said in one sentence that names the file, line or field and the mend.
 
-    The command line prints the sentence and exits with status 2; it never shows a traceback for it.
+    The command line prints the sentence and exits with status 2; it never shows a traceback for it. What cannot be
+    printed, such as a line's end or a terminal's commands in a stranger's file name, is shown as its escape.
     """
+
+    def __init__(self, message: str):
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 
 def install(extra: str) -> str:

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from dataengine.errors import UserError
+from dataengine.files import read_text
 
 ROOT = Path(__file__).parents[1]
 
@@ -119,3 +123,14 @@ def test_doctor_says_how_to_get_what_is_missing(capsys):
     findings["optional"] = {name: f"missing; {how}" for name, how in doctor.OPTIONAL.items()}
     doctor.show(findings)
     assert ".[train]" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_an_error_is_one_line_whatever_the_name_that_it_repeats(tmp_path):
+    name = "a\nb\x1b[31mred"
+    with pytest.raises(UserError, match="cannot be read") as error:
+        read_text(tmp_path / name)
+    assert "\n" not in str(error.value)
+    assert "\x1b" not in str(error.value), "nor does it command the terminal"
+    assert r"a\nb\x1b[31mred" in str(error.value)
+    assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value), "as when it comes from a worker"
+    assert str(UserError("Zürich 🚗: ok")) == "Zürich 🚗: ok", "control: letters stay"

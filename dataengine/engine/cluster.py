@@ -20,7 +20,7 @@ from pathlib import Path
 from dataengine.engine.local import AHEAD, NextShard
 from dataengine.engine.shard import ShardFolder
 from dataengine.engine.trace import process_name, watch
-from dataengine.engine.worker import Done, Job, Worker
+from dataengine.engine.worker import Done, Job, Worker, life
 from dataengine.errors import UserError, install
 
 TRIES = 4  # workers that a shard may outlive, before it is taken for the reason
@@ -97,16 +97,18 @@ def on_cluster(
         gpus = (1.0 if has.get("GPU") else 0.0) if gpus_per_worker is None else gpus_per_worker
         workers = workers or int(has.get("GPU", 0) / gpus if gpus else has.get("CPU", 0)) or 1
         options = {"num_cpus": 1, "num_gpus": gpus, "max_concurrency": AHEAD, "scheduling_strategy": "SPREAD"}
-        yield from _Pool(ray, job, options).run(workers, out, next_shard)
+        yield from _Pool(ray, job, options, life(job.recipe, on_gpu=gpus > 0)).run(workers, out, next_shard)
 
 
 class _Pool:
     """Actors, what each holds, and what has to be made again."""
 
-    def __init__(self, ray, job: Job, options: dict):
-        self.ray, self.job = ray, ray.put(job)
+    def __init__(self, ray, job: Job, options: dict, life: float):
+        """life: shards that an actor makes before a fresh one takes its place."""
+        self.ray, self.job, self.life = ray, ray.put(job), life
         self.actor_class = ray.remote(Maker).options(**options)
         self.actors, self.held = {}, {}  # by number: the actor, and how many shards it holds; None while it loads
+        self.left = {}  # by number: shards that it may still be given
         self.at_work = {}  # reference of a result -> (actor's number, shard or None for loading)
         self.again: deque[int] = deque()
         self.lost: Counter = Counter()
@@ -134,6 +136,8 @@ class _Pool:
                 else:
                     if number in self.held:
                         self.held[number] -= 1
+                        if not self.held[number] and not self.left[number]:
+                            self._replace(number)
                     yield _store(out, *result)
         finally:
             for actor in self.actors.values():
@@ -142,19 +146,26 @@ class _Pool:
     def _start(self) -> None:
         self.started += 1
         actor = self.actors[self.started] = self.actor_class.remote()
-        self.held[self.started] = None
+        self.held[self.started], self.left[self.started] = None, self.life
         self.at_work[actor.load.remote(self.job, self.started)] = (self.started, None)
 
     def _hand_out(self, next_shard: NextShard) -> bool:
         """Give every actor its first shard before any gets another one; False when all is made."""
         for depth in range(AHEAD):
-            for number in [n for n, held in self.held.items() if held == depth]:
+            for number in [n for n, held in self.held.items() if held == depth and self.left[n]]:
                 shard = self.again.popleft() if self.again else next_shard()
                 if shard is None:
                     return any(made is not None for _, made in self.at_work.values())
                 self.at_work[self.actors[number].make.remote(shard)] = (number, shard)
-                self.held[number] += 1
+                self.held[number], self.left[number] = self.held[number] + 1, self.left[number] - 1
         return True
+
+    def _replace(self, number: int) -> None:
+        """End an actor, whose node may be gone, and start another one."""
+        actor = self.actors.pop(number)
+        del self.held[number], self.left[number]
+        self.ray.kill(actor)  # where it only could not be reached, it must not keep its place
+        self._start()
 
     def _give_up(self, number: int, shard: int | None, error: Exception, workers: int) -> None:
         """A result is lost, as a rule with its actor: the shard is made again, another actor takes the place."""
@@ -167,11 +178,8 @@ class _Pool:
                 f"{what} were lost one after the other, often for want of memory, or of dataengine on a node; the same "
                 f"command continues. Ray says: {str(error).strip().splitlines()[0]}"
             )
-        actor = self.actors.pop(number, None)
-        if actor is not None:
-            del self.held[number]
-            self.ray.kill(actor)  # where it only could not be reached, it must not keep its place
-            self._start()
+        if number in self.actors:
+            self._replace(number)
 
 
 def _store(out: Path, files: dict[str, bytes], done: Done) -> Done:

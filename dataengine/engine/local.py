@@ -23,11 +23,10 @@ from pathlib import Path
 from dataengine.engine.parts import Parts
 from dataengine.engine.shard import ShardFolder
 from dataengine.engine.trace import process_name, watch
-from dataengine.engine.worker import Done, Job, Worker
+from dataengine.engine.worker import Done, Job, Worker, life
 from dataengine.errors import UserError
 
 NextShard = Callable[[], int | None]
-LIFE = 2048  # images after which a fresh process takes a worker's place: torch's memory grows with what it has drawn
 AHEAD = 2  # shards that a worker holds: one that is rendered, and one that is judged and stored meanwhile
 
 
@@ -50,18 +49,20 @@ def in_this_process(parts: Parts, job: Job, out: Path, next_shard: NextShard) ->
 def in_processes(job: Job, out: Path, workers: int, next_shard: NextShard) -> Iterator[Done]:
     """Make shards in processes that each load the parts; whoever is done gets the next shard.
 
-    A process ends after `LIFE` images and a fresh one takes its place, so that memory does not grow with the run.
+    A process that has done its `life` ends and a fresh one takes its place, so that memory does not grow with the run.
     Raises UserError when one of them is killed, and whatever one of them raises. They are ended with the generator:
     half a shard is nothing, so nothing is lost.
     """
+    from dataengine.render.load import best_device
+
     context = get_context("spawn")
-    life = max(1, LIFE // job.recipe.shard_size)
+    shards = life(job.recipe, on_gpu=best_device() != "cpu")
     working: dict[Connection, _Process] = {}
 
     def begin(number: int) -> None:
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(job, out, number, theirs), daemon=True)
-        working[ours] = _Process(number, process, left=life)
+        working[ours] = _Process(number, process, left=shards)
         with _interrupts_ignored():
             process.start()
         theirs.close()

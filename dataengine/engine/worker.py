@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,13 @@ from dataengine.engine.shard import Rendered, ShardFolder, batches, encode, rend
 from dataengine.engine.trace import watch
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration
+
+LIFE = 512  # images after which a fresh process takes a worker's place: on a CPU torch's memory grows with each
+
+
+def life(recipe: Recipe, on_gpu: bool) -> float:
+    """Shards that a worker's process makes before a fresh one takes its place."""
+    return math.inf if on_gpu else max(1, LIFE // recipe.shard_size)
 
 
 class Store(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -171,10 +172,10 @@ class PretendedRay:
         self.killed += 1
 
 
-def made(ray: PretendedRay, out: Path) -> list[int]:
+def made(ray: PretendedRay, out: Path, life: float = math.inf) -> list[int]:
     """The shards that a pool of two actors tells of, where six are wanted."""
     numbers = iter(range(6))
-    pool = cluster._Pool(ray, None, {})
+    pool = cluster._Pool(ray, None, {}, life)
     return [done.shard for done in pool.run(2, out, lambda: next(numbers, None)) if done.shard is not None]
 
 
@@ -185,6 +186,22 @@ def test_what_a_lost_worker_held_is_made_again_by_others(tmp_path):
     assert not first_time
     assert ray.killed == 2 + 2, "those that were lost, and at the end those that are left"
     assert sorted(folder.name for folder in (tmp_path / "shards").iterdir()) == [f"{n:06d}" for n in range(6)]
+
+
+def test_worn_workers_are_replaced_once_they_have_given_back_what_they_hold(tmp_path):
+    """So that memory does not grow with the run."""
+    ray = PretendedRay(lambda shard: False)
+    assert sorted(made(ray, tmp_path, life=2)) == list(range(6)), "each once"
+    assert ray.killed > 2, "the first two, too"
+    control = PretendedRay(lambda shard: False)
+    made(control, tmp_path / "control")
+    assert control.killed == 2, "at the end"
+
+
+def test_worn_workers_that_are_lost_are_replaced_once(tmp_path):
+    first_time = [1, 2]
+    ray = PretendedRay(lambda shard: shard in first_time and first_time.remove(shard) is None)
+    assert sorted(made(ray, tmp_path, life=2)) == list(range(6))
 
 
 def test_a_shard_that_ends_every_worker_stops_the_run(tmp_path):

@@ -16,10 +16,10 @@ from PIL import Image
 
 from dataengine.data import formats
 from dataengine.data.layout_json import layout_from_json, layout_to_json
-from dataengine.engine import local
+from dataengine.engine import worker
 from dataengine.engine.judging import attempt
 from dataengine.engine.parts import load_parts
-from dataengine.engine.recipe import Recipe, image_seed, load_recipe
+from dataengine.engine.recipe import image_seed, load_recipe
 from dataengine.engine.run import synth
 from dataengine.engine.shard import draw_layouts
 from dataengine.engine.trace import read_trace
@@ -31,13 +31,9 @@ def manifest(out: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def finished(toy_preset, toy_dataset, toy_renderer, toy_detector, toy_calibration, tmp_path_factory):
+def finished(toy_recipe, tmp_path_factory):
     """One unbroken run, shared by the tests that only look at it."""
-    recipe = Recipe(
-        dataset=str(toy_preset), data=toy_dataset, model=toy_renderer, detector=toy_detector,
-        calibration=toy_calibration, n=6, size=96, steps=2, shard_size=4, max_attempts=60,
-    )  # fmt: skip
-    return recipe, synth(recipe, tmp_path_factory.mktemp("runs") / "unbroken")
+    return toy_recipe, synth(toy_recipe, tmp_path_factory.mktemp("runs") / "unbroken")
 
 
 def test_n_counts_accepted_images_and_dropped_ones_are_in_the_manifest_with_their_reason(finished):
@@ -109,7 +105,7 @@ def test_worn_processes_are_replaced_and_the_manifest_stays_the_same(finished, t
     recipe, result = finished
     needed = -(-result.tried // recipe.shard_size)
     assert needed > 2, "else two processes are enough"
-    monkeypatch.setattr(local, "LIFE", (needed - 1) // 2 * recipe.shard_size)  # too short for two to make all
+    monkeypatch.setattr(worker, "LIFE", (needed - 1) // 2 * recipe.shard_size)  # too short for two to make all
     worn = synth(recipe, tmp_path / "worn", workers=2)
     assert (worn.out / "manifest.jsonl").read_bytes() == (result.out / "manifest.jsonl").read_bytes()
     assert processes(worn.out) > 2
