@@ -86,11 +86,16 @@ DEEPEST = 100  # layers of a block or of a model
 
 def refuse_depth(config: Path) -> None:
     """Raises UserError for a model's config.json that asks for so many layers that building them would not end, which
-    it must not do before its weights are looked at. What else is wrong in it is left to those who read it."""
+    it must not do before its weights are looked at, or that others may read otherwise than we: a key twice, for one.
+    What else is wrong in it is left to those who read it."""
     try:
-        content = parse_json(read_text(config))
-    except (ValueError, UserError):
+        text = read_text(config)
+    except UserError:
         return
+    try:
+        content = parse_json(text)
+    except ValueError as error:
+        raise UserError(f"{config} {error}; copy the model again.") from None
     for name, value in content.items() if isinstance(content, dict) else ():
         depths = value if isinstance(value, list) else [value]
         if "layers" in name and any(isinstance(n, int | float) and n > DEEPEST for n in depths):

@@ -9,11 +9,12 @@ import numpy as np
 
 from dataengine.data.layout import Layout
 from dataengine.engine.parts import Parts
-from dataengine.engine.recipe import Recipe
-from dataengine.engine.shard import Attempt, Rendered, render_batch
+from dataengine.engine.recipe import Recipe, image_seed
+from dataengine.engine.shard import Attempt, Rendered, drawing_settings, render_batch
 from dataengine.judge.detector import Detections
 from dataengine.judge.verdict import Repair, Verdict, judge
 from dataengine.render.erase import erase
+from dataengine.render.scene import Scene
 
 
 def attempt(parts: Parts, recipe: Recipe, indices: range) -> list[Attempt]:
@@ -40,7 +41,7 @@ def judged(parts: Parts, recipe: Recipe, one: Rendered) -> tuple[np.ndarray, Lay
     labels, verdict = judged_labels(parts, recipe, one.image, one.labels, len(one.asked), detections)
     if recipe.filter != "erase" or not verdict.missed:
         return one.image, labels, verdict
-    image, labels, erased, detections = without_missed(parts, one, detections)
+    image, labels, erased, detections = without_missed(parts, recipe, one, detections)
     left = len(one.asked) - len(erased)
     if not left:
         return (
@@ -60,7 +61,7 @@ def detect(parts: Parts, image: np.ndarray) -> Detections | None:
 
 
 def without_missed(
-    parts: Parts, one: Rendered, detections: Detections
+    parts: Parts, recipe: Recipe, one: Rendered, detections: Detections
 ) -> tuple[np.ndarray, Layout, list[Repair], Detections]:
     """Image and labels without the painted objects that the detector does not find, what was taken out, and what the
     detector sees then. It looks again until it finds all that are left: one may have been seen for another's sake."""
@@ -76,7 +77,12 @@ def without_missed(
         for k in np.flatnonzero(missed):
             box = [round(float(value), 4) for value in labels.boxes[k]]
             erased.append(Repair("erased", int(numbers[k]), box, None, verdict.scores[k]))
-        image = erase(image, one.bare, labels, missed, parts.pipeline.unet.spec)
+        if one.bare is not None:
+            image = erase(image, one.bare, labels, missed, parts.pipeline.unet.spec)
+        else:
+            scene, which = Scene(image, labels, one.scene.name), numbers[missed[: len(numbers)]]
+            seed, settings = image_seed(recipe.seed, one.index), drawing_settings(parts, recipe)
+            image = parts.pipeline.paint_over(scene, missed, seed, which, **settings).image
         labels, numbers = labels.select(~missed), numbers[~missed[: len(numbers)]]
         detections = detect(parts, image)
 

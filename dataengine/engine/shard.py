@@ -28,8 +28,8 @@ from dataengine.render.scene import Scene
 @dataclass(frozen=True)
 class Rendered:
     """An image that nobody has judged yet: the layout asked for, the labels (its objects first, then those that a scene
-    held before) and what was painted into. bare: the same picture before they were painted, None where all of it was
-    drawn at once."""
+    held before) and what was painted into. bare: the same picture before they were painted, None where nobody knows
+    it: all of it was drawn at once, or the scene already with rough forms of them."""
 
     index: int
     asked: Layout
@@ -79,16 +79,22 @@ def render_batch(parts: Parts, recipe: Recipe, indices: range) -> list[Rendered]
     return results
 
 
+def drawing_settings(parts: Parts, recipe: Recipe) -> dict:
+    """How the pipeline is called: the recipe's settings, or its own."""
+    own = parts.pipeline.guidance_scale
+    return {
+        "num_inference_steps": recipe.steps or parts.pipeline.steps,
+        "guidance_scale": own if recipe.guidance_scale is None else recipe.guidance_scale,
+    }
+
+
 def render(
     parts: Parts, recipe: Recipe, layouts: list[Layout], seeds: list[int], targets: list[Target | None]
 ) -> list[tuple[np.ndarray, Layout, Scene | Target | None, np.ndarray | None]]:
     """Image, labels (the objects of the layout first), what was painted into, and the picture before that (None where
-    all of it is drawn at once), for each layout."""
+    nobody knows it), for each layout."""
     pipeline, into = parts.pipeline, parts.into is not None
-    settings = {
-        "num_inference_steps": recipe.steps or pipeline.steps,
-        "guidance_scale": pipeline.guidance_scale if recipe.guidance_scale is None else recipe.guidance_scale,
-    }
+    settings = drawing_settings(parts, recipe)
     scenes = [target.window for target in targets] if into else [None] * len(layouts)
     if recipe.renderer == "in-scene":
         scenes = pipeline.clear(scenes if into else parts.scenes.draw(layouts, seeds), layouts, seeds, **settings)
@@ -106,7 +112,7 @@ def render(
     if into:
         whole = [target.put_back(image) for target, image in zip(targets, images, strict=True)]
         return [(image, labels, target, target.image) for (image, labels), target in zip(whole, targets, strict=True)]
-    bare = [None if scene is None else scene.image for scene in scenes]
+    bare = [None if scene is None or scene.generated else scene.image for scene in scenes]
     return list(zip(images, labelled, scenes, bare, strict=True))
 
 

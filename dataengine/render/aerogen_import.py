@@ -7,6 +7,7 @@ shape is refused. Nothing pickled is executed: unknown objects in the file becom
 from __future__ import annotations
 
 import pickle
+import pickletools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,6 +61,20 @@ _HARMLESS = {
 
 class _Unpickler(pickle.Unpickler):
     """Builds tensors and plain containers; everything else becomes `Inert`, so that no code of the file runs."""
+
+    def __init__(self, file, **options):
+        super().__init__(file, **options)
+        self._file = file
+
+    def load(self):
+        """What the next pickle holds. Python's own reader would first set aside as many bytes as a damaged or hostile
+        one says that it has (BYTEARRAY8), which may be all memory; no checkpoint has any."""
+        start = self._file.tell()
+        for opcode, _, _ in pickletools.genops(self._file):
+            if opcode.name == "BYTEARRAY8":
+                raise pickle.UnpicklingError("it asks for memory that no tensor needs")
+        self._file.seek(start)
+        return super().load()
 
     def find_class(self, module: str, name: str):
         if (module, name) in _HARMLESS or (module == "torch" and name.endswith("Storage")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,6 +23,10 @@ from dataengine.render.sample_frames import sample_frames
 from dataengine.render.scene import Scene
 
 FRAMES_PER_BATCH = 64
+CLEARED, ERASED = (
+    1 << 20,
+    1 << 22,
+)  # added to the numbers of objects, whose places are painted over with noise of their own
 
 
 def class_numbers(layout: Layout, known: Sequence[str]) -> np.ndarray:
@@ -128,16 +133,40 @@ class InScenePipeline(DiffusionPipeline):
         margin = self.unet.spec.hole_margin
         parts = [parted(scene.layout, layout, margin) for scene, layout in zip(scenes, layouts, strict=True)]
         crowded = [i for i, (_, removed) in enumerate(parts) if len(removed)]
-        removed = [parts[i][1] for i in crowded]
-        labels = [np.full(len(layout), self.unet.nothing) for layout in removed]
-        keys = [[(seeds[i], k + (1 << 20)) for k in range(len(parts[i][1]))] for i in crowded]
-        settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
-        images = self._painted([scenes[i] for i in crowded], removed, labels, keys, **settings, objects=None)
         cleared = list(scenes)
+        now = [(scenes[i], *parts[i], [(seeds[i], k + CLEARED) for k in range(len(parts[i][1]))]) for i in crowded]
+        images = self._painted_over(now, num_inference_steps, guidance_scale)
         for i, image in zip(crowded, images, strict=True):
-            _restore(image, scenes[i].image, parts[i][0].boxes)
             cleared[i] = replace(scenes[i], image=image, layout=parts[i][0])
         return cleared
+
+    @torch.no_grad()
+    def paint_over(
+        self,
+        scene: Scene,
+        gone: np.ndarray,
+        seed: int,
+        numbers: Sequence[int],
+        num_inference_steps: int = 12,
+        guidance_scale: float = 1.0,
+    ) -> Scene:
+        """The scene with empty ground in place of the objects `gone`, bool (N,), of its layout. Noise depends on seed
+        and each one's number only. Label effect: keeps those of all others."""
+        keys = [(seed, number + ERASED) for number in numbers]
+        kept = scene.layout.select(~gone)
+        now = [(scene, kept, scene.layout.select(gone), keys)]
+        [image] = self._painted_over(now, num_inference_steps, guidance_scale)
+        return replace(scene, image=image, layout=kept)
+
+    def _painted_over(self, jobs, steps: int, guidance_scale: float) -> list[np.ndarray]:
+        """Images of (scene, kept, removed, noise keys) with empty ground in place of the removed objects; pixels in the
+        boxes of those kept stay as they are."""
+        scenes, _, removed, keys = zip(*jobs, strict=True) if jobs else ((), (), (), ())
+        labels = [np.full(len(layout), self.unet.nothing) for layout in removed]
+        images = self._painted(scenes, removed, labels, keys, steps, guidance_scale, None)
+        for image, (scene, kept, *_) in zip(images, jobs, strict=True):
+            _restore(image, scene.image, kept.boxes)
+        return images
 
     def _painted(self, scenes, layouts, labels, keys, num_inference_steps, guidance_scale, objects) -> list[np.ndarray]:
         """Images uint8 (H, W, 3) of scenes with each layout's objects painted; labels and noise keys of each object."""
@@ -194,7 +223,8 @@ class InScenePipeline(DiffusionPipeline):
         with fast_autocast(device):
             painted = sample_frames(
                 self.unet, surroundings * (1 - hole), hole, box, labels, tensor(fields), generators=generators,
-                steps=steps, guidance_scale=guidance_scale, scheduler=self.scheduler,
+                steps=steps, guidance_scale=guidance_scale,
+                scheduler=copy.deepcopy(self.scheduler),  # counts its steps, and two threads may paint at a time
                 few=bool(self.config.few_steps), start=None if starts[0] is None else Start(pictures(starts), strength),
             )  # fmt: skip
         return ((painted + 1) * 127.5).clamp(0, 255).permute(0, 2, 3, 1).cpu().numpy()

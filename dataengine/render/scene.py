@@ -34,6 +34,11 @@ class Scene:
     unreadable: tuple[str, ...] = ()
     source: str = ""
 
+    @property
+    def generated(self) -> bool:
+        """Whether it was drawn for its layout, perhaps with rough forms of the objects in their places."""
+        return self.name.startswith("generated:")
+
 
 class Scenes(Protocol):
     """Gives one scene for each layout, of the layout's size; scene i depends on layouts[i] and seeds[i] alone."""

@@ -60,6 +60,14 @@ def test_a_model_that_asks_for_a_hundred_thousand_layers_is_refused_at_once(toy_
         load_parts(toy_recipe.model_copy(update={"model": model}))
 
 
+def test_a_config_that_others_would_read_otherwise_is_refused(toy_recipe, model):
+    """diffusers takes the last of two equal keys; what is looked at has to be what is used."""
+    config = model / "unet" / "config.json"
+    config.write_text(config.read_text().replace("{", '{"layers_per_block": 1,', 1))
+    with pytest.raises(UserError, match=r"config\.json has the key 'layers_per_block' twice"):
+        load_parts(toy_recipe.model_copy(update={"model": model}))
+
+
 def test_scenes_whose_labels_cannot_be_read_stop_the_run_and_plain_images_do_not(toy_recipe, toy_dataset, tmp_path):
     """Taken for plain images, they would bring unlabelled objects into the result."""
     coco.write(formats.read(toy_dataset), tmp_path / "labelled")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,6 +23,7 @@ from dataengine.judge.calibration import Calibration
 from dataengine.judge.detector import Detections
 from dataengine.judge.matching import match
 from dataengine.render.frame import FrameSpec
+from dataengine.render.scene import Scene, empty_layout
 
 CAR, VAN, OWN = [40, 40, 24, 12, 0.3], [110, 60, 24, 12, -0.4], [60, 120, 24, 12, 0]
 CLASSES, SIZE = ("car", "van"), (160, 160)
@@ -164,6 +166,13 @@ def test_only_a_renderer_that_paints_into_scenes_can_take_something_out():
         Recipe(dataset="hit-uav", renderer="whole", filter="erase")
 
 
+class Plain:
+    """Scenes of grey ground that nothing was drawn in."""
+
+    def draw(self, layouts, seeds):
+        return [Scene(np.full((*x.size[::-1], 3), 110, np.uint8), empty_layout(x), "plain") for x in layouts]
+
+
 @pytest.fixture(scope="module")
 def packaged():
     """Twelve pictures of the packaged renderer; judged more sternly than usual, so that some objects are not found."""
@@ -171,11 +180,13 @@ def packaged():
     parts = load_parts(recipe)
     stern = dict.fromkeys(parts.calibration.thresholds, 0.6)
     parts.calibration = parts.calibration.model_copy(update={"thresholds": stern, "extra_objects": 100})
-    return recipe, parts, render_batch(parts, recipe, range(12))
+    return recipe, parts
 
 
 def test_painted_pixels_of_what_is_taken_out_are_all_gone_and_no_others(packaged):
-    recipe, parts, pictures = packaged
+    recipe, parts = packaged
+    parts = replace(parts, scenes=Plain())
+    pictures = render_batch(parts, recipe, range(12))
     made = judge_batch(parts, recipe, pictures)
     erased = [(one, of) for one, of in zip(made, pictures, strict=True) if one.verdict.kept and one.verdict.repairs]
     assert len(erased) >= 3, "else this shows nothing"
@@ -191,6 +202,26 @@ def test_painted_pixels_of_what_is_taken_out_are_all_gone_and_no_others(packaged
         detections = parts.detector.detect([one.image])[0]
         scores = match(detections, one.labels, parts.detector.classes).scores
         assert parts.calibration.found(one.labels, scores).all(), "what is left is found in what is left"
+
+
+def test_in_a_generated_scene_ground_is_painted_where_something_is_taken_out(packaged):
+    """What was there before is a rough form of the object, which must not come back without its label."""
+    recipe, parts = packaged
+    pictures = render_batch(parts, recipe, range(12))
+    assert all(of.bare is None for of in pictures)
+    made = judge_batch(parts, recipe, pictures)
+    changed = 0
+    for one, of in zip(made, pictures, strict=True):
+        if not one.verdict.repairs:
+            assert (one.image == of.image).all()
+            continue
+        gone = near(np.array([repair.before for repair in one.verdict.repairs]), one.image.shape[:2])
+        different = (one.image != of.image).any(2)
+        assert not (different & ~gone).any()
+        changed += different.any()
+        [again] = judge_batch(parts, recipe, [of])
+        assert (again.image == one.image).all()
+    assert changed >= 3, "else this shows nothing"
 
 
 def near(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from pathlib import Path
 
 import aerogen_shapes
@@ -167,6 +168,18 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
         (tmp_path / "bad.ckpt").write_bytes(content)
         with pytest.raises(UserError, match=r"bad\.ckpt"):
             read_state_dict(tmp_path / "bad.ckpt")
+
+
+@pytest.mark.parametrize(("size", "reason"), [(2**40, "bytearray8"), (3, "memory that no tensor needs")])
+def test_a_checkpoint_that_asks_for_memory_is_refused_before_it_gets_any(size, reason, tmp_path):
+    """A pickle that says a bytearray of so many bytes follows; the three that are there are a whole one."""
+    torch.save({"state_dict": {"x": torch.arange(3.0)}}, tmp_path / "good.ckpt")
+    with zipfile.ZipFile(tmp_path / "good.ckpt") as good, zipfile.ZipFile(tmp_path / "bad.ckpt", "w") as bad:
+        for name in good.namelist():
+            hostile = b"\x80\x05\x96" + size.to_bytes(8, "little") + b"abc."
+            bad.writestr(name, hostile if name.endswith("data.pkl") else good.read(name))
+    with pytest.raises(UserError, match=rf"bad\.ckpt: is not a checkpoint .*{reason}"):
+        read_state_dict(tmp_path / "bad.ckpt")
 
 
 @pytest.mark.parametrize(("word", "other"), [(b"FloatStorage", b"FloapStorage"), (b"storage", b"suorage")])

@@ -244,3 +244,21 @@ def test_box_coverage_adds_up_to_the_area_of_the_box():
     for box, matrix in zip(boxes, frame_matrices(boxes, "obb", spec), strict=True):
         scale = np.hypot(matrix[0, 0], matrix[1, 0])
         assert masks(box, "obb", spec)[1].sum() * scale**2 == pytest.approx(box[2] * box[3], rel=1e-3)
+
+
+def test_ground_is_painted_over_what_goes_and_what_stays_keeps_its_pixels(random_painter):
+    boxes = [[40, 40, 24, 12, 0], [40, 54, 24, 12, 0], [110, 110, 20, 10, 0.5]]  # the first two are two pixels apart
+    layout = Layout(boxes, [0, 1, 0], ("car", "van"), (160, 160))
+    ground = np.random.default_rng(3).integers(0, 255, (160, 160, 3), np.uint8)
+    gone = np.array([True, False, False])
+    scene = Scene(ground, layout, "generated:1")
+    after = random_painter.paint_over(scene, gone, 5, [0], num_inference_steps=2)
+    np.testing.assert_array_equal(after.layout.boxes, layout.boxes[1:])
+    changed = np.abs(after.image.astype(int) - ground).max(2) > 0
+    assert changed[36:44, 30:50].mean() > 0.9
+    assert not changed[49:59, 29:51].any(), "its neighbour"
+    assert not changed[80:].any()
+    again = random_painter.paint_over(scene, gone, 5, [0], num_inference_steps=2)
+    other = random_painter.paint_over(scene, gone, 6, [0], num_inference_steps=2)
+    assert (again.image == after.image).all()
+    assert (other.image != after.image).any(), "control: another seed, another ground"
