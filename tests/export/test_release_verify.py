@@ -183,7 +183,7 @@ def test_the_command_says_what_is_wrong_and_ends_with_1(copy):
     without_mark(copy)
     done = run(app, ["release", "verify", str(copy)])
     assert done.exit_code == 1
-    assert "no mark says that the image is synthetic" in done.stderr
+    assert "no mark says that the image is synthetic" in done.stdout
     assert "Traceback" not in done.output
 
 
