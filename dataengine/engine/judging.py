@@ -12,7 +12,8 @@ from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe, image_seed
 from dataengine.engine.shard import Attempt, Rendered, drawing_settings, render_batch
 from dataengine.judge.detector import Detections
-from dataengine.judge.verdict import Repair, Verdict, judge
+from dataengine.judge.matching import match
+from dataengine.judge.verdict import Repair, Verdict, judge, repair
 from dataengine.render.erase import erase
 from dataengine.render.scene import Scene
 
@@ -42,17 +43,13 @@ def judged(parts: Parts, recipe: Recipe, one: Rendered) -> tuple[np.ndarray, Lay
     if recipe.filter != "erase" or not verdict.missed:
         return one.image, labels, verdict
     image, labels, erased, detections = without_missed(parts, recipe, one, detections)
-    left = len(one.asked) - len(erased)
-    if not left:
-        return (
-            one.image,
-            one.labels,
-            replace(verdict, kept=False, reason=f"{len(erased)} of {len(erased)} objects not found"),
-        )
-    labels, after = judged_labels(parts, recipe, image, labels, left, detections)
-    if not after.kept:
-        return one.image, one.labels, replace(verdict, kept=False, reason=after.reason)
-    return image, labels, replace(after, repairs=erased)
+    reason = f"{len(erased)} of {len(erased)} objects not found"
+    if left := len(one.asked) - len(erased):
+        labels, after = judged_labels(parts, recipe, image, labels, left, detections)
+        if after.kept:
+            return image, labels, replace(after, repairs=erased)
+        reason = after.reason
+    return one.image, one.labels, replace(verdict, kept=False, reason=reason)
 
 
 def detect(parts: Parts, image: np.ndarray) -> Detections | None:
@@ -69,14 +66,12 @@ def without_missed(
     calibration, classes = parts.calibration, parts.detector.classes
     while True:
         painted = np.arange(len(labels)) < len(numbers)
-        asked = replace(labels, difficult=labels.difficult | ~painted)
-        _, verdict = judge(detections, asked, classes, calibration, "drop")
-        missed = painted & ~asked.difficult & ~calibration.found(asked, np.array(verdict.scores, np.float32))
+        scores = match(detections, replace(labels, difficult=labels.difficult | ~painted), classes).scores
+        missed = painted & ~labels.difficult & ~calibration.found(labels, scores)
         if not missed.any():
             return image, labels, erased, detections
         for k in np.flatnonzero(missed):
-            box = [round(float(value), 4) for value in labels.boxes[k]]
-            erased.append(Repair("erased", int(numbers[k]), box, None, verdict.scores[k]))
+            erased.append(repair("erased", numbers[k], labels.boxes[k], None, scores[k]))
         if one.bare is not None:
             image = erase(image, one.bare, labels, missed, parts.pipeline.unet.spec)
         else:

@@ -104,7 +104,7 @@ def render(
             settings["references"] = parts.references.draw(seeds)
         seen = layouts
         if into:
-            seen = [merge(s.layout, layout, 0.0)[0] for s, layout in zip(scenes, layouts, strict=True)]
+            seen = [merge(s.layout, layout, 0.0) for s, layout in zip(scenes, layouts, strict=True)]
             seen = [x.select(np.isin(np.array(x.names()), parts.classes)) for x in seen]
             settings["images"] = [scene.image for scene in scenes]
             settings["masks"] = [paint_mask(x, s.layout) for x, s in zip(layouts, scenes, strict=True)]

@@ -27,6 +27,12 @@ class Repair:
     score: float
 
 
+def repair(action: str, index: int, before: np.ndarray | None, after: np.ndarray | None, score: float) -> Repair:
+    """A repair with boxes (5,) and score to four decimals."""
+    boxes = [None if box is None else [round(float(value), 4) for value in box] for box in (before, after)]
+    return Repair(action, int(index), *boxes, round(float(score), 4))
+
+
 @dataclass(frozen=True)
 class Verdict:
     """kept; reason: one phrase when dropped, else ""; scores: recall score of each object of the judged layout;
@@ -113,10 +119,10 @@ def _repair(
             scores[i] = detections.scores[j]
         elif not sure[j] or found.ious[i] >= usual[i]:
             continue
-        repairs.append(Repair("moved", int(i), _numbers(boxes[i]), _numbers(shown[j]), _number(detections.scores[j])))
+        repairs.append(repair("moved", i, boxes[i], shown[j], detections.scores[j]))
         boxes[i] = shown[j]
     for k, j in enumerate(free):
-        repairs.append(Repair("added", len(layout) + k, None, _numbers(shown[j]), _number(detections.scores[j])))
+        repairs.append(repair("added", len(layout) + k, None, shown[j], detections.scores[j]))
     result = replace(
         layout,
         boxes=np.concatenate([boxes, shown[free]]),
@@ -125,11 +131,3 @@ def _repair(
         visible=np.concatenate([layout.visible, np.ones(len(free), np.float32)]),
     )
     return result, scores, extra[~sure[extra]], repairs
-
-
-def _number(value: float) -> float:
-    return round(float(value), 4)
-
-
-def _numbers(box: np.ndarray) -> list[float]:
-    return [_number(value) for value in box]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dataengine import geometry
 from dataengine.data.layout import Layout
-from dataengine.render.frame import FrameSpec, frame_sides
+from dataengine.render.frame import FrameSpec, covered, frame_sides
 
 
 def erase(image: np.ndarray, bare: np.ndarray, layout: Layout, gone: np.ndarray, spec: FrameSpec) -> np.ndarray:
@@ -19,15 +18,5 @@ def erase(image: np.ndarray, bare: np.ndarray, layout: Layout, gone: np.ndarray,
     reach = np.maximum(spec.hole_margin * layout.boxes[:, 2], spec.hole_pixels) + sides / spec.size
     grown = layout.boxes.copy()
     grown[:, 2:4] += 2 * reach[:, None]
-    restored = _covered(grown[gone], image.shape) & ~_covered(layout.boxes[~gone], image.shape)
+    restored = covered(grown[gone], image.shape) & ~covered(layout.boxes[~gone], image.shape)
     return np.where(restored[..., None], bare, image)
-
-
-def _covered(boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Bool (H, W): pixels that any of the boxes touches."""
-    import cv2
-
-    mask = np.zeros(shape[:2], np.uint8)
-    for corners in geometry.to_corners(boxes):
-        cv2.fillPoly(mask, [np.rint(corners - 0.5).astype(np.int32)], 1)
-    return mask > 0

@@ -96,6 +96,16 @@ def box_coverage(width: float, height: float, size: int) -> np.ndarray:
     return np.outer(along(height), along(width)).astype(np.float32)
 
 
+def covered(boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Bool (H, W): pixels of an image of `shape` (H, W, ...) that any of the boxes (N, 5) touches."""
+    import cv2
+
+    mask = np.zeros(shape[:2], np.uint8)
+    for corners in geometry.to_corners(boxes):
+        cv2.fillPoly(mask, [np.rint(corners - 0.5).astype(np.int32)], 1)
+    return mask > 0
+
+
 def box_in_frame(box: np.ndarray, kind: Kind, spec: FrameSpec, context: float | None = None) -> tuple[float, float]:
     """Width and height of the box along the frame's axes, in frame pixels."""
     scale = spec.size / float(frame_sides(box[None], spec, context)[0])

@@ -15,7 +15,7 @@ from dataengine.data.layout import Layout
 from dataengine.errors import UserError
 from dataengine.render.fields import object_fields
 from dataengine.render.flow import Start
-from dataengine.render.frame import cut, frame_angles, frame_matrices, frame_sides, masks, matte, paste
+from dataengine.render.frame import covered, cut, frame_angles, frame_matrices, frame_sides, masks, matte, paste
 from dataengine.render.in_scene import InSceneUNet
 from dataengine.render.precision import fast_autocast
 from dataengine.render.real_objects import RealObjects
@@ -108,10 +108,8 @@ class InScenePipeline(DiffusionPipeline):
         """
         settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
         scenes = self.clear(scenes, layouts, seeds, **settings)
-        results = [
-            merge(scene.layout, layout, self.unet.spec.hole_margin)[0]
-            for scene, layout in zip(scenes, layouts, strict=True)
-        ]
+        margin = self.unet.spec.hole_margin
+        results = [merge(scene.layout, layout, margin) for scene, layout in zip(scenes, layouts, strict=True)]
         labels = [class_numbers(layout, self.classes) for layout in layouts]
         keys = [[(seed, k) for k in range(len(layout))] for seed, layout in zip(seeds, layouts, strict=True)]
         images = self._painted(scenes, layouts, labels, keys, **settings, objects=objects)
@@ -241,12 +239,8 @@ def noise_seed(seed: int, k: int) -> int:
 
 def _restore(image: np.ndarray, scene: np.ndarray, boxes: np.ndarray) -> None:
     """Give the pixels of the boxes (N, 5) back, in place: a neighbour that was painted over may have reached them."""
-    import cv2
-
-    mask = np.zeros(image.shape[:2], np.uint8)
-    for corners in geometry.to_corners(boxes):
-        cv2.fillPoly(mask, [np.rint(corners - 0.5).astype(np.int32)], 1)
-    image[mask > 0] = scene[mask > 0]
+    mask = covered(boxes, image.shape)
+    image[mask] = scene[mask]
 
 
 def parted(existing: Layout, new: Layout, margin: float) -> tuple[Layout, Layout]:
@@ -259,16 +253,16 @@ def parted(existing: Layout, new: Layout, margin: float) -> tuple[Layout, Layout
     return existing.select(~touched), existing.select(touched)
 
 
-def merge(existing: Layout, new: Layout, margin: float) -> tuple[Layout, Layout]:
-    """`(merged, removed)`: the new layout with the scene's objects that it leaves alone; and those it touches.
+def merge(existing: Layout, new: Layout, margin: float) -> Layout:
+    """The new layout with the scene's objects that it leaves alone (`parted`).
 
     Class names of both are joined, the new layout's first. Ignored regions of the scene stay ignored. Oriented boxes
     of the scene come into a horizontal layout as their enclosing upright boxes.
     """
-    kept, removed = parted(existing, new, margin)
+    kept, _ = parted(existing, new, margin)
     classes = tuple(dict.fromkeys((*new.classes, *existing.classes)))
     renumber = np.array([classes.index(name) for name in existing.classes], np.int64)
-    merged = replace(
+    return replace(
         new,
         boxes=np.concatenate([new.boxes, kept.boxes]),
         labels=np.concatenate([new.labels, renumber[kept.labels]]),
@@ -277,4 +271,3 @@ def merge(existing: Layout, new: Layout, margin: float) -> tuple[Layout, Layout]
         ignored=np.concatenate([new.ignored, existing.ignored]),
         classes=classes,
     )
-    return merged, removed

@@ -12,9 +12,8 @@ import cv2
 import numpy as np
 import torch
 
-from dataengine import geometry
 from dataengine.data.layout import Layout
-from dataengine.render.frame import matte
+from dataengine.render.frame import covered, matte
 
 MARGIN, MARGIN_PIXELS = 0.25, 4.0  # around a new object: share of its long side, and pixels
 FEATHER = 3  # pixels inside the mask over which new and old are blended
@@ -34,18 +33,10 @@ class Known:
 
 def paint_mask(new: Layout, existing: Layout) -> np.ndarray:
     """1 where the new objects and a margin around them are, but nothing that is labelled already, uint8 (H, W)."""
-    width, height = new.size
-    mask = np.zeros((height, width), np.uint8)
-    grown = new.boxes.copy()
+    shape, grown = new.size[::-1], new.boxes.copy()
     grown[:, 2:4] += 2 * (MARGIN * new.boxes[:, 2:3] + MARGIN_PIXELS)
-    _fill(mask, grown, 1)
-    _fill(mask, np.concatenate([existing.boxes, existing.ignored]), 0)
-    return mask
-
-
-def _fill(mask: np.ndarray, boxes: np.ndarray, value: int) -> None:
-    for corners in geometry.to_corners(boxes):
-        cv2.fillPoly(mask, [np.rint(corners - 0.5).astype(np.int32)], value)
+    taken = np.concatenate([existing.boxes, existing.ignored])
+    return (covered(grown, shape) & ~covered(taken, shape)).astype(np.uint8)
 
 
 def composite(before: np.ndarray, drawn: np.ndarray, mask: np.ndarray) -> np.ndarray:

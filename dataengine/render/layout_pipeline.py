@@ -16,7 +16,7 @@ from dataengine.render.layout_raster import layout_rasters
 from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.precision import fast_autocast
 from dataengine.render.sample_latents import sample_latents
-from dataengine.render.scene import Scene, empty_layout
+from dataengine.render.scene import GENERATED, Scene, empty_layout
 from dataengine.render.thumbnail import THUMBNAIL_RATIO, thumbnails_of
 from dataengine.render.thumbnail_decoder import ThumbnailDecoder, decode_thumbnails
 
@@ -153,5 +153,5 @@ class GeneratedScenes:
         empty = [empty_layout(replace(layout, classes=())) for layout in layouts]
         images = self.pipeline(layouts if self.occupied else empty, seeds, self.domain, self.steps, guidance_scale=1.0)
         return [
-            Scene(image, layout, f"generated:{seed}") for image, layout, seed in zip(images, empty, seeds, strict=True)
+            Scene(image, layout, f"{GENERATED}{seed}") for image, layout, seed in zip(images, empty, seeds, strict=True)
         ]

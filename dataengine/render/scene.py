@@ -18,6 +18,7 @@ from dataengine.render.augment import augmented_window
 
 WINDOWS_COMPARED = 8  # of these, the one is taken in which the least has to make room for the new objects
 AUGMENTED_COMPARED = 3  # and of so many, where each has to be read and turned first
+GENERATED = "generated:"  # begins the names of scenes that were drawn, not taken
 ROOM = 0.15  # of an object's long side, that it keeps free around it
 NEAREST_SHARE = 0.1  # a scene is drawn among this share of all, those taken most like the layout asks
 
@@ -37,7 +38,7 @@ class Scene:
     @property
     def generated(self) -> bool:
         """Whether it was drawn for its layout, perhaps with rough forms of the objects in their places."""
-        return self.name.startswith("generated:")
+        return self.name.startswith(GENERATED)
 
 
 class Scenes(Protocol):

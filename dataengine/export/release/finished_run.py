@@ -15,6 +15,7 @@ from dataengine.data.restrict import restrict_layout
 from dataengine.errors import UserError
 from dataengine.export.release.licenses import Source
 from dataengine.files import read_text
+from dataengine.render.scene import GENERATED
 
 # whatever records trip that are none, and names that no file can have
 BROKEN = (
@@ -100,7 +101,7 @@ def _read(folder: Path, source_license: str) -> FinishedRun:
 
 def is_generated(record: dict) -> bool:
     """Whether every pixel of an image is generated; else objects were painted into a real picture."""
-    return not record["scene"] or record["scene"].startswith("generated:")
+    return not record["scene"] or record["scene"].startswith(GENERATED)
 
 
 def _licensed(record: dict, source_license: str) -> dict:
@@ -115,7 +116,7 @@ def _sources(recipe: dict, records: list[dict], source_license: str) -> list[Sou
     known = (preset.licence, preset.source) if preset is not None else ("", "")
     title = preset.title if preset is not None else Path(recipe["data"]).name
     found = [_model("renderer", recipe["model"], recipe["renderer"], source_license)]
-    if any(record["scene"].startswith("generated:") for record in records):
+    if any(record["scene"].startswith(GENERATED) for record in records):
         found.append(_model("scene renderer", None, "whole", source_license))
     if recipe["layout_model"] is not None:
         found.append(_model("layout model", recipe["layout_model"], "", source_license))
