@@ -21,7 +21,7 @@ from dataengine.data.tile import tile
 from dataengine.errors import UserError
 from dataengine.evaluate.average_precision import COCO_THRESHOLDS, average_precision
 from dataengine.evaluate.copy_paste import write_copy_paste
-from dataengine.evaluate.detector_training import train_detector
+from dataengine.evaluate.detector_training import shares, train_detector
 from dataengine.evaluate.layout_score import SIZES
 from dataengine.evaluate.results import Column, Figure, Result, Row
 from dataengine.export.mmrotate import export
@@ -40,7 +40,7 @@ class Protocol:
     sizes:       numbers of synthetic images, an arm each: the first so many of the run.
     detector:    a name of `dataengine export mmrotate`. options: changes of its config, as mmengine's --cfg-options.
     steps, batch_size: of the optimiser, in every arm. seeds: trainings of each arm.
-    real_share:  of the images shown in arms that have others beside the real ones.
+    real_share:  of every batch in arms that have others beside the real ones.
     """
 
     real: Path
@@ -63,20 +63,13 @@ class Protocol:
         return {REAL: 0, COPY_PASTE: max(self.sizes), **{f"synthetic {n}": n for n in self.sizes}}
 
 
-def ratio(protocol: Protocol, n: int, real: int) -> tuple[int, int]:
-    """(real, others) of `export`: how often an epoch shows each image, for n others beside so many real ones."""
-    if n == 0:
-        return 1, 0
-    times = protocol.real_share / (1 - protocol.real_share) * n / real
-    return (max(1, round(times)), 1) if times >= 1 else (1, max(1, round(1 / times)))
-
-
 def run_lift(protocol: Protocol, out: Path, workers: int = 1, tell: Callable[[str], None] = print) -> list[dict]:
     """Train and judge every arm with every seed, `workers` at a time, each in a process of its own.
 
     Gives the outcomes, which lie in `out/ARM/seed-K/outcome.json`, too. Stopped or killed, the same call continues.
     Raises UserError where the data do not fit, or the folder holds the outcomes of another protocol.
     """
+    shares(protocol.batch_size, protocol.real_share)
     _remember(protocol, out)
     # each seed through all arms: what is there first can be compared first
     trainings = [(arm, seed) for seed in range(protocol.seeds) for arm in protocol.arms]
@@ -108,7 +101,7 @@ def _prepared(protocol: Protocol, arm: str, out: Path) -> Path:
     n = protocol.arms[arm]
     return export(
         _others(protocol, arm, out), protocol.real, out / arm.replace(" ", "-"),
-        detector=protocol.detector, ratio=ratio(protocol, n, len(formats.read(protocol.real))),
+        detector=protocol.detector, ratio=(1, 1 if n else 0),
         test=str(protocol.test), tile_size=protocol.tile_size, scale=protocol.scale, cpu=protocol.cpu, most=max(n, 1),
     ).config  # fmt: skip
 
@@ -117,8 +110,9 @@ def train_and_judge(protocol: Protocol, arm: str, seed: int, config: Path, out: 
     """One training from an arm's exported config, and its outcome, which is stored."""
     stored = _outcome(out, arm, seed)
     trained = train_detector(
-        config, stored.parent, steps=protocol.steps, batch_size=protocol.batch_size, seed=seed, options=protocol.options
-    )
+        config, stored.parent, steps=protocol.steps, batch_size=protocol.batch_size, seed=seed,
+        options=protocol.options, real_share=protocol.real_share,
+    )  # fmt: skip
     outcome = {"arm": arm, "seed": seed, "images": protocol.arms[arm]}
     outcome |= judged(MmrotateDetector(*trained), protocol.test)
     write_whole(stored, json.dumps(outcome, indent=2) + "\n")

@@ -10,6 +10,9 @@ from typer.testing import CliRunner
 
 from dataengine.data import coco, formats
 from dataengine.data.layout import Dataset
+from dataengine.evaluate.detector_training import train_detector
+from dataengine.export.mmrotate import export
+from dataengine.files import read_yaml
 
 pytestmark = pytest.mark.mmrotate
 OPTIONS = Path(__file__).resolve().parents[2] / "configs" / "detectors" / "small-rtmdet-r.yaml"
@@ -37,3 +40,32 @@ def test_every_arm_is_trained_and_judged_by_one_command_which_continues(toy_data
     assert again.exit_code == 0, again.output
     assert json.loads((tmp_path / "lift/real/seed-0/outcome.json").read_text()) == outcomes["real"]
     assert (tmp_path / "lift/real/seed-0/iter_3.pth").stat().st_mtime_ns == before, "what is trained stays"
+
+
+@pytest.mark.parametrize("share", [0.75, 0.25])
+def test_real_images_are_their_share_of_every_batch_however_many_tiles_they_were_cut_into(toy_dataset, tmp_path, share):
+    from mmengine.hooks import Hook
+    from mmengine.registry import HOOKS
+
+    shown: list[list[str]] = []
+
+    class Watch(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch):
+            shown.append([Path(sample.img_path).parts[-4] for sample in data_batch["data_samples"]])
+
+    dataset = formats.read(toy_dataset)
+    for name, part in (("real", slice(0, 6)), ("run", slice(10, 12))):
+        coco.write(Dataset(dataset.classes, dataset.samples[part], "obb", name="toy"), tmp_path / name, split="train")
+    side = min(dataset.samples[0].layout.size)
+    exported = export(
+        tmp_path / "run", tmp_path / "real", tmp_path / "out", detector="rtmdet-r", test=str(tmp_path / "run"),
+        tile_size=side // 2, cpu=True,
+    )  # fmt: skip
+    assert exported.real > 6, "the real images are cut into tiles"
+    HOOKS.register_module(module=Watch, force=True)
+    options = read_yaml(OPTIONS) | {"custom_hooks": [{"type": "Watch"}]}
+    train_detector(
+        exported.config, tmp_path / "trained", steps=3, batch_size=4, seed=0, options=options, real_share=share
+    )
+    assert [batch.count("real") for batch in shown] == [round(4 * share)] * 3
+    assert {name for batch in shown for name in batch} == {"real", "synthetic"}
