@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dataengine.data import formats
+from dataengine.data import dota, formats
 from dataengine.data.images import read_picture
 from dataengine.data.tile import tile
 from dataengine.errors import UserError
@@ -28,7 +28,7 @@ from dataengine.export.mmrotate import export
 from dataengine.files import read_text, write_whole
 from dataengine.judge.mmrotate import MmrotateDetector
 
-REAL, COPY_PASTE = "real", "copy-paste"
+REAL, COPY_PASTE, MORE_REAL = "real", "copy-paste", "more real"
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Protocol:
     detector:    a name of `dataengine export mmrotate`. options: changes of its config, as mmengine's --cfg-options.
     steps, batch_size: of the optimiser, in every arm. seeds: trainings of each arm.
     real_share:  of every batch in arms that have others beside the real ones.
+    more_real:   labelled data set for a last arm, what labelling more would bring: synthetic images cannot be better.
     """
 
     real: Path
@@ -56,11 +57,13 @@ class Protocol:
     tile_size: int = 1024
     scale: float = 1.0
     cpu: bool = False
+    more_real: Path | None = None
 
     @property
-    def arms(self) -> dict[str, int]:
-        """{arm: images beside the real ones}. Copy-paste gets as many as the largest arm of synthetic ones."""
-        return {REAL: 0, COPY_PASTE: max(self.sizes), **{f"synthetic {n}": n for n in self.sizes}}
+    def arms(self) -> dict[str, int | None]:
+        """{arm: images beside the real ones, None for all}. Copy-paste gets as many as the largest synthetic arm."""
+        arms = {REAL: 0, COPY_PASTE: max(self.sizes), **{f"synthetic {n}": n for n in self.sizes}}
+        return arms | ({MORE_REAL: None} if self.more_real else {})
 
 
 def run_lift(protocol: Protocol, out: Path, workers: int = 1, tell: Callable[[str], None] = print) -> list[dict]:
@@ -101,8 +104,8 @@ def _prepared(protocol: Protocol, arm: str, out: Path) -> Path:
     n = protocol.arms[arm]
     return export(
         _others(protocol, arm, out), protocol.real, out / arm.replace(" ", "-"),
-        detector=protocol.detector, ratio=(1, 1 if n else 0),
-        test=str(protocol.test), tile_size=protocol.tile_size, scale=protocol.scale, cpu=protocol.cpu, most=max(n, 1),
+        detector=protocol.detector, ratio=(1, 0 if n == 0 else 1), most=1 if n == 0 else n,
+        test=str(protocol.test), tile_size=protocol.tile_size, scale=protocol.scale, cpu=protocol.cpu,
     ).config  # fmt: skip
 
 
@@ -131,15 +134,18 @@ def _remember(protocol: Protocol, out: Path) -> None:
 
 
 def _others(protocol: Protocol, arm: str, out: Path) -> Path:
-    """The data set that an arm has beside the real one. Copy-paste works on the real images' tiles."""
-    if arm != COPY_PASTE:
+    """The data set that an arm has beside the real one. What is made of real images is made of their tiles."""
+    if arm not in (COPY_PASTE, MORE_REAL):
         return protocol.run if protocol.arms[arm] else protocol.real
-    folder = out / "copy-paste-images"
+    folder = out / f"{arm.replace(' ', '-')}-images"
     if not folder.exists():
         with tempfile.TemporaryDirectory(prefix=".tiles-", dir=out) as tiles:
-            size = protocol.tile_size
-            real = tile(formats.read(protocol.real), Path(tiles) / "real", size, size // 5)
-            write_copy_paste(real, protocol.arms[COPY_PASTE], folder)
+            size, source = protocol.tile_size, protocol.real if arm == COPY_PASTE else protocol.more_real
+            real = tile(formats.read(source), Path(tiles) / "real", size, size // 5)
+            if arm == COPY_PASTE:
+                write_copy_paste(real, protocol.arms[arm], folder)
+            else:
+                dota.write(real, folder)
     return folder
 
 
@@ -188,7 +194,7 @@ def tables(outcomes: Sequence[dict], detector: str) -> list[Result]:
         return [of[arm, seed][key] - of[base, seed][key] for seed in seeds]
 
     def role(arm: str) -> str:
-        return "measured" if arm not in (REAL, COPY_PASTE) else "reference"
+        return "measured" if arm not in (REAL, COPY_PASTE, MORE_REAL) else "reference"
 
     rows = [
         Row(

@@ -31,6 +31,9 @@ def lift_command(
     tile_size: Annotated[int, typer.Option(min=64, help="Real images longer than this are cut into tiles.")] = 1024,
     scale: Annotated[float, typer.Option(help="Enlarge all images when they are loaded, for small objects.")] = 1.0,
     workers: Annotated[int, typer.Option(min=1, help="Trainings at a time; each core, or each GPU's share, one.")] = 1,
+    more_real: Annotated[
+        Path | None, typer.Option(help="A labelled data set for a last arm: what labelling so much more would bring.")
+    ] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Exchange what mmcv has for CUDA only.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")] = False,
 ) -> None:
@@ -49,7 +52,20 @@ def lift_command(
     sizes = tuple(images or [len(read_made(run))])
     changes = read_yaml(options) if options else {}
     protocol = Protocol(
-        real, test, run, sizes, detector, changes, steps, batch_size, seeds, real_share, tile_size, scale, cpu
+        real,
+        test,
+        run,
+        sizes,
+        detector,
+        changes,
+        steps,
+        batch_size,
+        seeds,
+        real_share,
+        tile_size,
+        scale,
+        cpu,
+        more_real,
     )
     outcomes = run_lift(protocol, out, workers, lambda text: typer.echo(text, err=True))
     print_results(tables(outcomes, detector), json)

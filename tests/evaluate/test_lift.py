@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import stats
 
 from dataengine.data import coco, formats
@@ -72,6 +73,20 @@ def test_every_arm_takes_equally_many_steps_and_sees_the_same_real_images(protoc
     others = [len(list((a["data"] / "synthetic/train/images").iterdir())) for a in trained[1:4]]
     assert others == [12, 4, 12]
     assert "synthetic" not in trained[0]["config"].split("train_dataloader")[1]
+
+
+def test_more_labels_are_an_arm_of_their_own(protocol, trained, tmp_path):
+    more = replace(protocol, more_real=protocol.test, seeds=1)
+    outcomes = run_lift(more, tmp_path / "lift", tell=lambda text: None)
+    assert trained[-1]["arm"] == "more-real"
+    shown, expected = (
+        {Image.open(file).tobytes() for file in (trained[-1]["data"] / part).iterdir()}
+        for part in ("synthetic/train/images", "real/test/images")
+    )
+    assert len(shown) == 6
+    assert shown == expected
+    whole, *_ = tables(outcomes, "rtmdet-r")
+    assert {row.name: row.role for row in whole.rows}["more real"] == "reference"
 
 
 def test_the_table_tells_what_synthetic_images_bring_and_that_copy_paste_brings_nothing(protocol, trained, tmp_path):
