@@ -12,6 +12,7 @@ from dataengine.data.layout_json import layout_from_json
 from dataengine.data.presets import Preset, load_preset
 from dataengine.data.records import named_file
 from dataengine.data.restrict import restrict_layout
+from dataengine.engine.manifest import MANIFEST, read_manifest
 from dataengine.errors import UserError
 from dataengine.export.release.licenses import Source
 from dataengine.files import read_text
@@ -64,7 +65,7 @@ def read_run(folder: Path, source_license: str = "") -> FinishedRun:
     """
     if not (folder / "recipe.json").exists():
         raise UserError(f"{folder}: no run of dataengine synth; give the folder that has recipe.json in it.")
-    if not (folder / "manifest.jsonl").exists() or not (folder / "report.json").exists():
+    if not (folder / MANIFEST).exists() or not (folder / "report.json").exists():
         raise UserError(f"{folder}: the run is not finished; continue it with the same dataengine synth command.")
     try:
         return _read(folder, source_license)
@@ -81,8 +82,8 @@ def _read(folder: Path, source_license: str) -> FinishedRun:
     report = json.loads(read_text(folder / "report.json"))
     calibration = folder / "calibration.json"
     calibration = json.loads(read_text(calibration)) if calibration.exists() else None
-    records = [json.loads(line) for line in read_text(folder / "manifest.jsonl").splitlines()]
-    records = [_licensed(record, source_license) for record in records if record["verdict"]["kept"]]
+    accepted = (record for record in read_manifest(folder / MANIFEST) if record["verdict"]["kept"])
+    records = [_licensed(record, source_license) for record in accepted]
     if not records:
         raise UserError(f"{folder}: no image of this run was accepted, so there is nothing to release.")
     if lacking := [name for name in NEEDED if any(name not in record for record in records)]:
