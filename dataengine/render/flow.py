@@ -52,11 +52,11 @@ def sample_few(
     steps have it, contrast would grow from step to step.
 
     noise: gives new noise at each call. settle: puts back what is known of each drawn picture. start: pictures to begin
-    from; of the shares of noise, those up to its strength are used, the smallest at least.
+    from, under its strength of noise; of the shares of noise, those below follow.
     """
     sigmas = few_sigmas(steps)
     if start is not None:
-        sigmas = [s for s in sigmas if s <= start.strength + 1e-6] or sigmas[-1:]
+        sigmas = [start.strength, *(s for s in sigmas if s < start.strength - 1e-6)]
     x = _begun(start, sigmas[0], noise())
     for sigma, following in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
         timesteps = torch.full((len(x),), 1000.0 * sigma, device=x.device)

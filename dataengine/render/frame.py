@@ -78,6 +78,21 @@ def cut(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     return out.reshape(size, size, -1)
 
 
+def resized(frame: np.ndarray, size: int) -> np.ndarray:
+    """A frame (F, F) or (F, F, C) float32 at another size: means of pixels where it shrinks, else interpolated."""
+    import cv2
+
+    if len(frame) == size:
+        return frame
+    return cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA if size < len(frame) else cv2.INTER_LINEAR)
+
+
+def finer_mask(mask: np.ndarray, size: int) -> np.ndarray:
+    """A frame's mask (F, F) in pixels K times as fine, (K F, K F): not a hair wider."""
+    times = size // len(mask)
+    return mask.repeat(times, 0).repeat(times, 1)
+
+
 def _smoothed(image: np.ndarray, shrink: float) -> np.ndarray:
     """The image as it can be sampled at 1 / shrink of its size: sampling alone would alias, if it is much smaller."""
     import cv2

@@ -15,7 +15,18 @@ from dataengine.data.layout import Layout
 from dataengine.errors import UserError
 from dataengine.render.fields import object_fields
 from dataengine.render.flow import Start
-from dataengine.render.frame import covered, cut, frame_angles, frame_matrices, frame_sides, masks, matte, paste
+from dataengine.render.frame import (
+    covered,
+    cut,
+    finer_mask,
+    frame_angles,
+    frame_matrices,
+    frame_sides,
+    masks,
+    matte,
+    paste,
+    resized,
+)  # fmt: skip
 from dataengine.render.in_scene import InSceneUNet
 from dataengine.render.precision import fast_autocast
 from dataengine.render.real_objects import RealObjects
@@ -23,6 +34,7 @@ from dataengine.render.sample_frames import sample_frames
 from dataengine.render.scene import Scene
 
 FRAMES_PER_BATCH = 64
+COARSE = 4.0  # frame pixels, standard deviation; an object is some 50 long
 CLEARED, ERASED = (
     1 << 20,
     1 << 22,
@@ -182,12 +194,12 @@ class InScenePipeline(DiffusionPipeline):
     def _paint(self, pictures, grey, jobs, steps, guidance_scale, objects) -> None:
         """Paint the objects of one round. All frames are cut before any is pasted: none depends on its batch."""
         spec = self.unet.spec
-        frames, holes, boxes, fields, matrices, starts = [], [], [], [], [], []
+        frames, holes, boxes, fields, starts = [], [], [], [], []
         for image, one, label, key in jobs:
             matrix = frame_matrices(one.boxes, one.kind, spec)[0]
             hole, box = masks(one.boxes[0], one.kind, spec)
             frames.append(cut(pictures[image], matrix, spec.size))
-            holes.append(hole), boxes.append(box), matrices.append(matrix)
+            holes.append(hole), boxes.append(box)
             fields.append(object_fields(one, spec)[0])
             rng = np.random.default_rng((*key, 0x0B1))
             starts.append(None if objects is None else objects.draw(one, label, frames[-1], spec, rng))
@@ -197,12 +209,18 @@ class InScenePipeline(DiffusionPipeline):
             now, *stacks = ([values[k] for k in indices] for values in (jobs, frames, holes, boxes, fields, starts))
             patches = self._denoise(now, *stacks, strength, steps, guidance_scale)
             for k, patch in zip(indices, patches, strict=True):
-                (image, _, label, _), ground, hole, matrix = jobs[k], frames[k], holes[k], matrices[k]
+                (image, one, label, _), start = jobs[k], starts[k]
                 if grey[image]:
-                    patch = np.repeat(patch.mean(2, keepdims=True), 3, 2)
+                    patch, start = _grey(patch), None if start is None else _grey(start)
+                if start is not None:
+                    patch = with_detail(patch, start, strength)
+                fine = replace(spec, size=len(patch))
                 # what is there is no ground where an object is to vanish
-                changed = 1.0 if label == self.unet.nothing else matte(patch, ground)
-                paste(pictures[image], patch, hole, matrix, changed)
+                vanishes = label == self.unet.nothing
+                changed = np.ones_like(holes[k]) if vanishes else matte(resized(patch, spec.size), frames[k])
+                hole = finer_mask(holes[k], fine.size)
+                matrix = frame_matrices(one.boxes, one.kind, fine)[0]
+                paste(pictures[image], patch, hole, matrix, resized(changed, fine.size))
 
     def _denoise(self, jobs, frames, holes, boxes, fields, starts, strength, steps, guidance_scale) -> np.ndarray:
         """Painted frames (B, F, F, 3) float32 in [0, 255]. starts: frames to begin from, all of them or none."""
@@ -215,6 +233,8 @@ class InScenePipeline(DiffusionPipeline):
             return tensor(stack).permute(0, 3, 1, 2) / 127.5 - 1
 
         surroundings = pictures(frames)
+        size = self.unet.spec.size
+        begun = None if starts[0] is None else Start(pictures([resized(start, size) for start in starts]), strength)
         hole, box = tensor(holes)[:, None], tensor(boxes)[:, None]
         labels = torch.tensor([job[2] for job in jobs], device=device)
         generators = [torch.Generator().manual_seed(noise_seed(*job[3])) for job in jobs]
@@ -223,9 +243,30 @@ class InScenePipeline(DiffusionPipeline):
                 self.unet, surroundings * (1 - hole), hole, box, labels, tensor(fields), generators=generators,
                 steps=steps, guidance_scale=guidance_scale,
                 scheduler=copy.deepcopy(self.scheduler),  # counts its steps, and two threads may paint at a time
-                few=bool(self.config.few_steps), start=None if starts[0] is None else Start(pictures(starts), strength),
+                few=bool(self.config.few_steps), start=begun,
             )  # fmt: skip
         return ((painted + 1) * 127.5).clamp(0, 255).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def with_detail(patch: np.ndarray, start: np.ndarray, strength: float) -> np.ndarray:
+    """A painted frame (F, F, C) with the fine part of the frame that it began from, (K F, K F, C), at its resolution.
+
+    What is coarser than COARSE is as painted, so that the object fits its surroundings; what is finer, which a model of
+    few pictures blurs, is to `strength` as painted and for the rest as it began. Both float32 in [0, 255].
+    """
+    import cv2
+
+    sigma = COARSE * len(start) / len(patch)
+
+    def fine(frame: np.ndarray) -> np.ndarray:
+        return frame - cv2.GaussianBlur(frame, (0, 0), sigma)
+
+    patch = resized(patch, len(start))
+    return np.clip(patch + (1 - strength) * (fine(start) - fine(patch)), 0, 255)
+
+
+def _grey(frame: np.ndarray) -> np.ndarray:
+    return np.repeat(frame.mean(2, keepdims=True), 3, 2)
 
 
 def _batches(indices: list[int]) -> list[list[int]]:

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dataengine import geometry
 from dataengine.data.images import read_picture
 from dataengine.data.layout import Acquisition, Dataset, Layout
 from dataengine.errors import UserError
-from dataengine.render.frame import FrameSpec, box_in_frame, cut, frame_matrices, masks
+from dataengine.render.frame import (
+    FrameSpec,
+    box_coverage,
+    box_in_frame,
+    cut,
+    finer_mask,
+    frame_matrices,
+    frame_sides,
+    masks,
+    resized,
+)  # fmt: skip
 
-MOST = 2000  # objects of a class that are kept
+MOST = 2000  # frames' worth of a class that is kept
+FINEST = 3  # frames of large objects are kept up to so many times as fine, near the picture's own resolution
+BORDER = 2.0  # pixels within which a box ends at its picture's border
+FADE = 1.0  # frame pixels (standard deviation) over which an object's own ground gives way to the scene's
 NEAREST_SHARE, NEAREST = 0.1, 8  # one is drawn among this share of its class, and at least so many
 OTHER_LIGHT = 10.0  # distance between day and night; else it is in doublings of length and of aspect
 
@@ -21,12 +35,13 @@ OTHER_LIGHT = 10.0  # distance between day and night; else it is in doublings of
 class RealObjects:
     """Whole objects of a labelled data set, cut into the frames of an in-scene model.
 
-    frames: uint8 (N, F, F, 3). boxes: float32 (N, 2), width and height of each object's box in its frame, in pixels.
-    labels: int64 (N,) in the model's numbering. traits: float32 (N, 3), see `_traits`. strength: in (0, 1), how much
-    noise they are put under before they are redrawn; 1 would leave nothing of them.
+    frames: N of uint8 (K F, K F, 3), K as `fineness` says. boxes: float32 (N, 2), width and height of each object's
+    box, in pixels of a model's frame (F, F). labels: int64 (N,) in the model's numbering. traits: float32 (N, 3), see
+    `_traits`. strength: in (0, 1), how much noise they are put under before they are redrawn; 1 would leave nothing of
+    them.
     """
 
-    frames: np.ndarray
+    frames: list[np.ndarray]
     boxes: np.ndarray
     labels: np.ndarray
     traits: np.ndarray
@@ -35,10 +50,12 @@ class RealObjects:
     def draw(
         self, one: Layout, label: int, ground: np.ndarray, spec: FrameSpec, rng: np.random.Generator
     ) -> np.ndarray | None:
-        """A real object of the class, much like the one that a layout of one asks for, as a frame (F, F, 3) float32.
+        """A real object of the class, much like the one that a layout of one asks for.
 
-        It is stretched into the box, mirrored half of the time, and as much lighter or darker as the frame that it
-        comes into, `ground` (F, F, 3) in [0, 255], is around the part to be painted. None where there is none.
+        A frame (K F, K F, 3) float32 in [0, 255], K as `fineness` of the layout's box. The object is stretched into the
+        box, mirrored half of the time, and as much lighter or darker as the frame that it comes into, `ground`
+        (F, F, 3) in [0, 255], is around the part to be painted. Beyond the box the ground stays, or what surrounded
+        the object elsewhere would show as a pane. None where there is no such object.
         """
         import cv2
 
@@ -48,16 +65,35 @@ class RealObjects:
         far = np.abs(self.traits[own] - _traits(one.boxes, one.acquisition)[0]).sum(1)
         count = min(len(own), max(NEAREST, round(NEAREST_SHARE * len(own))))
         i = own[rng.choice(np.argsort(far, kind="stable")[:count])]
-        sx, sy = self.boxes[i] / box_in_frame(one.boxes[0], one.kind, spec)
-        middle = (spec.size - 1) / 2  # of pixel indices
-        matrix = np.float32([[sx, 0, middle * (1 - sx)], [0, sy, middle * (1 - sy)]])
+        size = spec.size * fineness(one.boxes[0], spec)
+        width, height = box_in_frame(one.boxes[0], one.kind, spec)
+        finer = len(self.frames[i]) / size
+        sx, sy = self.boxes[i] / (width, height) * finer
+        middle, to = (len(self.frames[i]) - 1) / 2, (size - 1) / 2  # of pixel indices
+        matrix = np.float32([[sx, 0, middle - to * sx], [0, sy, middle - to * sy]])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         frame = self.frames[i].astype(np.float32)
-        frame = cv2.warpAffine(frame, matrix, (spec.size, spec.size), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+        frame = cv2.warpAffine(frame, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
         if rng.random() < 0.5:
             frame = frame[:, ::-1]
-        around = masks(one.boxes[0], one.kind, spec)[0] == 0
-        return np.clip(frame + (ground[around].mean(0) - frame[around].mean(0)), 0, 255)
+        ground, times = resized(ground.astype(np.float32), size), size // spec.size
+        around = finer_mask(masks(one.boxes[0], one.kind, spec)[0], size) == 0
+        frame = frame + (ground[around].mean(0) - frame[around].mean(0))
+        inside = box_coverage((width + 2 * FADE) * times, (height + 2 * FADE) * times, size)
+        inside = cv2.GaussianBlur(inside, (0, 0), FADE * times)[..., None]
+        return np.clip(ground + inside * (frame - ground), 0, 255)
+
+
+def fineness(box: np.ndarray, spec: FrameSpec) -> int:
+    """How many times as fine as the model's a frame of this box (5,) has to be to keep the picture's own pixels."""
+    return int(np.clip(np.ceil(frame_sides(box[None], spec)[0] / spec.size), 1, FINEST))
+
+
+def _whole(layout: Layout) -> np.ndarray:
+    """Bool (N,): objects that no border cuts. A box that ends at the border is that of the part that is to be seen."""
+    corners = geometry.to_corners(layout.boxes)
+    inside = ((corners >= BORDER) & (corners <= np.array(layout.size) - BORDER)).all((1, 2))
+    return inside & ~layout.difficult & (layout.visible > 0.99)
 
 
 def _traits(boxes: np.ndarray, taken: Acquisition) -> np.ndarray:
@@ -71,17 +107,20 @@ def _traits(boxes: np.ndarray, taken: Acquisition) -> np.ndarray:
 
 def collect_objects(dataset: Dataset, classes: Sequence[str], spec: FrameSpec, strength: float) -> RealObjects:
     """Objects that lie whole in their pictures, of the model's `classes`, matched without regard to case; of a class
-    of more than MOST, those of images spread over the data set. Raises UserError where there is none."""
+    of more than MOST frames' worth, those of images spread over the data set. Raises UserError where there is none."""
     number = {name.lower(): i for i, name in enumerate(classes)}
     found = [
         (i, k, label)
         for i, sample in enumerate(dataset)
-        for k in np.flatnonzero(~sample.layout.difficult & (sample.layout.visible > 0.99))
+        for k in np.flatnonzero(_whole(sample.layout))
         if (label := number.get(sample.layout.classes[sample.layout.labels[k]].lower())) is not None
     ]
     labels = np.array([label for _, _, label in found], np.int64)
-    chosen = [own[np.linspace(0, len(own) - 1, min(len(own), MOST)).astype(int)]
-              for label in np.unique(labels) if len(own := np.flatnonzero(labels == label))]  # fmt: skip
+    worth = np.array([fineness(dataset.samples[i].layout.boxes[k], spec) ** 2 for i, k, _ in found])
+    chosen = []
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        chosen.append(own[np.linspace(0, len(own) - 1, min(len(own), round(MOST / worth[own].mean()))).astype(int)])
     frames, boxes, kept, traits, picture, at = [], [], [], [], None, None
     for n in np.sort(np.concatenate(chosen)) if chosen else ():
         i, k, label = found[n]
@@ -90,10 +129,11 @@ def collect_objects(dataset: Dataset, classes: Sequence[str], spec: FrameSpec, s
         if picture is None:
             continue
         one = dataset.samples[i].layout.select([k])
-        frames.append(cut(picture, frame_matrices(one.boxes, one.kind, spec)[0], spec.size))
+        fine = replace(spec, size=spec.size * fineness(one.boxes[0], spec))
+        frames.append(cut(picture, frame_matrices(one.boxes, one.kind, fine)[0], fine.size))
         boxes.append(box_in_frame(one.boxes[0], one.kind, spec))
         kept.append(label)
         traits.append(_traits(one.boxes, one.acquisition)[0])
     if not frames:
         raise UserError(f"no object of {', '.join(classes)} lies whole in a picture, so none can be begun from.")
-    return RealObjects(np.stack(frames), np.float32(boxes), np.int64(kept), np.stack(traits), strength)
+    return RealObjects(frames, np.float32(boxes), np.int64(kept), np.stack(traits), strength)

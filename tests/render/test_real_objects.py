@@ -15,7 +15,7 @@ from toy_scenes import paint
 from dataengine import geometry
 from dataengine.data.layout import Acquisition, Dataset, Layout, Sample
 from dataengine.errors import UserError
-from dataengine.render.frame import FrameSpec, masks
+from dataengine.render.frame import FrameSpec, finer_mask, masks
 from dataengine.render.in_scene import InSceneUNet
 from dataengine.render.in_scene_pipeline import InScenePipeline
 from dataengine.render.real_objects import collect_objects
@@ -49,19 +49,61 @@ def test_a_real_object_is_stretched_into_the_box_it_is_to_fill(tmp_path, box):
     one = Layout([box], [0], CLASSES, (96, 96))
     ground = np.full((SPEC.size, SPEC.size, 3), 90, np.float32)
     frame = objects.draw(one, 0, ground, SPEC, np.random.default_rng(0))
-    wanted = masks(one.boxes[0], "obb", SPEC)[1] > 0.5
+    wanted = finer_mask(masks(one.boxes[0], "obb", SPEC)[1], len(frame)) > 0.5
     assert (red(frame) & wanted).sum() / (red(frame) | wanted).sum() > 0.8
     assert objects.draw(one, 1, ground, SPEC, np.random.default_rng(0)) is None, "there is no van"
 
 
 def test_it_comes_as_much_lighter_as_the_scene_is(tmp_path):
     objects = collect_objects(labelled(tmp_path, [[48, 48, 24, 12, 0]], [0]), CLASSES, SPEC, 0.5)
-    one = Layout([[48, 48, 24, 12, 0]], [0], CLASSES, (96, 96))
+    one, brightness = Layout([[48, 48, 24, 12, 0]], [0], CLASSES, (96, 96)), []
     for grey in (60, 130):
         ground = np.full((SPEC.size, SPEC.size, 3), grey, np.float32)
         frame = objects.draw(one, 0, ground, SPEC, np.random.default_rng(0))
-        around = masks(one.boxes[0], "obb", SPEC)[0] == 0
-        assert frame[around].mean() == pytest.approx(grey, abs=2)
+        own = red(frame)
+        brightness.append(frame[own].mean())
+        beyond = masks(one.boxes[0], "obb", SPEC)[0] == 0
+        assert frame[beyond] == pytest.approx(grey, abs=2), "the scene's own ground stays around it"
+    assert brightness[1] - brightness[0] == pytest.approx(70, abs=5)
+
+
+def test_no_pane_of_another_ground_comes_with_it(tmp_path):
+    """The object's picture lies on a slope of light, so that its own ground differs from the scene's; in pixels of the
+    painted image. Control: the object itself."""
+    dataset = labelled(tmp_path, [[48, 48, 24, 12, 0]], [0])
+    slope = np.linspace(-60, 60, 96)[None, :, None]
+    picture = np.asarray(Image.open(dataset.samples[0].image)) + slope
+    Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(dataset.samples[0].image)
+    layout = Layout([[48, 48, 24, 12, 0]], [0], CLASSES, (96, 96))
+    scene = Scene(np.full((96, 96, 3), (90, 90, 92), np.uint8), empty_layout(layout), "ground")
+    pipeline = InScenePipeline(
+        Echo(list(CLASSES), frame_size=48, block_out_channels=(16, 32)), FlowMatchEulerDiscreteScheduler()
+    )
+    objects = collect_objects(dataset, CLASSES, SPEC, 0.02)
+    image = pipeline([scene], [layout], [1], num_inference_steps=8, objects=objects)[0][0].astype(int)
+    changed = np.abs(image - scene.image).max(2)
+    assert changed[44:52, 40:56].max() > 60
+    beyond = np.ones((96, 96), bool)
+    beyond[40:56, 34:62] = False  # two pixels beyond the box
+    assert changed[beyond].max() <= 6
+
+
+@pytest.mark.parametrize("strength", [0.02, 1.0])
+def test_large_objects_keep_details_finer_than_the_model_sees(tmp_path, strength):
+    """Stripes of two pixels on an object of three frame pixels to one of the model; at strength 1 they are gone."""
+    dataset = labelled(tmp_path, [[150, 150, 80, 60, 0]], [0], size=300)
+    picture = np.asarray(Image.open(dataset.samples[0].image)).copy()
+    picture[122:178, 112:188] = np.where(np.arange(76) % 4 < 2, 230, 30)[None, :, None]
+    Image.fromarray(picture).save(dataset.samples[0].image)
+    layout = Layout([[150, 150, 80, 60, 0]], [0], CLASSES, (300, 300))
+    scene = Scene(np.full((300, 300, 3), (90, 90, 92), np.uint8), empty_layout(layout), "ground")
+    pipeline = InScenePipeline(
+        Echo(list(CLASSES), frame_size=48, block_out_channels=(16, 32)), FlowMatchEulerDiscreteScheduler()
+    )
+    objects = collect_objects(dataset, CLASSES, SPEC, strength)
+    image = pipeline([scene], [layout], [1], num_inference_steps=8, objects=objects)[0][0].astype(float)
+    contrast = np.abs(np.diff(image[130:170, 120:180, 1], axis=1, n=2)).mean()
+    assert contrast > 50 if strength < 1 else contrast < 25
 
 
 def test_objects_of_the_night_come_into_the_night(tmp_path):
