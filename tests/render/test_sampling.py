@@ -12,7 +12,7 @@ from torch import nn
 from toy_scenes import random_layout
 
 from dataengine.render.conditions import FieldEmbedding
-from dataengine.render.flow import few_sigmas, sample_few
+from dataengine.render.flow import Start, few_sigmas, sample_few
 from dataengine.render.layout_batch import layout_batch
 from dataengine.render.sample_frames import sample_frames
 from dataengine.render.sample_latents import sample_latents
@@ -115,6 +115,17 @@ def test_few_steps_draw_from_new_noise_of_the_shares_that_were_trained():
     for a, b in itertools.pairwise(noises):
         correlation = float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1])
         assert abs(correlation) < 0.05, "of each step anew; Euler steps would keep it, with a correlation of 1"
+
+
+@pytest.mark.parametrize(("strength", "expected"), [(0.3, [0.3]), (0.5, [0.5]), (0.8, [0.8, 0.75, 0.5])])
+def test_few_steps_begin_from_pictures_under_just_the_noise_that_was_asked_for(strength, expected):
+    picture, generator = torch.full((1, 3, 64, 64), 2.0), torch.Generator().manual_seed(0)
+    truth, begun = Truth(picture), torch.full((1, 3, 64, 64), -1.0)
+    sample_few(truth, lambda: torch.randn((1, 3, 64, 64), generator=generator), 4, start=Start(begun, strength))
+    assert [share for share, _ in truth.seen] == pytest.approx(expected)
+    first = truth.seen[0][1]
+    assert float(first.mean()) == pytest.approx((1 - strength) * -1.0, abs=0.02)
+    assert float(first.std()) == pytest.approx(strength, abs=0.02)
 
 
 def test_what_is_known_is_put_back_in_few_steps():
