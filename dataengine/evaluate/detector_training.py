@@ -27,6 +27,7 @@ def train_detector(
     try:
         from mmengine.config import Config
         from mmengine.runner import Runner
+        from mmengine.utils import import_modules_from_strings
         from mmrotate.utils import register_all_modules
     except ImportError as error:
         raise UserError(f"mmrotate is not installed ({error}); see docs/mmrotate.md.") from None
@@ -36,6 +37,8 @@ def train_detector(
         config.merge_from_dict(options)
     except (KeyError, TypeError, AssertionError) as error:
         raise UserError(f"an option does not fit {exported.stem} ({error}); name keys as in {exported}.") from None
+    if "custom_imports" in config:
+        import_modules_from_strings(**config.custom_imports)
     out.mkdir(parents=True, exist_ok=True)
     config.dump(out / "detector.py")  # as it is used later, with its test pipeline
     checkpoint = out / f"iter_{steps}.pth"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -13,6 +14,7 @@ from dataengine.data.layout import Dataset
 from dataengine.evaluate.detector_training import train_detector
 from dataengine.export.mmrotate import export
 from dataengine.files import read_yaml
+from dataengine.judge.mmrotate import MmrotateDetector
 
 pytestmark = pytest.mark.mmrotate
 OPTIONS = Path(__file__).resolve().parents[2] / "configs" / "detectors" / "small-rtmdet-r.yaml"
@@ -69,3 +71,29 @@ def test_real_images_are_their_share_of_every_batch_however_many_tiles_they_were
     )
     assert [batch.count("real") for batch in shown] == [round(4 * share)] * 3
     assert {name for batch in shown for name in batch} == {"real", "synthetic"}
+
+
+def test_a_detector_on_imagenet_features_learns_and_keeps_their_statistics(toy_dataset, tmp_path):
+    """The options that the protocols use: what is trained changes the later blocks, and no batch statistics."""
+    import torch
+
+    from dataengine.render.imagenet import ImageNetFeatures
+
+    dataset = formats.read(toy_dataset)
+    coco.write(Dataset(dataset.classes, dataset.samples[:6], "obb", name="toy"), tmp_path / "real", split="train")
+    real = tmp_path / "real"
+    exported = export(real, real, tmp_path / "out", detector="rtmdet-r", test=str(real), ratio=(1, 0), most=1, cpu=True)
+    options = read_yaml(OPTIONS.with_name("lite0-rtmdet-r.yaml"))
+    config, checkpoint = train_detector(
+        exported.config, tmp_path / "trained", steps=4, batch_size=2, seed=0, options=options
+    )
+    trained = torch.load(checkpoint, weights_only=False)["state_dict"]
+    before = ImageNetFeatures("lite0").state_dict()
+    after = {name.removeprefix("backbone.features."): value for name, value in trained.items() if "backbone" in name}
+    assert set(after) == set(before)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed, "control: it learns"
+    assert all(int(name.split(".")[1]) >= options["model.backbone"]["first"] for name in changed), "later blocks only"
+    assert not any("running" in name for name in changed)
+    boxes = MmrotateDetector(config, checkpoint).detect([np.zeros((96, 96, 3), np.uint8)])[0].boxes
+    assert boxes.shape[1] == 5
