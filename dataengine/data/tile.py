@@ -13,6 +13,7 @@ from dataengine.data import images
 from dataengine.data.layout import Dataset, Layout, Problem, Sample
 from dataengine.errors import UserError
 
+MIN_VISIBLE = 0.7  # of an object's area, to be an object of a tile
 WHOLE = 0.999  # visible fraction above which float32 rounding, not the border, has taken something
 
 
@@ -65,7 +66,7 @@ def tile(
     out: str | Path,
     size: int = 1024,
     overlap: int = 200,
-    min_visible: float = 0.7,
+    min_visible: float = MIN_VISIBLE,
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:

@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from dataengine.data import formats
-from dataengine.data.layout import Dataset
+from dataengine.data.layout import Dataset, Sample
 from dataengine.data.records import class_key, class_lookup
 from dataengine.data.restrict import restrict
-from dataengine.data.tile import tile
+from dataengine.data.tile import MIN_VISIBLE, tile
 from dataengine.errors import UserError
 from dataengine.export.config import LAYOUTS, ExportedData, config_text, spelling
 from dataengine.export.detectors import DETECTORS
@@ -87,7 +89,7 @@ def export(
         raise UserError(f"--scale {scale:g}: give a number above 0 and up to 8.")
     train, judged = _real(Path(real), train_splits, test, classes)
     synthetic, synthetic_scale = _synthetic(run)
-    synthetic = replace(synthetic, samples=synthetic.samples[:most])
+    synthetic = replace(synthetic, samples=[_as_a_tile(sample) for sample in synthetic.samples[:most]])
     unknown = [n for n in synthetic.classes if class_key(n) not in class_lookup(train.classes) and _shows(synthetic, n)]
     if unknown and classes is None:
         raise UserError(
@@ -166,6 +168,15 @@ def _synthetic(run: Path) -> tuple[Dataset, float]:
     except (ValueError, KeyError, AttributeError):
         raise UserError(f"{recipe}: damaged; make the run again.") from None
     return formats.read(run / "coco", "coco"), scale
+
+
+def _as_a_tile(sample: Sample) -> Sample:
+    """Objects of which the border leaves little are passed over, as in tiles of real pictures: else a detector learns
+    from some pictures what it is told to pass over in others."""
+    layout = sample.layout
+    enough = layout.visible >= MIN_VISIBLE
+    ignored = np.concatenate([layout.ignored, layout.boxes[~enough]])
+    return replace(sample, layout=replace(layout.select(enough), ignored=ignored))
 
 
 def _shows(dataset: Dataset, name: str) -> bool:

@@ -6,15 +6,20 @@ import ast
 import json
 import shutil
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from test_cli import dataengine
 
-from dataengine.data import formats
+from dataengine.data import coco, formats
+from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.errors import UserError
 from dataengine.export.detectors import DETECTORS
 from dataengine.export.mmrotate import export, parse_ratio
+from dataengine.layouts.windows import cut
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,6 +75,30 @@ def test_large_real_images_are_cut_into_tiles_and_small_ones_are_not(run, make_r
     assert {s.layout.size for s in formats.read(tmp_path / "a/data/real")} == {(128, 128)}
     whole = export(run, real, tmp_path / "b", detector="oriented-rcnn", tile_size=240)
     assert whole.real == 4
+
+
+def test_objects_that_the_border_cuts_are_labelled_alike_in_real_tiles_and_in_synthetic_images(tmp_path):
+    """The same objects at the border, cut off by tiling a real picture, and by the size of an image of a run."""
+    file = tmp_path / "picture.png"
+    Image.fromarray(np.full((96, 192, 3), 90, np.uint8)).save(file)
+    boxes = [[96, 20, 40, 12, 0.5], [90, 50, 20, 12, 0.5], [88, 75, 40, 12, 0.0], [40, 40, 20, 12, 1.0]]
+    layout = Layout(boxes, [0] * 4, ("car",), (192, 96))
+    picture = Dataset(("car",), [Sample("picture", file, layout)], "obb", name="toy")
+    coco.write(picture, tmp_path / "real", split="train")
+    left = cut(layout, 0, 0, (96, 96))
+    Image.fromarray(np.full((96, 96, 3), 90, np.uint8)).save(tmp_path / "left.png")
+    run = replace(picture, samples=[Sample("left", tmp_path / "left.png", left)])
+    coco.write(run, tmp_path / "run")
+    export(
+        tmp_path / "run", tmp_path / "real", tmp_path / "out", detector="s2anet", tile_size=96,
+        test=str(tmp_path / "real"),
+    )  # fmt: skip
+    [synthetic] = formats.read(tmp_path / "out/data/synthetic")
+    [tile] = [s for s in formats.read(tmp_path / "out/data/real", split="train") if s.name.endswith("__0___0")]
+    assert len(left) == 4, "control: the run labels all four"
+    assert len(synthetic.layout) == 3, "the first is cut in half"
+    order = [np.argsort(layout.boxes[:, 1]) for layout in (synthetic.layout, tile.layout)]
+    assert synthetic.layout.boxes[order[0]] == pytest.approx(tile.layout.boxes[order[1]], abs=0.02)
 
 
 def test_the_test_images_may_be_a_data_set_of_their_own(run, make_run, real, tmp_path):
