@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -112,12 +114,13 @@ def _prepared(protocol: Protocol, arm: str, out: Path) -> Path:
 def train_and_judge(protocol: Protocol, arm: str, seed: int, config: Path, out: Path) -> dict:
     """One training from an arm's exported config, and its outcome, which is stored."""
     stored = _outcome(out, arm, seed)
-    trained = train_detector(
-        config, stored.parent, steps=protocol.steps, batch_size=protocol.batch_size, seed=seed,
-        options=protocol.options, real_share=protocol.real_share,
-    )  # fmt: skip
     outcome = {"arm": arm, "seed": seed, "images": protocol.arms[arm]}
-    outcome |= judged(MmrotateDetector(*trained), protocol.test)
+    with redirect_stdout(sys.stderr):  # mmengine prints its log, and a result may go to stdout
+        trained = train_detector(
+            config, stored.parent, steps=protocol.steps, batch_size=protocol.batch_size, seed=seed,
+            options=protocol.options, real_share=protocol.real_share,
+        )  # fmt: skip
+        outcome |= judged(MmrotateDetector(*trained), protocol.test)
     write_whole(stored, json.dumps(outcome, indent=2) + "\n")
     return outcome
 
