@@ -4,8 +4,8 @@ ones made from these alone bring to a detector.
     python tools/lift_protocol.py hit-uav --work work/hit-uav-100            # in an environment with mmrotate
 
 The generator, the filter's detector and its calibration see the 100 images and no other label: the renderer learns from
-all of them, the detector from 80, the rule from the other 20. All other labelled training images are an arm of their
-own, `more real`: what labelling them would bring. Each step is a command that a user would type; stopped or killed, the
+all of them, the detector from 80, the rule from the other 20. All labelled training images are an arm of their own,
+`more real`: what labelling them would bring. Each step is a command that a user would type; stopped or killed, the
 same call continues. `--scale` shortens it; the detector needs some hundreds of steps (0.3) before it can be calibrated.
 """
 
@@ -32,8 +32,8 @@ SIZES = 500, 2000, 5000
 RENDERER_STEPS, QUICK_STEPS = 1500, 300
 PASS_SHARE = 0.7  # more of the real images a detector that saw 80 does not let pass, under any rule
 STRENGTH = 0.3  # objects begin as real ones: 100 images are too few to draw from nothing
-# of objects: nearer to equal than they are, as copy-paste draws them; scenes bring their own beside
-BALANCE = {"hit-uav": ("--balance", "Car=0.25,Bicycle=0.3,OtherVehicle=0.08"), "hrplanes": ()}
+# of objects: nearer to equal than they are; not OtherVehicle, for copies of six objects teach those six
+BALANCE = {"hit-uav": ("--balance", "Car=0.3,Bicycle=0.25"), "hrplanes": ()}
 JUDGE_STEPS, STEPS, BATCH, TILE = 1200, 4000, 8, 256
 DETECTOR = "rtmdet-r"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "detectors"

@@ -43,7 +43,7 @@ class Protocol:
     detector:    a name of `dataengine export mmrotate`. options: changes of its config, as mmengine's --cfg-options.
     steps, batch_size: of the optimiser, in every arm. seeds: trainings of each arm.
     real_share:  of every batch in arms that have others beside the real ones.
-    more_real:   labelled data set for a last arm, what labelling more would bring: synthetic images cannot be better.
+    more_real:   labelled data set for a last arm, what labelling more would bring, the positive control.
     """
 
     real: Path
@@ -74,7 +74,7 @@ def run_lift(protocol: Protocol, out: Path, workers: int = 1, tell: Callable[[st
     Gives the outcomes, which lie in `out/ARM/seed-K/outcome.json`, too. Stopped or killed, the same call continues.
     Raises UserError where the data do not fit, or the folder holds the outcomes of another protocol.
     """
-    shares(protocol.batch_size, protocol.real_share)
+    shares(protocol.batch_size, protocol.real_share)  # refused before anything is written
     _remember(protocol, out)
     # each seed through all arms: what is there first can be compared first
     trainings = [(arm, seed) for seed in range(protocol.seeds) for arm in protocol.arms]

@@ -52,20 +52,8 @@ def lift_command(
     sizes = tuple(images or [len(read_made(run))])
     changes = read_yaml(options) if options else {}
     protocol = Protocol(
-        real,
-        test,
-        run,
-        sizes,
-        detector,
-        changes,
-        steps,
-        batch_size,
-        seeds,
-        real_share,
-        tile_size,
-        scale,
-        cpu,
-        more_real,
-    )
+        real, test, run, sizes, detector, changes, steps, batch_size, seeds, real_share, tile_size, scale, cpu,
+        more_real=more_real,
+    )  # fmt: skip
     outcomes = run_lift(protocol, out, workers, lambda text: typer.echo(text, err=True))
     print_results(tables(outcomes, detector), json)

@@ -78,6 +78,11 @@ def cut(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     return out.reshape(size, size, -1)
 
 
+def greyed(frame: np.ndarray) -> np.ndarray:
+    """A frame (H, W, 3) float32 with the mean of its channels in all three, as a one-channel sensor gives it."""
+    return np.repeat(frame.mean(2, keepdims=True), 3, 2)
+
+
 def resized(frame: np.ndarray, size: int) -> np.ndarray:
     """A frame (F, F) or (F, F, C) float32 at another size: means of pixels where it shrinks, else interpolated."""
     import cv2

@@ -22,11 +22,12 @@ from dataengine.render.frame import (
     frame_angles,
     frame_matrices,
     frame_sides,
+    greyed,
     masks,
     matte,
     paste,
     resized,
-)  # fmt: skip
+)
 from dataengine.render.in_scene import InSceneUNet
 from dataengine.render.precision import fast_autocast
 from dataengine.render.real_objects import RealObjects
@@ -211,7 +212,7 @@ class InScenePipeline(DiffusionPipeline):
             for k, patch in zip(indices, patches, strict=True):
                 (image, one, label, _), start = jobs[k], starts[k]
                 if grey[image]:
-                    patch, start = _grey(patch), None if start is None else _grey(start)
+                    patch, start = greyed(patch), None if start is None else greyed(start)
                 if start is not None:
                     patch = with_detail(patch, start, strength)
                 fine = replace(spec, size=len(patch))
@@ -263,10 +264,6 @@ def with_detail(patch: np.ndarray, start: np.ndarray, strength: float) -> np.nda
 
     patch = resized(patch, len(start))
     return np.clip(patch + (1 - strength) * (fine(start) - fine(patch)), 0, 255)
-
-
-def _grey(frame: np.ndarray) -> np.ndarray:
-    return np.repeat(frame.mean(2, keepdims=True), 3, 2)
 
 
 def _batches(indices: list[int]) -> list[list[int]]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from dataengine.data.layout import Layout
-from dataengine.render.frame import covered, matte
+from dataengine.render.frame import covered, greyed, matte
 
 MARGIN, MARGIN_PIXELS = 0.25, 4.0  # around a new object: share of its long side, and pixels
 FEATHER = 3  # pixels inside the mask over which new and old are blended
@@ -50,7 +50,7 @@ def composite(before: np.ndarray, drawn: np.ndarray, mask: np.ndarray) -> np.nda
     weight = cv2.GaussianBlur(inner.astype(np.float32), (0, 0), FEATHER / 2) * mask
     old, new = before.astype(np.float32), drawn.astype(np.float32)
     if np.ptp(before, axis=2).max() == 0:  # a one-channel sensor stays one
-        new = np.repeat(new.mean(2, keepdims=True), 3, 2)
+        new = greyed(new)
     new = new + _offset(old, new, mask)
     weight = (weight * matte(new, old))[..., None]
     return np.clip(np.rint(old + weight * (new - old)), 0, 255).astype(np.uint8)

@@ -21,7 +21,7 @@ from dataengine.render.frame import (
     frame_sides,
     masks,
     resized,
-)  # fmt: skip
+)
 
 MOST = 2000  # frames' worth of a class that is kept
 FINEST = 3  # frames of large objects are kept up to so many times as fine, near the picture's own resolution
