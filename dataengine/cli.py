@@ -76,7 +76,7 @@ def synth(
     label_filter: Annotated[
         float | None, typer.Option(help="Draw layouts again unless within so many deviations of real boxes.")
     ] = None,
-    enhance: Annotated[bool | None, typer.Option(help="Scale, shift, turn and flip diffused layouts [yes].")] = None,
+    enhance: Annotated[bool | None, typer.Option(help="Scale, turn, flip and merge layouts [yes].")] = None,
     renderer: Annotated[str | None, typer.Option(help="in-scene or whole.")] = None,
     model: Annotated[Path | None, typer.Option(help="Folder of your own trained renderer.")] = None,
     augment_scenes: Annotated[

@@ -62,7 +62,7 @@ SMALL = {
     "dataengine layout draw --dataset hit-uav --data": "--size 96",
     "dataengine layout score": "--n 20",
     "dataengine layout sample work/layouts/model": "--size 64",
-    "dataengine evaluate lift": "--steps 3 --batch-size 2 --seeds 1 --cpu --options small-rtmdet-r.yaml",
+    "dataengine evaluate lift": "--steps 3 --batch-size 2 --seeds 1 --pasted 4 --cpu --options small-rtmdet-r.yaml",
     "dataengine evaluate": "--images 24",
     "dataengine export mmrotate": "--cpu",
     "python $tools": SHORT,

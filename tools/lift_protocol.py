@@ -4,9 +4,11 @@ ones made from these alone bring to a detector.
     python tools/lift_protocol.py hit-uav --work work/hit-uav-100            # in an environment with mmrotate
 
 The generator, the filter's detector and its calibration see the 100 images and no other label: the renderer learns from
-all of them, the detector from 80, the rule from the other 20. All labelled training images are an arm of their own,
-`more real`: what labelling them would bring. Each step is a command that a user would type; stopped or killed, the
-same call continues. `--scale` shortens it; the detector needs some hundreds of steps (0.3) before it can be calibrated.
+all of them, the detector from 80, the rule from the other 20. Beside the run `synthetic` there are others in which one
+thing is otherwise (`RUNS`): two ablations, and one that paints into the other training images without their labels. All
+labelled training images are an arm of their own, `more real`: what labelling them would bring. Each step is a command
+that a user would type; stopped or killed, the same call continues. `--scale` shortens it; the detector needs some
+hundreds of steps (0.3) before it can be calibrated.
 """
 
 from __future__ import annotations
@@ -26,15 +28,24 @@ from dataengine.data.layout import Dataset
 from dataengine.evaluate.detector_training import train_detector
 from dataengine.export.mmrotate import export
 from dataengine.files import read_yaml
+from dataengine.render.scene import empty_layout
 
 IMAGES, FOR_DETECTOR = 100, 80
 SIZES = 500, 2000, 5000
+RUNS = {
+    "synthetic": (),
+    "unfiltered": ("--filter", "off"),
+    "plain-layouts": ("--no-enhance",),
+    "unlabelled-scenes": ("--scenes", "{work}/scenes"),
+}
+OTHER_SIZE = 2000  # images of all but the first
 RENDERER_STEPS, QUICK_STEPS = 1500, 300
 PASS_SHARE = 0.7  # more of the real images a detector that saw 80 does not let pass, under any rule
 STRENGTH = 0.3  # objects begin as real ones: 100 images are too few to draw from nothing
 # of objects: nearer to equal than they are; not OtherVehicle, for copies of six objects teach those six
 BALANCE = {"hit-uav": ("--balance", "Car=0.3,Bicycle=0.25"), "hrplanes": ()}
 JUDGE_STEPS, STEPS, BATCH, TILE = 1200, 4000, 8, 256
+PASTED = 5000
 DETECTOR = "rtmdet-r"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "detectors"
 OPTIONS = CONFIGS / "lite0-rtmdet-r.yaml"  # of the filter's detector
@@ -59,6 +70,9 @@ def write_parts(name: str, data: Path, work: Path) -> None:
     write(chosen[FOR_DETECTOR:], parts["train"], "for-calibration")
     write(np.arange(len(parts["train"])), parts["train"], "more-real")
     write(np.arange(len(parts["test"])), parts["test"], "test")
+    bare = [replace(sample, layout=empty_layout(sample.layout)) for sample in parts["train"].samples]
+    others = np.setdiff1d(np.arange(len(bare)), chosen)
+    write(others, replace(parts["train"], samples=bare), "unlabelled")
 
 
 def command(*words: object, made: Path | None = None) -> None:
@@ -76,7 +90,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="synthetic images of the arms")
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS), help="those to make and measure")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="images of the arms of the first run")
     parser.add_argument("--steps", type=int, default=STEPS, help="of the optimiser, in every arm")
     parser.add_argument("--workers", type=int, default=2, help="trainings at a time")
     parser.add_argument("--scale", type=float, default=1.0, help="of steps and numbers of images")
@@ -105,16 +120,20 @@ def main() -> None:
         command("filter", "export-detector", *trained, "--out", onnx)
     command("filter", "calibrate", work / "for-calibration", "--detector", onnx, "--out", rule,
             "--pass-share", PASS_SHARE, made=rule)  # fmt: skip
-    sizes = [scaled(n) for n in arguments.sizes]
-    command("synth", "--data", real, "--model", quick / "pipeline", "--detector", onnx, "--calibration", rule,
-            "--n", max(sizes), *BALANCE[arguments.dataset], "--strength", STRENGTH, "--augment-scenes",
-            "--out", work / "run")  # fmt: skip
-    command("evaluate", "lift", work / "run", "--real", real, "--test", work / "test", "--out", work / "lift",
-            "--more-real", work / "more-real",
-            *(word for n in sizes for word in ("--images", n)), "--seeds", arguments.seeds,
-            "--workers", arguments.workers, "--steps", scaled(arguments.steps, 10),
-            "--batch-size", BATCH, "--tile-size", TILE, "--detector", DETECTOR, "--cpu",
-            *LIFT[arguments.dataset])  # fmt: skip
+    if "unlabelled-scenes" in arguments.runs:
+        command("filter", "label", work / "unlabelled", "--detector", onnx, "--calibration", rule, "--tile-size", TILE,
+                "--out", work / "scenes", made=work / "scenes")  # fmt: skip
+    for name in arguments.runs:
+        sizes = [scaled(n) for n in (arguments.sizes if name == "synthetic" else [OTHER_SIZE])]
+        changes = [word.format(work=work) for word in RUNS[name]]
+        command("synth", "--data", real, "--model", quick / "pipeline", "--detector", onnx, "--calibration", rule,
+                "--n", max(sizes), *BALANCE[arguments.dataset], "--strength", STRENGTH, "--augment-scenes", *changes,
+                "--out", work / name)  # fmt: skip
+        command("evaluate", "lift", work / name, "--real", real, "--test", work / "test", "--out", work / "lift",
+                "--more-real", work / "more-real", *(word for n in sizes for word in ("--images", n)),
+                "--seeds", arguments.seeds, "--workers", arguments.workers, "--steps", scaled(arguments.steps, 10),
+                "--batch-size", BATCH, "--tile-size", TILE, "--detector", DETECTOR, "--pasted", scaled(PASTED), "--cpu",
+                *LIFT[arguments.dataset])  # fmt: skip
 
 
 if __name__ == "__main__":

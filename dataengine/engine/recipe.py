@@ -43,7 +43,7 @@ class Recipe(BaseModel):
     camera_angle: Range | None = Field(None, description="only at this angle, low and high; 90 looks straight down")
     night: bool | None = Field(None, description="only as by night (true) or by day (false); both if not said")
     label_filter: float | None = Field(None, gt=0, description="standard deviations from real boxes; off if not said")
-    enhance: bool = Field(True, description="new layouts scaled, shifted, turned and flipped, as real ones are")
+    enhance: bool = Field(True, description="layouts scaled, turned, flipped and merged, whether real or diffused")
     classes: tuple[str, ...] | None = Field(None, description="make only these classes")
     draw_as: dict[str, str] = Field({}, description="class of the layouts: what is drawn in its boxes instead")
     balance: float | dict[str, float] | None = Field(None, description="least share of objects for every class")
@@ -73,6 +73,10 @@ class Recipe(BaseModel):
             raise ValueError("give --dataset with the name of a preset, or --data with your labelled data set")
         if (self.layouts == "diffusion") != (self.layout_model is not None):
             raise ValueError("layouts: diffusion and a layout_model (dataengine train layouts) belong together")
+        if self.layouts == "prior" and not self.enhance:
+            raise ValueError(
+                "enhance: layouts of the prior are new ones; only those of reuse and diffusion are changed"
+            )
         if self.filter == "erase" and self.renderer != "in-scene":
             raise ValueError("filter: erase needs renderer: in-scene, which knows the picture without its objects")
         if self.into is not None and self.scenes is not None:

@@ -84,7 +84,8 @@ def _drawn_by(recipe: Recipe, layouts: list[Layout], classes: tuple[str, ...]) -
         return PriorSampler(fit(layouts, size), size, recipe.balance)
     from dataengine.layouts.reuse import ReuseSampler
 
-    return ReuseSampler(layouts, size, recipe.balance)
+    as_they_are = {} if recipe.enhance else {"scale": (1.0, 1.0), "turn": False, "merge": 0.0}
+    return ReuseSampler(layouts, size, recipe.balance, **as_they_are)
 
 
 class _Restricted:

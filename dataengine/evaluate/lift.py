@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stdout
@@ -34,21 +35,30 @@ REAL, COPY_PASTE, MORE_REAL = "real", "copy-paste", "more real"
 
 
 @dataclass(frozen=True)
+class Arm:
+    """source: where its images beside the real ones come from; images: how many of them, None for all."""
+
+    source: Path
+    images: int | None
+
+
+@dataclass(frozen=True)
 class Protocol:
     """What all arms have in common.
 
     real, test:  labelled data sets to train on and to be judged on; they share no image.
-    run:         folder of `dataengine synth`, whose generator saw no label but those of `real`.
-    sizes:       numbers of synthetic images, an arm each: the first so many of the run.
+    runs:        folders of `dataengine synth`, whose generators saw no label but those of `real`.
+    sizes:       numbers of synthetic images, of each run an arm each: the first so many of it.
     detector:    a name of `dataengine export mmrotate`. options: changes of its config, as mmengine's --cfg-options.
     steps, batch_size: of the optimiser, in every arm. seeds: trainings of each arm.
     real_share:  of every batch in arms that have others beside the real ones.
+    pasted:      images with pasted objects in the arm of copy-paste.
     more_real:   labelled data set for a last arm, what labelling more would bring, the positive control.
     """
 
     real: Path
     test: Path
-    run: Path
+    runs: tuple[Path, ...]
     sizes: tuple[int, ...]
     detector: str
     options: dict
@@ -56,28 +66,39 @@ class Protocol:
     batch_size: int
     seeds: int
     real_share: float
+    pasted: int = 5000
     tile_size: int = 1024
     scale: float = 1.0
     cpu: bool = False
     more_real: Path | None = None
 
     @property
-    def arms(self) -> dict[str, int | None]:
-        """{arm: images beside the real ones, None for all}. Copy-paste gets as many as the largest synthetic arm."""
-        arms = {REAL: 0, COPY_PASTE: max(self.sizes), **{f"synthetic {n}": n for n in self.sizes}}
-        return arms | ({MORE_REAL: None} if self.more_real else {})
+    def arms(self) -> dict[str, Arm]:
+        """What is trained, by name."""
+        arms = {REAL: Arm(self.real, 0), COPY_PASTE: Arm(self.real, self.pasted)}
+        arms |= {f"{run.resolve().name} {n}": Arm(run, n) for run in self.runs for n in self.sizes}
+        return arms | ({MORE_REAL: Arm(self.more_real, None)} if self.more_real else {})
 
 
 def run_lift(protocol: Protocol, out: Path, workers: int = 1, tell: Callable[[str], None] = print) -> list[dict]:
     """Train and judge every arm with every seed, `workers` at a time, each in a process of its own.
 
-    Gives the outcomes, which lie in `out/ARM/seed-K/outcome.json`, too. Stopped or killed, the same call continues.
-    Raises UserError where the data do not fit, or the folder holds the outcomes of another protocol.
+    Gives the outcomes, which lie in `out/ARM/seed-K/outcome.json`, too. Stopped or killed, the same call continues;
+    with other runs or sizes, it adds their arms. Raises UserError where the data do not fit, two runs have the same
+    folder name, or the folder holds the outcomes of another protocol.
     """
     shares(protocol.batch_size, protocol.real_share)  # refused before anything is written
+    twice = [name for name, times in Counter(run.resolve().name for run in protocol.runs).items() if times > 1]
+    if twice:
+        raise UserError(
+            f"two runs have the name {twice[0]}, by which their arms are called; rename one of the folders."
+        )
     _remember(protocol, out)
     # each seed through all arms: what is there first can be compared first
     trainings = [(arm, seed) for seed in range(protocol.seeds) for arm in protocol.arms]
+    for training in trainings:
+        if _outcome(out, *training).exists():
+            _read(protocol, *training, out)  # refused before anything is trained
     missing = [training for training in trainings if not _outcome(out, *training).exists()]
     configs = {arm: _prepared(protocol, arm, out) for arm, _ in missing}
     if workers == 1:
@@ -94,7 +115,18 @@ def run_lift(protocol: Protocol, out: Path, workers: int = 1, tell: Callable[[st
             }
             for future in as_completed(running):
                 tell(f"{running[future]}: AP50 {future.result()['AP50']:.3f}")
-    return [json.loads(read_text(_outcome(out, *training))) for training in trainings]
+    return [_read(protocol, *training, out) for training in trainings]
+
+
+def _read(protocol: Protocol, arm: str, seed: int, out: Path) -> dict:
+    """A stored outcome. Raises UserError where it is that of other images."""
+    stored, now = json.loads(read_text(_outcome(out, arm, seed))), protocol.arms[arm]
+    if (stored["source"], stored["images"]) != (str(now.source), now.images):
+        raise UserError(
+            f"{_outcome(out, arm, seed)} is of {stored['images'] or 'all'} images of {stored['source']}, "
+            f"not of {now.images or 'all'} of {now.source}; give another --out."
+        )
+    return stored
 
 
 def _outcome(out: Path, arm: str, seed: int) -> Path:
@@ -103,7 +135,7 @@ def _outcome(out: Path, arm: str, seed: int) -> Path:
 
 def _prepared(protocol: Protocol, arm: str, out: Path) -> Path:
     """The config of an arm, with its data beside it."""
-    n = protocol.arms[arm]
+    n = protocol.arms[arm].images
     return export(
         _others(protocol, arm, out), protocol.real, out / arm.replace(" ", "-"),
         detector=protocol.detector, ratio=(1, 0 if n == 0 else 1), most=1 if n == 0 else n,
@@ -114,7 +146,8 @@ def _prepared(protocol: Protocol, arm: str, out: Path) -> Path:
 def train_and_judge(protocol: Protocol, arm: str, seed: int, config: Path, out: Path) -> dict:
     """One training from an arm's exported config, and its outcome, which is stored."""
     stored = _outcome(out, arm, seed)
-    outcome = {"arm": arm, "seed": seed, "images": protocol.arms[arm]}
+    now = protocol.arms[arm]
+    outcome = {"arm": arm, "seed": seed, "source": str(now.source), "images": now.images}
     with redirect_stdout(sys.stderr):  # mmengine prints its log, and a result may go to stdout
         trained = train_detector(
             config, stored.parent, steps=protocol.steps, batch_size=protocol.batch_size, seed=seed,
@@ -126,8 +159,9 @@ def train_and_judge(protocol: Protocol, arm: str, seed: int, config: Path, out: 
 
 
 def _remember(protocol: Protocol, out: Path) -> None:
-    """Keep the protocol beside its outcomes, which belong to no other."""
-    settings = {name: str(v) if isinstance(v, Path) else v for name, v in vars(protocol).items() if name != "seeds"}
+    """Keep what all arms have in common beside their outcomes, which belong to no other protocol."""
+    own = "seeds", "runs", "sizes", "more_real"  # which arms and trainings there are; each outcome knows its images
+    settings = {n: str(v) if isinstance(v, Path) else v for n, v in vars(protocol).items() if n not in own}
     text = json.dumps(settings, indent=2) + "\n"
     stored = out / "protocol.json"
     if stored.exists() and read_text(stored) != text:
@@ -139,14 +173,14 @@ def _remember(protocol: Protocol, out: Path) -> None:
 def _others(protocol: Protocol, arm: str, out: Path) -> Path:
     """The data set that an arm has beside the real one. What is made of real images is made of their tiles."""
     if arm not in (COPY_PASTE, MORE_REAL):
-        return protocol.run if protocol.arms[arm] else protocol.real
-    folder = out / f"{arm.replace(' ', '-')}-images"
+        return protocol.arms[arm].source
+    now, size = protocol.arms[arm], protocol.tile_size
+    folder = out / f"{arm.replace(' ', '-')}-images-{now.images or 'all'}"
     if not folder.exists():
         with tempfile.TemporaryDirectory(prefix=".tiles-", dir=out) as tiles:
-            size, source = protocol.tile_size, protocol.real if arm == COPY_PASTE else protocol.more_real
-            real = tile(formats.read(source), Path(tiles) / "real", size, size // 5)
+            real = tile(formats.read(now.source), Path(tiles) / "real", size, size // 5)
             if arm == COPY_PASTE:
-                write_copy_paste(real, protocol.arms[arm], folder)
+                write_copy_paste(real, now.images, folder)
             else:
                 dota.write(real, folder)
     return folder

@@ -44,6 +44,7 @@ class ReuseSampler:
     balance:  minimum share of all objects for every class (0.2) or for some ({"OtherVehicle": 0.1}), None for as it is.
     scale:    range of the change of scale. Altitude and ground sample distance change with it (contract 2), and are
               kept within the range that the real layouts have.
+    turn:     turn and flip them; off, their windows are seen as they are.
     merge:    probability of joining two layouts of like acquisition along a line through the image.
     max_overlap: largest share of the smaller box that another may cover; None for what real layouts show, save for
               their most extreme half per cent.
@@ -58,6 +59,7 @@ class ReuseSampler:
         balance: float | Mapping[str, float] | None = None,
         *,
         scale: tuple[float, float] = (0.8, 1.25),
+        turn: bool = True,
         merge: float = 0.2,
         max_overlap: float | None = None,
         border: Border = "clip",
@@ -69,7 +71,7 @@ class ReuseSampler:
         if not self.layouts:
             raise UserError("no layout has an object in it; give a data set with labelled objects")
         self.classes, self.kind, self.size = self.layouts[0].classes, self.layouts[0].kind, size
-        self.scale, self.merge, self.border = scale, merge, border
+        self.scale, self.turn, self.merge, self.border = scale, turn, merge, border
         self.max_overlap = _usual_overlap(self.layouts) if max_overlap is None else max_overlap
         self._places = _places_of_classes(self.layouts, len(self.classes))
         self._upright = _upright_classes(self.layouts, len(self.classes))
@@ -137,6 +139,8 @@ class ReuseSampler:
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
     def _drawn_turn(self, rng: np.random.Generator, layout: Layout) -> tuple[float, bool]:
+        if not self.turn:
+            return 0.0, False
         mirror = bool(rng.random() < 0.5)
         if not looks_down(layout.acquisition):
             return 0.0, mirror

@@ -96,6 +96,22 @@ def test_each_layout_stage_has_its_say(toy_recipe, layout_model):
     assert lengths[1] <= lengths[0]
 
 
+def test_real_layouts_are_seen_as_they_are_when_nothing_is_enhanced(toy_recipe, toy_dataset):
+    real = {tuple(box) for sample in formats.read(toy_dataset) for box in np.round(sample.layout.boxes[:, 2:], 2)}
+
+    def share_of_real_sides_and_angles(**changes):
+        recipe = toy_recipe.model_copy(update=changes)
+        boxes = np.concatenate(
+            [x.boxes[x.visible > 0.999] for x in draw_layouts(load_parts(recipe), recipe, range(24))]
+        )
+        return np.mean([tuple(box) in real for box in np.round(boxes[:, 2:], 2)])
+
+    assert share_of_real_sides_and_angles(enhance=False) == 1
+    assert share_of_real_sides_and_angles() < 0.2
+    with pytest.raises(UserError, match="enhance: layouts of the prior"):
+        load_recipe(None, toy_recipe.model_dump() | {"layouts": "prior", "enhance": False})
+
+
 def test_stages_that_do_not_fit_together_are_told(toy_recipe, toy_dataset, tmp_path, layout_model):
     with pytest.raises(UserError, match="layout_model"):
         load_recipe(None, {"dataset": "hit-uav", "layouts": "diffusion"})

@@ -26,7 +26,7 @@ def protocol(toy_dataset, tmp_path) -> Protocol:
     for name, part in (("real", slice(0, 6)), ("test", slice(6, 12)), ("run", slice(12, 24))):
         coco.write(replace(dataset, samples=dataset.samples[part]), tmp_path / name, split="train")
     return Protocol(
-        tmp_path / "real", tmp_path / "test", tmp_path / "run", (4, 12), "rtmdet-r", {}, 10, 2, 2, 0.5, cpu=True
+        tmp_path / "real", tmp_path / "test", (tmp_path / "run",), (4, 12), "rtmdet-r", {}, 10, 2, 2, 0.5, 12, cpu=True
     )
 
 
@@ -59,14 +59,14 @@ def trained(protocol, monkeypatch) -> list[dict]:
     monkeypatch.setattr(lift, "train_detector", train)
     monkeypatch.setattr(
         lift, "MmrotateDetector",
-        lambda config, _: Half(1.0 if config.parent.name.startswith("synthetic") else 0.34, protocol.test),
+        lambda config, _: Half(1.0 if config.parent.name.startswith("run") else 0.34, protocol.test),
     )  # fmt: skip
     return asked
 
 
 def test_every_arm_takes_equally_many_steps_and_sees_the_same_real_images(protocol, trained, tmp_path):
     run_lift(protocol, tmp_path / "lift", tell=lambda text: None)
-    assert [a["arm"] for a in trained[:4]] == ["real", "copy-paste", "synthetic-4", "synthetic-12"]
+    assert [a["arm"] for a in trained[:4]] == ["real", "copy-paste", "run-4", "run-12"]
     assert {(a["steps"], a["batch_size"]) for a in trained} == {(10, 2)}
     assert [a["seed"] for a in trained] == [0] * 4 + [1] * 4
     assert {len(list((a["data"] / "real/train/images").iterdir())) for a in trained} == {6}
@@ -91,8 +91,8 @@ def test_more_labels_are_an_arm_of_their_own(protocol, trained, tmp_path):
 
 def test_the_table_tells_what_synthetic_images_bring_and_that_copy_paste_brings_nothing(protocol, trained, tmp_path):
     whole, by_class, by_size = tables(run_lift(protocol, tmp_path / "lift", tell=lambda text: None), "rtmdet-r")
-    assert whole.value("synthetic 12", "AP50") == pytest.approx(1.0)
-    assert whole.value("synthetic 12", "lift") == pytest.approx(1 - whole.value("real", "AP50"))
+    assert whole.value("run 12", "AP50") == pytest.approx(1.0)
+    assert whole.value("run 12", "lift") == pytest.approx(1 - whole.value("real", "AP50"))
     assert whole.value("copy-paste", "lift") == 0
     assert {row.name for row in by_class.rows} == {"car", "van"}
     assert all(", " in row.name for row in by_size.rows)
@@ -106,7 +106,7 @@ def test_what_was_judged_is_not_trained_again(protocol, trained, tmp_path):
     (tmp_path / "lift/copy-paste/seed-1/outcome.json").unlink()
     run_lift(replace(protocol, seeds=3), tmp_path / "lift", tell=lambda text: None)
     assert [(a["arm"], a["seed"]) for a in trained[n:]] == [
-        ("copy-paste", 1), ("real", 2), ("copy-paste", 2), ("synthetic-4", 2), ("synthetic-12", 2)
+        ("copy-paste", 1), ("real", 2), ("copy-paste", 2), ("run-4", 2), ("run-12", 2)
     ]  # fmt: skip
 
 
@@ -116,6 +116,23 @@ def test_outcomes_of_another_protocol_are_left_alone(protocol, trained, tmp_path
     with pytest.raises(UserError, match="another protocol"):
         run_lift(replace(protocol, steps=20), tmp_path / "lift")
     assert json.loads((tmp_path / "lift/protocol.json").read_text()) == before
+
+
+def test_more_runs_and_sizes_are_added_and_other_images_under_a_known_name_refused(protocol, trained, tmp_path):
+    run_lift(protocol, tmp_path / "lift", tell=lambda text: None)
+    n = len(trained)
+    (tmp_path / "run").rename(tmp_path / "first")
+    coco.write(formats.read(tmp_path / "first"), tmp_path / "unfiltered", split="train")
+    both = replace(protocol, runs=(tmp_path / "unfiltered",), sizes=(12,), seeds=1)
+    outcomes = run_lift(both, tmp_path / "lift", tell=lambda text: None)
+    assert [a["arm"] for a in trained[n:]] == ["unfiltered-12"]
+    assert [o["arm"] for o in outcomes] == ["real", "copy-paste", "unfiltered 12"]
+    elsewhere = tmp_path / "elsewhere/unfiltered"
+    with pytest.raises(UserError, match="two runs have the name unfiltered"):
+        run_lift(replace(both, runs=(*both.runs, elsewhere)), tmp_path / "lift")
+    with pytest.raises(UserError, match=r"unfiltered-12.*give another --out"):
+        run_lift(replace(both, runs=(elsewhere,)), tmp_path / "lift")
+    assert len(trained) == n + 1
 
 
 def test_a_batch_without_room_for_both_kinds_is_refused_before_anything_is_trained(protocol, trained, tmp_path):

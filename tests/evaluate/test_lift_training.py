@@ -28,16 +28,30 @@ def test_every_arm_is_trained_and_judged_by_one_command_which_continues(toy_data
         samples = dataset.samples[part]
         coco.write(Dataset(dataset.classes, samples, "obb", name="toy"), tmp_path / name, split="train")
     words = ["evaluate", "lift", tmp_path / "run", "--real", tmp_path / "real", "--test", tmp_path / "test", "--out"]
-    words += [tmp_path / "lift", "--images", 4, "--steps", 3, "--batch-size", 2, "--seeds", 1, "--cpu", "--json"]
+    words += [
+        tmp_path / "lift",
+        "--images",
+        4,
+        "--steps",
+        3,
+        "--batch-size",
+        2,
+        "--seeds",
+        1,
+        "--pasted",
+        4,
+        "--cpu",
+        "--json",
+    ]
     words += ["--options", OPTIONS]
     first = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
     assert first.exit_code == 0, first.output
     outcomes = {file.parts[-3]: json.loads(file.read_text()) for file in (tmp_path / "lift").glob("*/*/outcome.json")}
-    assert set(outcomes) == {"real", "copy-paste", "synthetic-4"}
+    assert set(outcomes) == {"real", "copy-paste", "run-4"}
     assert all(0 <= outcome["AP50"] <= 1 for outcome in outcomes.values())
     assert (tmp_path / "lift/real/seed-0/iter_3.pth").exists()
     told = json.loads(first.stdout)  # nothing but JSON, whatever mmengine logs
-    assert [row["name"] for row in told[0]["rows"]] == ["real", "copy-paste", "synthetic 4"]
+    assert [row["name"] for row in told[0]["rows"]] == ["real", "copy-paste", "run 4"]
     before = (tmp_path / "lift/real/seed-0/iter_3.pth").stat().st_mtime_ns
     (tmp_path / "lift/real/seed-0/outcome.json").unlink()
     again = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
