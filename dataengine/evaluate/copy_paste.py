@@ -1,4 +1,5 @@
-"""Copy-paste (Ghiasi et al. 2021), for oriented boxes: the augmentation that synthetic data has to beat."""
+"""Copy-paste (Ghiasi et al. 2021), for oriented boxes, with the usual changes of the whole picture: the augmentation
+that synthetic data has to beat."""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ from dataengine.data import dota
 from dataengine.data.images import read_picture
 from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.errors import UserError
+from dataengine.render.augment import augmented_window
 from dataengine.render.frame import FrameSpec, cut, frame_matrices, masks, paste
+from dataengine.render.real_objects import whole
 
 SPEC = FrameSpec(size=96, hole_margin=0.05, hole_pixels=1.0)
 MOST = 6  # objects pasted into a picture
@@ -63,7 +66,7 @@ def whole_objects(dataset: Dataset) -> Objects:
     found = [
         (i, k, sample.layout.labels[k])
         for i, sample in enumerate(dataset)
-        for k in np.flatnonzero(~sample.layout.difficult & (sample.layout.visible > 0.99))
+        for k in np.flatnonzero(whole(sample.layout))
     ]
     if not found:
         raise UserError("no object of the training data lies whole in its picture, so none can be pasted.")
@@ -101,10 +104,12 @@ def _with(layout: Layout, box: np.ndarray, label: int) -> Layout:
     )
 
 
-def write_copy_paste(dataset: Dataset, n: int, out: Path, seed: int = 0) -> None:
-    """n pictures with objects pasted into them, as a DOTA data set in `out`; each real one serves equally often.
+def write_copy_paste(dataset: Dataset, n: int, side: int, out: Path, seed: int = 0) -> None:
+    """n pictures with objects pasted into them, as a DOTA data set in `out`.
 
-    Picture i depends on (seed, i) only. Raises UserError where there is no object to paste, or no disk to write to.
+    They are windows, at most `side` pixels wide and high, of real ones that were flipped, turned, scaled and re-lit as
+    scenes of a run are; each real one serves equally often. Picture i depends on (seed, i) only. Raises UserError
+    where there is no object to paste, or no disk to write to.
     """
     samples, objects = [], whole_objects(dataset)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +120,8 @@ def write_copy_paste(dataset: Dataset, n: int, out: Path, seed: int = 0) -> None
             picture = read_picture(sample)
             if picture is None:
                 continue
-            image, layout = pasted(picture, sample.layout, objects, rng)
+            window = augmented_window(picture, sample.layout, min(side, *sample.layout.size), rng)
+            image, layout = pasted(*window, objects, rng)
             file = Path(raw) / f"{i:06d}.png"
             Image.fromarray(image).save(file, compress_level=1)
             samples.append(Sample(file.stem, file, layout, sample.source, sample.license))

@@ -171,18 +171,18 @@ def _remember(protocol: Protocol, out: Path) -> None:
 
 
 def _others(protocol: Protocol, arm: str, out: Path) -> Path:
-    """The data set that an arm has beside the real one. What is made of real images is made of their tiles."""
+    """The data set that an arm has beside the real one, in images of the tiles' size."""
     if arm not in (COPY_PASTE, MORE_REAL):
         return protocol.arms[arm].source
     now, size = protocol.arms[arm], protocol.tile_size
     folder = out / f"{arm.replace(' ', '-')}-images-{now.images or 'all'}"
     if not folder.exists():
+        source = formats.read(now.source)
+        if arm == COPY_PASTE:
+            write_copy_paste(source, now.images, size, folder)
+            return folder
         with tempfile.TemporaryDirectory(prefix=".tiles-", dir=out) as tiles:
-            real = tile(formats.read(now.source), Path(tiles) / "real", size, size // 5)
-            if arm == COPY_PASTE:
-                write_copy_paste(real, now.images, folder)
-            else:
-                dota.write(real, folder)
+            dota.write(tile(source, Path(tiles) / "real", size, size // 5), folder)
     return folder
 
 

@@ -55,8 +55,8 @@ def lift_command(
     sizes = tuple(images or [min(len(read_made(run)) for run in runs)])
     changes = read_yaml(options) if options else {}
     protocol = Protocol(
-        real, test, tuple(runs), sizes, detector, changes, steps, batch_size, seeds, real_share, pasted, tile_size, scale,
-        cpu, more_real,
+        real, test, tuple(runs), sizes, detector, changes, steps, batch_size, seeds, real_share, pasted, tile_size,
+        scale, cpu, more_real,
     )  # fmt: skip
     outcomes = run_lift(protocol, out, workers, lambda text: typer.echo(text, err=True))
     print_results(tables(outcomes, detector), json)

@@ -89,7 +89,7 @@ def fineness(box: np.ndarray, spec: FrameSpec) -> int:
     return int(np.clip(np.ceil(frame_sides(box[None], spec)[0] / spec.size), 1, FINEST))
 
 
-def _whole(layout: Layout) -> np.ndarray:
+def whole(layout: Layout) -> np.ndarray:
     """Bool (N,): objects that no border cuts. A box that ends at the border is that of the part that is to be seen."""
     corners = geometry.to_corners(layout.boxes)
     inside = ((corners >= BORDER) & (corners <= np.array(layout.size) - BORDER)).all((1, 2))
@@ -112,7 +112,7 @@ def collect_objects(dataset: Dataset, classes: Sequence[str], spec: FrameSpec, s
     found = [
         (i, k, label)
         for i, sample in enumerate(dataset)
-        for k in np.flatnonzero(_whole(sample.layout))
+        for k in np.flatnonzero(whole(sample.layout))
         if (label := number.get(sample.layout.classes[sample.layout.labels[k]].lower())) is not None
     ]
     labels = np.array([label for _, _, label in found], np.int64)

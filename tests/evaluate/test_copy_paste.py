@@ -76,9 +76,10 @@ def test_nothing_is_pasted_where_there_is_no_room(dataset):
 
 def test_a_written_data_set_depends_on_its_seed_alone(dataset, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        write_copy_paste(dataset, 6, tmp_path / "out" / name, seed)
+        write_copy_paste(dataset, 6, 96, tmp_path / "out" / name, seed)
     a, b, c = (formats.read(tmp_path / "out" / name) for name in "abc")
     assert len(a) == 6
+    assert {sample.layout.size for sample in a} == {(96, 96)}
     assert not a.problems
     assert all(np.array_equal(x.layout.boxes, y.layout.boxes) for x, y in zip(a, b, strict=True))
     assert not all(np.array_equal(x.layout.boxes, y.layout.boxes) for x, y in zip(a, c, strict=True))
@@ -88,4 +89,4 @@ def test_a_written_data_set_depends_on_its_seed_alone(dataset, tmp_path):
 def test_a_data_set_without_objects_is_refused(dataset, tmp_path):
     bare = [replace(s, layout=s.layout.select(np.zeros(len(s.layout), bool))) for s in dataset]
     with pytest.raises(UserError, match="none can be pasted"):
-        write_copy_paste(replace(dataset, samples=bare), 2, tmp_path / "out")
+        write_copy_paste(replace(dataset, samples=bare), 2, 96, tmp_path / "out")
