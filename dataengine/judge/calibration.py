@@ -33,7 +33,6 @@ QUANTILES = (0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.02, 0.0)
 # by what is missed
 MISSED_SHARES = (0.0, 0.1, 0.2, 0.25, 0.34, 0.5)
 EXTRA_OBJECTS = (0, 1, 2, 3, 4, 6)
-EXTRA_SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)
 
 
 class Calibration(BaseModel):
@@ -144,7 +143,8 @@ def calibrate(
     images: functions that load uint8 (H, W, 3), so that a large set need not fit into memory; they should have the
     size of the images to be judged. Of the rules that let enough real images pass, the one is taken under which the
     fewest controls pass, which are images with the layout of another, and images with smudged objects; among equals,
-    the strictest. Thresholds of a class are quantiles of its real objects' scores.
+    the strictest. Thresholds of a class are quantiles of its real objects' scores; `extra_share` is what real images
+    have, for a dense image has more of everything.
     Raises UserError with fewer than 20 images that show objects, for a class that the detector does not know, and when
     no rule lets enough pass or every such rule lets most images pass with wrong labels too.
     """
@@ -272,6 +272,15 @@ def _pass_share(observed: Sequence[_Observed], calibration: Calibration) -> floa
     return float(np.mean([not calibration.failure(*_missed_and_extra(one, *limits)) for one in observed]))
 
 
+def extra_share(objects: np.ndarray, extra: np.ndarray, pass_share: float) -> float:
+    """Detections nobody asked for, for each object, in those real images that are to pass: all but the worst.
+
+    objects (at least 1), extra: int (N,), of each image.
+    """
+    passing = np.argsort(extra / objects, kind="stable")[: int(np.ceil(pass_share * len(objects)))]
+    return round(float(extra[passing].sum() / objects[passing].sum()), 4)
+
+
 def _strictest(real, controls, figures: _Figures, pass_share: float, dataset_name: str) -> dict:
     """The rule's fields of a Calibration."""
     best, best_key, laxest = None, None, 0.0
@@ -282,9 +291,11 @@ def _strictest(real, controls, figures: _Figures, pass_share: float, dataset_nam
             np.array([_missed_and_extra(one, thresholds, figures.extra_scores) for one in control])
             for control in controls
         ]
-        for missed_share, extra_objects, extra_share in product(MISSED_SHARES, EXTRA_OBJECTS, EXTRA_SHARES):
+        objects, _, extra = counts.T
+        usual = extra_share(objects, extra, pass_share)
+        for missed_share, extra_objects in product(MISSED_SHARES, EXTRA_OBJECTS):
 
-            def share(table: np.ndarray, limits=(missed_share, extra_objects, extra_share)) -> float:
+            def share(table: np.ndarray, limits=(missed_share, extra_objects, usual)) -> float:
                 n, missed, extra = table.T
                 passes = (missed <= limits[0] * n + 1e-9) & (extra <= limits[1] + limits[2] * n + 1e-9)
                 return float(passes.mean())
@@ -293,11 +304,11 @@ def _strictest(real, controls, figures: _Figures, pass_share: float, dataset_nam
             laxest = max(laxest, passed)
             if passed < pass_share:
                 continue
-            key = (sum(map(share, wrong)), missed_share, -quantile, extra_objects + extra_share * counts[:, 0].mean())
+            key = (sum(map(share, wrong)), missed_share, -quantile, extra_objects)
             if best_key is None or key < best_key:
                 best_key = key
                 best = {"thresholds": thresholds, "missed_share": missed_share}
-                best |= {"extra_objects": extra_objects, "extra_share": extra_share}
+                best |= {"extra_objects": extra_objects, "extra_share": usual}
     if best is None:
         raise UserError(
             f"{dataset_name}: even the laxest rule lets only {laxest:.0%} of the real images pass, not "

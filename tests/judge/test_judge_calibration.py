@@ -6,7 +6,7 @@ import pytest
 
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
-from dataengine.judge.calibration import Calibration, calibrate, score_at_precision
+from dataengine.judge.calibration import Calibration, calibrate, extra_share, score_at_precision
 from dataengine.judge.detector import Detections
 from dataengine.judge.verdict import judge
 
@@ -55,6 +55,26 @@ def test_picture_that_shows_nothing_is_dropped_however_lax_the_rule(oracle):
     assert rule.missed_share > 0
     assert all(rule.failure(n, missed=n, extra=0) for n in range(1, 40))
     assert not rule.failure(10, missed=0, extra=0)
+
+
+def test_a_dense_picture_may_show_as_many_more_as_real_ones_do_for_their_objects():
+    objects, extra = np.full(100, 10), np.tile([0, 1, 2, 1], 25)
+    extra[:5] = 500  # pictures that are not to pass say nothing
+    share = extra_share(objects, extra, 0.95)
+    assert share == pytest.approx(0.1, abs=0.006)
+    assert extra_share(objects, 0 * extra, 0.95) == 0
+
+
+def test_the_rule_for_extra_detections_follows_the_number_of_objects(oracle):
+    """false_alarms: in every image, so that the calibrated rule has a share above nothing."""
+    rule = calibrate(*oracle(200, recall=1.0, false_alarms=2), "squares")
+    clean = calibrate(*oracle(200, recall=1.0, false_alarms=0), "squares")
+    assert rule.extra_share > 0
+    assert clean.extra_share == 0
+    allowed = rule.extra_objects + int(rule.extra_share * 100)
+    assert not rule.failure(100, 0, allowed)
+    assert rule.failure(100, 0, allowed + 1)
+    assert rule.failure(2, 0, allowed)
 
 
 @pytest.mark.parametrize("false_alarms", [0, 30])
