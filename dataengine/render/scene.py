@@ -21,6 +21,9 @@ AUGMENTED_COMPARED = 3  # and of so many, where each has to be read and turned f
 GENERATED = "generated:"  # begins the names of scenes that were drawn, not taken
 ROOM = 0.15  # of an object's long side, that it keeps free around it
 NEAREST_SHARE = 0.1  # a scene is drawn among this share of all, those taken most like the layout asks
+SAME_SCALE = (
+    1.6  # objects of a class are so many times as long as in the scene at most, where nothing else tells its scale
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class DatasetScenes:
             s for s in dataset if s.layout.size[0] >= size[0] and s.layout.size[1] >= size[1] and s.image.exists()
         ]
         self.size, self.augmented = size, augmented
+        self.lengths = [usual_lengths(sample.layout) for sample in self.samples]
         if not self.samples:
             raise UserError(
                 f"none of the {len(dataset)} scenes is an image of at least {size[0]}x{size[1]} pixels; "
@@ -83,7 +87,8 @@ class DatasetScenes:
             )
 
     def draw(self, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[Scene]:
-        """One window for each layout, from an image taken much like the layout's own acquisition."""
+        """One window for each layout, from an image taken much like the layout's own acquisition; where altitude and
+        ground sample distance are unknown, one whose objects are about as large as the layout's of the same class."""
         return [
             self._draw(layout, np.random.default_rng((seed, 0x5CE)))
             for layout, seed in zip(layouts, seeds, strict=True)
@@ -100,6 +105,8 @@ class DatasetScenes:
             count = min(max(1, round(NEAREST_SHARE * len(far))), int(np.isfinite(far).sum()))
             nearest = np.sort(far)[count - 1]
             likely = np.flatnonzero(far <= nearest)  # with all ties: first images must not be favoured
+        if layout.acquisition.altitude_m is None and layout.acquisition.gsd_m is None:
+            likely = self._of_one_scale(likely, layout)
         if self.augmented:
             return self._augmented(rng.permutation(likely), layout, rng)
         unreadable: list[str] = []
@@ -116,6 +123,13 @@ class DatasetScenes:
             name = f"{sample.name}@{left},{top}"
             return Scene(window, inside, name, sample.license, tuple(unreadable), sample.source)
         raise _none_readable(unreadable)
+
+    def _of_one_scale(self, likely: np.ndarray, layout: Layout) -> np.ndarray:
+        """Those of the scenes with objects as large as the layout's, or with none of its classes; the nearest if there
+        is no such scene."""
+        wanted = usual_lengths(layout)
+        far = np.array([_octaves(wanted, self.lengths[i]) for i in likely])
+        return likely[far <= max(np.log2(SAME_SCALE), far.min())]
 
     def _augmented(self, order: np.ndarray, layout: Layout, rng: np.random.Generator) -> Scene:
         """Of some augmented windows, of the images in this order, the one in which the least has to make room."""
@@ -148,6 +162,18 @@ class DatasetScenes:
 def _lost(inside: Layout, layout: Layout) -> float:
     lost = inside.boxes[~free_of(inside, layout.boxes, ROOM)]
     return float((lost[:, 2] * lost[:, 3]).sum())
+
+
+def usual_lengths(layout: Layout) -> dict[str, float]:
+    """Median log2 of the long sides, in pixels, of each class's objects, by its name in lower case."""
+    long = np.log2(np.maximum(layout.boxes[:, 2], 1))
+    return {layout.classes[i].lower(): float(np.median(long[layout.labels == i])) for i in np.unique(layout.labels)}
+
+
+def _octaves(a: dict[str, float], b: dict[str, float]) -> float:
+    """By how many doublings the objects of two pictures differ in length, of the classes that both show; else 0."""
+    both = a.keys() & b.keys()
+    return float(np.mean([abs(a[name] - b[name]) for name in both])) if both else 0.0
 
 
 def _none_readable(names: Sequence[str]) -> UserError:

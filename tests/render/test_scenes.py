@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -50,6 +52,27 @@ def test_scenes_are_drawn_among_the_tenth_taken_most_like_the_layout(tmp_path):
     assert set(drawn(scenes, wish(Acquisition(altitude_m=altitudes[20]), 60))) <= set(range(18, 23))
     same = DatasetScenes(dataset(tmp_path, [Acquisition(altitude_m=50)] * 40), (64, 64))
     assert len(set(drawn(same, wish(Acquisition(altitude_m=50), 200)))) > 30, "of equals, all are drawn"
+
+
+def test_where_nothing_tells_the_scale_objects_are_as_large_as_those_of_the_scene(tmp_path):
+    """A car of 20 pixels stands in each picture; in every other one it is four times as long."""
+    cars = dataset(tmp_path, [UNKNOWN] * 20, size=120)
+    large = [
+        replace(s, layout=replace(s.layout, boxes=s.layout.boxes * np.float32([1, 1, 1 + 3 * (i % 2), 1, 1])))
+        for i, s in enumerate(cars)
+    ]
+
+    def into(layout: Layout) -> set[bool]:
+        found = drawn(DatasetScenes(replace(cars, samples=large), (64, 64)), [layout] * 60)
+        return {i % 2 == 1 for i in found}
+
+    box = np.float32([[30, 30, 22, 10, 0]])
+    one = Layout(box, [0], ("Car",), (64, 64))
+    assert into(one) == {False}
+    assert into(replace(one, boxes=box * np.float32([1, 1, 3.5, 1, 1]))) == {True}
+    assert into(replace(one, boxes=box * np.float32([1, 1, 40, 1, 1]))) == {True}, "the nearest, where none is alike"
+    assert into(replace(one, classes=("ship",))) == {False, True}, "control: of another class"
+    assert into(replace(one, acquisition=Acquisition(altitude_m=50))) == {False, True}, "control: its altitude is known"
 
 
 def test_a_scene_depends_on_its_layout_and_seed_alone(tmp_path):
