@@ -14,7 +14,7 @@ from dataengine.data.restrict import restrict
 from dataengine.engine.filters import find_calibration, make_semantic
 from dataengine.engine.pictures import find_objects, find_scenes, make_references, read_into
 from dataengine.engine.recipe import Recipe, folder_hash
-from dataengine.engine.samplers import choose_layouts, find_layouts, make_sampler
+from dataengine.engine.samplers import choose_layouts, find_layouts, make_sampler, often_repeated
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration
 from dataengine.judge.detector import Detector, load_detector
@@ -91,6 +91,7 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     classes = tuple(recipe.draw_as.get(name, name) for name in classes)
     layouts = [replace(layout, classes=classes) for layout in layouts]
     sampler = make_sampler(recipe, [scaled(layout, recipe.layout_scale) for layout in layouts], classes)
+    notes += often_repeated(recipe, sampler, layouts)
     into = IntoDataset(read_into(recipe.into, notes), sampler.size) if recipe.into is not None else None
     painted = recipe.renderer == "in-scene" and into is None
     alike = dataset and replace(dataset, samples=[s for s in dataset if recipe.wants(s.layout.acquisition)])

@@ -18,6 +18,8 @@ from dataengine.layouts.normal_filter import FilteredSampler, NormalFilter
 from dataengine.layouts.sampler import Sampler
 from dataengine.layouts.windows import random_windows
 
+OFTEN, RAISED = 50, 5  # a class's objects are told of when each comes up so often, and so many times as others do
+
 
 def find_layouts(preset: Preset, dataset: Dataset | None, classes: tuple[str, ...]) -> tuple[list[Layout], str]:
     """Real layouts with an object in them, of the data set or the packaged ones, and the hash of them all."""
@@ -86,6 +88,25 @@ def _drawn_by(recipe: Recipe, layouts: list[Layout], classes: tuple[str, ...]) -
 
     as_they_are = {} if recipe.enhance else {"scale": (1.0, 1.0), "turn": False, "merge": 0.0}
     return ReuseSampler(layouts, size, recipe.balance, **as_they_are)
+
+
+def often_repeated(recipe: Recipe, sampler: Sampler, layouts: list[Layout]) -> list[str]:
+    """A sentence for each class that --balance raises so far that its few real objects come up again and again."""
+    if recipe.balance is None or recipe.layouts != "reuse":
+        return []
+    classes, draws = len(sampler.classes), 40
+    drawn = [sampler.sample(np.random.default_rng((recipe.seed, i))) for i in range(draws)]
+    real, made = (
+        np.bincount(np.concatenate([x.labels for x in some]).astype(int), minlength=classes)
+        for some in (layouts, drawn)
+    )
+    times = made * recipe.n / draws / np.maximum(real, 1)
+    raised = times / (made.sum() * recipe.n / draws / real.sum())
+    return [
+        f"--balance shows each of the {real[i]} real {sampler.classes[i]} some {times[i]:.0f} times; so many copies "
+        "teach a detector little but these few"
+        for i in np.flatnonzero((times >= OFTEN) & (raised >= RAISED))
+    ]
 
 
 class _Restricted:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from dataengine import geometry
-from dataengine.data import formats
+from dataengine.data import coco, formats
 from dataengine.data.layout_json import layout_from_json
 from dataengine.data.presets import configs
 from dataengine.engine.parts import load_parts
@@ -150,6 +152,24 @@ def test_a_class_below_its_share_is_told_and_can_be_asked_for_alone(toy_recipe, 
     assert more > as_it_is + 0.1
     assert short == {"van": round(more, 4)}
     assert nobody == {}, "nothing was stated"
+
+
+def test_a_balance_that_shows_a_few_objects_again_and_again_is_told(toy_recipe, toy_dataset, tmp_path):
+    dataset = formats.read(toy_dataset)
+    few, vans = [], 0
+    for sample in dataset:  # all cars, and the first van
+        keep = (sample.layout.labels == 0) | (np.cumsum(sample.layout.labels == 1) + vans == 1)
+        vans += int((sample.layout.labels == 1).sum())
+        few.append(replace(sample, layout=sample.layout.select(keep)))
+    coco.write(replace(dataset, samples=few), tmp_path / "few", split="train")
+
+    def told(data: Path, balance: float) -> list[str]:
+        recipe = toy_recipe.model_copy(update={"data": data, "dataset": None, "balance": balance, "n": 2000})
+        return [note for note in load_parts(recipe).notes if "real van" in note]
+
+    assert len(told(tmp_path / "few", 0.4)) == 1
+    assert not told(tmp_path / "few", 0.001)
+    assert not told(toy_dataset, 0.4), "control: vans are no rarer than cars"
 
 
 def test_a_balance_that_does_not_fit_is_told(toy_recipe):
