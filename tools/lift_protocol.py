@@ -46,6 +46,7 @@ STRENGTH = 0.3  # objects begin as real ones: 100 images are too few to draw fro
 BALANCE = {"hit-uav": ("--balance", "Car=0.3,Bicycle=0.25"), "hrplanes": ()}
 JUDGE_STEPS, STEPS, BATCH, TILE = 1200, 4000, 8, 256
 PASTED = 5000
+SCENE_TILE = 384  # of unlabelled pictures: large enough to be turned, and a doubtful place costs no more
 DETECTOR = "rtmdet-r"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "detectors"
 OPTIONS = CONFIGS / "lite0-rtmdet-r.yaml"  # of the filter's detector
@@ -121,8 +122,8 @@ def main() -> None:
     command("filter", "calibrate", work / "for-calibration", "--detector", onnx, "--out", rule,
             "--pass-share", PASS_SHARE, made=rule)  # fmt: skip
     if "unlabelled-scenes" in arguments.runs:
-        command("filter", "label", work / "unlabelled", "--detector", onnx, "--calibration", rule, "--tile-size", TILE,
-                "--out", work / "scenes", made=work / "scenes")  # fmt: skip
+        command("filter", "label", work / "unlabelled", "--detector", onnx, "--calibration", rule, "--tile-size",
+                SCENE_TILE, "--out", work / "scenes", made=work / "scenes")  # fmt: skip
     for name in arguments.runs:
         sizes = [scaled(n) for n in (arguments.sizes if name == "synthetic" else [OTHER_SIZE])]
         changes = [word.format(work=work) for word in RUNS[name]]
