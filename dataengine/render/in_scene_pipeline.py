@@ -195,7 +195,7 @@ class InScenePipeline(DiffusionPipeline):
     def _paint(self, pictures, grey, jobs, steps, guidance_scale, objects) -> None:
         """Paint the objects of one round. All frames are cut before any is pasted: none depends on its batch."""
         spec = self.unet.spec
-        frames, holes, boxes, fields, starts = [], [], [], [], []
+        frames, holes, boxes, fields, starts, own = [], [], [], [], [], []
         for image, one, label, key in jobs:
             matrix = frame_matrices(one.boxes, one.kind, spec)[0]
             hole, box = masks(one.boxes[0], one.kind, spec)
@@ -203,7 +203,9 @@ class InScenePipeline(DiffusionPipeline):
             holes.append(hole), boxes.append(box)
             fields.append(object_fields(one, spec)[0])
             rng = np.random.default_rng((*key, 0x0B1))
-            starts.append(None if objects is None else objects.draw(one, label, frames[-1], spec, rng))
+            drawn = None if objects is None else objects.draw(one, label, frames[-1], spec, rng)
+            start, inside = drawn or (None, None)
+            starts.append(start), own.append(inside)
         strength = 1.0 if objects is None else objects.strength
         begun, blank = ([k for k, s in enumerate(starts) if (s is not None) == real] for real in (True, False))
         for indices in (*_batches(begun), *_batches(blank)):
@@ -219,9 +221,12 @@ class InScenePipeline(DiffusionPipeline):
                 # what is there is no ground where an object is to vanish
                 vanishes = label == self.unet.nothing
                 changed = np.ones_like(holes[k]) if vanishes else matte(resized(patch, spec.size), frames[k])
+                changed = resized(changed, fine.size)
+                if start is not None:  # however like the ground it is, an object hides it
+                    changed = np.maximum(changed, own[k])
                 hole = finer_mask(holes[k], fine.size)
                 matrix = frame_matrices(one.boxes, one.kind, fine)[0]
-                paste(pictures[image], patch, hole, matrix, resized(changed, fine.size))
+                paste(pictures[image], patch, hole, matrix, changed)
 
     def _denoise(self, jobs, frames, holes, boxes, fields, starts, strength, steps, guidance_scale) -> np.ndarray:
         """Painted frames (B, F, F, 3) float32 in [0, 255]. starts: frames to begin from, all of them or none."""

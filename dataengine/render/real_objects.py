@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,10 +11,12 @@ from dataengine import geometry
 from dataengine.data.images import read_picture
 from dataengine.data.layout import Acquisition, Dataset, Layout
 from dataengine.errors import UserError
+from dataengine.render.cutout import cutout
 from dataengine.render.frame import (
     FrameSpec,
     box_coverage,
     box_in_frame,
+    covered,
     cut,
     finer_mask,
     frame_matrices,
@@ -35,27 +37,41 @@ OTHER_LIGHT = 10.0  # distance between day and night; else it is in doublings of
 class RealObjects:
     """Whole objects of a labelled data set, cut into the frames of an in-scene model.
 
-    frames: N of uint8 (K F, K F, 3), K as `fineness` says. boxes: float32 (N, 2), width and height of each object's
-    box, in pixels of a model's frame (F, F). labels: int64 (N,) in the model's numbering. traits: float32 (N, 3), see
-    `_traits`. strength: in (0, 1), how much noise they are put under before they are redrawn; 1 would leave nothing of
-    them.
+    frames: N of uint8 (K F, K F, 3), K as `fineness` says. objects: N of bool (F, F), what boxes cover of the model's
+    frame. boxes: float32 (N, 2), width and height of each object's box, in pixels of that frame. labels: int64 (N,) in
+    the model's numbering. traits: float32 (N, 3), see `_traits`. strength: in (0, 1), how much noise they are put under
+    before they are redrawn; 1 would leave nothing of them. cutouts: those that were made so far, by number (`cutout`).
     """
 
     frames: list[np.ndarray]
+    objects: list[np.ndarray]
     boxes: np.ndarray
     labels: np.ndarray
     traits: np.ndarray
     strength: float
+    cutouts: dict[int, np.ndarray | None] = field(default_factory=dict)
+
+    def cutout(self, i: int) -> np.ndarray | None:
+        """Share of each pixel of frame i, (F, F), that is the object's own; None where nobody can tell."""
+        if i not in self.cutouts:
+            frame, objects = self.frames[i], self.objects[i]
+            box = box_coverage(*self.boxes[i], len(objects)) > 0.5
+            self.cutouts[i] = cutout(
+                np.rint(resized(frame.astype(np.float32), len(objects))).astype(np.uint8), box, objects
+            )
+        return self.cutouts[i]
 
     def draw(
         self, one: Layout, label: int, ground: np.ndarray, spec: FrameSpec, rng: np.random.Generator
-    ) -> np.ndarray | None:
+    ) -> tuple[np.ndarray, np.ndarray] | None:
         """A real object of the class, much like the one that a layout of one asks for.
 
-        A frame (K F, K F, 3) float32 in [0, 255], K as `fineness` of the layout's box. The object is stretched into the
+        A frame (K F, K F, 3) float32 in [0, 255], K as `fineness` of the layout's box, and the share of each pixel
+        (K F, K F) that is surely the object, 0 where it could not be cut out. The object is stretched into the
         box, mirrored half of the time, and as much lighter or darker as the frame that it comes into, `ground`
-        (F, F, 3) in [0, 255], is around the part to be painted. Beyond the box the ground stays, or what surrounded
-        the object elsewhere would show as a pane. None where there is no such object.
+        (F, F, 3) in [0, 255], is around the part to be painted. Around the object the ground stays, or what surrounded
+        it elsewhere would show as a pane: one is drawn that can be cut out, if there is one; else its box stands for
+        it. None where there is no object of the class.
         """
         import cv2
 
@@ -64,7 +80,8 @@ class RealObjects:
             return None
         far = np.abs(self.traits[own] - _traits(one.boxes, one.acquisition)[0]).sum(1)
         count = min(len(own), max(NEAREST, round(NEAREST_SHARE * len(own))))
-        i = own[rng.choice(np.argsort(far, kind="stable")[:count])]
+        near = own[rng.permutation(np.argsort(far, kind="stable")[:count])]
+        i = int(next((i for i in near if self.cutout(int(i)) is not None), near[0]))
         size = spec.size * fineness(one.boxes[0], spec)
         width, height = box_in_frame(one.boxes[0], one.kind, spec)
         finer = len(self.frames[i]) / size
@@ -74,14 +91,19 @@ class RealObjects:
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         frame = self.frames[i].astype(np.float32)
         frame = cv2.warpAffine(frame, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+        inside = self.cutout(i)
+        if inside is not None:
+            inside = cv2.warpAffine(resized(inside, len(self.frames[i])), matrix, (size, size), flags=flags)
         if rng.random() < 0.5:
-            frame = frame[:, ::-1]
+            frame, inside = frame[:, ::-1], None if inside is None else inside[:, ::-1]
         ground, times = resized(ground.astype(np.float32), size), size // spec.size
         around = finer_mask(masks(one.boxes[0], one.kind, spec)[0], size) == 0
         frame = frame + (ground[around].mean(0) - frame[around].mean(0))
-        inside = box_coverage((width + 2 * FADE) * times, (height + 2 * FADE) * times, size)
-        inside = cv2.GaussianBlur(inside, (0, 0), FADE * times)[..., None]
-        return np.clip(ground + inside * (frame - ground), 0, 255)
+        own = np.zeros((size, size), np.float32) if inside is None else inside
+        if inside is None:
+            inside = box_coverage((width + 2 * FADE) * times, (height + 2 * FADE) * times, size)
+            inside = cv2.GaussianBlur(inside, (0, 0), FADE * times)
+        return np.clip(ground + inside[..., None] * (frame - ground), 0, 255), own
 
 
 def fineness(box: np.ndarray, spec: FrameSpec) -> int:
@@ -121,19 +143,21 @@ def collect_objects(dataset: Dataset, classes: Sequence[str], spec: FrameSpec, s
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
         chosen.append(own[np.linspace(0, len(own) - 1, min(len(own), round(MOST / worth[own].mean()))).astype(int)])
-    frames, boxes, kept, traits, picture, at = [], [], [], [], None, None
+    frames, objects, boxes, kept, traits, picture, at = [], [], [], [], [], None, None
     for n in np.sort(np.concatenate(chosen)) if chosen else ():
         i, k, label = found[n]
         if i != at:
             at, picture = i, read_picture(dataset.samples[i])
+            labelled = covered(dataset.samples[i].layout.boxes, dataset.samples[i].layout.size[::-1]).astype(np.uint8)
         if picture is None:
             continue
         one = dataset.samples[i].layout.select([k])
         fine = replace(spec, size=spec.size * fineness(one.boxes[0], spec))
         frames.append(cut(picture, frame_matrices(one.boxes, one.kind, fine)[0], fine.size))
+        objects.append(cut(labelled, frame_matrices(one.boxes, one.kind, spec)[0], spec.size)[..., 0] > 0)
         boxes.append(box_in_frame(one.boxes[0], one.kind, spec))
         kept.append(label)
         traits.append(_traits(one.boxes, one.acquisition)[0])
     if not frames:
         raise UserError(f"no object of {', '.join(classes)} lies whole in a picture, so none can be begun from.")
-    return RealObjects(frames, np.float32(boxes), np.int64(kept), np.stack(traits), strength)
+    return RealObjects(frames, objects, np.float32(boxes), np.int64(kept), np.stack(traits), strength)

@@ -17,7 +17,7 @@ from dataengine.layouts.windows import cut
 from dataengine.render.augment import augmented_window
 
 WINDOWS_COMPARED = 8  # of these, the one is taken in which the least has to make room for the new objects
-AUGMENTED_COMPARED = 3  # and of so many, where each has to be read and turned first
+AUGMENTED_COMPARED = 8  # and of so many, or the first in which nothing has to, where each has to be read and turned
 GENERATED = "generated:"  # begins the names of scenes that were drawn, not taken
 ROOM = 0.15  # of an object's long side, that it keeps free around it
 NEAREST_SHARE = 0.1  # a scene is drawn among this share of all, those taken most like the layout asks
@@ -132,7 +132,8 @@ class DatasetScenes:
         return likely[far <= max(np.log2(SAME_SCALE), far.min())]
 
     def _augmented(self, order: np.ndarray, layout: Layout, rng: np.random.Generator) -> Scene:
-        """Of some augmented windows, of the images in this order, the one in which the least has to make room."""
+        """The first augmented window, of the images in this order, in which nothing has to make room; of a few, that in
+        which the least has to."""
         unreadable, found = [], []
         for i in order:
             sample = self.samples[i]
@@ -142,7 +143,7 @@ class DatasetScenes:
                 continue
             image, inside = augmented_window(picture, sample.layout, self.size[0], rng)
             found.append((_lost(inside, layout), len(found), image, inside, sample))
-            if len(found) == AUGMENTED_COMPARED:
+            if found[-1][0] == 0 or len(found) == AUGMENTED_COMPARED:
                 break
         if not found:
             raise _none_readable(unreadable)

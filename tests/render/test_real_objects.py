@@ -48,7 +48,7 @@ def test_a_real_object_is_stretched_into_the_box_it_is_to_fill(tmp_path, box):
     objects = collect_objects(labelled(tmp_path, [[48, 48, 48, 24, 0.7]], [0]), CLASSES, SPEC, 0.5)
     one = Layout([box], [0], CLASSES, (96, 96))
     ground = np.full((SPEC.size, SPEC.size, 3), 90, np.float32)
-    frame = objects.draw(one, 0, ground, SPEC, np.random.default_rng(0))
+    frame, _ = objects.draw(one, 0, ground, SPEC, np.random.default_rng(0))
     wanted = finer_mask(masks(one.boxes[0], "obb", SPEC)[1], len(frame)) > 0.5
     assert (red(frame) & wanted).sum() / (red(frame) | wanted).sum() > 0.8
     assert objects.draw(one, 1, ground, SPEC, np.random.default_rng(0)) is None, "there is no van"
@@ -59,7 +59,7 @@ def test_it_comes_as_much_lighter_as_the_scene_is(tmp_path):
     one, brightness = Layout([[48, 48, 24, 12, 0]], [0], CLASSES, (96, 96)), []
     for grey in (60, 130):
         ground = np.full((SPEC.size, SPEC.size, 3), grey, np.float32)
-        frame = objects.draw(one, 0, ground, SPEC, np.random.default_rng(0))
+        frame, _ = objects.draw(one, 0, ground, SPEC, np.random.default_rng(0))
         own = red(frame)
         brightness.append(frame[own].mean())
         beyond = masks(one.boxes[0], "obb", SPEC)[0] == 0
@@ -114,7 +114,7 @@ def test_objects_of_the_night_come_into_the_night(tmp_path):
     ground = np.full((SPEC.size, SPEC.size, 3), 120, np.float32)
     for night in (True, False):
         one = Layout([[48, 48, 24, 12, 0]], [0], CLASSES, (96, 96), acquisition=Acquisition(night=night))
-        drawn = [objects.draw(one, 0, ground, SPEC, np.random.default_rng(i)) for i in range(20)]
+        drawn = [objects.draw(one, 0, ground, SPEC, np.random.default_rng(i))[0] for i in range(20)]
         assert {bool(red(frame).mean() > 0.1) for frame in drawn} == {not night}, "night is the negative here"
 
 

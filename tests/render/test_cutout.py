@@ -1,0 +1,92 @@
+"""Objects cut out of their ground, in pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from PIL import Image
+
+from dataengine.data.layout import Dataset, Layout, Sample
+from dataengine.render.cutout import cutout
+from dataengine.render.frame import FrameSpec
+from dataengine.render.in_scene import InSceneUNet
+from dataengine.render.in_scene_pipeline import InScenePipeline
+from dataengine.render.real_objects import collect_objects
+from dataengine.render.scene import Scene, empty_layout
+
+SIDE = 96
+WHITE, GROUND, SCENE = (225, 225, 230), (110, 100, 80), (70, 100, 72)
+
+
+def cross(at=(48, 48), long: int = 40, wide: int = 8) -> np.ndarray:
+    """Bool (SIDE, SIDE): an airplane, roughly."""
+    y, x = np.abs(np.mgrid[:SIDE, :SIDE] - np.array(at)[:, None, None] + 0.5)
+    return ((x < wide / 2) & (y < long / 2)) | ((y < wide / 2) & (x < long / 2))
+
+
+def box(at=(48, 48), long: int = 40) -> np.ndarray:
+    y, x = np.abs(np.mgrid[:SIDE, :SIDE] - np.array(at)[:, None, None] + 0.5)
+    return (x < long / 2) & (y < long / 2)
+
+
+def picture(shape: np.ndarray, ground=GROUND) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, 6, (SIDE, SIDE, 3))
+    return np.clip(np.where(shape[..., None], WHITE, ground) + noise, 0, 255).astype(np.uint8)
+
+
+def overlap(found: np.ndarray, truth: np.ndarray) -> float:
+    return float(((found > 0.5) & truth).sum() / ((found > 0.5) | truth).sum())
+
+
+def test_an_object_is_found_in_its_box_without_the_ground_beside_it():
+    found = cutout(picture(cross()), box(), box())
+    assert overlap(found, cross()) > 0.85
+    assert overlap(box(), cross()) < 0.5, "control: the box is mostly ground"
+    assert found[~box()].max() == 0
+
+
+def test_other_objects_beside_it_are_not_taken_for_ground():
+    places = [(y, x) for y in (4, 48, 92) for x in (4, 48, 92) if (y, x) != (48, 48)]
+    crowd = picture(np.any([cross(at, 38) for at in [(48, 48), *places]], axis=0))
+    known = np.any([box(at) for at in places], axis=0)
+    # strips of four pixels between the boxes are all the ground there is
+    assert overlap(cutout(crowd, box(), known), cross(long=38)) > 0.85
+    unknown = cutout(crowd, box(), box())
+    assert unknown is None or overlap(unknown, cross(long=38)) < 0.85, "control: nothing is said of the others"
+
+
+def test_what_cannot_be_told_from_the_ground_is_not_guessed():
+    assert cutout(picture(np.zeros((SIDE, SIDE), bool)), box(), box()) is None
+    only_one_wing = cross() & (np.mgrid[:SIDE, :SIDE][1] < 46)
+    assert cutout(picture(only_one_wing), box(), box()) is None, "an object reaches the sides of its box"
+    assert cutout(picture(cross()), np.ones((SIDE, SIDE), bool), box()) is None, "no ground is to be seen"
+
+
+class Echo(InSceneUNet):
+    """Takes what it is given, noise and all, for the picture."""
+
+    def forward(self, frames, timesteps, surroundings, hole, box, labels, fields):
+        return torch.zeros_like(frames)
+
+
+@pytest.mark.parametrize("cuts", [True, False])
+def test_its_ground_stays_behind_when_it_is_painted_elsewhere(tmp_path, cuts):
+    """In pixels of the image; where nothing is cut out (control), the ground beside the object comes along."""
+    layout = Layout([[48, 48, 40, 40, 0]], [0], ("airplane",), (SIDE, SIDE), "hbb")
+    stripes = np.where(np.arange(SIDE)[None, :, None] % 24 < 12, GROUND, (170, 160, 140))
+    Image.fromarray(picture(cross(), stripes)).save(tmp_path / "0.png")
+    dataset = Dataset(("airplane",), [Sample("0", tmp_path / "0.png", layout)], "hbb")
+    objects = collect_objects(dataset, ("airplane",), FrameSpec(), 0.02)
+    if not cuts:
+        objects.cutouts[0] = None
+    pipeline = InScenePipeline(
+        Echo(["airplane"], frame_size=48, block_out_channels=(16, 32)), FlowMatchEulerDiscreteScheduler()
+    )
+    scene = Scene(np.full((SIDE, SIDE, 3), SCENE, np.uint8), empty_layout(layout), "grass")
+    image = pipeline([scene], [layout], [1], num_inference_steps=8, objects=objects)[0][0].astype(int)
+    changed = np.abs(image - scene.image).max(2)
+    corners = box(long=36) & ~cross(long=44, wide=16)
+    assert np.median(changed[cross(long=36, wide=4)]) > 80, "the object is there"
+    assert (np.quantile(changed[corners], 0.9) <= 8) == cuts
