@@ -50,7 +50,9 @@ class Recipe(BaseModel):
     renderer: Literal["in-scene", "whole"] = "in-scene"
     model: Path | None = Field(None, description="folder of a trained renderer instead of the packaged one")
     scenes: Path | None = Field(None, description="folder of images or a data set to paint into")
-    augment_scenes: bool = Field(False, description="turn, scale and re-light scenes: of few images, many scenes")
+    augment_scenes: bool = Field(
+        False, description="turn, scale and re-light scenes, which keep their objects: of few, many"
+    )
     strength: float = Field(1.0, gt=0, le=1, description="noise from which objects begin; below 1, over real ones")
     into: Path | None = Field(None, description="labelled data set whose pictures get new objects beside their own")
     encoder: str | None = Field(None, description="of reference images, for a model that was trained with them")

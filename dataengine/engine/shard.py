@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe, image_seed
 from dataengine.engine.records import examine_shard, image_name, shard_folder
 from dataengine.judge.verdict import Verdict
-from dataengine.render.in_scene_pipeline import merge
+from dataengine.render.in_scene_pipeline import beside, merge
 from dataengine.render.inpaint import paint_mask
 from dataengine.render.into import Target
 from dataengine.render.scene import Scene
@@ -63,9 +64,13 @@ def render_batch(parts: Parts, recipe: Recipe, indices: range) -> list[Rendered]
     """Draw the layouts of a batch and render them."""
     layouts = draw_layouts(parts, recipe, indices)
     seeds = [image_seed(recipe.seed, i) for i in indices]
-    targets = parts.into.draw(layouts, seeds) if parts.into is not None else [None] * len(layouts)
+    targets = [None] * len(layouts)
     if parts.into is not None:
+        targets = parts.into.draw(layouts, seeds)
         layouts = [target.new for target in targets]
+    elif recipe.augment_scenes and parts.scenes is not None:  # of few images no object is given up for a painted one
+        targets, margin = parts.scenes.draw(layouts, seeds), parts.pipeline.unet.spec.hole_margin
+        layouts = [beside(scene.layout, layout, margin) for scene, layout in zip(targets, layouts, strict=True)]
     drawn = [i for i, layout in enumerate(layouts) if len(layout)]  # a picture may have no room for anything new
     part = [[values[i] for i in drawn] for values in (layouts, seeds, targets)]
     rendered = dict(zip(drawn, render(parts, recipe, *part) if drawn else (), strict=True))
@@ -73,8 +78,10 @@ def render_batch(parts: Parts, recipe: Recipe, indices: range) -> list[Rendered]
     for i, (index, target) in enumerate(zip(indices, targets, strict=True)):
         if i in rendered:
             image, labels, scene, bare = rendered[i]
-        else:
+        elif isinstance(target, Target):
             (image, labels), scene, bare = target.put_back(target.window.image), target, None
+        else:
+            image, labels, scene, bare = target.image, merge(target.layout, layouts[i], 0.0), target, None
         results.append(Rendered(index, layouts[i], image, labels, scene, bare))
     return results
 
@@ -89,15 +96,17 @@ def drawing_settings(parts: Parts, recipe: Recipe) -> dict:
 
 
 def render(
-    parts: Parts, recipe: Recipe, layouts: list[Layout], seeds: list[int], targets: list[Target | None]
+    parts: Parts, recipe: Recipe, layouts: list[Layout], seeds: list[int], targets: Sequence[Target | Scene | None]
 ) -> list[tuple[np.ndarray, Layout, Scene | Target | None, np.ndarray | None]]:
     """Image, labels (the objects of the layout first), what was painted into, and the picture before that (None where
-    nobody knows it), for each layout."""
+    nobody knows it), for each layout. targets: where to, as far as that is settled."""
     pipeline, into = parts.pipeline, parts.into is not None
     settings = drawing_settings(parts, recipe)
-    scenes = [target.window for target in targets] if into else [None] * len(layouts)
+    scenes = [target.window for target in targets] if into else targets
     if recipe.renderer == "in-scene":
-        scenes = pipeline.clear(scenes if into else parts.scenes.draw(layouts, seeds), layouts, seeds, **settings)
+        if scenes[0] is None:
+            scenes = parts.scenes.draw(layouts, seeds)
+        scenes = pipeline.clear(scenes, layouts, seeds, **settings)
         images, labelled = pipeline(scenes, layouts, seeds, objects=parts.objects, **settings)
     else:
         if parts.references is not None:

@@ -17,7 +17,8 @@ from dataengine.layouts.windows import cut
 from dataengine.render.augment import augmented_window
 
 WINDOWS_COMPARED = 8  # of these, the one is taken in which the least has to make room for the new objects
-AUGMENTED_COMPARED = 8  # and of so many, or the first in which nothing has to, where each has to be read and turned
+AUGMENTED_COMPARED = 8  # where each has to be read and turned: the first of so many with room
+ENOUGH_ROOM = 0.5  # for this share of the new objects beside its own
 GENERATED = "generated:"  # begins the names of scenes that were drawn, not taken
 ROOM = 0.15  # of an object's long side, that it keeps free around it
 NEAREST_SHARE = 0.1  # a scene is drawn among this share of all, those taken most like the layout asks
@@ -132,8 +133,8 @@ class DatasetScenes:
         return likely[far <= max(np.log2(SAME_SCALE), far.min())]
 
     def _augmented(self, order: np.ndarray, layout: Layout, rng: np.random.Generator) -> Scene:
-        """The first augmented window, of the images in this order, in which nothing has to make room; of a few, that in
-        which the least has to."""
+        """The first augmented window, of the images in this order, with room for half of the new objects beside its
+        own; of a few, that with the most. Were the emptiest taken, few would hold objects in their surroundings."""
         unreadable, found = [], []
         for i in order:
             sample = self.samples[i]
@@ -141,13 +142,16 @@ class DatasetScenes:
             if picture is None:
                 unreadable.append(sample.name)
                 continue
-            image, inside = augmented_window(picture, sample.layout, self.size[0], rng)
-            found.append((_lost(inside, layout), len(found), image, inside, sample))
-            if found[-1][0] == 0 or len(found) == AUGMENTED_COMPARED:
+            # before it is turned, for around a box that was turned an upright one is loose
+            labels = upright(sample.layout) if layout.kind == "hbb" else sample.layout
+            image, inside = augmented_window(picture, labels, self.size[0], rng)
+            room = free_of(layout, inside.boxes, ROOM).mean() if len(layout) else 1.0
+            found.append((min(ENOUGH_ROOM, room), -len(found), image, inside, sample))
+            if room >= ENOUGH_ROOM or len(found) == AUGMENTED_COMPARED:
                 break
         if not found:
             raise _none_readable(unreadable)
-        _, _, image, inside, sample = min(found, key=lambda window: window[:2])
+        _, _, image, inside, sample = max(found, key=lambda window: window[:2])
         return Scene(image, inside, f"{sample.name}@augmented", sample.license, tuple(unreadable), sample.source)
 
     def _corner(self, sample: Sample, rng: np.random.Generator) -> tuple[int, int]:
@@ -186,6 +190,14 @@ def empty_layout(layout: Layout) -> Layout:
     return replace(
         layout, boxes=np.zeros((0, 5)), labels=np.zeros(0), difficult=None, visible=None, ignored=np.zeros((0, 5))
     )
+
+
+def upright(layout: Layout) -> Layout:
+    """The same picture in horizontal boxes: of an oriented one, the smallest around it."""
+    if layout.kind == "hbb":
+        return layout
+    around = [geometry.from_aabb(geometry.to_aabb(boxes)) for boxes in (layout.boxes, layout.ignored)]
+    return replace(layout, kind="hbb", boxes=around[0], ignored=around[1])
 
 
 def free_of(layout: Layout, taken: np.ndarray, margin: float) -> np.ndarray:

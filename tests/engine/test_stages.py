@@ -16,10 +16,11 @@ from dataengine.data import coco, formats
 from dataengine.data.layout_json import layout_from_json
 from dataengine.data.presets import configs
 from dataengine.engine.parts import load_parts
-from dataengine.engine.recipe import Recipe, load_recipe
+from dataengine.engine.recipe import Recipe, image_seed, load_recipe
 from dataengine.engine.run import synth
-from dataengine.engine.shard import draw_layouts
+from dataengine.engine.shard import draw_layouts, render_batch
 from dataengine.errors import UserError
+from dataengine.render.frame import covered
 from dataengine.render.inpaint import paint_mask
 
 
@@ -112,6 +113,28 @@ def test_real_layouts_are_seen_as_they_are_when_nothing_is_enhanced(toy_recipe, 
     assert share_of_real_sides_and_angles() < 0.2
     with pytest.raises(UserError, match="enhance: layouts of the prior"):
         load_recipe(None, toy_recipe.model_dump() | {"layouts": "prior", "enhance": False})
+
+
+def test_in_augmented_scenes_every_real_object_stays_and_painted_ones_stand_beside_it(toy_recipe, toy_dataset):
+    """In pixels: what a scene held before is as it was, in every box; without augmentation (control) some is lost."""
+
+    def lost_objects(augmented: bool) -> int:
+        recipe = toy_recipe.model_copy(update={"data": toy_dataset, "augment_scenes": augmented, "layouts": "reuse"})
+        parts = load_parts(recipe)
+        made, lost = render_batch(parts, recipe, range(24)), 0
+        for one in made:
+            assert np.array_equal(one.labels.boxes[: len(one.asked)], one.asked.boxes)
+        scenes = parts.scenes.draw(
+            draw_layouts(parts, recipe, range(24)), [image_seed(recipe.seed, i) for i in range(24)]
+        )
+        for one, scene in zip(made, scenes, strict=True):
+            lost += len(scene.layout) - (len(one.labels) - len(one.asked))
+            own = covered(one.labels.boxes[len(one.asked) :], one.image.shape)
+            assert (one.image[own] == scene.image[own]).all()
+        return lost
+
+    assert lost_objects(augmented=False) > 0
+    assert lost_objects(augmented=True) == 0
 
 
 def test_stages_that_do_not_fit_together_are_told(toy_recipe, toy_dataset, tmp_path, layout_model):

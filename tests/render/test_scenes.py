@@ -8,7 +8,7 @@ from PIL import Image
 
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Sample
 from dataengine.errors import UserError
-from dataengine.render.scene import DatasetScenes, acquisition_distance
+from dataengine.render.scene import DatasetScenes, acquisition_distance, upright
 
 
 def dataset(folder, acquisitions: list[Acquisition], size: int = 80) -> Dataset:
@@ -73,6 +73,29 @@ def test_where_nothing_tells_the_scale_objects_are_as_large_as_those_of_the_scen
     assert into(replace(one, boxes=box * np.float32([1, 1, 40, 1, 1]))) == {True}, "the nearest, where none is alike"
     assert into(replace(one, classes=("ship",))) == {False, True}, "control: of another class"
     assert into(replace(one, acquisition=Acquisition(altitude_m=50))) == {False, True}, "control: its altitude is known"
+
+
+def test_a_box_around_a_turned_object_stays_tight_where_upright_boxes_are_wanted(tmp_path):
+    """Of each scene, in pixels: the upright boxes around a square of 20 x 20 that was labelled with an oriented box."""
+    picture = np.full((200, 200, 3), 60, np.uint8)
+    picture[90:110, 90:110] = 250
+    Image.fromarray(picture).save(tmp_path / "0.png")
+    layout = Layout([[100, 100, 20, 20, 0]], [0], ("car",), (200, 200))
+    scenes = DatasetScenes(Dataset(("car",), [Sample("0", tmp_path / "0.png", layout)]), (80, 80), augmented=True)
+
+    def tightness(kind: str) -> list[float]:
+        wish = [Layout([], [], ("car",), (80, 80), kind)] * 40
+        found = [scene for scene in scenes.draw(wish, range(40)) if (scene.layout.visible > 0.999).any()]
+        return [
+            (s.image[..., 0] > 150).sum() / np.prod(upright(s.layout).boxes[0, 2:4])
+            for s in found
+            if len(s.layout) == 1
+        ]
+
+    tight = tightness("hbb")
+    assert len(tight) > 5
+    assert min(tight) > 0.9
+    assert min(tightness("obb")) < 0.75, "control: the box around a turned one"
 
 
 def test_a_scene_depends_on_its_layout_and_seed_alone(tmp_path):
