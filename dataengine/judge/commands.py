@@ -132,13 +132,18 @@ def label_command(
     tile_size: Annotated[
         int | None, typer.Option(min=32, help="Cut images into tiles, so that a doubtful place costs only its own.")
     ] = None,
+    doubt: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Weaker detections from this score on are doubtful [as calibrated]."),
+    ] = None,
     horizontal: Annotated[bool, typer.Option("--horizontal", help="Write upright boxes.")] = False,
     threads: Threads = 0,
 ) -> None:
     """Label real images that have no labels, where the detector leaves no doubt: more scenes to paint into.
 
     Detections of whose like nine in ten were right on the calibration's images become objects; images (tiles) with a
-    doubtful one are left out. What the detector does not see stays unlabelled.
+    doubtful one are left out. What the detector does not see stays unlabelled; the lower --doubt, the fewer images are
+    left, and the fewer objects without a label in them.
 
     Example: dataengine filter label flights --calibration calibration.json --tile-size 256 --out scenes
     """
@@ -159,7 +164,7 @@ def label_command(
         raise UserError(f"{out} is there already; give another --out.")
     _check_writable(out)
     kind = "hbb" if horizontal else "obb"
-    labelled = label_pictures(labelled_or_plain(pictures), found, rule, kind, _bar("Labelling", False))
+    labelled = label_pictures(labelled_or_plain(pictures), found, rule, kind, doubt, _bar("Labelling", False))
     with TemporaryDirectory(prefix=".tiles-", dir=out.parent) as tiles:
         if tile_size is not None:
             labelled = tile(labelled, tiles, tile_size, 0, CUT_VISIBLE)

@@ -16,20 +16,24 @@ from dataengine.judge.matching import class_map, hulls
 
 
 def label(
-    detections: Detections, layout: Layout, detector_classes: tuple[str, ...], calibration: Calibration
+    detections: Detections,
+    layout: Layout,
+    detector_classes: tuple[str, ...],
+    calibration: Calibration,
+    doubt: float | None = None,
 ) -> Layout:
     """The layout with every sure detection as an object and every doubtful one as an ignored region.
 
     layout: the picture's own, without objects; detections of classes that it lacks are passed over. Sure are detections
-    of whose like nine in ten were right on the calibration's real images (`repair_scores`); doubtful are weaker ones of
-    which half were (`extra_scores`). What the detector sees less clearly than that stays unlabelled: labels are no more
-    complete than it is.
+    of whose like nine in ten were right on the calibration's real images (`repair_scores`). Doubtful are weaker ones
+    that score `doubt` or more, or where that is None, those of which half were right (`extra_scores`). What the
+    detector sees less clearly than that stays unlabelled: labels are no more complete than it is.
     """
     labels = class_map(layout.classes, detector_classes)[detections.labels]
     detections, labels = detections.select(labels >= 0), labels[labels >= 0]
     names = [layout.classes[i] for i in labels]
     sure = detections.scores >= at_class(calibration.repair_scores, names)
-    doubtful = ~sure & (detections.scores >= at_class(calibration.extra_scores, names))
+    doubtful = ~sure & (detections.scores >= (at_class(calibration.extra_scores, names) if doubt is None else doubt))
     boxes = hulls(detections.boxes) if layout.kind == "hbb" else detections.boxes
     return replace(
         layout,
@@ -46,6 +50,7 @@ def label_pictures(
     detector: Detector,
     calibration: Calibration,
     kind: Kind = "obb",
+    doubt: float | None = None,
     progress: Callable[[Sequence[Sample]], Iterable[Sample]] = lambda x: x,
 ) -> Dataset:
     """The same pictures with the labels that `label` gives them, of the classes that detector and calibration know.
@@ -64,6 +69,6 @@ def label_pictures(
             problems.append(Problem(sample.image, None, "it cannot be read; it is left out"))
             continue
         empty = replace(sample.layout, classes=classes, kind=kind)
-        layout = label(detector.detect([picture])[0], empty, detector.classes, calibration)
+        layout = label(detector.detect([picture])[0], empty, detector.classes, calibration, doubt)
         samples.append(replace(sample, layout=layout))
     return replace(pictures, classes=classes, samples=samples, kind=kind, problems=problems)

@@ -62,6 +62,14 @@ def test_a_doubtful_place_costs_only_its_tile(flights, calibration, tmp_path):
     assert sum(len(sample.layout) for sample in made) == sum(map(len, truth.values())) - spoilt.sum()
 
 
+def test_what_is_doubtful_can_be_told_by_hand(flights, calibration, tmp_path):
+    """The faint square scores 0.7, bare ground 0.5."""
+    said = run("label", flights[0], *calibration, "--doubt", 0.8, "--out", tmp_path / "scenes").stdout
+    assert "10 of 10 images show nothing doubtful" in said
+    with pytest.raises(UserError, match="every image shows something doubtful"):
+        run("label", flights[0], *calibration, "--doubt", 0.4, "--out", tmp_path / "none")
+
+
 def test_a_detector_that_doubts_everything_labels_nothing(flights, toy_detector, toy_calibration, tmp_path):
     """The control: with a rule for which no score is sure."""
     rule(toy_calibration, sure=1.0).save(tmp_path / "unsure.json")
