@@ -1,6 +1,8 @@
-"""How right and how complete are the labels of `dataengine filter label`, on real images that nothing was trained on?
+r"""How right and how complete are the labels of `dataengine filter label`, on real images that nothing was trained on?
 
 python tools/bench/labelling.py hit-uav
+python tools/bench/labelling.py hrplanes --tile-size 384 --doubt 0.2 \
+    --detector work/hrplanes-100/detector --calibration work/hrplanes-100/calibration.json
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from dataengine.judge.detector import load_detector
 from dataengine.judge.labelling import label
 from dataengine.render.scene import empty_layout
 
-TILE, RIGHT = 256, 0.5
+RIGHT = 0.5
 
 
 def main() -> None:
@@ -31,17 +33,23 @@ def main() -> None:
     parser.add_argument("dataset", choices=("hit-uav", "hrplanes"))
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--images", type=int, default=150)
+    parser.add_argument("--tile-size", type=int, default=256)
+    parser.add_argument("--doubt", type=float)
+    parser.add_argument("--detector", type=Path, default=weights.packaged("detector"))
+    parser.add_argument("--calibration", type=Path)
     arguments = parser.parse_args()
     test = splits(arguments.data)[arguments.dataset]["test"]
-    detector = load_detector(weights.packaged("detector"))
-    rule = Calibration.load(weights.packaged(f"calibration/{arguments.dataset}.json"))
+    detector = load_detector(arguments.detector)
+    packaged = weights.packaged(f"calibration/{arguments.dataset}.json")
+    rule = Calibration.load(arguments.calibration or packaged)
     tiles, kept, in_kept = 0, 0, 0
     objects, labelled, right = (np.zeros(len(test.classes), int) for _ in range(3))
     for i in np.random.default_rng(0).permutation(len(test))[: arguments.images]:
         sample = test.samples[i]
         found = detector.detect([load(sample)])[0]
-        made = label(found, replace(empty_layout(sample.layout), classes=test.classes), detector.classes, rule)
-        for window in windows(sample.layout.size, TILE, 0):
+        bare = replace(empty_layout(sample.layout), classes=test.classes)
+        made = label(found, bare, detector.classes, rule, arguments.doubt)
+        for window in windows(sample.layout.size, arguments.tile_size, 0):
             tiles += 1
             truth, mine = (crop_layout(x, window, CUT_VISIBLE) for x in (sample.layout, made))
             if len(mine.ignored):
@@ -52,7 +60,10 @@ def main() -> None:
             objects += np.bincount(truth.labels, minlength=len(objects))
             labelled += np.bincount(mine.labels, minlength=len(objects))
             right += np.bincount(mine.labels[same.any(1)], minlength=len(objects))
-    print(f"{tiles} tiles of {TILE} px, {kept} show nothing doubtful ({kept / tiles:.0%}), {in_kept} of them an object")
+    print(
+        f"{tiles} tiles of {arguments.tile_size} px, {kept} show nothing doubtful ({kept / tiles:.0%}), "
+        f"{in_kept} of them an object"
+    )
     for name, *row in zip(test.classes, objects, labelled, right, strict=True):
         print(f"{name:14} objects {row[0]:5} labelled {row[1]:5} right {row[2] / max(1, row[1]):6.1%} "
               f"of all {row[2] / max(1, row[0]):6.1%}")  # fmt: skip
