@@ -5,7 +5,7 @@ ones made from these alone bring to a detector.
 
 The generator, the filter's detector and its calibration see the 100 images and no other label: the renderer learns from
 all of them, the detector from 80, the rule from the other 20. Beside the run `synthetic` there are others in which one
-thing is otherwise (`RUNS`): two ablations, and one that paints into the other training images without their labels. All
+thing is otherwise (`RUNS`): two ablations, and two that paint into the other training images without their labels. All
 labelled training images are an arm of their own, `more real`: what labelling them would bring. Each step is a command
 that a user would type; stopped or killed, the same call continues. `--scale` shortens it; the detector needs some
 hundreds of steps (0.3) before it can be calibrated.
@@ -37,7 +37,9 @@ RUNS = {
     "unfiltered": ("--filter", "off"),
     "plain-layouts": ("--no-enhance",),
     "unlabelled-scenes": ("--scenes", "{work}/scenes"),
+    "unlabelled-sure": ("--scenes", "{work}/scenes-sure"),
 }
+SCENES = {"unlabelled-scenes": ("scenes", ()), "unlabelled-sure": ("scenes-sure", ("--doubt", 0.2))}
 OTHER_SIZE = 2000  # images of all but the first
 RENDERER_STEPS, QUICK_STEPS = 1500, 300
 PASS_SHARE = 0.7  # more of the real images a detector that saw 80 does not let pass, under any rule
@@ -121,10 +123,11 @@ def main() -> None:
         command("filter", "export-detector", *trained, "--out", onnx)
     command("filter", "calibrate", work / "for-calibration", "--detector", onnx, "--out", rule,
             "--pass-share", PASS_SHARE, made=rule)  # fmt: skip
-    if "unlabelled-scenes" in arguments.runs:
-        command("filter", "label", work / "unlabelled", "--detector", onnx, "--calibration", rule, "--tile-size",
-                SCENE_TILE, "--out", work / "scenes", made=work / "scenes")  # fmt: skip
     for name in arguments.runs:
+        if name in SCENES:
+            folder, doubt = SCENES[name]
+            command("filter", "label", work / "unlabelled", "--detector", onnx, "--calibration", rule, *doubt,
+                    "--tile-size", SCENE_TILE, "--out", work / folder, made=work / folder)  # fmt: skip
         sizes = [scaled(n) for n in (arguments.sizes if name == "synthetic" else [OTHER_SIZE])]
         changes = [word.format(work=work) for word in RUNS[name]]
         command("synth", "--data", real, "--model", quick / "pipeline", "--detector", onnx, "--calibration", rule,

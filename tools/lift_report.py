@@ -3,8 +3,8 @@ r"""The outcomes of the protocols as one JSON file and one plot, for docs/lift.m
     python tools/lift_report.py hrplanes=work/hrplanes-100/lift \
         --json docs/lift-outcomes.json --plot docs/images/lift-ap50.png
 
-Outcomes that the file holds of other data sets, arms or seeds stay; those given take the place of their like. Source
-folders, which differ from machine to machine, are left out.
+The plot shows the given ones. Outcomes that the file holds of other data sets, arms or seeds stay, and the given ones
+take the place of their like. Source folders, which differ from machine to machine, are left out.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def plot(all_outcomes: list[dict], path: Path) -> None:
         return f"{outcome['data']}, {outcome['options']}, {outcome['steps']:,} steps"
 
     panels = list(dict.fromkeys(map(panel, all_outcomes)))
-    figure = Figure(figsize=(4.2 * len(panels), 3.4), layout="constrained")
+    figure = Figure(figsize=(5.5 * len(panels), 3.4), layout="constrained")
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
         own = [outcome for outcome in all_outcomes if panel(outcome) == name]
         arms = sorted(
@@ -59,7 +59,7 @@ def plot(all_outcomes: list[dict], path: Path) -> None:
             axes.plot(place, figure_of_arm.value, "_", color=colour, markersize=22, markeredgewidth=2)
             if np.isfinite(figure_of_arm.low):
                 axes.vlines(place, figure_of_arm.low, figure_of_arm.high, color=colour, linewidth=1)
-        axes.set_xticks(range(len(arms)), [arm.replace(" ", "\n") for arm in arms], fontsize=7)
+        axes.set_xticks(range(len(arms)), [arm.replace(" ", "\n").replace("-", "-\n") for arm in arms], fontsize=7)
         axes.set_title(name, fontsize=9)
         axes.set_ylabel("AP50")
         axes.spines[["top", "right"]].set_visible(False)
@@ -73,11 +73,12 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, required=True)
     arguments = parser.parse_args()
     found = json.loads(read_text(arguments.json)) if arguments.json.exists() else []
+    given = []
     for text in arguments.folders:
         data, _, folder = text.partition("=")
-        found = merged(found, outcomes(data, Path(folder)))
-    write_whole(arguments.json, json.dumps(found, indent=1) + "\n")
-    plot(found, arguments.plot)
+        given += outcomes(data, Path(folder))
+    write_whole(arguments.json, json.dumps(merged(found, given), indent=1) + "\n")
+    plot(given, arguments.plot)
 
 
 if __name__ == "__main__":
