@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataengine.evaluate.lift import MORE_REAL, REAL, interval
+from dataengine.evaluate.lift import COPY_PASTE, MORE_REAL, REAL, interval
 from dataengine.files import read_text, read_yaml, write_whole
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "detectors"
@@ -48,13 +48,11 @@ def plot(all_outcomes: list[dict], path: Path) -> None:
     figure = Figure(figsize=(5.5 * len(panels), 3.4), layout="constrained")
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
         own = [outcome for outcome in all_outcomes if panel(outcome) == name]
-        arms = sorted(
-            {o["arm"] for o in own}, key=lambda arm: (arm == MORE_REAL, arm != REAL, arm != "copy-paste", arm)
-        )
+        arms = sorted({o["arm"] for o in own}, key=lambda arm: (arm == MORE_REAL, arm != REAL, arm != COPY_PASTE, arm))
         for place, arm in enumerate(arms):
             values = [outcome["AP50"] for outcome in own if outcome["arm"] == arm]
             figure_of_arm = interval(values)
-            colour = "#57606a" if arm in (REAL, "copy-paste", MORE_REAL) else "#1f6feb"
+            colour = "#57606a" if arm in (REAL, COPY_PASTE, MORE_REAL) else "#1f6feb"
             axes.plot([place] * len(values), values, "o", color=colour, markersize=3, alpha=0.5)
             axes.plot(place, figure_of_arm.value, "_", color=colour, markersize=22, markeredgewidth=2)
             if np.isfinite(figure_of_arm.low):

@@ -10,7 +10,7 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data.layout import Layout
 from dataengine.judge.detector import Detections
-from dataengine.judge.matching import class_map, hulls, overlaps
+from dataengine.judge.matching import class_map, overlaps
 
 COCO_THRESHOLDS = tuple(np.round(np.arange(0.5, 1.0, 0.05), 2).tolist())
 IGNORED_OVERLAP = 0.5  # share of a detection inside an ignored region from which on it does not count
@@ -71,7 +71,7 @@ def average_precision(
         layout = replace(layout, difficult=layout.difficult | _outside(layout.boxes, least, most))
         labels = to_layout[found.labels]
         objects += np.bincount(layout.labels[~layout.difficult], minlength=len(classes))
-        shown = hulls(found.boxes) if layout.kind == "hbb" else found.boxes
+        shown = geometry.hulls(found.boxes) if layout.kind == "hbb" else found.boxes
         excused = (geometry.containment(shown, layout.ignored) > IGNORED_OVERLAP).any(1)
         excused |= _outside(shown, least, most)
         for c in np.unique(labels[labels >= 0]):

@@ -31,7 +31,7 @@ def crop(image: np.ndarray, box: np.ndarray, kind: str) -> np.ndarray:
     import cv2
 
     if kind == "hbb":
-        box = geometry.from_aabb(geometry.to_aabb(box[None]))[0].copy()
+        box = geometry.hulls(box[None])[0].copy()
         box[4] = 0.0
     side = max(8, round(CONTEXT * float(box[2:4].max())))
     cos, sin = np.cos(box[4]), np.sin(box[4])

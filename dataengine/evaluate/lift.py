@@ -96,10 +96,9 @@ def run_lift(protocol: Protocol, out: Path, workers: int = 1, tell: Callable[[st
     _remember(protocol, out)
     # each seed through all arms: what is there first can be compared first
     trainings = [(arm, seed) for seed in range(protocol.seeds) for arm in protocol.arms]
-    for training in trainings:
-        if _outcome(out, *training).exists():
-            _read(protocol, *training, out)  # refused before anything is trained
     missing = [training for training in trainings if not _outcome(out, *training).exists()]
+    for training in set(trainings).difference(missing):
+        _read(protocol, *training, out)  # refused before anything is trained
     configs = {arm: _prepared(protocol, arm, out) for arm, _ in missing}
     if workers == 1:
         for arm, seed in missing:

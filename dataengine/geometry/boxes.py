@@ -152,6 +152,11 @@ def from_aabb(boxes: np.ndarray) -> np.ndarray:
     return regularize(np.column_stack([centre, size, np.zeros(len(corners))]))
 
 
+def hulls(boxes: np.ndarray) -> np.ndarray:
+    """Enclosing upright boxes of boxes (N, 5), le90 float32 (N, 5)."""
+    return from_aabb(to_aabb(boxes))
+
+
 def area(boxes: np.ndarray) -> np.ndarray:
     """Area in square pixels, float32 (N,)."""
     boxes = np.asarray(boxes, np.float32).reshape(-1, 5)

@@ -283,6 +283,8 @@ def extra_share(objects: np.ndarray, extra: np.ndarray, pass_share: float) -> fl
 
 def _strictest(real, controls, figures: _Figures, pass_share: float, dataset_name: str) -> dict:
     """The rule's fields of a Calibration."""
+    objects, _, extra = np.array([_missed_and_extra(one, {}, figures.extra_scores) for one in real]).T
+    usual = extra_share(objects, extra, pass_share)
     best, best_key, laxest = None, None, 0.0
     for quantile in QUANTILES:
         thresholds = figures.thresholds(quantile)
@@ -291,8 +293,6 @@ def _strictest(real, controls, figures: _Figures, pass_share: float, dataset_nam
             np.array([_missed_and_extra(one, thresholds, figures.extra_scores) for one in control])
             for control in controls
         ]
-        objects, _, extra = counts.T
-        usual = extra_share(objects, extra, pass_share)
         for missed_share, extra_objects in product(MISSED_SHARES, EXTRA_OBJECTS):
 
             def share(table: np.ndarray, limits=(missed_share, extra_objects, usual)) -> float:

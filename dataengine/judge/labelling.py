@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from dataengine import geometry
 from dataengine.data.images import read_picture
 from dataengine.data.layout import Dataset, Kind, Layout, Problem, Sample
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration, at_class
 from dataengine.judge.detector import Detections, Detector
-from dataengine.judge.matching import class_map, hulls
+from dataengine.judge.matching import class_map
 
 
 def label(
@@ -34,7 +35,7 @@ def label(
     names = [layout.classes[i] for i in labels]
     sure = detections.scores >= at_class(calibration.repair_scores, names)
     doubtful = ~sure & (detections.scores >= (at_class(calibration.extra_scores, names) if doubt is None else doubt))
-    boxes = hulls(detections.boxes) if layout.kind == "hbb" else detections.boxes
+    boxes = geometry.hulls(detections.boxes) if layout.kind == "hbb" else detections.boxes
     return replace(
         layout,
         boxes=boxes[sure],

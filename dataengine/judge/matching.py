@@ -28,14 +28,9 @@ class Match:
     extra: np.ndarray
 
 
-def hulls(boxes: np.ndarray) -> np.ndarray:
-    """Enclosing upright boxes, (N, 5)."""
-    return geometry.from_aabb(geometry.to_aabb(boxes))
-
-
 def overlaps(layout: Layout, boxes: np.ndarray) -> np.ndarray:
     """IoU of the layout's objects (N) with boxes (M, 5), float64 (N, M); of upright hulls for horizontal layouts."""
-    return geometry.iou(layout.boxes, hulls(boxes) if layout.kind == "hbb" else boxes)
+    return geometry.iou(layout.boxes, geometry.hulls(boxes) if layout.kind == "hbb" else boxes)
 
 
 def class_map(layout_classes: Sequence[str], detector_classes: Sequence[str]) -> np.ndarray:

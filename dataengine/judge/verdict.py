@@ -7,10 +7,11 @@ from typing import Literal
 
 import numpy as np
 
+from dataengine import geometry
 from dataengine.data.layout import Layout
 from dataengine.judge.calibration import Calibration, at_class
 from dataengine.judge.detector import Detections
-from dataengine.judge.matching import Match, class_map, hulls, match, overlaps
+from dataengine.judge.matching import Match, class_map, match, overlaps
 
 Mode = Literal["drop", "difficult", "repair", "erase"]
 STRAYED_IOU = 0.1  # an object that was not found may have been drawn beside its box, if it still overlaps it this much
@@ -103,7 +104,7 @@ def _repair(
     named = [layout.classes[i] if i >= 0 else "" for i in labels]
     sure = detections.scores >= at_class(calibration.repair_scores, named)
     boxes, scores, repairs = layout.boxes.copy(), found.scores.copy(), []
-    shown = hulls(detections.boxes) if layout.kind == "hbb" else detections.boxes
+    shown = geometry.hulls(detections.boxes) if layout.kind == "hbb" else detections.boxes
     usual = at_class(calibration.repair_ious, layout.names())
     whole = (layout.visible > 0.999) & ~layout.difficult
     free = [j for j in extra if sure[j]]

@@ -53,7 +53,7 @@ class Target:
         number = np.array([classes.index(name) for name in old.classes], np.int64)
         old_boxes = old.boxes
         if self.new.kind == "hbb" and old.kind == "obb":
-            old_boxes = geometry.from_aabb(geometry.to_aabb(old_boxes))
+            old_boxes = geometry.hulls(old_boxes)
         merged = replace(
             old,
             kind=self.new.kind,

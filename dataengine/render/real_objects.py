@@ -91,19 +91,19 @@ class RealObjects:
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         frame = self.frames[i].astype(np.float32)
         frame = cv2.warpAffine(frame, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
-        inside = self.cutout(i)
-        if inside is not None:
-            inside = cv2.warpAffine(resized(inside, len(self.frames[i])), matrix, (size, size), flags=flags)
-        if rng.random() < 0.5:
-            frame, inside = frame[:, ::-1], None if inside is None else inside[:, ::-1]
         ground, times = resized(ground.astype(np.float32), size), size // spec.size
-        around = finer_mask(masks(one.boxes[0], one.kind, spec)[0], size) == 0
-        frame = frame + (ground[around].mean(0) - frame[around].mean(0))
-        own = np.zeros((size, size), np.float32) if inside is None else inside
-        if inside is None:
+        shape = self.cutout(i)
+        if shape is not None:
+            surely = inside = cv2.warpAffine(resized(shape, len(self.frames[i])), matrix, (size, size), flags=flags)
+        else:
+            surely = np.zeros((size, size), np.float32)
             inside = box_coverage((width + 2 * FADE) * times, (height + 2 * FADE) * times, size)
             inside = cv2.GaussianBlur(inside, (0, 0), FADE * times)
-        return np.clip(ground + inside[..., None] * (frame - ground), 0, 255), own
+        if rng.random() < 0.5:
+            frame, surely, inside = frame[:, ::-1], surely[:, ::-1], inside[:, ::-1]
+        around = finer_mask(masks(one.boxes[0], one.kind, spec)[0], size) == 0
+        frame = frame + (ground[around].mean(0) - frame[around].mean(0))
+        return np.clip(ground + inside[..., None] * (frame - ground), 0, 255), surely
 
 
 def fineness(box: np.ndarray, spec: FrameSpec) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -22,9 +23,7 @@ ENOUGH_ROOM = 0.5  # for this share of the new objects beside its own
 GENERATED = "generated:"  # begins the names of scenes that were drawn, not taken
 ROOM = 0.15  # of an object's long side, that it keeps free around it
 NEAREST_SHARE = 0.1  # a scene is drawn among this share of all, those taken most like the layout asks
-SAME_SCALE = (
-    1.6  # objects of a class are so many times as long as in the scene at most, where nothing else tells its scale
-)
+SAME_SCALE = 1.6  # largest ratio of lengths of a class's objects, layout's to scene's, where nothing else tells scale
 
 
 @dataclass(frozen=True)
@@ -80,12 +79,16 @@ class DatasetScenes:
             s for s in dataset if s.layout.size[0] >= size[0] and s.layout.size[1] >= size[1] and s.image.exists()
         ]
         self.size, self.augmented = size, augmented
-        self.lengths = [usual_lengths(sample.layout) for sample in self.samples]
         if not self.samples:
             raise UserError(
                 f"none of the {len(dataset)} scenes is an image of at least {size[0]}x{size[1]} pixels; "
                 "give larger images (--scenes or --data), or a smaller --size."
             )
+
+    @cached_property
+    def lengths(self) -> list[dict[str, float]]:
+        """`usual_lengths` of each sample; where altitude or ground sample distance is known nobody asks."""
+        return [usual_lengths(sample.layout) for sample in self.samples]
 
     def draw(self, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[Scene]:
         """One window for each layout, from an image taken much like the layout's own acquisition; where altitude and
@@ -196,8 +199,7 @@ def upright(layout: Layout) -> Layout:
     """The same picture in horizontal boxes: of an oriented one, the smallest around it."""
     if layout.kind == "hbb":
         return layout
-    around = [geometry.from_aabb(geometry.to_aabb(boxes)) for boxes in (layout.boxes, layout.ignored)]
-    return replace(layout, kind="hbb", boxes=around[0], ignored=around[1])
+    return replace(layout, kind="hbb", boxes=geometry.hulls(layout.boxes), ignored=geometry.hulls(layout.ignored))
 
 
 def free_of(layout: Layout, taken: np.ndarray, margin: float) -> np.ndarray:

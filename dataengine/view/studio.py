@@ -289,7 +289,7 @@ def layout_of(boxes: tuple[Box, ...], parts: Parts, size: tuple[int, int], taken
             raise UserError(f"box {k}: there is no class {box.cls} here; there are {', '.join(parts.classes)}.")
     values = geometry.regularize(np.array([[b.cx, b.cy, b.w, b.h, b.theta] for b in boxes], np.float32).reshape(-1, 5))
     if parts.preset.kind == "hbb":
-        values = geometry.from_aabb(geometry.to_aabb(values))
+        values = geometry.hulls(values)
     inside = geometry.visible_fraction(values, size)
     for k, share in enumerate(inside, 1):
         if share < MIN_VISIBLE:
