@@ -18,7 +18,7 @@ from dataengine.render.layout_raster import NOTHING, layout_raster
 from dataengine.render.thumbnail import thumbnail_pixels, thumbnails_of
 from dataengine.render.thumbnail_decoder import ThumbnailDecoder, decode_thumbnails, with_noise
 from dataengine.train.flow_loss import Batch, Example, flow_loss
-from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
+from dataengine.train.loop import TrainSettings, model_settings_text, moved, save_once, train
 from dataengine.train.warm_start import take_weights
 
 NULL_PROBABILITY = 0.1
@@ -109,7 +109,7 @@ def to_pixels(images: torch.Tensor) -> np.ndarray:
 
 def show_crops(batch: Callable, model: ThumbnailDecoder, step: int, folder: Path, few: int | None = None) -> None:
     """A sheet, `folder/samples/STEP.png`: real crops, their thumbnails and what is decoded of them, in `few` steps."""
-    shown = batch(np.random.default_rng(2))
+    shown = moved(batch(np.random.default_rng(2)), model.device)
     thumbnails = thumbnails_of(shown["images"])
     generators = [torch.Generator().manual_seed(i) for i in range(len(thumbnails))]
     rasters = shown["rasters"] if model.config.classes else None

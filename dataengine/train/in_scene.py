@@ -20,7 +20,7 @@ from dataengine.render.fields import object_fields
 from dataengine.render.frame import FrameSpec, cut, frame_matrices, frame_sides, masks
 from dataengine.render.in_scene import InSceneUNet
 from dataengine.train.flow_loss import Batch, Example, flow_loss
-from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
+from dataengine.train.loop import TrainSettings, model_settings_text, moved, save_once, train
 from dataengine.train.warm_start import take_weights
 
 WIDEST = 2.3  # frames are kept with this much context, and cropped to between TIGHTEST and WIDEST in training
@@ -172,7 +172,7 @@ def show_frames(batch: Callable, model: InSceneUNet, step: int, folder: Path, fe
     """A sheet `folder/samples/STEP.png` of frames: as they were, as the model is given them, painted in `few` steps."""
     from dataengine.render.sample_frames import sample_frames
 
-    shown = batch(np.random.default_rng(2))
+    shown = moved(batch(np.random.default_rng(2)), model.device)
     real = shown["frames"]
     conditions = frame_example(shown, torch.Generator()).conditions
     generators = [torch.Generator().manual_seed(i) for i in range(len(real))]
@@ -181,7 +181,7 @@ def show_frames(batch: Callable, model: InSceneUNet, step: int, folder: Path, fe
     rows = []
     for start in range(0, len(real), 16):
         for stack in (real, conditions[0], painted):
-            pictures = ((stack[start : start + 16] + 1) * 127.5).clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+            pictures = ((stack[start : start + 16] + 1) * 127.5).clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
             rows.append(np.concatenate(list(pictures), 1))
     (folder / "samples").mkdir(exist_ok=True)
     grid = Image.fromarray(np.concatenate(rows, 0))

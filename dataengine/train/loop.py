@@ -54,6 +54,11 @@ def precision_for(device: torch.device, asked: str) -> str:
     return "bf16" if has_native_bf16(device) else "no"
 
 
+def moved(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    """The batch's tensors on a device."""
+    return {name: value.to(device) for name, value in batch.items()}
+
+
 def learning_rate_at(step: int, settings: TrainSettings) -> float:
     """Linear warm-up, then a cosine down to the final share."""
     if step < settings.warmup_steps:
@@ -213,7 +218,7 @@ def train(
             generator = torch.Generator(accelerator.device).manual_seed(int(rng.integers(2**62)))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate_at(step, settings) * group["share"]
-            tensors = {name: value.to(accelerator.device) for name, value in batch(rng).items()}
+            tensors = moved(batch(rng), accelerator.device)
             with accelerator.autocast():
                 losses = loss(runner, tensors, generator)
             accelerator.backward(losses["loss"])
