@@ -11,7 +11,7 @@ from dataengine import geometry
 from dataengine.data.images import read_picture
 from dataengine.data.layout import Acquisition, Dataset, Layout
 from dataengine.errors import UserError
-from dataengine.render.cutout import cutout
+from dataengine.render.cutout import cutout, extent
 from dataengine.render.frame import (
     FrameSpec,
     box_coverage,
@@ -52,13 +52,12 @@ class RealObjects:
     cutouts: dict[int, np.ndarray | None] = field(default_factory=dict)
 
     def cutout(self, i: int) -> np.ndarray | None:
-        """Share of each pixel of frame i, (F, F), that is the object's own; None where nobody can tell."""
+        """Share of each pixel (K F, K F), K = FINEST, of frame i that is the object; None where nobody can tell."""
         if i not in self.cutouts:
-            frame, objects = self.frames[i], self.objects[i]
-            box = box_coverage(*self.boxes[i], len(objects)) > 0.5
-            self.cutouts[i] = cutout(
-                np.rint(resized(frame.astype(np.float32), len(objects))).astype(np.uint8), box, objects
-            )
+            size = FINEST * len(self.objects[i])
+            frame = np.clip(np.rint(resized(self.frames[i].astype(np.float32), size)), 0, 255).astype(np.uint8)
+            objects = self.objects[i].repeat(FINEST, 0).repeat(FINEST, 1)
+            self.cutouts[i] = cutout(frame, box_coverage(*FINEST * self.boxes[i], size) > 0.5, objects)
         return self.cutouts[i]
 
     def draw(
@@ -67,11 +66,11 @@ class RealObjects:
         """A real object of the class, much like the one that a layout of one asks for.
 
         A frame (K F, K F, 3) float32 in [0, 255], K as `fineness` of the layout's box, and the share of each pixel
-        (K F, K F) that is surely the object, 0 where it could not be cut out. The object is stretched into the
-        box, mirrored half of the time, and as much lighter or darker as the frame that it comes into, `ground`
-        (F, F, 3) in [0, 255], is around the part to be painted. Around the object the ground stays, or what surrounded
-        it elsewhere would show as a pane: one is drawn that can be cut out, if there is one; else its box stands for
-        it. None where there is no object of the class.
+        (K F, K F) that is surely the object, 0 where it could not be cut out. It is stretched into the box, mirrored
+        half of the time, and as much lighter or darker as the frame that it comes into, `ground` (F, F, 3) in [0, 255],
+        is around the part to be painted. Around the object the ground stays, or what surrounded it elsewhere would show
+        as a pane: one is drawn that can be cut out, if there is one, and fills the box, however wide its own was; else
+        its box stands for it. None where there is no object of the class.
         """
         import cv2
 
@@ -84,17 +83,21 @@ class RealObjects:
         i = int(next((i for i in near if self.cutout(int(i)) is not None), near[0]))
         size = spec.size * fineness(one.boxes[0], spec)
         width, height = box_in_frame(one.boxes[0], one.kind, spec)
-        finer = len(self.frames[i]) / size
-        sx, sy = self.boxes[i] / (width, height) * finer
-        middle, to = (len(self.frames[i]) - 1) / 2, (size - 1) / 2  # of pixel indices
-        matrix = np.float32([[sx, 0, middle - to * sx], [0, sy, middle - to * sy]])
+        shape, fine, times = self.cutout(i), len(self.frames[i]), size // spec.size
+        if shape is None:
+            middle, sides = np.full(2, fine / 2), self.boxes[i] * fine / spec.size
+        else:
+            ends = np.reshape(extent(shape > 0.5), (2, 2)) * fine / len(shape)
+            middle, sides = ends.mean(0), ends[1] - ends[0]
+        stretch = sides / (width * times, height * times)
+        at = middle - stretch * (size - 1) / 2 - 0.5  # where the first pixel's centre comes from
+        matrix = np.float32([[stretch[0], 0, at[0]], [0, stretch[1], at[1]]])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         frame = self.frames[i].astype(np.float32)
         frame = cv2.warpAffine(frame, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
-        ground, times = resized(ground.astype(np.float32), size), size // spec.size
-        shape = self.cutout(i)
+        ground = resized(ground.astype(np.float32), size)
         if shape is not None:
-            surely = inside = cv2.warpAffine(resized(shape, len(self.frames[i])), matrix, (size, size), flags=flags)
+            surely = inside = cv2.warpAffine(resized(shape, fine), matrix, (size, size), flags=flags)
         else:
             surely = np.zeros((size, size), np.float32)
             inside = box_coverage((width + 2 * FADE) * times, (height + 2 * FADE) * times, size)
