@@ -19,6 +19,8 @@ from dataengine.layouts import balance as balancing
 from dataengine.layouts.constraints import MIN_VISIBLE, Border, apart, cut_by_border, overlap
 
 NADIR_DEG = 80.0  # from this camera angle on, a turned picture is as likely as the picture
+SCALE, UNKNOWN_SCALE = (0.8, 1.25), (0.5, 2.0)
+USUAL = 0.05, 0.95  # quantiles of a class's lengths
 _BUDGET = 24  # windows tried before the one around an object is taken
 _UPRIGHT = 0.5  # a class whose boxes are at exactly 0 or 90 degrees this often is drawn upright, whatever its heading
 _LOOSE = 0.2  # a layout with a larger share of such boxes in other classes is turned by quarters only
@@ -43,13 +45,15 @@ class ReuseSampler:
     size:     (width, height) of the layouts to draw, in pixels.
     balance:  minimum share of all objects for every class (0.2) or for some ({"OtherVehicle": 0.1}), None for as it is.
     scale:    range of the change of scale. Altitude and ground sample distance change with it (contract 2), and are
-              kept within the range that the real layouts have.
+              kept within the range that the real layouts have. Where both are unknown, an object of any size may be
+              near or far: `UNKNOWN_SCALE` if not said, and objects are kept as long as those of their class are.
     turn:     turn and flip them; off, their windows are seen as they are.
     merge:    probability of joining two layouts of like acquisition along a line through the image.
     max_overlap: largest share of the smaller box that another may cover; None for what real layouts show, save for
               their most extreme half per cent.
     border:   "clip" or "keep" boxes that the border cuts (see `constraints.cut_by_border`).
-    like:     layouts whose altitudes and ground sample distances the new ones stay within; None for the layouts' own.
+    like:     layouts whose altitudes, ground sample distances and lengths the new ones stay within; None for the
+              layouts' own.
     """
 
     def __init__(
@@ -58,7 +62,7 @@ class ReuseSampler:
         size: tuple[int, int],
         balance: float | Mapping[str, float] | None = None,
         *,
-        scale: tuple[float, float] = (0.8, 1.25),
+        scale: tuple[float, float] | None = None,
         turn: bool = True,
         merge: float = 0.2,
         max_overlap: float | None = None,
@@ -77,6 +81,7 @@ class ReuseSampler:
         self._upright = _upright_classes(self.layouts, len(self.classes))
         self._traits = np.array([_traits(layout) for layout in self.layouts])  # (L, 4), see `_traits`
         self._ranges = {name: _known_range(like or self.layouts, name) for name in ("altitude_m", "gsd_m")}
+        self._lengths = _usual_lengths(like or self.layouts)
         shares = balancing.shares_of(balance, self.classes)
         for label in np.flatnonzero(shares):
             if not len(self._places[label]):
@@ -131,11 +136,17 @@ class ReuseSampler:
         return self._seen(layout, view, angle)
 
     def _drawn_scale(self, rng: np.random.Generator, layout: Layout) -> float:
-        low, high = self.scale
+        taken = layout.acquisition
+        unknown = taken.altitude_m is None and taken.gsd_m is None
+        low, high = self.scale or (UNKNOWN_SCALE if unknown else SCALE)
         for name, (smallest, largest) in self._ranges.items():
-            value = getattr(layout.acquisition, name)
+            value = getattr(taken, name)
             if value is not None:  # value / scale must stay within what is real
                 low, high = max(low, min(value / largest, 1)), min(high, max(value / smallest, 1))
+        for label in np.unique(layout.labels) if unknown else ():
+            length = np.median(layout.boxes[layout.labels == label, 2])
+            shortest, longest = self._lengths.get(layout.classes[label], (length, length))
+            low, high = max(low, min(shortest / length, 1)), min(high, max(longest / length, 1))
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
     def _drawn_turn(self, rng: np.random.Generator, layout: Layout) -> tuple[float, bool]:
@@ -299,6 +310,15 @@ def _places_of_classes(layouts: Sequence[Layout], classes: int) -> list[np.ndarr
 def _known_range(layouts: Sequence[Layout], name: str) -> tuple[float, float]:
     values = [value for layout in layouts if (value := getattr(layout.acquisition, name)) is not None]
     return (min(values), max(values)) if values else (0.0, np.inf)
+
+
+def _usual_lengths(layouts: Sequence[Layout]) -> dict[str, tuple[float, float]]:
+    """Of each class, by its name, between which lengths in pixels most of its objects are."""
+    lengths: dict[str, list[np.ndarray]] = {}
+    for layout in layouts:
+        for label in np.unique(layout.labels):
+            lengths.setdefault(layout.classes[label], []).append(layout.boxes[layout.labels == label, 2])
+    return {name: tuple(np.quantile(np.concatenate(some), USUAL)) for name, some in lengths.items()}
 
 
 def _usual_overlap(layouts: Sequence[Layout]) -> float:

@@ -39,6 +39,7 @@ def _pipeline(rotate: bool, quarter_turns: bool, scale: tuple[float, float]):
 
 
 SCALE = (0.85, 1.15)
+SHRUNK, ENLARGED = 0.5, 1.25  # beyond these a picture shows that it was scaled
 
 
 def augment(
@@ -105,19 +106,37 @@ def random_window(
     return image[top : top + size, left : left + size], cut(layout, left, top, (size, size))
 
 
+def turned_freely(layout: Layout) -> bool:
+    """Whether augmented copies are turned by any angle, for which a window has to be cut from a larger one."""
+    return _looks_down(layout.acquisition) and layout.kind == "obb"
+
+
+def window_scales(layout: Layout, size: int) -> tuple[float, float]:
+    """Smallest and largest `scale` of augmented windows of a picture that show nothing from beyond its border; of
+    pictures that leave no choice, 1."""
+    smallest = size * (np.sqrt(2) if turned_freely(layout) else 1) / (min(layout.size) - 3)
+    return (max(smallest, SHRUNK), ENLARGED) if smallest < 1 else (1.0, 1.0)
+
+
 def augmented_window(
-    image: np.ndarray, layout: Layout, size: int, rng: np.random.Generator, around: np.ndarray | None = None
+    image: np.ndarray,
+    layout: Layout,
+    size: int,
+    rng: np.random.Generator,
+    around: np.ndarray | None = None,
+    scale: float = 1.0,
 ) -> tuple[np.ndarray, Layout]:
     """A random window of an augmented copy, size x size, that shows nothing from beyond the picture's border.
 
     A larger window is cut first, of which enough is left however it is turned; around (2,): a point in pixels that is
-    to be in the middle half of it. Pictures too small for that give windows whose corners may be continued from the
-    border.
+    to be in the middle half of it. scale: about how many times as large it is to be shown, see `window_scales`.
+    Pictures too small for that give windows whose corners may be continued from the border.
     """
-    turns = _looks_down(layout.acquisition) and layout.kind == "obb"
-    side = int(np.ceil(size / SCALE[0] * (np.sqrt(2) if turns else 1))) + 2
+    least = window_scales(layout, size)[0]
+    smallest, largest = max(SCALE[0] * scale, least), max(SCALE[1] * scale, least)
+    side = int(np.ceil(size / smallest * (np.sqrt(2) if turned_freely(layout) else 1))) + 2
     if side > min(image.shape[:2]):
         return random_window(*augment(image, layout, rng), size, rng)
-    turned, moved = augment(*random_window(image, layout, side, rng, around), rng)
+    turned, moved = augment(*random_window(image, layout, side, rng, around), rng, (smallest, largest))
     start = (side - size) // 2
     return turned[start : start + size, start : start + size], cut(moved, start, start, (size, size))

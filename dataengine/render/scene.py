@@ -12,10 +12,10 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data import images
 from dataengine.data.images import read_picture
-from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Sample
+from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Sample
 from dataengine.errors import UserError
 from dataengine.layouts.windows import cut
-from dataengine.render.augment import augmented_window
+from dataengine.render.augment import augmented_window, window_scales
 
 WINDOWS_COMPARED = 8  # of these, the one is taken in which the least has to make room for the new objects
 AUGMENTED_COMPARED = 8  # where each has to be read and turned: the first of so many with room
@@ -109,7 +109,7 @@ class DatasetScenes:
             count = min(max(1, round(NEAREST_SHARE * len(far))), int(np.isfinite(far).sum()))
             nearest = np.sort(far)[count - 1]
             likely = np.flatnonzero(far <= nearest)  # with all ties: first images must not be favoured
-        if layout.acquisition.altitude_m is None and layout.acquisition.gsd_m is None:
+        if not _scale_known(layout):
             likely = self._of_one_scale(likely, layout)
         if self.augmented:
             return self._augmented(rng.permutation(likely), layout, rng)
@@ -129,11 +129,25 @@ class DatasetScenes:
         raise _none_readable(unreadable)
 
     def _of_one_scale(self, likely: np.ndarray, layout: Layout) -> np.ndarray:
-        """Those of the scenes with objects as large as the layout's, or with none of its classes; the nearest if there
-        is no such scene."""
-        wanted = usual_lengths(layout)
-        far = np.array([_octaves(wanted, self.lengths[i]) for i in likely])
+        """Those of the scenes with objects as large as the layout's, once they are scaled, or with none of its classes;
+        the nearest if there is no such scene."""
+        far = np.zeros(len(likely))
+        for n, i in enumerate(likely):
+            octaves = _octaves(usual_lengths(layout), self.lengths[i])
+            far[n] = np.abs(octaves - np.log2(self._scale(i, layout))).mean() if len(octaves) else 0
         return likely[far <= max(np.log2(SAME_SCALE), far.min())]
+
+    def _scale(self, i: int, layout: Layout) -> float:
+        """How many times as large scene i is to come, so that its objects are as large as the layout's; 1 where
+        altitude or ground sample distance tell what is like it."""
+        octaves = _octaves(usual_lengths(layout), self.lengths[i])
+        if not self.augmented or not len(octaves) or _scale_known(layout):
+            return 1.0
+        return float(np.clip(2 ** octaves.mean(), *window_scales(self._labels(i, layout.kind), self.size[0])))
+
+    def _labels(self, i: int, kind: Kind) -> Layout:
+        """What is in scene i; upright before it is turned, for around a box that was turned an upright one is loose."""
+        return upright(self.samples[i].layout) if kind == "hbb" else self.samples[i].layout
 
     def _augmented(self, order: np.ndarray, layout: Layout, rng: np.random.Generator) -> Scene:
         """The first augmented window, of the images in this order, with room for half of the new objects beside its
@@ -145,9 +159,8 @@ class DatasetScenes:
             if picture is None:
                 unreadable.append(sample.name)
                 continue
-            # before it is turned, for around a box that was turned an upright one is loose
-            labels = upright(sample.layout) if layout.kind == "hbb" else sample.layout
-            image, inside = augmented_window(picture, labels, self.size[0], rng)
+            labels, scale = self._labels(i, layout.kind), self._scale(i, layout)
+            image, inside = augmented_window(picture, labels, self.size[0], rng, scale=scale)
             room = free_of(layout, inside.boxes, ROOM).mean() if len(layout) else 1.0
             found.append((min(ENOUGH_ROOM, room), -len(found), image, inside, sample))
             if room >= ENOUGH_ROOM or len(found) == AUGMENTED_COMPARED:
@@ -178,10 +191,13 @@ def usual_lengths(layout: Layout) -> dict[str, float]:
     return {layout.classes[i].lower(): float(np.median(long[layout.labels == i])) for i in np.unique(layout.labels)}
 
 
-def _octaves(a: dict[str, float], b: dict[str, float]) -> float:
-    """By how many doublings the objects of two pictures differ in length, of the classes that both show; else 0."""
-    both = a.keys() & b.keys()
-    return float(np.mean([abs(a[name] - b[name]) for name in both])) if both else 0.0
+def _octaves(a: dict[str, float], b: dict[str, float]) -> np.ndarray:
+    """(K,): by how many doublings the objects of one picture are longer than another's, of the K classes of both."""
+    return np.array([a[name] - b[name] for name in sorted(a.keys() & b.keys())])
+
+
+def _scale_known(layout: Layout) -> bool:
+    return layout.acquisition.altitude_m is not None or layout.acquisition.gsd_m is not None
 
 
 def _none_readable(names: Sequence[str]) -> UserError:
