@@ -71,6 +71,21 @@ def test_the_ground_sample_distance_follows_the_scale():
         np.testing.assert_allclose(drawn.boxes[whole, 2] * drawn.acquisition.gsd_m, 4.6, rtol=1e-3)
 
 
+@pytest.mark.parametrize("gsd", [None, 0.2])
+def test_where_nothing_tells_the_scale_objects_come_as_long_as_any_of_their_class(gsd):
+    """One picture of long objects, many of short ones. Control: a known ground sample distance ties them down."""
+
+    def picture(length: float) -> Layout:
+        boxes = [[x, y, length, length / 2, 0.3] for x in (100, 200, 300) for y in (100, 200, 300)]
+        return Layout(boxes, [0] * 9, ("car",), (400, 400), acquisition=Acquisition(gsd_m=gsd))
+
+    layouts = [picture(60)] + [picture(20)] * 5
+    drawn = draws(ReuseSampler(layouts[:1], (256, 256), merge=0, like=layouts), 80)
+    lengths = np.array([layout.boxes[layout.visible == 1, 2].mean() for layout in drawn if (layout.visible == 1).any()])
+    assert lengths.max() <= 60.01 if gsd is None else lengths.max() == pytest.approx(60)
+    assert lengths.min() == pytest.approx(30, abs=2) if gsd is None else lengths.min() == pytest.approx(60)
+
+
 def test_pictures_taken_at_a_slant_are_mirrored_but_not_turned(oblique_lots):
     headings = np.array(sorted({round(float(t), 3) for lot in oblique_lots for t in lot.boxes[:, 4]}))
     headings = np.concatenate([headings, -headings])

@@ -98,6 +98,23 @@ def test_a_box_around_a_turned_object_stays_tight_where_upright_boxes_are_wanted
     assert min(tightness("obb")) < 0.75, "control: the box around a turned one"
 
 
+@pytest.mark.parametrize("taken", [UNKNOWN, Acquisition(altitude_m=50)])
+def test_an_augmented_scene_is_scaled_until_its_objects_are_as_large_as_the_layouts(tmp_path, taken):
+    """Sides, in pixels, of a bright square of 40 x 40 pixels; control: the layout's altitude is known."""
+    picture = np.full((300, 300, 3), 60, np.uint8)
+    picture[130:170, 130:170] = 250
+    Image.fromarray(picture).save(tmp_path / "0.png")
+    layout = Layout([[150, 150, 40, 40, 0]], [0], ("car",), (300, 300), acquisition=Acquisition(altitude_m=50))
+    scenes = DatasetScenes(Dataset(("car",), [Sample("0", tmp_path / "0.png", layout)]), (128, 128), augmented=True)
+    wish = Layout([[20, 20, 24, 24, 0]], [0], ("car",), (128, 128), acquisition=taken)
+    found = [s for s in scenes.draw([wish] * 30, range(30)) if (s.layout.visible > 0.999).any()]
+    sides = np.array([np.sqrt((s.image[..., 0] > 150).sum()) for s in found])
+    assert len(found) > 5
+    assert np.median(sides) == pytest.approx(24 * 1.05 if taken == UNKNOWN else 40, rel=0.1), "turned windows: not below 0.6"
+    labelled = [np.sqrt(np.prod(s.layout.boxes[0, 2:4])) for s in found]
+    assert sides == pytest.approx(np.array(labelled), abs=1.5)
+
+
 def test_a_scene_depends_on_its_layout_and_seed_alone(tmp_path):
     scenes = DatasetScenes(dataset(tmp_path, [UNKNOWN] * 40), (64, 64))
     layouts = wish(UNKNOWN)
