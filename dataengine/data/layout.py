@@ -95,6 +95,23 @@ class Layout:
             silhouettes=self.silhouettes and tuple(self.silhouettes[i] for i in np.arange(len(self))[keep]),
         )
 
+    def joined(self, other: Layout) -> Layout:
+        """The same picture with the objects and ignored regions of another layout of it, which come last.
+
+        Class names of both are joined, its own first. `other` is of the same kind.
+        """
+        classes = tuple(dict.fromkeys((*self.classes, *other.classes)))
+        renumbered = np.array([classes.index(name) for name in other.classes], np.int64)[other.labels]
+        return replace(
+            self,
+            boxes=np.concatenate([self.boxes, other.boxes]),
+            labels=np.concatenate([self.labels, renumbered]),
+            difficult=np.concatenate([self.difficult, other.difficult]),
+            visible=np.concatenate([self.visible, other.visible]),
+            ignored=np.concatenate([self.ignored, other.ignored]),
+            classes=classes,
+        )
+
     def outlines(self) -> list[np.ndarray]:
         """Known outline of each object in pixels, float32 (K, 2); (0, 2) where unknown."""
         if self.silhouettes is None:

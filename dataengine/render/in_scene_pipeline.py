@@ -307,20 +307,5 @@ def _touching(existing: Layout, new: Layout, margin: float) -> np.ndarray:
 
 
 def merge(existing: Layout, new: Layout, margin: float) -> Layout:
-    """The new layout with the scene's objects that it leaves alone (`parted`).
-
-    Class names of both are joined, the new layout's first. Ignored regions of the scene stay ignored. Oriented boxes
-    of the scene come into a horizontal layout as their enclosing upright boxes.
-    """
-    kept, _ = parted(existing, new, margin)
-    classes = tuple(dict.fromkeys((*new.classes, *existing.classes)))
-    renumber = np.array([classes.index(name) for name in existing.classes], np.int64)
-    return replace(
-        new,
-        boxes=np.concatenate([new.boxes, kept.boxes]),
-        labels=np.concatenate([new.labels, renumber[kept.labels]]),
-        difficult=np.concatenate([new.difficult, kept.difficult]),
-        visible=np.concatenate([new.visible, kept.visible]),
-        ignored=np.concatenate([new.ignored, existing.ignored]),
-        classes=classes,
-    )
+    """The new layout joined by the scene's objects that it leaves alone (`parted`), and by its ignored regions."""
+    return new.joined(parted(existing, new, margin)[0])

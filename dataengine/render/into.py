@@ -14,7 +14,7 @@ from dataengine.errors import UserError
 from dataengine.layouts.constraints import WHOLE
 from dataengine.layouts.windows import cut
 from dataengine.render.inpaint import MARGIN, MARGIN_PIXELS
-from dataengine.render.scene import Scene, acquisition_distance
+from dataengine.render.scene import Scene, acquisition_distance, upright
 
 PICTURES_COMPARED = 12  # of these, the one with room for most of the new objects is taken
 
@@ -48,22 +48,9 @@ class Target:
         image = self.image.copy()
         height, width = painted.shape[:2]
         image[self.top : self.top + height, self.left : self.left + width] = painted
-        old, shift = self.layout, np.float32([self.left, self.top, 0, 0, 0])
-        classes = tuple(dict.fromkeys((*self.new.classes, *old.classes)))
-        number = np.array([classes.index(name) for name in old.classes], np.int64)
-        old_boxes = old.boxes
-        if self.new.kind == "hbb" and old.kind == "obb":
-            old_boxes = geometry.hulls(old_boxes)
-        merged = replace(
-            old,
-            kind=self.new.kind,
-            boxes=np.concatenate([self.new.boxes + shift, old_boxes]),
-            labels=np.concatenate([self.new.labels, number[old.labels]]),
-            difficult=np.concatenate([self.new.difficult, old.difficult]),
-            visible=np.concatenate([self.new.visible, old.visible]),
-            classes=classes,
-        )
-        return image, merged
+        boxes = self.new.boxes + np.float32([self.left, self.top, 0, 0, 0])
+        new = replace(self.new, boxes=boxes, size=self.layout.size, ignored=None)
+        return image, new.joined(upright(self.layout) if new.kind == "hbb" else self.layout)
 
 
 class IntoDataset:
