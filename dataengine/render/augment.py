@@ -134,7 +134,7 @@ def augmented_window(
     """
     least = window_scales(layout, size)[0]
     smallest, largest = max(SCALE[0] * scale, least), max(SCALE[1] * scale, least)
-    side = int(np.ceil(size / smallest * (np.sqrt(2) if turned_freely(layout) else 1))) + 2
+    side = int(np.ceil(size / min(smallest, 1) * (np.sqrt(2) if turned_freely(layout) else 1))) + 2
     if side > min(image.shape[:2]):
         return random_window(*augment(image, layout, rng), size, rng)
     turned, moved = augment(*random_window(image, layout, side, rng, around), rng, (smallest, largest))

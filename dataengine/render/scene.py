@@ -38,6 +38,9 @@ class Scene:
     unreadable: tuple[str, ...] = ()
     source: str = ""
 
+    def __post_init__(self) -> None:
+        assert self.image.shape[1::-1] == self.layout.size, "boxes of another size than their picture are wrong"
+
     @property
     def generated(self) -> bool:
         """Whether it was drawn for its layout, perhaps with rough forms of the objects in their places."""

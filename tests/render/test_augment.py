@@ -90,7 +90,7 @@ def test_a_window_larger_than_the_image_marks_what_is_mirrored_as_ignored():
     assert overlap(mask_of(window, 128)[:96, :96], image[:96, :96, 0] > 150) > 0.9
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.5])
+@pytest.mark.parametrize("scale", [1.0, 0.5, 1.25])
 @pytest.mark.parametrize("kind", ["obb", "hbb"])
 def test_an_augmented_window_shows_nothing_from_beyond_the_border(kind, scale):
     """The outermost pixels are red: were they continued outwards, windows would be red too. Control: augment alone."""
@@ -103,6 +103,7 @@ def test_an_augmented_window_shows_nothing_from_beyond_the_border(kind, scale):
         return int(((window[..., 0].astype(int) - window[..., 1]) > 90).sum())
 
     pairs = [augmented_window(image, layout, 200, rng, scale=scale) for _ in range(30)]
+    assert {(window.shape, moved.size) for window, moved in pairs} == {((200, 200, 3), (200, 200))}
     assert max(redness(window) for window, _ in pairs) <= 2 * 200, "at most the border itself"
     assert max(redness(random_window(*augment(image, layout, rng), 200, rng)[0]) for _ in range(150)) > 1000
     fits = [overlap(window[..., 1] > 150, mask_of(moved, 200)) for window, moved in pairs if len(moved)]
