@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dataengine.data.layout_json import layout_from_json
 from dataengine.engine.records import erased, painted
 from dataengine.judge.calibration import Calibration
 
@@ -49,14 +50,16 @@ class Tally:
         self.tried += 1
         self.unreadable_scenes.update(record["unreadable_scenes"])
         names = [labels["classes"][i] for i in labels["labels"]]
-        # painted objects come first; those that the scene held before, and repaired ones, follow
-        judged = names[: painted(record)]
         asked = [record["asked"]["classes"][i] for i in record["asked"]["labels"]]
         self.asked.update(asked)
         self.erased.update(asked[k] for k in erased(record))
         if self.calibration is not None:
-            thresholds, scores = self.calibration.thresholds, zip(judged, verdict["scores"], strict=False)
-            self.found.update(name for name, score in scores if score >= thresholds.get(name, np.inf))
+            # painted objects come first; those that the scene held before, and repaired ones, follow
+            judged, scores = layout_from_json(labels), np.array(verdict["scores"], np.float32)
+            judged = judged.select(np.arange(min(painted(record), len(scores))))
+            scores = scores[: len(judged)]
+            found = self.calibration.found(judged, scores) & (scores > 0)
+            self.found.update(judged.select(found).names())
         if not verdict["kept"]:
             self.dropped_for[" ".join(verdict["reason"].split()[-3:])] += 1
             return

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dataengine import geometry
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError, first_fault
 from dataengine.files import parse_json, read_text, write_whole
@@ -21,6 +23,7 @@ from dataengine.judge.smudge import smudge
 FEWEST_IMAGES = 20
 FEW = 20  # a class with fewer real objects than this takes the figures of all classes together
 FLOOR = 0.02  # an object that was not found scores 0: a threshold must ask for a detection, however weak
+GROUP, GROUPS = 40, 6  # objects of a class are taken by size, in groups of at least so many, in at most so many
 COUNTS = 0.5  # a detection counts as an object nobody asked for when on real images this share of its like is right
 SURE = 0.9  # a label is repaired only by a detection of whose like this share is right
 USUAL_IOU = 0.05  # a box is moved when it fits its detection worse than all but this share of real boxes
@@ -34,12 +37,18 @@ QUANTILES = (0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.02, 0.0)
 MISSED_SHARES = (0.0, 0.1, 0.2, 0.25, 0.34, 0.5)
 EXTRA_OBJECTS = (0, 1, 2, 3, 4, 6)
 
+Threshold = float | Annotated[list[tuple[float, float]], Field(min_length=1)]
+
 
 class Calibration(BaseModel):
-    """What an image must show to pass: an object is found when its score reaches its class's threshold; an image
-    passes when at most `missed_share` of its objects are not found, and at most `extra_objects` + `extra_share` times
-    its objects are found beside them. Per class: detections below `extra_scores` are not held against an image; labels
-    are repaired from `repair_scores` on, and boxes moved when their IoU with the detection is below `repair_ious`.
+    """What an image must show to pass: an object is found when its score reaches the threshold of its class and size;
+    an image passes when at most `missed_share` of its objects are not found, and at most `extra_objects` +
+    `extra_share` times its objects are found beside them. Per class: detections below `extra_scores` are not held
+    against an image; labels are repaired from `repair_scores` on, and boxes moved when their IoU with the detection is
+    below `repair_ious`.
+
+    thresholds: a number, or steps of side (square root of the area in pixels) and threshold from there on. It is 0 for
+    sizes that are not judged, since the detector misses real objects too often.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -51,7 +60,7 @@ class Calibration(BaseModel):
     pass_share: float = Field(description="share of real images that pass, as measured")
     shuffled_pass_share: float = Field(description="the same for real images with another image's layout")
     smudged_pass_share: float = Field(description="the same for real images whose objects are blurred to blots")
-    thresholds: dict[str, float]
+    thresholds: dict[str, Threshold]
     missed_share: float
     extra_scores: dict[str, float]
     extra_objects: int
@@ -84,8 +93,8 @@ class Calibration(BaseModel):
             )
 
     def found(self, layout: Layout, scores: np.ndarray) -> np.ndarray:
-        """Bool (N,): objects whose matched score reaches the threshold of their class."""
-        return scores >= at_class(self.thresholds, layout.names())
+        """Bool (N,): objects whose matched score reaches the threshold of their class and size."""
+        return scores >= at_size(self.thresholds, layout)
 
     def failure(self, n: int, missed: int, extra: int) -> str:
         """Why an image of n objects, of which some are missed and beside which some are found, fails; "" if it passes.
@@ -108,6 +117,23 @@ def at_class(figures: dict[str, float], names: Sequence[str]) -> np.ndarray:
     """float32 (N,): the figure of each named class, in any case; infinite for classes that were never calibrated."""
     lower = {name.lower(): figure for name, figure in figures.items()}
     return np.array([lower.get(name.lower(), np.inf) for name in names], np.float32)
+
+
+def at_size(thresholds: dict[str, Threshold], layout: Layout) -> np.ndarray:
+    """float32 (N,): the threshold of each object, by class (in any case) and size; infinite for unknown classes."""
+    lower = {name.lower(): figure for name, figure in thresholds.items()}
+    found = np.full(len(layout), np.inf, np.float32)
+    for i, (name, side) in enumerate(zip(layout.names(), sides(layout), strict=True)):
+        steps = lower.get(name.lower(), np.inf)
+        if isinstance(steps, list):
+            steps = max((step for step in steps if step[0] <= side), default=steps[0])[1]
+        found[i] = steps
+    return found
+
+
+def sides(layout: Layout) -> np.ndarray:
+    """float64 (N,): square root of each box's area in pixels."""
+    return np.sqrt(geometry.area(layout.boxes)).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -143,8 +169,9 @@ def calibrate(
     images: functions that load uint8 (H, W, 3), so that a large set need not fit into memory; they should have the
     size of the images to be judged. Of the rules that let enough real images pass, the one is taken under which the
     fewest controls pass, which are images with the layout of another, and images with smudged objects; among equals,
-    the strictest. Thresholds of a class are quantiles of its real objects' scores; `extra_share` is what real images
-    have, for a dense image has more of everything.
+    the strictest. Thresholds of a class are quantiles of the scores of its real objects of like size, for what is small
+    scores less, real or not; a size of which the detector misses more than the largest quantile tried is not judged.
+    `extra_share` is what real images have, for a dense image has more of everything.
     Raises UserError with fewer than 20 images that show objects, for a class that the detector does not know, and when
     no rule lets enough pass or every such rule lets most images pass with wrong labels too.
     """
@@ -206,16 +233,33 @@ def calibrate(
 @dataclass(frozen=True)
 class _Figures:
     scores: dict[str, np.ndarray]  # matched score of each real object
+    sides: dict[str, np.ndarray]
     extra_scores: dict[str, float]
     repair_scores: dict[str, float]
     repair_ious: dict[str, float]
 
-    def thresholds(self, quantile: float) -> dict[str, float]:
-        pooled = np.concatenate(list(self.scores.values()))
+    def thresholds(self, quantile: float) -> dict[str, Threshold]:
+        pooled = np.concatenate(list(self.scores.values())), np.concatenate(list(self.sides.values()))
         return {
-            name: max(FLOOR, _rounded_down(np.quantile(scores if len(scores) >= FEW else pooled, quantile)))
+            name: _steps(*((scores, self.sides[name]) if len(scores) >= FEW else pooled), quantile)
             for name, scores in self.scores.items()
         }
+
+
+def _steps(scores: np.ndarray, side: np.ndarray, quantile: float) -> Threshold:
+    """The quantile of scores (N,) of objects whose boxes have these sides (N,), in steps of side."""
+    groups = int(np.clip(len(scores) // GROUP, 1, GROUPS))
+    edges = np.unique(np.floor(np.quantile(side, np.arange(1, groups) / groups) * 10) / 10)
+    of_group = np.searchsorted(edges, side, "right")
+    each = [scores[of_group == group] for group in np.unique(of_group)]
+    edges = np.concatenate([[0.0], edges])[np.unique(of_group)]
+    seen = np.array([np.quantile(some, max(QUANTILES)) >= FLOOR for some in each])
+    limits = [max(FLOOR, _rounded_down(np.quantile(some, quantile))) for some in each]
+    if len(edges) == 1:
+        return limits[0]
+    judged = seen if seen.any() else ~seen  # a detector that knows no size is told by the share that it misses
+    edges[0] = 0
+    return [(float(edge), limit if j else 0.0) for edge, limit, j in zip(edges, limits, judged, strict=True)]
 
 
 def _figures(real: Sequence[_Observed], classes: Sequence[str]) -> _Figures:
@@ -225,10 +269,11 @@ def _figures(real: Sequence[_Observed], classes: Sequence[str]) -> _Figures:
     ious = np.concatenate([one.match.ious for one in real])
     wrong_names = np.array([name for one in real for name in one.extra_names])
     wrong = np.concatenate([one.extra_scores for one in real])
-    objects, extra_scores, repair_scores, repair_ious = {}, {}, {}, {}
+    side = np.concatenate([sides(one.layout) for one in real])
+    objects, lengths, extra_scores, repair_scores, repair_ious = {}, {}, {}, {}, {}
     for name in classes:
         mine, theirs = counted & (names == name), wrong_names == name
-        objects[name] = scores[mine]
+        objects[name], lengths[name] = scores[mine], side[mine]
         if mine.sum() < FEW:
             mine, theirs = counted, np.ones(len(wrong), bool)
         right = scores[mine & (scores > 0)]
@@ -236,7 +281,7 @@ def _figures(real: Sequence[_Observed], classes: Sequence[str]) -> _Figures:
         repair_scores[name] = score_at_precision(right, wrong[theirs], SURE)
         matched = ious[mine & (scores > 0)]
         repair_ious[name] = _rounded_down(np.quantile(matched, USUAL_IOU)) if len(matched) else 0.0
-    return _Figures(objects, extra_scores, repair_scores, repair_ious)
+    return _Figures(objects, lengths, extra_scores, repair_scores, repair_ious)
 
 
 def score_at_precision(right: np.ndarray, wrong: np.ndarray, precision: float) -> float:
@@ -262,7 +307,7 @@ def _rounded_down(value: float) -> float:
 
 def _missed_and_extra(one: _Observed, thresholds: dict, extra_scores: dict) -> tuple[int, int, int]:
     """(objects, missed objects, extra detections) of an image."""
-    missed = one.counted & (one.match.scores < at_class(thresholds, one.layout.names()))
+    missed = one.counted & (one.match.scores < at_size(thresholds, one.layout))
     extra = one.extra_scores >= at_class(extra_scores, one.extra_names)
     return int(one.counted.sum()), int(missed.sum()), int(extra.sum())
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from dataengine.data.layout import Dataset
     from dataengine.judge.acceptance import Acceptance
-    from dataengine.judge.calibration import Calibration
+    from dataengine.judge.calibration import Calibration, Threshold
     from dataengine.judge.detector import Detector
 
 app = typer.Typer(
@@ -311,8 +311,9 @@ def _print_calibration(calibration: Calibration, out: Path) -> None:
     console = Console(markup=False)
     table = Table("class", "objects", "found from score", "extra from score", title=str(out))
     for name, objects in calibration.objects.items():
-        figures = (calibration.thresholds[name], calibration.extra_scores[name])
-        table.add_row(name, str(objects), *(f"{figure:.2f}" for figure in figures))
+        table.add_row(
+            name, str(objects), _by_size(calibration.thresholds[name]), f"{calibration.extra_scores[name]:.2f}"
+        )
     console.print(table)
     extra = f"{calibration.extra_objects} + {calibration.extra_share:.0%} of its objects"
     console.print(
@@ -320,6 +321,15 @@ def _print_calibration(calibration: Calibration, out: Path) -> None:
         f"Of {calibration.images} real images {calibration.pass_share:.1%} pass; "
         f"with another image's labels {calibration.shuffled_pass_share:.1%}, "
         f"with their objects smudged {calibration.smudged_pass_share:.1%} (the controls)."
+    )
+
+
+def _by_size(threshold: Threshold) -> str:
+    """A class's threshold in words, by the sides of its objects."""
+    steps = threshold if isinstance(threshold, list) else [(0.0, threshold)]
+    words = [f"{score:.2f}" if score else "not judged" for _, score in steps]
+    return ", ".join(
+        f"from {side:.0f} px {word}" if side else word for (side, _), word in zip(steps, words, strict=True)
     )
 
 

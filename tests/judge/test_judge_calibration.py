@@ -100,6 +100,48 @@ def test_rare_class_takes_the_threshold_of_all_classes(oracle):
     assert below == pytest.approx(np.mean(cars < calibration.thresholds["car"]), abs=0.02)
 
 
+class Shortsighted:
+    """Sees squares of 40 pixels as they are, of those of 12 only some and with low scores."""
+
+    classes, identity = ("car",), "shortsighted"
+
+    def __init__(self, layouts, share: float):
+        self.layouts, self.share = layouts, share
+
+    def detect(self, images):
+        return [self._detect(int(image[0, 0, 0])) for image in images]
+
+    def _detect(self, k: int) -> Detections:
+        rng, boxes = np.random.default_rng(k), self.layouts[k].boxes
+        small = boxes[:, 2] < 20
+        seen = ~small | (rng.random(len(boxes)) < self.share)
+        scores = np.where(small, 0.2, 0.9) + rng.uniform(-0.05, 0.05, len(boxes))
+        order = np.argsort(-scores[seen])
+        return Detections(boxes[seen][order], scores[seen][order].astype(np.float32), np.zeros(seen.sum(), np.int64))
+
+
+@pytest.mark.parametrize(("share", "judged"), [(0.95, True), (0.5, False)])
+def test_what_is_small_is_asked_for_what_real_objects_of_its_size_reach(share, judged):
+    """Of twice as many small squares as large ones most or half are seen; half is too few to judge a size by."""
+    rng = np.random.default_rng(0)
+
+    def layout() -> Layout:
+        cells, side = rng.permutation(16)[:6], np.array([12, 12, 12, 12, 40, 40])
+        return Layout(np.column_stack([cells % 4 * 50 + 25, cells // 4 * 50 + 25, side, side, 0 * side]),
+                      [0] * 6, ("car",), (200, 200))  # fmt: skip
+
+    layouts = [layout() for _ in range(60)]
+    images = [lambda k=k: np.full((200, 200, 3), k, np.uint8) for k in range(60)]
+    rule = calibrate(Shortsighted(layouts, share), images, layouts, "squares", 0.7)
+    boxes = [[50, 50, side, side, 0] for side in (12, 12, 40, 40)]
+    asked = Layout(boxes, [0] * 4, ("CAR",), (200, 200))
+    assert rule.found(asked, np.float32([0.25, 0.0, 0.95, 0.25])).tolist() == [True, not judged, True, False]
+    same = Calibration.model_validate_json(rule.model_dump_json())
+    assert same == rule
+    every = rule.model_copy(update={"thresholds": {"car": rule.thresholds["car"][-1][1]}})
+    assert not every.found(asked, np.float32([0.25, 0.0, 0.95, 0.25]))[:2].any(), "control: one threshold for all"
+
+
 def score_of(detector, layout, k, label=None):
     """Recall scores by the true place: objects stand 25 pixels apart, so the nearest detection is the object's own."""
     found = detector.detect([np.full((1, 1, 3), [k // 256, k % 256, 0], np.uint8)])[0]

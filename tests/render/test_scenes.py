@@ -110,7 +110,9 @@ def test_an_augmented_scene_is_scaled_until_its_objects_are_as_large_as_the_layo
     found = [s for s in scenes.draw([wish] * 30, range(30)) if (s.layout.visible > 0.999).any()]
     sides = np.array([np.sqrt((s.image[..., 0] > 150).sum()) for s in found])
     assert len(found) > 5
-    assert np.median(sides) == pytest.approx(24 * 1.05 if taken == UNKNOWN else 40, rel=0.1), "turned windows: not below 0.6"
+    assert np.median(sides) == pytest.approx(24 * 1.05 if taken == UNKNOWN else 40, rel=0.1), (
+        "turned windows: not below 0.6"
+    )
     labelled = [np.sqrt(np.prod(s.layout.boxes[0, 2:4])) for s in found]
     assert sides == pytest.approx(np.array(labelled), abs=1.5)
 
