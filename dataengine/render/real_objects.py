@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -29,7 +30,7 @@ MOST = 2000  # frames' worth of a class that is kept
 FINEST = 3  # frames of large objects are kept up to so many times as fine, near the picture's own resolution
 BORDER = 2.0  # pixels within which a box ends at its picture's border
 FADE = 1.0  # frame pixels (standard deviation) over which an object's own ground gives way to the scene's
-NEAREST_SHARE, NEAREST = 0.1, 8  # one is drawn among this share of its class, and at least so many
+NEAREST_SHARE, NEAREST = 0.1, 8  # one is drawn among this share of its class, of these so many on like ground
 OTHER_LIGHT = 10.0  # distance between day and night; else it is in doublings of length and of aspect
 
 
@@ -38,13 +39,15 @@ class RealObjects:
     """Whole objects of a labelled data set, cut into the frames of an in-scene model.
 
     frames: N of uint8 (K F, K F, 3), K as `fineness` says. objects: N of bool (F, F), what boxes cover of the model's
-    frame. boxes: float32 (N, 2), width and height of each object's box, in pixels of that frame. labels: int64 (N,) in
-    the model's numbering. traits: float32 (N, 3), see `_traits`. strength: in (0, 1), how much noise they are put under
-    before they are redrawn; 1 would leave nothing of them. cutouts: those that were made so far, by number (`cutout`).
+    frame. grounds: float32 (N, 3), mean colour of the rest. boxes: float32 (N, 2), width and height of each object's
+    box, in pixels of that frame. labels: int64 (N,) in the model's numbering. traits: float32 (N, 3), see `_traits`.
+    strength: in (0, 1), how much noise they are put under before they are redrawn; 1 would leave nothing of them.
+    cutouts: those that were made so far, by number (`cutout`).
     """
 
     frames: list[np.ndarray]
     objects: list[np.ndarray]
+    grounds: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
     traits: np.ndarray
@@ -70,17 +73,22 @@ class RealObjects:
         half of the time, and as much lighter or darker as the frame that it comes into, `ground` (F, F, 3) in [0, 255],
         is around the part to be painted. Around the object the ground stays, or what surrounded it elsewhere would show
         as a pane: one is drawn that can be cut out, if there is one, and fills the box, however wide its own was; else
-        its box stands for it. None where there is no object of the class.
+        its box stands for it. Of those alike, it is one of the few that stood on such ground: made darker for dark
+        asphalt, a white object of bright concrete is grey. None where there is no object of the class.
         """
         import cv2
 
         own = np.flatnonzero(self.labels == label)
         if not len(own):
             return None
+        around = masks(one.boxes[0], one.kind, spec)[0] == 0
         far = np.abs(self.traits[own] - _traits(one.boxes, one.acquisition)[0]).sum(1)
         count = min(len(own), max(NEAREST, round(NEAREST_SHARE * len(own))))
-        near = own[rng.permutation(np.argsort(far, kind="stable")[:count])]
-        i = int(next((i for i in near if self.cutout(int(i)) is not None), near[0]))
+        near = own[np.argsort(far, kind="stable")[:count]]
+        other_ground = np.abs(self.grounds[near] - ground[around].mean(0)).sum(1)
+        near = [int(i) for i in near[np.argsort(other_ground, kind="stable")]]
+        whole = list(itertools.islice((i for i in near if self.cutout(i) is not None), NEAREST))
+        i = int(rng.choice(whole or near[:NEAREST]))
         size = spec.size * fineness(one.boxes[0], spec)
         width, height = box_in_frame(one.boxes[0], one.kind, spec)
         shape, fine, times = self.cutout(i), len(self.frames[i]), size // spec.size
@@ -104,7 +112,7 @@ class RealObjects:
             inside = cv2.GaussianBlur(inside, (0, 0), FADE * times)
         if rng.random() < 0.5:
             frame, surely, inside = frame[:, ::-1], surely[:, ::-1], inside[:, ::-1]
-        around = finer_mask(masks(one.boxes[0], one.kind, spec)[0], size) == 0
+        around = finer_mask(around, size)
         frame = frame + (ground[around].mean(0) - frame[around].mean(0))
         return np.clip(ground + inside[..., None] * (frame - ground), 0, 255), surely
 
@@ -146,7 +154,7 @@ def collect_objects(dataset: Dataset, classes: Sequence[str], spec: FrameSpec, s
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
         chosen.append(own[np.linspace(0, len(own) - 1, min(len(own), round(MOST / worth[own].mean()))).astype(int)])
-    frames, objects, boxes, kept, traits, picture, at = [], [], [], [], [], None, None
+    frames, objects, grounds, boxes, kept, traits, picture, at = [], [], [], [], [], [], None, None
     for n in np.sort(np.concatenate(chosen)) if chosen else ():
         i, k, label = found[n]
         if i != at:
@@ -158,9 +166,12 @@ def collect_objects(dataset: Dataset, classes: Sequence[str], spec: FrameSpec, s
         fine = replace(spec, size=spec.size * fineness(one.boxes[0], spec))
         frames.append(cut(picture, frame_matrices(one.boxes, one.kind, fine)[0], fine.size))
         objects.append(cut(labelled, frame_matrices(one.boxes, one.kind, spec)[0], spec.size)[..., 0] > 0)
+        free = ~objects[-1] if not objects[-1].all() else objects[-1]
+        grounds.append(resized(frames[-1].astype(np.float32), spec.size)[free].mean(0))
         boxes.append(box_in_frame(one.boxes[0], one.kind, spec))
         kept.append(label)
         traits.append(_traits(one.boxes, one.acquisition)[0])
     if not frames:
         raise UserError(f"no object of {', '.join(classes)} lies whole in a picture, so none can be begun from.")
-    return RealObjects(frames, objects, np.float32(boxes), np.int64(kept), np.stack(traits), strength)
+    each = np.stack(grounds), np.float32(boxes), np.int64(kept), np.stack(traits)
+    return RealObjects(frames, objects, *each, strength)
