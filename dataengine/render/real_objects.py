@@ -30,7 +30,8 @@ MOST = 2000  # frames' worth of a class that is kept
 FINEST = 3  # frames of large objects are kept up to so many times as fine, near the picture's own resolution
 BORDER = 2.0  # pixels within which a box ends at its picture's border
 FADE = 1.0  # frame pixels (standard deviation) over which an object's own ground gives way to the scene's
-NEAREST_SHARE, NEAREST = 0.1, 8  # one is drawn among this share of its class, of these so many on like ground
+NEAREST_SHARE, NEAREST = 0.1, 24  # those of a class that are most alike: this share, and at least so many
+LIKE_GROUND = 8  # one is drawn among so many of these, on ground most like the scene's
 OTHER_LIGHT = 10.0  # distance between day and night; else it is in doublings of length and of aspect
 
 
@@ -84,11 +85,12 @@ class RealObjects:
         around = masks(one.boxes[0], one.kind, spec)[0] == 0
         far = np.abs(self.traits[own] - _traits(one.boxes, one.acquisition)[0]).sum(1)
         count = min(len(own), max(NEAREST, round(NEAREST_SHARE * len(own))))
-        near = own[np.argsort(far, kind="stable")[:count]]
+        alike = np.argsort(far, kind="stable")[:count]
+        near = own[alike[far[alike] < far.min() + OTHER_LIGHT / 2]]
         other_ground = np.abs(self.grounds[near] - ground[around].mean(0)).sum(1)
         near = [int(i) for i in near[np.argsort(other_ground, kind="stable")]]
-        whole = list(itertools.islice((i for i in near if self.cutout(i) is not None), NEAREST))
-        i = int(rng.choice(whole or near[:NEAREST]))
+        whole = list(itertools.islice((i for i in near if self.cutout(i) is not None), LIKE_GROUND))
+        i = int(rng.choice(whole or near[:LIKE_GROUND]))
         size = spec.size * fineness(one.boxes[0], spec)
         width, height = box_in_frame(one.boxes[0], one.kind, spec)
         shape, fine, times = self.cutout(i), len(self.frames[i]), size // spec.size

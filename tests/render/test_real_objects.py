@@ -176,3 +176,24 @@ def test_augmented_scenes_are_many_and_their_objects_lie_where_their_labels_say(
     assert len(turned) > 8 > len(as_they_are), "control: windows alone show each object at its own angle"
     again = DatasetScenes(dataset, (128, 128), augmented=True).draw(wish[:3], range(3))
     assert all(np.array_equal(a.image, b.image) for a, b in zip(again, scenes, strict=False))
+
+
+@pytest.mark.parametrize("tone", [60, 170])
+def test_one_is_taken_that_stood_on_ground_like_the_scenes(tmp_path, tone):
+    """Half of the cars stand on dark ground, half on bright; they keep their red. Control: where nothing is known of
+    their grounds, some stood on the other, and shifted to the scene's tone they have another red."""
+    dataset = labelled(tmp_path, [[48, 48, 24, 12, 0]], [0], nights=[None] * 40)
+    for i, sample in enumerate(dataset):
+        picture = np.full((96, 96, 3), (60, 170)[i % 2], np.uint8)
+        picture[42:54, 36:60] = (200, 40, 40)
+        Image.fromarray(picture).save(sample.image)
+    objects = collect_objects(dataset, CLASSES, SPEC, 0.5)
+    one = Layout([[48, 48, 24, 12, 0]], [0], CLASSES, (96, 96))
+
+    def reds(some) -> np.ndarray:
+        ground = np.full((SPEC.size, SPEC.size, 3), tone, np.float32)
+        drawn = [some.draw(one, 0, ground, SPEC, np.random.default_rng(i))[0] for i in range(10)]
+        return np.array([frame[22:26, 22:26, 0].mean() for frame in drawn])
+
+    assert reds(objects) == pytest.approx(np.full(10, 200), abs=5)
+    assert np.ptp(reds(replace(objects, grounds=0 * objects.grounds))) > 50
