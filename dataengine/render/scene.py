@@ -112,10 +112,12 @@ class DatasetScenes:
             count = min(max(1, round(NEAREST_SHARE * len(far))), int(np.isfinite(far).sum()))
             nearest = np.sort(far)[count - 1]
             likely = np.flatnonzero(far <= nearest)  # with all ties: first images must not be favoured
-        if not _scale_known(layout):
-            likely = self._of_one_scale(likely, layout)
+        taken = layout.acquisition
+        lengths = usual_lengths(layout) if taken.altitude_m is None and taken.gsd_m is None else {}
+        if lengths:
+            likely = self._of_one_scale(likely, lengths, layout.kind)
         if self.augmented:
-            return self._augmented(rng.permutation(likely), layout, rng)
+            return self._augmented(rng.permutation(likely), layout, lengths, rng)
         unreadable: list[str] = []
         windows = [(self.samples[i], *self._corner(self.samples[i], rng)) for i in rng.permutation(likely)]
         first = sorted(windows[:WINDOWS_COMPARED], key=lambda window: self._lost(*window, layout))
@@ -131,28 +133,30 @@ class DatasetScenes:
             return Scene(window, inside, name, sample.license, tuple(unreadable), sample.source)
         raise _none_readable(unreadable)
 
-    def _of_one_scale(self, likely: np.ndarray, layout: Layout) -> np.ndarray:
+    def _of_one_scale(self, likely: np.ndarray, lengths: dict[str, float], kind: Kind) -> np.ndarray:
         """Those of the scenes with objects as large as the layout's, once they are scaled, or with none of its classes;
         the nearest if there is no such scene."""
         far = np.zeros(len(likely))
         for n, i in enumerate(likely):
-            octaves = _octaves(usual_lengths(layout), self.lengths[i])
-            far[n] = np.abs(octaves - np.log2(self._scale(i, layout))).mean() if len(octaves) else 0
+            octaves = _octaves(lengths, self.lengths[i])
+            far[n] = np.abs(octaves - np.log2(self._scale(i, lengths, kind))).mean() if len(octaves) else 0
         return likely[far <= max(np.log2(SAME_SCALE), far.min())]
 
-    def _scale(self, i: int, layout: Layout) -> float:
-        """How many times as large scene i is to come, so that its objects are as large as the layout's; 1 where
-        altitude or ground sample distance tell what is like it."""
-        octaves = _octaves(usual_lengths(layout), self.lengths[i])
-        if not self.augmented or not len(octaves) or _scale_known(layout):
+    def _scale(self, i: int, lengths: dict[str, float], kind: Kind) -> float:
+        """How many times as large scene i is to come, so that its objects are as large as the layout's, whose usual
+        lengths these are; 1 where altitude or ground sample distance tell what is like it, and `lengths` are empty."""
+        octaves = _octaves(lengths, self.lengths[i]) if lengths else ()
+        if not self.augmented or not len(octaves):
             return 1.0
-        return float(np.clip(2 ** octaves.mean(), *window_scales(self._labels(i, layout.kind), self.size[0])))
+        return float(np.clip(2 ** octaves.mean(), *window_scales(self._labels(i, kind), self.size[0])))
 
     def _labels(self, i: int, kind: Kind) -> Layout:
         """What is in scene i; upright before it is turned, for around a box that was turned an upright one is loose."""
         return upright(self.samples[i].layout) if kind == "hbb" else self.samples[i].layout
 
-    def _augmented(self, order: np.ndarray, layout: Layout, rng: np.random.Generator) -> Scene:
+    def _augmented(
+        self, order: np.ndarray, layout: Layout, lengths: dict[str, float], rng: np.random.Generator
+    ) -> Scene:
         """The first augmented window, of the images in this order, with room for half of the new objects beside its
         own; of a few, that with the most. Were the emptiest taken, few would hold objects in their surroundings."""
         unreadable, found = [], []
@@ -162,7 +166,7 @@ class DatasetScenes:
             if picture is None:
                 unreadable.append(sample.name)
                 continue
-            labels, scale = self._labels(i, layout.kind), self._scale(i, layout)
+            labels, scale = self._labels(i, layout.kind), self._scale(i, lengths, layout.kind)
             image, inside = augmented_window(picture, labels, self.size[0], rng, scale=scale)
             room = free_of(layout, inside.boxes, ROOM).mean() if len(layout) else 1.0
             found.append((min(ENOUGH_ROOM, room), -len(found), image, inside, sample))
@@ -197,10 +201,6 @@ def usual_lengths(layout: Layout) -> dict[str, float]:
 def _octaves(a: dict[str, float], b: dict[str, float]) -> np.ndarray:
     """(K,): by how many doublings the objects of one picture are longer than another's, of the K classes of both."""
     return np.array([a[name] - b[name] for name in sorted(a.keys() & b.keys())])
-
-
-def _scale_known(layout: Layout) -> bool:
-    return layout.acquisition.altitude_m is not None or layout.acquisition.gsd_m is not None
 
 
 def _none_readable(names: Sequence[str]) -> UserError:
