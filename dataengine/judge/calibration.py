@@ -24,6 +24,7 @@ FEWEST_IMAGES = 20
 FEW = 20  # a class with fewer real objects than this takes the figures of all classes together
 FLOOR = 0.02  # an object that was not found scores 0: a threshold must ask for a detection, however weak
 GROUP, GROUPS = 40, 6  # objects of a class are taken by size, in groups of at least so many, in at most so many
+SEEN = 5  # what is smaller than all but so few real objects of its class is not judged
 COUNTS = 0.5  # a detection counts as an object nobody asked for when on real images this share of its like is right
 SURE = 0.9  # a label is repaired only by a detection of whose like this share is right
 USUAL_IOU = 0.05  # a box is moved when it fits its detection worse than all but this share of real boxes
@@ -48,7 +49,7 @@ class Calibration(BaseModel):
     below `repair_ious`.
 
     thresholds: a number, or steps of side (square root of the area in pixels) and threshold from there on. It is 0 for
-    sizes that are not judged, since the detector misses real objects too often.
+    sizes that are not judged: no such real objects were seen, or the detector missed too many of them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -238,7 +239,7 @@ class _Figures:
     repair_scores: dict[str, float]
     repair_ious: dict[str, float]
 
-    def thresholds(self, quantile: float) -> dict[str, Threshold]:
+    def thresholds(self, quantile: float) -> dict[str, list[tuple[float, float]]]:
         pooled = np.concatenate(list(self.scores.values())), np.concatenate(list(self.sides.values()))
         return {
             name: _steps(*((scores, self.sides[name]) if len(scores) >= FEW else pooled), quantile)
@@ -246,20 +247,20 @@ class _Figures:
         }
 
 
-def _steps(scores: np.ndarray, side: np.ndarray, quantile: float) -> Threshold:
+def _steps(scores: np.ndarray, side: np.ndarray, quantile: float) -> list[tuple[float, float]]:
     """The quantile of scores (N,) of objects whose boxes have these sides (N,), in steps of side."""
     groups = int(np.clip(len(scores) // GROUP, 1, GROUPS))
-    edges = np.unique(np.floor(np.quantile(side, np.arange(1, groups) / groups) * 10) / 10)
-    of_group = np.searchsorted(edges, side, "right")
+    smallest = np.sort(side)[min(SEEN, len(side)) - 1]
+    inner = np.quantile(side, np.arange(1, groups) / groups)
+    edges = np.unique(np.floor(np.concatenate([[smallest], inner[inner > smallest]]) * 10) / 10)
+    of_group = np.maximum(np.searchsorted(edges, side, "right") - 1, 0)
     each = [scores[of_group == group] for group in np.unique(of_group)]
-    edges = np.concatenate([[0.0], edges])[np.unique(of_group)]
+    edges = edges[np.unique(of_group)]
     seen = np.array([np.quantile(some, max(QUANTILES)) >= FLOOR for some in each])
     limits = [max(FLOOR, _rounded_down(np.quantile(some, quantile))) for some in each]
-    if len(edges) == 1:
-        return limits[0]
     judged = seen if seen.any() else ~seen  # a detector that knows no size is told by the share that it misses
-    edges[0] = 0
-    return [(float(edge), limit if j else 0.0) for edge, limit, j in zip(edges, limits, judged, strict=True)]
+    steps = [(float(edge), limit if j else 0.0) for edge, limit, j in zip(edges, limits, judged, strict=True)]
+    return [(0.0, 0.0), *steps]
 
 
 def _figures(real: Sequence[_Observed], classes: Sequence[str]) -> _Figures:
