@@ -5,9 +5,12 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import multiprocessing
+import os
 import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -20,9 +23,12 @@ from diffusers.training_utils import EMAModel
 from pydantic import BaseModel, ConfigDict, Field
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader, Dataset
 
 from dataengine.errors import UserError, install
 from dataengine.render.precision import has_native_bf16
+
+MOST_WORKERS = 8
 
 
 class TrainSettings(BaseModel):
@@ -45,6 +51,9 @@ class TrainSettings(BaseModel):
     minutes: float | None = Field(None, gt=0, description="stop (with a checkpoint) after this long in this call")
     checkpoint_minutes: float = Field(1.0, gt=0)
     evaluate_every: int = Field(1000, gt=0, description="steps between sample grids")
+    workers: int | None = Field(
+        None, ge=0, description="processes that make batches; none on a CPU, which has to train"
+    )
 
 
 def precision_for(device: torch.device, asked: str) -> str:
@@ -57,6 +66,38 @@ def precision_for(device: torch.device, asked: str) -> str:
 def moved(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
     """The batch's tensors on a device."""
     return {name: value.to(device) for name, value in batch.items()}
+
+
+@dataclass(frozen=True)
+class Batches(Dataset):
+    """The batch of each step, made of (seed, step, process) alone, and a seed for the step's loss."""
+
+    batch: Callable[[np.random.Generator], dict[str, torch.Tensor]]
+    seed: int
+    process: int
+
+    def __getitem__(self, step: int) -> tuple[int, dict[str, torch.Tensor]]:
+        rng = np.random.default_rng((self.seed, step, self.process))
+        return int(rng.integers(2**62)), self.batch(rng)
+
+
+def _one_thread(_worker: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(0)  # its threads do not survive a fork
+
+
+def batches_from(step: int, batches: Batches, settings: TrainSettings, device: torch.device) -> DataLoader:
+    """The batches from `step` to the last, in order, made ahead by other processes where a GPU would wait for them."""
+    on_gpu, fork = device.type == "cuda", "fork" in multiprocessing.get_all_start_methods()
+    workers = settings.workers
+    if workers is None:
+        workers = min(MOST_WORKERS, max(1, (os.cpu_count() or 1) - 1)) if on_gpu and fork else 0
+    return DataLoader(
+        batches, batch_size=None, sampler=range(step, settings.steps), num_workers=workers, pin_memory=on_gpu,
+        multiprocessing_context="fork" if workers else None,  # what makes batches cannot be sent, only inherited
+        worker_init_fn=_one_thread, generator=torch.Generator(),
+    )  # fmt: skip
 
 
 def learning_rate_at(step: int, settings: TrainSettings) -> float:
@@ -180,7 +221,9 @@ def train(
     )
     model.to(accelerator.device, memory_format=torch.channels_last)
     ema = EMAModel(parameters, decay=settings.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
-    recipe += settings.model_dump_json(exclude={"minutes", "checkpoint_minutes", "evaluate_every", "compile"})
+    recipe += settings.model_dump_json(
+        exclude={"minutes", "checkpoint_minutes", "evaluate_every", "compile", "workers"}
+    )
     step = load_checkpoint(out / "checkpoint", model, ema, optimizer, recipe)
     ema.to(accelerator.device)
     prepared, optimizer = accelerator.prepare(model, optimizer)
@@ -212,13 +255,12 @@ def train(
     model.train()
     with Progress(*columns, TimeRemainingColumn(), disable=not accelerator.is_main_process) as progress:
         task = progress.add_task("training", total=settings.steps, completed=step)
-        while step < settings.steps:
-            key = (settings.seed, step, accelerator.process_index)
-            rng = np.random.default_rng(key)
-            generator = torch.Generator(accelerator.device).manual_seed(int(rng.integers(2**62)))
+        batches = Batches(batch, settings.seed, accelerator.process_index)
+        for seed, tensors in batches_from(step, batches, settings, accelerator.device):
+            generator = torch.Generator(accelerator.device).manual_seed(seed)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate_at(step, settings) * group["share"]
-            tensors = moved(batch(rng), accelerator.device)
+            tensors = moved(tensors, accelerator.device)
             with accelerator.autocast():
                 losses = loss(runner, tensors, generator)
             accelerator.backward(losses["loss"])

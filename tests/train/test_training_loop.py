@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -48,6 +50,21 @@ def run(out, stop_after=None, **changes) -> dict[str, torch.Tensor]:
     except KeyboardInterrupt:
         return {}
     return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_batches_that_other_processes_make_give_the_very_same_weights(tmp_path):
+    here = run(tmp_path / "a", workers=0)
+    ahead = run(tmp_path / "b", workers=2)
+    assert all(torch.equal(here[name], ahead[name]) for name in here)
+
+    def signed(rng) -> dict[str, torch.Tensor]:
+        (tmp_path / str(os.getpid())).touch()
+        return batch(rng)
+
+    train(tiny_model(), signed, denoising_loss, tmp_path / "c", settings(workers=2), "tiny")
+    makers = {path.name for path in tmp_path.iterdir() if path.name.isdigit()}
+    assert len(makers) == 2
+    assert str(os.getpid()) not in makers
 
 
 def test_a_training_that_was_broken_off_ends_with_the_very_weights_of_an_unbroken_one(tmp_path):
