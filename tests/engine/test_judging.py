@@ -237,7 +237,7 @@ def test_the_sheet_of_dropped_pictures_shows_what_was_not_found(toy_recipe, tmp_
     """As doubtful objects, whose boxes are dashed."""
     drawn = []
     monkeypatch.setattr(finish, "draw", lambda image, layout: drawn.append(layout) or image.convert("RGB"))
-    recipe = toy_recipe.model_copy(update={"filter": "erase", "n": 2, "max_attempts": 200})
+    recipe = toy_recipe.model_copy(update={"filter": "erase", "n": 6, "max_attempts": 200})
     result = synth(recipe, tmp_path / "run")
     records = [record for kept in (True, False) for record in result.records if record["verdict"]["kept"] == kept]
     assert len(drawn) == len(records) <= 2 * finish.ON_SHEET, "all are on the two sheets, kept ones first"

@@ -310,14 +310,15 @@ def test_a_run_whose_objects_began_as_real_ones_is_not_divided_since_nobody_know
 def test_an_image_that_is_not_the_one_that_was_judged_is_not_released(painted_run, settings, tmp_path, damage):
     run = tmp_path / "run"
     shutil.copytree(painted_run, run)
-    image = run / next(iter(kept(run).values()))["image"]
+    make(run, tmp_path / "whole", settings)
+    image = run / kept(run)[Path(metadata(tmp_path / "whole")[0]["file_name"]).stem]["image"]
     if damage == "lost":
         image.unlink()
     else:
         Image.new("RGB", (96, 96)).save(image)
     with pytest.raises(UserError, match=rf"{image.name}: the image is damaged .* makes it again"):
         make(run, tmp_path / "out", settings)
-    assert os.listdir(tmp_path) == ["run"]
+    assert sorted(os.listdir(tmp_path)) == ["run", "whole"]
 
 
 def test_a_run_that_is_none_or_unfinished_or_of_an_earlier_version_is_told(painted_run, settings, tmp_path):
