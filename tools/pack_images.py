@@ -15,8 +15,6 @@ from pathlib import Path
 import numpy as np
 from sample_splits import DEFAULT_DATA, PARTS, splits
 
-NADIR_DEG = 80.0
-
 
 def pack(data: Path, part: str) -> dict[str, np.ndarray]:
     """One part of both data sets, with one list of classes; difficult objects become ignored regions."""
@@ -31,8 +29,7 @@ def pack(data: Path, part: str) -> dict[str, np.ndarray]:
             files.append(np.frombuffer(sample.image.read_bytes(), np.uint8))
             boxes.append(np.column_stack([counted.boxes, labels]).reshape(-1, 6))
             ignored.append(np.concatenate([layout.ignored, layout.boxes[layout.difficult]]))
-            angle = layout.acquisition.camera_angle_deg
-            down.append(angle is None or angle >= NADIR_DEG)
+            down.append(layout.acquisition.looks_down)
             upright.append(layout.kind == "hbb")
 
     def ends(parts: list) -> np.ndarray:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dataengine import geometry
 
 Kind = Literal["hbb", "obb"]
+NADIR_DEG = 80.0  # from this camera angle on, a turned picture is as likely as the picture
 
 
 class Acquisition(BaseModel):
@@ -30,6 +31,16 @@ class Acquisition(BaseModel):
     latitude_deg: float | None = Field(None, ge=-90, le=90)
     cloud: float | None = Field(None, ge=0, le=1, description="fraction of the image")
     sun_elevation_deg: float | None = Field(None, ge=-90, le=90)
+
+    @property
+    def looks_down(self) -> bool:
+        """Whether the picture may be turned: taken straight down, or nothing said to the contrary."""
+        return self.camera_angle_deg is None or self.camera_angle_deg >= NADIR_DEG
+
+    @property
+    def tells_scale(self) -> bool:
+        """Whether anything says how large objects are in pixels."""
+        return self.altitude_m is not None or self.gsd_m is not None
 
 
 UNKNOWN = Acquisition()

@@ -57,7 +57,7 @@ def pasted(
         matrix = frame_matrices(box[None], layout.kind, SPEC)[0]
         hole, _ = masks(box, layout.kind, SPEC)
         paste(canvas, patch.astype(np.float32), hole, matrix)
-        layout = _with(layout, box, int(one.labels[0]))
+        layout = layout.joined(replace(one, boxes=box[None], visible=None, difficult=None, ignored=None))
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8), layout
 
 
@@ -90,18 +90,6 @@ def _free_box(box: np.ndarray, layout: Layout, rng: np.random.Generator) -> np.n
         if inside and not (geometry.intersection(grown, taken) > 0).any():
             return new[0]
     return None
-
-
-def _with(layout: Layout, box: np.ndarray, label: int) -> Layout:
-    """The layout with one whole object more."""
-    return replace(
-        layout,
-        boxes=np.concatenate([layout.boxes, box[None]]),
-        labels=np.append(layout.labels, label),
-        difficult=np.append(layout.difficult, False),
-        visible=np.append(layout.visible, np.float32(1)),
-        silhouettes=None,
-    )
 
 
 def write_copy_paste(dataset: Dataset, n: int, side: int, out: Path, seed: int = 0) -> None:

@@ -327,9 +327,8 @@ def _print_calibration(calibration: Calibration, out: Path) -> None:
 def _by_size(threshold: Threshold) -> str:
     """A class's threshold in words, by the sides of its objects."""
     steps = threshold if isinstance(threshold, list) else [(0.0, threshold)]
-    words = [f"{score:.2f}" if score else "not judged" for _, score in steps]
     return ", ".join(
-        f"from {side:.0f} px {word}" if side else word for (side, _), word in zip(steps, words, strict=True)
+        (f"from {side:.0f} px " if side else "") + (f"{score:.2f}" if score else "not judged") for side, score in steps
     )
 
 

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from dataengine.data.layout import Layout
-from dataengine.layouts.reuse import ReuseSampler
+from dataengine.layouts.reuse import ReuseSampler, limits_of
 from dataengine.layouts.sampler import Sampler
 
 
 class EnhancedSampler:
     """Draws from another sampler and changes what it drew as `ReuseSampler` changes real layouts.
 
-    real: layouts whose altitudes and ground sample distances the scale stays within."""
+    real: layouts whose altitudes, ground sample distances and lengths the scale stays within."""
 
     def __init__(self, sampler: Sampler, real: Sequence[Layout]):
-        self.sampler, self.real = sampler, real
+        self.sampler, self.limits = sampler, limits_of(real)
         self.classes, self.kind, self.size = sampler.classes, sampler.kind, sampler.size
 
     def sample(self, rng: np.random.Generator) -> Layout:
         """One layout with at least one object."""
         drawn = [self.sampler.sample(rng)]
-        return ReuseSampler(drawn, self.size, merge=0.0, max_overlap=1.0, like=self.real).sample(rng)
+        return ReuseSampler(drawn, self.size, merge=0.0, max_overlap=1.0, limits=self.limits).sample(rng)

@@ -18,7 +18,6 @@ from dataengine.errors import UserError
 from dataengine.layouts import balance as balancing
 from dataengine.layouts.constraints import MIN_VISIBLE, Border, apart, cut_by_border, overlap
 
-NADIR_DEG = 80.0  # from this camera angle on, a turned picture is as likely as the picture
 SCALE, UNKNOWN_SCALE = (0.8, 1.25), (0.5, 2.0)
 USUAL = 0.05, 0.95  # quantiles of a class's lengths
 _BUDGET = 24  # windows tried before the one around an object is taken
@@ -32,6 +31,26 @@ class _View:
 
     matrix: np.ndarray
     scale: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What real layouts show. taken: smallest and largest altitude_m and gsd_m. lengths: of each class, by its name,
+    between which lengths in pixels most of its objects are."""
+
+    taken: dict[str, tuple[float, float]]
+    lengths: dict[str, tuple[float, float]]
+
+
+def limits_of(layouts: Sequence[Layout]) -> Limits:
+    """What these layouts show."""
+    taken = {name: _known_range(layouts, name) for name in ("altitude_m", "gsd_m")}
+    lengths: dict[str, list[np.ndarray]] = {}
+    for layout in layouts:
+        for label in np.unique(layout.labels):
+            lengths.setdefault(layout.classes[label], []).append(layout.boxes[layout.labels == label, 2])
+    usual = {name: tuple(np.quantile(np.concatenate(some), USUAL)) for name, some in lengths.items()}
+    return Limits(taken, usual)
 
 
 class ReuseSampler:
@@ -52,8 +71,7 @@ class ReuseSampler:
     max_overlap: largest share of the smaller box that another may cover; None for what real layouts show, save for
               their most extreme half per cent.
     border:   "clip" or "keep" boxes that the border cuts (see `constraints.cut_by_border`).
-    like:     layouts whose altitudes, ground sample distances and lengths the new ones stay within; None for the
-              layouts' own.
+    limits:   altitudes, ground sample distances and lengths that the new ones stay within; None for the layouts' own.
     """
 
     def __init__(
@@ -67,7 +85,7 @@ class ReuseSampler:
         merge: float = 0.2,
         max_overlap: float | None = None,
         border: Border = "clip",
-        like: Sequence[Layout] | None = None,
+        limits: Limits | None = None,
     ):
         if isinstance(layouts, Dataset):
             layouts = [sample.layout for sample in layouts]
@@ -80,8 +98,7 @@ class ReuseSampler:
         self._places = _places_of_classes(self.layouts, len(self.classes))
         self._upright = _upright_classes(self.layouts, len(self.classes))
         self._traits = np.array([_traits(layout) for layout in self.layouts])  # (L, 4), see `_traits`
-        self._ranges = {name: _known_range(like or self.layouts, name) for name in ("altitude_m", "gsd_m")}
-        self._lengths = _usual_lengths(like or self.layouts)
+        self.limits = limits or limits_of(self.layouts)
         shares = balancing.shares_of(balance, self.classes)
         for label in np.flatnonzero(shares):
             if not len(self._places[label]):
@@ -137,15 +154,14 @@ class ReuseSampler:
 
     def _drawn_scale(self, rng: np.random.Generator, layout: Layout) -> float:
         taken = layout.acquisition
-        unknown = taken.altitude_m is None and taken.gsd_m is None
-        low, high = self.scale or (UNKNOWN_SCALE if unknown else SCALE)
-        for name, (smallest, largest) in self._ranges.items():
+        low, high = self.scale or (SCALE if taken.tells_scale else UNKNOWN_SCALE)
+        for name, (smallest, largest) in self.limits.taken.items():
             value = getattr(taken, name)
             if value is not None:  # value / scale must stay within what is real
                 low, high = max(low, min(value / largest, 1)), min(high, max(value / smallest, 1))
-        for label in np.unique(layout.labels) if unknown else ():
+        for label in () if taken.tells_scale else np.unique(layout.labels):
             length = np.median(layout.boxes[layout.labels == label, 2])
-            shortest, longest = self._lengths.get(layout.classes[label], (length, length))
+            shortest, longest = self.limits.lengths.get(layout.classes[label], (length, length))
             low, high = max(low, min(shortest / length, 1)), min(high, max(longest / length, 1))
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
@@ -153,7 +169,7 @@ class ReuseSampler:
         if not self.turn:
             return 0.0, False
         mirror = bool(rng.random() < 0.5)
-        if not looks_down(layout.acquisition):
+        if not layout.acquisition.looks_down:
             return 0.0, mirror
         # Quarters half of the time: a window turned by another angle never reaches the edge of the real image.
         turns = self.kind == "obb" and rng.random() < 0.5 and self._loose_share(layout) <= _LOOSE
@@ -192,24 +208,15 @@ class ReuseSampler:
         second = self._window(rng, partner, taken_alike, None)
         normal = np.array([np.cos(direction := rng.uniform(0, 2 * np.pi)), np.sin(direction)])
         through = np.array(self.size) * rng.uniform(0.25, 0.75, 2)
-        first = first.select((first.boxes[:, :2] - through) @ normal < 0)
-        second = second.select((second.boxes[:, :2] - through) @ normal >= 0)
+
+        def before(boxes: np.ndarray) -> np.ndarray:
+            return (boxes[:, :2] - through) @ normal < 0
+
+        first = replace(first.select(before(first.boxes)), ignored=first.ignored[before(first.ignored)])
+        second = replace(second.select(~before(second.boxes)), ignored=second.ignored[~before(second.ignored)])
         if len(first) and len(second):
             second = second.select(overlap(second.boxes, first.boxes).max(1) == 0)
-        return replace(
-            first,
-            boxes=np.concatenate([first.boxes, second.boxes]),
-            labels=np.concatenate([first.labels, second.labels]),
-            difficult=np.concatenate([first.difficult, second.difficult]),
-            visible=np.concatenate([first.visible, second.visible]),
-            ignored=np.concatenate(
-                [
-                    first.ignored[(first.ignored[:, :2] - through) @ normal < 0],
-                    second.ignored[(second.ignored[:, :2] - through) @ normal >= 0],
-                ]
-            ),
-            origins=(*first.origins, *second.origins),
-        )
+        return replace(first.joined(second), origins=(*first.origins, *second.origins))
 
     def _finished(self, layout: Layout) -> Layout:
         layout = cut_by_border(layout, self.border, MIN_VISIBLE)
@@ -230,11 +237,6 @@ def _traits(layout: Layout) -> np.ndarray:
     return np.array(
         [np.log(height) if height else 0, taken.camera_angle_deg or 0, bool(taken.night), np.log(np.median(sides))]
     )
-
-
-def looks_down(acquisition: Acquisition) -> bool:
-    """Whether the picture may be turned: taken straight down, or nothing said to the contrary."""
-    return acquisition.camera_angle_deg is None or acquisition.camera_angle_deg >= NADIR_DEG
 
 
 def scaled_acquisition(acquisition: Acquisition, scale: float) -> Acquisition:
@@ -310,15 +312,6 @@ def _places_of_classes(layouts: Sequence[Layout], classes: int) -> list[np.ndarr
 def _known_range(layouts: Sequence[Layout], name: str) -> tuple[float, float]:
     values = [value for layout in layouts if (value := getattr(layout.acquisition, name)) is not None]
     return (min(values), max(values)) if values else (0.0, np.inf)
-
-
-def _usual_lengths(layouts: Sequence[Layout]) -> dict[str, tuple[float, float]]:
-    """Of each class, by its name, between which lengths in pixels most of its objects are."""
-    lengths: dict[str, list[np.ndarray]] = {}
-    for layout in layouts:
-        for label in np.unique(layout.labels):
-            lengths.setdefault(layout.classes[label], []).append(layout.boxes[layout.labels == label, 2])
-    return {name: tuple(np.quantile(np.concatenate(some), USUAL)) for name, some in lengths.items()}
 
 
 def _usual_overlap(layouts: Sequence[Layout]) -> float:

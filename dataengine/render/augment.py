@@ -13,14 +13,8 @@ from functools import lru_cache
 import numpy as np
 
 from dataengine import geometry
-from dataengine.data.layout import Acquisition, Layout
+from dataengine.data.layout import Layout
 from dataengine.layouts.windows import cut
-
-NADIR_DEG = 80.0  # from this camera angle on, every in-plane rotation of the picture is as likely as the picture
-
-
-def _looks_down(acquisition: Acquisition) -> bool:
-    return acquisition.camera_angle_deg is None or acquisition.camera_angle_deg >= NADIR_DEG
 
 
 @lru_cache
@@ -51,7 +45,7 @@ def augment(
     quarters only, for another angle would loosen them around their object. The ground sample distance follows the
     scale; objects that leave the image are dropped, those cut by the border keep their visible share.
     """
-    down = _looks_down(layout.acquisition)
+    down = layout.acquisition.looks_down
     pipeline = _pipeline(down and layout.kind == "obb", down, scale)
     pipeline.set_random_seed(int(rng.integers(2**31)))
     boxes = np.concatenate([layout.boxes, layout.ignored])
@@ -108,13 +102,13 @@ def random_window(
 
 def turned_freely(layout: Layout) -> bool:
     """Whether augmented copies are turned by any angle, for which a window has to be cut from a larger one."""
-    return _looks_down(layout.acquisition) and layout.kind == "obb"
+    return layout.acquisition.looks_down and layout.kind == "obb"
 
 
-def window_scales(layout: Layout, size: int) -> tuple[float, float]:
-    """Smallest and largest `scale` of augmented windows of a picture that show nothing from beyond its border; of
-    pictures that leave no choice, 1."""
-    smallest = size * (np.sqrt(2) if turned_freely(layout) else 1) / (min(layout.size) - 3)
+def window_scales(picture: tuple[int, int], size: int, turned: bool) -> tuple[float, float]:
+    """Smallest and largest `scale` of augmented windows of a picture (width, height), turned freely or not, that show
+    nothing from beyond its border; of pictures that leave no choice, 1."""
+    smallest = size * (np.sqrt(2) if turned else 1) / (min(picture) - 3)
     return (max(smallest, SHRUNK), ENLARGED) if smallest < 1 else (1.0, 1.0)
 
 
@@ -132,9 +126,10 @@ def augmented_window(
     to be in the middle half of it. scale: about how many times as large it is to be shown, see `window_scales`.
     Pictures too small for that give windows whose corners may be continued from the border.
     """
-    least = window_scales(layout, size)[0]
+    turns = turned_freely(layout)
+    least = window_scales(layout.size, size, turns)[0]
     smallest, largest = max(SCALE[0] * scale, least), max(SCALE[1] * scale, least)
-    side = int(np.ceil(size / min(smallest, 1) * (np.sqrt(2) if turned_freely(layout) else 1))) + 2
+    side = int(np.ceil(size / min(smallest, 1) * (np.sqrt(2) if turns else 1))) + 2
     if side > min(image.shape[:2]):
         return random_window(*augment(image, layout, rng), size, rng)
     turned, moved = augment(*random_window(image, layout, side, rng, around), rng, (smallest, largest))

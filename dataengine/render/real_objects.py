@@ -60,8 +60,8 @@ class RealObjects:
         if i not in self.cutouts:
             size = FINEST * len(self.objects[i])
             frame = np.clip(np.rint(resized(self.frames[i].astype(np.float32), size)), 0, 255).astype(np.uint8)
-            objects = self.objects[i].repeat(FINEST, 0).repeat(FINEST, 1)
-            self.cutouts[i] = cutout(frame, box_coverage(*FINEST * self.boxes[i], size) > 0.5, objects)
+            box = box_coverage(*FINEST * self.boxes[i], size) > 0.5
+            self.cutouts[i] = cutout(frame, box, finer_mask(self.objects[i], size))
         return self.cutouts[i]
 
     def draw(
@@ -168,7 +168,7 @@ def collect_objects(dataset: Dataset, classes: Sequence[str], spec: FrameSpec, s
         fine = replace(spec, size=spec.size * fineness(one.boxes[0], spec))
         frames.append(cut(picture, frame_matrices(one.boxes, one.kind, fine)[0], fine.size))
         objects.append(cut(labelled, frame_matrices(one.boxes, one.kind, spec)[0], spec.size)[..., 0] > 0)
-        free = ~objects[-1] if not objects[-1].all() else objects[-1]
+        free = ~objects[-1] | objects[-1].all()
         grounds.append(resized(frames[-1].astype(np.float32), spec.size)[free].mean(0))
         boxes.append(box_in_frame(one.boxes[0], one.kind, spec))
         kept.append(label)

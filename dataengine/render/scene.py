@@ -15,7 +15,7 @@ from dataengine.data.images import read_picture
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Sample
 from dataengine.errors import UserError
 from dataengine.layouts.windows import cut
-from dataengine.render.augment import augmented_window, window_scales
+from dataengine.render.augment import augmented_window, turned_freely, window_scales
 
 WINDOWS_COMPARED = 8  # of these, the one is taken in which the least has to make room for the new objects
 AUGMENTED_COMPARED = 8  # where each has to be read and turned: the first of so many with room
@@ -112,8 +112,7 @@ class DatasetScenes:
             count = min(max(1, round(NEAREST_SHARE * len(far))), int(np.isfinite(far).sum()))
             nearest = np.sort(far)[count - 1]
             likely = np.flatnonzero(far <= nearest)  # with all ties: first images must not be favoured
-        taken = layout.acquisition
-        lengths = usual_lengths(layout) if taken.altitude_m is None and taken.gsd_m is None else {}
+        lengths = {} if layout.acquisition.tells_scale else usual_lengths(layout)
         if lengths:
             likely = self._of_one_scale(likely, lengths, layout.kind)
         if self.augmented:
@@ -139,20 +138,16 @@ class DatasetScenes:
         far = np.zeros(len(likely))
         for n, i in enumerate(likely):
             octaves = _octaves(lengths, self.lengths[i])
-            far[n] = np.abs(octaves - np.log2(self._scale(i, lengths, kind))).mean() if len(octaves) else 0
+            far[n] = np.abs(octaves - np.log2(self._scale(i, octaves, kind))).mean() if len(octaves) else 0
         return likely[far <= max(np.log2(SAME_SCALE), far.min())]
 
-    def _scale(self, i: int, lengths: dict[str, float], kind: Kind) -> float:
-        """How many times as large scene i is to come, so that its objects are as large as the layout's, whose usual
-        lengths these are; 1 where altitude or ground sample distance tell what is like it, and `lengths` are empty."""
-        octaves = _octaves(lengths, self.lengths[i]) if lengths else ()
+    def _scale(self, i: int, octaves: np.ndarray, kind: Kind) -> float:
+        """How many times as large scene i is to come for objects that are longer than its own by so many `_octaves`."""
         if not self.augmented or not len(octaves):
             return 1.0
-        return float(np.clip(2 ** octaves.mean(), *window_scales(self._labels(i, kind), self.size[0])))
-
-    def _labels(self, i: int, kind: Kind) -> Layout:
-        """What is in scene i; upright before it is turned, for around a box that was turned an upright one is loose."""
-        return upright(self.samples[i].layout) if kind == "hbb" else self.samples[i].layout
+        layout = self.samples[i].layout
+        turned = kind == "obb" and turned_freely(layout)
+        return float(np.clip(2 ** octaves.mean(), *window_scales(layout.size, self.size[0], turned)))
 
     def _augmented(
         self, order: np.ndarray, layout: Layout, lengths: dict[str, float], rng: np.random.Generator
@@ -166,7 +161,10 @@ class DatasetScenes:
             if picture is None:
                 unreadable.append(sample.name)
                 continue
-            labels, scale = self._labels(i, layout.kind), self._scale(i, lengths, layout.kind)
+            # before it is turned, for around a box that was turned an upright one is loose
+            labels = upright(sample.layout) if layout.kind == "hbb" else sample.layout
+            octaves = _octaves(lengths, self.lengths[i]) if lengths else np.zeros(0)
+            scale = self._scale(i, octaves, layout.kind)
             image, inside = augmented_window(picture, labels, self.size[0], rng, scale=scale)
             room = free_of(layout, inside.boxes, ROOM).mean() if len(layout) else 1.0
             found.append((min(ENOUGH_ROOM, room), -len(found), image, inside, sample))

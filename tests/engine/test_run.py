@@ -69,6 +69,7 @@ def test_dota_and_coco_hold_the_accepted_images_with_the_same_boxes(finished):
             overlap = geometry.iou(sample.layout.boxes, expected.boxes)
             assert (overlap.max(0) > 0.99).all()
             assert (overlap.max(1) > 0.99).all()
+            assert sorted(overlap.argmax(1)) == list(range(len(expected))), "each its own"
 
 
 def test_checksums_in_the_manifest_are_those_of_the_files(finished):

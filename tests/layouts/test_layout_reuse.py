@@ -9,7 +9,7 @@ from test_layout_constraints import polygon
 from dataengine.data.layout import Acquisition, Layout
 from dataengine.errors import UserError
 from dataengine.layouts.constraints import overlap
-from dataengine.layouts.reuse import ReuseSampler
+from dataengine.layouts.reuse import ReuseSampler, limits_of
 
 
 def draws(sampler, n, seed=0):
@@ -80,7 +80,7 @@ def test_where_nothing_tells_the_scale_objects_come_as_long_as_any_of_their_clas
         return Layout(boxes, [0] * 9, ("car",), (400, 400), acquisition=Acquisition(gsd_m=gsd))
 
     layouts = [picture(60)] + [picture(20)] * 5
-    drawn = draws(ReuseSampler(layouts[:1], (256, 256), merge=0, like=layouts), 80)
+    drawn = draws(ReuseSampler(layouts[:1], (256, 256), merge=0, limits=limits_of(layouts)), 80)
     lengths = np.array([layout.boxes[layout.visible == 1, 2].mean() for layout in drawn if (layout.visible == 1).any()])
     assert lengths.max() <= 60.01 if gsd is None else lengths.max() == pytest.approx(60)
     assert lengths.min() == pytest.approx(30, abs=2) if gsd is None else lengths.min() == pytest.approx(60)
