@@ -1,4 +1,4 @@
-"""`dataengine data`: look into a data set, draw it, check it, convert it, cut it into tiles."""
+"""`dataengine data`: look into a data set, draw it, check it, convert it, cut it into tiles, put several together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(
-    help="Look into labelled data sets, check them, convert them between formats, cut large images into tiles.",
+    help="Look into labelled data sets, check them, convert them, cut large images into tiles, merge them.",
     no_args_is_help=True,
 )
 
@@ -210,6 +210,36 @@ def tile_command(
     objects = sum(len(sample.layout) for sample in tiles)
     typer.echo(f"{out}: {len(tiles)} tiles of {len(dataset)} images, {objects} objects, in {to} format")
     _say_problems(tiles.problems + left_out, 20)
+
+
+@app.command("merge")
+def merge_command(
+    paths: Annotated[list[Path], typer.Argument(help="Two or more data sets, of the same classes.")],
+    out: Annotated[Path, typer.Option(help="New or empty folder for the data set of all their images.")],
+    to: Annotated[str, typer.Option(help="Format to write; coco keeps all that there is.")] = "coco",
+    classes: Classes = None,
+) -> None:
+    """Put the images of several data sets into one: what was labelled by hand beside what a detector labelled.
+
+    Where one has horizontal boxes, all get them.
+
+    Example: dataengine data merge data/train labelled --out more
+    """
+    from dataengine.data import formats
+    from dataengine.data.merge import merge
+    from dataengine.errors import UserError
+
+    formats.module(to)
+    if len(paths) < 2:
+        raise UserError("a single data set is nothing to merge; give two or more folders, then --out.")
+    dataset = merge([_read(path, None, None, classes) for path in paths])
+    for loss in formats.losses(dataset, to):
+        typer.echo(f"{to} has no place for {loss}", err=True)
+    with _progress("Writing images") as progress:
+        left_out = formats.write(dataset, out, to, split="train", progress=progress)
+    objects = sum(len(sample.layout) for sample in dataset)
+    typer.echo(f"{out}: {len(dataset) - len(left_out)} images, {objects} objects, in {to} format")
+    _say_problems(dataset.problems + left_out, 20)
 
 
 def _class_list(classes: str | None) -> list[str] | None:

@@ -123,6 +123,13 @@ class Layout:
             classes=classes,
         )
 
+    def upright(self) -> Layout:
+        """The same picture in horizontal boxes: of an oriented one, the smallest around it."""
+        if self.kind == "hbb":
+            return self
+        hulls = {"boxes": geometry.hulls(self.boxes), "ignored": geometry.hulls(self.ignored)}
+        return replace(self, kind="hbb", **hulls).with_outlines(self.outlines())
+
     def outlines(self) -> list[np.ndarray]:
         """Known outline of each object in pixels, float32 (K, 2); (0, 2) where unknown."""
         if self.silhouettes is None:

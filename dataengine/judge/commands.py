@@ -132,20 +132,27 @@ def label_command(
     tile_size: Annotated[
         int | None, typer.Option(min=32, help="Cut images into tiles, so that a doubtful place costs only its own.")
     ] = None,
+    sure: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Detections from this score on are objects [as calibrated].")
+    ] = None,
     doubt: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Weaker detections from this score on are doubtful [as calibrated]."),
     ] = None,
+    keep_doubtful: Annotated[
+        bool,
+        typer.Option("--keep-doubtful", help="Keep images with doubtful places, these marked as regions to ignore."),
+    ] = False,
     horizontal: Annotated[bool, typer.Option("--horizontal", help="Write upright boxes.")] = False,
     threads: Threads = 0,
 ) -> None:
     """Label real images that have no labels, where the detector leaves no doubt: more scenes to paint into.
 
     Detections of whose like nine in ten were right on the calibration's images become objects; images (tiles) with a
-    doubtful one are left out. What the detector does not see stays unlabelled; the lower --doubt, the fewer images are
-    left, and the fewer objects without a label in them.
+    doubtful one are left out, unless they are kept for scenes, whose windows pass marked places by. What the detector
+    does not see stays unlabelled; the lower --doubt, the less is left, and the fewer objects without a label in it.
 
-    Example: dataengine filter label flights --calibration calibration.json --tile-size 256 --out scenes
+    Example: dataengine filter label flights --calibration calibration.json --keep-doubtful --out scenes
     """
     from dataclasses import replace
     from tempfile import TemporaryDirectory
@@ -164,21 +171,23 @@ def label_command(
         raise UserError(f"{out} is there already; give another --out.")
     _check_writable(out)
     kind = "hbb" if horizontal else "obb"
-    labelled = label_pictures(labelled_or_plain(pictures), found, rule, kind, doubt, _bar("Labelling", False))
+    labelled = label_pictures(labelled_or_plain(pictures), found, rule, kind, sure, doubt, _bar("Labelling", False))
     with TemporaryDirectory(prefix=".tiles-", dir=out.parent) as tiles:
         if tile_size is not None:
             labelled = tile(labelled, tiles, tile_size, 0, CUT_VISIBLE)
-        sure = [sample for sample in labelled if not len(sample.layout.ignored)]
-        if not sure:
+        clear = [sample for sample in labelled if not len(sample.layout.ignored)]
+        kept = labelled.samples if keep_doubtful else clear
+        if not kept:
             raise UserError(
-                f"{pictures}: every image shows something doubtful; give a --tile-size, or a better detector."
+                f"{pictures}: every image shows something doubtful; give --keep-doubtful, a --tile-size, or a better "
+                "detector."
             )
-        coco.write(replace(labelled, samples=sure), out)
+        coco.write(replace(labelled, samples=kept), out)
     for problem in labelled.problems[:5]:
         typer.echo(str(problem), err=True)
-    counts = Counter(name for sample in sure for name in sample.layout.names())
+    counts = Counter(name for sample in kept for name in sample.layout.names())
     told = ", ".join(f"{counts[name]} {name}" for name in labelled.classes)
-    typer.echo(f"{out}: {len(sure)} of {len(labelled)} images show nothing doubtful; {told}")
+    typer.echo(f"{out}: {len(clear)} of {len(labelled)} images show nothing doubtful; {told}")
     if not counts:
         typer.echo("No object was found: are these images of the kind that the calibration was made on?", err=True)
 

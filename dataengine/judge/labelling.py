@@ -21,25 +21,27 @@ def label(
     layout: Layout,
     detector_classes: tuple[str, ...],
     calibration: Calibration,
+    sure: float | None = None,
     doubt: float | None = None,
 ) -> Layout:
     """The layout with every sure detection as an object and every doubtful one as an ignored region.
 
     layout: the picture's own, without objects; detections of classes that it lacks are passed over. Sure are detections
-    of whose like nine in ten were right on the calibration's real images (`repair_scores`). Doubtful are weaker ones
-    that score `doubt` or more, or where that is None, those of which half were right (`extra_scores`). What the
-    detector sees less clearly than that stays unlabelled: labels are no more complete than it is.
+    that score `sure` or more, or where that is None, of whose like nine in ten were right on the calibration's real
+    images (`repair_scores`). Doubtful are weaker ones that score `doubt` or more, or where that is None, those of which
+    half were right (`extra_scores`). What the detector sees less clearly than that stays unlabelled: labels are no more
+    complete than it is.
     """
     labels = class_map(layout.classes, detector_classes)[detections.labels]
     detections, labels = detections.select(labels >= 0), labels[labels >= 0]
     names = [layout.classes[i] for i in labels]
-    sure = detections.scores >= at_class(calibration.repair_scores, names)
-    doubtful = ~sure & (detections.scores >= (at_class(calibration.extra_scores, names) if doubt is None else doubt))
+    objects = detections.scores >= (at_class(calibration.repair_scores, names) if sure is None else sure)
+    doubtful = ~objects & (detections.scores >= (at_class(calibration.extra_scores, names) if doubt is None else doubt))
     boxes = geometry.hulls(detections.boxes) if layout.kind == "hbb" else detections.boxes
     return replace(
         layout,
-        boxes=boxes[sure],
-        labels=labels[sure],
+        boxes=boxes[objects],
+        labels=labels[objects],
         difficult=None,
         visible=None,
         ignored=np.concatenate([layout.ignored, boxes[doubtful]]),
@@ -51,6 +53,7 @@ def label_pictures(
     detector: Detector,
     calibration: Calibration,
     kind: Kind = "obb",
+    sure: float | None = None,
     doubt: float | None = None,
     progress: Callable[[Sequence[Sample]], Iterable[Sample]] = lambda x: x,
 ) -> Dataset:
@@ -70,6 +73,6 @@ def label_pictures(
             problems.append(Problem(sample.image, None, "it cannot be read; it is left out"))
             continue
         empty = replace(sample.layout, classes=classes, kind=kind)
-        layout = label(detector.detect([picture])[0], empty, detector.classes, calibration, doubt)
+        layout = label(detector.detect([picture])[0], empty, detector.classes, calibration, sure, doubt)
         samples.append(replace(sample, layout=layout))
     return replace(pictures, classes=classes, samples=samples, kind=kind, problems=problems)

@@ -32,7 +32,7 @@ from dataengine.render.in_scene import InSceneUNet
 from dataengine.render.precision import fast_autocast
 from dataengine.render.real_objects import RealObjects
 from dataengine.render.sample_frames import sample_frames
-from dataengine.render.scene import Scene, upright
+from dataengine.render.scene import Scene
 
 FRAMES_PER_BATCH = 64
 COARSE = 4.0  # frame pixels, standard deviation; an object is some 50 long
@@ -289,14 +289,14 @@ def _restore(image: np.ndarray, scene: np.ndarray, boxes: np.ndarray) -> None:
 def parted(existing: Layout, new: Layout, margin: float) -> tuple[Layout, Layout]:
     """`(kept, removed)`: the scene's objects that the new layout leaves alone, and those it touches, in its kind."""
     if new.kind == "hbb":
-        existing = upright(existing)
+        existing = existing.upright()
     touched = _touching(existing, new, margin).any(1)
     return existing.select(~touched), existing.select(touched)
 
 
 def beside(existing: Layout, new: Layout, margin: float) -> Layout:
     """The objects of the new layout that touch none of the scene's, so that these may stay; perhaps none."""
-    return new.select(~_touching(upright(existing) if new.kind == "hbb" else existing, new, margin).any(0))
+    return new.select(~_touching(existing.upright() if new.kind == "hbb" else existing, new, margin).any(0))
 
 
 def _touching(existing: Layout, new: Layout, margin: float) -> np.ndarray:

@@ -14,7 +14,7 @@ from dataengine.errors import UserError
 from dataengine.layouts.constraints import WHOLE
 from dataengine.layouts.windows import cut
 from dataengine.render.inpaint import MARGIN, MARGIN_PIXELS
-from dataengine.render.scene import Scene, acquisition_distance, upright
+from dataengine.render.scene import Scene, acquisition_distance
 
 PICTURES_COMPARED = 12  # of these, the one with room for most of the new objects is taken
 
@@ -50,7 +50,7 @@ class Target:
         image[self.top : self.top + height, self.left : self.left + width] = painted
         boxes = self.new.boxes + np.float32([self.left, self.top, 0, 0, 0])
         new = replace(self.new, boxes=boxes, size=self.layout.size, ignored=None)
-        return image, new.joined(upright(self.layout) if new.kind == "hbb" else self.layout)
+        return image, new.joined(self.layout.upright() if new.kind == "hbb" else self.layout)
 
 
 class IntoDataset:

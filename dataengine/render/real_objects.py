@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -31,7 +30,7 @@ FINEST = 3  # frames of large objects are kept up to so many times as fine, near
 BORDER = 2.0  # pixels within which a box ends at its picture's border
 FADE = 1.0  # frame pixels (standard deviation) over which an object's own ground gives way to the scene's
 NEAREST_SHARE, NEAREST = 0.1, 24  # those of a class that are most alike: this share, and at least so many
-LIKE_GROUND = 8  # one is drawn among so many of these, on ground most like the scene's
+LIKE_GROUND = 8  # one is drawn among so many of these that stood on ground most like the scene's
 OTHER_LIGHT = 10.0  # distance between day and night; else it is in doublings of length and of aspect
 
 
@@ -88,9 +87,10 @@ class RealObjects:
         alike = np.argsort(far, kind="stable")[:count]
         near = own[alike[far[alike] < far.min() + OTHER_LIGHT / 2]]
         other_ground = np.abs(self.grounds[near] - ground[around].mean(0)).sum(1)
-        near = [int(i) for i in near[np.argsort(other_ground, kind="stable")]]
-        whole = list(itertools.islice((i for i in near if self.cutout(i) is not None), LIKE_GROUND))
-        i = int(rng.choice(whole or near[:LIKE_GROUND]))
+        near = near[np.argsort(other_ground, kind="stable")]
+        near[:LIKE_GROUND] = rng.permutation(near[:LIKE_GROUND])
+        # one by one: to cut out all that might be drawn takes longer than to paint it
+        i = next((int(i) for i in near if self.cutout(int(i)) is not None), int(near[0]))
         size = spec.size * fineness(one.boxes[0], spec)
         width, height = box_in_frame(one.boxes[0], one.kind, spec)
         shape, fine, times = self.cutout(i), len(self.frames[i]), size // spec.size

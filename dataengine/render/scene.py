@@ -119,7 +119,7 @@ class DatasetScenes:
             return self._augmented(rng.permutation(likely), layout, lengths, rng)
         unreadable: list[str] = []
         windows = [(self.samples[i], *self._corner(self.samples[i], rng)) for i in rng.permutation(likely)]
-        first = sorted(windows[:WINDOWS_COMPARED], key=lambda window: self._lost(*window, layout))
+        first = sorted(windows[:WINDOWS_COMPARED], key=lambda window: self._cost(*window, layout))
         for sample, left, top in first + windows[WINDOWS_COMPARED:]:
             try:
                 with images.load(sample.image) as file:
@@ -152,8 +152,9 @@ class DatasetScenes:
     def _augmented(
         self, order: np.ndarray, layout: Layout, lengths: dict[str, float], rng: np.random.Generator
     ) -> Scene:
-        """The first augmented window, of the images in this order, with room for half of the new objects beside its
-        own; of a few, that with the most. Were the emptiest taken, few would hold objects in their surroundings."""
+        """The first augmented window, of the images in this order, that shows no ignored region and has room for half
+        of the new objects beside its own; of a few, that with the most. Were the emptiest taken, few would hold objects
+        in their surroundings."""
         unreadable, found = [], []
         for i in order:
             sample = self.samples[i]
@@ -162,17 +163,18 @@ class DatasetScenes:
                 unreadable.append(sample.name)
                 continue
             # before it is turned, for around a box that was turned an upright one is loose
-            labels = upright(sample.layout) if layout.kind == "hbb" else sample.layout
+            labels = sample.layout.upright() if layout.kind == "hbb" else sample.layout
             octaves = _octaves(lengths, self.lengths[i]) if lengths else np.zeros(0)
             scale = self._scale(i, octaves, layout.kind)
             image, inside = augmented_window(picture, labels, self.size[0], rng, scale=scale)
             room = free_of(layout, inside.boxes, ROOM).mean() if len(layout) else 1.0
-            found.append((min(ENOUGH_ROOM, room), -len(found), image, inside, sample))
-            if room >= ENOUGH_ROOM or len(found) == AUGMENTED_COMPARED:
+            known = not len(inside.ignored)
+            found.append((known, min(ENOUGH_ROOM, room), -len(found), image, inside, sample))
+            if (known and room >= ENOUGH_ROOM) or len(found) == AUGMENTED_COMPARED:
                 break
         if not found:
             raise _none_readable(unreadable)
-        _, _, image, inside, sample = max(found, key=lambda window: window[:2])
+        *_, image, inside, sample = max(found, key=lambda window: window[:3])
         return Scene(image, inside, f"{sample.name}@augmented", sample.license, tuple(unreadable), sample.source)
 
     def _corner(self, sample: Sample, rng: np.random.Generator) -> tuple[int, int]:
@@ -180,9 +182,11 @@ class DatasetScenes:
         width, height = sample.layout.size
         return int(rng.integers(0, width - self.size[0] + 1)), int(rng.integers(0, height - self.size[1] + 1))
 
-    def _lost(self, sample: Sample, left: int, top: int, layout: Layout) -> float:
-        """Area of the window's own objects that would have to be painted over to make room for the layout's."""
-        return _lost(cut(sample.layout, left, top, self.size), layout)
+    def _cost(self, sample: Sample, left: int, top: int, layout: Layout) -> tuple[bool, float]:
+        """Whether the window shows an ignored region, in which there may be objects without a label; area of its own
+        objects that would have to be painted over to make room for the layout's."""
+        inside = cut(sample.layout, left, top, self.size)
+        return len(inside.ignored) > 0, _lost(inside, layout)
 
 
 def _lost(inside: Layout, layout: Layout) -> float:
@@ -210,13 +214,6 @@ def empty_layout(layout: Layout) -> Layout:
     return replace(
         layout, boxes=np.zeros((0, 5)), labels=np.zeros(0), difficult=None, visible=None, ignored=np.zeros((0, 5))
     )
-
-
-def upright(layout: Layout) -> Layout:
-    """The same picture in horizontal boxes: of an oriented one, the smallest around it."""
-    if layout.kind == "hbb":
-        return layout
-    return replace(layout, kind="hbb", boxes=geometry.hulls(layout.boxes), ignored=geometry.hulls(layout.ignored))
 
 
 def free_of(layout: Layout, taken: np.ndarray, margin: float) -> np.ndarray:

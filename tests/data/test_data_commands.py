@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from dataengine.data import dota, formats
+from dataengine import geometry
+from dataengine.data import coco, dota, formats
 from dataengine.data.commands import app
 from dataengine.errors import UserError
 
@@ -95,6 +98,42 @@ def test_an_unknown_target_format_is_refused_before_anything_is_read(folder, tmp
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("command", ["info", "draw", "check", "convert", "tile"])
+@pytest.mark.parametrize("command", ["info", "draw", "check", "convert", "tile", "merge"])
 def test_help_teaches_with_an_example(command):
     assert f"dataengine data {command}" in " ".join(_run(command, "--help").stdout.split())
+
+
+def test_merge_puts_the_images_of_all_into_one_set(folder, make_dataset, tmp_path):
+    """The other set counts its classes in another order."""
+    other = make_dataset(tmp_path / "other", [[(60, 70, 40, 12, 0.4)], []], classes=("car", "plane", "Large ship"))
+    other = replace(other, samples=[replace(s, name=f"other_{s.name}") for s in other])
+    coco.write(other, tmp_path / "coco")
+    result = _run("merge", folder, tmp_path / "coco", "--out", tmp_path / "both")
+    assert "4 images, 4 objects, in coco format" in result.stdout
+    both = {sample.name: sample.layout for sample in formats.read(tmp_path / "both")}
+    for part in (formats.read(folder), other):
+        for sample in part:
+            kept = both[sample.name]
+            assert [n.lower() for n in kept.names()] == [n.lower() for n in sample.layout.names()]
+            assert kept.boxes == pytest.approx(sample.layout.boxes, abs=0.02)
+            assert kept.kind == "obb"
+
+
+def test_merged_with_horizontal_boxes_all_are_horizontal(folder, make_dataset, tmp_path):
+    other = make_dataset(tmp_path / "other", [[(60, 70, 40, 12, 0.0)]], kind="hbb")
+    other = replace(other, samples=[replace(s, name=f"other_{s.name}") for s in other])
+    coco.write(other, tmp_path / "coco")
+    _run("merge", folder, tmp_path / "coco", "--out", tmp_path / "both")
+    both = formats.read(tmp_path / "both")
+    assert both.kind == "hbb"
+    turned = next(sample.layout.boxes[0] for sample in both if sample.name == "image_0")
+    assert turned[2:4] == pytest.approx(np.ptp(geometry.to_corners(np.float32([BOXES[0][0]]))[0], axis=0), abs=0.02)
+
+
+def test_sets_that_label_other_classes_are_not_merged(folder, make_dataset, tmp_path):
+    coco.write(make_dataset(tmp_path / "other", [[]], classes=("plane", "Car", "tree")), tmp_path / "coco")
+    with pytest.raises(UserError, match=r"only one has large ship, tree, .*--classes"):
+        _run("merge", folder, tmp_path / "coco", "--out", tmp_path / "both")
+    assert not (tmp_path / "both").exists()
+    with pytest.raises(UserError, match="two or more"):
+        _run("merge", folder, "--out", tmp_path / "both")

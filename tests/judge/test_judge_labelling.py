@@ -70,6 +70,28 @@ def test_what_is_doubtful_can_be_told_by_hand(flights, calibration, tmp_path):
         run("label", flights[0], *calibration, "--doubt", 0.4, "--out", tmp_path / "none")
 
 
+def test_what_is_sure_can_be_told_by_hand(flights, calibration, tmp_path):
+    """The faint square, which is not one of the true objects, becomes one."""
+    folder, truth = flights
+    said = run("label", folder, *calibration, "--sure", 0.65, "--out", tmp_path / "scenes").stdout
+    assert "10 of 10 images show nothing doubtful" in said
+    made = {sample.name: len(sample.layout) for sample in formats.read(tmp_path / "scenes")}
+    assert made == {name: len(layout) + (name == "002") for name, layout in truth.items()}
+
+
+def test_doubtful_images_can_be_kept_with_their_doubtful_places_marked(flights, calibration, tmp_path):
+    folder, truth = flights
+    said = run("label", folder, *calibration, "--keep-doubtful", "--out", tmp_path / "scenes").stdout
+    assert "9 of 10 images show nothing doubtful" in said
+    made = {sample.name: sample.layout for sample in formats.read(tmp_path / "scenes")}
+    assert {*made} == {*truth}
+    assert [name for name, layout in made.items() if len(layout.ignored)] == ["002"]
+    assert len(made["002"]) == len(truth["002"])
+    (x, y, *sides, _), picture = made["002"].ignored[0], np.array(Image.open(folder / "002.png"))
+    assert (picture[int(y), int(x)] == FAINT).all()
+    assert np.prod(sides) == pytest.approx((picture == FAINT).all(2).sum(), rel=0.25)
+
+
 def test_a_detector_that_doubts_everything_labels_nothing(flights, toy_detector, toy_calibration, tmp_path):
     """The control: with a rule for which no score is sure."""
     rule(toy_calibration, sure=1.0).save(tmp_path / "unsure.json")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Sample
 from dataengine.errors import UserError
-from dataengine.render.scene import DatasetScenes, acquisition_distance, upright
+from dataengine.render.scene import DatasetScenes, acquisition_distance
 
 
 def dataset(folder, acquisitions: list[Acquisition], size: int = 80) -> Dataset:
@@ -87,7 +87,7 @@ def test_a_box_around_a_turned_object_stays_tight_where_upright_boxes_are_wanted
         wish = [Layout([], [], ("car",), (80, 80), kind)] * 40
         found = [scene for scene in scenes.draw(wish, range(40)) if (scene.layout.visible > 0.999).any()]
         return [
-            (s.image[..., 0] > 150).sum() / np.prod(upright(s.layout).boxes[0, 2:4])
+            (s.image[..., 0] > 150).sum() / np.prod(s.layout.upright().boxes[0, 2:4])
             for s in found
             if len(s.layout) == 1
         ]
@@ -115,6 +115,24 @@ def test_an_augmented_scene_is_scaled_until_its_objects_are_as_large_as_the_layo
     )
     labelled = [np.sqrt(np.prod(s.layout.boxes[0, 2:4])) for s in found]
     assert sides == pytest.approx(np.array(labelled), abs=1.5)
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_windows_pass_by_regions_in_which_objects_may_have_no_label(tmp_path, augmented):
+    """Left of each picture is a bright square to be ignored; control: the same where nobody says so."""
+    picture = np.full((200, 300, 3), 60, np.uint8)
+    picture[80:100, 70:90] = 250
+    Image.fromarray(picture).save(tmp_path / "0.png")
+    layout = Layout([], [], ("car",), (300, 200), "hbb")
+
+    def bright(ignored: list) -> float:
+        sample = Sample("0", tmp_path / "0.png", replace(layout, ignored=np.float32(ignored).reshape(-1, 5)))
+        scenes = DatasetScenes(Dataset(("car",), [sample] * 8), (100, 100), augmented)
+        wish = [Layout([], [], ("car",), (100, 100), "hbb")] * 30
+        return np.mean([(scene.image > 150).any() for scene in scenes.draw(wish, range(30))])
+
+    assert bright([[80, 90, 20, 20, 0]]) == 0
+    assert bright([]) > 0.15
 
 
 def test_a_scene_depends_on_its_layout_and_seed_alone(tmp_path):

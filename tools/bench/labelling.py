@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--images", type=int, default=150)
     parser.add_argument("--tile-size", type=int, default=256)
+    parser.add_argument("--sure", type=float)
     parser.add_argument("--doubt", type=float)
     parser.add_argument("--detector", type=Path, default=weights.packaged("detector"))
     parser.add_argument("--calibration", type=Path)
@@ -48,7 +49,7 @@ def main() -> None:
         sample = test.samples[i]
         found = detector.detect([load(sample)])[0]
         bare = replace(empty_layout(sample.layout), classes=test.classes)
-        made = label(found, bare, detector.classes, rule, arguments.doubt)
+        made = label(found, bare, detector.classes, rule, arguments.sure, arguments.doubt)
         for window in windows(sample.layout.size, arguments.tile_size, 0):
             tiles += 1
             truth, mine = (crop_layout(x, window, CUT_VISIBLE) for x in (sample.layout, made))

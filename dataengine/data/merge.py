@@ -1,0 +1,34 @@
+"""Several data sets as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dataengine.data.layout import Dataset
+from dataengine.data.restrict import restrict
+from dataengine.errors import UserError
+
+
+def merge(datasets: Sequence[Dataset]) -> Dataset:
+    """The images of all data sets, in this order, with the class list of the first; each keeps its source and licence.
+    Where one has horizontal boxes, all get them.
+
+    Raises UserError where they have other classes, for images of one would show objects of the other's without a label.
+    """
+    first, *others = datasets
+    classes = {name.lower() for name in first.classes}
+    for other in others:
+        missing = classes ^ {name.lower() for name in other.classes}
+        if missing:
+            raise UserError(
+                f"{first.name} and {other.name} label other classes: only one has {', '.join(sorted(missing))}, which "
+                "may be in the other's images without a label; name those that both have with --classes."
+            )
+    samples = [sample for dataset in datasets for sample in restrict(dataset, first.classes)]
+    kind = "hbb" if any(dataset.kind == "hbb" for dataset in datasets) else "obb"
+    if kind == "hbb":
+        samples = [replace(sample, layout=sample.layout.upright()) for sample in samples]
+    problems = [problem for dataset in datasets for problem in dataset.problems]
+    name = " and ".join(dataset.name for dataset in datasets)
+    return replace(first, samples=samples, kind=kind, problems=problems, name=name)
