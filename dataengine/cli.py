@@ -77,6 +77,9 @@ def synth(
         float | None, typer.Option(help="Draw layouts again unless within so many deviations of real boxes.")
     ] = None,
     enhance: Annotated[bool | None, typer.Option(help="Scale, turn, flip and merge layouts [yes].")] = None,
+    rows: Annotated[
+        float | None, typer.Option(help="Share of objects that become rows, as far apart as real ones [0].")
+    ] = None,
     renderer: Annotated[str | None, typer.Option(help="in-scene or whole.")] = None,
     model: Annotated[Path | None, typer.Option(help="Folder of your own trained renderer.")] = None,
     augment_scenes: Annotated[
@@ -129,8 +132,8 @@ def synth(
 
     options = {
         "dataset": dataset, "n": n, "data": data, "scenes": scenes, "into": into, "layout_model": layout_model,
-        "layout_scale": layout_scale, "label_filter": label_filter, "enhance": enhance, "encoder": encoder,
-        "augment_scenes": augment_scenes, "strength": strength,
+        "layout_scale": layout_scale, "label_filter": label_filter, "enhance": enhance, "rows": rows,
+        "encoder": encoder, "augment_scenes": augment_scenes, "strength": strength,
         "semantic_filter": semantic_filter, "mix": mix, "draw_as": pairs(draw_as),
         "altitude": altitude, "gsd": gsd, "camera_angle": camera_angle, "night": night,
         "classes": tuple(classes) if classes else None, "balance": parse_balance(balance), "layouts": layouts,

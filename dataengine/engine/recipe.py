@@ -44,6 +44,7 @@ class Recipe(BaseModel):
     night: bool | None = Field(None, description="only as by night (true) or by day (false); both if not said")
     label_filter: float | None = Field(None, gt=0, description="standard deviations from real boxes; off if not said")
     enhance: bool = Field(True, description="layouts scaled, turned, flipped and merged, whether real or diffused")
+    rows: float = Field(0.0, ge=0, le=1, description="share of objects that become rows, as far apart as real ones")
     classes: tuple[str, ...] | None = Field(None, description="make only these classes")
     draw_as: dict[str, str] = Field({}, description="class of the layouts: what is drawn in its boxes instead")
     balance: float | dict[str, float] | None = Field(None, description="least share of objects for every class")
@@ -79,6 +80,8 @@ class Recipe(BaseModel):
             raise ValueError(
                 "enhance: layouts of the prior are new ones; only those of reuse and diffusion are changed"
             )
+        if self.rows and (self.layouts != "reuse" or not self.enhance):
+            raise ValueError("rows: only real layouts that are changed get them (layouts: reuse, enhance: true)")
         if self.filter == "erase" and self.renderer != "in-scene":
             raise ValueError("filter: erase needs renderer: in-scene, which knows the picture without its objects")
         if self.into is not None and self.scenes is not None:

@@ -87,7 +87,7 @@ def _drawn_by(recipe: Recipe, layouts: list[Layout], classes: tuple[str, ...]) -
     from dataengine.layouts.reuse import ReuseSampler
 
     as_they_are = {} if recipe.enhance else {"scale": (1.0, 1.0), "turn": False, "merge": 0.0}
-    return ReuseSampler(layouts, size, recipe.balance, **as_they_are)
+    return ReuseSampler(layouts, size, recipe.balance, rows=recipe.rows, **as_they_are)
 
 
 def often_repeated(recipe: Recipe, sampler: Sampler, layouts: list[Layout]) -> list[str]:

@@ -17,6 +17,7 @@ from dataengine.data.layout import Acquisition, Dataset, Layout
 from dataengine.errors import UserError
 from dataengine.layouts import balance as balancing
 from dataengine.layouts.constraints import MIN_VISIBLE, Border, apart, cut_by_border, overlap
+from dataengine.layouts.rows import neighbours, with_rows
 
 SCALE, UNKNOWN_SCALE = (0.8, 1.25), (0.5, 2.0)
 USUAL = 0.05, 0.95  # quantiles of a class's lengths
@@ -36,10 +37,12 @@ class _View:
 @dataclass(frozen=True)
 class Limits:
     """What real layouts show. taken: smallest and largest altitude_m and gsd_m. lengths: of each class, by its name,
-    between which lengths in pixels most of its objects are."""
+    between which lengths in pixels most of its objects are. steps: of each class, from one to the next of a row, see
+    `rows.neighbours`."""
 
     taken: dict[str, tuple[float, float]]
     lengths: dict[str, tuple[float, float]]
+    steps: dict[str, np.ndarray]
 
 
 def limits_of(layouts: Sequence[Layout]) -> Limits:
@@ -50,7 +53,7 @@ def limits_of(layouts: Sequence[Layout]) -> Limits:
         for label in np.unique(layout.labels):
             lengths.setdefault(layout.classes[label], []).append(layout.boxes[layout.labels == label, 2])
     usual = {name: tuple(np.quantile(np.concatenate(some), USUAL)) for name, some in lengths.items()}
-    return Limits(taken, usual)
+    return Limits(taken, usual, neighbours(layouts))
 
 
 class ReuseSampler:
@@ -68,6 +71,7 @@ class ReuseSampler:
               near or far: `UNKNOWN_SCALE` if not said, and objects are kept as long as those of their class are.
     turn:     turn and flip them; off, their windows are seen as they are.
     merge:    probability of joining two layouts of like acquisition along a line through the image.
+    rows:     share of the objects that become rows of such objects, at distances that real ones keep (`with_rows`).
     max_overlap: largest share of the smaller box that another may cover; None for what real layouts show, save for
               their most extreme half per cent.
     border:   "clip" or "keep" boxes that the border cuts (see `constraints.cut_by_border`).
@@ -83,6 +87,7 @@ class ReuseSampler:
         scale: tuple[float, float] | None = None,
         turn: bool = True,
         merge: float = 0.2,
+        rows: float = 0.0,
         max_overlap: float | None = None,
         border: Border = "clip",
         limits: Limits | None = None,
@@ -93,7 +98,7 @@ class ReuseSampler:
         if not self.layouts:
             raise UserError("no layout has an object in it; give a data set with labelled objects")
         self.classes, self.kind, self.size = self.layouts[0].classes, self.layouts[0].kind, size
-        self.scale, self.turn, self.merge, self.border = scale, turn, merge, border
+        self.scale, self.turn, self.merge, self.rows, self.border = scale, turn, merge, rows, border
         self.max_overlap = _usual_overlap(self.layouts) if max_overlap is None else max_overlap
         self._places = _places_of_classes(self.layouts, len(self.classes))
         self._upright = _upright_classes(self.layouts, len(self.classes))
@@ -125,7 +130,7 @@ class ReuseSampler:
             layout = self._window(rng, index, scale, focus)
             if rng.random() < self.merge:
                 layout = self._merged(rng, layout, index, scale)
-            layout = self._finished(layout)
+            layout = self._finished(with_rows(layout, self.limits.steps, self.rows, rng))
             if len(layout) and (anchor is None or (layout.labels == anchor).any()):
                 return layout
         index, focus = self._source(rng, anchor if anchor is not None else int(rng.choice(self._present())))

@@ -10,6 +10,8 @@ LEAST = 0.1  # of the box is the object's, and it reaches
 REACH = 0.75  # so far of the box's width and of its height, or it was not found
 GAP = 0.06  # of the box's long side: narrower gaps in an object are closed
 EDGE = 1.0  # pixels (standard deviation) over which it ends
+SEAM, LIKE_GROUND = 5.0, 15.0  # where it ends with its box, ground begins: within so many pixels it differs by levels
+LEAK = 0.15  # of the box's edge, where it does not: more, and ground was taken along
 
 
 def cutout(frame: np.ndarray, box: np.ndarray, objects: np.ndarray) -> np.ndarray | None:
@@ -38,7 +40,21 @@ def cutout(frame: np.ndarray, box: np.ndarray, objects: np.ndarray) -> np.ndarra
     left, top, right, bottom = extent(found)
     if found.sum() < LEAST * box.sum() or right - left < REACH * width or bottom - top < REACH * height:
         return None
+    if _leak(frame, found & box, box) > LEAK:
+        return None
     return cv2.GaussianBlur(found.astype(np.float32), (0, 0), EDGE) * box
+
+
+def _leak(frame: np.ndarray, found: np.ndarray, box: np.ndarray) -> float:
+    """Share of the box's edge at which what was found ends with it, though beyond there is the same to be seen."""
+    import cv2
+
+    outside = (~box).astype(np.float32)
+    around = cv2.GaussianBlur(frame * outside[..., None], (0, 0), SEAM)
+    around /= np.maximum(cv2.GaussianBlur(outside, (0, 0), SEAM), 1e-3)[..., None]
+    edge = box & (cv2.erode(box.astype(np.uint8), np.ones((9, 9), np.uint8)) == 0)
+    alike = np.abs(frame - around).mean(2) < LIKE_GROUND
+    return float((found & edge & alike).sum() / edge.sum())
 
 
 def extent(mask: np.ndarray) -> tuple[int, int, int, int]:

@@ -202,7 +202,9 @@ class InScenePipeline(DiffusionPipeline):
             frames.append(cut(pictures[image], matrix, spec.size))
             holes.append(hole), boxes.append(box)
             fields.append(object_fields(one, spec)[0])
-            rng = np.random.default_rng((*key, 0x0B1))
+            # boxes of one size in an image are those of a row, which are of one make
+            make = np.rint(16 * one.boxes[0, 2:4]).astype(np.int64)
+            rng = np.random.default_rng((key[0], *make, 0x0B1))
             drawn = None if objects is None else objects.draw(one, label, frames[-1], spec, rng)
             start, inside = drawn or (None, None)
             starts.append(start), own.append(inside)

@@ -88,7 +88,9 @@ class RealObjects:
         near = own[alike[far[alike] < far.min() + OTHER_LIGHT / 2]]
         other_ground = np.abs(self.grounds[near] - ground[around].mean(0)).sum(1)
         near = near[np.argsort(other_ground, kind="stable")]
-        near[:LIKE_GROUND] = rng.permutation(near[:LIKE_GROUND])
+        first = near[:LIKE_GROUND]
+        # each object has its own lot: with one seed, much the same is drawn in the next place of a row
+        near[:LIKE_GROUND] = first[np.argsort(rng.random(len(self.labels))[first])]
         # one by one: to cut out all that might be drawn takes longer than to paint it
         i = next((int(i) for i in near if self.cutout(int(i)) is not None), int(near[0]))
         size = spec.size * fineness(one.boxes[0], spec)

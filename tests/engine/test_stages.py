@@ -115,6 +115,24 @@ def test_real_layouts_are_seen_as_they_are_when_nothing_is_enhanced(toy_recipe, 
         load_recipe(None, toy_recipe.model_dump() | {"layouts": "prior", "enhance": False})
 
 
+def test_rows_come_into_the_layouts_where_they_are_asked_for(toy_recipe, toy_dataset, tmp_path):
+    """Share of layouts with two objects of the very same size; real pictures show rows of nearly the same one."""
+    real = formats.read(toy_dataset)
+    row = [[20 + 12 * k, 30, 18 + 0.2 * k, 10, np.pi / 2] for k in range(4)]
+    layout = replace(real.samples[0].layout, boxes=row, labels=[0] * 4, difficult=None, visible=None)
+    coco.write(replace(real, samples=[replace(s, layout=layout) for s in real]), tmp_path / "rows")
+
+    def alike(rows: float) -> float:
+        recipe = toy_recipe.model_copy(update={"data": tmp_path / "rows", "rows": rows})
+        layouts = draw_layouts(load_parts(recipe), recipe, range(24))
+        return np.mean([len(np.unique(x.boxes[:, 2:4], axis=0)) < len(x) for x in layouts])
+
+    assert alike(1.0) > 0.5
+    assert alike(0.0) < 0.1, "control"
+    with pytest.raises(UserError, match="rows: only real layouts"):
+        load_recipe(None, toy_recipe.model_dump() | {"rows": 0.3, "enhance": False})
+
+
 def test_in_augmented_scenes_every_real_object_stays_and_painted_ones_stand_beside_it(toy_recipe, toy_dataset):
     """In pixels: what a scene held before is as it was, in every box; without augmentation (control) some is lost."""
 

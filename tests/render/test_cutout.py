@@ -58,6 +58,18 @@ def test_other_objects_beside_it_are_not_taken_for_ground():
     assert unknown is None or overlap(unknown, cross(long=38)) < 0.85, "control: nothing is said of the others"
 
 
+@pytest.mark.parametrize("strip", [False, True])
+def test_ground_that_goes_on_beyond_the_box_is_no_object(strip):
+    """Between three in a row is ground that is nowhere else to be seen; control: the same ground everywhere."""
+    row = [(48, 48 + x) for x in (-40, 0, 40)]
+    ground = np.full((SIDE, SIDE, 3), GROUND, np.float32)
+    if strip:
+        ground[28:68] = (150, 120, 60)
+    shape = np.logical_or.reduce([cross(at) for at in row])
+    found = cutout(picture(shape, ground), box(), np.logical_or.reduce([box(at) for at in row]))
+    assert (found is None) == strip
+
+
 def test_what_cannot_be_told_from_the_ground_is_not_guessed():
     assert cutout(picture(np.zeros((SIDE, SIDE), bool)), box(), box()) is None
     only_one_wing = cross() & (np.mgrid[:SIDE, :SIDE][1] < 46)
