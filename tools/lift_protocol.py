@@ -5,10 +5,10 @@ ones made from these alone bring to a detector.
 
 The generator, the filter's detector and its calibration see the 100 images and no other label: the renderer learns from
 all of them, the detector from 80, the rule from the other 20. Beside the run `synthetic` there are others in which one
-thing is otherwise (`RUNS`): two ablations, and two that paint into the other training images without their labels. All
-labelled training images are an arm of their own, `more real`: what labelling them would bring. Each step is a command
-that a user would type; stopped or killed, the same call continues. `--scale` shortens it; the detector needs some
-hundreds of steps (0.3) before it can be calibrated.
+thing is otherwise (`RUNS`): three ablations, and one that also sees the other training images, labelled by the filter's
+detector. All labelled training images are an arm of their own, `more real`: what labelling them would bring. Each step
+is a command that a user would type; stopped or killed, the same call continues. `--scale` shortens it; the detector
+needs some hundreds of steps (0.3) before it can be calibrated.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ SIZES = 500, 2000, 5000
 RUNS = {
     "synthetic": (),
     "unfiltered": ("--filter", "off"),
-    "plain-layouts": ("--no-enhance",),
-    "unlabelled-scenes": ("--scenes", "{work}/scenes"),
-    "unlabelled-sure": ("--scenes", "{work}/scenes-sure"),
+    "without-rows": ("--rows", 0),
+    "plain-layouts": ("--no-enhance", "--rows", 0),
+    "bootstrapped": ("--data", "{work}/bootstrapped-real"),
 }
-SCENES = {"unlabelled-scenes": ("scenes", ()), "unlabelled-sure": ("scenes-sure", ("--doubt", 0.2))}
 OTHER_SIZE = 2000  # images of all but the first
 RENDERER_STEPS, QUICK_STEPS = 1500, 300
 PASS_SHARE = 0.7  # more of the real images a detector that saw 80 does not let pass, under any rule
 STRENGTH = 0.3  # objects begin as real ones: 100 images are too few to draw from nothing
+ROWS = 0.3  # of objects: what a scene leaves no room for is mostly what stands close together
+SURE, DOUBT = 0.42, 0.3  # scores of labels for the other training images
 # of objects: nearer to equal than they are; not OtherVehicle, for copies of six objects teach those six
 BALANCE = {"hit-uav": ("--balance", "Car=0.3,Bicycle=0.25"), "hrplanes": ()}
 JUDGE_STEPS, STEPS, BATCH, TILE = 1200, 4000, 8, 256
 PASTED = 5000
-SCENE_TILE = 384  # of unlabelled pictures: large enough to be turned, and a doubtful place costs no more
 DETECTOR = "rtmdet-r"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "detectors"
 OPTIONS = CONFIGS / "lite0-rtmdet-r.yaml"  # of the filter's detector
@@ -124,15 +124,16 @@ def main() -> None:
     command("filter", "calibrate", work / "for-calibration", "--detector", onnx, "--out", rule,
             "--pass-share", PASS_SHARE, made=rule)  # fmt: skip
     for name in arguments.runs:
-        if name in SCENES:
-            folder, doubt = SCENES[name]
-            command("filter", "label", work / "unlabelled", "--detector", onnx, "--calibration", rule, *doubt,
-                    "--tile-size", SCENE_TILE, "--out", work / folder, made=work / folder)  # fmt: skip
+        if name == "bootstrapped":
+            labelled, both = work / "labelled", work / "bootstrapped-real"
+            command("filter", "label", work / "unlabelled", "--detector", onnx, "--calibration", rule, "--sure", SURE,
+                    "--doubt", DOUBT, "--keep-doubtful", "--out", labelled, made=labelled)  # fmt: skip
+            command("data", "merge", real, labelled, "--out", both, made=both)
         sizes = [scaled(n) for n in (arguments.sizes if name == "synthetic" else [OTHER_SIZE])]
-        changes = [word.format(work=work) for word in RUNS[name]]
+        changes = [str(word).format(work=work) for word in RUNS[name]]
         command("synth", "--data", real, "--model", quick / "pipeline", "--detector", onnx, "--calibration", rule,
-                "--n", max(sizes), *BALANCE[arguments.dataset], "--strength", STRENGTH, "--augment-scenes", *changes,
-                "--out", work / name)  # fmt: skip
+                "--n", max(sizes), *BALANCE[arguments.dataset], "--strength", STRENGTH, "--rows", ROWS,
+                "--augment-scenes", *changes, "--out", work / name)  # fmt: skip
         command("evaluate", "lift", work / name, "--real", real, "--test", work / "test", "--out", work / "lift",
                 "--more-real", work / "more-real", *(word for n in sizes for word in ("--images", n)),
                 "--seeds", arguments.seeds, "--workers", arguments.workers, "--steps", scaled(arguments.steps, 10),

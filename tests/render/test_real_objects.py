@@ -197,3 +197,27 @@ def test_one_is_taken_that_stood_on_ground_like_the_scenes(tmp_path, tone):
 
     assert reds(objects) == pytest.approx(np.full(10, 200), abs=5)
     assert np.ptp(reds(replace(objects, grounds=0 * objects.grounds))) > 50
+
+
+def test_objects_of_a_row_are_of_one_make(tmp_path):
+    """Difference in colour between four painted cars of one size, begun from cars of many colours; control: sizes
+    differ by as little as one pixel."""
+    dataset = labelled(tmp_path, [[48, 48, 24, 12, 0]], [0], nights=[None] * 24)
+    for i, sample in enumerate(dataset):
+        picture = np.full((96, 96, 3), (90, 90, 92), np.uint8)
+        picture[42:54, 36:60] = np.random.default_rng(i).integers(0, 255, 3)
+        Image.fromarray(picture).save(sample.image)
+    objects = collect_objects(dataset, CLASSES, SPEC, 0.1)
+    model = Echo(list(CLASSES), frame_size=48, block_out_channels=(16, 32))
+    pipeline = InScenePipeline(model, FlowMatchEulerDiscreteScheduler())
+
+    def spread(sides: list[float], seed: int) -> float:
+        boxes = [[48, 12 + 24 * k, side, side / 2, 0] for k, side in enumerate(sides)]
+        layout = Layout(boxes, [0] * 4, CLASSES, (96, 96))
+        scene = Scene(np.full((96, 96, 3), (90, 90, 92), np.uint8), empty_layout(layout), "ground")
+        image = pipeline([scene], [layout], [seed], num_inference_steps=8, objects=objects)[0][0].astype(float)
+        middles = np.array([image[10 + 24 * k : 14 + 24 * k, 44:52].mean((0, 1)) for k in range(4)])
+        return float(np.ptp(middles, axis=0).mean())
+
+    assert np.median([spread([24, 24, 24, 24], seed) for seed in range(5)]) < 40
+    assert np.median([spread([24, 25, 23, 26], seed) for seed in range(5)]) > 80
