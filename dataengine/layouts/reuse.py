@@ -37,12 +37,10 @@ class _View:
 @dataclass(frozen=True)
 class Limits:
     """What real layouts show. taken: smallest and largest altitude_m and gsd_m. lengths: of each class, by its name,
-    between which lengths in pixels most of its objects are. steps: of each class, from one to the next of a row, see
-    `rows.neighbours`."""
+    between which lengths in pixels most of its objects are."""
 
     taken: dict[str, tuple[float, float]]
     lengths: dict[str, tuple[float, float]]
-    steps: dict[str, np.ndarray]
 
 
 def limits_of(layouts: Sequence[Layout]) -> Limits:
@@ -53,7 +51,7 @@ def limits_of(layouts: Sequence[Layout]) -> Limits:
         for label in np.unique(layout.labels):
             lengths.setdefault(layout.classes[label], []).append(layout.boxes[layout.labels == label, 2])
     usual = {name: tuple(np.quantile(np.concatenate(some), USUAL)) for name, some in lengths.items()}
-    return Limits(taken, usual, neighbours(layouts))
+    return Limits(taken, usual)
 
 
 class ReuseSampler:
@@ -104,6 +102,7 @@ class ReuseSampler:
         self._upright = _upright_classes(self.layouts, len(self.classes))
         self._traits = np.array([_traits(layout) for layout in self.layouts])  # (L, 4), see `_traits`
         self.limits = limits or limits_of(self.layouts)
+        self._steps = neighbours(self.layouts) if rows else {}
         shares = balancing.shares_of(balance, self.classes)
         for label in np.flatnonzero(shares):
             if not len(self._places[label]):
@@ -130,7 +129,7 @@ class ReuseSampler:
             layout = self._window(rng, index, scale, focus)
             if rng.random() < self.merge:
                 layout = self._merged(rng, layout, index, scale)
-            layout = self._finished(with_rows(layout, self.limits.steps, self.rows, rng))
+            layout = self._finished(with_rows(layout, self._steps, self.rows, rng))
             if len(layout) and (anchor is None or (layout.labels == anchor).any()):
                 return layout
         index, focus = self._source(rng, anchor if anchor is not None else int(rng.choice(self._present())))

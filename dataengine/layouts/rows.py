@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from dataengine.data.layout import Layout
 
@@ -13,6 +14,7 @@ NEAR = 1.5  # neighbours are at most so many mean long sides apart, centre to ce
 ALIKE = 1.25  # largest ratio of their long sides
 PARALLEL = np.radians(15)  # largest angle between them
 FEWEST = 5  # pairs of a class, or nothing is known of its rows
+LOOKED_AT = 9  # nearest objects, itself among them
 LONGEST = 5  # objects of a row
 
 
@@ -25,19 +27,16 @@ def neighbours(layouts: Sequence[Layout]) -> dict[str, np.ndarray]:
             boxes = layout.boxes[(layout.labels == label) & (layout.visible > 0.99)].astype(np.float64)
             if len(boxes) < 2:
                 continue
-            apart = boxes[None, :, :2] - boxes[:, None, :2]
-            distance = np.hypot(*np.moveaxis(apart, 2, 0))
-            long = boxes[:, 2]
-            ratio = np.abs(np.log(long[None] / long[:, None]))
-            turned = boxes[None, :, 4] - boxes[:, None, 4]
-            turned = np.abs(turned - np.pi * np.round(turned / np.pi))
-            fits = (distance < NEAR * (long[None] + long[:, None]) / 2) & (ratio < np.log(ALIKE))
+            distance, beside = cKDTree(boxes[:, :2]).query(boxes[:, :2], k=min(LOOKED_AT, len(boxes)))  # (N, K)
+            long, turned = boxes[:, 2], boxes[beside, 4] - boxes[:, None, 4]
+            fits = distance < NEAR * (long[beside] + long[:, None]) / 2
+            fits &= np.abs(np.log(long[beside] / long[:, None])) < np.log(ALIKE)
             if layout.kind == "obb":
-                fits &= turned < PARALLEL
-            np.fill_diagonal(fits, False)
-            nearest = np.where(fits, distance, np.inf).argmin(1)
+                fits &= np.abs(turned - np.pi * np.round(turned / np.pi)) < PARALLEL
+            fits &= beside != np.arange(len(boxes))[:, None]
             some = np.flatnonzero(fits.any(1))
-            steps = _into_frame(apart[some, nearest[some]], boxes[some])
+            nearest = beside[some, fits[some].argmax(1)]  # they come by distance
+            steps = _into_frame(boxes[nearest, :2] - boxes[some, :2], boxes[some])
             found.setdefault(layout.classes[label], []).append(steps)
     joined = {name: np.concatenate(steps) for name, steps in found.items()}
     return {name: steps for name, steps in joined.items() if len(steps) >= FEWEST}
