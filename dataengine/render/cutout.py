@@ -10,8 +10,9 @@ LEAST = 0.1  # of the box is the object's, and it reaches
 REACH = 0.75  # so far of the box's width and of its height, or it was not found
 GAP = 0.06  # of the box's long side: narrower gaps in an object are closed
 EDGE = 1.0  # pixels (standard deviation) over which it ends
-SEAM, LIKE_GROUND = 5.0, 15.0  # where it ends with its box, ground begins: within so many pixels it differs by levels
-LEAK = 0.15  # of the box's edge, where it does not: more, and ground was taken along
+RIM, SEAM = 4, 5.0  # where it ends with its box: the last pixels inside, and (standard deviation) the first outside,
+SAME = 15.0  # which differ by so many levels of 255, or it goes on beyond the box, as ground does,
+LEAK = 0.15  # for a larger share of the box's edge
 
 
 def cutout(frame: np.ndarray, box: np.ndarray, objects: np.ndarray) -> np.ndarray | None:
@@ -19,7 +20,8 @@ def cutout(frame: np.ndarray, box: np.ndarray, objects: np.ndarray) -> np.ndarra
     from the ground.
 
     frame: uint8 (F, F, 3). box, objects: bool (F, F), pixels of its box and of the boxes of all objects that are to be
-    seen, beyond which there is ground alone. Of the box, ground like that is left out, islands and holes are not. Thin
+    seen, beyond which there is ground alone. Of the box, ground like that is left out, islands and holes are not. What
+    goes on beyond the box is ground as well, that of a row between its objects; with it, nothing can be told. Thin
     parts want some pixels: wings are found in few boxes of 25 pixels, in most of 75, though these be interpolated.
     """
     import cv2
@@ -52,8 +54,8 @@ def _leak(frame: np.ndarray, found: np.ndarray, box: np.ndarray) -> float:
     outside = (~box).astype(np.float32)
     around = cv2.GaussianBlur(frame * outside[..., None], (0, 0), SEAM)
     around /= np.maximum(cv2.GaussianBlur(outside, (0, 0), SEAM), 1e-3)[..., None]
-    edge = box & (cv2.erode(box.astype(np.uint8), np.ones((9, 9), np.uint8)) == 0)
-    alike = np.abs(frame - around).mean(2) < LIKE_GROUND
+    edge = box & (cv2.erode(box.astype(np.uint8), np.ones((2 * RIM + 1,) * 2, np.uint8)) == 0)
+    alike = np.abs(frame - around).mean(2) < SAME
     return float((found & edge & alike).sum() / edge.sum())
 
 

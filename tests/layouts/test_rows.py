@@ -29,7 +29,7 @@ def parked(angle: float, gap: float = 0.2, turn: float = 0.0, n: int = 6) -> Lay
 def test_the_distance_of_neighbours_is_measured_in_their_own_frame(angle):
     found = neighbours([parked(angle)])
     assert list(found) == ["car"]
-    assert np.abs(found["car"]) == pytest.approx(np.tile([0, 1.2], (6, 1)), abs=0.01)
+    assert np.abs(found["car"]) == pytest.approx(np.tile([0, 2.4], (6, 1)), abs=0.01)
 
 
 def test_what_is_far_away_or_of_another_heading_is_no_neighbour():
