@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from dataengine.errors import UserError
 
 def merge(datasets: Sequence[Dataset]) -> Dataset:
     """The images of all data sets, in this order, with the class list of the first; each keeps its source and licence.
-    Where one has horizontal boxes, all get them.
+    Where one has horizontal boxes, all get them; a name that was there before gets a number.
 
     Raises UserError where they have other classes, for images of one would show objects of the other's without a label.
     """
@@ -29,6 +30,12 @@ def merge(datasets: Sequence[Dataset]) -> Dataset:
     kind = "hbb" if any(dataset.kind == "hbb" for dataset in datasets) else "obb"
     if kind == "hbb":
         samples = [replace(sample, layout=sample.layout.upright()) for sample in samples]
+    taken: set[str] = set()
+    for i, sample in enumerate(samples):
+        again = (f"{sample.name}-{number}" for number in itertools.count(2))
+        name = next(name for name in itertools.chain([sample.name], again) if name not in taken)
+        taken.add(name)
+        samples[i] = replace(sample, name=name)
     problems = [problem for dataset in datasets for problem in dataset.problems]
     name = " and ".join(dataset.name for dataset in datasets)
     return replace(first, samples=samples, kind=kind, problems=problems, name=name)

@@ -119,9 +119,17 @@ def test_merge_puts_the_images_of_all_into_one_set(folder, make_dataset, tmp_pat
             assert kept.kind == "obb"
 
 
+def test_images_of_one_name_are_both_kept_when_merged(folder, make_dataset, tmp_path):
+    coco.write(make_dataset(tmp_path / "other", [[(100, 70, 60, 12, 0.4)]]), tmp_path / "coco")
+    _run("merge", folder, tmp_path / "coco", "--out", tmp_path / "both")
+    both = {sample.name: sample.layout for sample in formats.read(tmp_path / "both")}
+    assert {*both} == {"image_0", "image_1", "image_0-2"}
+    assert both["image_0-2"].boxes[0, 2] == pytest.approx(60, abs=0.1)
+    assert len(both["image_0"]) == 3
+
+
 def test_merged_with_horizontal_boxes_all_are_horizontal(folder, make_dataset, tmp_path):
     other = make_dataset(tmp_path / "other", [[(60, 70, 40, 12, 0.0)]], kind="hbb")
-    other = replace(other, samples=[replace(s, name=f"other_{s.name}") for s in other])
     coco.write(other, tmp_path / "coco")
     _run("merge", folder, tmp_path / "coco", "--out", tmp_path / "both")
     both = formats.read(tmp_path / "both")
