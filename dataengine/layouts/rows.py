@@ -46,12 +46,11 @@ def with_rows(layout: Layout, steps: dict[str, np.ndarray], share: float, rng: n
     """The layout with rows of 2 to LONGEST in place of this share of the objects of classes with `neighbours`.
 
     A row may reach others or beyond the border: what has no place there is the caller's to leave out."""
-    for k in range(len(layout) if share else 0):
-        known = steps.get(layout.classes[layout.labels[k]])
+    for k, name in enumerate(layout.names()):
+        known = steps.get(name)
         if known is None or rng.random() >= share:
             continue
-        box = layout.boxes[k].astype(np.float64)
-        step = known[rng.integers(len(known))]
+        step, box = known[rng.integers(len(known))], layout.boxes[k]
         copies = int(rng.integers(1, LONGEST))
         row = np.tile(box, (copies, 1))
         row[:, :2] = geometry.from_frame(step * np.arange(1, copies + 1)[:, None] * rng.choice((-1, 1)), box)
