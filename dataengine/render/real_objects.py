@@ -11,7 +11,7 @@ from dataengine import geometry
 from dataengine.data.images import read_picture
 from dataengine.data.layout import Acquisition, Dataset, Layout
 from dataengine.errors import UserError
-from dataengine.render.cutout import cutout, extent
+from dataengine.render.cutout import Cutout, cutout
 from dataengine.render.frame import (
     FrameSpec,
     box_coverage,
@@ -39,7 +39,7 @@ class RealObjects:
     """Whole objects of a labelled data set, cut into the frames of an in-scene model.
 
     frames: N of uint8 (K F, K F, 3), K as `fineness` says. objects: N of bool (F, F), what boxes cover of the model's
-    frame. grounds: float32 (N, 3), mean colour of the rest. boxes: float32 (N, 2), width and height of each object's
+    frame. grounds: float32 (N, 3), median colour of the rest. boxes: float32 (N, 2), width and height of each object's
     box, in pixels of that frame. labels: int64 (N,) in the model's numbering. traits: float32 (N, 3), see `_traits`.
     strength: in (0, 1), how much noise they are put under before they are redrawn; 1 would leave nothing of them.
     cutouts: those that were made so far, by number (`cutout`).
@@ -52,10 +52,10 @@ class RealObjects:
     labels: np.ndarray
     traits: np.ndarray
     strength: float
-    cutouts: dict[int, np.ndarray | None] = field(default_factory=dict)
+    cutouts: dict[int, Cutout | None] = field(default_factory=dict)
 
-    def cutout(self, i: int) -> np.ndarray | None:
-        """Share of each pixel (K F, K F), K = FINEST, of frame i that is the object; None where nobody can tell."""
+    def cutout(self, i: int) -> Cutout | None:
+        """The object of frame i, in pixels of (K F, K F), K = FINEST; None where it cannot be told from its ground."""
         if i not in self.cutouts:
             size = FINEST * len(self.objects[i])
             frame = np.clip(np.rint(resized(self.frames[i].astype(np.float32), size)), 0, 255).astype(np.uint8)
@@ -69,12 +69,12 @@ class RealObjects:
         """A real object of the class, much like the one that a layout of one asks for.
 
         A frame (K F, K F, 3) float32 in [0, 255], K as `fineness` of the layout's box, and the share of each pixel
-        (K F, K F) that is surely the object, 0 where it could not be cut out. It is stretched into the box, mirrored
-        half of the time, and as much lighter or darker as the frame that it comes into, `ground` (F, F, 3) in [0, 255],
-        is around the part to be painted. Around the object the ground stays, or what surrounded it elsewhere would show
-        as a pane: one is drawn that can be cut out, if there is one, and fills the box, however wide its own was; else
-        its box stands for it. Of those alike, it is one of the few that stood on such ground: made darker for dark
-        asphalt, a white object of bright concrete is grey. None where there is no object of the class.
+        (K F, K F) that is surely the object, 0 where it could not be cut out. It is stretched into the box, which it
+        fills as far as it filled its own, mirrored half of the time, and as much lighter or darker as the ground is of
+        the frame that it comes into, `ground` (F, F, 3) in [0, 255], around the part to be painted. Around the object
+        that ground stays, or what surrounded it elsewhere would show as a pane: one is drawn that can be cut out, if
+        there is one; else its box stands for it. Of those alike, it is one of the few that stood on such ground: made
+        darker for dark asphalt, a white object of bright concrete is grey. None where there is no object of the class.
         """
         import cv2
 
@@ -86,7 +86,8 @@ class RealObjects:
         count = min(len(own), max(NEAREST, round(NEAREST_SHARE * len(own))))
         alike = np.argsort(far, kind="stable")[:count]
         near = own[alike[far[alike] < far.min() + OTHER_LIGHT / 2]]
-        other_ground = np.abs(self.grounds[near] - ground[around].mean(0)).sum(1)
+        tone = np.median(ground[around], 0)
+        other_ground = np.abs(self.grounds[near] - tone).sum(1)
         near = near[np.argsort(other_ground, kind="stable")]
         first = near[:LIKE_GROUND]
         # each object has its own lot: with one seed, much the same is drawn in the next place of a row
@@ -99,7 +100,7 @@ class RealObjects:
         if shape is None:
             middle, sides = np.full(2, fine / 2), self.boxes[i] * fine / spec.size
         else:
-            ends = np.reshape(extent(shape > 0.5), (2, 2)) * fine / len(shape)
+            ends = np.reshape(shape.bounds, (2, 2)) * fine / len(shape.share)
             middle, sides = ends.mean(0), ends[1] - ends[0]
         stretch = sides / (width * times, height * times)
         at = middle - stretch * (size - 1) / 2 - 0.5  # where the first pixel's centre comes from
@@ -109,15 +110,14 @@ class RealObjects:
         frame = cv2.warpAffine(frame, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
         ground = resized(ground.astype(np.float32), size)
         if shape is not None:
-            surely = inside = cv2.warpAffine(resized(shape, fine), matrix, (size, size), flags=flags)
+            surely = inside = cv2.warpAffine(resized(shape.share, fine), matrix, (size, size), flags=flags)
         else:
             surely = np.zeros((size, size), np.float32)
             inside = box_coverage((width + 2 * FADE) * times, (height + 2 * FADE) * times, size)
             inside = cv2.GaussianBlur(inside, (0, 0), FADE * times)
         if rng.random() < 0.5:
             frame, surely, inside = frame[:, ::-1], surely[:, ::-1], inside[:, ::-1]
-        around = finer_mask(around, size)
-        frame = frame + (ground[around].mean(0) - frame[around].mean(0))
+        frame = frame + (tone - self.grounds[i])
         return np.clip(ground + inside[..., None] * (frame - ground), 0, 255), surely
 
 
@@ -171,7 +171,7 @@ def collect_objects(dataset: Dataset, classes: Sequence[str], spec: FrameSpec, s
         frames.append(cut(picture, frame_matrices(one.boxes, one.kind, fine)[0], fine.size))
         objects.append(cut(labelled, frame_matrices(one.boxes, one.kind, spec)[0], spec.size)[..., 0] > 0)
         free = ~objects[-1] | objects[-1].all()
-        grounds.append(resized(frames[-1].astype(np.float32), spec.size)[free].mean(0))
+        grounds.append(np.median(resized(frames[-1].astype(np.float32), spec.size)[free], 0))
         boxes.append(box_in_frame(one.boxes[0], one.kind, spec))
         kept.append(label)
         traits.append(_traits(one.boxes, one.acquisition)[0])
