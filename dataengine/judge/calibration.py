@@ -42,7 +42,8 @@ Threshold = float | Annotated[list[tuple[float, float]], Field(min_length=1)]
 
 
 class Calibration(BaseModel):
-    """What an image must show to pass: an object is found when its score reaches the threshold of its class and size;
+    """What an image must show to pass: an object is found when its score reaches the threshold of its class and size,
+    or, where its box touches another's, that of such objects, if there were enough real ones;
     an image passes when at most `missed_share` of its objects are not found, and at most `extra_objects` +
     `extra_share` times its objects are found beside them. Per class: detections below `extra_scores` are not held
     against an image; labels are repaired from `repair_scores` on, and boxes moved when their IoU with the detection is
@@ -62,6 +63,7 @@ class Calibration(BaseModel):
     shuffled_pass_share: float = Field(description="the same for real images with another image's layout")
     smudged_pass_share: float = Field(description="the same for real images whose objects are blurred to blots")
     thresholds: dict[str, Threshold]
+    crowded_thresholds: dict[str, Threshold] = {}
     missed_share: float
     extra_scores: dict[str, float]
     extra_objects: int
@@ -93,9 +95,13 @@ class Calibration(BaseModel):
                 "calibrate it again with: dataengine filter calibrate"
             )
 
+    def limits(self, layout: Layout) -> np.ndarray:
+        """float32 (N,): the threshold of each object, infinite for classes that were never calibrated."""
+        return limits(layout, self.thresholds, self.crowded_thresholds)
+
     def found(self, layout: Layout, scores: np.ndarray) -> np.ndarray:
-        """Bool (N,): objects whose matched score reaches the threshold of their class and size."""
-        return scores >= at_size(self.thresholds, layout)
+        """Bool (N,): objects whose matched score reaches their threshold."""
+        return scores >= self.limits(layout)
 
     def failure(self, n: int, missed: int, extra: int) -> str:
         """Why an image of n objects, of which some are missed and beside which some are found, fails; "" if it passes.
@@ -120,16 +126,23 @@ def at_class(figures: dict[str, float], names: Sequence[str]) -> np.ndarray:
     return np.array([lower.get(name.lower(), np.inf) for name in names], np.float32)
 
 
-def at_size(thresholds: dict[str, Threshold], layout: Layout) -> np.ndarray:
-    """float32 (N,): the threshold of each object, by class (in any case) and size; infinite for unknown classes."""
-    lower = {name.lower(): figure for name, figure in thresholds.items()}
+def limits(layout: Layout, thresholds: dict[str, Threshold], crowded_thresholds: dict[str, Threshold]) -> np.ndarray:
+    """float32 (N,): the threshold of each object, by class (in any case), by whether its box touches another's, and by
+    size; infinite for unknown classes."""
+    lower, close = ({name.lower(): t for name, t in each.items()} for each in (thresholds, crowded_thresholds))
     found = np.full(len(layout), np.inf, np.float32)
-    for i, (name, side) in enumerate(zip(layout.names(), sides(layout), strict=True)):
-        steps = lower.get(name.lower(), np.inf)
+    for i, (name, side, touches) in enumerate(zip(layout.names(), sides(layout), crowded(layout), strict=True)):
+        name = name.lower()
+        steps = close[name] if touches and name in close else lower.get(name, np.inf)
         if isinstance(steps, list):
             steps = max((step for step in steps if step[0] <= side), default=steps[0])[1]
         found[i] = steps
     return found
+
+
+def crowded(layout: Layout) -> np.ndarray:
+    """Bool (N,): objects whose box shares some of its area with another's."""
+    return (geometry.intersection(layout.boxes, layout.boxes) > 0).sum(1) > 1
 
 
 def sides(layout: Layout) -> np.ndarray:
@@ -171,7 +184,8 @@ def calibrate(
     size of the images to be judged. Of the rules that let enough real images pass, the one is taken under which the
     fewest controls pass, which are images with the layout of another, and images with smudged objects; among equals,
     the strictest. Thresholds of a class are quantiles of the scores of its real objects of like size, for what is small
-    scores less, real or not; a size of which the detector misses more than the largest quantile tried is not judged.
+    scores less, real or not, and so does what touches another, of which two are often seen as one; what the detector
+    misses more of than the largest quantile tried is not judged.
     `extra_share` is what real images have, for a dense image has more of everything.
     Raises UserError with fewer than 20 images that show objects, for a class that the detector does not know, and when
     no rule lets enough pass or every such rule lets most images pass with wrong labels too.
@@ -235,20 +249,31 @@ def calibrate(
 class _Figures:
     scores: dict[str, np.ndarray]  # matched score of each real object
     sides: dict[str, np.ndarray]
+    crowded: dict[str, np.ndarray]
     extra_scores: dict[str, float]
     repair_scores: dict[str, float]
     repair_ious: dict[str, float]
 
-    def thresholds(self, quantile: float) -> dict[str, list[tuple[float, float]]]:
-        pooled = np.concatenate(list(self.scores.values())), np.concatenate(list(self.sides.values()))
-        return {
-            name: _steps(*((scores, self.sides[name]) if len(scores) >= FEW else pooled), quantile)
-            for name, scores in self.scores.items()
-        }
+    def thresholds(self, quantile: float) -> dict[str, dict[str, list[tuple[float, float]]]]:
+        """`thresholds` and `crowded_thresholds` of a Calibration. A class with few crowded objects knows no
+        difference; one with few objects takes those of all classes together."""
+        each = {name: (self.scores[name], self.sides[name], self.crowded[name]) for name in self.scores}
+        pooled = tuple(map(np.concatenate, zip(*each.values(), strict=True)))
+        apart, close = {}, {}
+        for name, own in each.items():
+            scores, side, near = own if len(own[0]) >= FEW else pooled
+            differs = near.sum() >= FEW <= (~near).sum()
+            alone = ~near if differs else near | ~near
+            # a detector that knows no size is told by the share that it misses
+            apart[name] = _steps(scores[alone], side[alone], quantile, some=True)
+            if differs:
+                close[name] = _steps(scores[near], side[near], quantile)
+        return {"thresholds": apart, "crowded_thresholds": close}
 
 
-def _steps(scores: np.ndarray, side: np.ndarray, quantile: float) -> list[tuple[float, float]]:
-    """The quantile of scores (N,) of objects whose boxes have these sides (N,), in steps of side."""
+def _steps(scores: np.ndarray, side: np.ndarray, quantile: float, some: bool = False) -> list[tuple[float, float]]:
+    """The quantile of scores (N,) of objects whose boxes have these sides (N,), in steps of side. Sizes of which too
+    many are missed are not judged; with `some`, unless that were all of them."""
     groups = int(np.clip(len(scores) // GROUP, 1, GROUPS))
     smallest = np.sort(side)[min(SEEN, len(side)) - 1]
     inner = np.quantile(side, np.arange(1, groups) / groups)
@@ -258,7 +283,7 @@ def _steps(scores: np.ndarray, side: np.ndarray, quantile: float) -> list[tuple[
     edges = edges[np.unique(of_group)]
     seen = np.array([np.quantile(some, max(QUANTILES)) >= FLOOR for some in each])
     limits = [max(FLOOR, _rounded_down(np.quantile(some, quantile))) for some in each]
-    judged = seen if seen.any() else ~seen  # a detector that knows no size is told by the share that it misses
+    judged = ~seen if some and not seen.any() else seen
     steps = [(float(edge), limit if j else 0.0) for edge, limit, j in zip(edges, limits, judged, strict=True)]
     return [(0.0, 0.0), *steps]
 
@@ -270,11 +295,11 @@ def _figures(real: Sequence[_Observed], classes: Sequence[str]) -> _Figures:
     ious = np.concatenate([one.match.ious for one in real])
     wrong_names = np.array([name for one in real for name in one.extra_names])
     wrong = np.concatenate([one.extra_scores for one in real])
-    side = np.concatenate([sides(one.layout) for one in real])
-    objects, lengths, extra_scores, repair_scores, repair_ious = {}, {}, {}, {}, {}
+    side, near = (np.concatenate([of(one.layout) for one in real]) for of in (sides, crowded))
+    objects, lengths, close, extra_scores, repair_scores, repair_ious = {}, {}, {}, {}, {}, {}
     for name in classes:
         mine, theirs = counted & (names == name), wrong_names == name
-        objects[name], lengths[name] = scores[mine], side[mine]
+        objects[name], lengths[name], close[name] = scores[mine], side[mine], near[mine]
         if mine.sum() < FEW:
             mine, theirs = counted, np.ones(len(wrong), bool)
         right = scores[mine & (scores > 0)]
@@ -282,7 +307,7 @@ def _figures(real: Sequence[_Observed], classes: Sequence[str]) -> _Figures:
         repair_scores[name] = score_at_precision(right, wrong[theirs], SURE)
         matched = ious[mine & (scores > 0)]
         repair_ious[name] = _rounded_down(np.quantile(matched, USUAL_IOU)) if len(matched) else 0.0
-    return _Figures(objects, lengths, extra_scores, repair_scores, repair_ious)
+    return _Figures(objects, lengths, close, extra_scores, repair_scores, repair_ious)
 
 
 def score_at_precision(right: np.ndarray, wrong: np.ndarray, precision: float) -> float:
@@ -306,16 +331,17 @@ def _rounded_down(value: float) -> float:
     return float(np.floor(float(value) * 1e4) / 1e4)
 
 
-def _missed_and_extra(one: _Observed, thresholds: dict, extra_scores: dict) -> tuple[int, int, int]:
-    """(objects, missed objects, extra detections) of an image."""
-    missed = one.counted & (one.match.scores < at_size(thresholds, one.layout))
+def _missed_and_extra(one: _Observed, steps: dict[str, dict], extra_scores: dict) -> tuple[int, int, int]:
+    """(objects, missed objects, extra detections) of an image; steps: `_Figures.thresholds`."""
+    missed = one.counted & (one.match.scores < limits(one.layout, **steps))
     extra = one.extra_scores >= at_class(extra_scores, one.extra_names)
     return int(one.counted.sum()), int(missed.sum()), int(extra.sum())
 
 
 def _pass_share(observed: Sequence[_Observed], calibration: Calibration) -> float:
-    limits = calibration.thresholds, calibration.extra_scores
-    return float(np.mean([not calibration.failure(*_missed_and_extra(one, *limits)) for one in observed]))
+    steps = {name: getattr(calibration, name) for name in ("thresholds", "crowded_thresholds")}
+    counts = [_missed_and_extra(one, steps, calibration.extra_scores) for one in observed]
+    return float(np.mean([not calibration.failure(*each) for each in counts]))
 
 
 def extra_share(objects: np.ndarray, extra: np.ndarray, pass_share: float) -> float:
@@ -329,15 +355,15 @@ def extra_share(objects: np.ndarray, extra: np.ndarray, pass_share: float) -> fl
 
 def _strictest(real, controls, figures: _Figures, pass_share: float, dataset_name: str) -> dict:
     """The rule's fields of a Calibration."""
-    objects, _, extra = np.array([_missed_and_extra(one, {}, figures.extra_scores) for one in real]).T
+    laxest_steps = figures.thresholds(0)
+    objects, _, extra = np.array([_missed_and_extra(one, laxest_steps, figures.extra_scores) for one in real]).T
     usual = extra_share(objects, extra, pass_share)
     best, best_key, laxest = None, None, 0.0
     for quantile in QUANTILES:
-        thresholds = figures.thresholds(quantile)
-        counts = np.array([_missed_and_extra(one, thresholds, figures.extra_scores) for one in real])
+        steps = figures.thresholds(quantile)
+        counts = np.array([_missed_and_extra(one, steps, figures.extra_scores) for one in real])
         wrong = [
-            np.array([_missed_and_extra(one, thresholds, figures.extra_scores) for one in control])
-            for control in controls
+            np.array([_missed_and_extra(one, steps, figures.extra_scores) for one in control]) for control in controls
         ]
         for missed_share, extra_objects in product(MISSED_SHARES, EXTRA_OBJECTS):
 
@@ -353,7 +379,7 @@ def _strictest(real, controls, figures: _Figures, pass_share: float, dataset_nam
             key = (sum(map(share, wrong)), missed_share, -quantile, extra_objects)
             if best_key is None or key < best_key:
                 best_key = key
-                best = {"thresholds": thresholds, "missed_share": missed_share}
+                best = {**steps, "missed_share": missed_share}
                 best |= {"extra_objects": extra_objects, "extra_share": usual}
     if best is None:
         raise UserError(

@@ -318,11 +318,11 @@ def _print_calibration(calibration: Calibration, out: Path) -> None:
     from rich.table import Table
 
     console = Console(markup=False)
-    table = Table("class", "objects", "found from score", "extra from score", title=str(out))
+    table = Table("class", "objects", "found from score", "touching another", "extra from score", title=str(out))
     for name, objects in calibration.objects.items():
-        table.add_row(
-            name, str(objects), _by_size(calibration.thresholds[name]), f"{calibration.extra_scores[name]:.2f}"
-        )
+        alone, close = calibration.thresholds[name], calibration.crowded_thresholds.get(name)
+        limits = _by_size(alone), "the same" if close is None else _by_size(close)
+        table.add_row(name, str(objects), *limits, f"{calibration.extra_scores[name]:.2f}")
     console.print(table)
     extra = f"{calibration.extra_objects} + {calibration.extra_share:.0%} of its objects"
     console.print(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from dataengine.data.draw import COLOURS
+from dataengine.data.layout_json import layout_from_json
+from dataengine.judge.calibration import Calibration
 from dataengine.view.filters import Filter, chosen, read_filter
 from dataengine.view.images import inside
 from dataengine.view.index import Index
@@ -46,7 +47,6 @@ class Gallery:
             if len(known):
                 limits[name] = [round(float(known.min()), 4), round(float(known.max()), 4)]
         counts = np.bincount(columns.label, minlength=len(index.classes))
-        calibration = source.root / "calibration.json"
         return {
             "title": source.title,
             "kind": source.kind,
@@ -61,7 +61,6 @@ class Gallery:
             "reasons": [reason for reason in index.reasons if reason],
             "limits": limits,
             "taken": sorted({("day", "night")[v] for v in np.unique(columns.night) if v >= 0}),
-            "thresholds": json.loads(calibration.read_text())["thresholds"] if calibration.exists() else {},
             "recipe": source.settings,
             "parts": source.recipe.get("parts", {}),
             "notes": [*source.report.get("notes", ()), *source.problems[:20]],
@@ -88,10 +87,15 @@ class Gallery:
 
     def one(self, i: int, wanted: Filter) -> dict:
         """Everything about picture i, and its place among the chosen: `position` (null where it is not), `total`,
-        `previous` and `next` picture. Raises IndexError where there is none."""
+        `previous` and `next` picture; of a filtered run, `thresholds`, what the filter asks of each label (null where
+        nothing passes). Raises IndexError where there is none."""
         found = {"id": i, "name": self.index.names[i] if 0 <= i < len(self.index) else "", **self.index.record(i)}
         if "seed" in found:
             found["seed"] = str(found["seed"])  # JavaScript's numbers end at 2^53
+        calibration = self.index.source.root / "calibration.json"
+        if calibration.exists():
+            least = Calibration.load(calibration).limits(layout_from_json(found["labels"]))
+            found["thresholds"] = [round(float(t), 4) if np.isfinite(t) else None for t in least]
         ids = self.choice(wanted)
         places = np.flatnonzero(ids == i)
         place = int(places[0]) if len(places) else None

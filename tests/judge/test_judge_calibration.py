@@ -6,7 +6,7 @@ import pytest
 
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
-from dataengine.judge.calibration import Calibration, calibrate, extra_share, score_at_precision
+from dataengine.judge.calibration import Calibration, calibrate, crowded, extra_share, score_at_precision
 from dataengine.judge.detector import Detections
 from dataengine.judge.verdict import judge
 
@@ -143,6 +143,54 @@ def test_what_is_small_is_asked_for_what_real_objects_of_its_size_reach(share, j
     assert same == rule
     every = rule.model_copy(update={"thresholds": {"car": rule.thresholds["car"][-1][1]}})
     assert not every.found(asked, np.float32([0.25, 0.0, 0.95, 0.25]))[:2].any(), "control: one threshold for all"
+
+
+class Merging:
+    """Sees squares that touch another with low scores, if at all."""
+
+    classes, identity = ("car",), "merging"
+
+    def __init__(self, layouts, share: float):
+        self.layouts, self.share = layouts, share
+
+    def detect(self, images):
+        return [self._detect(int(image[0, 0, 0])) for image in images]
+
+    def _detect(self, k: int) -> Detections:
+        rng, boxes = np.random.default_rng(k), self.layouts[k].boxes
+        close = crowded(self.layouts[k])
+        seen = ~close | (rng.random(len(boxes)) < self.share)
+        scores = np.where(close, 0.2, 0.9) + rng.uniform(-0.05, 0.05, len(boxes))
+        order = np.argsort(-scores[seen])
+        return Detections(boxes[seen][order], scores[seen][order].astype(np.float32), np.zeros(seen.sum(), np.int64))
+
+
+@pytest.mark.parametrize(("share", "judged"), [(0.95, True), (0.5, False)])
+def test_what_touches_another_is_asked_for_what_such_real_objects_reach(share, judged):
+    """Of pairs side by side, most or half are seen; half is too few to judge by. Control: no group of their own."""
+    rng = np.random.default_rng(0)
+
+    def layout() -> Layout:
+        x, y = np.divmod(rng.permutation(16)[[0, 0, 1, 2]], 4) * np.array([[50], [50]]) + 15
+        side = np.full(4, 20)
+        return Layout(
+            np.column_stack([x + np.array([0, 18, 0, 0]), y, side, side, 0 * side]), [0] * 4, ("car",), (200, 200)
+        )
+
+    layouts = [layout() for _ in range(60)]
+    images = [lambda k=k: np.full((200, 200, 3), k, np.uint8) for k in range(60)]
+    rule = calibrate(Merging(layouts, share), images, layouts, "pairs", 0.7)
+    asked, scores = replace(layout(), classes=("CAR",)), np.float32([0.25, 0.0, 0.95, 0.25])
+    assert rule.found(asked, scores).tolist() == [True, not judged, True, False]
+    assert Calibration.model_validate_json(rule.model_dump_json()) == rule
+    every = rule.model_copy(update={"crowded_thresholds": {}})
+    assert every.found(asked, scores).tolist() == [False, False, True, False]
+
+
+def test_few_objects_that_touch_another_make_no_group(oracle):
+    detector, images, layouts = oracle(60)
+    assert not np.concatenate([crowded(layout) for layout in layouts]).any()
+    assert calibrate(detector, images, layouts, "squares").crowded_thresholds == {}
 
 
 def score_of(detector, layout, k, label=None):

@@ -59,6 +59,19 @@ def test_seeds_reach_the_page_whole(page):
     assert page.get("/api/made/pictures/4").json()["seed"] == str((1 << 61) + 4)
 
 
+def test_a_picture_comes_with_what_the_filter_asks_of_each_label(page, root, toy_calibration):
+    """Cars of 16 to 18 pixels that touch another are asked for less; vans were never calibrated. Control: no filter."""
+    assert "thresholds" not in page.get("/api/made/pictures/1").json()
+    rule = json.loads(toy_calibration.read_text()) | {"thresholds": {"car": [[0, 0.1], [11.5, 0.5]]}}
+    (root / "calibration.json").write_text(json.dumps(rule | {"crowded_thresholds": {"car": 0.2}}))
+    assert page.get("/api/made/pictures/0").json()["thresholds"] == [0.1]
+    assert page.get("/api/made/pictures/1").json()["thresholds"] == [None, 0.5]
+    labels = json.loads((root / "manifest.jsonl").read_text().splitlines()[1])["labels"]
+    labels["boxes"][1][0] -= 9
+    rewrite(root, 1, labels=labels)
+    assert page.get("/api/made/pictures/1").json()["thresholds"] == [None, 0.2]
+
+
 def test_images_are_the_files_own_bytes(page, root):
     answer = page.get("/image/made/7")
     assert answer.headers["content-type"] == "image/png"

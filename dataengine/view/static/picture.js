@@ -11,11 +11,6 @@ const DEGREES = 180 / Math.PI;
 const NARROW = matchMedia("(max-width: 799px)"); // the picture is above its facts, not beside them
 const SURE = 0.3; // score from which detections are shown, unless another is asked for
 
-// The filter's threshold for a box: a number, or steps of side and threshold from there on; undefined without a filter.
-function thresholdOf(steps, [, , width, height]) {
-  return Array.isArray(steps) ? (steps.findLast(([side]) => side <= Math.sqrt(width * height)) ?? steps[0])[1] : steps;
-}
-
 export function showPicture(main, site, parameters) {
   const of = parameters.get("side") === "real" || !site.made ? "real" : "made";
   const leaving = new AbortController();
@@ -186,8 +181,8 @@ class Opened {
     const rows = labels.boxes.map((box, i) => {
       const name = labels.classes[labels.labels[i]];
       const score = verdict?.scores[i] ?? seenBy.get(i)?.score;
-      const threshold = thresholdOf(this.summary.thresholds[name], box);
-      const state = i >= painted ? "the scene's own" : labels.difficult[i] ? "difficult" : score === undefined ? "" : score < threshold ? "not found" : threshold === 0 && score === 0 ? "not judged" : "found";
+      const threshold = this.found.thresholds?.[i];
+      const state = i >= painted ? "the scene's own" : labels.difficult[i] ? "difficult" : score === undefined ? "" : threshold === null || score < threshold ? "not found" : threshold === 0 && score === 0 ? "not judged" : "found";
       return el("tr", { tabindex: "0", onmouseenter: () => this.point(box), onmouseleave: () => this.point(), onfocus: () => this.point(box), onblur: () => this.point() },
         el("th", { scope: "row" }, swatch(this.colours.get(name)), name), el("td", {}, `${box[2].toFixed(0)} × ${box[3].toFixed(0)}`), el("td", {}, `${(box[4] * DEGREES).toFixed(0)}°`), el("td", {}, score === undefined ? "" : score.toFixed(2)), el("td", { class: state.replace(" ", "-") }, state));
     });
