@@ -19,14 +19,15 @@ from dataengine.evaluate.lift import COPY_PASTE, MORE_REAL, REAL, interval
 from dataengine.files import read_text, read_yaml, write_whole
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "detectors"
-SAME = "data", "options", "scale", "steps", "arm", "seed"  # an outcome is another's like where all of these are
+SAME = "data", "options", "scale", "steps", "real_share", "arm", "seed"  # an outcome is another's like where all of these are
 
 
 def outcomes(data: str, folder: Path) -> list[dict]:
     """Those of a folder of `dataengine evaluate lift`, with the settings that they were trained with."""
     protocol = json.loads(read_text(folder / "protocol.json"))
     options = next((file.stem for file in CONFIGS.glob("*.yaml") if read_yaml(file) == protocol["options"]), "other")
-    settings = {"data": data, "options": options, "scale": protocol["scale"], "steps": protocol["steps"]}
+    settings = {"data": data, "options": options}
+    settings |= {name: protocol[name] for name in ("scale", "steps", "real_share")}
     files = sorted(folder.glob("*/seed-*/outcome.json"))
     return [settings | {k: v for k, v in json.loads(read_text(file)).items() if k != "source"} for file in files]
 
@@ -42,7 +43,7 @@ def plot(all_outcomes: list[dict], path: Path) -> None:
     from matplotlib.figure import Figure
 
     def panel(outcome: dict) -> str:
-        return f"{outcome['data']}, {outcome['options']}, {outcome['steps']:,} steps"
+        return f"{outcome['data']}, {outcome['options']}, {outcome['steps']:,} steps, {outcome['real_share']:.0%} real"
 
     panels = list(dict.fromkeys(map(panel, all_outcomes)))
     figure = Figure(figsize=(5.5 * len(panels), 3.4), layout="constrained")
