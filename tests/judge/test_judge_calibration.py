@@ -1,5 +1,6 @@
 import json
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -101,22 +102,23 @@ def test_rare_class_takes_the_threshold_of_all_classes(oracle):
     assert below == pytest.approx(np.mean(cars < car), abs=0.02)
 
 
-class Shortsighted:
-    """Sees squares of 40 pixels as they are, of those of 12 only some and with low scores."""
+@dataclass
+class Weak:
+    """Sees objects as they are, but those that are `hard` only in part and with low scores."""
 
-    classes, identity = ("car",), "shortsighted"
-
-    def __init__(self, layouts, share: float):
-        self.layouts, self.share = layouts, share
+    layouts: list[Layout]
+    share: float
+    hard: Callable[[Layout], np.ndarray]
+    classes: tuple[str, ...] = ("car",)
+    identity: str = "weak"
 
     def detect(self, images):
         return [self._detect(int(image[0, 0, 0])) for image in images]
 
     def _detect(self, k: int) -> Detections:
-        rng, boxes = np.random.default_rng(k), self.layouts[k].boxes
-        small = boxes[:, 2] < 20
-        seen = ~small | (rng.random(len(boxes)) < self.share)
-        scores = np.where(small, 0.2, 0.9) + rng.uniform(-0.05, 0.05, len(boxes))
+        rng, boxes, hard = np.random.default_rng(k), self.layouts[k].boxes, self.hard(self.layouts[k])
+        seen = ~hard | (rng.random(len(boxes)) < self.share)
+        scores = np.where(hard, 0.2, 0.9) + rng.uniform(-0.05, 0.05, len(boxes))
         order = np.argsort(-scores[seen])
         return Detections(boxes[seen][order], scores[seen][order].astype(np.float32), np.zeros(seen.sum(), np.int64))
 
@@ -133,7 +135,7 @@ def test_what_is_small_is_asked_for_what_real_objects_of_its_size_reach(share, j
 
     layouts = [layout() for _ in range(60)]
     images = [lambda k=k: np.full((200, 200, 3), k, np.uint8) for k in range(60)]
-    rule = calibrate(Shortsighted(layouts, share), images, layouts, "squares", 0.7)
+    rule = calibrate(Weak(layouts, share, hard=lambda layout: layout.boxes[:, 2] < 20), images, layouts, "squares", 0.7)
     boxes = [[50, 50, side, side, 0] for side in (12, 12, 40, 40)]
     asked = Layout(boxes, [0] * 4, ("CAR",), (200, 200))
     assert rule.found(asked, np.float32([0.25, 0.0, 0.95, 0.25])).tolist() == [True, not judged, True, False]
@@ -143,26 +145,6 @@ def test_what_is_small_is_asked_for_what_real_objects_of_its_size_reach(share, j
     assert same == rule
     every = rule.model_copy(update={"thresholds": {"car": rule.thresholds["car"][-1][1]}})
     assert not every.found(asked, np.float32([0.25, 0.0, 0.95, 0.25]))[:2].any(), "control: one threshold for all"
-
-
-class Merging:
-    """Sees squares that touch another with low scores, if at all."""
-
-    classes, identity = ("car",), "merging"
-
-    def __init__(self, layouts, share: float):
-        self.layouts, self.share = layouts, share
-
-    def detect(self, images):
-        return [self._detect(int(image[0, 0, 0])) for image in images]
-
-    def _detect(self, k: int) -> Detections:
-        rng, boxes = np.random.default_rng(k), self.layouts[k].boxes
-        close = crowded(self.layouts[k])
-        seen = ~close | (rng.random(len(boxes)) < self.share)
-        scores = np.where(close, 0.2, 0.9) + rng.uniform(-0.05, 0.05, len(boxes))
-        order = np.argsort(-scores[seen])
-        return Detections(boxes[seen][order], scores[seen][order].astype(np.float32), np.zeros(seen.sum(), np.int64))
 
 
 @pytest.mark.parametrize(("share", "judged"), [(0.95, True), (0.5, False)])
@@ -179,7 +161,7 @@ def test_what_touches_another_is_asked_for_what_such_real_objects_reach(share, j
 
     layouts = [layout() for _ in range(60)]
     images = [lambda k=k: np.full((200, 200, 3), k, np.uint8) for k in range(60)]
-    rule = calibrate(Merging(layouts, share), images, layouts, "pairs", 0.7)
+    rule = calibrate(Weak(layouts, share, hard=crowded), images, layouts, "pairs", 0.7)
     asked, scores = replace(layout(), classes=("CAR",)), np.float32([0.25, 0.0, 0.95, 0.25])
     assert rule.found(asked, scores).tolist() == [True, not judged, True, False]
     assert Calibration.model_validate_json(rule.model_dump_json()) == rule
