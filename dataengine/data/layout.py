@@ -123,9 +123,10 @@ class Layout:
             classes=classes,
         )
 
-    def upright(self) -> Layout:
-        """The same picture in horizontal boxes: of an oriented one, the smallest around it."""
-        if self.kind == "hbb":
+    def in_kind(self, kind: Kind) -> Layout:
+        """The same picture beside layouts of that kind: for horizontal boxes, the smallest around oriented ones; for
+        oriented ones as it is, since horizontal boxes are oriented ones of angle 0."""
+        if kind in ("obb", self.kind):
             return self
         hulls = {"boxes": geometry.hulls(self.boxes), "ignored": geometry.hulls(self.ignored)}
         return replace(self, kind="hbb", **hulls).with_outlines(self.outlines())

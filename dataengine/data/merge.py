@@ -28,8 +28,7 @@ def merge(datasets: Sequence[Dataset]) -> Dataset:
             )
     samples = [sample for dataset in datasets for sample in restrict(dataset, first.classes)]
     kind = "hbb" if any(dataset.kind == "hbb" for dataset in datasets) else "obb"
-    if kind == "hbb":
-        samples = [replace(sample, layout=sample.layout.upright()) for sample in samples]
+    samples = [replace(sample, layout=sample.layout.in_kind(kind)) for sample in samples]
     taken: set[str] = set()
     for i, sample in enumerate(samples):
         again = (f"{sample.name}-{number}" for number in itertools.count(2))

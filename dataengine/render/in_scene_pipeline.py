@@ -290,15 +290,14 @@ def _restore(image: np.ndarray, scene: np.ndarray, boxes: np.ndarray) -> None:
 
 def parted(existing: Layout, new: Layout, margin: float) -> tuple[Layout, Layout]:
     """`(kept, removed)`: the scene's objects that the new layout leaves alone, and those it touches, in its kind."""
-    if new.kind == "hbb":
-        existing = existing.upright()
+    existing = existing.in_kind(new.kind)
     touched = _touching(existing, new, margin).any(1)
     return existing.select(~touched), existing.select(touched)
 
 
 def beside(existing: Layout, new: Layout, margin: float) -> Layout:
     """The objects of the new layout that touch none of the scene's, so that these may stay; perhaps none."""
-    return new.select(~_touching(existing.upright() if new.kind == "hbb" else existing, new, margin).any(0))
+    return new.select(~_touching(existing.in_kind(new.kind), new, margin).any(0))
 
 
 def _touching(existing: Layout, new: Layout, margin: float) -> np.ndarray:

@@ -50,7 +50,7 @@ class Target:
         image[self.top : self.top + height, self.left : self.left + width] = painted
         boxes = self.new.boxes + np.float32([self.left, self.top, 0, 0, 0])
         new = replace(self.new, boxes=boxes, size=self.layout.size, ignored=None)
-        return image, new.joined(self.layout.upright() if new.kind == "hbb" else self.layout)
+        return image, new.joined(self.layout.in_kind(new.kind))
 
 
 class IntoDataset:

@@ -163,7 +163,7 @@ class DatasetScenes:
                 unreadable.append(sample.name)
                 continue
             # before it is turned, for around a box that was turned an upright one is loose
-            labels = sample.layout.upright() if layout.kind == "hbb" else sample.layout
+            labels = sample.layout.in_kind(layout.kind)
             octaves = _octaves(lengths, self.lengths[i]) if lengths else np.zeros(0)
             scale = self._scale(i, octaves, layout.kind)
             image, inside = augmented_window(picture, labels, self.size[0], rng, scale=scale)

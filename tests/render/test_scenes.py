@@ -87,7 +87,7 @@ def test_a_box_around_a_turned_object_stays_tight_where_upright_boxes_are_wanted
         wish = [Layout([], [], ("car",), (80, 80), kind)] * 40
         found = [scene for scene in scenes.draw(wish, range(40)) if (scene.layout.visible > 0.999).any()]
         return [
-            (s.image[..., 0] > 150).sum() / np.prod(s.layout.upright().boxes[0, 2:4])
+            (s.image[..., 0] > 150).sum() / np.prod(s.layout.in_kind("hbb").boxes[0, 2:4])
             for s in found
             if len(s.layout) == 1
         ]
