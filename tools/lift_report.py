@@ -19,7 +19,8 @@ from dataengine.evaluate.lift import COPY_PASTE, MORE_REAL, REAL, interval
 from dataengine.files import read_text, read_yaml, write_whole
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "detectors"
-SAME = "data", "options", "scale", "steps", "real_share", "arm", "seed"  # an outcome is another's like where all of these are
+# an outcome is another's like where all of these are
+SAME = "data", "options", "scale", "steps", "real_share", "arm", "seed"
 
 
 def outcomes(data: str, folder: Path) -> list[dict]:

@@ -131,7 +131,8 @@ def limits(layout: Layout, thresholds: dict[str, Threshold], crowded_thresholds:
     size; infinite for unknown classes."""
     lower, close = ({name.lower(): t for name, t in each.items()} for each in (thresholds, crowded_thresholds))
     found = np.full(len(layout), np.inf, np.float32)
-    for i, (name, side, touches) in enumerate(zip(layout.names(), sides(layout), crowded(layout), strict=True)):
+    near = crowded(layout) if close else np.zeros(len(layout), bool)
+    for i, (name, side, touches) in enumerate(zip(layout.names(), sides(layout), near, strict=True)):
         name = name.lower()
         steps = close[name] if touches and name in close else lower.get(name, np.inf)
         if isinstance(steps, list):
@@ -262,18 +263,17 @@ class _Figures:
         apart, close = {}, {}
         for name, own in each.items():
             scores, side, near = own if len(own[0]) >= FEW else pooled
-            differs = near.sum() >= FEW <= (~near).sum()
-            alone = ~near if differs else near | ~near
-            # a detector that knows no size is told by the share that it misses
-            apart[name] = _steps(scores[alone], side[alone], quantile, some=True)
-            if differs:
+            if near.sum() >= FEW and (~near).sum() >= FEW:
                 close[name] = _steps(scores[near], side[near], quantile)
+                scores, side = scores[~near], side[~near]
+            # a detector that knows no size is told by the share that it misses
+            apart[name] = _steps(scores, side, quantile, always=True)
         return {"thresholds": apart, "crowded_thresholds": close}
 
 
-def _steps(scores: np.ndarray, side: np.ndarray, quantile: float, some: bool = False) -> list[tuple[float, float]]:
+def _steps(scores: np.ndarray, side: np.ndarray, quantile: float, always: bool = False) -> list[tuple[float, float]]:
     """The quantile of scores (N,) of objects whose boxes have these sides (N,), in steps of side. Sizes of which too
-    many are missed are not judged; with `some`, unless that were all of them."""
+    many are missed are not judged; with `always`, unless that were all of them."""
     groups = int(np.clip(len(scores) // GROUP, 1, GROUPS))
     smallest = np.sort(side)[min(SEEN, len(side)) - 1]
     inner = np.quantile(side, np.arange(1, groups) / groups)
@@ -283,7 +283,7 @@ def _steps(scores: np.ndarray, side: np.ndarray, quantile: float, some: bool = F
     edges = edges[np.unique(of_group)]
     seen = np.array([np.quantile(some, max(QUANTILES)) >= FLOOR for some in each])
     limits = [max(FLOOR, _rounded_down(np.quantile(some, quantile))) for some in each]
-    judged = ~seen if some and not seen.any() else seen
+    judged = ~seen if always and not seen.any() else seen
     steps = [(float(edge), limit if j else 0.0) for edge, limit, j in zip(edges, limits, judged, strict=True)]
     return [(0.0, 0.0), *steps]
 
@@ -331,16 +331,16 @@ def _rounded_down(value: float) -> float:
     return float(np.floor(float(value) * 1e4) / 1e4)
 
 
-def _missed_and_extra(one: _Observed, steps: dict[str, dict], extra_scores: dict) -> tuple[int, int, int]:
-    """(objects, missed objects, extra detections) of an image; steps: `_Figures.thresholds`."""
-    missed = one.counted & (one.match.scores < limits(one.layout, **steps))
+def _missed_and_extra(one: _Observed, least: np.ndarray | float, extra_scores: dict) -> tuple[int, int, int]:
+    """(objects, missed objects, extra detections) of an image; least: threshold of each object (N,)."""
+    missed = one.counted & (one.match.scores < least)
     extra = one.extra_scores >= at_class(extra_scores, one.extra_names)
     return int(one.counted.sum()), int(missed.sum()), int(extra.sum())
 
 
 def _pass_share(observed: Sequence[_Observed], calibration: Calibration) -> float:
-    steps = {name: getattr(calibration, name) for name in ("thresholds", "crowded_thresholds")}
-    counts = [_missed_and_extra(one, steps, calibration.extra_scores) for one in observed]
+    extra_scores = calibration.extra_scores
+    counts = [_missed_and_extra(one, calibration.limits(one.layout), extra_scores) for one in observed]
     return float(np.mean([not calibration.failure(*each) for each in counts]))
 
 
@@ -355,16 +355,15 @@ def extra_share(objects: np.ndarray, extra: np.ndarray, pass_share: float) -> fl
 
 def _strictest(real, controls, figures: _Figures, pass_share: float, dataset_name: str) -> dict:
     """The rule's fields of a Calibration."""
-    laxest_steps = figures.thresholds(0)
-    objects, _, extra = np.array([_missed_and_extra(one, laxest_steps, figures.extra_scores) for one in real]).T
+    objects, _, extra = np.array([_missed_and_extra(one, 0.0, figures.extra_scores) for one in real]).T
     usual = extra_share(objects, extra, pass_share)
     best, best_key, laxest = None, None, 0.0
     for quantile in QUANTILES:
         steps = figures.thresholds(quantile)
-        counts = np.array([_missed_and_extra(one, steps, figures.extra_scores) for one in real])
-        wrong = [
-            np.array([_missed_and_extra(one, steps, figures.extra_scores) for one in control]) for control in controls
-        ]
+        counts, *wrong = (
+            np.array([_missed_and_extra(one, limits(one.layout, **steps), figures.extra_scores) for one in some])
+            for some in (real, *controls)
+        )
         for missed_share, extra_objects in product(MISSED_SHARES, EXTRA_OBJECTS):
 
             def share(table: np.ndarray, limits=(missed_share, extra_objects, usual)) -> float:

@@ -55,9 +55,10 @@ def cutout(frame: np.ndarray, box: np.ndarray, objects: np.ndarray) -> Cutout | 
     cv2.grabCut(bgr, mask, None, np.zeros((1, 65)), np.zeros((1, 65)), ITERATIONS, cv2.GC_INIT_WITH_MASK)
     found = (mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD)
     found = _whole((found & box).astype(np.uint8), max(1, round(GAP * max(width, height))))
-    if found.sum() < LEAST * box.sum() or _leak(frame, found & box, box) > LEAK:
+    inside = found & box
+    if found.sum() < LEAST * box.sum() or _leak(frame, inside, box) > LEAK:
         return None
-    mine = np.reshape(extent(found & box), (2, 2))
+    mine = np.reshape(extent(inside), (2, 2))
     whole = np.reshape(extent(_unlike_ground(frame, found, box, objects)), (2, 2))
     part, half = np.ptp(mine, axis=0) / np.ptp(whole, axis=0), np.ptp(bounds, axis=0) / 2
     reached = np.minimum(bounds.mean(0) - whole[0], whole[1] - bounds.mean(0))

@@ -96,11 +96,11 @@ class RealObjects:
         i = next((int(i) for i in near if self.cutout(int(i)) is not None), int(near[0]))
         size = spec.size * fineness(one.boxes[0], spec)
         width, height = box_in_frame(one.boxes[0], one.kind, spec)
-        shape, fine, times = self.cutout(i), len(self.frames[i]), size // spec.size
-        if shape is None:
+        piece, fine, times = self.cutout(i), len(self.frames[i]), size // spec.size
+        if piece is None:
             middle, sides = np.full(2, fine / 2), self.boxes[i] * fine / spec.size
         else:
-            ends = np.reshape(shape.bounds, (2, 2)) * fine / len(shape.share)
+            ends = np.reshape(piece.bounds, (2, 2)) * fine / len(piece.share)
             middle, sides = ends.mean(0), ends[1] - ends[0]
         stretch = sides / (width * times, height * times)
         at = middle - stretch * (size - 1) / 2 - 0.5  # where the first pixel's centre comes from
@@ -109,8 +109,8 @@ class RealObjects:
         frame = self.frames[i].astype(np.float32)
         frame = cv2.warpAffine(frame, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
         ground = resized(ground.astype(np.float32), size)
-        if shape is not None:
-            surely = inside = cv2.warpAffine(resized(shape.share, fine), matrix, (size, size), flags=flags)
+        if piece is not None:
+            surely = inside = cv2.warpAffine(resized(piece.share, fine), matrix, (size, size), flags=flags)
         else:
             surely = np.zeros((size, size), np.float32)
             inside = box_coverage((width + 2 * FADE) * times, (height + 2 * FADE) * times, size)
