@@ -108,6 +108,7 @@ def test_however_many_pictures_there_are_only_those_in_sight_are_in_the_document
         until(page, "document.querySelectorAll('.tile[data-empty]').length === 0")
         most = max(most, page.evaluate("document.querySelectorAll('*').length"))
     assert most < 2_000
+    page.wait_for_selector(".tile[data-position='9999']:not([data-empty])")
     assert names(page)[-1] == "00009999"
 
 
