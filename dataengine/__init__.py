@@ -20,7 +20,7 @@ _HOME = {
     "LayoutPipeline": "dataengine.render.layout_pipeline",
     "OnnxDetector": "dataengine.judge.detector",
     "Calibration": "dataengine.judge.calibration",
-    "calibrate": "dataengine.judge.calibration",
+    "calibrate": "dataengine.judge.calibrate",
     "Recipe": "dataengine.engine.recipe",
     "synth": "dataengine.engine.run",
     "UserError": "dataengine.errors",

@@ -20,7 +20,7 @@ from sample_splits import DEFAULT_DATA, WINDOW, load, splits, windows
 from dataengine.data.layout import Dataset, Layout
 from dataengine.errors import UserError
 from dataengine.evaluate.average_precision import average_precision
-from dataengine.judge.calibration import calibrate
+from dataengine.judge.calibrate import calibrate
 from dataengine.judge.detector import OnnxDetector
 from dataengine.judge.verdict import judge
 

@@ -137,7 +137,7 @@ def copy_detectors(work: Path) -> None:
 
 def calibrate_filter(data: Path) -> None:
     """Thresholds on the calibration part, in windows of the packaged size."""
-    from dataengine.judge.calibration import calibrate
+    from dataengine.judge.calibrate import calibrate
     from dataengine.judge.detector import OnnxDetector
 
     (weights.FOLDER / "calibration").mkdir(exist_ok=True)

@@ -31,7 +31,7 @@ def find_calibration(
         return Calibration.load(weights.packaged(packaged))
     if dataset is None:
         raise UserError("this detector has no calibration: give --calibration, or --data to calibrate it on.")
-    from dataengine.judge.calibration import calibrate
+    from dataengine.judge.calibrate import calibrate
 
     chosen = np.random.default_rng(recipe.seed).permutation(len(dataset))[:200]
     samples = [dataset.samples[i] for i in sorted(chosen)]

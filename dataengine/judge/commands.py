@@ -67,7 +67,7 @@ def calibrate_command(
 
     Example: dataengine filter calibrate data/hit-uav --split val --out calibration.json
     """
-    from dataengine.judge.calibration import calibrate
+    from dataengine.judge.calibrate import calibrate
 
     found = _detector(detector, threads)
     data, loaders = _read(dataset, split, classes, images, seed)

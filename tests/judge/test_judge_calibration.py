@@ -7,7 +7,8 @@ import pytest
 
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
-from dataengine.judge.calibration import Calibration, calibrate, crowded, extra_share, score_at_precision
+from dataengine.judge.calibrate import calibrate, extra_share, score_at_precision
+from dataengine.judge.calibration import Calibration, crowded
 from dataengine.judge.detector import Detections
 from dataengine.judge.verdict import judge
 
