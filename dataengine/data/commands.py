@@ -151,11 +151,8 @@ def convert_command(
     problems = []
     for name in names:
         dataset = formats.read(path, format, split=name, classes=class_list)
-        for loss in formats.losses(dataset, to):
-            typer.echo(f"{name or 'data set'}: {to} has no place for {loss}", err=True)
-        with _progress(f"Writing {name or 'train'}") as progress:
-            left_out = formats.write(dataset, out, to, split=name or "train", progress=progress)
-        typer.echo(f"{out}: {name or 'train'}: {len(dataset) - len({p.path for p in left_out})} images in {to} format")
+        written, left_out = _write(dataset, out, to, name or "train")
+        typer.echo(f"{out}: {name or 'train'}: {written} images in {to} format")
         problems += dataset.problems + left_out
     _say_problems(problems, 20)
 
@@ -199,16 +196,13 @@ def tile_command(
         with tempfile.TemporaryDirectory(prefix=".tiles-", dir=out.parent) as work:
             with _progress("Cutting images") as progress:
                 tiles = tile(dataset, work, size, overlap, min_visible, progress=progress)
-            for loss in formats.losses(tiles, to):
-                typer.echo(f"{to} has no place for {loss}", err=True)
-            with _progress("Writing tiles") as progress:
-                left_out = formats.write(tiles, out, to, split=split or "train", progress=progress)
+            written, left_out = _write(tiles, out, to, split or "train")
     except OSError as error:
         raise UserError(
             f"{out} could not be written ({error.strerror or error}); free some space or choose another folder"
         ) from error
     objects = sum(len(sample.layout) for sample in tiles)
-    typer.echo(f"{out}: {len(tiles)} tiles of {len(dataset)} images, {objects} objects, in {to} format")
+    typer.echo(f"{out}: {written} tiles of {len(dataset)} images, {objects} objects, in {to} format")
     _say_problems(tiles.problems + left_out, 20)
 
 
@@ -233,12 +227,9 @@ def merge_command(
     if len(paths) < 2:
         raise UserError("a single data set is nothing to merge; give two or more folders, then --out.")
     dataset = merge([_read(path, None, None, classes) for path in paths])
-    for loss in formats.losses(dataset, to):
-        typer.echo(f"{to} has no place for {loss}", err=True)
-    with _progress("Writing images") as progress:
-        left_out = formats.write(dataset, out, to, split="train", progress=progress)
+    written, left_out = _write(dataset, out, to, "train")
     objects = sum(len(sample.layout) for sample in dataset)
-    typer.echo(f"{out}: {len(dataset) - len(left_out)} images, {objects} objects, in {to} format")
+    typer.echo(f"{out}: {written} images, {objects} objects, in {to} format")
     _say_problems(dataset.problems + left_out, 20)
 
 
@@ -250,6 +241,17 @@ def _read(path: Path, format: str | None, split: str | None, classes: str | None
     from dataengine.data import formats
 
     return formats.read(path, format, split=split, classes=_class_list(classes))
+
+
+def _write(dataset, out: Path, to: str, split: str) -> tuple[int, list]:
+    """Write a split, say what the format cannot hold; (images written, problems of those left out)."""
+    from dataengine.data import formats
+
+    for loss in formats.losses(dataset, to):
+        typer.echo(f"{split}: {to} has no place for {loss}", err=True)
+    with _progress(f"Writing {split}") as progress:
+        left_out = formats.write(dataset, out, to, split=split, progress=progress)
+    return len(dataset) - len({problem.path for problem in left_out}), left_out
 
 
 def _say_problems(problems: list, show: int) -> None:
