@@ -44,6 +44,21 @@ def test_boxes_are_where_the_pixels_went(kind):
     assert np.mean(unmoved) < 0.4, "control: the boxes of before do not fit"
 
 
+def test_a_copy_is_about_as_sharp_as_the_picture():
+    rng = np.random.default_rng(2)
+    picture = cv2.GaussianBlur(rng.normal(120, 60, (160, 160, 3)), (0, 0), 0.7).clip(0, 255).astype(np.uint8)
+    layout = Layout([[80, 80, 40, 20, 0.3]], [0], ("a",), (160, 160))
+
+    def fine(image: np.ndarray) -> float:
+        image = image[40:120, 40:120].astype(np.float32)
+        return cv2.Laplacian(image, cv2.CV_32F).std() / image.std()
+
+    # shown as large as it is
+    ratios = [fine(augment(picture, layout, rng, (0.999, 1.001))[0]) / fine(picture) for _ in range(20)]
+    assert 0.9 < np.mean(ratios) < 1.1
+    assert fine(cv2.GaussianBlur(picture, (0, 0), 0.5)) < 0.85 * fine(picture), "control: half a pixel's blur is seen"
+
+
 def test_objects_that_leave_the_image_are_dropped_and_cut_ones_lose_visibility():
     rng = np.random.default_rng(1)
     layout = Layout([[4, 48, 8, 8, 0], [48, 48, 8, 8, 0]], [0, 1], ("a", "b"), (96, 96))

@@ -83,6 +83,24 @@ def test_pixels_outside_the_hole_keep_their_value_to_the_last_bit(length):
         assert (after != before).any()
 
 
+def test_a_small_object_that_is_cut_out_and_pasted_back_is_as_sharp_as_it_was():
+    rng = np.random.default_rng(6)
+    picture = cv2.GaussianBlur(rng.normal(120, 60, (128, 128, 3)).astype(np.float32), (0, 0), 0.7)  # a lens's sharpness
+    back, soft = [], []
+    for box in random_boxes(rng, 12, 128, 12, 24):
+        matrix = frame_matrices(box[None], "obb", SPEC)[0]
+        hole, _ = masks(box, "obb", SPEC)
+        inner = box - np.float32([0, 0, 2, 2, 0])
+        mask = covered(geometry.to_corners(inner[None])[0], 128) > 0.99
+        blurred = cv2.GaussianBlur(picture, (0, 0), 0.5)
+        for image, found in ((picture, back), (blurred, soft)):
+            pasted = picture.copy()
+            paste(pasted, cut(image, matrix, SPEC.size), hole, matrix)
+            found.append(cv2.Laplacian(pasted, cv2.CV_32F)[mask].std() / cv2.Laplacian(picture, cv2.CV_32F)[mask].std())
+    assert np.mean(back) > 0.8
+    assert np.mean(soft) < 0.65, "control: half a pixel's blur is seen"
+
+
 def test_no_seam_shows_at_the_rim_of_a_hole_where_the_patch_is_the_picture():
     rng = np.random.default_rng(3)
     noise = rng.normal(0, 60, (160, 160, 3)).astype(np.float32)

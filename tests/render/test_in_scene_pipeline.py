@@ -14,7 +14,7 @@ from dataengine.data.layout import Layout
 from dataengine.errors import UserError
 from dataengine.render.frame import FrameSpec, cut, frame_matrices, masks, paste
 from dataengine.render.in_scene import InSceneUNet
-from dataengine.render.in_scene_pipeline import InScenePipeline
+from dataengine.render.in_scene_pipeline import InScenePipeline, with_detail
 from dataengine.render.scene import Scene, empty_layout
 
 
@@ -221,6 +221,14 @@ def test_a_one_channel_scene_stays_grey_and_a_coloured_one_does_not(random_paint
     assert np.ptp(grey, axis=2).max() == 0
     tinted = replace(grey_scene(layout), image=np.full((96, 96, 3), (90, 110, 100), np.uint8))
     assert np.ptp(random_painter([tinted], [layout], [0], num_inference_steps=2)[0][0], axis=2).max() > 25
+
+
+@pytest.mark.parametrize(("strength", "share"), [(0.3, 0.84), (0.5, 0.5), (0.9, 0.01)])
+def test_of_fine_detail_as_much_stays_as_the_noise_of_the_strength_leaves(strength, share):
+    start = np.broadcast_to(np.where(np.arange(96) % 4 < 2, 200, 60)[None, :, None], (96, 96, 3)).astype(np.float32)
+    painted = cv2.GaussianBlur(start, (0, 0), 6)[::2, ::2]  # what a model of few pictures makes of it
+    image = with_detail(painted, start, strength)[20:76, 20:76]
+    assert np.ptp(image[28, :, 0]) / 140 == pytest.approx(share, abs=0.04)
 
 
 def test_a_frame_pasted_back_unchanged_leaves_the_picture_as_it_was():
