@@ -105,12 +105,12 @@ class RealObjects:
         stretch = sides / (width * times, height * times)
         at = middle - stretch * (size - 1) / 2 - 0.5  # where the first pixel's centre comes from
         matrix = np.float32([[stretch[0], 0, at[0]], [0, stretch[1], at[1]]])
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        frame, fine_flags = self.frames[i].astype(np.float32), cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-        frame = cv2.warpAffine(frame, matrix, (size, size), flags=fine_flags, borderMode=cv2.BORDER_REFLECT_101)
+        cubic, linear = (how | cv2.WARP_INVERSE_MAP for how in (cv2.INTER_CUBIC, cv2.INTER_LINEAR))
+        frame = self.frames[i].astype(np.float32)
+        frame = cv2.warpAffine(frame, matrix, (size, size), flags=cubic, borderMode=cv2.BORDER_REFLECT_101)
         ground = resized(ground.astype(np.float32), size)
         if piece is not None:
-            surely = inside = cv2.warpAffine(resized(piece.share, fine), matrix, (size, size), flags=flags)
+            surely = inside = cv2.warpAffine(resized(piece.share, fine), matrix, (size, size), flags=linear)
         else:
             surely = np.zeros((size, size), np.float32)
             inside = box_coverage((width + 2 * FADE) * times, (height + 2 * FADE) * times, size)
