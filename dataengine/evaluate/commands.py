@@ -165,6 +165,19 @@ def diversity_command(sides: Sides, features: FeaturesName = "lite2", json: Json
     print_results([diversity(made, real, [x.group for x in sides.real], network, sides.seed)], json)
 
 
+@app.command("sharpness")
+@compares
+def sharpness_command(sides: Sides, json: Json = False) -> None:
+    """Are they as sharp as real ones? Fine contrast of each class's objects and of the ground around them.
+
+    Example: dataengine evaluate sharpness runs/first --real path/to/held-out
+    """
+    from dataengine.evaluate.results import print_results
+    from dataengine.evaluate.sharpness import sharpness
+
+    print_results([sharpness(sides.made, sides.real, sides.seed, _bar(json))], json)
+
+
 @app.command("memorisation")
 @compares
 def memorisation_command(

@@ -19,6 +19,7 @@ from dataengine.evaluate.manifold import nearest
 from dataengine.evaluate.memorisation import FEATURES, Neighbours, memorisation
 from dataengine.evaluate.pictures import Picture, chosen, noisy, without_detail
 from dataengine.evaluate.results import Result
+from dataengine.evaluate.sharpness import sharpness
 from dataengine.files import write_whole
 from dataengine.judge.detector import Detector
 
@@ -80,6 +81,8 @@ def sections(
     table = fidelity(made_x, real_x, blurred, groups, features, seed)
     shown = [("", plots.bars(table)), ("", plots.embedding_map(real_x, made_x))]
     found.append(Section("Fidelity", [table], shown + _extremes(made, classes, made_x, real_x)))
+    table = sharpness(made, real, seed, bar)
+    found.append(Section("Sharpness", [table], [("", plots.bars(table))]))
     table = diversity(made_x, real_x, groups, features, seed)
     found.append(Section("Diversity", [table], [("", plots.bars(table))]))
     for heading, score in (

@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import re
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +16,7 @@ from dataengine.data import coco
 from dataengine.data.layout import Dataset, Sample
 from dataengine.errors import UserError
 from dataengine.evaluate.commands import app
+from dataengine.render.frame import covered
 
 
 def run(*arguments):
@@ -49,6 +52,29 @@ def test_fidelity_and_diversity_of_the_same_kind_of_picture_are_those_of_real_ha
     assert found["generated"]["ratio"] < 2 < found["real, without detail"]["ratio"]
     found = figures(run("diversity", *common))["diversity"]
     assert found["generated"]["vendi"] > 0.8 * found["real, other half"]["vendi"]
+
+
+def test_softer_objects_and_softer_ground_are_told_from_sharp_ones(toy_dataset, other_dataset, tmp_path):
+    sharp = figures(run("sharpness", other_dataset, "--real", toy_dataset, "--json"))["sharpness"]
+    rows = sharp["generated"], sharp["real"], sharp["real, blurred by half a pixel"]
+    for key in ("ground", "car", "van"):
+        made, real, blurred = (row[key] for row in rows)
+        assert made == pytest.approx(real, rel=0.1), "the same kind of picture"
+        assert blurred < 0.9 * real
+    soft = coco.read(other_dataset)
+    for sample in soft:
+        picture = np.asarray(Image.open(sample.image))
+        inside = covered(sample.layout.boxes, picture.shape)[..., None]
+        Image.fromarray(np.where(inside, cv2.GaussianBlur(picture, (0, 0), 1), picture)).save(
+            tmp_path / sample.image.name
+        )
+    soft = replace(soft, samples=[replace(sample, image=tmp_path / sample.image.name) for sample in soft])
+    coco.write(soft, tmp_path / "soft")
+    found = run("sharpness", tmp_path / "soft", "--real", toy_dataset, "--json")
+    made, notes = figures(found)["sharpness"]["generated"], json.loads(found.stdout)[0]["notes"]
+    assert made["car"] < 0.8 * rows[0]["car"], "objects alone were blurred"
+    assert made["ground"] == pytest.approx(rows[0]["ground"], rel=0.05)
+    assert any(note.startswith("car: generated 0.") for note in notes)
 
 
 def clouds(folder, n, seed):
@@ -92,7 +118,14 @@ def test_the_report_is_one_file_with_pictures_and_says_what_is_left_out(
     arguments = (other_dataset, "--real", toy_dataset, "--features", "encoder", "--detector", toy_detector)
     run("report", *arguments, "--training", toy_dataset, "--out", out)
     page = out.read_text()
-    for heading in ("Fidelity", "Diversity", "Layout score", "Classification accuracy score", "Memorisation"):
+    for heading in (
+        "Fidelity",
+        "Sharpness",
+        "Diversity",
+        "Layout score",
+        "Classification accuracy score",
+        "Memorisation",
+    ):
         assert f"<h2>{heading}</h2>" in page
     addresses = re.findall(r'(?:src|href)="([^"]{0,30})', page)
     assert len(addresses) >= 10
