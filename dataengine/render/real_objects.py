@@ -76,49 +76,60 @@ class RealObjects:
         there is one; else its box stands for it. Of those alike, it is one of the few that stood on such ground: made
         darker for dark asphalt, a white object of bright concrete is grey. None where there is no object of the class.
         """
-        import cv2
+        tone = np.median(ground[masks(one.boxes[0], one.kind, spec)[0] == 0], 0)
+        i = self._chosen(one, label, tone, rng)
+        if i is None:
+            return None
+        size = spec.size * fineness(one.boxes[0], spec)
+        frame, surely, inside = self._stretched(i, box_in_frame(one.boxes[0], one.kind, spec), size, spec)
+        if rng.random() < 0.5:
+            frame, surely, inside = frame[:, ::-1], surely[:, ::-1], inside[:, ::-1]
+        frame = frame + (tone - self.grounds[i])
+        ground = resized(ground.astype(np.float32), size)
+        return np.clip(ground + inside[..., None] * (frame - ground), 0, 255), surely
 
+    def _chosen(self, one: Layout, label: int, tone: np.ndarray, rng: np.random.Generator) -> int | None:
+        """The number of a real object of the class that is much like the one asked for and stood on ground of much this
+        tone (3,), one that can be cut out if there is one; None where there is none of the class."""
         own = np.flatnonzero(self.labels == label)
         if not len(own):
             return None
-        around = masks(one.boxes[0], one.kind, spec)[0] == 0
         far = np.abs(self.traits[own] - _traits(one.boxes, one.acquisition)[0]).sum(1)
         count = min(len(own), max(NEAREST, round(NEAREST_SHARE * len(own))))
         alike = np.argsort(far, kind="stable")[:count]
         near = own[alike[far[alike] < far.min() + OTHER_LIGHT / 2]]
-        tone = np.median(ground[around], 0)
         other_ground = np.abs(self.grounds[near] - tone).sum(1)
         near = near[np.argsort(other_ground, kind="stable")]
         first = near[:LIKE_GROUND]
         # each object has its own lot: with one seed, much the same is drawn in the next place of a row
         near[:LIKE_GROUND] = first[np.argsort(rng.random(len(self.labels))[first])]
         # one by one: to cut out all that might be drawn takes longer than to paint it
-        i = next((int(i) for i in near if self.cutout(int(i)) is not None), int(near[0]))
-        size = spec.size * fineness(one.boxes[0], spec)
-        width, height = box_in_frame(one.boxes[0], one.kind, spec)
+        return next((int(i) for i in near if self.cutout(int(i)) is not None), int(near[0]))
+
+    def _stretched(
+        self, i: int, box: tuple[float, float], size: int, spec: FrameSpec
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Object i, stretched into a box of this width and height, in pixels of the model's frame: a frame (size, size,
+        3), and of each pixel the shares (size, size) that are surely it, and that come from its own frame."""
+        import cv2
+
         piece, fine, times = self.cutout(i), len(self.frames[i]), size // spec.size
         if piece is None:
             middle, sides = np.full(2, fine / 2), self.boxes[i] * fine / spec.size
         else:
             ends = np.reshape(piece.bounds, (2, 2)) * fine / len(piece.share)
             middle, sides = ends.mean(0), ends[1] - ends[0]
-        stretch = sides / (width * times, height * times)
+        stretch = sides / (np.array(box) * times)
         at = middle - stretch * (size - 1) / 2 - 0.5  # where the first pixel's centre comes from
         matrix = np.float32([[stretch[0], 0, at[0]], [0, stretch[1], at[1]]])
         cubic, linear = (how | cv2.WARP_INVERSE_MAP for how in (cv2.INTER_CUBIC, cv2.INTER_LINEAR))
         frame = self.frames[i].astype(np.float32)
         frame = cv2.warpAffine(frame, matrix, (size, size), flags=cubic, borderMode=cv2.BORDER_REFLECT_101)
-        ground = resized(ground.astype(np.float32), size)
         if piece is not None:
-            surely = inside = cv2.warpAffine(resized(piece.share, fine), matrix, (size, size), flags=linear)
-        else:
-            surely = np.zeros((size, size), np.float32)
-            inside = box_coverage((width + 2 * FADE) * times, (height + 2 * FADE) * times, size)
-            inside = cv2.GaussianBlur(inside, (0, 0), FADE * times)
-        if rng.random() < 0.5:
-            frame, surely, inside = frame[:, ::-1], surely[:, ::-1], inside[:, ::-1]
-        frame = frame + (tone - self.grounds[i])
-        return np.clip(ground + inside[..., None] * (frame - ground), 0, 255), surely
+            surely = cv2.warpAffine(resized(piece.share, fine), matrix, (size, size), flags=linear)
+            return frame, surely, surely
+        inside = box_coverage(*((side + 2 * FADE) * times for side in box), size)
+        return frame, np.zeros((size, size), np.float32), cv2.GaussianBlur(inside, (0, 0), FADE * times)
 
 
 def fineness(box: np.ndarray, spec: FrameSpec) -> int:
