@@ -1,0 +1,78 @@
+"""Checkpoints of a training: written whole or not at all, and read only by the training that they belong to."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from pathlib import Path
+
+import torch
+from diffusers.training_utils import EMAModel
+from safetensors.torch import load_file, save_file
+
+from dataengine.errors import UserError
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value.contiguous() for index, entry in state.items() for name, value in entry.items()}
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def trained_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Those that are trained, by name, in their order."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def save_checkpoint(folder: Path, step: int, model: torch.nn.Module, ema: EMAModel, optimizer, recipe: str) -> None:
+    """Write weights, averaged weights and optimizer as safetensors, atomically: a killed run keeps the last one."""
+    fresh = folder.with_name(folder.name + ".new")
+    fresh.mkdir(parents=True, exist_ok=True)
+    parameters = trained_parameters(model)
+    save_file({k: v.detach().contiguous() for k, v in model.state_dict().items()}, fresh / "model.safetensors")
+    shadow = zip(parameters, ema.shadow_params, strict=True)
+    save_file({k: v.contiguous() for k, v in shadow}, fresh / "ema.safetensors")
+    save_file(_optimizer_tensors(optimizer), fresh / "optimizer.safetensors")
+    (fresh / "state.json").write_text(json.dumps({"step": step, "ema_step": ema.optimization_step, "recipe": recipe}))
+    old = folder.with_name(folder.name + ".old")
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    for file in old.glob("*"):
+        file.unlink()
+    if old.exists():
+        old.rmdir()
+
+
+def load_checkpoint(folder: Path, model: torch.nn.Module, ema: EMAModel, optimizer, recipe: str) -> int:
+    """Load what `save_checkpoint` wrote and return the step, 0 when there is no checkpoint.
+
+    Raises UserError when the checkpoint belongs to another recipe.
+    """
+    old = folder.with_name(folder.name + ".old")
+    if not folder.exists() and old.exists():  # killed between the two renames
+        old.rename(folder)
+    if not (folder / "state.json").exists():
+        return 0
+    state = json.loads((folder / "state.json").read_text())
+    if state["recipe"] != recipe:
+        before, now = (re.split(r", (?=\()|,(?=\")|(?<=\]) ", text) for text in (state["recipe"], recipe))
+        changed = " ".join(line for line in difflib.ndiff(before, now) if line[0] in "+-")
+        raise UserError(
+            f"{folder}: this checkpoint was made with other settings (- before, + now: {changed}); give another --out, "
+            "or the settings of before."
+        )
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    shadow = load_file(folder / "ema.safetensors")
+    ema.shadow_params = [shadow[name] for name in trained_parameters(model)]
+    ema.optimization_step = state["ema_step"]
+    _restore_optimizer(optimizer, load_file(folder / "optimizer.safetensors"))
+    return state["step"]
