@@ -260,8 +260,8 @@ def with_detail(patch: np.ndarray, start: np.ndarray, strength: float) -> np.nda
     """A painted frame (F, F, C) with the fine part of the frame that it began from, (K F, K F, C), at its resolution.
 
     What is coarser than COARSE is as painted, so that the object fits its surroundings; what is finer, which a model of
-    few pictures blurs, is as it began, to the share of it that the noise of this strength leaves: signal / (signal +
-    noise) of (1 - strength) image + strength noise, in power. Both float32 in [0, 255].
+    few pictures blurs, is as it began, unless the noise of this strength was stronger: then to the share
+    (1 - strength) / strength, its ratio to that noise. Both float32 in [0, 255].
     """
     import cv2
 
@@ -271,8 +271,8 @@ def with_detail(patch: np.ndarray, start: np.ndarray, strength: float) -> np.nda
         return frame - cv2.GaussianBlur(frame, (0, 0), sigma)
 
     patch = resized(patch, len(start))
-    left = (1 - strength) ** 2 / ((1 - strength) ** 2 + strength**2)
-    return np.clip(patch + left * (fine(start) - fine(patch)), 0, 255)
+    kept = min(1.0, (1 - strength) / strength)
+    return np.clip(patch + kept * (fine(start) - fine(patch)), 0, 255)
 
 
 def _batches(indices: list[int]) -> list[list[int]]:
