@@ -135,9 +135,8 @@ def browser():
 
 
 @pytest.fixture
-def page(browser, served, tmp_path):
-    """A fresh page; an error in its scripts fails the test. It is closed before what it shows is served no more, and
-    before its files, which lie in tmp_path, are gone."""
+def page(browser, served):
+    """A fresh page; an error in its scripts fails the test. It is closed before what it shows is served no more."""
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     context.set_default_timeout(60_000)
     opened, errors = context.new_page(), []
