@@ -17,17 +17,10 @@ FEWEST_PIXELS = 9
 GROUND = "ground"
 
 
-def fine_contrast(image: np.ndarray, mask: np.ndarray) -> float:
-    """Standard deviation of the Laplacian of an image uint8 (H, W, 3) where the mask (H, W) is True, in grey levels."""
-    import cv2
-
-    grey = image.astype(np.float32).mean(2)
-    return float(cv2.Laplacian(grey, cv2.CV_32F)[mask].std())
-
-
 def sharpness(made: Sequence[Picture], real: Sequence[Picture], seed: int = 0, bar=lambda x, title: x) -> Result:
-    """Fine contrast of the objects of each class and of the ground around all of them: the median over objects and over
-    pictures, of generated and of real ones, and of real ones blurred by half a pixel (control).
+    """Fine contrast (standard deviation of the Laplacian) of the objects of each class and of the ground around all of
+    them: the median over objects and over pictures, of generated and of real ones, and of real ones blurred by half a
+    pixel (control).
 
     bar: wraps a sequence to show progress. Raises UserError where there are fewer than 8 pictures on a side.
     """
@@ -71,17 +64,20 @@ def _blurred(image: np.ndarray) -> np.ndarray:
 def _contrasts(
     pictures: Sequence[Picture], change: Callable[[np.ndarray], np.ndarray] = lambda image: image
 ) -> list[dict[str, list[float]]]:
-    """Of each picture, changed by `change`: figures of its ground and, by class, of its objects."""
+    """Of each picture, changed by `change`, in grey levels: figures of its ground and, by class, of its objects."""
+    import cv2
+
     found = []
     for picture in pictures:
-        image, layout = change(picture.pixels()), picture.layout
+        layout = picture.layout
+        detail = cv2.Laplacian(change(picture.pixels()).astype(np.float32).mean(2), cv2.CV_32F)
         counted = layout.select(~layout.difficult)
-        ground = ~covered(np.concatenate([layout.boxes, layout.ignored]), image.shape)
-        objects = [covered(box[None], image.shape) for box in counted.boxes]
+        ground = ~covered(np.concatenate([layout.boxes, layout.ignored]), detail.shape)
+        objects = [covered(box[None], detail.shape) for box in counted.boxes]
         figures: dict[str, list[float]] = {}
         for key, mask in zip((GROUND, *counted.names()), (ground, *objects), strict=True):
             if mask.sum() >= FEWEST_PIXELS:
-                figures.setdefault(key, []).append(fine_contrast(image, mask))
+                figures.setdefault(key, []).append(float(detail[mask].std()))
         found.append(figures)
     return found
 

@@ -27,9 +27,13 @@ def _pipeline(rotate: bool, quarter_turns: bool, scale: tuple[float, float]):
         steps.append(A.RandomRotate90(p=1.0))
     angle = (-45.0, 45.0) if rotate else (0.0, 0.0)
     # replicated border: with a reflected one albumentations 2.0.8 returns reflected copies of the keypoints as well
-    # and interpolated linearly every scene would be softer than real images are
-    affine = {"scale": scale, "rotate": angle, "keep_ratio": True, "border_mode": cv2.BORDER_REPLICATE, "p": 1.0}
-    steps.append(A.Affine(**affine, interpolation=cv2.INTER_CUBIC))
+    # cubic: interpolated linearly, every scene would be softer than real images are
+    steps.append(
+        A.Affine(
+            scale=scale, rotate=angle, keep_ratio=True, border_mode=cv2.BORDER_REPLICATE,
+            interpolation=cv2.INTER_CUBIC, p=1.0,
+        )
+    )  # fmt: skip
     steps.append(A.RandomBrightnessContrast(0.12, 0.12, p=0.7))
     keypoints = A.KeypointParams(format="xy", remove_invisible=False)
     return A.Compose(steps, keypoint_params=keypoints)
