@@ -85,6 +85,9 @@ def synth(
     augment_scenes: Annotated[
         bool | None, typer.Option("--augment-scenes", help="Turn, scale and re-light scenes: of few images, many.")
     ] = None,
+    likely_places: Annotated[
+        bool | None, typer.Option("--likely-places", help="Put objects where it looks as around real ones of --data.")
+    ] = None,
     strength: Annotated[
         float | None, typer.Option(help="Noise that objects begin from; below 1, over real ones of --data [1].")
     ] = None,
@@ -133,7 +136,7 @@ def synth(
     options = {
         "dataset": dataset, "n": n, "data": data, "scenes": scenes, "into": into, "layout_model": layout_model,
         "layout_scale": layout_scale, "label_filter": label_filter, "enhance": enhance, "rows": rows,
-        "encoder": encoder, "augment_scenes": augment_scenes, "strength": strength,
+        "encoder": encoder, "augment_scenes": augment_scenes, "likely_places": likely_places, "strength": strength,
         "semantic_filter": semantic_filter, "mix": mix, "draw_as": pairs(draw_as),
         "altitude": altitude, "gsd": gsd, "camera_angle": camera_angle, "night": night,
         "classes": tuple(classes) if classes else None, "balance": parse_balance(balance), "layouts": layouts,

@@ -14,7 +14,6 @@ OPTIONAL = {
     "peft": "pip install '.[lora]'",
     "faster-coco-eval": "pip install '.[evaluate]'",
     "torchmetrics": "pip install '.[evaluate]'",
-    "scikit-learn": "pip install '.[evaluate]'",
     "matplotlib": "pip install '.[evaluate]'",
     "efficientnet-lite-pytorch": "pip install '.[imagenet]'",
     "torch-fidelity": "pip install '.[inception]', after torch and torchvision of one version",

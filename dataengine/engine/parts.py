@@ -12,7 +12,7 @@ from dataengine.data.layout import Dataset
 from dataengine.data.presets import Preset, find_dataset, load_preset, preset_of, read_dataset
 from dataengine.data.restrict import restrict
 from dataengine.engine.filters import find_calibration, make_semantic
-from dataengine.engine.pictures import find_objects, find_scenes, make_references, read_into
+from dataengine.engine.pictures import find_objects, find_places, find_scenes, make_references, read_into
 from dataengine.engine.recipe import Recipe, folder_hash
 from dataengine.engine.samplers import choose_layouts, find_layouts, make_sampler, often_repeated
 from dataengine.errors import UserError
@@ -21,6 +21,7 @@ from dataengine.judge.detector import Detector, load_detector
 from dataengine.layouts.sampler import Sampler
 from dataengine.layouts.windows import scaled
 from dataengine.render.into import IntoDataset
+from dataengine.render.places import Places
 from dataengine.render.real_objects import RealObjects
 from dataengine.render.reference import ReferenceSampler
 from dataengine.render.scene import Scenes
@@ -41,6 +42,7 @@ class Parts:
     sampler: Sampler
     scenes: Scenes | None
     into: IntoDataset | None
+    places: Places | None
     objects: RealObjects | None
     references: ReferenceSampler | None
     pipeline: object
@@ -108,14 +110,15 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     }
     if recipe.layout_model is not None:
         hashes["layout model"] = folder_hash(recipe.layout_model)
+    places = find_places(recipe, pipeline, dataset)
     objects = find_objects(recipe, pipeline, dataset)
     references = make_references(recipe, pipeline, dataset, notes)
     semantic = make_semantic(recipe, dataset, notes)
     if recipe.mix and dataset is None:
         raise UserError("--mix joins real and synthetic images: give the real ones with --data.")
     return Parts(
-        preset, classes, sampler, scenes, into, objects, references, pipeline, detector, calibration, semantic, notes,
-        hashes, dataset if recipe.mix else None,
+        preset, classes, sampler, scenes, into, places, objects, references, pipeline, detector, calibration, semantic,
+        notes, hashes, dataset if recipe.mix else None,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from dataengine.data.plain import labelled_or_plain
 from dataengine.data.presets import Preset
 from dataengine.engine.recipe import Recipe
 from dataengine.errors import UserError
+from dataengine.render.places import Places, learn_places
 from dataengine.render.real_objects import RealObjects, collect_objects
 from dataengine.render.reference import ReferenceSampler
 from dataengine.render.scene import Scenes
@@ -55,6 +56,17 @@ def read_into(folder: Path, notes: list[str]) -> Dataset:
     if dataset.problems:
         notes.append(f"{len(dataset.problems)} problems in --into, such as {dataset.problems[0]}")
     return dataset
+
+
+def find_places(recipe: Recipe, pipeline, dataset: Dataset | None) -> Places | None:
+    """Where real objects of the renderer's classes stand, if new ones are to stand at such places."""
+    if not recipe.likely_places:
+        return None
+    if dataset is None:
+        raise UserError(
+            "--likely-places learns from real images where objects stand: give them with --data, or leave it out."
+        )
+    return learn_places(dataset, pipeline.classes)
 
 
 def find_objects(recipe: Recipe, pipeline, dataset: Dataset | None) -> RealObjects | None:

@@ -54,6 +54,7 @@ class Recipe(BaseModel):
     augment_scenes: bool = Field(
         False, description="turn, scale and re-light scenes, which keep their objects: of few, many"
     )
+    likely_places: bool = Field(False, description="new objects go where surroundings look as around real ones")
     strength: float = Field(1.0, gt=0, le=1, description="noise from which objects begin; below 1, over real ones")
     into: Path | None = Field(None, description="labelled data set whose pictures get new objects beside their own")
     encoder: str | None = Field(None, description="of reference images, for a model that was trained with them")
@@ -84,6 +85,10 @@ class Recipe(BaseModel):
             raise ValueError("rows: only real layouts that are changed get them (layouts: reuse, enhance: true)")
         if self.filter == "erase" and self.renderer != "in-scene":
             raise ValueError("filter: erase needs renderer: in-scene, which knows the picture without its objects")
+        if self.likely_places and (self.renderer != "in-scene" or self.into is not None):
+            raise ValueError(
+                "likely_places is for scenes that objects are painted into: renderer: in-scene, and no into"
+            )
         if self.into is not None and self.scenes is not None:
             raise ValueError("give --into or --scenes, not both")
         return self

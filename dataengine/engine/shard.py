@@ -68,8 +68,12 @@ def render_batch(parts: Parts, recipe: Recipe, indices: range) -> list[Rendered]
     if parts.into is not None:
         targets = parts.into.draw(layouts, seeds)
         layouts = [target.new for target in targets]
-    elif recipe.augment_scenes and parts.scenes is not None:  # of few images no object is given up for a painted one
+    elif parts.scenes is not None and (recipe.augment_scenes or recipe.likely_places):
         targets, margin = parts.scenes.draw(layouts, seeds), parts.pipeline.unet.spec.hole_margin
+        if parts.places is not None:
+            placing = [np.random.default_rng((seed, 0x91A)) for seed in seeds]
+            layouts = [parts.places.placed(*each) for each in zip(targets, layouts, placing, strict=True)]
+        # of few images, or of likely places, no object is given up for a painted one
         layouts = [beside(scene.layout, layout, margin) for scene, layout in zip(targets, layouts, strict=True)]
     drawn = [i for i, layout in enumerate(layouts) if len(layout)]  # a picture may have no room for anything new
     part = [[values[i] for i in drawn] for values in (layouts, seeds, targets)]

@@ -225,7 +225,6 @@ def classification_command(sides: Sides, json: Json = False) -> None:
 
     Example: dataengine evaluate classification runs/first --real path/to/held-out
     """
-    _need("sklearn")
     from dataengine.evaluate.classification_score import classification_score
     from dataengine.evaluate.results import print_results
 
@@ -247,7 +246,7 @@ def report_command(
 
     Example: dataengine evaluate report runs/first --real path/to/held-out --training path/to/train --out report.html
     """
-    _need("torchmetrics", "faster_coco_eval", "sklearn", "matplotlib", "jinja2")
+    _need("torchmetrics", "faster_coco_eval", "matplotlib", "jinja2")
     from dataengine.errors import UserError
     from dataengine.evaluate.features import load_features
     from dataengine.evaluate.report import sections, write_report

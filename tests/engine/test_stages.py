@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from toy_roads import FIELD, ROAD, roads
 
 from dataengine import geometry
 from dataengine.data import coco, formats
 from dataengine.data.layout_json import layout_from_json
 from dataengine.data.presets import configs
 from dataengine.engine.parts import load_parts
+from dataengine.engine.pictures import find_places
 from dataengine.engine.recipe import Recipe, image_seed, load_recipe
 from dataengine.engine.run import synth
 from dataengine.engine.shard import draw_layouts, render_batch
@@ -155,11 +157,40 @@ def test_in_augmented_scenes_every_real_object_stays_and_painted_ones_stand_besi
     assert lost_objects(augmented=True) == 0
 
 
+def test_new_objects_are_painted_where_it_looks_as_around_real_ones(toy_recipe, tmp_path):
+    """Real cars stand on a dark road through a bright field. In pixels of the scenes: where new ones are painted."""
+    data = roads(tmp_path, "road")
+    coco.write(replace(data, classes=("car", "van")), tmp_path / "coco")
+
+    def painted(likely: bool) -> float:
+        changes = {"data": tmp_path / "coco", "likely_places": likely, "augment_scenes": True, "size": 144}
+        recipe = toy_recipe.model_copy(update=changes | {"filter": "off", "detector": None})
+        dark = []
+        for one in render_batch(load_parts(recipe), recipe, range(24)):
+            assert np.array_equal(one.labels.boxes[: len(one.asked)], one.asked.boxes)
+            x, y = one.asked.boxes[one.asked.visible > 0.99, :2].astype(int).T
+            dark.extend(one.scene.image[y, x].mean(1) < (ROAD + FIELD) / 2)
+            changed = np.abs(one.image.astype(int) - one.scene.image).max(2) > 2
+            around = one.asked.boxes + np.float32([0, 0, 14, 14, 0])  # margin of what is painted
+            assert not changed[~covered(around, changed.shape)].any()
+            assert changed[covered(one.asked.boxes, changed.shape)].mean() > 0.5 or not len(one.asked)
+        assert len(dark) > 20
+        return float(np.mean(dark))
+
+    assert painted(likely=True) > 0.85
+    assert painted(likely=False) < 0.6, "control"
+
+
 def test_stages_that_do_not_fit_together_are_told(toy_recipe, toy_dataset, tmp_path, layout_model):
     with pytest.raises(UserError, match="layout_model"):
         load_recipe(None, {"dataset": "hit-uav", "layouts": "diffusion"})
     with pytest.raises(UserError, match="not both"):
         load_recipe(None, {"dataset": "hit-uav", "into": toy_dataset, "scenes": toy_dataset})
+    for other in ({"into": toy_dataset}, {"renderer": "whole"}):
+        with pytest.raises(UserError, match="likely_places is for scenes"):
+            load_recipe(None, toy_recipe.model_dump() | {"filter": "difficult", "likely_places": True} | other)
+    with pytest.raises(UserError, match="--likely-places learns from real images"):
+        find_places(Recipe(dataset="hrplanes", likely_places=True), None, None)
     with pytest.raises(UserError, match="does not exist"):
         load_parts(toy_recipe.model_copy(update={"into": tmp_path / "nowhere"}))
     with pytest.raises(UserError, match="without reference images"):

@@ -158,9 +158,7 @@ def test_a_report_that_cannot_be_written_is_refused_before_any_work(toy_dataset,
         run("report", other_dataset, "--real", toy_dataset, "--out", tmp_path / "none" / "report.html")
 
 
-@pytest.mark.parametrize(
-    ("command", "module"), [("fidelity", "torchmetrics"), ("layout", "faster_coco_eval"), ("classification", "sklearn")]
-)
+@pytest.mark.parametrize(("command", "module"), [("fidelity", "torchmetrics"), ("layout", "faster_coco_eval")])
 def test_what_is_not_installed_is_said_with_its_mend(toy_dataset, other_dataset, monkeypatch, command, module):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == module else found(name, *more))
