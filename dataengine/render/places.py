@@ -39,6 +39,7 @@ MOVED = 6  # places of each real group at which it does not stand
 TRIED = 15  # places of each new group, beside its own
 SLANT = 0.1  # of the picture's height, by which a group is moved up or down where that changes its size
 TREES, LEAF = 100, 3
+FOLDS = 5  # of pictures, each of which is judged by a forest of the others
 UNLIKELY = 0.1  # of the real objects stand at places less likely than any taken for a new one, if these are below 0.5
 SURE = 0.02  # no place is held to be likelier than 1 - SURE, or less likely than SURE
 
@@ -93,10 +94,12 @@ def learn_places(dataset: Dataset, classes: Sequence[str]) -> Places:
     """Forests that tell the surroundings of real objects of these classes from those of places in the same pictures to
     which they were moved. Raises UserError where no class has enough whole objects, or no picture can be read."""
     from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import GroupKFold, cross_val_predict
 
     rng = np.random.default_rng(0)
     seen: dict[str, list[np.ndarray]] = {name.lower(): [] for name in classes}
     real: dict[str, list[bool]] = {name: [] for name in seen}
+    picture_of: dict[str, list[int]] = {name: [] for name in seen}
     for i in _worth_looking_at(dataset, list(seen), rng):
         picture, layout = read_picture(dataset.samples[i]), dataset.samples[i].layout
         if picture is None:
@@ -116,18 +119,22 @@ def learn_places(dataset: Dataset, classes: Sequence[str]) -> Places:
                     if name.lower() in seen:
                         seen[name.lower()].append(row)
                         real[name.lower()].append(boxes is one.boxes)
+                        picture_of[name.lower()].append(i)
     forests, least = {}, {}
     for name, rows in seen.items():
         stands = np.array(real[name], bool)
-        if min(stands.sum(), (~stands).sum()) < FEWEST:
+        if min(stands.sum(), (~stands).sum()) < FEWEST or len(set(picture_of[name])) < FOLDS:
             continue
-        settings = {"min_samples_leaf": LEAF, "class_weight": "balanced", "oob_score": True, "random_state": 0}
-        forests[name] = RandomForestClassifier(TREES, **settings).fit(np.stack(rows), stands)
-        least[name] = min(0.5, float(np.quantile(forests[name].oob_decision_function_[stands, 1], UNLIKELY)))
+        forest = RandomForestClassifier(TREES, min_samples_leaf=LEAF, class_weight="balanced", random_state=0)
+        seen_by_others = cross_val_predict(
+            forest, np.stack(rows), stands, groups=picture_of[name], cv=GroupKFold(FOLDS), method="predict_proba"
+        )
+        forests[name] = forest.fit(np.stack(rows), stands)
+        least[name] = min(0.5, float(np.quantile(seen_by_others[stands, 1], UNLIKELY)))
     if not forests:
         raise UserError(
-            f"--likely-places: of no class ({', '.join(classes)}) do {FEWEST} objects lie whole in pictures with free "
-            "ground beside them, so nothing is known of their places; leave it out, or give more labelled images."
+            f"--likely-places: of no class ({', '.join(classes)}) do {FEWEST} objects lie whole in {FOLDS} pictures, "
+            "with free ground beside them, so nothing is known of places; leave it out, or give more labelled images."
         )
     return Places(forests, least)
 
