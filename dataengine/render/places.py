@@ -7,7 +7,7 @@ labels of a hundred pictures must do, a random forest (Breiman 2001) does, by a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,20 +18,13 @@ from dataengine.data.images import read_picture
 from dataengine.data.layout import Dataset, Layout
 from dataengine.errors import UserError
 from dataengine.render.augment import random_window
-from dataengine.render.frame import covered
 from dataengine.render.real_objects import BORDER, whole
 from dataengine.render.scene import ROOM, Scene, free_of
+from dataengine.render.surroundings import look_of
 
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
 
-RINGS = (0.5, 1.2, 2.5)  # distances from the box, in halves of its diagonal,
-LEAST_HALF = 8.0  # or of so many pixels, if that is more
-POINTS = 16  # of a ring
-FEWEST_POINTS = 3  # of a ring that show ground, or its colours are unknown
-COLOUR, TEXTURE = 1.5, 3.0  # pixels (standard deviation) over which a point's are taken,
-SEEN_BEYOND = 2  # pixels: none of them that near to a labelled object, or real ones would be told by their own colours
-CONTRAST = 40.0  # standard deviation to which a picture's lightness is brought: thermal cameras differ in their gain
 CLOSE = 0.5  # long sides: objects whose gap is less than both of theirs together are moved together
 MOST, FEWEST = 400, 10  # objects of a class that are learned from
 LARGEST = 1024  # pixels: of larger pictures a window is looked at
@@ -53,7 +46,7 @@ class Places:
     least: dict[str, float]
 
     def likelihood(self, names: Sequence[str], seen: np.ndarray) -> np.ndarray:
-        """Float64 (N,) in (0, 1): how likely an object of that class stands in these `surroundings` (N, F), rather than
+        """Float64 (N,) in (0, 1): how likely an object of that class stands in these surroundings (N, F), rather than
         elsewhere in the picture, if both are as frequent; 0.5 for a class of which nothing is known."""
         lower, found = np.array([name.lower() for name in names]), np.full(len(names), 0.5)
         for name in self.forests.keys() & set(lower.tolist()):
@@ -69,14 +62,13 @@ class Places:
         """
         taken = scene.layout.in_kind(layout.kind)
         occupied = np.concatenate([taken.boxes, taken.ignored])
-        labelled = covered(occupied, scene.image.shape)
-        look = look_of(scene.image, labelled)
+        look = look_of(scene.image, occupied)
         inside = whole(layout)
         members = [np.flatnonzero(inside)[group] for group in groups(layout.boxes[inside])]
         members += [np.array([k]) for k in np.flatnonzero(~inside)]
         own = [layout.select(group) for group in members]
         tries = [one.boxes + np.concatenate([np.zeros((1, 1, 5)), _shifts(one, TRIED, rng)]) for one in own]
-        seen = [surroundings(look, boxes, labelled) for places in tries for boxes in places]
+        seen = [look.around(boxes) for places in tries for boxes in places]
         names = [name for one, places in zip(own, tries, strict=True) for name in one.names() * len(places)]
         likely = np.split(self.likelihood(names, np.concatenate(seen)), np.cumsum([t[..., 0].size for t in tries])[:-1])
         boxes, kept = layout.boxes.copy(), np.zeros(len(layout), bool)
@@ -96,47 +88,48 @@ def learn_places(dataset: Dataset, classes: Sequence[str]) -> Places:
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.model_selection import GroupKFold, cross_val_predict
 
-    rng = np.random.default_rng(0)
-    seen: dict[str, list[np.ndarray]] = {name.lower(): [] for name in classes}
-    real: dict[str, list[bool]] = {name: [] for name in seen}
-    picture_of: dict[str, list[int]] = {name: [] for name in seen}
-    for i in _worth_looking_at(dataset, list(seen), rng):
-        picture, layout = read_picture(dataset.samples[i]), dataset.samples[i].layout
-        if picture is None:
-            continue
-        if max(layout.size) > LARGEST:
-            picture, layout = random_window(picture, layout, LARGEST, rng, layout.boxes[rng.integers(len(layout)), :2])
-        occupied = np.concatenate([layout.boxes, layout.ignored])
-        labelled = covered(occupied, picture.shape)
-        look = look_of(picture, labelled)
-        objects = layout.select(whole(layout))
-        for group in groups(objects.boxes):
-            one = objects.select(group)
-            moved = one.boxes + _shifts(one, MOVED, rng)
-            free = [places for places in moved if free_of(replace(one, boxes=places), occupied, ROOM).all()]
-            for boxes in (one.boxes, *free):
-                for name, row in zip(one.names(), surroundings(look, boxes, labelled), strict=True):
-                    if name.lower() in seen:
-                        seen[name.lower()].append(row)
-                        real[name.lower()].append(boxes is one.boxes)
-                        picture_of[name.lower()].append(i)
+    names = [name.lower() for name in classes]
+    examples = list(_examples(dataset, names, np.random.default_rng(0)))
     forests, least = {}, {}
-    for name, rows in seen.items():
-        stands = np.array(real[name], bool)
-        if min(stands.sum(), (~stands).sum()) < FEWEST or len(set(picture_of[name])) < FOLDS:
+    for name in names:
+        own = [example[1:] for example in examples if example[0] == name]
+        seen, stands, pictures = (
+            (np.array(values) for values in zip(*own, strict=True)) if own else ([], np.zeros(0), [])
+        )
+        if min((stands == 1).sum(), (stands == 0).sum()) < FEWEST or len(np.unique(pictures)) < FOLDS:
             continue
         forest = RandomForestClassifier(TREES, min_samples_leaf=LEAF, class_weight="balanced", random_state=0)
-        seen_by_others = cross_val_predict(
-            forest, np.stack(rows), stands, groups=picture_of[name], cv=GroupKFold(FOLDS), method="predict_proba"
-        )
-        forests[name] = forest.fit(np.stack(rows), stands)
-        least[name] = min(0.5, float(np.quantile(seen_by_others[stands, 1], UNLIKELY)))
+        folds = {"groups": pictures, "cv": GroupKFold(FOLDS), "method": "predict_proba"}
+        of_real_ones = cross_val_predict(forest, seen, stands, **folds)[stands, 1]
+        forests[name] = forest.fit(seen, stands)
+        least[name] = min(0.5, float(np.quantile(of_real_ones, UNLIKELY)))
     if not forests:
         raise UserError(
             f"--likely-places: of no class ({', '.join(classes)}) do {FEWEST} objects lie whole in {FOLDS} pictures, "
             "with free ground beside them, so nothing is known of places; leave it out, or give more labelled images."
         )
     return Places(forests, least)
+
+
+def _examples(
+    dataset: Dataset, names: list[str], rng: np.random.Generator
+) -> Iterator[tuple[str, np.ndarray, bool, int]]:
+    """Class of an object, what is to be seen around it, whether it stands there or was moved, and its picture."""
+    for i in _worth_looking_at(dataset, names, rng):
+        picture, layout = read_picture(dataset.samples[i]), dataset.samples[i].layout
+        if picture is None:
+            continue
+        if max(layout.size) > LARGEST:
+            picture, layout = random_window(picture, layout, LARGEST, rng, layout.boxes[rng.integers(len(layout)), :2])
+        occupied = np.concatenate([layout.boxes, layout.ignored])
+        look, objects = look_of(picture, occupied), layout.select(whole(layout))
+        for group in groups(objects.boxes):
+            one = objects.select(group)
+            moved = one.boxes + _shifts(one, MOVED, rng)
+            free = [boxes for boxes in moved if free_of(replace(one, boxes=boxes), occupied, ROOM).all()]
+            for boxes in (one.boxes, *free):
+                for name, seen in zip(one.names(), look.around(boxes), strict=True):
+                    yield name.lower(), seen, boxes is one.boxes, i
 
 
 def _worth_looking_at(dataset: Dataset, names: list[str], rng: np.random.Generator) -> list[int]:
@@ -173,53 +166,3 @@ def _shifts(group: Layout, count: int, rng: np.random.Generator) -> np.ndarray:
     moves = np.zeros((count, 1, 5), np.float32)
     moves[:, 0, :2] = rng.uniform(low, high, (count, 2))
     return moves
-
-
-def look_of(picture: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-    """Colour (CIE Lab, less the ground's median) and texture (mean gradient of lightness) around each pixel of an image
-    (H, W, 3) uint8, float32 (H, W, 4). labelled: bool (H, W), pixels of objects, of which nothing is to be told."""
-    import cv2
-
-    lab = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB).astype(np.float32)
-    kernel = np.ones((2 * SEEN_BEYOND + 1,) * 2, np.uint8)
-    ground = (cv2.dilate(labelled.astype(np.uint8), kernel) == 0).astype(np.float32)
-    free = lab[ground > 0] if ground.any() else lab.reshape(-1, 3)
-    lab -= np.median(free, 0)
-    lab[..., 0] *= CONTRAST / max(float(free[:, 0].std()), 1.0)
-    slope = np.hypot(*(cv2.Sobel(lab[..., 0], cv2.CV_32F, *along) for along in ((1, 0), (0, 1))))
-
-    def over_ground(values: np.ndarray, reach: float) -> np.ndarray:
-        share = np.maximum(cv2.GaussianBlur(ground, (0, 0), reach), 1e-6)
-        blurred = cv2.GaussianBlur(values * ground[..., None], (0, 0), reach).reshape(*ground.shape, -1)
-        return blurred / share[..., None]
-
-    return np.dstack([over_ground(lab, COLOUR), over_ground(slope[..., None], TEXTURE)])
-
-
-def surroundings(look: np.ndarray, boxes: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-    """What is to be seen around boxes (N, 5) that stand there together: float32 (N, 9 len(RINGS)).
-
-    look: of the picture (`look_of`). labelled: bool (H, W), pixels of its own objects. Of each ring, mean and standard
-    deviation of the ground's look, nan where hardly any is to be seen, and the share of it that objects hide.
-    """
-    height, width = labelled.shape
-    half = boxes[:, None, 2:4] / 2
-    reach = np.maximum(np.linalg.norm(half, axis=2, keepdims=True), LEAST_HALF)
-    sides = half + np.array(RINGS)[:, None] * reach  # (N, R, 2)
-    angles = np.linspace(0, 2 * np.pi, POINTS, endpoint=False)
-    outward = np.column_stack([np.cos(angles), np.sin(angles)])  # (P, 2)
-    ends = outward / (np.abs(outward) / sides[:, :, None]).max(3, keepdims=True)  # (N, R, P, 2), on grown boxes
-    cos, sin = np.cos(boxes[:, 4])[:, None, None], np.sin(boxes[:, 4])[:, None, None]
-    x = np.floor(boxes[:, 0, None, None] + cos * ends[..., 0] - sin * ends[..., 1]).astype(int)
-    y = np.floor(boxes[:, 1, None, None] + sin * ends[..., 0] + cos * ends[..., 1]).astype(int)
-    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
-    hidden = inside & (labelled | covered(boxes, labelled.shape))[y, x]
-    ground = (inside & ~hidden)[..., None]
-    values, count = look[y, x], ground.sum(2)  # (N, R, P, 4), (N, R, 1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = (values * ground).sum(2) / count
-        spread = np.sqrt(((values - mean[:, :, None]) ** 2 * ground).sum(2) / count)
-        share = (hidden.sum(2) / inside.sum(2))[..., None]
-    told = np.where(count >= FEWEST_POINTS, np.concatenate([mean, spread], 2), np.nan)
-    return np.concatenate([told, share], 2).reshape(len(boxes), -1).astype(np.float32)
