@@ -34,7 +34,6 @@ SLANT = 0.1  # of the picture's height, by which a group is moved up or down whe
 TREES, LEAF = 100, 3
 FOLDS = 5  # of pictures, each of which is judged by a forest of the others
 UNLIKELY = 0.1  # of the real objects stand at places less likely than any taken for a new one, if these are below 0.5
-SURE = 0.02  # no place is held to be likelier than 1 - SURE, or less likely than SURE
 
 
 @dataclass(frozen=True)
@@ -46,12 +45,12 @@ class Places:
     least: dict[str, float]
 
     def likelihood(self, names: Sequence[str], seen: np.ndarray) -> np.ndarray:
-        """Float64 (N,) in (0, 1): how likely an object of that class stands in these surroundings (N, F), rather than
+        """Float64 (N,) in [0, 1]: how likely an object of that class stands in these surroundings (N, F), rather than
         elsewhere in the picture, if both are as frequent; 0.5 for a class of which nothing is known."""
         lower, found = np.array([name.lower() for name in names]), np.full(len(names), 0.5)
         for name in self.forests.keys() & set(lower.tolist()):
             own = lower == name
-            found[own] = np.clip(self.forests[name].predict_proba(seen[own])[:, 1], SURE, 1 - SURE)
+            found[own] = self.forests[name].predict_proba(seen[own])[:, 1]
         return found
 
     def placed(self, scene: Scene, layout: Layout, rng: np.random.Generator) -> Layout:
