@@ -23,6 +23,7 @@ from dataengine.train.commands import app as train_app
 from dataengine.view.commands import draw_command, view_command
 
 app = typer.Typer(
+    rich_markup_mode=None,  # defaults stand in brackets
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Turns a small labelled aerial or satellite data set into a large, verified, synthetic one.\n\n"
@@ -78,7 +79,7 @@ def synth(
     ] = None,
     enhance: Annotated[bool | None, typer.Option(help="Scale, turn, flip and merge layouts [yes].")] = None,
     rows: Annotated[
-        float | None, typer.Option(help="Share of objects that become rows, as far apart as real ones [0].")
+        float | None, typer.Option(help="Share (0 to 1) of objects that become rows, as far apart as real ones [0].")
     ] = None,
     renderer: Annotated[str | None, typer.Option(help="in-scene or whole.")] = None,
     model: Annotated[Path | None, typer.Option(help="Folder of your own trained renderer.")] = None,
@@ -86,10 +87,10 @@ def synth(
         bool | None, typer.Option("--augment-scenes", help="Turn, scale and re-light scenes: of few images, many.")
     ] = None,
     likely_places: Annotated[
-        bool | None, typer.Option("--likely-places", help="Put objects where it looks as around real ones of --data.")
+        bool | None, typer.Option("--likely-places", help="Put objects where it looks as around those of --data.")
     ] = None,
     strength: Annotated[
-        float | None, typer.Option(help="Noise that objects begin from; below 1, over real ones of --data [1].")
+        float | None, typer.Option(help="Noise that objects begin from; below 1 (0.3), as real ones of --data [1].")
     ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="Of reference images, for a model trained with one; the packaged one.")

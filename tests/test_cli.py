@@ -134,3 +134,9 @@ def test_an_error_is_one_line_whatever_the_name_that_it_repeats(tmp_path):
     assert r"a\nb\x1b[31mred" in str(error.value)
     assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value), "as when it comes from a worker"
     assert str(UserError("Zürich 🚗: ok")) == "Zürich 🚗: ok", "control: letters stay"
+
+
+def test_help_says_what_holds_if_an_option_is_left_out():
+    run = dataengine("synth", "--help")
+    for default in ("layouts [yes]", "steps [the renderer's own]", "real ones [0]"):
+        assert default in " ".join(run.stdout.split())

@@ -35,6 +35,7 @@ SIZES = 500, 2000, 5000
 RUNS = {
     "synthetic": (),
     "unfiltered": ("--filter", "off"),
+    "likely-places": ("--likely-places",),
     "without-rows": ("--rows", 0),
     "plain-layouts": ("--no-enhance", "--rows", 0),
     "bootstrapped": ("--data", "{work}/bootstrapped-real"),

@@ -110,7 +110,7 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     }
     if recipe.layout_model is not None:
         hashes["layout model"] = folder_hash(recipe.layout_model)
-    places = find_places(recipe, pipeline, dataset)
+    places = find_places(recipe, dataset)
     objects = find_objects(recipe, pipeline, dataset)
     references = make_references(recipe, pipeline, dataset, notes)
     semantic = make_semantic(recipe, dataset, notes)

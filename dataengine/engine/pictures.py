@@ -58,15 +58,15 @@ def read_into(folder: Path, notes: list[str]) -> Dataset:
     return dataset
 
 
-def find_places(recipe: Recipe, pipeline, dataset: Dataset | None) -> Places | None:
-    """Where real objects of the renderer's classes stand, if new ones are to stand at such places."""
+def find_places(recipe: Recipe, dataset: Dataset | None) -> Places | None:
+    """Where real objects stand, if new ones are to stand at such places."""
     if not recipe.likely_places:
         return None
     if dataset is None:
         raise UserError(
             "--likely-places learns from real images where objects stand: give them with --data, or leave it out."
         )
-    return learn_places(dataset, pipeline.classes)
+    return learn_places(dataset)
 
 
 def find_objects(recipe: Recipe, pipeline, dataset: Dataset | None) -> RealObjects | None:

@@ -86,9 +86,7 @@ class Recipe(BaseModel):
         if self.filter == "erase" and self.renderer != "in-scene":
             raise ValueError("filter: erase needs renderer: in-scene, which knows the picture without its objects")
         if self.likely_places and (self.renderer != "in-scene" or self.into is not None):
-            raise ValueError(
-                "likely_places is for scenes that objects are painted into: renderer: in-scene, and no into"
-            )
+            raise ValueError("--likely-places is for scenes: it goes with --renderer in-scene, and without --into")
         if self.into is not None and self.scenes is not None:
             raise ValueError("give --into or --scenes, not both")
         return self

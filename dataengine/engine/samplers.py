@@ -28,7 +28,8 @@ def find_layouts(preset: Preset, dataset: Dataset | None, classes: tuple[str, ..
         if not layouts:
             raise UserError(
                 f"{preset.title}: no image shows {', '.join(classes)}, which is all that the renderer and the detector "
-                "both know of it; train a renderer on this data set (dataengine train renderer)."
+                "both know of it; see that it is labelled (dataengine data info), or train a renderer on it "
+                "(dataengine train renderer)."
             )
         total = hashlib.sha256()
         for sample in dataset:

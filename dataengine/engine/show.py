@@ -106,6 +106,10 @@ def dry_run(recipe: Recipe, out: Path, as_json: bool) -> None:
     from dataengine.engine.shard import read_shard
     from dataengine.engine.worker import write_shard
 
+    console = Console(markup=False, quiet=as_json)
+    console.print(
+        "loading, and calibrating the filter where there is no calibration for this data, which takes minutes"
+    )
     parts = load_parts(recipe)
     probe = recipe.model_copy(update={"shard_size": min(4, recipe.shard_size)})
     with tempfile.TemporaryDirectory() as folder:
@@ -128,6 +132,5 @@ def dry_run(recipe: Recipe, out: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(plan, indent=2))
         return
-    console = Console(markup=False)
     _say_parts(console, parts)
     console.print_json(json.dumps(plan))

@@ -81,13 +81,13 @@ class Places:
         return replace(layout, boxes=boxes).select(kept)
 
 
-def learn_places(dataset: Dataset, classes: Sequence[str]) -> Places:
-    """Forests that tell the surroundings of real objects of these classes from those of places in the same pictures to
-    which they were moved. Raises UserError where no class has enough whole objects, or no picture can be read."""
+def learn_places(dataset: Dataset) -> Places:
+    """Forests that tell the surroundings of each class's real objects from those of places in the same pictures that
+    they were moved to. Raises UserError where no class has enough whole objects in pictures that can be read."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.model_selection import GroupKFold, cross_val_predict
 
-    names = [name.lower() for name in classes]
+    names = [name.lower() for name in dataset.classes]
     examples = list(_examples(dataset, names, np.random.default_rng(0)))
     forests, least = {}, {}
     for name in names:
@@ -104,8 +104,8 @@ def learn_places(dataset: Dataset, classes: Sequence[str]) -> Places:
         least[name] = min(0.5, float(np.quantile(of_real_ones, UNLIKELY)))
     if not forests:
         raise UserError(
-            f"--likely-places: of no class ({', '.join(classes)}) do {FEWEST} objects lie whole in {FOLDS} pictures, "
-            "with free ground beside them, so nothing is known of places; leave it out, or give more labelled images."
+            f"--likely-places: of no class ({', '.join(dataset.classes)}) do {FEWEST} objects lie whole in {FOLDS} "
+            "pictures with free ground beside them, so nothing is known of places; leave it out, or give more labelled images."
         )
     return Places(forests, least)
 

@@ -17,12 +17,12 @@ from dataengine.render.scene import Scene
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory) -> Places:
-    return learn_places(roads(tmp_path_factory.mktemp("road"), "road"), ("Car",))
+    return learn_places(roads(tmp_path_factory.mktemp("road"), "road"))
 
 
 @pytest.fixture(scope="module")
 def unknowing(tmp_path_factory) -> Places:
-    return learn_places(roads(tmp_path_factory.mktemp("anywhere"), "anywhere"), ("Car",))
+    return learn_places(roads(tmp_path_factory.mktemp("anywhere"), "anywhere"))
 
 
 def share_on_road(places: Places, scenes: int = 40) -> tuple[float, int]:
@@ -127,11 +127,11 @@ def test_places_of_an_image_depend_on_its_seed_alone(known):
 def test_too_few_real_objects_tell_nothing_and_are_refused(tmp_path):
     few = roads(tmp_path, "road", images=1)
     with pytest.raises(UserError, match=r"--likely-places: of no class \(car\) do 10 objects lie whole"):
-        learn_places(few, ("car",))
+        learn_places(few)
 
 
 def test_pictures_that_cannot_be_read_are_passed_by(tmp_path, known):
     data = roads(tmp_path, "road")
     data.samples[0].image.write_bytes(b"no picture")
-    places = learn_places(data, ("car",))
+    places = learn_places(data)
     assert share_on_road(places, 10)[0] > 0.85
