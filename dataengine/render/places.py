@@ -105,7 +105,7 @@ def learn_places(dataset: Dataset) -> Places:
     if not forests:
         raise UserError(
             f"--likely-places: of no class ({', '.join(dataset.classes)}) do {FEWEST} objects lie whole in {FOLDS} "
-            "pictures with free ground beside them, so nothing is known of places; leave it out, or give more labelled images."
+            "pictures with free ground beside them, so nothing is known of places; leave it out, or label more images."
         )
     return Places(forests, least)
 
