@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -66,15 +66,6 @@ def cutout(frame: np.ndarray, box: np.ndarray, objects: np.ndarray) -> Cutout | 
         return None
     bounds = mine[0] + (bounds - whole[0]) * part
     return Cutout(cv2.GaussianBlur(found.astype(np.float32), (0, 0), EDGE) * box, bounds.ravel())
-
-
-def with_halo(piece: Cutout, reach: float, box: np.ndarray) -> Cutout:
-    """The same with so many pixels around it, of which there is less and less to the outside; none beyond the box."""
-    import cv2
-
-    side = 2 * round(reach) + 1
-    grown = cv2.dilate(piece.share, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
-    return replace(piece, share=np.maximum(piece.share, cv2.GaussianBlur(grown, (0, 0), max(reach / 3, EDGE)) * box))
 
 
 def _ground(frame: np.ndarray, where: np.ndarray, reach: float) -> np.ndarray:

@@ -11,7 +11,7 @@ from dataengine import geometry
 from dataengine.data.images import read_picture
 from dataengine.data.layout import Acquisition, Dataset, Layout
 from dataengine.errors import UserError
-from dataengine.render.cutout import Cutout, cutout, with_halo
+from dataengine.render.cutout import Cutout, cutout
 from dataengine.render.frame import (
     FrameSpec,
     box_coverage,
@@ -28,7 +28,6 @@ from dataengine.render.frame import (
 MOST = 2000  # frames' worth of a class that is kept
 FINEST = 3  # frames of large objects are kept up to so many times as fine, near the picture's own resolution
 BORDER = 2.0  # pixels within which a box ends at its picture's border
-HALO = 2.0  # pixels of its picture around an object that come with it: what a lens and its sharpening make of its edge
 FADE = 1.0  # frame pixels (standard deviation) over which an object's own ground gives way to the scene's
 NEAREST_SHARE, NEAREST = 0.1, 24  # those of a class that are most alike: this share, and at least so many
 LIKE_GROUND = 8  # one is drawn among so many of these that stood on ground most like the scene's
@@ -61,9 +60,7 @@ class RealObjects:
             size = FINEST * len(self.objects[i])
             frame = np.clip(np.rint(resized(self.frames[i].astype(np.float32), size)), 0, 255).astype(np.uint8)
             box = box_coverage(*FINEST * self.boxes[i], size) > 0.5
-            piece = cutout(frame, box, finer_mask(self.objects[i], size))
-            scale = FINEST * float(self.boxes[i].max()) / 2 ** float(self.traits[i, 0])  # of pixels of its picture
-            self.cutouts[i] = piece and with_halo(piece, HALO * scale, box)
+            self.cutouts[i] = cutout(frame, box, finer_mask(self.objects[i], size))
         return self.cutouts[i]
 
     def draw(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -113,26 +112,6 @@ def test_its_ground_stays_behind_when_it_is_painted_elsewhere(tmp_path, cuts):
     corners = box(long=36) & ~cross(long=44, wide=16)
     assert np.median(changed[cross(long=36, wide=4)]) > 80, "the object is there"
     assert (np.quantile(changed[corners], 0.9) <= 8) == cuts
-
-
-@pytest.mark.parametrize("halo", [True, False])
-def test_the_halo_that_sharpening_puts_around_an_object_comes_with_it(tmp_path, monkeypatch, halo):
-    """In pixels of the image: a dark object has a bright edge of three pixels, as of a thermal camera. Control: the
-    real one has none; mutation: it is cut off with the ground."""
-    body = cross(long=36)
-    near, far = (cv2.dilate(body.astype(np.uint8), np.ones((2 * k + 1,) * 2, np.uint8)) > 0 for k in (1, 3))
-    ground = np.where((far & halo)[..., None], (124, 124, 124), (110, 110, 110))
-    real = picture(body, ground, white=(30, 30, 30), noise=8)
-    around = far & ~near & cross(long=30, wide=20)
-
-    def brighter() -> float:
-        scene, image = painted(tmp_path, real, airplane(42), airplane(42), cuts=True)
-        assert np.median((image - scene)[cross(long=30, wide=4)]) < -50, "the object is there"
-        return float((image - scene)[around].mean())
-
-    with_halo = brighter()
-    monkeypatch.setattr("dataengine.render.real_objects.HALO", 0.0)
-    assert (with_halo > brighter() + 4) == halo
 
 
 @pytest.mark.parametrize("wide", [1.0, 1.25])
