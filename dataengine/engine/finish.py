@@ -45,6 +45,7 @@ def report(recipe: Recipe, parts: Parts, tally: Tally, datasets: bool) -> dict:
         "below_balance": below_balance(recipe, table),
         "dropped_for": dict(tally.dropped_for.most_common()),
         "real_images_that_would_pass": parts.calibration.pass_share if parts.calibration else None,
+        "left_out": tally.left_out,
         "unreadable_scenes": sorted(tally.unreadable_scenes),
         "datasets": datasets,
         "notes": parts.notes,

@@ -32,7 +32,7 @@ def judge_batch(parts: Parts, recipe: Recipe, rendered: Sequence[Rendered]) -> l
             image, labels, verdict = judged(parts, recipe, one)
         scene = one.scene
         told = ("", "", "", ()) if scene is None else (scene.name, scene.license, scene.source, scene.unreadable)
-        results.append(Attempt(one.index, one.asked, image, labels, *told, verdict))
+        results.append(Attempt(one.index, one.asked, image, labels, *told, verdict, one.left_out))
     return results
 
 

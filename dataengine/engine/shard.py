@@ -30,7 +30,8 @@ from dataengine.render.scene import Scene
 class Rendered:
     """An image that nobody has judged yet: the layout asked for, the labels (its objects first, then those that a scene
     held before) and what was painted into. bare: the same picture before they were painted, None where nobody knows
-    it: all of it was drawn at once, or the scene already with rough forms of them."""
+    it: all of it was drawn at once, or the scene already with rough forms of them. left_out: objects of the layout for
+    which there was no room, or no likely place."""
 
     index: int
     asked: Layout
@@ -38,6 +39,7 @@ class Rendered:
     labels: Layout
     scene: Scene | Target | None
     bare: np.ndarray | None
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Attempt:
     scene_source: str
     unreadable: tuple[str, ...]
     verdict: Verdict
+    left_out: int = 0
 
 
 def draw_layouts(parts: Parts, recipe: Recipe, indices: range) -> list[Layout]:
@@ -63,6 +66,7 @@ def draw_layouts(parts: Parts, recipe: Recipe, indices: range) -> list[Layout]:
 def render_batch(parts: Parts, recipe: Recipe, indices: range) -> list[Rendered]:
     """Draw the layouts of a batch and render them."""
     layouts = draw_layouts(parts, recipe, indices)
+    wanted = [len(layout) for layout in layouts]
     seeds = [image_seed(recipe.seed, i) for i in indices]
     targets = [None] * len(layouts)
     if parts.into is not None:
@@ -86,7 +90,7 @@ def render_batch(parts: Parts, recipe: Recipe, indices: range) -> list[Rendered]
             (image, labels), scene, bare = target.put_back(target.window.image), target, None
         else:
             image, labels, scene, bare = target.image, merge(target.layout, layouts[i], 0.0), target, None
-        results.append(Rendered(index, layouts[i], image, labels, scene, bare))
+        results.append(Rendered(index, layouts[i], image, labels, scene, bare, wanted[i] - len(layouts[i])))
     return results
 
 
@@ -150,6 +154,7 @@ def encode(made: Attempt, recipe: Recipe, number: int) -> tuple[str, bytes, str]
         "scene_source": made.scene_source,
         "layout_from": list(made.asked.origins),
         "unreadable_scenes": list(made.unreadable),
+        "left_out": made.left_out,
         "asked": layout_to_json(made.asked),
         "labels": layout_to_json(made.labels),
         "verdict": asdict(made.verdict),

@@ -73,6 +73,12 @@ def show_report(console: Console, report: dict, out: Path) -> None:
         f"{report['accepted']} of {report['tried']} images accepted ({report['acceptance']:.0%}); dropped: "
         + (", ".join(f"{n} {reason}" for reason, n in report["dropped_for"].items()) or "none")
     )
+    if report["left_out"]:
+        asked = sum(row["asked"] for row in report["classes"])
+        console.print(
+            f"{report['left_out']} of {report['left_out'] + asked} objects of the layouts were left out: there was no "
+            "room for them beside others, or with --likely-places no likely place"
+        )
     for name in report["unreadable_scenes"]:
         console.print(f"scene {name} cannot be read and was passed over", style="yellow")
     for name in report["never_kept"]:

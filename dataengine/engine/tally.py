@@ -28,7 +28,8 @@ class ClassRow:
 @dataclass
 class Tally:
     """calibration: None without a filter; classes: of the run. The rest is counted by `add`: images tried and accepted,
-    reasons of rejection, classes and kind of the accepted images' labels, scenes that could not be read."""
+    reasons of rejection, classes and kind of the accepted images' labels, scenes that could not be read,
+    objects that were left out."""
 
     calibration: Calibration | None
     classes: tuple[str, ...]
@@ -36,6 +37,7 @@ class Tally:
     accepted: int = 0
     kind: str | None = None
     dropped_for: Counter = field(default_factory=Counter)
+    left_out: int = 0
     unreadable_scenes: set[str] = field(default_factory=set)
     asked: Counter = field(default_factory=Counter)
     found: Counter = field(default_factory=Counter)
@@ -48,6 +50,7 @@ class Tally:
         """Count one more record; call it in order of attempt."""
         labels, verdict = record["labels"], record["verdict"]
         self.tried += 1
+        self.left_out += record["left_out"]
         self.unreadable_scenes.update(record["unreadable_scenes"])
         names = [labels["classes"][i] for i in labels["labels"]]
         asked = [record["asked"]["classes"][i] for i in record["asked"]["labels"]]

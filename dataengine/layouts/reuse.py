@@ -133,7 +133,9 @@ class ReuseSampler:
             if len(layout) and (anchor is None or (layout.labels == anchor).any()):
                 return layout
         index, focus = self._source(rng, anchor if anchor is not None else int(rng.choice(self._present())))
-        scale = self._drawn_scale(rng, self.layouts[index])
+        # drawn layouts may hold one that is larger than the window, or mostly beyond their border
+        fits = min(self.size) / float(self.layouts[index].boxes[:, 2].max())
+        scale = min(self._drawn_scale(rng, self.layouts[index]), fits)
         layout = self._finished(self._window(rng, index, scale, focus, around=True))
         assert len(layout), "a window around an object holds that object"
         return layout
@@ -270,9 +272,10 @@ def _view(
     low, high = reach, np.array(source) - reach
     # A window larger than the source shows all of it: the source then moves about inside the window.
     low, high = np.minimum(low, high), np.maximum(low, high)
-    if focus is not None:
-        margin = 0.0 if around else 0.9
-        offset = back @ (rng.uniform(-1, 1, 2) * half * margin)
+    if around:
+        centre = focus
+    elif focus is not None:
+        offset = back @ (rng.uniform(-1, 1, 2) * half * 0.9)
         centre = focus + offset
         inside = np.clip(centre, low, high)
         shows = np.abs(linear @ (focus - inside)) < half * 0.95

@@ -34,7 +34,7 @@ def records(n: int):
         verdict = {"kept": i % 2 == 0, "reason": "" if i % 2 == 0 else "2 of 5 missed", "scores": [0.9] * 5}
         yield {
             "index": i, "image": "shards/000000/00000000.png", "asked": layout, "labels": layout, "verdict": verdict,
-            "scene": "", "unreadable_scenes": [],
+            "scene": "", "unreadable_scenes": [], "left_out": 0,
         }  # fmt: skip
 
 

@@ -181,6 +181,29 @@ def test_new_objects_are_painted_where_it_looks_as_around_real_ones(toy_recipe, 
     assert painted(likely=False) < 0.6, "control"
 
 
+def test_objects_of_a_layout_that_are_left_out_are_counted(toy_recipe, tmp_path, capsys):
+    from rich.console import Console
+
+    from dataengine.engine.show import show_report
+
+    def made(name: str, augmented: bool) -> tuple[int, int, dict]:
+        changes = {"augment_scenes": augmented, "filter": "off", "detector": None, "n": 8}
+        recipe = toy_recipe.model_copy(update=changes)
+        result = synth(recipe, tmp_path / name)
+        report = json.loads((result.out / "report.json").read_text())
+        drawn = sum(len(layout) for layout in draw_layouts(load_parts(recipe), recipe, range(report["tried"])))
+        assert report["left_out"] == sum(record["left_out"] for record in result.records)
+        show_report(Console(markup=False, width=200), report, result.out)
+        return drawn, sum(len(record["asked"]["labels"]) for record in result.records), report
+
+    drawn, asked, report = made("augmented", augmented=True)
+    assert report["left_out"] == drawn - asked > 0
+    assert f"{drawn - asked} of {drawn} objects of the layouts were left out" in capsys.readouterr().out
+    drawn, asked, report = made("plain", augmented=False)
+    assert report["left_out"] == drawn - asked == 0, "control: they take the place of others"
+    assert "left out" not in capsys.readouterr().out
+
+
 def test_stages_that_do_not_fit_together_are_told(toy_recipe, toy_dataset, tmp_path, layout_model):
     with pytest.raises(UserError, match="layout_model"):
         load_recipe(None, {"dataset": "hit-uav", "layouts": "diffusion"})

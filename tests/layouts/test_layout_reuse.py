@@ -180,3 +180,15 @@ def test_real_overlaps_beyond_the_limit_are_taken_out(lots):
     ]
     assert worst[0] <= 0.05
     assert worst[1] > 0.5  # the rule is what does it
+
+
+@pytest.mark.parametrize(
+    "box",
+    [[98, 98, 60, 60, 0], [50, 50, 500, 450, 0.2], [2, 99, 90, 20, 1.0]],
+    ids=["beyond a corner", "huge", "turned"],
+)
+def test_layouts_that_a_model_drew_badly_give_a_window_with_an_object(box):
+    """A box mostly beyond its picture's border, or larger than the window, is nothing to stop for."""
+    sampler = ReuseSampler([Layout([box], [0], ("car",), (100, 100))], (64, 64))
+    for seed in range(60):
+        assert len(sampler.sample(np.random.default_rng(seed))) == 1
