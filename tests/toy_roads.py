@@ -10,6 +10,7 @@ from PIL import Image
 
 from dataengine import geometry
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Sample
+from dataengine.layouts.constraints import apart
 
 SIDE, ROAD, FIELD = 160, 60, 150
 
@@ -29,6 +30,12 @@ def boxes_anywhere(count: int, rng: np.random.Generator) -> np.ndarray:
     return np.column_stack([centres, np.full(count, 14), np.full(count, 8), rng.uniform(-1.5, 1.5, count)])
 
 
+def boxes_apart(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Those of so many that touch none before."""
+    boxes = boxes_anywhere(count, rng)
+    return boxes[apart(boxes, 0.0)]
+
+
 def cars(boxes: np.ndarray, taken: Acquisition = UNKNOWN) -> Layout:
     return Layout(boxes, np.zeros(len(boxes)), ("car",), (SIDE, SIDE), acquisition=taken)
 
@@ -38,21 +45,12 @@ def on_road(layout: Layout, road: np.ndarray) -> np.ndarray:
     return road[y, x]
 
 
-def apart(boxes: np.ndarray) -> np.ndarray:
-    """Of these boxes those that touch none before."""
-    kept: list[np.ndarray] = []
-    for box in boxes:
-        if not kept or not (geometry.intersection(box[None], np.stack(kept)) > 0).any():
-            kept.append(box)
-    return np.stack(kept)
-
-
 def roads(folder: Path, where: str, images: int = 20) -> Dataset:
     """Pictures with some green cars each, which stand on the "road" or "anywhere"."""
     rng, samples = np.random.default_rng(5), []
     for i in range(images):
         image, road = ground(rng)
-        layout = cars(apart(boxes_anywhere(40, rng)))
+        layout = cars(boxes_apart(40, rng))
         if where == "road":
             layout = layout.select(on_road(layout, road))
         layout = layout.select(np.arange(len(layout)) < 5)

@@ -72,7 +72,7 @@ def render_batch(parts: Parts, recipe: Recipe, indices: range) -> list[Rendered]
     if parts.into is not None:
         targets = parts.into.draw(layouts, seeds)
         layouts = [target.new for target in targets]
-    elif parts.scenes is not None and (recipe.augment_scenes or recipe.likely_places):
+    elif parts.scenes is not None and (recipe.augment_scenes or parts.places is not None):
         targets, margin = parts.scenes.draw(layouts, seeds), parts.pipeline.unet.spec.hole_margin
         if parts.places is not None:
             placing = [np.random.default_rng((seed, 0x91A)) for seed in seeds]

@@ -92,10 +92,10 @@ def learn_places(dataset: Dataset) -> Places:
     forests, least = {}, {}
     for name in names:
         own = [example[1:] for example in examples if example[0] == name]
-        seen, stands, pictures = (
-            (np.array(values) for values in zip(*own, strict=True)) if own else ([], np.zeros(0), [])
-        )
-        if min((stands == 1).sum(), (stands == 0).sum()) < FEWEST or len(np.unique(pictures)) < FOLDS:
+        if not own:
+            continue
+        seen, stands, pictures = (np.array(values) for values in zip(*own, strict=True))
+        if min(stands.sum(), (~stands).sum()) < FEWEST or len(np.unique(pictures)) < FOLDS:
             continue
         forest = RandomForestClassifier(TREES, min_samples_leaf=LEAF, class_weight="balanced", random_state=0)
         folds = {"groups": pictures, "cv": GroupKFold(FOLDS), "method": "predict_proba"}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from toy_roads import FIELD, ROAD, SIDE, apart, boxes_anywhere, cars, ground, on_road, roads
+from toy_roads import FIELD, ROAD, SIDE, boxes_anywhere, boxes_apart, cars, ground, on_road, roads
 
 from dataengine import geometry
 from dataengine.data.layout import Acquisition
@@ -51,8 +51,8 @@ def test_cars_are_put_on_the_road_where_real_ones_stand(known, unknowing):
 def test_where_there_is_no_road_no_car_is_put_but_another_class_is(known):
     field = np.random.default_rng(0).normal(FIELD, 6, (SIDE, SIDE, 3)).clip(0, 255).astype(np.uint8)
     field[:30] = ROAD - 40  # something else is dark, too near the border for a car
-    scene, boxes = Scene(field, cars(np.zeros((0, 5))), "field"), boxes_anywhere(30, np.random.default_rng(1))
-    boxes = apart(boxes[boxes[:, 1] > 60])
+    scene, boxes = Scene(field, cars(np.zeros((0, 5))), "field"), boxes_apart(30, np.random.default_rng(1))
+    boxes = boxes[boxes[:, 1] > 60]
     layout = replace(cars(boxes), acquisition=Acquisition(camera_angle_deg=45))  # moved up and down by 16 pixels only
     placed = known.placed(scene, layout, np.random.default_rng(2))
     assert len(placed) < len(layout) / 4
@@ -109,8 +109,8 @@ def test_in_a_picture_taken_at_a_slant_nothing_moves_far_up_or_down(unknowing):
 def test_new_objects_touch_neither_those_of_the_scene_nor_each_other(known, seed):
     rng = np.random.default_rng(seed)
     image, _ = ground(rng)
-    there = cars(apart(boxes_anywhere(12, rng)))
-    placed = known.placed(Scene(image, there, "s"), cars(apart(boxes_anywhere(10, rng))), rng)
+    there = cars(boxes_apart(12, rng))
+    placed = known.placed(Scene(image, there, "s"), cars(boxes_apart(10, rng)), rng)
     assert len(placed)
     assert not (geometry.intersection(placed.boxes, there.boxes) > 0).any()
     assert len(placed) < 2 or not np.triu(geometry.intersection(placed.boxes, placed.boxes) > 0, 1).any()
@@ -118,7 +118,7 @@ def test_new_objects_touch_neither_those_of_the_scene_nor_each_other(known, seed
 
 def test_places_of_an_image_depend_on_its_seed_alone(known):
     image, _ = ground(np.random.default_rng(0))
-    scene, layout = Scene(image, cars(np.zeros((0, 5))), "s"), cars(apart(boxes_anywhere(6, np.random.default_rng(1))))
+    scene, layout = Scene(image, cars(np.zeros((0, 5))), "s"), cars(boxes_apart(6, np.random.default_rng(1)))
     first, again, other = (known.placed(scene, layout, np.random.default_rng(seed)).boxes for seed in (4, 4, 5))
     np.testing.assert_array_equal(first, again)
     assert len(first) != len(other) or np.abs(first - other).max() > 1
