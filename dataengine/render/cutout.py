@@ -40,10 +40,12 @@ def cutout(frame: np.ndarray, box: np.ndarray, objects: np.ndarray) -> np.ndarra
     cv2.grabCut(bgr, mask, None, np.zeros((1, 65)), np.zeros((1, 65)), ITERATIONS, cv2.GC_INIT_WITH_MASK)
     found = (mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD)
     found = _whole((found & box).astype(np.uint8), max(1, round(GAP * max(width, height))))
-    share = _unlike_ground(frame, box, ~(box | objects))
+    unlike = _unlike_ground(frame, box, ~(box | objects)) * box
     if _leak(frame, found & box, box) <= LEAK:
-        share = np.maximum(share, cv2.GaussianBlur(found.astype(np.float32), (0, 0), EDGE))
-    share = share * box
+        share = np.maximum(unlike, cv2.GaussianBlur(found.astype(np.float32), (0, 0), EDGE) * box)
+    else:
+        share, found = unlike, core & box
+    share *= _beside(share > 0.5, found)
     told = share.sum() > LEAST * box.sum() and _leak(frame, share > 0.5, box) <= PANE
     return share if told else None
 
@@ -65,6 +67,15 @@ def _unlike_ground(frame: np.ndarray, box: np.ndarray, free: np.ndarray) -> np.n
     usual = max(np.quantile(difference[free], MOST), FAINT * np.quantile(difference[box], MOST))
     x = np.clip((difference / max(usual, 1.0) - UNLIKE[0]) / (UNLIKE[1] - UNLIKE[0]), 0, 1)
     return x * x * (3 - 2 * x)
+
+
+def _beside(mask: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Bool (F, F): the parts of a mask that hang together with what was found, and the pixels at their edge."""
+    import cv2
+
+    _, parts = cv2.connectedComponents((mask | found).astype(np.uint8))
+    kept = np.isin(parts, np.unique(parts[found]))
+    return cv2.dilate(kept.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
 
 
 def _leak(frame: np.ndarray, found: np.ndarray, box: np.ndarray) -> float:

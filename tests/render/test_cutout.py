@@ -136,6 +136,15 @@ def test_what_is_faint_comes_along(ends, monkeypatch):
     assert cutout(real, box(), box())[tips].mean() < 0.3
 
 
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_thing_of_the_ground_beside_it_stays_behind(apart):
+    """A bright thing in a corner of the box; control: it hangs together with the object."""
+    thing = box((34, 34), 6)
+    joined = thing if apart else thing | box((41, 41), 12)
+    found = cutout(picture(cross() | joined), box(), box())
+    assert (found[thing].mean() < 0.1) == apart
+
+
 @pytest.mark.parametrize("seam", [True, False])
 def test_the_bright_seam_of_a_dark_object_comes_along(tmp_path, seam):
     """In pixels of the image: a sharpening camera's edge around it. Control: there is none, nor in the image."""
