@@ -1,36 +1,51 @@
-"""Which part of its box an object fills: GrabCut (Rother et al. 2004), begun from the boxes, and what else differs."""
+"""Which part of its box an object fills: GrabCut (Rother et al. 2004), begun from the boxes."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 ITERATIONS = 2  # more of them take what is faint, such as the ends of wings, for ground
 CORE = 0.2  # of the box's sides: what lies in the middle is the object
-LEAST = 0.15  # of the box is the object's, or it was not found
-# unlike the ground, from not at all to wholly, is what differs from its mean over FAR pixels (standard deviation) by so
-# many times what the ground itself does, all but a tenth of it, or by so many times this share of what the object does
-UNLIKE, MOST, FAR, FAINT = (0.8, 1.6), 0.9, 20.0, 0.1
+LEAST = 0.1  # of the box is the object's, or it was not found
+REACH = 0.75  # of the width and height of what is unlike the ground, or part of the object was not found
+FILL = 0.5  # of the way from the box's middle to each of its sides: what ends before is part of what the label means
+# unlike the ground is what differs from it by this share of the object's own difference, and by more than this share
+# of the ground itself, which is taken over so many pixels (standard deviation)
+FAINT, AMID, FAR = 0.25, 0.9, 20.0
 GAP = 0.06  # of the box's long side: narrower gaps in an object are closed
 EDGE = 1.0  # pixels (standard deviation) over which it ends
-RIM, SEAM = 4, 5.0  # along the box's edge: the last pixels inside, and (standard deviation) the first outside,
-SAME = 15.0  # which differ by less than so many levels of 255, where there is ground that goes on beyond the box
-LEAK, PANE = 0.2, 0.5  # of such ground is taken for the object's, at most, by GrabCut, and in all
+RIM, SEAM = 4, 5.0  # where it ends with its box: the last pixels inside, and (standard deviation) the first outside,
+SAME = 15.0  # which differ by so many levels of 255, or it goes on beyond the box, as ground does,
+LEAK = 0.15  # for a larger share of the box's edge
 
 
-def cutout(frame: np.ndarray, box: np.ndarray, objects: np.ndarray) -> np.ndarray | None:
-    """Share of each pixel that is the object's in a box, float32 (F, F) in [0, 1]; None where it cannot be told.
+@dataclass(frozen=True)
+class Cutout:
+    """share: float32 (F, F) in [0, 1], of each pixel that belongs to the object. bounds: left, top, right and bottom,
+    in pixels, of the box that this share fills as far as the whole object fills its own."""
+
+    share: np.ndarray
+    bounds: np.ndarray
+
+
+def cutout(frame: np.ndarray, box: np.ndarray, objects: np.ndarray) -> Cutout | None:
+    """The object in a box; None where it cannot be told from the ground.
 
     frame: uint8 (F, F, 3). box, objects: bool (F, F), pixels of its box and of the boxes of all objects that are to be
-    seen, beyond which there is ground alone. The object is what GrabCut finds, without islands and holes, and all else
-    in the box that is unlike the ground: ends of wings, wheels, the bright seam that a camera's sharpening makes. Where
-    GrabCut takes the ground along, which then goes on beyond the box as between those of a row, the latter alone.
+    seen, beyond which there is ground alone. Of the box, ground like that is left out, islands and holes are not. What
+    goes on beyond the box is ground as well, that of a row between its objects; with it, nothing can be told. Thin
+    parts want some pixels: wings are found in few boxes of 25 pixels, in most of 75, though these be interpolated.
+    Their ends are lost even so, and some labels are wider than what they mean: `bounds` tells one from the other, for
+    at the ends of wings there is something unlike the ground, and in the margin of a wide label there is not.
     """
     import cv2
 
     if box.all() or (box | objects).all() or not box.any():
         return None
-    left, top, right, bottom = extent(box)
-    width, height = right - left, bottom - top
+    bounds = np.reshape(extent(box), (2, 2))
+    (left, top), (width, height) = bounds[0], np.ptp(bounds, axis=0)
     y, x = np.indices(box.shape)
     core = np.hypot((x + 0.5 - left - width / 2) / width, (y + 0.5 - top - height / 2) / height) < CORE / 2
     mask = np.where(box | objects, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
@@ -40,14 +55,17 @@ def cutout(frame: np.ndarray, box: np.ndarray, objects: np.ndarray) -> np.ndarra
     cv2.grabCut(bgr, mask, None, np.zeros((1, 65)), np.zeros((1, 65)), ITERATIONS, cv2.GC_INIT_WITH_MASK)
     found = (mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD)
     found = _whole((found & box).astype(np.uint8), max(1, round(GAP * max(width, height))))
-    unlike = _unlike_ground(frame, box, ~(box | objects)) * box
-    if _leak(frame, found & box, box) <= LEAK:
-        share = np.maximum(unlike, cv2.GaussianBlur(found.astype(np.float32), (0, 0), EDGE) * box)
-    else:
-        share, found = unlike, core & box
-    share *= _beside(share > 0.5, found)
-    told = share.sum() > LEAST * box.sum() and _leak(frame, share > 0.5, box) <= PANE
-    return share if told else None
+    inside = found & box
+    if found.sum() < LEAST * box.sum() or _leak(frame, inside, box) > LEAK:
+        return None
+    mine = np.reshape(extent(inside), (2, 2))
+    whole = np.reshape(extent(_unlike_ground(frame, found, box, objects)), (2, 2))
+    part, half = np.ptp(mine, axis=0) / np.ptp(whole, axis=0), np.ptp(bounds, axis=0) / 2
+    reached = np.minimum(bounds.mean(0) - whole[0], whole[1] - bounds.mean(0))
+    if (part < REACH).any() or (reached < FILL * half).any():
+        return None
+    bounds = mine[0] + (bounds - whole[0]) * part
+    return Cutout(cv2.GaussianBlur(found.astype(np.float32), (0, 0), EDGE) * box, bounds.ravel())
 
 
 def _ground(frame: np.ndarray, where: np.ndarray, reach: float) -> np.ndarray:
@@ -59,32 +77,24 @@ def _ground(frame: np.ndarray, where: np.ndarray, reach: float) -> np.ndarray:
     return colours / np.maximum(cv2.GaussianBlur(share, (0, 0), reach), 1e-3)[..., None]
 
 
-def _unlike_ground(frame: np.ndarray, box: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """How unlike the ground around its box, `free` bool (F, F), each pixel of a frame is: (F, F) float32 in [0, 1]."""
+def _unlike_ground(frame: np.ndarray, found: np.ndarray, box: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """Bool (F, F): what was found, and what in its box hangs together with it and is unlike the ground around."""
     import cv2
 
+    free = ~(box | objects)
     difference = np.abs(cv2.GaussianBlur(frame.astype(np.float32), (0, 0), EDGE) - _ground(frame, free, FAR)).max(2)
-    usual = max(np.quantile(difference[free], MOST), FAINT * np.quantile(difference[box], MOST))
-    x = np.clip((difference / max(usual, 1.0) - UNLIKE[0]) / (UNLIKE[1] - UNLIKE[0]), 0, 1)
-    return x * x * (3 - 2 * x)
-
-
-def _beside(mask: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Bool (F, F): the parts of a mask that hang together with what was found, and the pixels at their edge."""
-    import cv2
-
-    _, parts = cv2.connectedComponents((mask | found).astype(np.uint8))
-    kept = np.isin(parts, np.unique(parts[found]))
-    return cv2.dilate(kept.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    unlike = difference > max(FAINT * np.median(difference[found]), np.quantile(difference[free], AMID))
+    _, parts = cv2.connectedComponents(((unlike | found) & box).astype(np.uint8))
+    return np.isin(parts, np.unique(parts[found & box]))
 
 
 def _leak(frame: np.ndarray, found: np.ndarray, box: np.ndarray) -> float:
-    """Share of what goes on beyond the box, along its edge, that was taken for the object's all the same."""
+    """Share of the box's edge at which what was found ends with it, though beyond there is the same to be seen."""
     import cv2
 
     edge = box & (cv2.erode(box.astype(np.uint8), np.ones((2 * RIM + 1,) * 2, np.uint8)) == 0)
-    alike = edge & (np.abs(frame - _ground(frame, ~box, SEAM)).mean(2) < SAME)
-    return float((found & alike).sum() / max(alike.sum(), 1))
+    alike = np.abs(frame - _ground(frame, ~box, SEAM)).mean(2) < SAME
+    return float((found & edge & alike).sum() / edge.sum())
 
 
 def extent(mask: np.ndarray) -> tuple[int, int, int, int]:

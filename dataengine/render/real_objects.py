@@ -11,7 +11,7 @@ from dataengine import geometry
 from dataengine.data.images import read_picture
 from dataengine.data.layout import Acquisition, Dataset, Layout
 from dataengine.errors import UserError
-from dataengine.render.cutout import cutout
+from dataengine.render.cutout import Cutout, cutout
 from dataengine.render.frame import (
     FrameSpec,
     box_coverage,
@@ -52,9 +52,9 @@ class RealObjects:
     labels: np.ndarray
     traits: np.ndarray
     strength: float
-    cutouts: dict[int, np.ndarray | None] = field(default_factory=dict)
+    cutouts: dict[int, Cutout | None] = field(default_factory=dict)
 
-    def cutout(self, i: int) -> np.ndarray | None:
+    def cutout(self, i: int) -> Cutout | None:
         """The object of frame i, in pixels of (K F, K F), K = FINEST; None where it cannot be told from its ground."""
         if i not in self.cutouts:
             size = FINEST * len(self.objects[i])
@@ -113,15 +113,20 @@ class RealObjects:
         3), and of each pixel the shares (size, size) that are surely it, and that come from its own frame."""
         import cv2
 
-        share, fine, times = self.cutout(i), len(self.frames[i]), size // spec.size
-        stretch = self.boxes[i] * fine / spec.size / (np.array(box) * times)
-        at = fine / 2 - stretch * (size - 1) / 2 - 0.5  # where the first pixel's centre comes from
+        piece, fine, times = self.cutout(i), len(self.frames[i]), size // spec.size
+        if piece is None:
+            middle, sides = np.full(2, fine / 2), self.boxes[i] * fine / spec.size
+        else:
+            ends = np.reshape(piece.bounds, (2, 2)) * fine / len(piece.share)
+            middle, sides = ends.mean(0), ends[1] - ends[0]
+        stretch = sides / (np.array(box) * times)
+        at = middle - stretch * (size - 1) / 2 - 0.5  # where the first pixel's centre comes from
         matrix = np.float32([[stretch[0], 0, at[0]], [0, stretch[1], at[1]]])
         cubic, linear = (how | cv2.WARP_INVERSE_MAP for how in (cv2.INTER_CUBIC, cv2.INTER_LINEAR))
         frame = self.frames[i].astype(np.float32)
         frame = cv2.warpAffine(frame, matrix, (size, size), flags=cubic, borderMode=cv2.BORDER_REFLECT_101)
-        if share is not None:
-            surely = cv2.warpAffine(resized(share, fine), matrix, (size, size), flags=linear)
+        if piece is not None:
+            surely = cv2.warpAffine(resized(piece.share, fine), matrix, (size, size), flags=linear)
             return frame, surely, surely
         inside = box_coverage(*((side + 2 * FADE) * times for side in box), size)
         return frame, np.zeros((size, size), np.float32), cv2.GaussianBlur(inside, (0, 0), FADE * times)
