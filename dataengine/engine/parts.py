@@ -71,6 +71,8 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     torch.set_num_threads(1)  # processes are the unit of work: results then do not depend on how many there are
     notes: list[str] = []
     preset, dataset = find_data(recipe)
+    if recipe.mix and dataset is None:
+        raise UserError("--mix joins real and synthetic images: give the real ones with --data.")
     model_folder = recipe.model or weights.packaged(recipe.renderer)
     pipeline = load_renderer(model_folder, recipe.renderer).to(best_device())
     few = pipeline.config.get("few_steps")
@@ -98,10 +100,6 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     painted = recipe.renderer == "in-scene" and into is None
     alike = dataset and replace(dataset, samples=[s for s in dataset if recipe.wants(s.layout.acquisition)])
     scenes = find_scenes(recipe, preset, alike, notes) if painted else None
-    if detector is not None:
-        if calibration is None:
-            calibration = find_calibration(recipe, preset, detector, dataset, notes)
-        calibration.check(detector)
     hashes = {
         "model": folder_hash(model_folder),
         "detector": detector.identity if detector else "none",
@@ -114,8 +112,10 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     objects = find_objects(recipe, pipeline, dataset)
     references = make_references(recipe, pipeline, dataset, notes)
     semantic = make_semantic(recipe, dataset, notes)
-    if recipe.mix and dataset is None:
-        raise UserError("--mix joins real and synthetic images: give the real ones with --data.")
+    if detector is not None:  # last, since it takes longest: what does not fit is told before
+        if calibration is None:
+            calibration = find_calibration(recipe, preset, detector, dataset, notes)
+        calibration.check(detector)
     return Parts(
         preset, classes, sampler, scenes, into, places, objects, references, pipeline, detector, calibration, semantic,
         notes, hashes, dataset if recipe.mix else None,

@@ -24,12 +24,15 @@ from dataengine.render.frame import (
     masks,
     resized,
 )
+from dataengine.render.membrane import membrane
 
 MOST = 2000  # frames' worth of a class that is kept
 FINEST = 3  # frames of large objects are kept up to so many times as fine, near the picture's own resolution
 BORDER = 2.0  # pixels within which a box ends at its picture's border
 FADE = 1.0  # frame pixels (standard deviation) over which an object's own ground gives way to the scene's
-NEAREST_SHARE, NEAREST = 0.1, 24  # those of a class that are most alike: this share, and at least so many
+# of so many of a class, this share can be cut out, or none is: what hides most of them spoils the others
+TRIED, TOLD = 48, 2 / 3
+NEAREST_SHARE, NEAREST = 0.1, 64  # those of a class that are most alike: this share, and at least so many
 LIKE_GROUND = 8  # one is drawn among so many of these that stood on ground most like the scene's
 OTHER_LIGHT = 10.0  # distance between day and night; else it is in doublings of length and of aspect
 
@@ -42,7 +45,7 @@ class RealObjects:
     frame. grounds: float32 (N, 3), median colour of the rest. boxes: float32 (N, 2), width and height of each object's
     box, in pixels of that frame. labels: int64 (N,) in the model's numbering. traits: float32 (N, 3), see `_traits`.
     strength: in (0, 1), how much noise they are put under before they are redrawn; 1 would leave nothing of them.
-    cutouts: those that were made so far, by number (`cutout`).
+    cutouts, told: what is known so far: of an object by its number (`cutout`), of a class by its label (`_told`).
     """
 
     frames: list[np.ndarray]
@@ -53,9 +56,21 @@ class RealObjects:
     traits: np.ndarray
     strength: float
     cutouts: dict[int, Cutout | None] = field(default_factory=dict)
+    told: dict[int, bool] = field(default_factory=dict)
 
     def cutout(self, i: int) -> Cutout | None:
-        """The object of frame i, in pixels of (K F, K F), K = FINEST; None where it cannot be told from its ground."""
+        """The object of frame i, in pixels of (K F, K F), K = FINEST; None where it, or most objects of its class,
+        cannot be told from the ground."""
+        return self._cutout(i) if self._told(int(self.labels[i])) else None
+
+    def _told(self, label: int) -> bool:
+        if label not in self.told:
+            own = np.flatnonzero(self.labels == label)
+            tried = own[np.linspace(0, len(own) - 1, min(len(own), TRIED)).astype(int)]
+            self.told[label] = np.mean([self._cutout(int(i)) is not None for i in tried]) >= TOLD
+        return self.told[label]
+
+    def _cutout(self, i: int) -> Cutout | None:
         if i not in self.cutouts:
             size = FINEST * len(self.objects[i])
             frame = np.clip(np.rint(resized(self.frames[i].astype(np.float32), size)), 0, 255).astype(np.uint8)
@@ -73,7 +88,8 @@ class RealObjects:
         fills as far as it filled its own, mirrored half of the time, and as much lighter or darker as the ground is of
         the frame that it comes into, `ground` (F, F, 3) in [0, 255], around the part to be painted. Around the object
         that ground stays, or what surrounded it elsewhere would show as a pane: one is drawn that can be cut out, if
-        there is one; else its box stands for it. Of those alike, it is one of the few that stood on such ground: made
+        there is one; else all of its box comes, so much lighter or darker along its edge that it joins the ground
+        (`membrane`). Of those alike, it is one of the few that stood on such ground: made
         darker for dark asphalt, a white object of bright concrete is grey. None where there is no object of the class.
         """
         tone = np.median(ground[masks(one.boxes[0], one.kind, spec)[0] == 0], 0)
@@ -84,8 +100,10 @@ class RealObjects:
         frame, surely, inside = self._stretched(i, box_in_frame(one.boxes[0], one.kind, spec), size, spec)
         if rng.random() < 0.5:
             frame, surely, inside = frame[:, ::-1], surely[:, ::-1], inside[:, ::-1]
-        frame = frame + (tone - self.grounds[i])
-        ground = resized(ground.astype(np.float32), size)
+        lighter = tone - self.grounds[i]
+        if self.cutout(i) is None:
+            lighter = resized(membrane(ground - resized(frame, spec.size), resized(inside, spec.size) > 0.5), size)
+        frame, ground = frame + lighter, resized(ground.astype(np.float32), size)
         return np.clip(ground + inside[..., None] * (frame - ground), 0, 255), surely
 
     def _chosen(self, one: Layout, label: int, tone: np.ndarray, rng: np.random.Generator) -> int | None:
