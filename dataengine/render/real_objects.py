@@ -32,7 +32,7 @@ BORDER = 2.0  # pixels within which a box ends at its picture's border
 FADE = 1.0  # frame pixels (standard deviation) over which an object's own ground gives way to the scene's
 # of so many of a class, this share can be cut out, or none is: what hides most of them spoils the others
 TRIED, TOLD = 48, 2 / 3
-NEAREST_SHARE, NEAREST = 0.1, 64  # those of a class that are most alike: this share, and at least so many
+NEAREST_SHARE, NEAREST = 0.1, 24  # those of a class that are most alike: this share, and at least so many
 LIKE_GROUND = 8  # one is drawn among so many of these that stood on ground most like the scene's
 OTHER_LIGHT = 10.0  # distance between day and night; else it is in doublings of length and of aspect
 
