@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from dataengine.judge.semantic import SemanticFilter
 
 
-def find_calibration(
-    recipe: Recipe, preset: Preset, detector: Detector, dataset: Dataset | None, notes: list[str]
-) -> Calibration:
-    """The one given, the packaged one, or a new one on the data set's own images."""
+def find_calibration(recipe: Recipe, preset: Preset, dataset: Dataset | None) -> Calibration | None:
+    """The one given, or the packaged one; None where there is neither, but a data set to calibrate on."""
     if recipe.calibration is not None:
         return Calibration.load(recipe.calibration)
     packaged = f"calibration/{preset.name}.json"
@@ -31,6 +29,13 @@ def find_calibration(
         return Calibration.load(weights.packaged(packaged))
     if dataset is None:
         raise UserError("this detector has no calibration: give --calibration, or --data to calibrate it on.")
+    return None
+
+
+def make_calibration(
+    recipe: Recipe, preset: Preset, detector: Detector, dataset: Dataset, notes: list[str]
+) -> Calibration:
+    """A new one, on the data set's own images."""
     from dataengine.judge.calibrate import calibrate
 
     chosen = np.random.default_rng(recipe.seed).permutation(len(dataset))[:200]

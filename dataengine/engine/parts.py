@@ -11,7 +11,7 @@ from dataengine.data import formats
 from dataengine.data.layout import Dataset
 from dataengine.data.presets import Preset, find_dataset, load_preset, preset_of, read_dataset
 from dataengine.data.restrict import restrict
-from dataengine.engine.filters import find_calibration, make_semantic
+from dataengine.engine.filters import find_calibration, make_calibration, make_semantic
 from dataengine.engine.pictures import find_objects, find_places, find_scenes, make_references, read_into
 from dataengine.engine.recipe import Recipe, folder_hash
 from dataengine.engine.samplers import choose_layouts, find_layouts, make_sampler, often_repeated
@@ -100,6 +100,10 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     painted = recipe.renderer == "in-scene" and into is None
     alike = dataset and replace(dataset, samples=[s for s in dataset if recipe.wants(s.layout.acquisition)])
     scenes = find_scenes(recipe, preset, alike, notes) if painted else None
+    if detector is not None:
+        calibration = calibration or find_calibration(recipe, preset, dataset)
+        if calibration is not None:
+            calibration.check(detector)
     hashes = {
         "model": folder_hash(model_folder),
         "detector": detector.identity if detector else "none",
@@ -112,10 +116,8 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     objects = find_objects(recipe, pipeline, dataset)
     references = make_references(recipe, pipeline, dataset, notes)
     semantic = make_semantic(recipe, dataset, notes)
-    if detector is not None:  # last, since it takes longest: what does not fit is told before
-        if calibration is None:
-            calibration = find_calibration(recipe, preset, detector, dataset, notes)
-        calibration.check(detector)
+    if detector is not None and calibration is None:  # last, since it takes longest: what does not fit is told before
+        calibration = make_calibration(recipe, preset, detector, dataset, notes)
     return Parts(
         preset, classes, sampler, scenes, into, places, objects, references, pipeline, detector, calibration, semantic,
         notes, hashes, dataset if recipe.mix else None,
