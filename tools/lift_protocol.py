@@ -30,7 +30,7 @@ from dataengine.export.mmrotate import export
 from dataengine.files import read_yaml
 from dataengine.render.scene import empty_layout
 
-IMAGES, FOR_DETECTOR = 100, 80
+FOR_DETECTOR = 0.8  # of the labelled images; the rule learns from the others
 SIZES = 500, 2000, 5000
 RUNS = {
     "synthetic": (),
@@ -60,18 +60,20 @@ LIFT = {
 }
 
 
-def write_parts(name: str, data: Path, work: Path) -> None:
-    """100 random images of the training part, the same in two parts of 80 and 20, all of it, and the test part."""
+def write_parts(name: str, data: Path, work: Path, labelled: int) -> None:
+    """So many random images of the training part, those of fewer among them; the same in two parts, of 80 and 20 %; all
+    of it; and the test part."""
     parts = splits(data)[name]
-    chosen = np.random.default_rng(100).permutation(len(parts["train"]))[:IMAGES]
+    chosen = np.random.default_rng(100).permutation(len(parts["train"]))[:labelled]
+    for_detector = round(FOR_DETECTOR * labelled)
 
     def write(numbers: np.ndarray, source: Dataset, folder: str) -> None:
         if not (work / folder).exists():
             coco.write(replace(source, samples=[source.samples[i] for i in np.sort(numbers)]), work / folder)
 
     write(chosen, parts["train"], "real")
-    write(chosen[:FOR_DETECTOR], parts["train"], "for-detector")
-    write(chosen[FOR_DETECTOR:], parts["train"], "for-calibration")
+    write(chosen[:for_detector], parts["train"], "for-detector")
+    write(chosen[for_detector:], parts["train"], "for-calibration")
     write(np.arange(len(parts["train"])), parts["train"], "more-real")
     write(np.arange(len(parts["test"])), parts["test"], "test")
     bare = [replace(sample, layout=empty_layout(sample.layout)) for sample in parts["train"].samples]
@@ -93,6 +95,7 @@ def main() -> None:
     parser.add_argument("dataset", choices=("hit-uav", "hrplanes"))
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
+    parser.add_argument("--labelled", type=int, default=100, help="real images whose labels are used")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS), help="those to make and measure")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="images of the arms of the first run")
@@ -105,7 +108,7 @@ def main() -> None:
     def scaled(n: int, least: int = 2) -> int:
         return max(least, round(n * scale))
 
-    write_parts(arguments.dataset, arguments.data, work)
+    write_parts(arguments.dataset, arguments.data, work, arguments.labelled)
     real, slow, quick = work / "real", work / "renderer", work / "quick"
     command("train", "renderer", real, "--out", slow, "--steps", scaled(RENDERER_STEPS), "--copies", 9,
             made=slow / "pipeline")  # fmt: skip
