@@ -29,11 +29,13 @@ def one_line(error: Exception) -> str:
 
 
 def first_fault(error, fields: Iterable[str] = ()) -> str:
-    """The first fault in a pydantic ValidationError, after the name of its field.
+    """The fault to mend first in a pydantic ValidationError, after the name of its field.
 
     A field that is not known comes with the one of `fields` that may have been meant.
     """
-    fault = error.errors()[0]
+    faults = error.errors()
+    # a name that is not known says more than that the one it stands for is missing
+    fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
     names = [str(part) for part in fault["loc"]]
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":

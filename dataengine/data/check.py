@@ -47,10 +47,11 @@ def _check_boxes(sample: Sample) -> list[Problem]:
     layout, found = sample.layout, []
 
     def report(index: int, message: str) -> None:
-        box = ", ".join(f"{value:.6g}" for value in layout.boxes[index])
+        # as label files write it, so that it is found there
+        box = " ".join(f"{value:.6g}" for value in geometry.to_corners(layout.boxes[index : index + 1]).ravel())
         label = layout.labels[index]
         name = layout.classes[label] if 0 <= label < len(layout.classes) else f"class {label}"
-        found.append(Problem(sample.image, None, f"object {index + 1} ({name}; {box}) {message}"))
+        found.append(Problem(sample.image, None, f"object {index + 1} ({name}, corners {box}) {message}"))
 
     if not len(layout):
         return found

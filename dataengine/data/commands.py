@@ -1,4 +1,4 @@
-"""`dataengine data`: look into a data set, draw it, check it, convert it, cut it into tiles, put several together."""
+"""`dataengine data`: look into a data set, draw it, check it, convert it, tile it, split it, put several together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(
-    help="Look into labelled data sets, check them, convert them, cut large images into tiles, merge them.",
+    help="Look into labelled data sets, check them, convert them, cut large images into tiles, split them, merge them.",
     no_args_is_help=True,
 )
 
@@ -204,6 +204,51 @@ def tile_command(
     objects = sum(len(sample.layout) for sample in tiles)
     typer.echo(f"{out}: {written} tiles of {len(dataset)} images, {objects} objects, in {to} format")
     _say_problems(tiles.problems + left_out, 20)
+
+
+@app.command("split")
+def split_command(
+    path: Source,
+    out: Annotated[Path, typer.Argument(help="New or empty folder; each part is a data set in a folder of its own.")],
+    parts: Annotated[
+        str, typer.Option(help="Names of the parts and how large each is, in shares of all or in per cent.")
+    ] = "train=80,test=20",
+    images: Annotated[int | None, typer.Option(min=1, help="Only so many images in all, chosen at random.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="What stays together, lest a part show what another was trained on: images in whose names this "
+            "regular expression finds the same, such as the frames of one film; `flight` for HIT-UAV's flights."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed divides otherwise.")] = 0,
+    to: Annotated[str, typer.Option(help="Format to write; coco keeps all that there is.")] = "coco",
+    format: Format = None,
+    split: Split = None,
+    classes: Classes = None,
+) -> None:
+    """Divide a data set at random: what a detector is tested on, or the filter calibrated on, is not trained on.
+
+    Example: dataengine data split data/all parts --parts train=70,calibration=15,test=15
+    """
+    from dataengine.data import formats
+    from dataengine.data.split import group_key, parse_parts, random_images, split_by_group
+    from dataengine.errors import UserError
+
+    formats.module(to)
+    shares = parse_parts(parts)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not an empty folder; choose a new one for the parts.")
+    dataset = _read(path, format, split, classes)
+    if images is not None:
+        dataset = random_images(dataset, images, seed)
+    divided = split_by_group(dataset, tuple(shares.values()), seed, group_key(dataset, group))
+    problems = list(dataset.problems)
+    for name, part in zip(shares, divided, strict=True):
+        written, left_out = _write(part, out / name, to, name)
+        typer.echo(f"{out / name}: {written} images, {sum(len(sample.layout) for sample in part)} objects")
+        problems += left_out
+    _say_problems(problems, 20)
 
 
 @app.command("merge")

@@ -53,6 +53,46 @@ def split_by_group(
     ]
 
 
+def parse_parts(text: str) -> dict[str, float]:
+    """{name: share}, the shares adding up to 1, of `train=80,test=20`. Raises UserError for anything else."""
+    example = "give names and sizes, such as train=80,test=20"
+    shares: dict[str, float] = {}
+    for piece in text.split(","):
+        name, _, size = (word.strip() for word in piece.partition("="))
+        if not re.fullmatch(r"[\w-]+", name) or name in shares:
+            raise UserError(f"--parts {text}: {name or piece!r} cannot be the name of a part; {example}.")
+        try:
+            shares[name] = float(size)
+        except ValueError:
+            raise UserError(f"--parts {text}: {size!r} is not the size of a part; {example}.") from None
+        if not 0 < shares[name] < np.inf:
+            raise UserError(f"--parts {text}: a part of {size} has no image; {example}.")
+    total = sum(shares.values())
+    return {name: share / total for name, share in shares.items()}
+
+
+def random_images(dataset: Dataset, n: int, seed: int) -> Dataset:
+    """n of its images, in their order. Raises UserError where there are fewer."""
+    if n > len(dataset):
+        raise UserError(f"--images {n}: the data set has {len(dataset)}; give a smaller number, or leave it out.")
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(dataset))[:n])
+    return replace(dataset, samples=[dataset.samples[i] for i in chosen])
+
+
+def group_key(dataset: Dataset, group: str | None) -> Callable[[Sample], Hashable]:
+    """What stays together: each image by itself, those in whose names the regular expression `group` finds the same, or
+    with "flight" those of a HIT-UAV flight. Raises UserError for an expression that is none."""
+    if group is None:
+        return lambda sample: sample.name
+    if group == "flight":
+        return flight_key(dataset)
+    try:
+        expression = re.compile(group)
+    except re.error as error:
+        raise UserError(f"--group {group}: no regular expression ({error}).") from None
+    return lambda sample: found[0] if (found := expression.search(sample.name)) else sample.name
+
+
 def flight_key(dataset: Dataset, max_gap: int = MAX_GAP) -> Callable[[Sample], Hashable]:
     """Key of the flight that a HIT-UAV frame belongs to: date, altitude, camera angle, day or night, and run of frames.
 

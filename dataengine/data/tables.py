@@ -10,10 +10,11 @@ def print_info(figures: Info) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(markup=False)
+    console = Console(markup=False, highlight=False)
     boxes = "rotated" if figures.kind == "obb" else "horizontal"
+    console.print(figures.name, style="bold", end="")
     console.print(
-        f"[bold]{figures.name}[/bold]: {figures.format} format, {boxes} boxes, {figures.images} images "
+        f": {figures.format} format, {boxes} boxes, {figures.images} images "
         f"({figures.empty_images} empty), {figures.objects} objects ({figures.difficult} difficult), "
         f"{figures.ignored_regions} ignored regions, {figures.problems} problems"
     )
@@ -27,7 +28,9 @@ def print_info(figures: Info) -> None:
     console.print("sides in pixels: median (10 % to 90 %)", style="dim")
     console.print(f"objects per image: {_text(figures.objects_per_image)}, up to {figures.objects_per_image.maximum:g}")
     console.print("areas: " + ", ".join(f"{count} {name}" for name, count in figures.areas.items()))
-    console.print("angles: " + ", ".join(f"{15 * i - 90}°: {n}" for i, n in enumerate(figures.angles) if n))
+    if figures.kind == "obb":
+        angles = ", ".join(f"{15 * i - 90}°: {n}" for i, n in enumerate(figures.angles) if n)
+        console.print(f"angles, of what is not square: {angles}")
     sizes = list(figures.image_sizes.items())
     console.print("image sizes: " + ", ".join(f"{size}: {n}" for size, n in sizes[:5]) + (", ..." if sizes[5:] else ""))
     if figures.known_acquisition:

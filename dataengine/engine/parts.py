@@ -104,6 +104,7 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
         calibration = calibration or find_calibration(recipe, preset, dataset)
         if calibration is not None:
             calibration.check(detector)
+            calibration.check_classes(recipe.draw_as.get(name, name) for name in classes)
     hashes = {
         "model": folder_hash(model_folder),
         "detector": detector.identity if detector else "none",

@@ -73,7 +73,12 @@ def find_objects(recipe: Recipe, pipeline, dataset: Dataset | None) -> RealObjec
     """Real objects that painted ones begin from; None at strength 1, which would leave nothing of them."""
     if recipe.strength == 1:
         return None
-    if recipe.renderer != "in-scene" or dataset is None:
+    if recipe.renderer != "in-scene":
+        raise UserError(
+            f"--strength below 1: the renderer {recipe.renderer} does not begin objects from real ones; use --renderer "
+            "in-scene, or leave --strength out."
+        )
+    if dataset is None:
         raise UserError(
             "--strength below 1: the in-scene renderer begins objects from real ones; give these with --data, or leave "
             "--strength out."

@@ -22,6 +22,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Literal
 
 from dataengine.engine.local import in_processes, in_this_process
@@ -96,6 +97,16 @@ def _adopt(out: Path, recipe: Recipe) -> Calibration | None:
     if foreign:
         raise UserError(f"{out} is not empty and holds no run ({foreign[0]} is there); give another --out.")
     return None
+
+
+def _check_writable(out: Path) -> None:
+    """Before seconds of loading, not after; nothing is left behind."""
+    there = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.exists())
+    try:
+        with TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror or error}); give another --out.") from None
 
 
 def _stored_calibration(out: Path) -> Calibration | None:
@@ -192,7 +203,9 @@ def synth(
         from dataengine.engine.cluster import check_cluster, on_cluster
 
         check_cluster(address)
-    parts = load_parts(recipe, _adopt(out, recipe))  # before the folder is made: mistakes leave nothing behind
+    stored = _adopt(out, recipe)
+    _check_writable(out)
+    parts = load_parts(recipe, stored)  # before the folder is made: mistakes leave nothing behind
     job = Job(recipe, parts.calibration, parts.hashes, batch_size)
     if executor == "ray":
         execute = partial(on_cluster, job, out, workers, address, gpus_per_worker)

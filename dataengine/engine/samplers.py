@@ -58,7 +58,10 @@ def choose_layouts(recipe: Recipe, layouts: list[Layout]) -> list[Layout]:
         known[option] = f"--{option} {min(values):g} {max(values):g}" if values else f"no {option}"
     nights = {layout.acquisition.night for layout in layouts} - {None}
     known["night"] = " and ".join("--night" if night else "--day" for night in sorted(nights)) or "no night or day"
-    raise UserError(f"no layout was taken so; all of them together know {', '.join(known.values())}.")
+    raise UserError(
+        f"no layout was taken so; all of them together know {', '.join(known.values())}: leave out "
+        "what they do not know, or ask for what they have."
+    )
 
 
 def make_sampler(recipe: Recipe, layouts: list[Layout], classes: tuple[str, ...]) -> Sampler:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -71,6 +71,16 @@ class Calibration(BaseModel):
             raise UserError(
                 f"the filter was calibrated for detector {self.detector}, not {detector.identity}; "
                 "calibrate it again with: dataengine filter calibrate"
+            )
+
+    def check_classes(self, names: Iterable[str]) -> None:
+        """Raises UserError for names without a threshold: whatever an image shows, they would all count as missed."""
+        known = {name.lower() for name in self.thresholds}
+        unknown = [name for name in names if name.lower() not in known]
+        if unknown:
+            raise UserError(
+                f"the calibration has no threshold for {', '.join(unknown)}; it has {', '.join(self.thresholds)}. "
+                "Leave the others out with --classes, or calibrate on images that show them."
             )
 
     def limits(self, layout: Layout) -> np.ndarray:

@@ -109,7 +109,7 @@ def judge_command(
     found = _detector(detector, threads)
     rule.check(found)
     data, loaders = _read(dataset, split, classes, images, seed)
-    _check_classes(data, rule, dataset)
+    rule.check_classes(dict.fromkeys(name for sample in data for name in sample.layout.names()))
     verdicts = [
         judge(found.detect([load()])[0], sample.layout, found.classes, rule, "drop")[1]
         for sample, load in _bar("Judging", json)(list(zip(data, loaders, strict=True)))
@@ -279,20 +279,6 @@ def _check_writable(out: Path) -> None:
             out.unlink()
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror}); give another --out.") from None
-
-
-def _check_classes(data: Dataset, rule: Calibration, path: Path) -> None:
-    """Objects of a class that was never calibrated would all count as missed, whatever the image shows."""
-    from dataengine.errors import UserError
-
-    shown = dict.fromkeys(name for sample in data for name in sample.layout.names())
-    known = {name.lower() for name in rule.thresholds}
-    unknown = [name for name in shown if name.lower() not in known]
-    if unknown:
-        raise UserError(
-            f"{path}: the calibration has no threshold for {', '.join(unknown)}; it has {', '.join(rule.thresholds)}. "
-            "Judge only those with --classes, or calibrate on images that show the others."
-        )
 
 
 def _bar(title: str, hidden: bool) -> Callable[[Sequence], Iterable]:

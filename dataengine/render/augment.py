@@ -14,6 +14,7 @@ import numpy as np
 
 from dataengine import geometry
 from dataengine.data.layout import Layout
+from dataengine.layouts.constraints import MIN_VISIBLE
 from dataengine.layouts.windows import cut
 
 
@@ -81,13 +82,19 @@ def augment(
     )
     if layout.silhouettes is not None:
         result = result.with_outlines(points[start:end] for start, end in itertools.pairwise(ends))
-    return out["image"], result.select(inside[:n] > 0.05)
+    return out["image"], result.select(inside[:n] > 0)
 
 
 def random_window(
-    image: np.ndarray, layout: Layout, size: int, rng: np.random.Generator, around: np.ndarray | None = None
+    image: np.ndarray,
+    layout: Layout,
+    size: int,
+    rng: np.random.Generator,
+    around: np.ndarray | None = None,
+    min_visible: float = MIN_VISIBLE,
 ) -> tuple[np.ndarray, Layout]:
-    """A random size x size window of an image (H, W, 3) and the part of its layout inside.
+    """A random size x size window of an image (H, W, 3) and the part of its layout inside: what is visible of objects
+    to at least the share `min_visible`.
 
     around (2,): a point in pixels that is to be in the middle half of the window, as far as the border lets it.
     Smaller images are continued by mirroring, and what lies in the mirror is marked as ignored.
@@ -104,7 +111,7 @@ def random_window(
         left, top = (int(rng.integers(0, last + 1)) for last in corner)
     else:
         left, top = np.clip((around - size * rng.uniform(0.25, 0.75, 2)).astype(int), 0, corner).tolist()
-    return image[top : top + size, left : left + size], cut(layout, left, top, (size, size))
+    return image[top : top + size, left : left + size], cut(layout, left, top, (size, size), min_visible=min_visible)
 
 
 def turned_freely(layout: Layout) -> bool:
@@ -126,11 +133,13 @@ def augmented_window(
     rng: np.random.Generator,
     around: np.ndarray | None = None,
     scale: float = 1.0,
+    min_visible: float = MIN_VISIBLE,
 ) -> tuple[np.ndarray, Layout]:
     """A random window of an augmented copy, size x size, that shows nothing from beyond the picture's border.
 
     A larger window is cut first, of which enough is left however it is turned; around (2,): a point in pixels that is
     to be in the middle half of it. scale: about how many times as large it is to be shown, see `window_scales`.
+    min_visible: share of an object that has to be visible for its label to come along.
     Pictures too small for that give windows whose corners may be continued from the border.
     """
     turns = turned_freely(layout)
@@ -138,7 +147,10 @@ def augmented_window(
     smallest, largest = max(SCALE[0] * scale, least), max(SCALE[1] * scale, least)
     side = int(np.ceil(size / min(smallest, 1) * (np.sqrt(2) if turns else 1))) + 2
     if side > min(image.shape[:2]):
-        return random_window(*augment(image, layout, rng), size, rng)
-    turned, moved = augment(*random_window(image, layout, side, rng, around), rng, (smallest, largest))
+        return random_window(*augment(image, layout, rng), size, rng, min_visible=min_visible)
+    larger = random_window(image, layout, side, rng, around, min_visible)
+    turned, moved = augment(*larger, rng, (smallest, largest))
     start = (side - size) // 2
-    return turned[start : start + size, start : start + size], cut(moved, start, start, (size, size))
+    return turned[start : start + size, start : start + size], cut(
+        moved, start, start, (size, size), min_visible=min_visible
+    )

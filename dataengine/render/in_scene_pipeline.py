@@ -13,6 +13,7 @@ from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from dataengine import geometry
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
+from dataengine.layouts.constraints import MIN_VISIBLE
 from dataengine.render.fields import object_fields
 from dataengine.render.flow import Start
 from dataengine.render.frame import (
@@ -310,5 +311,8 @@ def _touching(existing: Layout, new: Layout, margin: float) -> np.ndarray:
 
 
 def merge(existing: Layout, new: Layout, margin: float) -> Layout:
-    """The new layout joined by the scene's objects that it leaves alone (`parted`), and by its ignored regions."""
-    return new.joined(parted(existing, new, margin)[0])
+    """The new layout joined by the scene's objects that it leaves alone (`parted`) and by its ignored regions, of which
+    what the border leaves too little of to be an object is one: it is to be seen, and has no label."""
+    kept, _ = parted(existing, new, margin)
+    enough = kept.visible >= MIN_VISIBLE
+    return new.joined(replace(kept.select(enough), ignored=np.concatenate([kept.ignored, kept.boxes[~enough]])))

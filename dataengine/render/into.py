@@ -41,7 +41,7 @@ class Target:
         """The window as a scene, with what is labelled in it."""
         width, height = self.new.size
         part = self.image[self.top : self.top + height, self.left : self.left + width]
-        return Scene(part, cut(self.layout, self.left, self.top, self.new.size), self.name, self.license)
+        return Scene(part, cut(self.layout, self.left, self.top, self.new.size, min_visible=0), self.name, self.license)
 
     def put_back(self, painted: np.ndarray) -> tuple[np.ndarray, Layout]:
         """The whole picture with the painted window, and its labels: the new objects first, then those it had."""
@@ -76,7 +76,7 @@ class IntoDataset:
         for i in chosen:
             free = np.array(self.samples[i].layout.size) - self.size
             left, top = (int(rng.integers(0, slack + 1)) for slack in free)
-            new = layout.select(room_for(layout, cut(self.samples[i].layout, left, top, self.size)))
+            new = layout.select(room_for(layout, cut(self.samples[i].layout, left, top, self.size, min_visible=0)))
             far = acquisition_distance(layout.acquisition, self.samples[i].layout.acquisition)
             places.append((len(new) - far, self.samples[i], left, top, new))
         unreadable: list[str] = []

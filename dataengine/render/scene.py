@@ -127,7 +127,7 @@ class DatasetScenes:
             except ValueError:  # truncated or damaged
                 unreadable.append(sample.name)
                 continue
-            inside = cut(sample.layout, left, top, self.size)
+            inside = cut(sample.layout, left, top, self.size, min_visible=0)
             name = f"{sample.name}@{left},{top}"
             return Scene(window, inside, name, sample.license, tuple(unreadable), sample.source)
         raise _none_readable(unreadable)
@@ -166,7 +166,7 @@ class DatasetScenes:
             labels = sample.layout.in_kind(layout.kind)
             octaves = _octaves(lengths, self.lengths[i]) if lengths else np.zeros(0)
             scale = self._scale(i, octaves, layout.kind)
-            image, inside = augmented_window(picture, labels, self.size[0], rng, scale=scale)
+            image, inside = augmented_window(picture, labels, self.size[0], rng, scale=scale, min_visible=0)
             room = free_of(layout, inside.boxes, ROOM).mean() if len(layout) else 1.0
             known = not len(inside.ignored)
             found.append((known, min(ENOUGH_ROOM, room), -len(found), image, inside, sample))
@@ -185,7 +185,7 @@ class DatasetScenes:
     def _cost(self, sample: Sample, left: int, top: int, layout: Layout) -> tuple[bool, float]:
         """Whether the window shows an ignored region, in which there may be objects without a label; area of its own
         objects that would have to be painted over to make room for the layout's."""
-        inside = cut(sample.layout, left, top, self.size)
+        inside = cut(sample.layout, left, top, self.size, min_visible=0)
         return len(inside.ignored) > 0, _lost(inside, layout)
 
 

@@ -98,7 +98,7 @@ def test_an_unknown_target_format_is_refused_before_anything_is_read(folder, tmp
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("command", ["info", "draw", "check", "convert", "tile", "merge"])
+@pytest.mark.parametrize("command", ["info", "draw", "check", "convert", "tile", "split", "merge"])
 def test_help_teaches_with_an_example(command):
     assert f"dataengine data {command}" in " ".join(_run(command, "--help").stdout.split())
 
@@ -128,6 +128,13 @@ def test_images_of_one_name_are_both_kept_when_merged(folder, make_dataset, tmp_
     assert len(both["image_0"]) == 3
 
 
+def test_a_picture_that_is_in_both_is_told_when_merged(folder, make_dataset, tmp_path):
+    result = _run("merge", folder, folder, "--out", tmp_path / "twice")
+    assert result.stderr.count("is the same picture as") == len(dota.read(folder))
+    coco.write(make_dataset(tmp_path / "other", BOXES, size=(220, 150)), tmp_path / "coco")
+    assert "same picture" not in _run("merge", folder, tmp_path / "coco", "--out", tmp_path / "both").stderr
+
+
 def test_merged_with_horizontal_boxes_all_are_horizontal(folder, make_dataset, tmp_path):
     other = make_dataset(tmp_path / "other", [[(60, 70, 40, 12, 0.0)]], kind="hbb")
     coco.write(other, tmp_path / "coco")
@@ -145,3 +152,65 @@ def test_sets_that_label_other_classes_are_not_merged(folder, make_dataset, tmp_
     assert not (tmp_path / "both").exists()
     with pytest.raises(UserError, match="two or more"):
         _run("merge", folder, "--out", tmp_path / "both")
+
+
+@pytest.fixture
+def film(make_dataset, tmp_path):
+    """Ten frames of each of four films."""
+    made = make_dataset(tmp_path / "in", BOXES[:1] * 40)
+    frames = [replace(sample, name=f"{'abcd'[i % 4]}_{i:02d}") for i, sample in enumerate(made)]
+    coco.write(replace(made, samples=frames), tmp_path / "film")
+    return tmp_path / "film"
+
+
+def _names(folder) -> set[str]:
+    return {sample.name for sample in coco.read(folder)}
+
+
+def test_split_writes_parts_that_share_no_image(film, tmp_path):
+    result = _run("split", film, tmp_path / "parts", "--parts", "train=3,calibration=1,test=1")
+    parts = [_names(tmp_path / "parts" / name) for name in ("train", "calibration", "test")]
+    assert [len(part) for part in parts] == [24, 8, 8]
+    assert set.union(*parts) == _names(film)
+    assert "8 images, 24 objects" in result.stdout.replace("\n", " ")
+    _run("split", film, tmp_path / "again", "--parts", "train=60,calibration=20,test=20")
+    assert _names(tmp_path / "again/test") == parts[2], "the same shares, the same parts"
+    _run("split", film, tmp_path / "other", "--parts", "train=60,calibration=20,test=20", "--seed", 1)
+    assert _names(tmp_path / "other/test") != parts[2], "control: another seed"
+
+
+def test_frames_of_a_film_stay_together_where_the_split_is_told_so(film, tmp_path):
+    def films_of_both(folder) -> set[str]:
+        return set.intersection(*({name[0] for name in _names(folder / part)} for part in ("train", "test")))
+
+    _run("split", film, tmp_path / "kept", "--group", "^[a-d]", "--parts", "train=75,test=25")
+    assert films_of_both(tmp_path / "kept") == set()
+    assert len(_names(tmp_path / "kept/test")) == 10
+    _run("split", film, tmp_path / "divided", "--parts", "train=75,test=25")
+    assert films_of_both(tmp_path / "divided") == set("abcd"), "control"
+
+
+def test_split_takes_only_so_many_images(film, tmp_path):
+    _run("split", film, tmp_path / "parts", "--images", 10)
+    parts = [_names(tmp_path / "parts" / name) for name in ("train", "test")]
+    assert [len(part) for part in parts] == [8, 2]
+    assert set.union(*parts) < _names(film)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("--parts", "train"), "'' is not the size of a part"),
+        (("--parts", "train=80,test=-1"), "a part of -1 has no image"),
+        (("--parts", "../train=80,test=20"), "'../train' cannot be the name of a part"),
+        (("--parts", "train=80,train=20"), "'train' cannot be the name of a part"),
+        (("--images", 41), "--images 41: the data set has 40"),
+        (("--group", "("), "--group (: no regular expression"),
+        (("--group", "^[a-d]", "--parts", "a=1,b=1,c=1,d=1,e=1"), "has 4 groups, too few for 5"),
+    ],
+)
+def test_split_says_what_does_not_fit_and_writes_nothing(film, tmp_path, wrong, said):
+    with pytest.raises(UserError) as error:
+        _run("split", film, tmp_path / "parts", *wrong)
+    assert said in str(error.value)
+    assert not (tmp_path / "parts").exists()

@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 
 from dataengine.data import coco, formats
+from dataengine.data.presets import load_preset
 from dataengine.engine.parts import load_parts
+from dataengine.engine.pictures import find_objects
 from dataengine.engine.recipe import load_recipe
+from dataengine.engine.run import synth
 from dataengine.errors import UserError
 
 
@@ -98,3 +101,40 @@ def test_a_recipe_that_is_no_yaml_in_utf_8_is_one_sentence(content, says, tmp_pa
     (tmp_path / "run.yaml").write_bytes(content)
     with pytest.raises(UserError, match=rf"run\.yaml.*{says}"):
         load_recipe(tmp_path / "run.yaml", {})
+
+
+def test_a_calibration_of_other_classes_is_refused(toy_recipe, tmp_path):
+    """Else all images would be painted, and none kept; control: its own classes, however they are written."""
+    figures = json.loads(toy_recipe.calibration.read_text())
+    other = tmp_path / "other.json"
+    recipe = toy_recipe.model_copy(update={"calibration": other})
+    other.write_text(json.dumps(figures | {"thresholds": {k.upper(): v for k, v in figures["thresholds"].items()}}))
+    load_parts(recipe)
+    other.write_text(json.dumps(figures | {"thresholds": {"ship": 0.5}}))
+    with pytest.raises(UserError, match=r"no threshold for .*car.*; it has ship.*--classes"):
+        load_parts(recipe)
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_anything_is_loaded(toy_recipe, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr("dataengine.engine.run.load_parts", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(UserError, match=r"cannot be written .*; give another --out"):
+        synth(toy_recipe, tmp_path / "file" / "run")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_objects_to_begin_from_are_refused_with_the_option_at_fault(toy_recipe):
+    with pytest.raises(UserError, match=r"the renderer whole does not begin objects .*--renderer in-scene"):
+        find_objects(toy_recipe.model_copy(update={"strength": 0.3, "renderer": "whole"}), None, None)
+    with pytest.raises(UserError, match="give these with --data"):
+        find_objects(toy_recipe.model_copy(update={"strength": 0.3}), None, None)
+
+
+def test_a_data_set_file_is_told_apart_from_a_name(tmp_path):
+    with pytest.raises(UserError, match=r"--dataset .*mine\.yaml: there is no such file"):
+        load_preset(str(tmp_path / "mine.yaml"))
+    with pytest.raises(UserError, match="mine is no known data set; choose one of"):
+        load_preset("mine")
+    (tmp_path / "mine.yaml").write_text("name: mine\nclases: [a]\n")
+    with pytest.raises(UserError, match="clases: no such field; perhaps classes"):
+        load_preset(str(tmp_path / "mine.yaml"))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 
 from dataengine.data.presets import load_preset, preset_names
 from dataengine.errors import UserError
+from dataengine.export.release.finished_run import read_run
 from dataengine.export.release.licenses import LICENSES, Source, conflicts, find_license, release_license
 
 
@@ -62,3 +66,23 @@ def test_all_packaged_presets_state_a_licence_that_is_known():
 def test_a_release_needs_a_licence_whose_conditions_are_known(name):
     with pytest.raises(UserError, match=r"--license .*choose one of cc0-1\.0"):
         release_license(name)
+
+
+@pytest.mark.parametrize(
+    ("licenses", "scenes", "known"),
+    [(["CC BY 4.0"], None, "CC BY 4.0"), (["CC BY 4.0", "CC0"], None, ""), (["CC BY 4.0"], "elsewhere", "")],
+)
+def test_layouts_have_the_licence_of_their_images_where_all_scenes_tell_it(
+    painted_run, tmp_path, licenses, scenes, known
+):
+    """The licence of --data, which its images carry; controls: images of two licences, scenes of other data."""
+    run = tmp_path / "run"
+    shutil.copytree(painted_run, run)
+    records = [json.loads(line) for line in (run / "manifest.jsonl").read_text().splitlines()]
+    for i, record in enumerate(records):
+        record["scene_license"] = licenses[i % len(licenses)]
+    (run / "manifest.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    recipe = json.loads((run / "recipe.json").read_text())
+    recipe["recipe"] |= {"dataset": None, "scenes": scenes}
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    assert [source.license for source in read_run(run).sources if source.what == "layouts"] == [known]

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from PIL import Image
 from toy_scenes import random_layout
 
 from dataengine import geometry
-from dataengine.data.layout import Layout
+from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.errors import UserError
 from dataengine.render.frame import FrameSpec, cut, frame_matrices, masks, paste
 from dataengine.render.in_scene import InSceneUNet
 from dataengine.render.in_scene_pipeline import InScenePipeline, with_detail
-from dataengine.render.scene import Scene, empty_layout
+from dataengine.render.scene import DatasetScenes, Scene, empty_layout
 
 
 class WhiteBoxes(InSceneUNet):
@@ -89,6 +90,31 @@ def test_an_object_of_the_scene_keeps_pixels_and_label_unless_a_new_one_touches_
     assert np.array_equal(images[0][far], ground[far])
     covered = mask_of(there.select([0])) & ~mask_of(new)
     assert not (np.abs(images[0][covered].astype(int) - (200, 30, 30)).max(1) < 20).any(), "painted over"
+
+
+@pytest.mark.parametrize("kind", ["obb", "hbb"])
+@pytest.mark.parametrize("augmented", [False, True])
+def test_whatever_is_to_be_seen_of_a_scenes_objects_has_a_label_or_is_to_be_ignored(painter, tmp_path, augmented, kind):
+    """Pixels of red cars, of which windows show all, much or little; a new object is painted upon some of them."""
+    there = Layout([[x, y, 30, 20, 0] for x in (40, 150, 260) for y in (40, 160)], [0] * 6, ("car",), (300, 200), kind)
+    picture = np.full((200, 300, 3), 102, np.uint8)
+    picture[mask_of(there)] = (230, 20, 20)
+    Image.fromarray(picture).save(tmp_path / "0.png")
+    scenes = DatasetScenes(Dataset(("car",), [Sample("0", tmp_path / "0.png", there)] * 8), (100, 100), augmented)
+    new = Layout([[24, 30, 24, 12, 0]], [0], ("car",), (100, 100), kind)
+    images, labels = painter(scenes.draw([new] * 24, range(24)), [new] * 24, range(24), num_inference_steps=2)
+    little = 0
+
+    def shown(boxes: np.ndarray) -> np.ndarray:
+        return mask_of(Layout(boxes + np.float32([0, 0, 3, 3, 0]), [0] * len(boxes), ("car",), (100, 100), kind))
+
+    for image, layout in zip(images, labels, strict=True):
+        red = image[..., 0].astype(int) - image[..., 1] > 100  # more than the edge of one that was painted over
+        assert not (red & ~shown(np.concatenate([layout.boxes, layout.ignored]))).any()
+        assert (layout.visible >= 0.3).all()
+        little += (red & shown(layout.ignored) & ~shown(layout.boxes)).any()
+    assert little > 3, "control: windows do show rests"
+    assert sum(len(layout) > 1 for layout in labels) > 3, "control: and more than rests"
 
 
 def test_any_number_of_objects_is_painted(painter):

@@ -121,15 +121,24 @@ def _sources(recipe: dict, records: list[dict], source_license: str) -> list[Sou
         found.append(_model("scene renderer", None, "whole", source_license))
     if recipe["layout_model"] is not None:
         found.append(_model("layout model", recipe["layout_model"], "", source_license))
-    found.append(Source("layouts", title, known[0] or source_license, known[1]))
+    license = known[0] or _own_license(recipe, records) or source_license
+    found.append(Source("layouts", title, license, known[1]))
     if recipe.get("strength", 1) < 1:
-        found.append(Source("real objects to begin from", title, known[0] or source_license, known[1]))
+        found.append(Source("real objects to begin from", title, license, known[1]))
     for record in records:
         if not is_generated(record):
             name = record["scene_source"] or Path(recipe["scenes"] or recipe["into"] or recipe["data"] or title).name
             url = known[1] if name == title else ""
             found.append(Source("scenes", name, record["scene_license"], url))
     return list(dict.fromkeys(found))
+
+
+def _own_license(recipe: dict, records: list[dict]) -> str:
+    """The one licence that the images of --data carry where scenes are of them, too; "" where they do not say so."""
+    if recipe["scenes"] or recipe["into"]:
+        return ""
+    licenses = {record["scene_license"] for record in records if not is_generated(record)}
+    return licenses.pop() if len(licenses) == 1 else ""
 
 
 def _model(what: str, folder: str | None, packaged: str, source_license: str) -> Source:
