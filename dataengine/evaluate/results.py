@@ -128,19 +128,28 @@ def print_results(results: Sequence[Result], as_json: bool) -> None:
 
 
 def show(result: Result) -> None:
-    """Print the table, what its columns mean, and its notes."""
+    """Print the table, what its columns mean, and its notes. Where the terminal is too narrow for the table, each row
+    comes as lines below each other."""
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
     console = Console(markup=False)
     settings = "; ".join(f"{key}: {value}" for key, value in result.settings.items())
-    headings = [column.heading for column in result.columns.values()]
-    table = Table("", result.counted, *headings, title=result.title, caption=settings or None)
+    headings = [result.counted, *(column.heading for column in result.columns.values())]
+    wide = Table("", *headings, title=result.title, caption=settings or None)
+    long = Table("", "", "", title=result.title, caption=settings or None, show_header=False)
     for row in result.rows:
-        cells = (str(row.figures.get(key, Figure(math.nan))) for key in result.columns)
+        cells = [str(row.n), *(str(row.figures.get(key, Figure(math.nan))) for key in result.columns)]
         name = row.name if row.role != "control" else f"control: {row.name}"
-        table.add_row(name, str(row.n), *cells, style="bold" if row.role == "measured" else None)
-    console.print(table)
+        style = "bold" if row.role == "measured" else None
+        wide.add_row(name, *cells, style=style)
+        for i, (heading, cell) in enumerate(zip(headings, cells, strict=True)):
+            long.add_row(
+                "" if i else name, heading, " ".join(cell.split()), style=style, end_section=i == len(cells) - 1
+            )
+    room = console.options.update(max_width=1000)
+    console.print(wide if Measurement.get(console, room, wide).maximum <= console.width else long)
     for column in result.columns.values():
         if column.meaning:
             console.print(f"{column.title}: {column.meaning}")

@@ -10,7 +10,7 @@ from dataengine.evaluate.diversity import diversity
 from dataengine.evaluate.features import Features
 from dataengine.evaluate.fidelity import fidelity
 from dataengine.evaluate.memorisation import memorisation
-from dataengine.evaluate.results import show
+from dataengine.evaluate.results import Column, Figure, Result, Row, show
 
 FEATURES = Features("eight made-up numbers", "imagenet", lambda images: np.zeros((len(images), 8)))
 GROUPS = [i // 2 for i in range(120)]
@@ -117,3 +117,17 @@ def test_a_metric_whose_control_is_no_worse_than_real_pictures_says_so(capsys):
     assert not seeing.unmoved()
     assert not fidelity(cloud(60, seed=1), REAL, BLURRED, GROUPS, FEATURES).unmoved()
     assert len(fidelity(cloud(60, seed=1), REAL, REAL, GROUPS, FEATURES).unmoved()) == 6
+
+
+@pytest.mark.parametrize("columns", [60, 200])
+def test_all_figures_can_be_read_however_narrow_the_terminal(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    names = ["Frechet distance", "kernel distance", "precision", "recall", "density", "coverage"]
+    figures = [{name: Figure(i + k / 10, i, i + 1) for k, name in enumerate(names)} for i in range(2)]
+    rows = [Row("generated", "measured", 100, figures[0]), Row("real", "reference", 50, figures[1])]
+    show(Result("fidelity", "Do they look real?", {name: Column(name, "lower") for name in names}, rows))
+    printed = capsys.readouterr().out
+    assert all(text in printed for row in figures for f in row.values() for text in str(f).splitlines())
+    assert "…" not in printed
+    assert all(printed.count(word) == 1 for word in ("generated", "100")), "each row once"
+    assert printed.count("recall") == (2 if columns == 60 else 1), "control: a wide one has a table"
