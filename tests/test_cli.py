@@ -106,6 +106,9 @@ def test_a_dry_run_makes_nothing_and_says_what_it_would(toy_recipe, tmp_path):
     run = dataengine("synth", "--config", recipe, "--out", tmp_path / "run", "--dry-run", "--json")
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["seconds_per_image_and_worker"] > 0
+    told = dataengine("synth", "--config", recipe, "--out", tmp_path / "run", "--dry-run")
+    assert all(word in told.stdout for word in ("an image takes", f"{toy_recipe.n} images into", "nothing was written"))
+    assert "{" not in told.stdout, "words for people; --json for scripts"
     assert not (tmp_path / "run").exists()
 
 

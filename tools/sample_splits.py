@@ -15,6 +15,7 @@ from PIL import Image
 from dataengine.data import coco, hit_uav
 from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.data.split import flight_key, split_by_group
+from dataengine.errors import UserError
 from dataengine.evaluate.pictures import windows as pictures_of
 
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -62,4 +63,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     arguments = parser.parse_args()
-    coco.write(splits(arguments.data)[arguments.dataset][arguments.part], arguments.out)
+    try:
+        coco.write(splits(arguments.data)[arguments.dataset][arguments.part], arguments.out)
+    except UserError as error:
+        parser.error(f"{error} --data is the folder that holds hit-uav and hrplanes-v2.")

@@ -63,7 +63,10 @@ def draw_command(
     path: Source,
     out: Annotated[Path, typer.Option(help="Contact sheet to write, .png: boxes in class colours, dashed where cut.")],
     n: Annotated[int, typer.Option(min=1, help="How many images, chosen at random.")] = 24,
-    side: Annotated[int, typer.Option(min=16, help="Longest side of each picture on the sheet, in pixels.")] = 320,
+    side: Annotated[
+        int,
+        typer.Option(min=16, help="Longer side of each picture on the sheet, in pixels; smaller ones are enlarged."),
+    ] = 320,
     seed: Annotated[int, typer.Option(min=0, help="Another seed chooses other images.")] = 0,
     format: Format = None,
     split: Split = None,

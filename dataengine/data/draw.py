@@ -46,14 +46,14 @@ def draw(image: Image.Image | np.ndarray | None, layout: Layout, scale: float = 
 
 
 def sample_sheet(dataset: Dataset, n: int, rng: np.random.Generator, side: int = 320) -> tuple[Image.Image, int]:
-    """Contact sheet of n random samples with their boxes, each at most `side` pixels wide and high, in the data set's
+    """Contact sheet of n random samples with their boxes, each `side` pixels on its longer side, in the data set's
     order; and how many more were chosen but have no image that can be read."""
     chosen = sorted(rng.permutation(len(dataset))[:n])
     pictures, names = [], []
     for sample in (dataset.samples[i] for i in chosen):
         try:
             with Image.open(sample.image) as image:
-                pictures.append(draw(image, sample.layout, min(1.0, side / max(sample.layout.size))))
+                pictures.append(draw(image, sample.layout, side / max(sample.layout.size)))
         except (OSError, SyntaxError):
             continue
         names.append(sample.name)

@@ -63,7 +63,10 @@ def run_with_progress(
 
 def show_report(console: Console, report: dict, out: Path) -> None:
     """Class and acceptance table, warnings, and the paths a user wants next."""
-    table = Table("class", "asked", "found", "share", "taken out", "kept", "of them difficult")
+    table = Table(
+        "class", "asked", "found", "share", "taken out", "kept", "of them difficult",
+        caption="asked and found: objects of all attempts; the others: of accepted images",
+    )  # fmt: skip
     for row in report["classes"]:
         share = f"{row['found'] / row['asked']:.0%}" if row["asked"] else "-"
         after = [str(row[name]) for name in ("erased", "kept", "difficult")]
@@ -71,7 +74,7 @@ def show_report(console: Console, report: dict, out: Path) -> None:
     console.print(table)
     console.print(
         f"{report['accepted']} of {report['tried']} images accepted ({report['acceptance']:.0%}); dropped: "
-        + (", ".join(f"{n} {reason}" for reason, n in report["dropped_for"].items()) or "none")
+        + (", ".join(f"{n} for {reason}" for reason, n in report["dropped_for"].items()) or "none")
     )
     if report["left_out"]:
         asked = sum(row["asked"] for row in report["classes"])
@@ -114,7 +117,7 @@ def dry_run(recipe: Recipe, out: Path, as_json: bool) -> None:
 
     console = Console(markup=False, quiet=as_json)
     console.print(
-        "loading, and calibrating the filter where there is no calibration for this data, which takes minutes"
+        "loading, and calibrating the filter where there is no calibration for this data (that may take minutes)"
     )
     parts = load_parts(recipe)
     probe = recipe.model_copy(update={"shard_size": min(4, recipe.shard_size)})
@@ -139,4 +142,11 @@ def dry_run(recipe: Recipe, out: Path, as_json: bool) -> None:
         print(json.dumps(plan, indent=2))
         return
     _say_parts(console, parts)
-    console.print_json(json.dumps(plan))
+    asked = recipe.model_dump(mode="json", exclude_defaults=True, exclude={"n"})
+    minutes = recipe.n * seconds / 60
+    console.print(f"{recipe.n} images into {out}: {', '.join(f'{name} {value}' for name, value in asked.items())}")
+    console.print(
+        f"an image takes {seconds:.2f} s of one worker, all at least {minutes:.0f} minutes, and "
+        f"{plan['gigabytes']:.2g} GB with both data sets; accepted of those tried here: {plan['accepted_in_probe']}"
+    )
+    console.print("nothing was written; --json prints the whole recipe", style="dim")

@@ -63,5 +63,7 @@ def test_samples_are_drawn_small_enough_and_broken_images_are_counted(tmp_path):
     pixels = np.asarray(sheet)
     assert pixels.shape[1] == 4 * 54 + 4
     assert (pixels[8:20, 19:21] == COLOURS[0]).all(2).any()  # the box's left side, at a quarter of x = 60
+    enlarged, _ = sample_sheet(Dataset(("a",), samples[:2]), 9, np.random.default_rng(0), side=600)
+    assert enlarged.size[0] > 600, "small pictures are looked at closely"
     with pytest.raises(UserError, match="data check"):
         sample_sheet(Dataset(("a",), samples[3:4]), 9, np.random.default_rng(0))

@@ -261,7 +261,7 @@ def test_a_split_keeps_layouts_and_scenes_apart_and_says_how_many_images_that_co
         ({"source_license": ""}, r"the renderer \(.*\) has no known licence: say what it is with --source-license"),
         ({"source_license": "academic use"}, r"may not be used commercially .* --allow-license-mix releases it"),
         ({"val": 0.7}, r"--val 0\.7: give a share from 0 to 0\.5"),
-        ({"formats": "dota,voc"}, r"--formats dota,voc: choose from dota, coco, yolo"),
+        ({"formats": "dota,voc"}, r"--formats dota,voc: choose from dota, coco, yolo-obb"),
         ({"archive_size": "large"}, r"--archive-size large: give a size"),
         ({"group": "("}, r"--group \(: no regular expression"),
         ({"training": Path("x")}, r"--training and --held-out belong together"),

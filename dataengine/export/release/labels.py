@@ -35,7 +35,7 @@ def parse_formats(text: str) -> tuple[str, ...]:
     names = [name.strip().lower().removesuffix("-obb") for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in FORMATS]
     if unknown or not names:
-        raise UserError(f"--formats {text}: choose from {', '.join(FORMATS)}, with commas.")
+        raise UserError(f"--formats {text}: choose from dota, coco, yolo-obb, with commas.")
     return tuple(dict.fromkeys(names))
 
 
