@@ -115,6 +115,8 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
         hashes["layout model"] = folder_hash(recipe.layout_model)
     places = find_places(recipe, dataset)
     objects = find_objects(recipe, pipeline, dataset)
+    if painted and objects is None and dataset is not None:
+        notes.append("objects are painted from nothing; --strength 0.3 begins them as real ones of your data")
     references = make_references(recipe, pipeline, dataset, notes)
     semantic = make_semantic(recipe, dataset, notes)
     if detector is not None and calibration is None:  # last, since it takes longest: what does not fit is told before
