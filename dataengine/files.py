@@ -7,6 +7,7 @@ import os
 import re
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from dataengine.errors import UserError
 
@@ -52,6 +53,19 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"has the key {twice!r} twice in one object; keep one of them")
     return content
+
+
+def check_writable(out: Path) -> None:
+    """Before minutes of work, not after them: whether a file or folder, which need not exist yet, can be written.
+
+    Nothing is left behind. Raises UserError where it cannot."""
+    out = out.resolve()
+    there = next(path for path in (out, *out.parents) if path.exists())
+    try:
+        with TemporaryFile(dir=out.parent if out.is_file() else there):
+            pass
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror or error}); give another --out.") from None
 
 
 def write_whole(path: str | Path, content: bytes | str) -> None:

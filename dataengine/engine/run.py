@@ -22,7 +22,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Literal
 
 from dataengine.engine.local import in_processes, in_this_process
@@ -34,7 +33,7 @@ from dataengine.engine.tally import Tally
 from dataengine.engine.trace import trace_file
 from dataengine.engine.worker import Job
 from dataengine.errors import UserError
-from dataengine.files import remove_unfinished, write_whole
+from dataengine.files import check_writable, remove_unfinished, write_whole
 from dataengine.judge.calibration import Calibration, calibration_hash
 
 CALIBRATION = "calibration.json"
@@ -97,16 +96,6 @@ def _adopt(out: Path, recipe: Recipe) -> Calibration | None:
     if foreign:
         raise UserError(f"{out} is not empty and holds no run ({foreign[0]} is there); give another --out.")
     return None
-
-
-def _check_writable(out: Path) -> None:
-    """Before seconds of loading, not after; nothing is left behind."""
-    there = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.exists())
-    try:
-        with TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error}); give another --out.") from None
 
 
 def _stored_calibration(out: Path) -> Calibration | None:
@@ -204,7 +193,7 @@ def synth(
 
         check_cluster(address)
     stored = _adopt(out, recipe)
-    _check_writable(out)
+    check_writable(out)
     parts = load_parts(recipe, stored)  # before the folder is made: mistakes leave nothing behind
     job = Job(recipe, parts.calibration, parts.hashes, batch_size)
     if executor == "ray":

@@ -67,11 +67,13 @@ def calibrate_command(
 
     Example: dataengine filter calibrate data/hit-uav --split val --out calibration.json
     """
+    from dataengine.files import check_writable
     from dataengine.judge.calibrate import calibrate
 
     found = _detector(detector, threads)
     data, loaders = _read(dataset, split, classes, images, seed)
-    _check_writable(out)
+    check_writable(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
     layouts = [sample.layout for sample in data]
     calibration = calibrate(
         found, loaders, layouts, data.name or dataset.resolve().name, pass_share, _bar("Calibrating", json)
@@ -161,6 +163,7 @@ def label_command(
     from dataengine.data.plain import labelled_or_plain
     from dataengine.data.tile import tile
     from dataengine.errors import UserError
+    from dataengine.files import check_writable
     from dataengine.judge.calibration import Calibration
     from dataengine.judge.labelling import label_pictures
 
@@ -169,7 +172,8 @@ def label_command(
     rule.check(found)
     if out.exists():
         raise UserError(f"{out} is there already; give another --out.")
-    _check_writable(out)
+    check_writable(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
     kind = "hbb" if horizontal else "obb"
     labelled = label_pictures(labelled_or_plain(pictures), found, rule, kind, sure, doubt, _bar("Labelling", False))
     with TemporaryDirectory(prefix=".tiles-", dir=out.parent) as tiles:
@@ -265,20 +269,6 @@ def _read(
 
     loaders = [lambda file=sample.image: load(file) for sample in readable]
     return replace(dataset, samples=readable, problems=problems), loaders
-
-
-def _check_writable(out: Path) -> None:
-    """Before minutes of work, not after."""
-    from dataengine.errors import UserError
-
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        new = not out.exists()
-        out.open("a").close()
-        if new:
-            out.unlink()
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); give another --out.") from None
 
 
 def _bar(title: str, hidden: bool) -> Callable[[Sequence], Iterable]:
