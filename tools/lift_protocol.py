@@ -40,7 +40,7 @@ RUNS = {
     "plain-layouts": ("--no-enhance", "--rows", 0),
     "bootstrapped": ("--data", "{work}/bootstrapped-real"),
 }
-OTHER_SIZE = 2000  # images of all but the first
+OTHER_SIZE = 2000  # images of all but the first that is asked for
 RENDERER_STEPS, QUICK_STEPS = 1500, 300
 PASS_SHARE = 0.7  # more of the real images a detector that saw 80 does not let pass, under any rule
 STRENGTH = 0.3  # objects begin as real ones: 100 images are too few to draw from nothing
@@ -115,7 +115,8 @@ def main() -> None:
     command("train", "fewer-steps", real, "--model", slow / "pipeline", "--guidance", 1, "--out", quick,
             "--steps", scaled(QUICK_STEPS), made=quick / "pipeline")  # fmt: skip
     onnx, rule = work / "detector", work / "calibration.json"
-    if not onnx.exists():
+    filtered = any("off" not in RUNS[name] for name in arguments.runs)  # of some dozen images, no filter can be learnt
+    if filtered and not onnx.exists():
         exported = export(
             work / "for-detector", work / "for-detector", work / "judge", detector=DETECTOR, ratio=(1, 0), most=1,
             test=str(work / "for-calibration"), tile_size=TILE, cpu=True,
@@ -125,19 +126,21 @@ def main() -> None:
             seed=100, options=read_yaml(OPTIONS),
         )  # fmt: skip
         command("filter", "export-detector", *trained, "--out", onnx)
-    command("filter", "calibrate", work / "for-calibration", "--detector", onnx, "--out", rule,
-            "--pass-share", PASS_SHARE, made=rule)  # fmt: skip
+    if filtered:
+        command("filter", "calibrate", work / "for-calibration", "--detector", onnx, "--out", rule,
+                "--pass-share", PASS_SHARE, made=rule)  # fmt: skip
     for name in arguments.runs:
         if name == "bootstrapped":
             labelled, both = work / "labelled", work / "bootstrapped-real"
             command("filter", "label", work / "unlabelled", "--detector", onnx, "--calibration", rule, "--sure", SURE,
                     "--doubt", DOUBT, "--keep-doubtful", "--out", labelled, made=labelled)  # fmt: skip
             command("data", "merge", real, labelled, "--out", both, made=both)
-        sizes = [scaled(n) for n in (arguments.sizes if name == "synthetic" else [OTHER_SIZE])]
+        sizes = [scaled(n) for n in (arguments.sizes if name == arguments.runs[0] else [OTHER_SIZE])]
         changes = [str(word).format(work=work) for word in RUNS[name]]
-        command("synth", "--data", real, "--model", quick / "pipeline", "--detector", onnx, "--calibration", rule,
-                "--n", max(sizes), *BALANCE[arguments.dataset], "--strength", STRENGTH, "--rows", ROWS,
-                "--augment-scenes", *changes, "--out", work / name)  # fmt: skip
+        judge = () if "off" in RUNS[name] else ("--detector", onnx, "--calibration", rule)
+        command("synth", "--data", real, "--model", quick / "pipeline", *judge, "--n", max(sizes),
+                *BALANCE[arguments.dataset], "--strength", STRENGTH, "--rows", ROWS, "--augment-scenes",
+                *changes, "--out", work / name)  # fmt: skip
         command("evaluate", "lift", work / name, "--real", real, "--test", work / "test", "--out", work / "lift",
                 "--more-real", work / "more-real", *(word for n in sizes for word in ("--images", n)),
                 "--seeds", arguments.seeds, "--workers", arguments.workers, "--steps", scaled(arguments.steps, 10),
