@@ -42,6 +42,11 @@ def test_each_fault_of_a_box_is_found_once(box, words, make_dataset, tmp_path):
     assert problems[0].path.name == "image_1.png"
 
 
+def test_a_fault_of_a_box_is_told_with_its_corners_by_which_it_is_found_in_a_label_file(make_dataset, tmp_path):
+    [problem] = check(make_dataset(tmp_path, [[(400, 70, 40, 12, 0.0)]]))
+    assert "corners 380 64 420 64 420 76 380 76" in problem.message
+
+
 def test_overlapping_boxes_of_two_classes_or_of_moderate_iou_are_not_twins(make_dataset, tmp_path):
     other_class = [*SOUND, (140, 30, 20, 10, 0.0), (120, 80, 30, 20, -0.2 + np.pi / 2)]
     assert check(make_dataset(tmp_path / "a", [other_class])) == []

@@ -35,6 +35,7 @@ def test_info_prints_a_table_or_json(folder):
     assert result.exit_code == 0
     assert "3 objects" in result.stdout.replace("\n", " ")
     assert "large ship" in result.stdout
+    assert "[bold]" not in result.stdout
     figures = json.loads(_run("info", folder, "--json").stdout)
     assert (figures["images"], figures["objects"], figures["format"]) == (2, 3, "dota")
 
