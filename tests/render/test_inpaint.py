@@ -120,3 +120,15 @@ def test_a_whole_image_model_paints_only_where_the_new_objects_are(new):
     assert (image[mask > 0] != before[mask > 0]).mean() > 0.1
     whole = pipeline([new], [1], num_inference_steps=3)[0]
     assert (whole[mask == 0] != before[mask == 0]).mean() > 0.5, "mutation: without the mask all is drawn anew"
+
+
+def test_nothing_is_painted_upon_what_a_window_shows_of_a_labelled_object(tmp_path):
+    """Windows that begin left of pixel 7 show less than 30 % of it; control: the new object is put where it is free."""
+    Image.fromarray(np.full((100, 140, 3), 90, np.uint8)).save(tmp_path / "0.png")
+    labelled = Layout([[115, 50, 40, 20, 0]], [0], ("car",), (140, 100))
+    into = IntoDataset(Dataset(("car",), [Sample("0", tmp_path / "0.png", labelled)] * 8), (100, 100))
+    upon, free = (Layout([[x, 50, 8, 6, 0]], [0], ("car",), (100, 100)) for x in (90, 20))
+    for target in into.draw([upon] * 30, range(30)):
+        new = target.new.boxes + np.float32([target.left, target.top, 0, 0, 0])
+        assert not (geometry.intersection(new + np.float32([0, 0, 2, 2, 0]), labelled.boxes) > 0).any()
+    assert all(len(target.new) for target in into.draw([free] * 30, range(30)))
