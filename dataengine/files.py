@@ -56,13 +56,12 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict:
 
 
 def check_writable(out: Path) -> None:
-    """Before minutes of work, not after them: whether a file or folder, which need not exist yet, can be written.
+    """Before minutes of work, not after them: whether a folder, which need not exist yet, can be written to.
 
     Nothing is left behind. Raises UserError where it cannot."""
-    out = out.resolve()
-    there = next(path for path in (out, *out.parents) if path.exists())
+    there = next(path for path in (out.resolve(), *out.resolve().parents) if path.exists())
     try:
-        with TemporaryFile(dir=out.parent if out.is_file() else there):
+        with TemporaryFile(dir=there):
             pass
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror or error}); give another --out.") from None

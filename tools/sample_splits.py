@@ -66,4 +66,4 @@ if __name__ == "__main__":
     try:
         coco.write(splits(arguments.data)[arguments.dataset][arguments.part], arguments.out)
     except UserError as error:
-        parser.error(f"{error} --data is the folder that holds hit-uav and hrplanes-v2.")
+        parser.error(f"{error}; --data is the folder that holds hit-uav and hrplanes-v2.")

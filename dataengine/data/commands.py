@@ -236,12 +236,11 @@ def split_command(
     """
     from dataengine.data import formats
     from dataengine.data.split import group_key, parse_parts, random_images, split_by_group
-    from dataengine.errors import UserError
+    from dataengine.data.staging import check_empty
 
     formats.module(to)
     shares = parse_parts(parts)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is not an empty folder; choose a new one for the parts.")
+    check_empty(out, "parts")
     dataset = _read(path, format, split, classes)
     if images is not None:
         dataset = random_images(dataset, images, seed)

@@ -75,10 +75,11 @@ def preset_names() -> tuple[str, ...]:
 
 def load_preset(name: str) -> Preset:
     """A preset by its name, or from a YAML file of your own. Raises `UserError` that names the field at fault."""
-    file = Path(name) if name.endswith((".yaml", ".yml")) else configs("datasets") / f"{name.lower()}.yaml"
-    if not os.path.isfile(file) and name.endswith((".yaml", ".yml")):
-        raise UserError(f"--dataset {file}: there is no such file; check the spelling.")
+    own = name.endswith((".yaml", ".yml"))
+    file = Path(name) if own else configs("datasets") / f"{name.lower()}.yaml"
     if not os.path.isfile(file):  # unlike `Path`, not troubled by a name that is none
+        if own:
+            raise UserError(f"--dataset {file}: there is no such file; check the spelling.")
         raise UserError(
             f"{shown(name)} is no known data set; choose one of {', '.join(preset_names())}, or give a YAML file"
         )

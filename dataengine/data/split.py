@@ -86,11 +86,21 @@ def group_key(dataset: Dataset, group: str | None) -> Callable[[Sample], Hashabl
         return lambda sample: sample.name
     if group == "flight":
         return flight_key(dataset)
+    check_group(group)
+    return lambda sample: group_of(sample.name, group)
+
+
+def check_group(group: str) -> None:
+    """Raises UserError for a --group that is no regular expression."""
     try:
-        expression = re.compile(group)
+        re.compile(group)
     except re.error as error:
         raise UserError(f"--group {group}: no regular expression ({error}).") from None
-    return lambda sample: found[0] if (found := expression.search(sample.name)) else sample.name
+
+
+def group_of(name: str, group: str) -> str:
+    """What the regular expression finds in a name, or the whole of it: equal for what belongs together."""
+    return found[0] if (found := re.search(group, name)) else name
 
 
 def flight_key(dataset: Dataset, max_gap: int = MAX_GAP) -> Callable[[Sample], Hashable]:

@@ -19,6 +19,12 @@ MARKER = ".dataengine.json"
 _SHARED = {"classes.txt", "data.yaml"}  # the same for all splits of a data set
 
 
+def check_empty(out: Path, what: str) -> None:
+    """Raises UserError where `out`, which is for `what`, is neither new nor an empty folder."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not an empty folder; choose a new one for the {what}")
+
+
 @contextmanager
 def staged(path: Path, format: str, split: str, classes: Sequence[str]) -> Iterator[Path]:
     """A temporary folder whose files move into `path` when the block ends well, and vanish when it does not.

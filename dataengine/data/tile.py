@@ -11,6 +11,7 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data import images
 from dataengine.data.layout import Dataset, Layout, Problem, Sample
+from dataengine.data.staging import check_empty
 from dataengine.errors import UserError
 
 MIN_VISIBLE = 0.7  # of an object's area, to be an object of a tile
@@ -85,8 +86,7 @@ def tile(
         raise UserError(f"tiles of {size} pixels cannot overlap by {overlap}; the overlap must be at least 0 and less")
     if not 0 < min_visible <= 1:
         raise UserError(f"min_visible is {min_visible}; give a fraction above 0 and up to 1")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is not an empty folder; choose a new one for the tiles")
+    check_empty(out, "tiles")
     samples: list[Sample] = []
     problems = list(dataset.problems)
     for done, sample in enumerate(dataset, 1):

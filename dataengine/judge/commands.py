@@ -67,12 +67,15 @@ def calibrate_command(
 
     Example: dataengine filter calibrate data/hit-uav --split val --out calibration.json
     """
+    from dataengine.errors import UserError
     from dataengine.files import check_writable
     from dataengine.judge.calibrate import calibrate
 
     found = _detector(detector, threads)
     data, loaders = _read(dataset, split, classes, images, seed)
-    check_writable(out)
+    if out.is_dir():
+        raise UserError(f"{out}: cannot be written, since it is a folder; give a file with --out.")
+    check_writable(out.parent)
     out.parent.mkdir(parents=True, exist_ok=True)
     layouts = [sample.layout for sample in data]
     calibration = calibrate(

@@ -130,6 +130,8 @@ def test_user_mistakes_are_one_sentence(calibrated, toy_detector, tmp_path, monk
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         run("calibrate", data, "--detector", toy_detector, "--out", tmp_path / "file" / "out.json")
+    with pytest.raises(UserError, match="cannot be written, since it is a folder"):  # not after calibrating
+        run("calibrate", data, "--detector", toy_detector, "--out", tmp_path)
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
     with pytest.raises(UserError, match="no packaged 'detector'"):
         run("judge", data, "--calibration", calibration)

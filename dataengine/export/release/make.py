@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dataengine.data.split import check_group
 from dataengine.errors import UserError
 from dataengine.export.release import words
 from dataengine.export.release.archives import files_below, parse_size, write_archives, write_sums
@@ -164,10 +165,7 @@ def _checked(settings: Settings) -> tuple[tuple[str, ...], int | None]:
     if settings.date is not None and not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])", settings.date):
         raise UserError(f"--date {settings.date}: give year, month and day, such as 2026-11-25.")
     if settings.group is not None:
-        try:
-            re.compile(settings.group)
-        except re.error as error:
-            raise UserError(f"--group {settings.group}: no regular expression ({error}).") from None
+        check_group(settings.group)
     if (settings.training is None) != (settings.held_out is None):
         raise UserError(
             "--training and --held-out belong together: how near a copy lies is told by real pictures that no model "

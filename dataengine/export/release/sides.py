@@ -7,13 +7,13 @@ either side are left out.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
+from dataengine.data.split import group_of
 from dataengine.errors import UserError
 
 Side = Literal["train", "val"]
@@ -29,7 +29,7 @@ def sources_of(record: dict, group: str | None = None) -> frozenset[str]:
     names = names or [f"seed:{record['seed']}"]
     if group is None:
         return frozenset(names)
-    return frozenset(found[0] if (found := re.search(group, name)) else name for name in names)
+    return frozenset(group_of(name, group) for name in names)
 
 
 def divide(sources: Sequence[frozenset[str]], share: float, seed: int = 0) -> list[Side | None]:
