@@ -1,0 +1,208 @@
+"""Training of the autoencoder: its latents are a teacher's, its decoder gives the pixels back.
+
+The teacher is a pretrained encoder whose latents are known to be easy to learn. Its latents of a window are computed
+when the window is first drawn, and kept in a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from dataengine.errors import UserError
+from dataengine.render.autoencoder import LATENT_RATIO, Autoencoder
+from dataengine.render.imagenet import ImageNetFeatures
+from dataengine.train.decoder import to_pixels
+from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
+
+WINDOW_PX = 256  # side of the windows that the teacher encodes
+EDGE_PX = 16  # of a window, that no crop reaches into: the teacher pads with zeros there
+MAX_WINDOWS = 4000  # the teacher needs half a second on a core for each
+LATENT_WEIGHT = 0.5
+FEATURE_WEIGHT = 0.5
+FEATURE_STAGES = 3  # maps at 1/2, 1/4 and 1/8 of the side
+
+Teacher = Callable[[torch.Tensor], torch.Tensor]  # (B, 3, H, W) in [-1, 1] -> (B, C, H / 8, W / 8)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A square part of a picture file, WINDOW_PX wide."""
+
+    file: Path
+    left: int
+    top: int
+
+    def pixels(self) -> np.ndarray:
+        """uint8 (WINDOW_PX, WINDOW_PX, 3)."""
+        with Image.open(self.file) as picture:
+            part = picture.crop((self.left, self.top, self.left + WINDOW_PX, self.top + WINDOW_PX))
+            return np.asarray(part.convert("RGB"))
+
+
+def windows_of(file: Path) -> list[Window]:
+    """Windows that cover a picture, overlapping where they must; none of a picture that is smaller than one."""
+    with Image.open(file) as picture:
+        size = picture.size
+    if min(size) < WINDOW_PX:
+        return []
+    lefts, tops = (np.linspace(0, side - WINDOW_PX, -(-side // WINDOW_PX)).astype(int).tolist() for side in size)
+    return [Window(file, left, top) for top in tops for left in lefts]
+
+
+def mixed_windows(sources: Sequence[Sequence[Path]], shares: Sequence[float], seed: int) -> list[Window]:
+    """At most MAX_WINDOWS windows in a fixed random order; each source has about its share as long as its windows
+    last."""
+    rng = np.random.default_rng(seed)
+    keyed = []
+    for files, share in zip(sources, shares, strict=True):
+        windows = [window for file in files for window in windows_of(file)]
+        ranks = rng.permutation(len(windows)) + rng.random(len(windows))
+        keyed += [(rank / share, window) for rank, window in zip(ranks, windows, strict=True)]
+    return [window for _, window in sorted(keyed, key=lambda pair: pair[0])[:MAX_WINDOWS]]
+
+
+class LatentCache:
+    """A teacher's latents of windows, computed once and kept as fp16 in a file."""
+
+    def __init__(self, windows: Sequence[Window], teacher: Teacher, folder: Path, channels: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        side = WINDOW_PX // LATENT_RATIO
+        self.windows, self.teacher = windows, teacher
+        self.latents = _mapped(folder / "latents.npy", np.float16, (len(windows), channels, side, side))
+        self.known = _mapped(folder / "known.npy", np.bool_, (len(windows),))
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels uint8 (WINDOW_PX, WINDOW_PX, 3) and latents (C, h, w) of window `index`."""
+        pixels = self.windows[index].pixels()
+        if not self.known[index]:
+            with torch.no_grad():
+                self.latents[index] = self.teacher(_as_images(pixels[None]))[0].numpy()
+            self.known[index] = True  # after its latents: a killed process leaves none that are half written
+        return pixels, self.latents[index]
+
+
+def _mapped(file: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
+    found = np.lib.format.open_memmap(file, "r+") if file.exists() else None
+    if found is not None and found.shape == shape:
+        return found
+    return np.lib.format.open_memmap(file, "w+", dtype, shape)  # zeros, sparse on disk
+
+
+def _as_images(pixels: np.ndarray) -> torch.Tensor:
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+
+
+def crops_of(cache: LatentCache, crop: int, batch_size: int):
+    """A function rng -> {"images": (B, 3, crop, crop) in [-1, 1], "latents": (B, C, crop / 8, crop / 8)}."""
+    places = (WINDOW_PX - 2 * EDGE_PX - crop) // LATENT_RATIO
+    assert places >= 0, "crops are smaller than windows"
+
+    def batch(rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        images, latents = [], []
+        for index in rng.integers(len(cache.windows), size=batch_size):
+            pixels, known = cache[index]
+            y, x = EDGE_PX + LATENT_RATIO * rng.integers(places + 1, size=2)
+            images.append(pixels[y : y + crop, x : x + crop])
+            y, x, side = y // LATENT_RATIO, x // LATENT_RATIO, crop // LATENT_RATIO
+            latents.append(known[:, y : y + side, x : x + side].astype(np.float32))
+        return {"images": _as_images(np.stack(images)).contiguous(), "latents": torch.from_numpy(np.stack(latents))}
+
+    return batch
+
+
+def _relative(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return F.l1_loss(a, b) / b.abs().mean()
+
+
+def autoencoder_loss(features: ImageNetFeatures):
+    """Squared error of the latents against the teacher's; absolute error of the pixels, and of ImageNet features, which
+    keeps textures sharp where pixels alone would blur (Johnson et al. 2016, section 3.2)."""
+
+    def loss(model: torch.nn.Module, batch: dict[str, torch.Tensor], _: torch.Generator) -> dict[str, torch.Tensor]:
+        x, target = batch["images"].contiguous(memory_format=torch.channels_last), batch["latents"]
+        latents, decoded = model(x)
+        with torch.no_grad():
+            real = features(x)[:FEATURE_STAGES]
+        drawn = features(decoded)[:FEATURE_STAGES]
+        terms = {
+            "latents": F.mse_loss(latents.float(), target) / target.var(),
+            "pixels": F.l1_loss(decoded.float(), x) / x.std(),
+            "features": sum(
+                F.l1_loss(a.float(), b.float()) / b.float().abs().mean() for a, b in zip(drawn, real, strict=True)
+            ),
+        }
+        total = terms["pixels"] + LATENT_WEIGHT * terms["latents"] + FEATURE_WEIGHT * terms["features"]
+        return {"loss": total} | terms
+
+    return loss
+
+
+@torch.no_grad()
+def reconstruction(model: Autoencoder, pictures: Sequence[np.ndarray]) -> dict[str, float]:
+    """How well pictures uint8 (H, W, 3) come back: mean PSNR in dB, and the mean gradient as a share of the input's."""
+    psnr, gradients = [], []
+    for picture in pictures:
+        x = _as_images(picture[None]).to(model.device)
+        back = to_pixels(model(x)[1])[0].astype(np.float32)
+        real = picture.astype(np.float32)
+        psnr.append(10 * np.log10(255**2 / max(((back - real) ** 2).mean(), 1e-6)))
+        slopes = [np.abs(np.diff(a, axis=0)).mean() + np.abs(np.diff(a, axis=1)).mean() for a in (back, real)]
+        gradients.append(slopes[0] / max(slopes[1], 1e-6))
+    return {"psnr_db": float(np.mean(psnr)), "gradient_share": float(np.mean(gradients))}
+
+
+def show_reconstructions(shown: dict[str, list[np.ndarray]], model: Autoencoder, step: int, folder: Path) -> None:
+    """Print `reconstruction` of each source's pictures, and write `folder/samples/STEP.png`: above what comes back."""
+    rows = []
+    for name, pictures in shown.items():
+        figures = reconstruction(model, pictures)
+        print(f"step {step}, {name}: {figures['psnr_db']:.2f} dB, gradient {figures['gradient_share']:.3f}", flush=True)
+        with torch.no_grad():
+            back = [to_pixels(model(_as_images(p[None]).to(model.device))[1])[0] for p in pictures[:6]]
+        rows += [np.concatenate(pictures[:6], 1), np.concatenate(back, 1)]
+    (folder / "samples").mkdir(exist_ok=True)
+    width = max(row.shape[1] for row in rows)
+    rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
+    Image.fromarray(np.concatenate(rows)).save(folder / "samples" / f"{step:07d}.png")
+
+
+def train_autoencoder(
+    sources: dict[str, Sequence[Path]],
+    shares: dict[str, float],
+    held_out: dict[str, list[np.ndarray]],
+    teacher: Teacher,
+    out: Path,
+    settings: TrainSettings,
+    crop: int = 128,
+    model_settings: dict | None = None,
+) -> Autoencoder:
+    """Train on crops of the sources' pictures, each source with its share, and write the model to `out/model`.
+
+    held_out: windows uint8 (WINDOW_PX, WINDOW_PX, 3) by source, whose reconstruction is printed and drawn.
+    Raises UserError when no picture is as large as a window.
+    """
+    torch.manual_seed(settings.seed)
+    model = Autoencoder(**(model_settings or {}))
+    windows = mixed_windows(list(sources.values()), [shares[name] for name in sources], settings.seed)
+    if not windows:
+        raise UserError(f"no picture of the training data is at least {WINDOW_PX} pixels wide and high.")
+    cache = LatentCache(windows, teacher, out / "latents", model.config.latent_channels)
+    recipe = (
+        f"autoencoder {model_settings_text(model)} crop={crop} windows={len(windows)} shares={sorted(shares.items())} "
+    )
+    loss = autoencoder_loss(ImageNetFeatures())
+
+    def show(averaged: Autoencoder, step: int, folder: Path) -> None:
+        show_reconstructions(held_out, averaged, step, folder)
+
+    train(model, crops_of(cache, crop, settings.batch_size), loss, out, settings, recipe, show)
+    save_once(model, out / "model")
+    return model
