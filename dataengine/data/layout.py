@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,15 @@ from dataengine import geometry
 
 Kind = Literal["hbb", "obb"]
 NADIR_DEG = 80.0  # from this camera angle on, a turned picture is as likely as the picture
+
+
+def class_key(name: str) -> str:
+    """The form in which class names are compared everywhere: case, blanks, underscores and hyphens do not count.
+
+    >>> class_key("Small_Vehicle") == class_key("small vehicle") == "small-vehicle"
+    True
+    """
+    return re.sub(r"[\s_]+", "-", name.strip().lower())
 
 
 class Acquisition(BaseModel):

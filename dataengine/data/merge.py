@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dataengine.data.layout import Dataset, Problem, Sample
+from dataengine.data.layout import Dataset, Problem, Sample, class_key
 from dataengine.data.restrict import restrict
 from dataengine.errors import UserError
 
@@ -20,9 +20,10 @@ def merge(datasets: Sequence[Dataset]) -> Dataset:
     Raises UserError where they have other classes, for images of one would show objects of the other's without a label.
     """
     first, *others = datasets
-    classes = {name.lower() for name in first.classes}
+    classes = {class_key(name): name for name in first.classes}
     for other in others:
-        missing = classes ^ {name.lower() for name in other.classes}
+        others_classes = {class_key(name): name for name in other.classes}
+        missing = [(classes | others_classes)[key] for key in classes.keys() ^ others_classes.keys()]
         if missing:
             raise UserError(
                 f"{first.name} and {other.name} label other classes: only one has {', '.join(sorted(missing))}, which "

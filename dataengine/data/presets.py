@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dataengine.data import dior, formats
-from dataengine.data.layout import Dataset, Kind
+from dataengine.data.layout import Dataset, Kind, class_key
 from dataengine.data.parse import shown
 from dataengine.errors import UserError, first_fault
 from dataengine.files import read_yaml
@@ -50,7 +50,7 @@ class Preset(BaseModel):
     @field_validator("classes")
     @classmethod
     def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len({name.lower() for name in value}) != len(value):
+        if len({class_key(name) for name in value}) != len(value):
             raise ValueError("a class is listed twice")
         return value
 

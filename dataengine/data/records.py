@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from dataengine.data import images
-from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Problem, Sample
+from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Problem, Sample, class_key
 from dataengine.data.parse import shown
 from dataengine.errors import UserError, first_fault
 from dataengine.files import read_text
@@ -79,11 +78,6 @@ def named_file(root: Path, folders: Sequence[Path], file_name: str) -> Path:
     if found is None and places[0] not in within:
         raise ValueError(f"file name {shown(file_name)} leads out of {root}; put the file in there")
     return found or places[0]
-
-
-def class_key(name: str) -> str:
-    """What of a class name counts: projects differ in case, and in blank, underscore or hyphen, but not in words."""
-    return re.sub(r"[\s_]+", "-", name.strip().lower())
 
 
 def class_lookup(classes: Iterable[str]) -> dict[str, int]:

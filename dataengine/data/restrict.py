@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dataengine.data.layout import Dataset, Layout
+from dataengine.data.layout import Dataset, Layout, class_key
 
 
 def restrict(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
@@ -19,8 +19,8 @@ def restrict(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
 
 def restrict_layout(layout: Layout, classes: tuple[str, ...]) -> Layout:
     """The layout with labels in `classes`, matched by name without regard to case."""
-    number = {name.lower(): i for i, name in enumerate(classes)}
-    labels = np.array([number.get(name.lower(), -1) for name in layout.names()], np.int64)
+    number = {class_key(name): i for i, name in enumerate(classes)}
+    labels = np.array([number.get(class_key(name), -1) for name in layout.names()], np.int64)
     inside = layout.select(labels >= 0)
     ignored = np.concatenate([layout.ignored, layout.boxes[labels < 0]])
     return replace(inside, labels=labels[labels >= 0], classes=classes, ignored=ignored)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dataengine import weights
 from dataengine.data import formats
-from dataengine.data.layout import Dataset
+from dataengine.data.layout import Dataset, class_key
 from dataengine.data.presets import Preset, find_dataset, load_preset, preset_of, read_dataset
 from dataengine.data.restrict import restrict
 from dataengine.engine.filters import find_calibration, make_calibration, make_semantic
@@ -155,7 +155,7 @@ def _learn(pipeline, draw_as: dict[str, str], preset: Preset) -> None:
             raise UserError(
                 f"--draw-as {old}={new}: {preset.name} has no class {old}; it has {', '.join(preset.classes)}."
             )
-        if new.lower() in {name.lower() for name in preset.classes}:
+        if class_key(new) in {class_key(name) for name in preset.classes}:
             raise UserError(f"--draw-as {old}={new}: {new} is a class already; give another name.")
     if hasattr(pipeline, "add_classes"):
         pipeline.add_classes(list(draw_as.values()))
@@ -168,15 +168,15 @@ def _usable_classes(
     detected = drawn if detected is None else detected
     wanted = preset.classes
     if recipe.classes is not None:
-        known = {name.lower(): name for name in preset.classes}
-        unknown = [name for name in recipe.classes if name.lower() not in known]
+        known = {class_key(name): name for name in preset.classes}
+        unknown = [name for name in recipe.classes if class_key(name) not in known]
         if unknown:
             raise UserError(f"{preset.name} has no class {', '.join(unknown)}; it has {', '.join(preset.classes)}.")
-        wanted = tuple(known[name.lower()] for name in recipe.classes)
-    drawn_names, detected_names = ({name.lower() for name in names} for names in (drawn, detected))
+        wanted = tuple(known[class_key(name)] for name in recipe.classes)
+    drawn_names, detected_names = ({class_key(name) for name in names} for names in (drawn, detected))
 
     def known(name: str, names: set[str]) -> bool:
-        return recipe.draw_as.get(name, name).lower() in names
+        return class_key(recipe.draw_as.get(name, name)) in names
 
     for names, part in ((drawn_names, "renderer"), (detected_names, "detector")):
         missing = [recipe.draw_as.get(name, name) for name in wanted if not known(name, names)]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from dataengine import weights
-from dataengine.data.layout import Dataset, Layout
+from dataengine.data.layout import Dataset, Layout, class_key
 from dataengine.data.presets import Preset
 from dataengine.data.restrict import restrict_layout
 from dataengine.engine.recipe import RANGES, Recipe, folder_hash
@@ -117,8 +117,8 @@ class _Restricted:
     """A sampler with only the classes that can be drawn and judged, in their numbering; others are left out."""
 
     def __init__(self, sampler: Sampler, classes: tuple[str, ...]):
-        known = {name.lower() for name in sampler.classes}
-        if not known & {name.lower() for name in classes}:
+        known = {class_key(name) for name in sampler.classes}
+        if not known & {class_key(name) for name in classes}:
             raise UserError(f"the layout model draws {', '.join(sampler.classes)}, none of which is wanted here.")
         self.sampler, self.classes, self.kind, self.size = sampler, classes, sampler.kind, sampler.size
 

@@ -16,9 +16,8 @@ from pydantic import ValidationError
 
 from dataengine import geometry, weights
 from dataengine.data import coco, dota, images
-from dataengine.data.layout import Layout
+from dataengine.data.layout import Layout, class_key
 from dataengine.data.layout_json import layout_from_json
-from dataengine.data.records import class_key
 from dataengine.data.staging import MARKER
 from dataengine.engine.recipe import Recipe, folder_hash, image_seed, stored_recipe
 from dataengine.engine.records import examine_shard

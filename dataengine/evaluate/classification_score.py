@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dataengine import geometry
-from dataengine.data.layout import Layout
+from dataengine.data.layout import Layout, class_key
 from dataengine.data.restrict import restrict_layout
 from dataengine.errors import UserError
 from dataengine.evaluate.features import imagenet_encoder
@@ -53,7 +53,9 @@ def classification_score(
     """
     rng = np.random.default_rng(seed)
     classes = tuple(dict.fromkeys(name for x in made for name in x.layout.names()))
-    classes = tuple(c for c in classes if any(c.lower() == n.lower() for x in real for n in set(x.layout.names())))
+    classes = tuple(
+        c for c in classes if any(class_key(c) == class_key(n) for x in real for n in set(x.layout.names()))
+    )
     if not classes:
         raise UserError("generated and real pictures share no class, so no object of one can be told by the other.")
     background = len(classes) == 1

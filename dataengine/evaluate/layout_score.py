@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataengine.data.layout import Layout
+from dataengine.data.layout import Layout, class_key
 from dataengine.data.restrict import restrict_layout
 from dataengine.errors import UserError
 from dataengine.evaluate.average_precision import COCO_THRESHOLDS, AveragePrecision, average_precision
@@ -44,8 +44,8 @@ def shared_classes(layouts: Sequence[Layout], detector: Detector) -> tuple[tuple
     Raises UserError where it knows none.
     """
     shown = tuple(dict.fromkeys(name for layout in layouts for name in layout.names()))
-    known = {name.lower() for name in detector.classes}
-    shared = tuple(name for name in shown if name.lower() in known)
+    known = {class_key(name) for name in detector.classes}
+    shared = tuple(name for name in shown if class_key(name) in known)
     if not shared:
         raise UserError(
             f"the detector knows none of the classes shown ({', '.join(shown) or 'there are no labels'}); it knows "

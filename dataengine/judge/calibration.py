@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dataengine import geometry
-from dataengine.data.layout import Layout
+from dataengine.data.layout import Layout, class_key
 from dataengine.errors import UserError, first_fault
 from dataengine.files import parse_json, read_text, write_whole
 from dataengine.judge.detector import Detector
@@ -75,8 +75,8 @@ class Calibration(BaseModel):
 
     def check_classes(self, names: Iterable[str]) -> None:
         """Raises UserError for names without a threshold: whatever an image shows, they would all count as missed."""
-        known = {name.lower() for name in self.thresholds}
-        unknown = [name for name in names if name.lower() not in known]
+        known = {class_key(name) for name in self.thresholds}
+        unknown = [name for name in names if class_key(name) not in known]
         if unknown:
             raise UserError(
                 f"the calibration has no threshold for {', '.join(unknown)}; it has {', '.join(self.thresholds)}. "
@@ -115,18 +115,18 @@ def exceeds(count, objects, share: float, beside: int = 0):
 
 def at_class(figures: dict[str, float], names: Sequence[str]) -> np.ndarray:
     """float32 (N,): the figure of each named class, in any case; infinite for classes that were never calibrated."""
-    lower = {name.lower(): figure for name, figure in figures.items()}
-    return np.array([lower.get(name.lower(), np.inf) for name in names], np.float32)
+    lower = {class_key(name): figure for name, figure in figures.items()}
+    return np.array([lower.get(class_key(name), np.inf) for name in names], np.float32)
 
 
 def limits(layout: Layout, thresholds: dict[str, Threshold], crowded_thresholds: dict[str, Threshold]) -> np.ndarray:
     """float32 (N,): the threshold of each object, by class (in any case), by whether its box touches another's, and by
     size; infinite for unknown classes."""
-    lower, close = ({name.lower(): t for name, t in each.items()} for each in (thresholds, crowded_thresholds))
+    lower, close = ({class_key(name): t for name, t in each.items()} for each in (thresholds, crowded_thresholds))
     found = np.full(len(layout), np.inf, np.float32)
     near = crowded(layout) if close else np.zeros(len(layout), bool)
     for i, (name, side, touches) in enumerate(zip(layout.names(), sides(layout), near, strict=True)):
-        name = name.lower()
+        name = class_key(name)
         steps = close[name] if touches and name in close else lower.get(name, np.inf)
         if isinstance(steps, list):
             steps = max((step for step in steps if step[0] <= side), default=steps[0])[1]

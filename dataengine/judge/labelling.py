@@ -9,7 +9,7 @@ import numpy as np
 
 from dataengine import geometry
 from dataengine.data.images import read_picture
-from dataengine.data.layout import Dataset, Kind, Layout, Problem, Sample
+from dataengine.data.layout import Dataset, Kind, Layout, Problem, Sample, class_key
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration, at_class
 from dataengine.judge.detector import Detections, Detector
@@ -61,8 +61,8 @@ def label_pictures(
 
     Pictures that cannot be read become problems. Raises UserError when one has labels already.
     """
-    known = {name.lower() for name in calibration.thresholds}
-    classes = tuple(name for name in detector.classes if name.lower() in known)
+    known = {class_key(name) for name in calibration.thresholds}
+    classes = tuple(name for name in detector.classes if class_key(name) in known)
     labelled = next((sample for sample in pictures if len(sample.layout)), None)
     if labelled is not None:
         raise UserError(f"{labelled.image} has labels already; give images that have none.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dataengine import geometry
-from dataengine.data.layout import Layout
+from dataengine.data.layout import Layout, class_key
 from dataengine.judge.detector import Detections
 
 MATCH_IOU = 0.4  # looser than evaluation's 0.5: tiny boxes lose that much to a single pixel
@@ -35,8 +35,8 @@ def overlaps(layout: Layout, boxes: np.ndarray) -> np.ndarray:
 
 def class_map(layout_classes: Sequence[str], detector_classes: Sequence[str]) -> np.ndarray:
     """Label in the layout's classes for each of the detector's, -1 where the layout has none; by name, not by case."""
-    names = {name.lower(): i for i, name in enumerate(layout_classes)}
-    return np.array([names.get(name.lower(), -1) for name in detector_classes], np.int64)
+    names = {class_key(name): i for i, name in enumerate(layout_classes)}
+    return np.array([names.get(class_key(name), -1) for name in detector_classes], np.int64)
 
 
 def match(

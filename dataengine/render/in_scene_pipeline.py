@@ -11,7 +11,7 @@ import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 
 from dataengine import geometry
-from dataengine.data.layout import Layout
+from dataengine.data.layout import Layout, class_key
 from dataengine.errors import UserError
 from dataengine.layouts.constraints import MIN_VISIBLE
 from dataengine.render.fields import object_fields
@@ -48,14 +48,14 @@ def class_numbers(layout: Layout, known: Sequence[str]) -> np.ndarray:
 
     Raises UserError that names the classes the model does not know.
     """
-    number = {name.lower(): i for i, name in enumerate(known)}
-    unknown = sorted({name for name in layout.names() if name.lower() not in number})
+    number = {class_key(name): i for i, name in enumerate(known)}
+    unknown = sorted({name for name in layout.names() if class_key(name) not in number})
     if unknown:
         raise UserError(
             f"the renderer does not know the class{'es' if len(unknown) > 1 else ''} {', '.join(unknown)}; "
             f"it knows {', '.join(known)}. Leave them out, or train a renderer on them."
         )
-    return np.array([number[name.lower()] for name in layout.names()], np.int64)
+    return np.array([number[class_key(name)] for name in layout.names()], np.int64)
 
 
 def painting_order(layout: Layout, sides: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.schedulers import KarrasDiffusionSchedulers
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from dataengine.data.layout import Layout
+from dataengine.data.layout import Layout, class_key
 from dataengine.errors import UserError
 from dataengine.render.in_scene_pipeline import class_numbers, noise_seed
 from dataengine.render.inpaint import Known, composite
@@ -64,7 +64,7 @@ class LatentPipeline(DiffusionPipeline):
         Where the known classes' vectors are not of this encoder, a new one is placed among them by kernel ridge
         regression from the names' embeddings, so it can only be a mixture of what is known.
         """
-        names = [name for name in names if name.lower() not in {known.lower() for known in self.classes}]
+        names = [name for name in names if class_key(name) not in {class_key(known) for known in self.classes}]
         if not names:
             return
         every = embed_names([phrase(n) for n in (*self.classes, *names)], self.tokenizer, self.text_encoder)

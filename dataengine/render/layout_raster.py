@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dataengine import geometry
-from dataengine.data.layout import Layout
+from dataengine.data.layout import Layout, class_key
 
 UNKNOWN, NOTHING = -1, -2  # in the first channel, beside the numbers of classes
 SCALE = 127  # of places, from [-1, 1]
@@ -20,7 +20,7 @@ def layout_raster(layout: Layout, classes: Sequence[str]) -> np.ndarray:
     width, height = layout.size
     raster = np.zeros((3, height, width), np.int8)
     raster[0] = NOTHING
-    numbers = {name.lower(): i for i, name in enumerate(classes)}
+    numbers = {class_key(name): i for i, name in enumerate(classes)}
     corners = geometry.to_corners(layout.boxes)
     names = layout.names()
     for i in np.argsort(-layout.boxes[:, 2] * layout.boxes[:, 3], kind="stable"):
@@ -35,7 +35,7 @@ def layout_raster(layout: Layout, classes: Sequence[str]) -> np.ndarray:
         across = (y * np.cos(theta) - x * np.sin(theta)) * (2 / h)
         inside = (np.abs(along) <= 1) & (np.abs(across) <= 1)
         part = raster[:, top:bottom, left:right]
-        part[0][inside] = numbers.get(names[i].lower(), UNKNOWN)
+        part[0][inside] = numbers.get(class_key(names[i]), UNKNOWN)
         part[1][inside] = np.rint(along * SCALE)[inside]
         part[2][inside] = np.rint(across * SCALE)[inside]
     return raster

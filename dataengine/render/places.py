@@ -15,7 +15,7 @@ import numpy as np
 
 from dataengine import geometry
 from dataengine.data.images import read_picture
-from dataengine.data.layout import Dataset, Layout
+from dataengine.data.layout import Dataset, Layout, class_key
 from dataengine.errors import UserError
 from dataengine.render.augment import random_window
 from dataengine.render.real_objects import BORDER, whole
@@ -47,7 +47,7 @@ class Places:
     def likelihood(self, names: Sequence[str], seen: np.ndarray) -> np.ndarray:
         """Float64 (N,) in [0, 1]: how likely an object of that class stands in these surroundings (N, F), rather than
         elsewhere in the picture, if both are as frequent; 0.5 for a class of which nothing is known."""
-        lower, found = np.array([name.lower() for name in names]), np.full(len(names), 0.5)
+        lower, found = np.array([class_key(name) for name in names]), np.full(len(names), 0.5)
         for name in self.forests.keys() & set(lower.tolist()):
             own = lower == name
             found[own] = self.forests[name].predict_proba(seen[own])[:, 1]
@@ -74,7 +74,7 @@ class Places:
         for group, one, places, found in zip(members, own, tries, likely, strict=True):
             found = found.reshape(places.shape[:2])
             free = np.stack([free_of(replace(one, boxes=place), occupied, ROOM) for place in places])
-            fits = free & (found >= [self.least.get(name.lower(), 0.0) for name in one.names()])
+            fits = free & (found >= [self.least.get(class_key(name), 0.0) for name in one.names()])
             chosen = (fits * found).mean(1).argmax()
             boxes[group], kept[group] = places[chosen], fits[chosen]
             occupied = np.concatenate([occupied, places[chosen][fits[chosen]]])
@@ -87,7 +87,7 @@ def learn_places(dataset: Dataset) -> Places:
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.model_selection import GroupKFold, cross_val_predict
 
-    names = [name.lower() for name in dataset.classes]
+    names = [class_key(name) for name in dataset.classes]
     examples = list(_examples(dataset, names, np.random.default_rng(0)))
     forests, least = {}, {}
     for name in names:
@@ -128,7 +128,7 @@ def _examples(
             free = [boxes for boxes in moved if free_of(replace(one, boxes=boxes), occupied, ROOM).all()]
             for boxes in (one.boxes, *free):
                 for name, seen in zip(one.names(), look.around(boxes), strict=True):
-                    yield name.lower(), seen, boxes is one.boxes, i
+                    yield class_key(name), seen, boxes is one.boxes, i
 
 
 def _worth_looking_at(dataset: Dataset, names: list[str], rng: np.random.Generator) -> list[int]:
@@ -136,8 +136,8 @@ def _worth_looking_at(dataset: Dataset, names: list[str], rng: np.random.Generat
     counts = np.zeros((len(dataset), len(names)), np.int64)
     for i, sample in enumerate(dataset):
         for name in sample.layout.names():
-            if name.lower() in names:
-                counts[i, names.index(name.lower())] += 1
+            if class_key(name) in names:
+                counts[i, names.index(class_key(name))] += 1
     order = rng.permutation(len(dataset))
     before = np.cumsum(counts[order], 0) - counts[order]
     return sorted(order[((counts[order] > 0) & (before < MOST)).any(1)].tolist())

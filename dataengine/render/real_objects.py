@@ -9,7 +9,7 @@ import numpy as np
 
 from dataengine import geometry
 from dataengine.data.images import read_picture
-from dataengine.data.layout import Acquisition, Dataset, Layout
+from dataengine.data.layout import Acquisition, Dataset, Layout, class_key
 from dataengine.errors import UserError
 from dataengine.render.cutout import Cutout, cutout
 from dataengine.render.frame import (
@@ -174,12 +174,12 @@ def _traits(boxes: np.ndarray, taken: Acquisition) -> np.ndarray:
 def collect_objects(dataset: Dataset, classes: Sequence[str], spec: FrameSpec, strength: float) -> RealObjects:
     """Objects that lie whole in their pictures, of the model's `classes`, matched without regard to case; of a class
     of more than MOST frames' worth, those of images spread over the data set. Raises UserError where there is none."""
-    number = {name.lower(): i for i, name in enumerate(classes)}
+    number = {class_key(name): i for i, name in enumerate(classes)}
     found = [
         (i, k, label)
         for i, sample in enumerate(dataset)
         for k in np.flatnonzero(whole(sample.layout))
-        if (label := number.get(sample.layout.classes[sample.layout.labels[k]].lower())) is not None
+        if (label := number.get(class_key(sample.layout.classes[sample.layout.labels[k]]))) is not None
     ]
     labels = np.array([label for _, _, label in found], np.int64)
     worth = np.array([fineness(dataset.samples[i].layout.boxes[k], spec) ** 2 for i, k, _ in found])

@@ -12,7 +12,7 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data import images
 from dataengine.data.images import read_picture
-from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Sample
+from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Sample, class_key
 from dataengine.errors import UserError
 from dataengine.layouts.windows import cut
 from dataengine.render.augment import augmented_window, turned_freely, window_scales
@@ -197,7 +197,7 @@ def _lost(inside: Layout, layout: Layout) -> float:
 def usual_lengths(layout: Layout) -> dict[str, float]:
     """Median log2 of the long sides, in pixels, of each class's objects, by its name in lower case."""
     long = np.log2(np.maximum(layout.boxes[:, 2], 1))
-    return {layout.classes[i].lower(): float(np.median(long[layout.labels == i])) for i in np.unique(layout.labels)}
+    return {class_key(layout.classes[i]): float(np.median(long[layout.labels == i])) for i in np.unique(layout.labels)}
 
 
 def _octaves(a: dict[str, float], b: dict[str, float]) -> np.ndarray:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from dataengine import geometry
-from dataengine.data.layout import Layout
+from dataengine.data.layout import Layout, class_key
 
 # outlines in the unit box, -1 to 1 along the long and the short side; every other class is an ellipse
 AIRPLANE = np.float32([
@@ -36,7 +36,7 @@ SUPERSAMPLE = 4
 
 def template(name: str) -> np.ndarray:
     """Outline (K, 2) float32 of a class in the unit box; an ellipse for classes without one of their own."""
-    return TEMPLATES.get(name.lower(), ELLIPSE)
+    return TEMPLATES.get(class_key(name), ELLIPSE)
 
 
 def outlines(layout: Layout) -> list[np.ndarray]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from dataengine.data.layout import Layout
+from dataengine.data.layout import Layout, class_key
 
 # phrases for classes whose bare name would be misread; the rest are their names
 PHRASES = {
@@ -14,7 +14,6 @@ PHRASES = {
     "plane": "airplane parked on the ground",
     "ship": "ship on the water",
     "storagetank": "storage tank: industrial storage tank",
-    "storage tank": "storage tank: industrial storage tank",
     "storage-tank": "storage tank: industrial storage tank",
     "golffield": "golf field",
     "groundtrackfield": "ground track field",
@@ -30,7 +29,7 @@ PHRASES = {
 
 def phrase(class_name: str) -> str:
     """How a class is called in a prompt."""
-    return PHRASES.get(class_name.lower(), class_name.replace("-", " ").replace("_", " ").lower())
+    return PHRASES.get(class_key(class_name), class_name.replace("-", " ").replace("_", " ").lower())
 
 
 def prompt_of(layout: Layout) -> str:

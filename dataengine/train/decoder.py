@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from rich.progress import track
 
-from dataengine.data.layout import Dataset, Layout
+from dataengine.data.layout import Dataset, Layout, class_key
 from dataengine.errors import UserError
 from dataengine.render.augment import augmented_window
 from dataengine.render.layout_raster import NOTHING, layout_raster
@@ -89,8 +89,8 @@ def domain_numbers(datasets: list[Dataset], domains: list[str]) -> np.ndarray:
 
 def named_boxes(layout: Layout, classes: list[str]) -> list[tuple[np.ndarray, str]]:
     """Boxes (5,) and lower-case names of the layout's objects of these classes."""
-    known = {name.lower() for name in classes}
-    return [(box, n.lower()) for box, n in zip(layout.boxes, layout.names(), strict=True) if n.lower() in known]
+    known = {class_key(name) for name in classes}
+    return [(box, class_key(n)) for box, n in zip(layout.boxes, layout.names(), strict=True) if class_key(n) in known]
 
 
 def crop_example(batch: Batch, generator: torch.Generator) -> Example:

@@ -13,7 +13,7 @@ from PIL import Image
 from rich.progress import track
 
 from dataengine import geometry
-from dataengine.data.layout import Dataset, Layout
+from dataengine.data.layout import Dataset, Layout, class_key
 from dataengine.errors import UserError
 from dataengine.render.augment import augment
 from dataengine.render.fields import object_fields
@@ -68,7 +68,7 @@ def collect_frames(
 
     Class names are matched without regard to case. Raises UserError when no object of the classes is found.
     """
-    number = {name.lower(): i for i, name in enumerate(classes)}
+    number = {class_key(name): i for i, name in enumerate(classes)}
     size = round(spec.size * WIDEST / spec.context)
     wide = replace(spec, size=size)
     out: dict[str, list] = {"images": [], "boxes": [], "labels": [], "fields": [], "horizontal": []}
@@ -88,7 +88,7 @@ def collect_frames(
         picture = np.asarray(Image.open(sample.image).convert("RGB"))
         for copy in range(copies + 1):
             image, layout = augment(picture, sample.layout, rng) if copy else (picture, sample.layout)
-            labels = np.array([number.get(name.lower(), -1) for name in layout.names()], np.int64)
+            labels = np.array([number.get(class_key(name), -1) for name in layout.names()], np.int64)
             keep = (labels >= 0) & (layout.visible > 0.5) & (layout.boxes[:, 2] >= 5) & ~layout.difficult
             add(image, layout.select(keep), labels[keep])
             empty = _empty_boxes(layout, rng)

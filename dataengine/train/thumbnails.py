@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from dataengine.data.acquisition import forget_some
 from dataengine.data.draw import draw
-from dataengine.data.layout import Dataset, Layout
+from dataengine.data.layout import Dataset, Layout, class_key
 from dataengine.errors import UserError
 from dataengine.render.augment import augmented_window
 from dataengine.render.layout_batch import LayoutBatch
@@ -61,7 +61,7 @@ def collect_windows(
 
     Raises UserError when the data sets hold no image.
     """
-    number = {name.lower(): i for i, name in enumerate(classes)}
+    number = {class_key(name): i for i, name in enumerate(classes)}
     thumbnails, layouts, labels, domains, references = [], [], [], [], []
     samples = [(d, sample) for d, dataset in enumerate(datasets) for sample in dataset]
     for d, sample in track(samples, "cutting windows"):
@@ -71,7 +71,7 @@ def collect_windows(
             references += [encoder([picture])[0]] * copies
         for _ in range(copies):
             image, layout = augmented_window(picture, sample.layout, size, rng)
-            own = np.array([number.get(name.lower(), -1) for name in layout.names()], np.int64)
+            own = np.array([number.get(class_key(name), -1) for name in layout.names()], np.int64)
             pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None] / 127.5 - 1
             thumbnails.append(thumbnails_of(pixels)[0].half().numpy())
             layouts.append(layout.select(own >= 0)), labels.append(own[own >= 0]), domains.append(d)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from dataengine.data.layout import class_key
+
 TABLES = {  # one row a name: the setting that lists the names, and the row of the first; rows after them have none
     "class_embedding.weight": "classes",
     "box_encoder.classes.weight": "classes",
@@ -37,10 +39,10 @@ def _take_rows(table: torch.Tensor, given: torch.Tensor, names: list[str], old_n
     if table.shape[1] != given.shape[1]:
         return
     extra = len(given) - len(old_names)  # rows after the names: nothing, unknown
-    rows = {name.lower(): row for name, row in zip(old_names, given, strict=False)}
+    rows = {class_key(name): row for name, row in zip(old_names, given, strict=False)}
     for i, name in enumerate(names):
-        if name.lower() in rows:
-            table[i] = rows[name.lower()]
+        if class_key(name) in rows:
+            table[i] = rows[class_key(name)]
         elif extra:
             table[i] = given[-1]
     if extra:

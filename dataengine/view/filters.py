@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from dataengine.data.layout import class_key
 from dataengine.errors import UserError, first_fault
 from dataengine.view.index import Index
 
@@ -84,8 +85,8 @@ def objects_chosen(index: Index, wanted: Filter) -> np.ndarray:
     columns = index.columns
     keep = np.ones(len(columns.image), bool)
     if wanted.cls:
-        numbers = {name.lower(): i for i, name in enumerate(index.classes)}
-        keep &= np.isin(columns.label, [numbers.get(name.lower(), -1) for name in wanted.cls])
+        numbers = {class_key(name): i for i, name in enumerate(index.classes)}
+        keep &= np.isin(columns.label, [numbers.get(class_key(name), -1) for name in wanted.cls])
     if wanted.score is not None:
         keep &= _within(columns.object_score, wanted.score)
     if wanted.size is not None:

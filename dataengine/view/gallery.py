@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dataengine.data.draw import COLOURS
+from dataengine.data.layout import class_key
 from dataengine.data.layout_json import layout_from_json
 from dataengine.judge.calibration import Calibration
 from dataengine.view.filters import Filter, chosen, read_filter
@@ -37,9 +38,9 @@ class Gallery:
         """What does not change: title, classes with colours, which filters make sense, settings and report of a run.
 
         beside: classes of the pictures that these are beside of; those of the same name get the same colour."""
-        order = {name.lower(): k for k, name in enumerate(beside)}
+        order = {class_key(name): k for k, name in enumerate(beside)}
         for name in self.index.classes:
-            order.setdefault(name.lower(), len(order))
+            order.setdefault(class_key(name), len(order))
         index, source = self.index, self.index.source
         columns, limits = index.columns, {}
         for name in SHARED_SCALE:
@@ -55,7 +56,7 @@ class Gallery:
             "kept": int((columns.kept == 1).sum()),
             "judged": bool((columns.kept >= 0).any()),
             "classes": [
-                {"name": name, "colour": class_colour(order[name.lower()]), "objects": int(counts[k])}
+                {"name": name, "colour": class_colour(order[class_key(name)]), "objects": int(counts[k])}
                 for k, name in enumerate(index.classes)
             ],
             "reasons": [reason for reason in index.reasons if reason],

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from dataengine import geometry
-from dataengine.data.layout import UNKNOWN, Acquisition, Layout
+from dataengine.data.layout import UNKNOWN, Acquisition, Layout, class_key
 from dataengine.engine.judging import detect, judged_labels
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe
@@ -283,9 +283,9 @@ def _check(order: Order, recipe: Recipe, parts: Parts) -> None:
 def layout_of(boxes: tuple[Box, ...], parts: Parts, size: tuple[int, int], taken: Acquisition) -> Layout:
     """The drawn boxes as a layout of the run's classes, cut by the border. Raises UserError that names the box at
     fault: an unknown class, or one that lies mostly outside."""
-    number = {name.lower(): i for i, name in enumerate(parts.classes)}
+    number = {class_key(name): i for i, name in enumerate(parts.classes)}
     for k, box in enumerate(boxes, 1):
-        if box.cls.lower() not in number:
+        if class_key(box.cls) not in number:
             raise UserError(f"box {k}: there is no class {box.cls} here; there are {', '.join(parts.classes)}.")
     values = geometry.regularize(np.array([[b.cx, b.cy, b.w, b.h, b.theta] for b in boxes], np.float32).reshape(-1, 5))
     if parts.preset.kind == "hbb":
@@ -294,6 +294,6 @@ def layout_of(boxes: tuple[Box, ...], parts: Parts, size: tuple[int, int], taken
     for k, share in enumerate(inside, 1):
         if share < MIN_VISIBLE:
             raise UserError(f"box {k}: only {share:.0%} of it lies inside of the picture; move it in, or delete it.")
-    labels = np.array([number[box.cls.lower()] for box in boxes], np.int64)
+    labels = np.array([number[class_key(box.cls)] for box in boxes], np.int64)
     drawn = Layout(values, labels, parts.classes, size, parts.preset.kind, acquisition=taken)
     return cut_by_border(drawn)
