@@ -1,0 +1,133 @@
+"""One line of a manifest: what was asked of an image, and what came out."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+
+from dataengine.data.layout import Layout
+from dataengine.data.layout_json import layout_from_json, layout_to_json
+from dataengine.judge.verdict import Repair, Verdict
+from dataengine.render.canvas import Provenance
+
+# what values of the wrong type or shape raise on the way to a record
+MALFORMED = (ValueError, TypeError, LookupError, AttributeError, AssertionError, OverflowError, RecursionError)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image that was tried.
+
+    index: number of the attempt, from 0. seed: of everything random in it. image: path of its PNG file, from the run
+    folder on. sha256: of that file. provenance: of what was painted into. layout_from: names of the real images that
+    the layout was made from; None in runs of versions that did not record it. left_out: objects of the layout for which
+    there was no room. asked: the objects to be painted. labels: the image's labels, painted objects first, then those
+    that the scene held before.
+    """
+
+    index: int
+    seed: int
+    image: str
+    sha256: str
+    provenance: Provenance
+    layout_from: tuple[str, ...] | None
+    left_out: int
+    asked: Layout
+    labels: Layout
+    verdict: Verdict
+
+    @property
+    def name(self) -> str:
+        """Name of the image in data sets that are written."""
+        return f"{self.index:08d}"
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the filter kept the image."""
+        return self.verdict.kept
+
+    @property
+    def erased(self) -> list[int]:
+        """Numbers of the objects in `asked` that were painted, not found, and removed from the image again."""
+        return [repair.index for repair in self.verdict.repairs if repair.action == "erased"]
+
+    @property
+    def n_painted(self) -> int:
+        """How many of the labels are painted objects; they come first."""
+        return len(self.asked) - len(self.erased)
+
+    def to_json(self) -> str:
+        """The record as one line of a manifest, without its end."""
+        scene = self.provenance
+        values = {
+            "index": self.index,
+            "seed": self.seed,
+            "image": self.image,
+            "sha256": self.sha256,
+            "scene": scene.label,
+            "scene_license": scene.license,
+            "scene_source": scene.source,
+            "layout_from": None if self.layout_from is None else list(self.layout_from),
+            "unreadable_scenes": list(scene.unreadable),
+            "left_out": self.left_out,
+            "asked": layout_to_json(self.asked),
+            "labels": layout_to_json(self.labels),
+            "verdict": asdict(self.verdict),
+        }
+        if self.layout_from is None:
+            del values["layout_from"]
+        return json.dumps(values)
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> Record:
+        """What `to_json` wrote; runs of earlier versions may lack what is said of scenes, layouts and objects left out.
+
+        Raises ValueError for anything else.
+        """
+        try:
+            values = json.loads(line)
+            layout_from, verdict = values.get("layout_from"), values["verdict"]
+            record = cls(
+                index=values["index"],
+                seed=values.get("seed", -1),
+                image=values["image"],
+                sha256=values["sha256"],
+                provenance=_provenance(values),
+                layout_from=None if layout_from is None else tuple(layout_from),
+                left_out=values.get("left_out", 0),
+                asked=layout_from_json(values["asked"]),
+                labels=layout_from_json(values["labels"]),
+                verdict=Verdict(**{**verdict, "repairs": [Repair(**repair) for repair in verdict["repairs"]]}),
+            )
+            texts = (record.image, record.sha256, record.verdict.reason, *(record.layout_from or ()))
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError("a name is not text")
+            if not isinstance(record.verdict.kept, bool):
+                raise ValueError("the verdict is missing")
+            if not all(isinstance(number, int) and number >= 0 for number in (record.index, record.left_out)):
+                raise ValueError("a count is not a whole number")
+            for layout in (record.asked, record.labels):
+                if len(layout) and not 0 <= layout.labels.min() <= layout.labels.max() < len(layout.classes):
+                    raise ValueError("a label has no class")
+        except MALFORMED as error:
+            raise ValueError(f"{type(error).__name__}: {error}".splitlines()[0]) from None
+        return record
+
+
+def _provenance(values: dict) -> Provenance:
+    """The one place where the text that `Provenance.label` wrote is parsed. A real image may have any name, but its text
+    ends with the window."""
+    text, license, source = (values.get(key, "") for key in ("scene", "scene_license", "scene_source"))
+    given = {"license": license, "source": source, "unreadable": tuple(values.get("unreadable_scenes", ()))}
+    if not all(isinstance(part, str) for part in (text, license, source, *given["unreadable"])):
+        raise ValueError("a field of the scene is not text")
+    if not text:
+        return Provenance("blank", **given)
+    if match := re.fullmatch(r"generated:(\d+)", text):
+        return Provenance("generated", seed=int(match[1]), **given)
+    if text.endswith("@augmented"):
+        return Provenance("augmented", text.removesuffix("@augmented"), **given)
+    if match := re.fullmatch(r"(.*)@(\d+),(\d+)", text, re.DOTALL):
+        return Provenance("window", match[1], int(match[2]), int(match[3]), **given)
+    return Provenance("window", text, **given)

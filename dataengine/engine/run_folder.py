@@ -1,0 +1,320 @@
+"""The folder of a run: its files, its shards, and the records in them. No other module knows the names of the files.
+
+recipe.json         the recipe and the hash of every part
+calibration.json    the filter's thresholds
+shards/000000/      images and records of one shard; appears whole or not at all
+manifest.jsonl      one record a line, in order, up to the last accepted image
+trace.json          how busy each stage was
+dota/ coco/ mixed/  the accepted images with their labels
+kept.png dropped.png report.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from dataengine.data.layout import Dataset, Sample
+from dataengine.data.records import named_file
+from dataengine.engine.record import Record
+from dataengine.errors import UserError
+from dataengine.files import parse_json, read_text, write_whole
+
+RECORDS = "records.jsonl"
+CHECKSUM = f"{RECORDS}.sha256"  # in the form of sha256sum, so that `sha256sum -c` checks it, too
+
+
+@dataclass(frozen=True)
+class StoredRecipe:
+    """What recipe.json says. recipe: the settings, as plain values. parts: hash of each part by name. classes: those
+    of the run; () in runs of versions that did not store them. calibration: its hash, None in such runs."""
+
+    recipe: dict
+    parts: dict[str, str]
+    identity: str
+    classes: tuple[str, ...] = ()
+    calibration: str | None = None
+
+    @property
+    def dataset_name(self) -> str:
+        """What the run is called: its preset's name, or the name of the data set's folder or file."""
+        return Path(self.recipe["dataset"] or self.recipe["data"]).stem
+
+    def save(self, file: Path) -> None:
+        """Write recipe.json."""
+        content = {
+            "recipe": self.recipe,
+            "parts": self.parts,
+            "calibration": self.calibration,
+            "identity": self.identity,
+            "classes": list(self.classes),
+            "guidance": "null + guidance_scale * (condition - null)",
+        }
+        write_whole(file, json.dumps(content, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, file: Path) -> StoredRecipe:
+        """Raises UserError when the file is missing or damaged."""
+        try:
+            content = parse_json(read_text(file))
+            recipe, parts, classes = content["recipe"], content["parts"], content.get("classes", [])
+            if isinstance(recipe, dict) and isinstance(parts, dict) and all(isinstance(c, str) for c in classes):
+                return cls(recipe, parts, content.get("identity", ""), tuple(classes), content.get("calibration"))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            pass
+        raise UserError(f"{file}: damaged; put it back from a copy, or give another --out.")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What a shard holds. lines: its records as they were written. faults: all that contradicts a checksum, in
+    sentences; a shard without any is what a worker made, to the last bit."""
+
+    lines: list[str] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run, whether they exist or not.
+
+    >>> RunFolder(Path("runs/first")).manifest.as_posix()
+    'runs/first/manifest.jsonl'
+    """
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.json"
+
+    @property
+    def calibration(self) -> Path:
+        return self.path / "calibration.json"
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.jsonl"
+
+    @property
+    def unfinished_manifest(self) -> Path:
+        """The manifest while the run goes on."""
+        return self.path / ".manifest.jsonl"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.json"
+
+    @property
+    def trace(self) -> Path:
+        return self.path / "trace.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".lock"
+
+    @property
+    def kept_sheet(self) -> Path:
+        """Contact sheet of accepted images."""
+        return self.path / "kept.png"
+
+    @property
+    def dropped_sheet(self) -> Path:
+        """Contact sheet of dropped images."""
+        return self.path / "dropped.png"
+
+    @property
+    def dota(self) -> Path:
+        return self.path / "dota"
+
+    @property
+    def coco(self) -> Path:
+        return self.path / "coco"
+
+    @property
+    def mixed(self) -> Path:
+        """Real and synthetic images as one data set."""
+        return self.path / "mixed"
+
+    @property
+    def shards(self) -> Path:
+        return self.path / "shards"
+
+    def shard(self, number: int) -> Path:
+        """Folder of one shard."""
+        return self.shards / f"{number:06d}"
+
+    def present_shards(self) -> set[int]:
+        """Numbers of the shards that have a folder."""
+        names = (entry.name for entry in self.shards.glob("*"))
+        return {int(name) for name in names if len(name) >= 6 and name.isascii() and name.isdecimal()}
+
+    def stored_recipe(self) -> StoredRecipe:
+        """Raises UserError when recipe.json is missing or damaged."""
+        return StoredRecipe.load(self.recipe)
+
+    def records(self) -> Iterator[Record]:
+        """The records of a finished run, in order, read as they are asked for. Raises UserError with the line of one
+        that is damaged, and where the run is not finished."""
+        if not self.manifest.exists():
+            raise UserError(
+                f"{self.path}: the run is not finished; continue it with the same dataengine synth command."
+            )
+        return read_records(self.manifest)
+
+    def image(self, record: Record) -> Path:
+        """The image file of a record. Raises ValueError where its path leads out of the run folder."""
+        return named_file(self.path, [self.path], record.image)
+
+    def samples(self) -> RunSamples:
+        """Accepted images with their labels, made as they are asked for. Raises UserError like `records`."""
+        own = dict.fromkeys(self.stored_recipe().classes)
+        count = 0
+        for record in self.records():
+            if record.accepted:
+                own.update(dict.fromkeys(record.labels.classes))
+                count += 1
+        return RunSamples(self, self.manifest, tuple(own), count)
+
+    def accepted_images(self) -> Dataset:
+        """The accepted images of a finished run as a data set. Raises UserError for a run that is not finished, and for
+        one that is damaged, also while its samples are iterated."""
+        samples = self.samples()
+        name = f"synthetic {self.stored_recipe().dataset_name}"
+        kind = next((record.labels.kind for record in self.records() if record.accepted), "obb")
+        return Dataset(samples.classes, samples, kind, name=name)
+
+    def examine_shard(self, number: int) -> Shard:
+        """A shard that is there, each file compared with its checksum. A line that is no record is a fault."""
+        folder = self.shard(number)
+        file = folder / RECORDS
+        try:
+            content = file.read_bytes()
+            stated = (folder / CHECKSUM).read_text("ascii")
+        except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError) as error:
+            lost = Path(getattr(error, "filename", None) or CHECKSUM).name
+            return Shard(faults=[f"{folder}: {lost} is missing or unreadable"])
+        if stated != _checksum(content):
+            return Shard(faults=[f"{file} is not what was written: its checksum differs"])
+        shard = Shard()
+        for number_of_line, line in enumerate(content.splitlines(), 1):
+            try:
+                record = Record.from_json(line)
+                name = image_name(number, record.index)
+            except ValueError:
+                shard.faults.append(f"{file}: line {number_of_line} is no record of an image")
+                continue
+            shard.lines.append(line.decode())
+            shard.records.append(record)
+            if record.image != name:
+                shard.faults.append(f"{file}: line {number_of_line} names {record.image} where {name} belongs")
+            elif not (self.path / name).is_file():
+                shard.faults.append(f"{self.path / name} is missing")
+            elif hashlib.sha256((self.path / name).read_bytes()).hexdigest() != record.sha256:
+                shard.faults.append(f"{self.path / name} is not what was written: its checksum differs")
+        if not shard.records and not shard.faults:
+            shard.faults.append(f"{file} is empty")
+        return shard
+
+    def read_shard(self, number: int) -> Shard | None:
+        """A finished shard, None where there is none; a damaged one is removed, to be made again."""
+        if not self.shard(number).exists():
+            return None
+        shard = self.examine_shard(number)
+        if not shard.faults:
+            return shard
+        shutil.rmtree(self.shard(number))
+        return None
+
+
+def image_name(shard: int, index: int) -> str:
+    """Path of the image of attempt `index` in a shard, from the run folder on."""
+    return f"shards/{shard:06d}/{index:08d}.png"
+
+
+def _checksum(content: bytes) -> str:
+    return f"{hashlib.sha256(content).hexdigest()}  {RECORDS}\n"
+
+
+def record_files(lines: Sequence[str]) -> dict[str, bytes]:
+    """A shard's records, one a line, and their checksum: name and content of both files."""
+    content = "".join(f"{line}\n" for line in lines).encode()
+    return {RECORDS: content, CHECKSUM: _checksum(content).encode()}
+
+
+def read_records(manifest: Path) -> Iterator[Record]:
+    """The records in a manifest, in order. Raises UserError with the line of one that is damaged."""
+    with open(manifest, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                record = Record.from_json(line)
+            except ValueError as error:
+                raise UserError(
+                    f"{manifest}:{number}: no record of an image ({error}); the same dataengine synth command writes "
+                    "it again."
+                ) from None
+            yield record
+
+
+@dataclass(frozen=True)
+class RunSamples:
+    """Accepted images of a run with their labels in `classes`, made from the manifest as they are asked for, so that
+    memory does not grow with the run."""
+
+    run: RunFolder
+    manifest: Path
+    classes: tuple[str, ...]
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.classes)}
+
+    def __iter__(self) -> Iterator[Sample]:
+        for number, record in enumerate(read_records(self.manifest), 1):
+            if not record.accepted:
+                continue
+            try:
+                image = self.run.image(record)
+                labels = np.array([self._numbers[name] for name in record.labels.names()], np.int64)
+            except (ValueError, KeyError) as error:
+                raise UserError(f"{self.manifest}:{number}: no record of an image ({error}).") from None
+            layout = replace(record.labels, labels=labels, classes=self.classes)
+            yield Sample(record.name, image, layout, "dataengine", record.provenance.license)
+
+
+class ShardFolder:
+    """A shard that is being written next to its place, and appears there whole or not at all."""
+
+    def __init__(self, run: RunFolder, number: int):
+        self.final = run.shard(number)
+        self.building = self.final.with_name(f".{self.final.name}.{os.getpid()}")
+        shutil.rmtree(self.building, ignore_errors=True)
+        self.building.mkdir(parents=True)
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write one file."""
+        (self.building / name).write_bytes(content)
+
+    def close(self) -> None:
+        """Rename it into place."""
+        if self.final.exists():  # another worker was faster; both made the same
+            shutil.rmtree(self.building)
+        else:
+            self.building.rename(self.final)
+
+    def abandon(self) -> None:
+        """Remove what was written: a full disk would stay full."""
+        shutil.rmtree(self.building, ignore_errors=True)
