@@ -197,7 +197,7 @@ def _renderer(folder: Path) -> list[Path]:
 
 
 def _read_renderer(folder: Path) -> None:
-    from dataengine.render.load import load_renderer
+    from dataengine.render.renderer import load_renderer
 
     load_renderer(folder, "in-scene")
 

@@ -28,7 +28,7 @@ from dataengine.data.layout import Dataset
 from dataengine.evaluate.detector_training import train_detector
 from dataengine.export.mmrotate import export
 from dataengine.files import read_yaml
-from dataengine.render.scene import empty_layout
+from dataengine.render.placement import empty_layout
 
 FOR_DETECTOR = 0.8  # of the labelled images; the rule learns from the others
 SIZES = 500, 2000, 5000

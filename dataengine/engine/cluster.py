@@ -15,10 +15,9 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 
 from dataengine.engine.local import AHEAD, NextShard
-from dataengine.engine.shard import ShardFolder
+from dataengine.engine.run_folder import RunFolder, ShardFolder
 from dataengine.engine.trace import process_name, watch
 from dataengine.engine.worker import Done, Job, Worker, life
 from dataengine.errors import UserError, install
@@ -82,7 +81,12 @@ def check_cluster(address: str | None) -> None:
 
 
 def on_cluster(
-    job: Job, out: Path, workers: int | None, address: str | None, gpus_per_worker: float | None, next_shard: NextShard
+    job: Job,
+    run: RunFolder,
+    workers: int | None,
+    address: str | None,
+    gpus_per_worker: float | None,
+    next_shard: NextShard,
 ) -> Iterator[Done]:
     """Make shards on a Ray cluster, or on this machine alone where `address` is None.
 
@@ -97,7 +101,7 @@ def on_cluster(
         gpus = (1.0 if has.get("GPU") else 0.0) if gpus_per_worker is None else gpus_per_worker
         workers = workers or int(has.get("GPU", 0) / gpus if gpus else has.get("CPU", 0)) or 1
         options = {"num_cpus": 1, "num_gpus": gpus, "max_concurrency": AHEAD, "scheduling_strategy": "SPREAD"}
-        yield from _Pool(ray, job, options, life(job.recipe, on_gpu=gpus > 0)).run(workers, out, next_shard)
+        yield from _Pool(ray, job, options, life(job.recipe, on_gpu=gpus > 0)).run(workers, run, next_shard)
 
 
 class _Pool:
@@ -114,7 +118,7 @@ class _Pool:
         self.lost: Counter = Counter()
         self.started = 0
 
-    def run(self, workers: int, out: Path, next_shard: NextShard) -> Iterator[Done]:
+    def run(self, workers: int, run: RunFolder, next_shard: NextShard) -> Iterator[Done]:
         """Tell of each shard that lies in the run folder, until there is none to make."""
         try:
             for _ in range(workers):
@@ -138,7 +142,7 @@ class _Pool:
                         self.held[number] -= 1
                         if not self.held[number] and not self.left[number]:
                             self._replace(number)
-                    yield _store(out, *result)
+                    yield _store(run, *result)
         finally:
             for actor in self.actors.values():
                 self.ray.kill(actor)
@@ -182,10 +186,10 @@ class _Pool:
             self._replace(number)
 
 
-def _store(out: Path, files: dict[str, bytes], done: Done) -> Done:
+def _store(run: RunFolder, files: dict[str, bytes], done: Done) -> Done:
     """Put a shard into the run folder."""
     with watch(done.events, "store", 0, done.shard):
-        folder = ShardFolder(out, done.shard)
+        folder = ShardFolder(run, done.shard)
         try:
             for name, content in files.items():
                 folder.put(name, content)

@@ -57,9 +57,10 @@ def trace_command(run: Run) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from dataengine.engine.run_folder import RunFolder
     from dataengine.engine.trace import busy, read_trace
 
-    events = read_trace(run)
+    events = read_trace(RunFolder(run))
     loading = [event["dur"] / 1e6 for event in events if event["name"] == "load"]
     table = Table("stage", "busy", "seconds", "of them on a core")
     for row in busy(events):

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,12 @@ from PIL import Image
 
 from dataengine.data import coco, dota
 from dataengine.data.draw import contact_sheet, draw
-from dataengine.data.layout import Dataset
-from dataengine.data.layout_json import layout_from_json
+from dataengine.data.layout import Dataset, Sample
 from dataengine.data.restrict import restrict_layout
-from dataengine.engine.manifest import MANIFEST, AcceptedSamples, JoinedSamples, read_manifest
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe
-from dataengine.engine.records import painted
+from dataengine.engine.record import Record
+from dataengine.engine.run_folder import RunFolder, RunSamples, read_records
 from dataengine.engine.tally import ClassRow, Tally
 from dataengine.files import write_whole
 from dataengine.judge.calibration import Calibration
@@ -60,25 +59,43 @@ def below_balance(recipe: Recipe, table: Sequence[ClassRow]) -> dict[str, float]
     return {names[k]: round(float(share[k]), 4) for k in short}
 
 
-def finish(recipe: Recipe, parts: Parts, out: Path, tally: Tally, lines: Path, datasets: bool = True) -> None:
-    """Write everything that is derived from the shards. Can be broken off and repeated.
+def finish(recipe: Recipe, parts: Parts, run: RunFolder, tally: Tally, datasets: bool = True) -> None:
+    """Write everything that is derived from the shards. Can be interrupted and repeated.
 
-    tally: has counted all records in the file `lines`, which becomes the manifest. datasets: False leaves DOTA and COCO
-    folders out, and removes those of before.
+    tally: has counted all records in the unfinished manifest, which becomes the manifest. datasets: False leaves DOTA
+    and COCO folders out, and removes earlier ones.
     """
     kind, name = tally.kind or parts.preset.kind, f"synthetic {parts.preset.name}"
-    samples = AcceptedSamples(out, lines, tally.all_classes, tally.accepted)
+    samples = RunSamples(run, run.unfinished_manifest, tally.all_classes, tally.accepted)
     dataset = Dataset(samples.classes, samples, kind, name=name)
-    for module, folder in ((dota, "dota"), (coco, "coco")):
-        shutil.rmtree(out / folder, ignore_errors=True)
+    for module, folder in ((dota, run.dota), (coco, run.coco)):
+        shutil.rmtree(folder, ignore_errors=True)
         if len(dataset) and datasets:
-            module.write(dataset, out / folder, split="train")
-    shutil.rmtree(out / "mixed", ignore_errors=True)
+            module.write(dataset, folder, split="train")
+    shutil.rmtree(run.mixed, ignore_errors=True)
     if len(dataset) and datasets and parts.real is not None:
-        coco.write(mixed(parts.real, dataset), out / "mixed", split="train")
-    _sheets(out, lines, tally, samples.classes)
-    write_whole(out / "report.json", json.dumps(report(recipe, parts, tally, datasets), indent=2) + "\n")
-    os.replace(lines, out / MANIFEST)
+        coco.write(mixed(parts.real, dataset), run.mixed, split="train")
+    _sheets(run, tally, samples.classes)
+    write_whole(run.report, json.dumps(report(recipe, parts, tally, datasets), indent=2) + "\n")
+    os.replace(run.unfinished_manifest, run.manifest)
+
+
+@dataclass(frozen=True)
+class JoinedSamples:
+    """Samples of one collection after those of another, with a word before each one's name, and labels in `classes`."""
+
+    parts: tuple[tuple[str, Iterable[Sample]], ...]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return sum(len(samples) for _, samples in self.parts)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for word, samples in self.parts:
+            for sample in samples:
+                labels = np.array([self.classes.index(name) for name in sample.layout.names()], np.int64)
+                layout = replace(sample.layout, labels=labels, classes=self.classes)
+                yield replace(sample, name=f"{word}/{sample.name}", layout=layout)
 
 
 def mixed(real: Dataset, synthetic: Dataset) -> Dataset:
@@ -88,46 +105,45 @@ def mixed(real: Dataset, synthetic: Dataset) -> Dataset:
     return Dataset(classes, samples, synthetic.kind, name=f"{real.name} with synthetic images")
 
 
-def _sheets(out: Path, lines: Path, tally: Tally, classes: tuple[str, ...]) -> None:
-    """Contact sheets of accepted and of dropped pictures with their boxes, spread evenly over the run; the reason below
+def _sheets(run: RunFolder, tally: Tally, classes: tuple[str, ...]) -> None:
+    """Contact sheets of accepted and of dropped images with their boxes, spread evenly over the run; the reason below
     where there is one."""
     totals = {True: tally.accepted, False: tally.tried - tally.accepted}
     wanted = {
         kept: set(np.linspace(0, n - 1, ON_SHEET).astype(int).tolist()) if n else set() for kept, n in totals.items()
     }
     seen, chosen = {True: 0, False: 0}, {True: [], False: []}
-    for record in read_manifest(lines):
-        kept = record["verdict"]["kept"]
-        if seen[kept] in wanted[kept]:
-            chosen[kept].append(record)
-        seen[kept] += 1
-    _sheet(out, chosen[True], classes, out / "kept.png", tally.calibration)
-    _sheet(out, chosen[False], classes, out / "dropped.png", tally.calibration)
+    for record in read_records(run.unfinished_manifest):
+        if seen[record.accepted] in wanted[record.accepted]:
+            chosen[record.accepted].append(record)
+        seen[record.accepted] += 1
+    _sheet(run, chosen[True], classes, run.kept_sheet, tally.calibration)
+    _sheet(run, chosen[False], classes, run.dropped_sheet, tally.calibration)
 
 
-def missed(record: dict, calibration: Calibration | None) -> np.ndarray:
+def missed(record: Record, calibration: Calibration | None) -> np.ndarray:
     """Bool (N,): the labels of an image that its detector was asked for and did not find."""
-    labels, scores = layout_from_json(record["labels"]), np.array(record["verdict"]["scores"], np.float32)
+    labels, scores = record.labels, np.array(record.verdict.scores, np.float32)
     if calibration is None or len(scores) < len(labels):
         return np.zeros(len(labels), bool)
-    return ~calibration.found(labels, scores[: len(labels)]) & (np.arange(len(labels)) < painted(record))
+    return ~calibration.found(labels, scores[: len(labels)]) & (np.arange(len(labels)) < record.n_painted)
 
 
 def _sheet(
-    out: Path, records: list[dict], classes: tuple[str, ...], path: Path, calibration: Calibration | None
+    run: RunFolder, records: list[Record], classes: tuple[str, ...], path: Path, calibration: Calibration | None
 ) -> None:
-    """One contact sheet; none without records. Objects for which a picture was dropped are drawn as doubtful ones."""
+    """One contact sheet; none without records. Objects for which an image was dropped are drawn as doubtful ones."""
     if not records:
         path.unlink(missing_ok=True)
         return
     pictures = []
     for record in records:
-        labels = layout_from_json(record["labels"])
-        if not record["verdict"]["kept"]:
+        labels = record.labels
+        if not record.accepted:
             labels = replace(labels, difficult=labels.difficult | missed(record, calibration))
-        with Image.open(out / record["image"]) as image:
+        with Image.open(run.image(record)) as image:
             pictures.append(draw(image, restrict_layout(labels, classes)))
-    captions = [record["verdict"]["reason"] or f"{record['index']:08d}" for record in records]
+    captions = [record.verdict.reason or record.name for record in records]
     fresh = path.with_name(f".{path.name}")
     contact_sheet(pictures, captions, classes=classes).save(fresh, "PNG")
     fresh.replace(path)

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 
 from dataengine.engine.parts import Parts
-from dataengine.engine.shard import ShardFolder
+from dataengine.engine.run_folder import RunFolder, ShardFolder
 from dataengine.engine.trace import process_name, watch
 from dataengine.engine.worker import Done, Job, Worker, life
 from dataengine.errors import UserError
@@ -30,14 +29,14 @@ NextShard = Callable[[], int | None]
 AHEAD = 2  # shards that a worker holds: one that is rendered, and one that is judged and stored meanwhile
 
 
-def in_this_process(parts: Parts, job: Job, out: Path, next_shard: NextShard) -> Iterator[Done]:
+def in_this_process(parts: Parts, job: Job, run: RunFolder, next_shard: NextShard) -> Iterator[Done]:
     """Make shards with the parts that are loaded already. An interrupt ends it at once."""
     worker, waiting = Worker(parts, job.recipe, job.batch_size), deque()
     try:
         while True:
             number = next_shard()
             if number is not None:
-                waiting.append(worker.start(number, ShardFolder(out, number)))
+                waiting.append(worker.start(number, ShardFolder(run, number)))
             elif not waiting:
                 return
             if number is None or len(waiting) >= AHEAD or waiting[0].done():
@@ -46,7 +45,7 @@ def in_this_process(parts: Parts, job: Job, out: Path, next_shard: NextShard) ->
         worker.stop()
 
 
-def in_processes(job: Job, out: Path, workers: int, next_shard: NextShard) -> Iterator[Done]:
+def in_processes(job: Job, run: RunFolder, workers: int, next_shard: NextShard) -> Iterator[Done]:
     """Make shards in processes that each load the parts; whoever is done gets the next shard.
 
     A process that has done its `life` ends and a fresh one takes its place, so that memory does not grow with the run.
@@ -61,7 +60,7 @@ def in_processes(job: Job, out: Path, workers: int, next_shard: NextShard) -> It
 
     def begin(number: int) -> None:
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(job, out, number, theirs), daemon=True)
+        process = context.Process(target=_work, args=(job, run, number, theirs), daemon=True)
         working[ours] = _Process(number, process, left=shards)
         with _interrupts_ignored():
             process.start()
@@ -121,7 +120,7 @@ def _hand_out(working: dict[Connection, _Process], next_shard: NextShard) -> Non
                 one.held, one.left = one.held + 1, one.left - 1
 
 
-def _work(job: Job, out: Path, number: int, connection: Connection) -> None:
+def _work(job: Job, run: RunFolder, number: int, connection: Connection) -> None:
     """A worker process: makes the shards that it is told, until the run is gone, however that ended."""
     lock = threading.Lock()  # both threads tell of what they did
 
@@ -136,7 +135,7 @@ def _work(job: Job, out: Path, number: int, connection: Connection) -> None:
         tell(loading)
         while True:
             shard = connection.recv()
-            future = worker.start(shard, ShardFolder(out, shard))
+            future = worker.start(shard, ShardFolder(run, shard))
             future.add_done_callback(lambda f: tell(_sendable(f.exception()) if f.exception() else f.result()))
     except (EOFError, BrokenPipeError):
         os._exit(1)  # without waiting for what nobody will ask for

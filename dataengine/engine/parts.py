@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataengine import weights
@@ -12,7 +13,7 @@ from dataengine.data.layout import Dataset, class_key
 from dataengine.data.presets import Preset, find_dataset, load_preset, preset_of, read_dataset
 from dataengine.data.restrict import restrict
 from dataengine.engine.filters import find_calibration, make_calibration, make_semantic
-from dataengine.engine.pictures import find_objects, find_places, find_scenes, make_references, read_into
+from dataengine.engine.pictures import find_canvases, find_objects, find_places, make_references
 from dataengine.engine.recipe import Recipe, folder_hash
 from dataengine.engine.samplers import choose_layouts, find_layouts, make_sampler, often_repeated
 from dataengine.errors import UserError
@@ -20,11 +21,12 @@ from dataengine.judge.calibration import Calibration
 from dataengine.judge.detector import Detector, load_detector
 from dataengine.layouts.sampler import Sampler
 from dataengine.layouts.windows import scaled
-from dataengine.render.into import IntoDataset
+from dataengine.render.canvas import Canvases
+from dataengine.render.dataset_canvases import DatasetCanvases
 from dataengine.render.places import Places
 from dataengine.render.real_objects import RealObjects
 from dataengine.render.reference import ReferenceSampler
-from dataengine.render.scene import Scenes
+from dataengine.render.renderer import PaintSettings, Renderer, best_device, load_renderer
 
 if TYPE_CHECKING:
     from dataengine.judge.semantic import SemanticFilter
@@ -40,12 +42,11 @@ class Parts:
     preset: Preset
     classes: tuple[str, ...]
     sampler: Sampler
-    scenes: Scenes | None
-    into: IntoDataset | None
+    canvases: Canvases
     places: Places | None
-    objects: RealObjects | None
+    real_objects: RealObjects | None
     references: ReferenceSampler | None
-    pipeline: object
+    renderer: Renderer
     detector: Detector | None
     calibration: Calibration | None
     semantic: SemanticFilter | None
@@ -53,20 +54,20 @@ class Parts:
     hashes: dict[str, str]
     real: Dataset | None = None
 
+    def paint_settings(self, recipe: Recipe) -> PaintSettings:
+        """How the renderer is asked to paint."""
+        return PaintSettings(recipe.steps, recipe.guidance_scale, self.preset.name, self.real_objects, self.references)
+
 
 def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     """Find and load every part. `calibration` is the one stored with the run, if it was begun before.
 
     Raises UserError where a part is missing or does not fit: no data and no packaged layouts, no class that the
-    renderer and the detector both know, a calibration of another detector.
+    renderer and the detector both know, a calibration of another detector. What takes longest comes last, so that a
+    mistake is reported early.
     """
-    for option in PATHS:  # told now, not after seconds of loading
-        path = getattr(recipe, option)
-        if path is not None and not path.exists():
-            raise UserError(f"--{option.replace('_', '-')} {path}: does not exist; check the spelling.")
+    _check_paths(recipe)
     import torch
-
-    from dataengine.render.load import best_device, load_renderer
 
     torch.set_num_threads(1)  # processes are the unit of work: results then do not depend on how many there are
     notes: list[str] = []
@@ -74,18 +75,15 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     if recipe.mix and dataset is None:
         raise UserError("--mix joins real and synthetic images: give the real ones with --data.")
     model_folder = recipe.model or weights.packaged(recipe.renderer)
-    pipeline = load_renderer(model_folder, recipe.renderer).to(best_device())
-    few = pipeline.config.get("few_steps")
-    if few and recipe.steps not in (None, few):
-        raise UserError(f"--steps {recipe.steps}: this renderer was trained to draw in {few}; leave --steps out.")
+    renderer = _load_renderer(recipe, model_folder)
     detector = None
     if recipe.filter == "off":
         notes.append("no detector looks at the images (filter: off), so nothing says whether they show their labels")
     else:
         detector = load_detector(recipe.detector or weights.packaged("detector"), threads=1)
     if recipe.draw_as:
-        _learn(pipeline, recipe.draw_as, preset)
-    classes = _usable_classes(recipe, preset, pipeline.classes, detector.classes if detector else None, notes)
+        _learn(renderer, recipe.draw_as, preset)
+    classes = _usable_classes(recipe, preset, renderer.classes, detector.classes if detector else None, notes)
     if dataset is not None:
         if dataset.problems:
             notes.append(f"{len(dataset.problems)} problems in the data set, such as {dataset.problems[0]}")
@@ -96,35 +94,51 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     layouts = [replace(layout, classes=classes) for layout in layouts]
     sampler = make_sampler(recipe, [scaled(layout, recipe.layout_scale) for layout in layouts], classes)
     notes += often_repeated(recipe, sampler, layouts)
-    into = IntoDataset(read_into(recipe.into, notes), sampler.size) if recipe.into is not None else None
-    painted = recipe.renderer == "in-scene" and into is None
-    alike = dataset and replace(dataset, samples=[s for s in dataset if recipe.wants(s.layout.acquisition)])
-    scenes = find_scenes(recipe, preset, alike, notes) if painted else None
+    canvases = find_canvases(recipe, preset, dataset, renderer, notes)
     if detector is not None:
         calibration = calibration or find_calibration(recipe, preset, dataset)
         if calibration is not None:
             calibration.check(detector)
             calibration.check_classes(recipe.draw_as.get(name, name) for name in classes)
+    places = find_places(recipe, dataset)
+    real_objects = find_objects(recipe, renderer, dataset)
+    if isinstance(canvases, DatasetCanvases) and real_objects is None and dataset is not None:
+        notes.append("objects are painted from nothing; --strength 0.3 begins them as real ones of your data")
+    references = make_references(recipe, renderer, dataset, notes)
+    semantic = make_semantic(recipe, dataset, notes)
+    if detector is not None and calibration is None:
+        calibration = make_calibration(recipe, preset, detector, dataset, notes)
+    canvases_are_given = recipe.into is not None or renderer.paints_on == "blank"
     hashes = {
         "model": folder_hash(model_folder),
         "detector": detector.identity if detector else "none",
         "layouts": layouts_hash,
-        "scenes": folder_hash(weights.packaged("whole")) if scenes is not None and dataset is None else "data",
+        "scenes": "data" if dataset is not None or canvases_are_given else folder_hash(weights.packaged("whole")),
     }
     if recipe.layout_model is not None:
         hashes["layout model"] = folder_hash(recipe.layout_model)
-    places = find_places(recipe, dataset)
-    objects = find_objects(recipe, pipeline, dataset)
-    if painted and objects is None and dataset is not None:
-        notes.append("objects are painted from nothing; --strength 0.3 begins them as real ones of your data")
-    references = make_references(recipe, pipeline, dataset, notes)
-    semantic = make_semantic(recipe, dataset, notes)
-    if detector is not None and calibration is None:  # last, since it takes longest: what does not fit is told before
-        calibration = make_calibration(recipe, preset, detector, dataset, notes)
     return Parts(
-        preset, classes, sampler, scenes, into, places, objects, references, pipeline, detector, calibration, semantic,
-        notes, hashes, dataset if recipe.mix else None,
+        preset, classes, sampler, canvases, places, real_objects, references, renderer, detector, calibration,
+        semantic, notes, hashes, dataset if recipe.mix else None,
     )  # fmt: skip
+
+
+def _check_paths(recipe: Recipe) -> None:
+    for option in PATHS:
+        path = getattr(recipe, option)
+        if path is not None and not path.exists():
+            raise UserError(f"--{option.replace('_', '-')} {path}: does not exist; check the spelling.")
+
+
+def _load_renderer(recipe: Recipe, folder: Path) -> Renderer:
+    renderer = load_renderer(folder, recipe.renderer).to(best_device())
+    if renderer.label_effect != "keeps":
+        raise UserError(f"{folder}: this renderer does not keep boxes where they are, so its images have no labels.")
+    if renderer.few_steps and recipe.steps not in (None, renderer.few_steps):
+        raise UserError(
+            f"--steps {recipe.steps}: this renderer was trained to draw in {renderer.few_steps}; leave --steps out."
+        )
+    return renderer
 
 
 def find_data(recipe: Recipe) -> tuple[Preset, Dataset | None]:
@@ -148,7 +162,7 @@ def find_data(recipe: Recipe) -> tuple[Preset, Dataset | None]:
     return preset, dataset
 
 
-def _learn(pipeline, draw_as: dict[str, str], preset: Preset) -> None:
+def _learn(renderer: Renderer, draw_as: dict[str, str], preset: Preset) -> None:
     """Teach the renderer the new names, where it reads text. Raises UserError for names that do not fit."""
     for old, new in draw_as.items():
         if old not in preset.classes:
@@ -157,8 +171,8 @@ def _learn(pipeline, draw_as: dict[str, str], preset: Preset) -> None:
             )
         if class_key(new) in {class_key(name) for name in preset.classes}:
             raise UserError(f"--draw-as {old}={new}: {new} is a class already; give another name.")
-    if hasattr(pipeline, "add_classes"):
-        pipeline.add_classes(list(draw_as.values()))
+    if hasattr(renderer, "add_classes"):
+        renderer.add_classes(list(draw_as.values()))
 
 
 def _usable_classes(

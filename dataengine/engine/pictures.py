@@ -1,8 +1,8 @@
-"""Pictures that a recipe needs: scenes, data sets to paint into, and references."""
+"""Images that a recipe needs: canvases, places, real objects and references."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,24 +14,35 @@ from dataengine.data.plain import labelled_or_plain
 from dataengine.data.presets import Preset
 from dataengine.engine.recipe import Recipe
 from dataengine.errors import UserError
+from dataengine.render.canvas import BlankCanvases, Canvases, GeneratedCanvases
+from dataengine.render.dataset_canvases import DatasetCanvases, InpaintCanvases
 from dataengine.render.places import Places, learn_places
 from dataengine.render.real_objects import RealObjects, collect_objects
 from dataengine.render.reference import ReferenceSampler
-from dataengine.render.scene import Scenes
+from dataengine.render.renderer import Renderer, best_device, load_renderer
 
 
-def find_scenes(recipe: Recipe, preset: Preset, dataset: Dataset | None, notes: list[str]) -> Scenes:
-    """What objects are painted into: the images given, the data set's own, or generated ones."""
-    from dataengine.render.scene import DatasetScenes
-
+def find_canvases(
+    recipe: Recipe, preset: Preset, dataset: Dataset | None, renderer: Renderer, notes: list[str]
+) -> Canvases:
+    """What is painted on: labelled images that get new objects, nothing at all for a renderer of whole images, or
+    scenes: the images given, the data set's own, or generated ones."""
     size = (recipe.size, recipe.size)
+    if recipe.into is not None:
+        labelled = formats.read(recipe.into)
+        if labelled.problems:
+            notes.append(f"{len(labelled.problems)} problems in --into, such as {labelled.problems[0]}")
+        return InpaintCanvases(labelled, size)
+    if renderer.paints_on == "blank":
+        return BlankCanvases()
     if recipe.scenes is not None:
         images = labelled_or_plain(recipe.scenes)
         if images.problems:
             notes.append(f"{len(images.problems)} problems among the scenes, such as {images.problems[0]}")
-        return DatasetScenes(images, size, recipe.augment_scenes)
+        return DatasetCanvases(images, size, recipe.augment_scenes)
     if dataset is not None:
-        return DatasetScenes(dataset, size, recipe.augment_scenes)
+        alike = [sample for sample in dataset if recipe.wants(sample.layout.acquisition)]
+        return DatasetCanvases(replace(dataset, samples=alike), size, recipe.augment_scenes)
     if not weights.has("whole"):
         raise UserError(
             f"{preset.title} is not on this machine, and no whole-image model is packaged that could make scenes: "
@@ -39,23 +50,12 @@ def find_scenes(recipe: Recipe, preset: Preset, dataset: Dataset | None, notes: 
         )
     if recipe.augment_scenes:
         raise UserError("--augment-scenes: there are no real scenes to augment; give them with --data or --scenes.")
-    from dataengine.render.layout_pipeline import GeneratedScenes
-    from dataengine.render.load import best_device, load_renderer
-
     whole = load_renderer(weights.packaged("whole"), "whole").to(best_device())
     if recipe.size != whole.size:
         raise UserError(f"without images of your own, scenes are {whole.size} pixels wide: give --size {whole.size}, "
                         "or images with --scenes.")  # fmt: skip
     notes.append("no images of this data set were found, so the scenes are generated too; give --data or --scenes")
-    return GeneratedScenes(whole, preset.name)
-
-
-def read_into(folder: Path, notes: list[str]) -> Dataset:
-    """The labelled data set to paint into."""
-    dataset = formats.read(folder)
-    if dataset.problems:
-        notes.append(f"{len(dataset.problems)} problems in --into, such as {dataset.problems[0]}")
-    return dataset
+    return GeneratedCanvases(whole, preset.name)
 
 
 def find_places(recipe: Recipe, dataset: Dataset | None) -> Places | None:
@@ -69,11 +69,11 @@ def find_places(recipe: Recipe, dataset: Dataset | None) -> Places | None:
     return learn_places(dataset)
 
 
-def find_objects(recipe: Recipe, pipeline, dataset: Dataset | None) -> RealObjects | None:
+def find_objects(recipe: Recipe, renderer: Renderer, dataset: Dataset | None) -> RealObjects | None:
     """Real objects that painted ones begin from; None at strength 1, which would leave nothing of them."""
     if recipe.strength == 1:
         return None
-    if recipe.renderer != "in-scene":
+    if renderer.paints_on != "scene":
         raise UserError(
             f"--strength below 1: the renderer {recipe.renderer} does not begin objects from real ones; use --renderer "
             "in-scene, or leave --strength out."
@@ -83,12 +83,14 @@ def find_objects(recipe: Recipe, pipeline, dataset: Dataset | None) -> RealObjec
             "--strength below 1: the in-scene renderer begins objects from real ones; give these with --data, or leave "
             "--strength out."
         )
-    return collect_objects(dataset, pipeline.classes, pipeline.unet.spec, recipe.strength)
+    return collect_objects(dataset, renderer.classes, renderer.unet.spec, recipe.strength)
 
 
-def make_references(recipe: Recipe, pipeline, dataset: Dataset | None, notes: list[str]) -> ReferenceSampler | None:
+def make_references(
+    recipe: Recipe, renderer: Renderer, dataset: Dataset | None, notes: list[str]
+) -> ReferenceSampler | None:
     """New embeddings like those of the data set, for a renderer that was trained with references."""
-    width = getattr(pipeline.unet.config, "reference_width", 0)
+    width = renderer.reference_width
     if not width:
         if recipe.encoder is not None:
             raise UserError("this renderer was trained without reference images: leave --encoder out.")

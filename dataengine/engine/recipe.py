@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from dataengine.data.layout import Acquisition
 from dataengine.data.presets import config_file
 from dataengine.errors import UserError, first_fault
-from dataengine.files import parse_json, read_text, read_yaml
+from dataengine.files import read_yaml
 
 
 def _low_to_high(given: tuple[float, float]) -> tuple[float, float]:
@@ -130,21 +130,6 @@ def load_recipe(path: Path | None, overrides: dict) -> Recipe:
         raise UserError(f"{where}{first_fault(error, Recipe.model_fields)}.") from None
 
 
-def stored_recipe(out: Path) -> dict:
-    """What `recipe.json` of a run says: at least the values of its `recipe` and the hashes of its `parts`.
-
-    Raises UserError when it is missing or damaged.
-    """
-    file = out / "recipe.json"
-    try:
-        content = parse_json(read_text(file))
-        if isinstance(content["recipe"], dict) and isinstance(content["parts"], dict):
-            return content
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise UserError(f"{file}: damaged; put it back from a copy, or give another --out.")
-
-
 def pairs(given: Sequence[str] | None) -> dict[str, str] | None:
     """["car=windmill"] -> {"car": "windmill"}; None for nothing. Raises UserError for anything else."""
     found = [text.partition("=") for text in given or ()]
@@ -152,12 +137,6 @@ def pairs(given: Sequence[str] | None) -> dict[str, str] | None:
         if not old.strip() or not new.strip():
             raise UserError(f"--draw-as {old}: give two names, such as car=windmill.")
     return {old.strip(): new.strip() for old, _, new in found} or None
-
-
-def image_seed(run_seed: int, index: int) -> int:
-    """Seed of image `index` of a run, below 2^62; everything random in that image comes from it (contract 4)."""
-    digest = hashlib.sha256(f"dataengine image {run_seed} {index}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 2
 
 
 def folder_hash(folder: Path) -> str:

@@ -116,8 +116,8 @@ class Record:
 
 
 def _provenance(values: dict) -> Provenance:
-    """The one place where the text that `Provenance.label` wrote is parsed. A real image may have any name, but its text
-    ends with the window."""
+    """The one place where the text that `Provenance.label` wrote is parsed. A real image may have any name, but its
+    text ends with the window."""
     text, license, source = (values.get(key, "") for key in ("scene", "scene_license", "scene_source"))
     given = {"license": license, "source": source, "unreadable": tuple(values.get("unreadable_scenes", ()))}
     if not all(isinstance(part, str) for part in (text, license, source, *given["unreadable"])):

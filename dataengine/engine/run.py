@@ -1,20 +1,11 @@
 """A run: shards made by one or more processes until n images are accepted, then data sets, manifest and pictures.
 
-A run directory can be killed at any instant and continued with the same command (contract 5):
-
-    recipe.json       the recipe and the hash of every part; another recipe is refused
-    calibration.json  the filter's thresholds
-    shards/           one folder a shard, which appears whole or not at all
-    manifest.jsonl    one line an attempt, in order, up to the last accepted image
-    trace.json        how busy each stage was
-    dota/ coco/       the accepted images with their labels
-    kept.png dropped.png report.json
+A run folder (`run_folder`) can be killed at any instant and continued with the same command (contract 5).
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -25,18 +16,17 @@ from pathlib import Path
 from typing import Literal
 
 from dataengine.engine.local import in_processes, in_this_process
-from dataengine.engine.manifest import MANIFEST, UNFINISHED, read_manifest
 from dataengine.engine.parts import Parts, load_parts
-from dataengine.engine.recipe import Recipe, stored_recipe
-from dataengine.engine.shard import read_shard
+from dataengine.engine.recipe import Recipe
+from dataengine.engine.record import Record
+from dataengine.engine.run_folder import RunFolder, Shard, StoredRecipe
 from dataengine.engine.tally import Tally
 from dataengine.engine.trace import trace_file
 from dataengine.engine.worker import Job
 from dataengine.errors import UserError
-from dataengine.files import check_writable, remove_unfinished, write_whole
+from dataengine.files import check_writable, remove_unfinished
 from dataengine.judge.calibration import Calibration, calibration_hash
 
-CALIBRATION = "calibration.json"
 Progress = Callable[[int, int], None]  # (images accepted, images tried)
 
 
@@ -50,37 +40,38 @@ class RunResult:
     notes: list[str]
 
     @property
-    def records(self) -> Iterator[dict]:
-        """The lines of the manifest, in order, read as they are asked for."""
-        return read_manifest(self.out / MANIFEST)
+    def records(self) -> Iterator[Record]:
+        """The records of the manifest, in order, read as they are asked for."""
+        return RunFolder(self.out).records()
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Hold the run directory; a second run on it is refused. The lock goes with the process, however it ends."""
+def _locked(run: RunFolder) -> Iterator[None]:
+    """Hold the run folder; a second run on it is refused. The lock goes with the process, however it ends."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with open(out / ".lock", "w") as lock:
+        run.path.mkdir(parents=True, exist_ok=True)
+        with open(run.lock, "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(
-                    f"{out}: another run is at work in this folder; wait for it, or give another --out."
+                    f"{run.path}: another run is at work in this folder; wait for it, or give another --out."
                 ) from None
             yield
     except OSError as error:
         if error.errno is None:  # not the disk's doing
             raise
         raise UserError(
-            f"{error.filename or out}: cannot be written ({error.strerror or error}); free some space or choose "
+            f"{error.filename or run.path}: cannot be written ({error.strerror or error}); free some space or choose "
             "another folder. What is finished stays, and the same command continues."
         ) from error
 
 
-def _adopt(out: Path, recipe: Recipe) -> Calibration | None:
+def _adopt(run: RunFolder, recipe: Recipe) -> Calibration | None:
     """Check that a folder is new or holds this recipe's run; the calibration that is stored with it, if any."""
-    if (out / "recipe.json").exists():
-        before = stored_recipe(out)["recipe"]
+    out = run.path
+    if run.recipe.exists():
+        before = run.stored_recipe().recipe
         now = recipe.model_dump(mode="json")
         changed = sorted(name for name in now if now[name] != before.get(name))
         if changed:
@@ -88,52 +79,51 @@ def _adopt(out: Path, recipe: Recipe) -> Calibration | None:
                 f"{out} holds a run with another {', '.join(changed)}; give another --out, or the settings of before "
                 f"({', '.join(f'{name}={before.get(name)}' for name in changed)})."
             )
-        return _stored_calibration(out)
+        return _stored_calibration(run)
     if out.is_file():
         raise UserError(f"{out}: cannot be written, since it is a file; give a folder with --out.")
     # a run that was killed before its recipe was stored leaves its calibration, or hidden files that are half written
-    foreign = [e.name for e in out.iterdir() if e.name[0] != "." and e.name != CALIBRATION] if out.exists() else []
+    known = run.calibration.name
+    foreign = [e.name for e in out.iterdir() if e.name[0] != "." and e.name != known] if out.exists() else []
     if foreign:
         raise UserError(f"{out} is not empty and holds no run ({foreign[0]} is there); give another --out.")
     return None
 
 
-def _stored_calibration(out: Path) -> Calibration | None:
-    file = out / CALIBRATION
+def _stored_calibration(run: RunFolder) -> Calibration | None:
     try:
-        return Calibration.load(file) if file.exists() else None
+        return Calibration.load(run.calibration) if run.calibration.exists() else None
     except UserError as error:
         raise UserError(f"{error} Or remove the file: the same command makes it again.") from None
 
 
-def _store(out: Path, recipe: Recipe, parts: Parts) -> None:
+def _store(run: RunFolder, recipe: Recipe, parts: Parts) -> None:
     """Write the recipe once; on continuing, refuse parts that have changed since."""
-    content = {
-        "recipe": recipe.model_dump(mode="json"),
-        "parts": parts.hashes,
-        "calibration": calibration_hash(parts.calibration),
-        "identity": recipe.identity(parts.hashes),
-        "classes": list(parts.classes),
-        "guidance": "null + guidance_scale * (condition - null)",
-    }
-    begun = (out / "recipe.json").exists()
+    now = StoredRecipe(
+        recipe.model_dump(mode="json"),
+        parts.hashes,
+        recipe.identity(parts.hashes),
+        parts.classes,
+        calibration_hash(parts.calibration),
+    )
+    begun = run.recipe.exists()
     if begun:
-        before = stored_recipe(out)
-        changed = sorted(name for name in parts.hashes if parts.hashes[name] != before["parts"].get(name))
-        mend = "give another --out"
-        if before.get("calibration", content["calibration"]) != content["calibration"]:
-            changed.append(f"calibration ({CALIBRATION})")
-            mend += f", or, if that file was damaged, remove {out / CALIBRATION}: it is made again"
+        before = run.stored_recipe()
+        changed = sorted(name for name in parts.hashes if parts.hashes[name] != before.parts.get(name))
+        fix = "give another --out"
+        if before.calibration not in (None, now.calibration):
+            changed.append(f"calibration ({run.calibration.name})")
+            fix += f", or, if that file was damaged, remove {run.calibration}: it is made again"
         if changed:
-            raise UserError(f"{out}: the {', '.join(changed)} changed since this run was begun; {mend}.")
-    if parts.calibration is not None and not (out / CALIBRATION).exists():
-        parts.calibration.save(out / CALIBRATION)
+            raise UserError(f"{run.path}: the {', '.join(changed)} changed since this run was begun; {fix}.")
+    if parts.calibration is not None and not run.calibration.exists():
+        parts.calibration.save(run.calibration)
     if not begun:
-        write_whole(out / "recipe.json", json.dumps(content, indent=2) + "\n")
+        now.save(run.recipe)
 
 
-def _shards_in_order(recipe: Recipe, out: Path, tally: Tally, add_to_trace, execute) -> Iterator[list[dict]]:
-    """Records of shard 0, 1, 2, ... Missing ones are made; stops when nobody asks for more.
+def _shards_in_order(recipe: Recipe, run: RunFolder, tally: Tally, add_to_trace, execute) -> Iterator[Shard]:
+    """Shard 0, 1, 2, ... Missing ones are made; stops when nobody asks for more.
 
     No more shards are at work than will be needed if images go on to be accepted as they were so far.
     """
@@ -147,20 +137,20 @@ def _shards_in_order(recipe: Recipe, out: Path, tally: Tally, add_to_trace, exec
             asked < n_shards and (asked * recipe.shard_size - tally.tried) * accepted_share < recipe.n - tally.accepted
         ):
             asked += 1
-            if read_shard(out, asked - 1) is None:
+            if run.read_shard(asked - 1) is None:
                 return asked - 1
         return None
 
     with closing(execute(next_shard)) as at_work:
         for number in range(n_shards):
-            while (records := read_shard(out, number)) is None:
+            while (shard := run.read_shard(number)) is None:
                 if (done := next(at_work, None)) is None:
                     raise UserError(
-                        f"{out}: shard {number} was lost while the run was at work; the same command continues."
+                        f"{run.path}: shard {number} was lost while the run was at work; the same command continues."
                     )
                 add_to_trace(done.events)
             asked = max(asked, number + 1)
-            yield records
+            yield shard
 
 
 def synth(
@@ -185,38 +175,38 @@ def synth(
     """
     from dataengine.engine.finish import finish
 
-    out = Path(out)
+    run = RunFolder(Path(out))
     if executor == "local" and (address is not None or gpus_per_worker is not None):
         raise UserError("--address and --gpus-per-worker are for --executor ray.")
     if executor == "ray":
         from dataengine.engine.cluster import check_cluster, on_cluster
 
         check_cluster(address)
-    stored = _adopt(out, recipe)
-    check_writable(out)
+    stored = _adopt(run, recipe)
+    check_writable(run.path)
     parts = load_parts(recipe, stored)  # before the folder is made: mistakes leave nothing behind
     job = Job(recipe, parts.calibration, parts.hashes, batch_size)
     if executor == "ray":
-        execute = partial(on_cluster, job, out, workers, address, gpus_per_worker)
+        execute = partial(on_cluster, job, run, workers, address, gpus_per_worker)
     elif (workers or os.cpu_count()) == 1:
-        execute = partial(in_this_process, parts, job, out)
+        execute = partial(in_this_process, parts, job, run)
     else:
-        execute = partial(in_processes, job, out, workers or os.cpu_count())
-    with _locked(out):
-        _adopt(out, recipe)  # again, now that nobody else can change it
-        _remove_half_made(out)
-        _store(out, recipe, parts)
+        execute = partial(in_processes, job, run, workers or os.cpu_count())
+    with _locked(run):
+        _adopt(run, recipe)  # again, now that nobody else can change it
+        _remove_half_made(run)
+        _store(run, recipe, parts)
         prepared(parts)
-        tally, lines = Tally(parts.calibration, parts.classes), out / UNFINISHED
+        tally = Tally(parts.calibration, parts.classes)
         try:
             with (
-                open(lines, "w") as file,
-                trace_file(out) as add_to_trace,
-                closing(_shards_in_order(recipe, out, tally, add_to_trace, execute)) as shards,
+                open(run.unfinished_manifest, "w") as file,
+                trace_file(run) as add_to_trace,
+                closing(_shards_in_order(recipe, run, tally, add_to_trace, execute)) as shards,
             ):
                 for shard in shards:
-                    for record in shard:
-                        file.write(json.dumps(record) + "\n")
+                    for line, record in zip(shard.lines, shard.records, strict=True):
+                        file.write(f"{line}\n")
                         tally.add(record)
                         if tally.accepted == recipe.n:
                             break
@@ -224,13 +214,13 @@ def synth(
                     if tally.accepted == recipe.n:
                         break
         finally:
-            _remove_half_made(out)
-        finish(recipe, parts, out, tally, lines, datasets)
-        return RunResult(out, tally.accepted, tally.tried, parts.notes)
+            _remove_half_made(run)
+        finish(recipe, parts, run, tally, datasets)
+        return RunResult(run.path, tally.accepted, tally.tried, parts.notes)
 
 
-def _remove_half_made(out: Path) -> None:
-    """Remove shards that were broken off. Only while no worker is at work."""
-    for half_made in (out / "shards").glob(".*"):
+def _remove_half_made(run: RunFolder) -> None:
+    """Remove shards that were interrupted. Only while no worker is at work."""
+    for half_made in run.shards.glob(".*"):
         shutil.rmtree(half_made)
-    remove_unfinished(out)
+    remove_unfinished(run.path)

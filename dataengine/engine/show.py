@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from dataengine.engine.recipe import Recipe
+from dataengine.engine.run_folder import RunFolder
 
 
 def _say_parts(console: Console, parts) -> None:
@@ -56,7 +57,7 @@ def run_with_progress(
             progress.update(task, completed=accepted, description="accepted", rate=rate)
 
         result = synth(recipe, out, workers, batch_size, update, lambda parts: _say_parts(console, parts), **where)
-    report = json.loads((result.out / "report.json").read_text())
+    report = json.loads(RunFolder(result.out).report.read_text())
     show_report(console, report, result.out)
     return report
 
@@ -98,11 +99,12 @@ def show_report(console: Console, report: dict, out: Path) -> None:
             "folder, or train the renderer longer",
             style="red",
         )
-    sheets = [str(file) for name in ("kept.png", "dropped.png") if (file := out / name).exists()]
+    run = RunFolder(out)
+    sheets = [str(file) for file in (run.kept_sheet, run.dropped_sheet) if file.exists()]
     console.print(f"pictures: {' and '.join(sheets)}")
-    if (out / "coco").exists():
-        console.print(f"data sets: {out / 'dota'} and {out / 'coco'}")
-    console.print(f"every image's story: {out / 'manifest.jsonl'}")
+    if run.coco.exists():
+        console.print(f"data sets: {run.dota} and {run.coco}")
+    console.print(f"every image's story: {run.manifest}")
 
 
 def dry_run(recipe: Recipe, out: Path, as_json: bool) -> None:
@@ -111,8 +113,6 @@ def dry_run(recipe: Recipe, out: Path, as_json: bool) -> None:
     import time
 
     from dataengine.engine.parts import load_parts
-    from dataengine.engine.records import shard_folder
-    from dataengine.engine.shard import read_shard
     from dataengine.engine.worker import write_shard
 
     console = Console(markup=False, quiet=as_json)
@@ -123,10 +123,12 @@ def dry_run(recipe: Recipe, out: Path, as_json: bool) -> None:
     probe = recipe.model_copy(update={"shard_size": min(4, recipe.shard_size)})
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        write_shard(parts, probe, Path(folder), 0, probe.shard_size)
+        run = RunFolder(Path(folder))
+        write_shard(parts, probe, run, 0, probe.shard_size)
         seconds = (time.perf_counter() - started) / probe.shard_size
-        size = sum(f.stat().st_size for f in shard_folder(Path(folder), 0).iterdir()) / probe.shard_size
-        records = read_shard(Path(folder), 0) or []
+        size = sum(f.stat().st_size for f in run.shard(0).iterdir()) / probe.shard_size
+        shard = run.read_shard(0)
+        records = shard.records if shard else []
     plan = {
         "out": str(out),
         "recipe": recipe.model_dump(mode="json"),
@@ -134,7 +136,7 @@ def dry_run(recipe: Recipe, out: Path, as_json: bool) -> None:
         "notes": parts.notes,
         "seconds_per_image_and_worker": round(seconds, 3),
         "megabytes_per_image": round(size / 1e6, 3),
-        "accepted_in_probe": f"{sum(r['verdict']['kept'] for r in records)} of {len(records)}",
+        "accepted_in_probe": f"{sum(record.accepted for record in records)} of {len(records)}",
         "least_hours_on_one_worker": round(recipe.n * seconds / 3600, 2),
         "gigabytes": round(3 * recipe.n * size / 1e9, 3),
     }

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dataengine.data.layout_json import layout_from_json
-from dataengine.engine.records import erased, painted
+from dataengine.engine.record import Record
 from dataengine.judge.calibration import Calibration
 
 
@@ -46,31 +45,29 @@ class Tally:
     difficult: Counter = field(default_factory=Counter)
     label_classes: dict[str, None] = field(default_factory=dict)
 
-    def add(self, record: dict) -> None:
+    def add(self, record: Record) -> None:
         """Count one more record; call it in order of attempt."""
-        labels, verdict = record["labels"], record["verdict"]
+        labels, verdict = record.labels, record.verdict
         self.tried += 1
-        self.left_out += record["left_out"]
-        self.unreadable_scenes.update(record["unreadable_scenes"])
-        names = [labels["classes"][i] for i in labels["labels"]]
-        asked = [record["asked"]["classes"][i] for i in record["asked"]["labels"]]
+        self.left_out += record.left_out
+        self.unreadable_scenes.update(record.provenance.unreadable)
+        names, asked = labels.names(), record.asked.names()
         self.asked.update(asked)
-        self.erased.update(asked[k] for k in erased(record))
+        self.erased.update(asked[k] for k in record.erased)
         if self.calibration is not None:
             # painted objects come first; those that the scene held before, and repaired ones, follow
-            judged, scores = layout_from_json(labels), np.array(verdict["scores"], np.float32)
-            judged = judged.select(np.arange(min(painted(record), len(scores))))
-            scores = scores[: len(judged)]
+            scores = np.array(verdict.scores[: record.n_painted], np.float32)
+            judged = labels.select(np.arange(len(scores)))
             found = self.calibration.found(judged, scores) & (scores > 0)
             self.found.update(judged.select(found).names())
-        if not verdict["kept"]:
-            self.dropped_for[" ".join(verdict["reason"].split()[-3:])] += 1
+        if not verdict.kept:
+            self.dropped_for[" ".join(verdict.reason.split()[-3:])] += 1
             return
         self.accepted += 1
-        self.kind = self.kind or labels["kind"]
+        self.kind = self.kind or labels.kind
         self.kept.update(names)
-        self.difficult.update(name for name, d in zip(names, labels["difficult"], strict=True) if d)
-        self.label_classes.update(dict.fromkeys(labels["classes"]))
+        self.difficult.update(name for name, d in zip(names, labels.difficult, strict=True) if d)
+        self.label_classes.update(dict.fromkeys(labels.classes))
 
     @property
     def all_classes(self) -> tuple[str, ...]:

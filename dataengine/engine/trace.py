@@ -13,11 +13,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
+from dataengine.engine.run_folder import RunFolder
 from dataengine.errors import UserError
 
-TRACE = "trace.json"
 THREADS = {"load": 1, "render": 1, "judge": 2, "encode": 2, "write": 2, "store": 1}  # where each stage is carried out
 
 
@@ -37,7 +36,7 @@ def process_name(worker: int, name: str) -> dict:
 
 
 @contextmanager
-def trace_file(out: Path) -> Iterator[Callable[[list[dict]], None]]:
+def trace_file(run: RunFolder) -> Iterator[Callable[[list[dict]], None]]:
     """A function that appends events to the trace of a run, on disk as soon as it is called.
 
     A trace of before is replaced as soon as there is something to tell, so that a run with nothing to do leaves it.
@@ -48,7 +47,7 @@ def trace_file(out: Path) -> Iterator[Callable[[list[dict]], None]]:
         def add(events: list[dict]) -> None:
             nonlocal file
             if events and file is None:
-                file = stack.enter_context(open(out / TRACE, "w"))
+                file = stack.enter_context(open(run.trace, "w"))
                 file.write("[\n")
             if file is not None:
                 file.writelines(json.dumps(event) + ",\n" for event in events)
@@ -71,12 +70,14 @@ class Busy:
     share: float
 
 
-def read_trace(out: Path) -> list[dict]:
+def read_trace(run: RunFolder) -> list[dict]:
     """The events of a run. Raises UserError where there are none."""
     try:
-        lines = (out / TRACE).read_text().splitlines()
+        lines = run.trace.read_text().splitlines()
     except FileNotFoundError:
-        raise UserError(f"{out}: no {TRACE} here; give the folder of a run that dataengine synth has begun.") from None
+        raise UserError(
+            f"{run.path}: no {run.trace.name} here; give the folder of a run that dataengine synth has begun."
+        ) from None
     events = []
     for line in lines:
         try:

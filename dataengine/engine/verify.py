@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +16,14 @@ from pydantic import ValidationError
 from dataengine import geometry, weights
 from dataengine.data import coco, dota, images
 from dataengine.data.layout import Layout, class_key
-from dataengine.data.layout_json import layout_from_json
 from dataengine.data.staging import MARKER
-from dataengine.engine.recipe import Recipe, folder_hash, image_seed, stored_recipe
-from dataengine.engine.records import examine_shard
+from dataengine.engine.recipe import Recipe, folder_hash
+from dataengine.engine.record import Record
+from dataengine.engine.run_folder import RunFolder, StoredRecipe
 from dataengine.errors import UserError
 from dataengine.files import read_text
 from dataengine.judge.calibration import Calibration, calibration_hash
+from dataengine.seeds import image_seed
 
 AGAIN = "the same `dataengine synth` command makes it again"
 NEAR = 0.02  # pixels: label files are rounded to 1/10000, the manifest to 1/1000 and its angles to 1e-6
@@ -52,89 +52,73 @@ class Findings:
         self.faults.append(Fault(message, mend))
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """An accepted image as the shards have it."""
-
-    labels: Layout
-    sha256: str
-
-
 def verify(out: Path, progress: Callable[[int], None] = lambda images: None) -> Findings:
     """Compare a run's folder with itself, and with the parts that its recipe names as far as they are here.
 
     progress is told how many images have been compared. Raises UserError where there is no run, its recipe cannot be
     read, or a run is at work in the folder.
     """
-    out = Path(out)
-    if not (out / "recipe.json").exists():
-        raise UserError(f"{out}: no recipe.json here; give the folder of a run of dataengine synth.")
-    _refuse_while_at_work(out)
-    stored, found = stored_recipe(out), Findings()
+    run = RunFolder(Path(out))
+    if not run.recipe.exists():
+        raise UserError(f"{run.path}: no {run.recipe.name} here; give the folder of a run of dataengine synth.")
+    _refuse_while_at_work(run)
+    stored, found = run.stored_recipe(), Findings()
     try:
-        recipe = Recipe.model_validate(stored["recipe"])
+        recipe = Recipe.model_validate(stored.recipe)
     except ValidationError as error:
-        raise UserError(f"{out / 'recipe.json'}: no recipe of this version ({error.errors()[0]['msg']}).") from None
-    _compare_parts(out, recipe, stored, found)
-    kept: dict[str, _Kept] = {}
-    records = _compare_manifest(out, recipe, found, progress)
-    for record in records:
-        try:
-            labels = layout_from_json(record["labels"])
-            if _is_kept(record):
-                kept[f"{record['index']:08d}"] = _Kept(labels, record["sha256"])
-        except (KeyError, ValueError, TypeError, IndexError, AssertionError):
-            found.add(f"{out}: the labels of image {record['index']} are no layout")
+        raise UserError(f"{run.recipe}: no recipe of this version ({error.errors()[0]['msg']}).") from None
+    _compare_parts(run, recipe, stored, found)
+    kept = {record.name: record for record in _compare_manifest(run, recipe, found, progress) if record.accepted}
     found.accepted = len(kept)
-    if (out / "manifest.jsonl").exists():
-        if _compare_report(out, found):
-            for module, name in ((dota, "dota"), (coco, "coco")):
-                _compare_data_set(out / name, module, "", kept, found, stored.get("classes"))
+    if run.manifest.exists():
+        if _compare_report(run, found):
+            for module, folder in ((dota, run.dota), (coco, run.coco)):
+                _compare_data_set(folder, module, "", kept, found, stored.classes or None)
             if recipe.mix:
-                _compare_data_set(out / "mixed", coco, "synthetic/", kept, found)
+                _compare_data_set(run.mixed, coco, "synthetic/", kept, found)
         else:
             found.notes.append("this run was made without DOTA and COCO folders (--no-datasets)")
     return found
 
 
-def _refuse_while_at_work(out: Path) -> None:
+def _refuse_while_at_work(run: RunFolder) -> None:
     try:
-        with open(out / ".lock") as lock:
+        with open(run.lock) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:  # a copy of the folder without hidden files
         pass
     except BlockingIOError:
-        raise UserError(f"{out}: a run is at work in this folder; wait for it, then verify.") from None
+        raise UserError(f"{run.path}: a run is at work in this folder; wait for it, then verify.") from None
 
 
-def _compare_parts(out: Path, recipe: Recipe, stored: dict, found: Findings) -> None:
+def _compare_parts(run: RunFolder, recipe: Recipe, stored: StoredRecipe, found: Findings) -> None:
     """recipe.json against itself, the stored calibration, and the parts that lie on this machine."""
-    if recipe.identity(stored["parts"]) != stored.get("identity"):
+    if recipe.identity(stored.parts) != stored.identity:
         found.add(
-            f"{out / 'recipe.json'} was changed: it is not the recipe that its identity was taken of",
+            f"{run.recipe} was changed: it is not the recipe that its identity was taken of",
             "put recipe.json back from a copy",
         )
-    if "calibration" not in stored:
+    if stored.calibration is None:
         found.notes.append("this run was begun before calibrations had a checksum, so its calibration was not compared")
-    elif stored["calibration"] != "none":
+    elif stored.calibration != "none":
         try:
-            same = calibration_hash(Calibration.load(out / "calibration.json")) == stored["calibration"]
+            same = calibration_hash(Calibration.load(run.calibration)) == stored.calibration
         except UserError:
             same = False
         if not same:
             mend = "remove it: the same `dataengine synth` command makes it again"
-            found.add(f"{out / 'calibration.json'} is missing, damaged or another than the run was begun with", mend)
+            found.add(f"{run.calibration} is missing, damaged or another than the run was begun with", mend)
     for name, now in _parts_here(recipe, stored):
         if now is None:
             found.notes.append(f"the {name} of this run is not on this machine, so it was not compared")
-        elif now != stored["parts"][name]:
+        elif now != stored.parts[name]:
             found.add(
-                f"the {name} is another now than when this run was made ({now}, not {stored['parts'][name]})",
+                f"the {name} is another now than when this run was made ({now}, not {stored.parts[name]})",
                 "put the part of before in its place; what was made stays as it is, but cannot be continued",
             )
 
 
-def _parts_here(recipe: Recipe, stored: dict) -> Iterator[tuple[str, str | None]]:
+def _parts_here(recipe: Recipe, stored: StoredRecipe) -> Iterator[tuple[str, str | None]]:
     """(name, hash of its content now) of each part that recipe.json names; None where it is not on this machine."""
     from dataengine.judge.detector import load_detector
 
@@ -143,7 +127,7 @@ def _parts_here(recipe: Recipe, stored: dict) -> Iterator[tuple[str, str | None]
         "layout model": recipe.layout_model,
         "scenes": weights.packaged("whole"),
     }
-    for name, before in stored["parts"].items():
+    for name, before in stored.parts.items():
         if before in ("none", "data"):
             continue
         if name == "detector":
@@ -152,13 +136,13 @@ def _parts_here(recipe: Recipe, stored: dict) -> Iterator[tuple[str, str | None]
             except UserError:
                 yield name, None
         elif name == "layouts":
-            yield name, _layouts_here(recipe, stored.get("classes", ()))
+            yield name, _layouts_here(recipe, stored.classes)
         elif name in folders:
             folder = folders[name]
             yield name, folder_hash(folder) if folder is not None and folder.exists() else None
 
 
-def _layouts_here(recipe: Recipe, classes: list[str]) -> str | None:
+def _layouts_here(recipe: Recipe, classes: Sequence[str]) -> str | None:
     from dataengine.data.restrict import restrict
     from dataengine.engine.parts import find_data
     from dataengine.engine.samplers import find_layouts
@@ -172,13 +156,15 @@ def _layouts_here(recipe: Recipe, classes: list[str]) -> str | None:
         return None
 
 
-def _compare_manifest(out: Path, recipe: Recipe, found: Findings, progress: Callable[[int], None]) -> Iterator[dict]:
+def _compare_manifest(
+    run: RunFolder, recipe: Recipe, found: Findings, progress: Callable[[int], None]
+) -> Iterator[Record]:
     """The records of the run's shards, up to the last one that counts, each compared with its manifest line."""
-    manifest, finished = out / "manifest.jsonl", (out / "manifest.jsonl").exists()
+    out, manifest, finished = run.path, run.manifest, run.manifest.exists()
     lines = read_text(manifest).splitlines() if finished else []
     if not finished:
         found.add(f"{out}: this run is not finished, it has no manifest", "the same `dataengine synth` command goes on")
-    present = {int(f.name) for f in (out / "shards").glob("*") if re.fullmatch(r"\d{6,}", f.name)}
+    present = run.present_shards()
     accepted = tried = 0
     whole = True  # else it is not known how many of the images count
     for number in range(-(-recipe.budget // recipe.shard_size)):
@@ -188,26 +174,26 @@ def _compare_manifest(out: Path, recipe: Recipe, found: Findings, progress: Call
             break
         if number not in present:
             if finished:
-                found.add(f"{out / 'shards' / f'{number:06d}'} is missing")
+                found.add(f"{run.shard(number)} is missing")
             whole = False
             continue
-        records, faults = examine_shard(out, number)
-        for fault in faults:
+        shard = run.examine_shard(number)
+        for fault in shard.faults:
             found.add(fault)
-        if [record["index"] for record in records] != list(expected):
+        if [record.index for record in shard.records] != list(expected):
             whole = False
-            if not faults:
-                found.add(f"{out / 'shards' / f'{number:06d}'} does not hold images {expected[0]} to {expected[-1]}")
+            if not shard.faults:
+                found.add(f"{run.shard(number)} does not hold images {expected[0]} to {expected[-1]}")
             continue
-        for record in records:
+        for line, record in zip(shard.lines, shard.records, strict=True):
             if accepted == recipe.n:
                 break
-            if record.get("seed") != image_seed(recipe.seed, record["index"]):
-                found.add(f"{out}: image {record['index']} was not made from this run's seed", "give another --out")
-            tried = record["index"] + 1
-            if finished and not (tried <= len(lines) and _same(lines[tried - 1], record)):
+            if record.seed != image_seed(recipe.seed, record.index):
+                found.add(f"{out}: image {record.index} was not made from this run's seed", "give another --out")
+            tried = record.index + 1
+            if finished and not (tried <= len(lines) and lines[tried - 1] == line):
                 found.add(f"{manifest}: line {tried} is missing, cut off or not what the shard says")
-            accepted += _is_kept(record)
+            accepted += record.accepted
             found.images += 1
             yield record
         progress(found.images)
@@ -215,23 +201,11 @@ def _compare_manifest(out: Path, recipe: Recipe, found: Findings, progress: Call
         found.add(f"{manifest} has {len(lines) - tried} lines more than this run has images")
 
 
-def _is_kept(record: dict) -> bool:
-    verdict = record.get("verdict")
-    return isinstance(verdict, dict) and verdict.get("kept") is True
-
-
-def _same(line: str, record: dict) -> bool:
-    try:
-        return json.loads(line) == record
-    except (ValueError, RecursionError):
-        return False
-
-
 def _compare_data_set(
     folder: Path,
     module: ModuleType,
     prefix: str,
-    kept: dict[str, _Kept],
+    kept: dict[str, Record],
     found: Findings,
     classes: Sequence[str] | None = None,
 ) -> None:
@@ -283,19 +257,19 @@ def _difference(written: Layout, kept: Layout) -> str:
     return "the boxes are not" if (far > NEAR).any() else ""
 
 
-def _compare_report(out: Path, found: Findings) -> bool:
+def _compare_report(run: RunFolder, found: Findings) -> bool:
     """Whether the run was made with data sets; yes where nothing says so."""
     try:
-        report = json.loads(read_text(out / "report.json"))
+        report = json.loads(read_text(run.report))
         stated = report["accepted"]
     except (UserError, ValueError, KeyError, TypeError, RecursionError):
-        found.add(f"{out / 'report.json'} is missing or damaged")
+        found.add(f"{run.report} is missing or damaged")
         return True
     if stated != found.accepted:
-        found.add(f"{out / 'report.json'} tells of {stated} accepted images, the shards of {found.accepted}")
-    for name in ["kept.png"] * (found.accepted > 0) + ["dropped.png"] * (report.get("tried") != stated):
+        found.add(f"{run.report} counts {stated} accepted images, the shards of {found.accepted}")
+    for sheet in [run.kept_sheet] * (found.accepted > 0) + [run.dropped_sheet] * (report.get("tried") != stated):
         try:
-            images.decode(out / name)
+            images.decode(sheet)
         except ValueError as error:
-            found.add(f"{out / name}: {error}")
+            found.add(f"{sheet}: {error}")
     return report.get("datasets") is not False

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from dataengine.engine.judging import judge_batch
+from dataengine.engine.attempt import batches, judged, paint, record
 from dataengine.engine.parts import Parts, load_parts
 from dataengine.engine.recipe import Recipe
-from dataengine.engine.records import record_files
-from dataengine.engine.shard import Rendered, ShardFolder, batches, encode, render_batch
+from dataengine.engine.run_folder import RunFolder, ShardFolder, record_files
 from dataengine.engine.trace import watch
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration
+from dataengine.render.canvas import Painted
+from dataengine.seeds import image_seed
 
 LIFE = 512  # images after which a fresh process takes a worker's place: on a CPU torch's memory grows with each
 
@@ -79,12 +80,14 @@ class Worker:
         try:
             for indices in batches(self.recipe, shard, self.batch_size):
                 with watch(done.events, "render", self.number, shard):
-                    rendered = render_batch(self.parts, self.recipe, indices)
+                    painted = paint(self.parts, self.recipe, indices)
                 if handed:
                     handed[-1].result()
                 elif self._before is not None:  # of another shard, whose own future tells what went wrong
                     wait([self._before])
-                self._before = self._second.submit(self._finish_batch, rendered, shard, store, lines, done.events)
+                self._before = self._second.submit(
+                    self._finish_batch, indices, painted, shard, store, lines, done.events
+                )
                 handed.append(self._before)
         except BaseException:
             if handed:
@@ -93,15 +96,18 @@ class Worker:
             raise
         return self._second.submit(self._close, handed, lines, store, done)
 
-    def _finish_batch(self, rendered: list[Rendered], shard: int, store: Store, lines: list[str], events: list[dict]):
+    def _finish_batch(
+        self, indices: range, painted: list[Painted], shard: int, store: Store, lines: list[str], events: list[dict]
+    ) -> None:
         with watch(events, "judge", self.number, shard):
-            attempts = judge_batch(self.parts, self.recipe, rendered)
+            seeds = [image_seed(self.recipe.seed, index) for index in indices]
+            results = [judged(self.parts, self.recipe, *each) for each in zip(painted, seeds, strict=True)]
         with watch(events, "encode", self.number, shard):
-            encoded = [encode(made, self.recipe, shard) for made in attempts]
+            made = [record(self.recipe, shard, index, *each) for index, each in zip(indices, results, strict=True)]
         with watch(events, "write", self.number, shard):
-            for name, content, line in encoded:
-                store.put(name, content)
-                lines.append(line)
+            for one, png in made:
+                store.put(Path(one.image).name, png)
+                lines.append(one.to_json())
 
     def _close(self, handed: list[Future], lines: list[str], store: Store, done: Done) -> Done:
         try:
@@ -120,10 +126,10 @@ class Worker:
         self._second.shutdown(wait=True)
 
 
-def write_shard(parts: Parts, recipe: Recipe, out: Path, number: int, batch_size: int) -> None:
+def write_shard(parts: Parts, recipe: Recipe, run: RunFolder, number: int, batch_size: int) -> None:
     """Make one shard in this process, all or nothing."""
     worker = Worker(parts, recipe, batch_size)
     try:
-        worker.start(number, ShardFolder(out, number)).result()
+        worker.start(number, ShardFolder(run, number)).result()
     finally:
         worker.stop()

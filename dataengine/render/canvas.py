@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+from dataengine.data.layout import Layout
+from dataengine.layouts.windows import cut
+from dataengine.render.placement import empty_layout, merge
+
+if TYPE_CHECKING:
+    from dataengine.render.layout_pipeline import LayoutPipeline
 
 
 @dataclass(frozen=True)
@@ -46,3 +56,117 @@ class Provenance:
         if self.kind == "augmented":
             return f"{self.name}@augmented"
         return self.name if self.left is None else f"{self.name}@{self.left},{self.top}"
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """An image, the labelled objects in it, and the objects to be painted.
+
+    image: uint8 (H, W, 3); all black where `provenance.kind` is "blank". existing: labelled objects in the image.
+    new: objects to be painted, in pixels of the window, whose size is `new.size`. corner: (left, top) of the window in
+    the image; it covers the whole image unless new objects go into a part of a larger, labelled one. left_out: objects
+    that a layout asked for, and that had no room.
+    """
+
+    image: np.ndarray
+    existing: Layout
+    new: Layout
+    provenance: Provenance = field(default_factory=Provenance)
+    corner: tuple[int, int] = (0, 0)
+    left_out: int = 0
+
+    def __post_init__(self) -> None:
+        assert self.image.shape[1::-1] == self.existing.size, "boxes of another size than their image are wrong"
+
+    @property
+    def blank(self) -> bool:
+        """Whether the renderer makes the whole image."""
+        return self.provenance.kind == "blank"
+
+    @property
+    def whole(self) -> bool:
+        """Whether the window is the whole image."""
+        return self.new.size == self.existing.size
+
+    def window(self) -> Canvas:
+        """The window as a canvas of its own."""
+        if self.whole:
+            return self
+        (left, top), (width, height) = self.corner, self.new.size
+        part = self.image[top : top + height, left : left + width]
+        existing = cut(self.existing, left, top, self.new.size, min_visible=0)
+        return replace(self, image=part, existing=existing, corner=(0, 0))
+
+    def keep(self, chosen: Layout) -> Canvas:
+        """The canvas with only those of its new objects that are in `chosen`, a part of them, perhaps moved."""
+        return replace(self, new=chosen, left_out=self.left_out + len(self.new) - len(chosen))
+
+    def put_back(self, painted: np.ndarray) -> tuple[np.ndarray, Layout]:
+        """The whole image with the painted window, uint8 (H, W, 3), and its labels: the new objects first, then those
+        that were there."""
+        image = self.image.copy()
+        left, top = self.corner
+        height, width = painted.shape[:2]
+        image[top : top + height, left : left + width] = painted
+        boxes = self.new.boxes + np.float32([left, top, 0, 0, 0])
+        new = replace(self.new, boxes=boxes, size=self.existing.size, ignored=None)
+        return image, new.joined(self.existing.in_kind(self.new.kind))
+
+    def untouched(self) -> Painted:
+        """The image as it is, for a canvas without room for anything new."""
+        if self.whole:
+            return Painted(self.image, merge(self.existing, self.new, 0.0), self, None)
+        return Painted(*self.put_back(self.window().image), self, None)
+
+
+@dataclass(frozen=True)
+class Painted:
+    """A canvas with its new objects painted, before any filter has judged it.
+
+    image: uint8 (H, W, 3). labels: of the image, painted objects first, then those that it held before. before: the
+    image before the objects were painted; None where there is none: all of it was made at once, or a generated scene
+    already shows rough forms of them. numbers: int64 (K,), for each painted object its number in `canvas.new`.
+    """
+
+    image: np.ndarray
+    labels: Layout
+    canvas: Canvas
+    before: np.ndarray | None
+    numbers: np.ndarray = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.numbers is None:
+            object.__setattr__(self, "numbers", np.arange(len(self.canvas.new)))
+
+
+class Canvases(Protocol):
+    """Gives a canvas for each layout; canvas i depends on layouts[i] and seeds[i] alone."""
+
+    def draw(self, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[Canvas]: ...
+
+
+class BlankCanvases:
+    """Nothing: the renderer makes the whole image."""
+
+    def draw(self, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[Canvas]:
+        """A black image of each layout's size."""
+        return [Canvas(np.zeros((*x.size[::-1], 3), np.uint8), empty_layout(x), x) for x in layouts]
+
+
+class GeneratedCanvases:
+    """Scenes from a whole-image renderer: for machines that have no images at all."""
+
+    def __init__(self, pipeline: LayoutPipeline, domain: str, steps: int | None = None, occupied: bool = True):
+        """domain: the appearance, one of the pipeline's. steps: the pipeline's own if None. occupied: the scene is made
+        with the layout's objects in it, to be painted over, so that cars stand on roads; else it is empty."""
+        self.pipeline, self.domain, self.steps, self.occupied = pipeline, domain, steps, occupied
+        pipeline.domain_number(domain)  # an unknown one is reported now
+
+    def draw(self, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[Canvas]:
+        """A scene of each layout's acquisition."""
+        empty = [empty_layout(replace(layout, classes=())) for layout in layouts]
+        images = self.pipeline(layouts if self.occupied else empty, seeds, self.domain, self.steps, guidance_scale=1.0)
+        return [
+            Canvas(image, existing, layout, Provenance("generated", seed=seed))
+            for image, existing, layout, seed in zip(images, empty, layouts, seeds, strict=True)
+        ]

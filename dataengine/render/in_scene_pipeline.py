@@ -11,9 +11,9 @@ import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 
 from dataengine import geometry
-from dataengine.data.layout import Layout, class_key
-from dataengine.errors import UserError
-from dataengine.layouts.constraints import MIN_VISIBLE
+from dataengine.data.layout import Layout
+from dataengine.render.canvas import Canvas, Painted
+from dataengine.render.erase import erase
 from dataengine.render.fields import object_fields
 from dataengine.render.flow import Start
 from dataengine.render.frame import (
@@ -30,32 +30,15 @@ from dataengine.render.frame import (
     resized,
 )
 from dataengine.render.in_scene import InSceneUNet
+from dataengine.render.placement import class_numbers, merge, parted
 from dataengine.render.precision import fast_autocast
 from dataengine.render.real_objects import RealObjects
+from dataengine.render.renderer import DEFAULTS, PaintSettings
 from dataengine.render.sample_frames import sample_frames
-from dataengine.render.scene import Scene
+from dataengine.seeds import Noise, Stream, generator, noise_seed
 
 FRAMES_PER_BATCH = 64
-COARSE = 4.0  # frame pixels, standard deviation; an object is some 50 long
-CLEARED, ERASED = (
-    1 << 20,
-    1 << 22,
-)  # added to the numbers of objects, whose places are painted over with noise of their own
-
-
-def class_numbers(layout: Layout, known: Sequence[str]) -> np.ndarray:
-    """Labels of the layout in a model's numbering, int64 (N,), matched by name without regard to case.
-
-    Raises UserError that names the classes the model does not know.
-    """
-    number = {class_key(name): i for i, name in enumerate(known)}
-    unknown = sorted({name for name in layout.names() if class_key(name) not in number})
-    if unknown:
-        raise UserError(
-            f"the renderer does not know the class{'es' if len(unknown) > 1 else ''} {', '.join(unknown)}; "
-            f"it knows {', '.join(known)}. Leave them out, or train a renderer on them."
-        )
-    return np.array([number[class_key(name)] for name in layout.names()], np.int64)
+DETAIL_BLUR_PX = 4.0  # frame pixels, standard deviation; an object is some 50 long
 
 
 def painting_order(layout: Layout, sides: np.ndarray) -> np.ndarray:
@@ -71,9 +54,11 @@ def painting_order(layout: Layout, sides: np.ndarray) -> np.ndarray:
 
 
 class InScenePipeline(DiffusionPipeline):
-    """Paints a layout's objects into scenes. Label effect: keeps (every painted object fills its own box)."""
+    """Paints new objects into scenes, one frame at a time. Label effect: keeps (every object fills its own box)."""
 
     label_effect = "keeps"
+    paints_on = "scene"
+    reference_width = 0
 
     def __init__(
         self,
@@ -89,14 +74,24 @@ class InScenePipeline(DiffusionPipeline):
         self.register_to_config(few_steps=few_steps, guidance=guidance)
 
     @property
+    def few_steps(self) -> int | None:
+        """The only number of steps that it was trained for, if it was."""
+        return self.config.few_steps
+
+    @property
     def steps(self) -> int:
-        """Denoising steps of a run, unless told otherwise."""
-        return self.config.few_steps or 12
+        """Denoising steps, unless others are asked for."""
+        return self.few_steps or 12
 
     @property
     def guidance_scale(self) -> float:
-        """Guidance of a run, unless told otherwise."""
+        """Guidance on the class, unless another is asked for."""
         return self.config.guidance
+
+    @property
+    def margin(self) -> float:
+        """Share of an object's long side around it that is painted, too."""
+        return self.unet.spec.hole_margin
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -106,94 +101,102 @@ class InScenePipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        scenes: Sequence[Scene],
-        layouts: Sequence[Layout],
+        canvases: Sequence[Canvas],
         seeds: Sequence[int],
-        num_inference_steps: int = 12,
-        guidance_scale: float = 1.0,
-        objects: RealObjects | None = None,
-    ) -> tuple[list[np.ndarray], list[Layout]]:
-        """Paint layouts[i] into scenes[i]: images uint8 (H, W, 3), and layouts with what the scene held before added.
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        real_objects: RealObjects | None = None,
+    ) -> list[Painted]:
+        """Paint the new objects of each canvas.
 
-        An object of the scene that a new one would touch is painted over with empty ground first, and its label goes;
-        all others keep pixels and label. Noise of object k of image i depends on (seeds[i], k) only (contract 4).
-        objects: real ones that the painted ones begin from, where there is one of the class.
-        Raises UserError for a class that the model does not know.
+        An existing object that a new one would touch is first painted over with empty ground, and its label goes; all
+        others keep pixels and label. Noise of object k of canvas i depends on (seeds[i], k) only (contract 4).
+        num_inference_steps, guidance_scale: the model's own if None. real_objects: objects that the painted ones start
+        from, where there is one of the class. Raises UserError for a class that the model does not know.
         """
-        settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
-        scenes = self.clear(scenes, layouts, seeds, **settings)
-        margin = self.unet.spec.hole_margin
-        results = [merge(scene.layout, layout, margin) for scene, layout in zip(scenes, layouts, strict=True)]
+        settings = self._settings(num_inference_steps, guidance_scale)
+        windows = self._cleared([canvas.window() for canvas in canvases], seeds, settings)
+        layouts = [window.new for window in windows]
         labels = [class_numbers(layout, self.classes) for layout in layouts]
         keys = [[(seed, k) for k in range(len(layout))] for seed, layout in zip(seeds, layouts, strict=True)]
-        images = self._painted(scenes, layouts, labels, keys, **settings, objects=objects)
-        for image, scene, layout, merged in zip(images, scenes, layouts, results, strict=True):
-            _restore(image, scene.image, merged.boxes[len(layout) :])
-        return images, results
+        images = self._painted([window.image for window in windows], layouts, labels, keys, settings, real_objects)
+        results = []
+        for image, canvas, window in zip(images, canvases, windows, strict=True):
+            merged = merge(window.existing, window.new, self.margin)
+            _restore(image, window.image, merged.boxes[len(window.new) :])
+            if canvas.whole:
+                before = None if canvas.provenance.generated else window.image
+                results.append(Painted(image, merged, canvas, before))
+            else:
+                results.append(Painted(*canvas.put_back(image), canvas, canvas.image))
+        return results
+
+    def paint(
+        self, canvases: Sequence[Canvas], seeds: Sequence[int], settings: PaintSettings = DEFAULTS
+    ) -> list[Painted]:
+        """`Renderer.paint`."""
+        steps, guidance_scale = settings.num_inference_steps, settings.guidance_scale
+        return self(canvases, seeds, steps, guidance_scale, settings.real_objects)
 
     @torch.no_grad()
-    def clear(
-        self,
-        scenes: Sequence[Scene],
-        layouts: Sequence[Layout],
-        seeds: Sequence[int],
-        num_inference_steps: int = 12,
-        guidance_scale: float = 1.0,
-    ) -> list[Scene]:
-        """The scenes with room for the layouts: own objects that a new one would touch are painted over with empty
-        ground, and their labels go. A scene where there are none stays as it is."""
-        margin = self.unet.spec.hole_margin
-        parts = [parted(scene.layout, layout, margin) for scene, layout in zip(scenes, layouts, strict=True)]
+    def remove(self, painted: Painted, gone: np.ndarray, seed: int, settings: PaintSettings = DEFAULTS) -> Painted:
+        """The image without the painted objects `gone`, bool (N,), of its labels. Label effect: keeps all others.
+
+        What was there before comes back; where there is nothing before, empty ground is painted over them, with noise
+        that depends on the seed and each one's number only.
+        """
+        kept, numbers = painted.labels.select(~gone), painted.numbers
+        going = gone[: len(numbers)]
+        if painted.before is not None:
+            image = erase(painted.image, painted.before, painted.labels, gone, self.unet.spec)
+        else:
+            keys = [(seed, number + Noise.REMOVED_OBJECT) for number in numbers[going]]
+            removed = painted.labels.select(gone)
+            steps = self._settings(settings.num_inference_steps, settings.guidance_scale)
+            [image] = self._painted_over([painted.image], [kept], [removed], [keys], steps)
+        return replace(painted, image=image, labels=kept, numbers=numbers[~going])
+
+    def _settings(self, num_inference_steps: int | None, guidance_scale: float | None) -> tuple[int, float]:
+        """Steps and guidance; the model's own where None is given."""
+        return num_inference_steps or self.steps, self.guidance_scale if guidance_scale is None else guidance_scale
+
+    def _cleared(self, windows: list[Canvas], seeds: Sequence[int], settings: tuple[int, float]) -> list[Canvas]:
+        """The canvases with room for their new objects: existing ones that a new one would touch are painted over with
+        empty ground, and their labels go."""
+        parts = [parted(window.existing, window.new, self.margin) for window in windows]
         crowded = [i for i, (_, removed) in enumerate(parts) if len(removed)]
-        cleared = list(scenes)
-        now = [(scenes[i], *parts[i], [(seeds[i], k + CLEARED) for k in range(len(parts[i][1]))]) for i in crowded]
-        images = self._painted_over(now, num_inference_steps, guidance_scale)
+        keys = [[(seeds[i], k + Noise.CLEARED_OBJECT) for k in range(len(parts[i][1]))] for i in crowded]
+        kept, removed = ([parts[i][side] for i in crowded] for side in (0, 1))
+        images = self._painted_over([windows[i].image for i in crowded], kept, removed, keys, settings)
+        cleared = list(windows)
         for i, image in zip(crowded, images, strict=True):
-            cleared[i] = replace(scenes[i], image=image, layout=parts[i][0])
+            cleared[i] = replace(windows[i], image=image, existing=parts[i][0])
         return cleared
 
-    @torch.no_grad()
-    def paint_over(
-        self,
-        scene: Scene,
-        gone: np.ndarray,
-        seed: int,
-        numbers: Sequence[int],
-        num_inference_steps: int = 12,
-        guidance_scale: float = 1.0,
-    ) -> Scene:
-        """The scene with empty ground in place of the objects `gone`, bool (N,), of its layout. Noise depends on seed
-        and each one's number only. Label effect: keeps those of all others."""
-        keys = [(seed, number + ERASED) for number in numbers]
-        kept = scene.layout.select(~gone)
-        now = [(scene, kept, scene.layout.select(gone), keys)]
-        [image] = self._painted_over(now, num_inference_steps, guidance_scale)
-        return replace(scene, image=image, layout=kept)
-
-    def _painted_over(self, jobs, steps: int, guidance_scale: float) -> list[np.ndarray]:
-        """Images of (scene, kept, removed, noise keys) with empty ground in place of the removed objects; pixels in the
-        boxes of those kept stay as they are."""
-        scenes, _, removed, keys = zip(*jobs, strict=True) if jobs else ((), (), (), ())
+    def _painted_over(
+        self, images: list[np.ndarray], kept: list[Layout], removed: list[Layout], keys, settings: tuple[int, float]
+    ) -> list[np.ndarray]:
+        """The images with empty ground in place of the removed objects; pixels in the boxes of those kept stay."""
         labels = [np.full(len(layout), self.unet.nothing) for layout in removed]
-        images = self._painted(scenes, removed, labels, keys, steps, guidance_scale, None)
-        for image, (scene, kept, *_) in zip(images, jobs, strict=True):
-            _restore(image, scene.image, kept.boxes)
-        return images
+        results = self._painted(images, removed, labels, keys, settings, None)
+        for result, image, layout in zip(results, images, kept, strict=True):
+            _restore(result, image, layout.boxes)
+        return results
 
-    def _painted(self, scenes, layouts, labels, keys, num_inference_steps, guidance_scale, objects) -> list[np.ndarray]:
-        """Images uint8 (H, W, 3) of scenes with each layout's objects painted; labels and noise keys of each object."""
-        pictures, jobs = [scene.image.astype(np.float32) for scene in scenes], []
-        grey = [np.ptp(scene.image, axis=2).max() == 0 for scene in scenes]  # a one-channel sensor stays one
+    def _painted(self, images, layouts, labels, keys, settings, real_objects) -> list[np.ndarray]:
+        """Images uint8 (H, W, 3) with each layout's objects painted; labels and noise keys of each object."""
+        pictures, jobs = [image.astype(np.float32) for image in images], []
+        grey = [np.ptp(image, axis=2).max() == 0 for image in images]  # a one-channel sensor stays one
         for i, layout in enumerate(layouts):
             rounds = painting_order(layout, frame_sides(layout.boxes, self.unet.spec))
             for k in range(len(layout)):
                 jobs.append((int(rounds[k]), i, layout.select([k]), int(labels[i][k]), keys[i][k]))
         for number in sorted({job[0] for job in jobs}):
             now = [job[1:] for job in jobs if job[0] == number]
-            self._paint(pictures, grey, now, num_inference_steps, guidance_scale, objects)
+            self._paint(pictures, grey, now, settings, real_objects)
         return [np.clip(np.rint(p), 0, 255).astype(np.uint8) for p in pictures]
 
-    def _paint(self, pictures, grey, jobs, steps, guidance_scale, objects) -> None:
+    def _paint(self, pictures, grey, jobs, settings, real_objects) -> None:
         """Paint the objects of one round. All frames are cut before any is pasted: none depends on its batch."""
         spec = self.unet.spec
         frames, holes, boxes, fields, starts, own = [], [], [], [], [], []
@@ -205,15 +208,15 @@ class InScenePipeline(DiffusionPipeline):
             fields.append(object_fields(one, spec)[0])
             # boxes of one size in an image are those of a row, which are of one make
             make = np.rint(16 * one.boxes[0, 2:4]).astype(np.int64)
-            rng = np.random.default_rng((key[0], *make, 0x0B1))
-            drawn = None if objects is None else objects.draw(one, label, frames[-1], spec, rng)
+            rng = generator(key[0], *make, Stream.REAL_OBJECT)
+            drawn = None if real_objects is None else real_objects.draw(one, label, frames[-1], spec, rng)
             start, inside = drawn or (None, None)
             starts.append(start), own.append(inside)
-        strength = 1.0 if objects is None else objects.strength
+        strength = 1.0 if real_objects is None else real_objects.strength
         begun, blank = ([k for k, s in enumerate(starts) if (s is not None) == real] for real in (True, False))
         for indices in (*_batches(begun), *_batches(blank)):
             now, *stacks = ([values[k] for k in indices] for values in (jobs, frames, holes, boxes, fields, starts))
-            patches = self._denoise(now, *stacks, strength, steps, guidance_scale)
+            patches = self._denoise(now, *stacks, strength, *settings)
             for k, patch in zip(indices, patches, strict=True):
                 (image, one, label, _), start = jobs[k], starts[k]
                 if grey[image]:
@@ -260,13 +263,13 @@ class InScenePipeline(DiffusionPipeline):
 def with_detail(patch: np.ndarray, start: np.ndarray, strength: float) -> np.ndarray:
     """A painted frame (F, F, C) with the fine part of the frame that it began from, (K F, K F, C), at its resolution.
 
-    What is coarser than COARSE is as painted, so that the object fits its surroundings; what is finer, which a model of
-    few pictures blurs, is as it began, unless the noise of this strength was stronger: then to the share
-    (1 - strength) / strength, its ratio to that noise. Both float32 in [0, 255].
+    Detail coarser than DETAIL_BLUR_PX is as painted, so that the object fits its surroundings. Finer detail, which a
+    model trained on few images blurs, is as it began, unless the noise of this strength was stronger: then to the
+    share (1 - strength) / strength, its ratio to that noise. Both float32 in [0, 255].
     """
     import cv2
 
-    sigma = COARSE * len(start) / len(patch)
+    sigma = DETAIL_BLUR_PX * len(start) / len(patch)
 
     def fine(frame: np.ndarray) -> np.ndarray:
         return frame - cv2.GaussianBlur(frame, (0, 0), sigma)
@@ -280,39 +283,7 @@ def _batches(indices: list[int]) -> list[list[int]]:
     return [indices[start : start + FRAMES_PER_BATCH] for start in range(0, len(indices), FRAMES_PER_BATCH)]
 
 
-def noise_seed(seed: int, k: int) -> int:
-    """Seed of the noise of object k of an image, from the image's own seed."""
-    return int(np.random.SeedSequence((seed, k)).generate_state(1, np.uint64)[0] >> 1)
-
-
 def _restore(image: np.ndarray, scene: np.ndarray, boxes: np.ndarray) -> None:
     """Give the pixels of the boxes (N, 5) back, in place: a neighbour that was painted over may have reached them."""
     mask = covered(boxes, image.shape)
     image[mask] = scene[mask]
-
-
-def parted(existing: Layout, new: Layout, margin: float) -> tuple[Layout, Layout]:
-    """`(kept, removed)`: the scene's objects that the new layout leaves alone, and those it touches, in its kind."""
-    existing = existing.in_kind(new.kind)
-    touched = _touching(existing, new, margin).any(1)
-    return existing.select(~touched), existing.select(touched)
-
-
-def beside(existing: Layout, new: Layout, margin: float) -> Layout:
-    """The objects of the new layout that touch none of the scene's, so that these may stay; perhaps none."""
-    return new.select(~_touching(existing.in_kind(new.kind), new, margin).any(0))
-
-
-def _touching(existing: Layout, new: Layout, margin: float) -> np.ndarray:
-    """Bool (N, M): which of the scene's N objects stand where one of M new ones is painted, margin and all."""
-    grown = new.boxes.copy()
-    grown[:, 2:4] += 2 * margin * new.boxes[:, 2:3] + 4
-    return geometry.intersection(existing.boxes, grown) > 0
-
-
-def merge(existing: Layout, new: Layout, margin: float) -> Layout:
-    """The new layout joined by the scene's objects that it leaves alone (`parted`) and by its ignored regions, of which
-    what the border leaves too little of to be an object is one: it is to be seen, and has no label."""
-    kept, _ = parted(existing, new, margin)
-    enough = kept.visible >= MIN_VISIBLE
-    return new.joined(replace(kept.select(enough), ignored=np.concatenate([kept.ignored, kept.boxes[~enough]])))

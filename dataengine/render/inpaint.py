@@ -15,7 +15,7 @@ import torch
 from dataengine.data.layout import Layout
 from dataengine.render.frame import covered, greyed, matte
 
-MARGIN, MARGIN_PIXELS = 0.25, 4.0  # around a new object: share of its long side, and pixels
+MARGIN_SHARE, MARGIN_PX = 0.25, 4.0  # around a new object: share of its long side, and pixels
 FEATHER = 3  # pixels inside the mask over which new and old are blended
 
 
@@ -34,7 +34,7 @@ class Known:
 def paint_mask(new: Layout, existing: Layout) -> np.ndarray:
     """1 where the new objects and a margin around them are, but nothing that is labelled already, uint8 (H, W)."""
     shape, grown = new.size[::-1], new.boxes.copy()
-    grown[:, 2:4] += 2 * (MARGIN * new.boxes[:, 2:3] + MARGIN_PIXELS)
+    grown[:, 2:4] += 2 * (MARGIN_SHARE * new.boxes[:, 2:3] + MARGIN_PX)
     taken = np.concatenate([existing.boxes, existing.ignored])
     return (covered(grown, shape) & ~covered(taken, shape)).astype(np.uint8)
 

@@ -12,12 +12,14 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from dataengine.data.layout import Layout, class_key
 from dataengine.errors import UserError
-from dataengine.render.in_scene_pipeline import class_numbers, noise_seed
 from dataengine.render.inpaint import Known, composite
 from dataengine.render.layout_batch import LayoutBatch
 from dataengine.render.layout_unet import LayoutUNet
+from dataengine.render.placement import class_numbers
 from dataengine.render.precision import fast_autocast
+from dataengine.render.renderer import paint_whole
 from dataengine.render.text import embed_names, encode_prompts, phrase, prompt_of
+from dataengine.seeds import Noise, noise_seed
 
 RIDGE = 0.1  # of the mean similarity of two class names, when a new class is placed among the known ones
 
@@ -26,7 +28,10 @@ class LatentPipeline(DiffusionPipeline):
     """Renders whole images from layouts of the model's own size. Label effect: keeps."""
 
     label_effect = "keeps"
-    steps, guidance_scale = 20, 7.5  # unless told otherwise
+    paints_on = "blank"
+    margin = 0.0
+    steps, guidance_scale, few_steps = 20, 7.5, None  # unless others are asked for
+    paint = paint_whole
     model_cpu_offload_seq = "text_encoder->unet->vae"
 
     def __init__(
@@ -52,6 +57,11 @@ class LatentPipeline(DiffusionPipeline):
     def classes(self) -> tuple[str, ...]:
         """Names of the classes that it can draw."""
         return tuple(self.unet.config.classes)
+
+    @property
+    def reference_width(self) -> int:
+        """Width of the reference embeddings that it takes, 0 for none."""
+        return self.unet.config.reference_width
 
     @property
     def size(self) -> int:
@@ -85,8 +95,8 @@ class LatentPipeline(DiffusionPipeline):
         layouts: Sequence[Layout],
         seeds: Sequence[int],
         domain: str | None = None,
-        num_inference_steps: int = steps,
-        guidance_scale: float = guidance_scale,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
         layout_guidance_scale: float = 1.0,
         prompts: Sequence[str] | None = None,
         references: np.ndarray | None = None,
@@ -96,14 +106,16 @@ class LatentPipeline(DiffusionPipeline):
     ) -> list[np.ndarray]:
         """Images uint8 (H, W, 3), one for each layout; the noise of image i depends on seeds[i] only (contract 4).
 
-        Guidance on text: `null + guidance_scale * (text - null)`, both with the layout, as in AeroGen; on the layout
-        the same formula on top: `+ (layout_guidance_scale - 1) * (both - text alone)`. prompts: built from each layout
-        if None. references float32 (B, R, E). eta: of DDIM and its kin. images and masks: pictures to paint into, as in
-        `LayoutPipeline`. Layouts with much the same number of boxes are
-        rendered together, so that none waits on another's padding and no image depends on its company.
-        Raises UserError for layouts of another size than the model's, for classes it does not know, and for guidance
-        on a condition that it has never seen as null.
+        num_inference_steps, guidance_scale: the model's own if None. Guidance on text:
+        `null + guidance_scale * (text - null)`, both with the layout, as in AeroGen; on the layout the same formula on
+        top: `+ (layout_guidance_scale - 1) * (both - text alone)`. prompts: built from each layout if None. references
+        float32 (B, R, E). eta: of DDIM and its kin. images and masks: images to paint into, as in `LayoutPipeline`.
+        Layouts with much the same number of boxes are rendered together, so that none waits on another's padding and no
+        image depends on its company. Raises UserError for layouts of another size than the model's, for classes it does
+        not know, and for guidance on a condition that it has never seen as null.
         """
+        steps = num_inference_steps or self.steps
+        guidance_scale = self.guidance_scale if guidance_scale is None else guidance_scale
         for layout in layouts:
             if layout.size != (self.size, self.size):
                 raise UserError(
@@ -125,11 +137,11 @@ class LatentPipeline(DiffusionPipeline):
                 [layouts[i] for i in part], [labels[i] for i in part], [number] * len(part),
                 None if references is None else references[part],
             )  # fmt: skip
-            generators = [torch.Generator().manual_seed(noise_seed(seeds[i], 1 << 22)) for i in part]
+            generators = [torch.Generator().manual_seed(noise_seed(seeds[i], Noise.LATENT_IMAGE)) for i in part]
             with fast_autocast(self.unet.device):
                 known = None if images is None else self.known([images[i] for i in part], [masks[i] for i in part])
                 latents = self.denoise(
-                    batch.to(self.unet.device), [prompts[i] for i in part], generators, num_inference_steps,
+                    batch.to(self.unet.device), [prompts[i] for i in part], generators, steps,
                     guidance_scale, layout_guidance_scale, eta, known,
                 )  # fmt: skip
                 for i, latent in zip(part, latents, strict=True):

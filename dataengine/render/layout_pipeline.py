@@ -2,7 +2,6 @@
 
 # no postponed annotations: diffusers reads the types of the pipeline's arguments
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,22 +9,26 @@ from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
-from dataengine.render.in_scene_pipeline import class_numbers, noise_seed
 from dataengine.render.inpaint import Known, composite
 from dataengine.render.layout_raster import layout_rasters
 from dataengine.render.layout_unet import LayoutUNet
+from dataengine.render.placement import class_numbers
 from dataengine.render.precision import fast_autocast
+from dataengine.render.renderer import paint_whole
 from dataengine.render.sample_latents import sample_latents
-from dataengine.render.scene import GENERATED, Scene, empty_layout
 from dataengine.render.thumbnail import THUMBNAIL_RATIO, thumbnails_of
 from dataengine.render.thumbnail_decoder import ThumbnailDecoder, decode_thumbnails
+from dataengine.seeds import Noise, noise_seed
 
 
 class LayoutPipeline(DiffusionPipeline):
     """Renders whole images from layouts of the model's own size: thumbnail first, then pixels. Label effect: keeps."""
 
     label_effect = "keeps"
-    guidance_scale = 1.0  # of a run, unless told otherwise
+    paints_on = "blank"
+    margin = 0.0
+    guidance_scale = 1.0  # unless another is asked for
+    paint = paint_whole
 
     def __init__(
         self,
@@ -48,14 +51,24 @@ class LayoutPipeline(DiffusionPipeline):
         )  # fmt: skip
 
     @property
+    def few_steps(self) -> int | None:
+        """The only number of steps that it was trained for, if it was."""
+        return self.config.few_steps
+
+    @property
     def steps(self) -> int:
-        """Denoising steps of a run, unless told otherwise."""
-        return self.config.few_steps or 12
+        """Denoising steps, unless others are asked for."""
+        return self.few_steps or 12
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes that it can draw."""
         return tuple(self.unet.config.classes)
+
+    @property
+    def reference_width(self) -> int:
+        """Width of the reference embeddings that it takes, 0 for none."""
+        return self.unet.config.reference_width
 
     @property
     def size(self) -> int:
@@ -77,19 +90,22 @@ class LayoutPipeline(DiffusionPipeline):
         layouts: Sequence[Layout],
         seeds: Sequence[int],
         domain: str | None = None,
-        num_inference_steps: int = 20,
-        guidance_scale: float = 2.0,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
         references: np.ndarray | None = None,
         images: Sequence[np.ndarray] | None = None,
         masks: Sequence[np.ndarray] | None = None,
     ) -> list[np.ndarray]:
         """Images uint8 (H, W, 3), one for each layout; the noise of image i depends on seeds[i] only (contract 4).
 
-        Guidance: `null + guidance_scale * (layout - null)`. references float32 (B, R, E): embeddings of real images,
+        num_inference_steps, guidance_scale: the model's own if None. Guidance:
+        `null + guidance_scale * (layout - null)`. references float32 (B, R, E): embeddings of real images,
         for a model that was trained with them. images and masks uint8 (H, W, 3) and (H, W): pictures to paint into,
         only where the mask is 1; layouts then say all that is to be seen in them. Raises UserError for layouts of
         another size than the model's and for classes it does not know.
         """
+        steps = num_inference_steps or self.steps
+        guidance_scale = self.guidance_scale if guidance_scale is None else guidance_scale
         for layout in layouts:
             if layout.size != (self.size, self.size):
                 raise UserError(
@@ -103,11 +119,11 @@ class LayoutPipeline(DiffusionPipeline):
         look = torch.tensor([looks.index(domain) if domain in looks else len(looks)])
         known_classes = self.decoder.config.classes
         rasters = torch.from_numpy(layout_rasters(layouts, known_classes)) if known_classes else None
-        generators = [torch.Generator().manual_seed(noise_seed(seed, 1 << 21)) for seed in seeds]
+        generators = [torch.Generator().manual_seed(noise_seed(seed, Noise.WHOLE_IMAGE)) for seed in seeds]
         known, pixels = self._known(images, masks)
         with fast_autocast(self.unet.device):
             thumbnails = sample_latents(
-                self.unet, batch, generators=generators, steps=num_inference_steps, guidance_scale=guidance_scale,
+                self.unet, batch, generators=generators, steps=steps, guidance_scale=guidance_scale,
                 scheduler=self.scheduler, known=known, few=bool(self.config.few_steps),
             )  # fmt: skip
             # one at a time: a picture's noise and arithmetic must not depend on its batch, and it fills the cores alone
@@ -137,21 +153,3 @@ class LayoutPipeline(DiffusionPipeline):
         cells = torch.nn.functional.max_pool2d(mask, THUMBNAIL_RATIO)
         pixels = [Known(clean[i : i + 1], mask[i : i + 1]) for i in range(len(clean))]
         return Known(thumbnails_of(clean), cells), pixels
-
-
-class GeneratedScenes:
-    """Scenes from a whole-image model: for machines that have no images at all."""
-
-    def __init__(self, pipeline: LayoutPipeline, domain: str, steps: int | None = None, occupied: bool = True):
-        """domain: the look, one of the pipeline's. steps: the pipeline's own if None. occupied: the scene is drawn with
-        the layout's objects in it, to be painted over: so cars stand on roads; without, it is drawn empty."""
-        self.pipeline, self.domain, self.steps, self.occupied = pipeline, domain, steps or pipeline.steps, occupied
-        pipeline.domain_number(domain)  # an unknown one is told now
-
-    def draw(self, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[Scene]:
-        """One scene of the layout's acquisition for each layout; its own layout is empty."""
-        empty = [empty_layout(replace(layout, classes=())) for layout in layouts]
-        images = self.pipeline(layouts if self.occupied else empty, seeds, self.domain, self.steps, guidance_scale=1.0)
-        return [
-            Scene(image, layout, f"{GENERATED}{seed}") for image, layout, seed in zip(images, empty, seeds, strict=True)
-        ]

@@ -18,8 +18,9 @@ from dataengine.data.images import read_picture
 from dataengine.data.layout import Dataset, Layout, class_key
 from dataengine.errors import UserError
 from dataengine.render.augment import random_window
+from dataengine.render.canvas import Canvas
+from dataengine.render.placement import ROOM_SHARE, free_of
 from dataengine.render.real_objects import BORDER, whole
-from dataengine.render.scene import ROOM, Scene, free_of
 from dataengine.render.surroundings import look_of
 
 if TYPE_CHECKING:
@@ -53,15 +54,15 @@ class Places:
             found[own] = self.forests[name].predict_proba(seen[own])[:, 1]
         return found
 
-    def placed(self, scene: Scene, layout: Layout, rng: np.random.Generator) -> Layout:
-        """The layout with its groups at such places of the scene. Label effect: moves boxes, before they are painted.
+    def placed(self, canvas: Canvas, layout: Layout, rng: np.random.Generator) -> Layout:
+        """The layout with its groups at such places of the canvas. Label effect: moves boxes, before they are painted.
 
         What stands close together moves together; what the border cuts stays. Of its own place and some random ones,
         each group takes the likeliest that is free. An object without a free place there, or a likely one, is left out.
         """
-        taken = scene.layout.in_kind(layout.kind)
+        taken = canvas.existing.in_kind(layout.kind)
         occupied = np.concatenate([taken.boxes, taken.ignored])
-        look = look_of(scene.image, occupied)
+        look = look_of(canvas.image, occupied)
         inside = whole(layout)
         members = [np.flatnonzero(inside)[group] for group in groups(layout.boxes[inside])]
         members += [np.array([k]) for k in np.flatnonzero(~inside)]
@@ -73,7 +74,7 @@ class Places:
         boxes, kept = layout.boxes.copy(), np.zeros(len(layout), bool)
         for group, one, places, found in zip(members, own, tries, likely, strict=True):
             found = found.reshape(places.shape[:2])
-            free = np.stack([free_of(replace(one, boxes=place), occupied, ROOM) for place in places])
+            free = np.stack([free_of(replace(one, boxes=place), occupied, ROOM_SHARE) for place in places])
             fits = free & (found >= [self.least.get(class_key(name), 0.0) for name in one.names()])
             chosen = (fits * found).mean(1).argmax()
             boxes[group], kept[group] = places[chosen], fits[chosen]
@@ -125,7 +126,7 @@ def _examples(
         for group in groups(objects.boxes):
             one = objects.select(group)
             moved = one.boxes + _shifts(one, MOVED, rng)
-            free = [boxes for boxes in moved if free_of(replace(one, boxes=boxes), occupied, ROOM).all()]
+            free = [boxes for boxes in moved if free_of(replace(one, boxes=boxes), occupied, ROOM_SHARE).all()]
             for boxes in (one.boxes, *free):
                 for name, seen in zip(one.names(), look.around(boxes), strict=True):
                     yield class_key(name), seen, boxes is one.boxes, i

@@ -221,7 +221,7 @@ def renderer(
     trained = None
     if start is not None:
         folder = weights.packaged("in-scene") if start == "packaged" else Path(start)
-        from dataengine.render.load import load_renderer
+        from dataengine.render.renderer import load_renderer
 
         trained = load_renderer(folder, "in-scene").unet
     datasets = _read(data, split)
@@ -271,7 +271,7 @@ def fewer_steps(
     """Make a renderer quicker and sharper, by adversarial training. OUT/pipeline goes to synth --model."""
     from dataengine import weights
     from dataengine.errors import UserError
-    from dataengine.render.load import load_renderer
+    from dataengine.render.renderer import load_renderer
     from dataengine.render.reference import load_encoder
     from dataengine.train.loop import save_once
     from dataengine.train.quicken import quicken_in_scene, quicken_whole

@@ -15,7 +15,8 @@ from dataengine.engine.parts import Parts, load_parts
 from dataengine.engine.recipe import Recipe, load_recipe
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration
-from dataengine.render.scene import Scene
+from dataengine.render.canvas import Canvas, Provenance
+from dataengine.render.placement import empty_layout
 from dataengine.view.images import NotServedError
 from dataengine.view.studio import Studio
 
@@ -45,7 +46,7 @@ def make_studio(options: dict, run: Path | None, image: Path | None, out: Path, 
         return recipe, load_parts(recipe, stored)
 
     @lru_cache(maxsize=4)
-    def opened(picture: tuple[str, int]) -> Scene:
+    def opened(picture: tuple[str, int]) -> Canvas:
         side, i = picture
         if side == "file" and file is not None:
             return file
@@ -57,19 +58,22 @@ def make_studio(options: dict, run: Path | None, image: Path | None, out: Path, 
         except (IndexError, NotServedError):
             raise UserError("there is no such picture to draw on.") from None
         license = record.get("license") or record.get("scene_license") or ""
-        return Scene(pixels, layout_from_json(record["labels"]), f"{side}:{gallery.index.names[i]}", license)
+        existing = layout_from_json(record["labels"])
+        provenance = Provenance("window", f"{side}:{gallery.index.names[i]}", license=license)
+        return Canvas(pixels, existing, empty_layout(existing), provenance)
 
     return Studio(load_all, opened, out, image)
 
 
-def _read(image: Path) -> Scene:
+def _read(image: Path) -> Canvas:
     """The one picture to draw on, empty of objects as far as anybody knows."""
     try:
         pixels = _pixels(image)
     except ValueError as error:
         raise UserError(f"--image {image}: {error}.") from None
     height, width = pixels.shape[:2]
-    return Scene(pixels, Layout(np.zeros((0, 5)), np.zeros(0), (), (width, height)), image.name)
+    nothing = Layout(np.zeros((0, 5)), np.zeros(0), (), (width, height))
+    return Canvas(pixels, nothing, nothing, Provenance("window", image.name))
 
 
 def _pixels(file: Path) -> np.ndarray:

@@ -18,15 +18,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from dataengine import geometry
 from dataengine.data.layout import UNKNOWN, Acquisition, Layout, class_key
-from dataengine.engine.judging import detect, judged_labels
+from dataengine.engine.attempt import detect, judge_labels
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe
-from dataengine.engine.shard import render
 from dataengine.errors import UserError
 from dataengine.judge.detector import Detections
 from dataengine.judge.verdict import Verdict
 from dataengine.layouts.constraints import MIN_VISIBLE, cut_by_border
-from dataengine.render.scene import Scene
+from dataengine.render.canvas import BlankCanvases, Canvas
+from dataengine.seeds import Stream, generator
 from dataengine.view.gallery import class_colour
 
 REMEMBERED = 32  # pictures that were rendered last, which can still be kept
@@ -103,26 +103,16 @@ class Job:
     result: Rendered | None = None
 
 
-class _Given:
-    """The one scene that was chosen."""
-
-    def __init__(self, scene: Scene):
-        self.scene = scene
-
-    def draw(self, layouts, seeds) -> list[Scene]:
-        return [self.scene for _ in layouts]
-
-
 class Studio:
     """Parts that are loaded in the background, and orders that are rendered there one after the other.
 
-    load: gives recipe and parts. opened: (side, number) -> the picture to draw on, as a scene.
+    load: gives recipe and parts. opened: (side, number) -> the picture to draw on, as a canvas without new objects.
     """
 
     def __init__(
         self,
         load: Callable[[], tuple[Recipe, Parts]],
-        opened: Callable[[tuple[str, int]], Scene],
+        opened: Callable[[tuple[str, int]], Canvas],
         out: Path,
         file: Path | None = None,
     ):
@@ -161,9 +151,9 @@ class Studio:
             "kind": parts.preset.kind,
             "size": recipe.size,
             "grounds": _grounds(recipe, parts),
-            "guidance_scale": recipe.guidance_scale or parts.pipeline.guidance_scale,
-            "steps": recipe.steps or parts.pipeline.steps,
-            "fixed_steps": bool(parts.pipeline.config.get("few_steps")),
+            "guidance_scale": _first(recipe.guidance_scale, parts.renderer.guidance_scale),
+            "steps": recipe.steps or parts.renderer.steps,
+            "fixed_steps": bool(parts.renderer.few_steps),
             "sides": self._usual_sides(parts),
             "filter": recipe.filter,
             "notes": parts.notes,
@@ -182,7 +172,7 @@ class Studio:
 
     def sampled(self, seed: int) -> Layout:
         """A layout of the run's own sampler, to begin with."""
-        return self.parts()[1].sampler.sample(np.random.default_rng((seed, 0x1A7)))
+        return self.parts()[1].sampler.sample(generator(seed, Stream.LAYOUT))
 
     def submit(self, order: Order) -> Job:
         """Render as soon as those before are done; orders that still wait are replaced. Raises UserError for what can
@@ -220,32 +210,42 @@ class Studio:
         The same order gives the same picture (contract 4): noise comes from its seed alone.
         """
         recipe, parts = self.parts()
-        asked, scene = self._laid_out(order)
-        size = asked.size
-        recipe = recipe.model_copy(
-            update={"steps": order.steps or recipe.steps, "guidance_scale": _first(order, recipe)}
-        )
-        if scene is None and parts.scenes is not None and order.ground_boxes:
-            ground = layout_of(order.ground_boxes, parts, size, order.acquisition)
-            scene = parts.scenes.draw([ground], [order.ground_seed if order.ground_seed is not None else order.seed])[0]
-        given = replace(parts, into=None, scenes=_Given(scene) if scene is not None else parts.scenes)
-        [(image, labels, painted, _)] = render(given, recipe, [asked], [order.seed], [None])
-        detections = detect(given, image)
+        asked, canvas = self._laid_out(order)
+        guidance_scale = _first(order.guidance_scale, recipe.guidance_scale)
+        recipe = recipe.model_copy(update={"steps": order.steps or recipe.steps, "guidance_scale": guidance_scale})
+        if canvas is None:
+            canvas = self._ground(order, asked)
+        canvas = replace(canvas, new=asked)
+        [painted] = parts.renderer.paint([canvas], [order.seed], parts.paint_settings(recipe))
+        detections = detect(parts, painted.image)
         # every box stays, found or not: whoever draws sees which was not
-        labels, verdict = judged_labels(given, recipe, image, labels, len(asked), detections)
+        labels, verdict = judge_labels(parts, recipe, painted, detections)
         scores = np.array(verdict.scores[: len(asked)])
         found = parts.calibration.found(asked, scores).tolist() if len(scores) else []
-        name, license = (painted.name, painted.license) if painted is not None else ("", "")
+        scene = canvas.provenance
         origin = "" if order.picture is None else f"{order.picture[0]}:{order.picture[1]}"
-        return Rendered(order, image, asked, labels, verdict, found, detections, name, license, origin)
+        return Rendered(
+            order, painted.image, asked, labels, verdict, found, detections, scene.label, scene.license, origin
+        )
 
-    def _laid_out(self, order: Order) -> tuple[Layout, Scene | None]:
+    def _ground(self, order: Order, asked: Layout) -> Canvas:
+        """A canvas of the run's own, for `order.ground_boxes` if those are given."""
+        _, parts = self.parts()
+        if parts.renderer.paints_on == "blank":
+            return BlankCanvases().draw([asked], [order.seed])[0]
+        layout, seed = asked, order.seed
+        if order.ground_boxes:
+            layout = layout_of(order.ground_boxes, parts, asked.size, order.acquisition)
+            seed = _first(order.ground_seed, order.seed)
+        return parts.canvases.draw([layout], [seed])[0]
+
+    def _laid_out(self, order: Order) -> tuple[Layout, Canvas | None]:
         """The layout of an order, and the opened picture if it is drawn on that."""
         recipe, parts = self.parts()
         _check(order, recipe, parts)
-        scene = self.opened(order.picture) if order.ground == "picture" else None
-        size = scene.layout.size if scene is not None else (recipe.size, recipe.size)
-        return layout_of(order.boxes, parts, size, order.acquisition), scene
+        canvas = self.opened(order.picture) if order.ground == "picture" else None
+        size = canvas.existing.size if canvas is not None else (recipe.size, recipe.size)
+        return layout_of(order.boxes, parts, size, order.acquisition), canvas
 
     def keep(self, number: int) -> int:
         """Write a rendered picture to the folder; its number there. Raises UserError where it is no longer held."""
@@ -255,16 +255,17 @@ class Studio:
         return self.kept.add(job.result)
 
 
-def _first(order: Order, recipe: Recipe) -> float | None:
-    return order.guidance_scale if order.guidance_scale is not None else recipe.guidance_scale
+def _first(value: float | None, default: float | None) -> float | None:
+    """The value, which may be 0, or else the default."""
+    return default if value is None else value
 
 
 def _grounds(recipe: Recipe, parts: Parts) -> list[str]:
     """Which grounds an order may have: the whole-image renderer paints into no picture, and a run that was painted
     into labelled pictures has no scenes of its own."""
-    if recipe.renderer == "whole":
+    if parts.renderer.paints_on == "blank":
         return ["drawn"]
-    return ["picture"] if parts.into is not None else ["drawn", "picture"]
+    return ["picture"] if recipe.into is not None else ["drawn", "picture"]
 
 
 def _check(order: Order, recipe: Recipe, parts: Parts) -> None:
@@ -275,7 +276,7 @@ def _check(order: Order, recipe: Recipe, parts: Parts) -> None:
         raise UserError(f"{what}; choose the other ground.")
     if order.ground == "picture" and order.picture is None:
         raise UserError("no picture is open; choose one to draw on.")
-    few = parts.pipeline.config.get("few_steps")
+    few = parts.renderer.few_steps
     if few and order.steps not in (None, few):
         raise UserError(f"this renderer was trained to draw in {few} steps; leave them so.")
 

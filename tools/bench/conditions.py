@@ -26,7 +26,7 @@ from sample_splits import DEFAULT_DATA, hit_uav_splits, load, windows
 
 from dataengine import weights
 from dataengine.data.layout import Layout
-from dataengine.render.load import load_renderer
+from dataengine.render.renderer import load_renderer
 from dataengine.render.reference import load_encoder
 
 

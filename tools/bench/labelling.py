@@ -23,7 +23,7 @@ from dataengine.judge.calibration import Calibration
 from dataengine.judge.commands import CUT_VISIBLE
 from dataengine.judge.detector import load_detector
 from dataengine.judge.labelling import label
-from dataengine.render.scene import empty_layout
+from dataengine.render.placement import empty_layout
 
 RIGHT = 0.5
 

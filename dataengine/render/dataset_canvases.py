@@ -1,11 +1,10 @@
-"""Scenes: pictures that objects are painted into."""
+"""Canvases from labelled data sets: windows to paint objects into, and labelled images that get new objects."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 
@@ -14,47 +13,24 @@ from dataengine.data import images
 from dataengine.data.images import read_picture
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Sample, class_key
 from dataengine.errors import UserError
+from dataengine.layouts.constraints import WHOLE
 from dataengine.layouts.windows import cut
 from dataengine.render.augment import augmented_window, turned_freely, window_scales
+from dataengine.render.canvas import Canvas, Provenance
+from dataengine.render.inpaint import MARGIN_PX, MARGIN_SHARE
+from dataengine.render.placement import ROOM_SHARE, free_of
+from dataengine.seeds import Stream, generator
 
-WINDOWS_COMPARED = 8  # of these, the one is taken in which the least has to make room for the new objects
-AUGMENTED_COMPARED = 8  # where each has to be read and turned: the first of so many with room
-ENOUGH_ROOM = 0.5  # for this share of the new objects beside its own
-GENERATED = "generated:"  # begins the names of scenes that were drawn, not taken
-ROOM = 0.15  # of an object's long side, that it keeps free around it
-NEAREST_SHARE = 0.1  # a scene is drawn among this share of all, those taken most like the layout asks
-SAME_SCALE = 1.6  # largest ratio of lengths of a class's objects, layout's to scene's, where nothing else tells scale
-
-
-@dataclass(frozen=True)
-class Scene:
-    """image uint8 (H, W, 3); layout: the labelled objects that are in it already; name, licence and source (the data
-    set) for provenance; unreadable: images that were drawn before this one and could not be decoded."""
-
-    image: np.ndarray
-    layout: Layout
-    name: str
-    license: str = ""
-    unreadable: tuple[str, ...] = ()
-    source: str = ""
-
-    def __post_init__(self) -> None:
-        assert self.image.shape[1::-1] == self.layout.size, "boxes of another size than their picture are wrong"
-
-    @property
-    def generated(self) -> bool:
-        """Whether it was drawn for its layout, perhaps with rough forms of the objects in their places."""
-        return self.name.startswith(GENERATED)
-
-
-class Scenes(Protocol):
-    """Gives one scene for each layout, of the layout's size; scene i depends on layouts[i] and seeds[i] alone."""
-
-    def draw(self, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[Scene]: ...
+WINDOWS_COMPARED = 8  # of these, the one in which the fewest objects have to make room for the new ones is used
+AUGMENTED_COMPARED = 8  # the first of so many with room, since each has to be read and turned
+ENOUGH_ROOM_SHARE = 0.5  # of the new objects, that an augmented window has room for next to its own
+NEAREST_SHARE = 0.1  # a scene is drawn among this share of all, those acquired most like the layout
+MAX_SCALE_RATIO = 1.6  # of lengths of a class's objects, layout's to scene's, where nothing else gives the scale
+IMAGES_COMPARED = 12  # of these, the one with room for most of the new objects is used for in-painting
 
 
 def acquisition_distance(a: Acquisition, b: Acquisition) -> float:
-    """How differently two pictures were taken: 0 for the same; unknown fields do not count; day is far from night."""
+    """How differently two images were acquired: 0 for the same; unknown fields do not count; day is far from night."""
     distance = 0.0
     if a.altitude_m is not None and b.altitude_m is not None:
         distance += abs(np.log2(a.altitude_m / b.altitude_m))
@@ -71,8 +47,8 @@ def _lit_alike(a: Acquisition, b: Acquisition) -> bool:
     return a.night is None or b.night is None or a.night == b.night
 
 
-class DatasetScenes:
-    """Windows of a data set's own images. Its labelled objects stay in the scene's layout."""
+class DatasetCanvases:
+    """Windows of a data set's own images, with the labelled objects in them."""
 
     def __init__(self, dataset: Dataset, size: tuple[int, int], augmented: bool = False):
         """augmented: windows are flipped, turned, scaled and re-lit, and their objects with them, as in training
@@ -90,18 +66,15 @@ class DatasetScenes:
 
     @cached_property
     def lengths(self) -> list[dict[str, float]]:
-        """`usual_lengths` of each sample; where altitude or ground sample distance is known nobody asks."""
+        """`usual_lengths` of each sample; computed only where neither altitude nor ground sample distance is known."""
         return [usual_lengths(sample.layout) for sample in self.samples]
 
-    def draw(self, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[Scene]:
-        """One window for each layout, from an image taken much like the layout's own acquisition; where altitude and
+    def draw(self, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[Canvas]:
+        """One window for each layout, from an image acquired much like the layout says; where altitude and
         ground sample distance are unknown, one whose objects are about as large as the layout's of the same class."""
-        return [
-            self._draw(layout, np.random.default_rng((seed, 0x5CE)))
-            for layout, seed in zip(layouts, seeds, strict=True)
-        ]
+        return [self._draw(layout, generator(seed, Stream.SCENE)) for layout, seed in zip(layouts, seeds, strict=True)]
 
-    def _draw(self, layout: Layout, rng: np.random.Generator) -> Scene:
+    def _draw(self, layout: Layout, rng: np.random.Generator) -> Canvas:
         if layout.acquisition == UNKNOWN:
             likely = np.arange(len(self.samples))
         else:
@@ -128,8 +101,7 @@ class DatasetScenes:
                 unreadable.append(sample.name)
                 continue
             inside = cut(sample.layout, left, top, self.size, min_visible=0)
-            name = f"{sample.name}@{left},{top}"
-            return Scene(window, inside, name, sample.license, tuple(unreadable), sample.source)
+            return Canvas(window, inside, layout, _provenance(sample, unreadable, (left, top)))
         raise _none_readable(unreadable)
 
     def _of_one_scale(self, likely: np.ndarray, lengths: dict[str, float], kind: Kind) -> np.ndarray:
@@ -139,7 +111,7 @@ class DatasetScenes:
         for n, i in enumerate(likely):
             octaves = _octaves(lengths, self.lengths[i])
             far[n] = np.abs(octaves - np.log2(self._scale(i, octaves, kind))).mean() if len(octaves) else 0
-        return likely[far <= max(np.log2(SAME_SCALE), far.min())]
+        return likely[far <= max(np.log2(MAX_SCALE_RATIO), far.min())]
 
     def _scale(self, i: int, octaves: np.ndarray, kind: Kind) -> float:
         """How many times as large scene i is to come for objects that are longer than its own by so many `_octaves`."""
@@ -151,10 +123,10 @@ class DatasetScenes:
 
     def _augmented(
         self, order: np.ndarray, layout: Layout, lengths: dict[str, float], rng: np.random.Generator
-    ) -> Scene:
+    ) -> Canvas:
         """The first augmented window, of the images in this order, that shows no ignored region and has room for half
-        of the new objects beside its own; of a few, that with the most. Were the emptiest taken, few would hold objects
-        in their surroundings."""
+        of the new objects next to its own; else, of a few, the one with the most room. If the emptiest were taken, few
+        would hold objects in their surroundings."""
         unreadable, found = [], []
         for i in order:
             sample = self.samples[i]
@@ -167,15 +139,15 @@ class DatasetScenes:
             octaves = _octaves(lengths, self.lengths[i]) if lengths else np.zeros(0)
             scale = self._scale(i, octaves, layout.kind)
             image, inside = augmented_window(picture, labels, self.size[0], rng, scale=scale, min_visible=0)
-            room = free_of(layout, inside.boxes, ROOM).mean() if len(layout) else 1.0
+            room = free_of(layout, inside.boxes, ROOM_SHARE).mean() if len(layout) else 1.0
             known = not len(inside.ignored)
-            found.append((known, min(ENOUGH_ROOM, room), -len(found), image, inside, sample))
-            if (known and room >= ENOUGH_ROOM) or len(found) == AUGMENTED_COMPARED:
+            found.append((known, min(ENOUGH_ROOM_SHARE, room), -len(found), image, inside, sample))
+            if (known and room >= ENOUGH_ROOM_SHARE) or len(found) == AUGMENTED_COMPARED:
                 break
         if not found:
             raise _none_readable(unreadable)
         *_, image, inside, sample = max(found, key=lambda window: window[:3])
-        return Scene(image, inside, f"{sample.name}@augmented", sample.license, tuple(unreadable), sample.source)
+        return Canvas(image, inside, layout, _provenance(sample, unreadable))
 
     def _corner(self, sample: Sample, rng: np.random.Generator) -> tuple[int, int]:
         """Upper left corner of a random window."""
@@ -190,7 +162,7 @@ class DatasetScenes:
 
 
 def _lost(inside: Layout, layout: Layout) -> float:
-    lost = inside.boxes[~free_of(inside, layout.boxes, ROOM)]
+    lost = inside.boxes[~free_of(inside, layout.boxes, ROOM_SHARE)]
     return float((lost[:, 2] * lost[:, 3]).sum())
 
 
@@ -201,23 +173,69 @@ def usual_lengths(layout: Layout) -> dict[str, float]:
 
 
 def _octaves(a: dict[str, float], b: dict[str, float]) -> np.ndarray:
-    """(K,): by how many doublings the objects of one picture are longer than another's, of the K classes of both."""
+    """(K,): by how many doublings the objects of one image are longer than another's, of the K classes of both."""
     return np.array([a[name] - b[name] for name in sorted(a.keys() & b.keys())])
 
 
+def _provenance(sample: Sample, unreadable: Sequence[str], corner: tuple[int, int] | None = None) -> Provenance:
+    """Of a window of the sample's image with its upper left pixel at `corner`, or of an augmented one."""
+    left, top = corner or (None, None)
+    return Provenance(
+        "window" if corner else "augmented", sample.name, left, top, license=sample.license, source=sample.source,
+        unreadable=tuple(unreadable),
+    )  # fmt: skip
+
+
 def _none_readable(names: Sequence[str]) -> UserError:
-    return UserError(f"none of {len(names)} scenes can be read, such as {names[0]}; mend or replace them.")
+    return UserError(f"none of {len(names)} scenes can be read, such as {names[0]}; fix or replace them.")
 
 
-def empty_layout(layout: Layout) -> Layout:
-    """The same picture with nothing in it."""
-    return replace(
-        layout, boxes=np.zeros((0, 5)), labels=np.zeros(0), difficult=None, visible=None, ignored=np.zeros((0, 5))
-    )
+class InpaintCanvases:
+    """Labelled images that get new objects in addition to their own: an image and a window in it for each layout."""
+
+    def __init__(self, dataset: Dataset, size: tuple[int, int]):
+        """Raises UserError when no image is as large as the window."""
+        self.samples = [s for s in dataset if min(np.array(s.layout.size) - size) >= 0 and s.image.exists()]
+        self.size = size
+        if not self.samples:
+            raise UserError(
+                f"none of the {len(dataset)} images of --into has at least {size[0]}x{size[1]} pixels; give a "
+                "smaller --size, or larger images."
+            )
+
+    def draw(self, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[Canvas]:
+        """One canvas for each layout, with those of its objects that have room; canvas i depends on layouts[i] and
+        seeds[i] alone."""
+        return [
+            self._draw(layout, generator(seed, Stream.INPAINT_WINDOW))
+            for layout, seed in zip(layouts, seeds, strict=True)
+        ]
+
+    def _draw(self, layout: Layout, rng: np.random.Generator) -> Canvas:
+        chosen = rng.permutation(len(self.samples))[:IMAGES_COMPARED]
+        places = []
+        for i in chosen:
+            free = np.array(self.samples[i].layout.size) - self.size
+            left, top = (int(rng.integers(0, slack + 1)) for slack in free)
+            new = layout.select(room_for(layout, cut(self.samples[i].layout, left, top, self.size, min_visible=0)))
+            distance = acquisition_distance(layout.acquisition, self.samples[i].layout.acquisition)
+            places.append((len(new) - distance, self.samples[i], left, top, new))
+        unreadable: list[str] = []
+        for _, sample, left, top, new in sorted(places, key=lambda place: -place[0]):
+            image = read_picture(sample)
+            if image is not None:
+                provenance = _provenance(sample, unreadable, (left, top))
+                new = replace(new, acquisition=sample.layout.acquisition)
+                return Canvas(image, sample.layout, new, provenance, (left, top), len(layout) - len(new))
+            unreadable.append(sample.name)
+        raise UserError(f"none of {len(unreadable)} images can be read, such as {unreadable[0]}; fix or replace them.")
 
 
-def free_of(layout: Layout, taken: np.ndarray, margin: float) -> np.ndarray:
-    """Bool (N,): objects whose box, grown by `margin` of its long side, touches none of the boxes `taken` (M, 5)."""
-    grown = layout.boxes.copy()
-    grown[:, 2:4] += 2 * margin * layout.boxes[:, 2:3]
-    return ~(geometry.intersection(grown, taken) > 0).any(1)
+def room_for(new: Layout, existing: Layout) -> np.ndarray:
+    """Bool (N,): whole objects that, with their margin, touch nothing labelled and lie inside the window."""
+    grown = new.boxes.copy()
+    grown[:, 2:4] += 2 * (MARGIN_SHARE * new.boxes[:, 2:3] + MARGIN_PX)
+    labelled = np.concatenate([existing.boxes, existing.ignored])
+    free = ~(geometry.intersection(grown, labelled) > 0).any(1) if len(labelled) else np.ones(len(new), bool)
+    inside = geometry.visible_fraction(grown, new.size) >= WHOLE if len(new) else np.ones(0, bool)
+    return free & inside & (new.visible >= WHOLE)

@@ -1,0 +1,78 @@
+"""Layout algebra that all renderers share: which objects touch, what stays, and what an image holds in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from dataengine import geometry
+from dataengine.data.layout import Layout, class_key
+from dataengine.errors import UserError
+from dataengine.layouts.constraints import MIN_VISIBLE
+
+ROOM_SHARE = 0.15  # of an object's long side, that it keeps free around it
+TOUCH_MARGIN_PX = 2.0  # around a painted object, in addition to a renderer's own margin
+
+
+def class_numbers(layout: Layout, known: Sequence[str]) -> np.ndarray:
+    """Labels of the layout in a model's numbering, int64 (N,), matched by name (`class_key`).
+
+    Raises UserError that names the classes the model does not know.
+    """
+    number = {class_key(name): i for i, name in enumerate(known)}
+    unknown = sorted({name for name in layout.names() if class_key(name) not in number})
+    if unknown:
+        raise UserError(
+            f"the renderer does not know the class{'es' if len(unknown) > 1 else ''} {', '.join(unknown)}; "
+            f"it knows {', '.join(known)}. Leave them out, or train a renderer on them."
+        )
+    return np.array([number[class_key(name)] for name in layout.names()], np.int64)
+
+
+def empty_layout(layout: Layout) -> Layout:
+    """The same image with nothing in it."""
+    return replace(
+        layout, boxes=np.zeros((0, 5)), labels=np.zeros(0), difficult=None, visible=None, ignored=np.zeros((0, 5))
+    )
+
+
+def known_only(layout: Layout, classes: Sequence[str]) -> Layout:
+    """The layout with only the objects of these classes, compared by `class_key`."""
+    known = {class_key(name) for name in classes}
+    return layout.select(np.array([class_key(name) in known for name in layout.names()], bool))
+
+
+def free_of(layout: Layout, boxes: np.ndarray, margin: float) -> np.ndarray:
+    """Bool (N,): objects whose box, grown by `margin` of its long side, touches none of the boxes (M, 5)."""
+    grown = layout.boxes.copy()
+    grown[:, 2:4] += 2 * margin * layout.boxes[:, 2:3]
+    return ~(geometry.intersection(grown, boxes) > 0).any(1)
+
+
+def _touching(existing: Layout, new: Layout, margin: float) -> np.ndarray:
+    """Bool (N, M): which of the N existing objects stand where one of the M new ones is painted, margin included."""
+    grown = new.boxes.copy()
+    grown[:, 2:4] += 2 * margin * new.boxes[:, 2:3] + 2 * TOUCH_MARGIN_PX
+    return geometry.intersection(existing.boxes, grown) > 0
+
+
+def parted(existing: Layout, new: Layout, margin: float) -> tuple[Layout, Layout]:
+    """`(kept, removed)`: the existing objects that the new layout leaves alone, and those it touches, in its kind."""
+    existing = existing.in_kind(new.kind)
+    touched = _touching(existing, new, margin).any(1)
+    return existing.select(~touched), existing.select(touched)
+
+
+def beside(existing: Layout, new: Layout, margin: float) -> Layout:
+    """The objects of the new layout that touch none of the existing ones, so that these may stay; perhaps none."""
+    return new.select(~_touching(existing.in_kind(new.kind), new, margin).any(0))
+
+
+def merge(existing: Layout, new: Layout, margin: float) -> Layout:
+    """The new layout joined by the existing objects that it leaves alone (`parted`) and by the ignored regions. An
+    object of which the border leaves too little is an ignored region, too: it is visible, and has no label."""
+    kept, _ = parted(existing, new, margin)
+    enough = kept.visible >= MIN_VISIBLE
+    return new.joined(replace(kept.select(enough), ignored=np.concatenate([kept.ignored, kept.boxes[~enough]])))
