@@ -139,8 +139,9 @@ def _read_stored(file: Path) -> None:
 
 def _run(folder: Path) -> list[Path]:
     """A run's folder as far as `dataengine.engine.records` and the evaluation read it."""
-    from dataengine.data.layout_json import layout_to_json
     from dataengine.engine.records import examine_shard, image_name, record_files, shard_folder
+
+    from dataengine.data.layout_json import layout_to_json
 
     lines = []
     shard_folder(folder, 0).mkdir(parents=True)
@@ -170,8 +171,9 @@ def _run(folder: Path) -> list[Path]:
 
 def _read_run(folder: Path) -> None:
     """A changed shard is always told; the manifest and the recipe are read or refused."""
-    from dataengine.engine.recipe import stored_recipe
     from dataengine.engine.records import examine_shard
+
+    from dataengine.engine.recipe import stored_recipe
     from dataengine.evaluate.pictures import read_made
 
     records, faults = examine_shard(folder, 0)

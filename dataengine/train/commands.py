@@ -271,8 +271,8 @@ def fewer_steps(
     """Make a renderer quicker and sharper, by adversarial training. OUT/pipeline goes to synth --model."""
     from dataengine import weights
     from dataengine.errors import UserError
-    from dataengine.render.renderer import load_renderer
     from dataengine.render.reference import load_encoder
+    from dataengine.render.renderer import load_renderer
     from dataengine.train.loop import save_once
     from dataengine.train.quicken import quicken_in_scene, quicken_whole
 

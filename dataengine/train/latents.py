@@ -21,10 +21,10 @@ from dataengine.errors import UserError, install
 from dataengine.files import read_yaml
 from dataengine.layouts.windows import scaled
 from dataengine.render.augment import augment, random_window
-from dataengine.render.placement import class_numbers
 from dataengine.render.latent_pipeline import LatentPipeline
 from dataengine.render.layout_batch import LayoutBatch
 from dataengine.render.layout_unet import LayoutUNet
+from dataengine.render.placement import class_numbers
 from dataengine.render.text import embed_names, phrase, prompt_of
 from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
 

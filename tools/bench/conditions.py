@@ -26,8 +26,8 @@ from sample_splits import DEFAULT_DATA, hit_uav_splits, load, windows
 
 from dataengine import weights
 from dataengine.data.layout import Layout
-from dataengine.render.renderer import load_renderer
 from dataengine.render.reference import load_encoder
+from dataengine.render.renderer import load_renderer
 
 
 def main() -> None:
