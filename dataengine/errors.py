@@ -28,6 +28,15 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+def shown(value: object) -> str:
+    """The value as a sentence can show it: no longer than 60 characters, however large it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or lists in lists
+        return f"a {type(value).__name__} too large to be shown"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def first_fault(error, fields: Iterable[str] = ()) -> str:
     """The fault to mend first in a pydantic ValidationError, after the name of its field.
 

@@ -139,7 +139,7 @@ def _read_stored(file: Path) -> None:
 
 def _run(folder: Path) -> list[Path]:
     """A run's folder as far as `dataengine.engine.records` and the evaluation read it."""
-    from dataengine.data.layout_json import layout_to_json
+    from dataengine.data.layout import layout_to_json
     from dataengine.engine.records import examine_shard, image_name, record_files, shard_folder
 
     lines = []

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -198,3 +199,94 @@ class Dataset:
 
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
+
+
+def restrict(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
+    """The data set with only these classes; objects of other classes become ignored regions, since they are seen."""
+    if tuple(dataset.classes) == classes:
+        return dataset
+    samples = [replace(sample, layout=restrict_layout(sample.layout, classes)) for sample in dataset]
+    return replace(dataset, classes=classes, samples=samples)
+
+
+def restrict_layout(layout: Layout, classes: tuple[str, ...]) -> Layout:
+    """The layout with labels in `classes`, matched by name without regard to case."""
+    number = {class_key(name): i for i, name in enumerate(classes)}
+    labels = np.array([number.get(class_key(name), -1) for name in layout.names()], np.int64)
+    inside = layout.select(labels >= 0)
+    ignored = np.concatenate([layout.ignored, layout.boxes[labels < 0]])
+    return replace(inside, labels=labels[labels >= 0], classes=classes, ignored=ignored)
+
+
+def layout_to_json(layout: Layout) -> dict:
+    """The layout as plain values; boxes rounded to 1/1000 pixel, angles to 1e-6."""
+    return {
+        "size": list(layout.size),
+        "kind": layout.kind,
+        "classes": list(layout.classes),
+        "labels": layout.labels.tolist(),
+        "boxes": [[*(round(float(v), 3) for v in box[:4]), round(float(box[4]), 6)] for box in layout.boxes],
+        "difficult": layout.difficult.tolist(),
+        "visible": [round(float(v), 4) for v in layout.visible],
+        "ignored": [[round(float(v), 3) for v in box] for box in layout.ignored],
+        "acquisition": layout.acquisition.model_dump(mode="json", exclude_none=True),
+    }
+
+
+def layout_from_json(values: dict) -> Layout:
+    """What `layout_to_json` wrote. Raises ValueError, TypeError, KeyError or AssertionError for anything else."""
+    if not all(isinstance(name, str) for name in values["classes"]):
+        raise ValueError("a class has no name")
+    return Layout(
+        boxes=np.array(values["boxes"], np.float32).reshape(-1, 5),
+        labels=np.array(values["labels"]),
+        classes=tuple(values["classes"]),
+        size=tuple(values["size"]),
+        kind=values["kind"],
+        difficult=np.array(values["difficult"], bool),
+        visible=np.array(values["visible"], np.float32),
+        ignored=np.array(values["ignored"], np.float32).reshape(-1, 5),
+        acquisition=Acquisition.model_validate(values["acquisition"]),
+    )
+
+
+# every number that a model can be conditioned on; those of one stem (before the "/") are known or unknown together
+ACQUISITION_FIELDS = (
+    "altitude", "camera_angle", "night", "gsd", "year", "season/sin", "season/cos",
+    "longitude/sin", "longitude/cos", "latitude", "cloud", "sun",
+)  # fmt: skip
+DAYS_PER_YEAR = 365.25
+
+
+def acquisition_values(a: Acquisition, fields: Sequence[str] = ACQUISITION_FIELDS) -> np.ndarray:
+    """(len(fields),) float32. Unlike DiffusionSat's metadata (Khanna et al. 2024, section 3.2), 31 December lies beside
+    1 January, 180 degrees east beside 180 west, and unknown is not zero (contract 7)."""
+    season = None if a.date is None else 2 * math.pi * (a.date.timetuple().tm_yday - 1) / DAYS_PER_YEAR
+    east = None if a.longitude_deg is None else math.radians(a.longitude_deg)
+
+    def known(value, number) -> float:
+        return math.nan if value is None else float(number(value))
+
+    values = {
+        "altitude": known(a.altitude_m, lambda x: x / 100),
+        "camera_angle": known(a.camera_angle_deg, lambda x: x / 90),
+        "night": known(a.night, float),
+        "gsd": known(a.gsd_m, math.log2),
+        "year": known(a.date, lambda x: (x.year - 2015) / 10),
+        "season/sin": known(season, math.sin),
+        "season/cos": known(season, math.cos),
+        "longitude/sin": known(east, math.sin),
+        "longitude/cos": known(east, math.cos),
+        "latitude": known(a.latitude_deg, lambda x: x / 90),
+        "cloud": known(a.cloud, float),
+        "sun": known(a.sun_elevation_deg, lambda x: x / 90),
+    }
+    return np.array([values[name] for name in fields], np.float32)
+
+
+def drop_fields(values: np.ndarray, fields: Sequence[str], probability: float, rng: np.random.Generator) -> np.ndarray:
+    """(B, len(fields)) with each field, sine and cosine together, unknown with this probability, each on its own."""
+    stems = [name.split("/")[0] for name in fields]
+    order = list(dict.fromkeys(stems))
+    forgotten = rng.random((len(values), len(order))) < probability
+    return np.where(forgotten[:, [order.index(stem) for stem in stems]], np.float32(np.nan), values)

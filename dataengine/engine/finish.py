@@ -17,9 +17,7 @@ from PIL import Image
 
 from dataengine.data import coco, dota
 from dataengine.data.draw import contact_sheet, draw
-from dataengine.data.layout import Dataset
-from dataengine.data.layout_json import layout_from_json
-from dataengine.data.restrict import restrict_layout
+from dataengine.data.layout import Dataset, layout_from_json, restrict_layout
 from dataengine.engine.manifest import MANIFEST, AcceptedSamples, JoinedSamples, read_manifest
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe

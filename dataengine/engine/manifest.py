@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataengine.data.layout import Dataset, Sample
-from dataengine.data.layout_json import layout_from_json
-from dataengine.data.records import named_file
+from dataengine.data.images import named_file
+from dataengine.data.layout import Dataset, Sample, layout_from_json
 from dataengine.engine.recipe import stored_recipe
 from dataengine.errors import UserError
 

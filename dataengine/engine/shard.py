@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataengine.data.layout import Layout
-from dataengine.data.layout_json import layout_to_json
+from dataengine.data.layout import Layout, layout_to_json
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe, image_seed
 from dataengine.engine.records import examine_shard, image_name, shard_folder

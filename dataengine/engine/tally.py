@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dataengine.data.layout_json import layout_from_json
+from dataengine.data.layout import layout_from_json
 from dataengine.engine.records import erased, painted
 from dataengine.judge.calibration import Calibration
 

@@ -16,8 +16,7 @@ from pydantic import ValidationError
 
 from dataengine import geometry, weights
 from dataengine.data import coco, dota, images
-from dataengine.data.layout import Layout, class_key
-from dataengine.data.layout_json import layout_from_json
+from dataengine.data.layout import Layout, class_key, layout_from_json
 from dataengine.data.staging import MARKER
 from dataengine.engine.recipe import Recipe, folder_hash, image_seed, stored_recipe
 from dataengine.engine.records import examine_shard
@@ -159,7 +158,7 @@ def _parts_here(recipe: Recipe, stored: dict) -> Iterator[tuple[str, str | None]
 
 
 def _layouts_here(recipe: Recipe, classes: list[str]) -> str | None:
-    from dataengine.data.restrict import restrict
+    from dataengine.data.layout import restrict
     from dataengine.engine.parts import find_data
     from dataengine.engine.samplers import find_layouts
 

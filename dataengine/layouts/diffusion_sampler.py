@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from dataengine.data.acquisition import FIELDS, acquisition_values
-from dataengine.data.layout import Acquisition, Layout
+from dataengine.data.layout import ACQUISITION_FIELDS, Acquisition, Layout, acquisition_values
 from dataengine.errors import UserError
 from dataengine.files import refuse_depth
 from dataengine.layouts.constraints import apart, cut_by_border
@@ -59,7 +58,7 @@ class DiffusionSampler:
     @torch.no_grad()
     def _draw(self, rng: np.random.Generator, count: int, taken: Acquisition) -> Layout:
         c = self.model.config
-        conditions = torch.from_numpy(acquisition_values(taken, FIELDS))[None]
+        conditions = torch.from_numpy(acquisition_values(taken, ACQUISITION_FIELDS))[None]
         present = torch.ones(1, count, dtype=torch.bool)
         x = torch.from_numpy(rng.standard_normal((1, count, self.model.out.out_features)).astype(np.float32))
         self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / self.steps, self.steps))

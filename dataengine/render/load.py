@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-from dataengine.data.parse import shown
-from dataengine.errors import UserError, install
+from dataengine.errors import UserError, install, shown
 from dataengine.files import parse_json, read_text, refuse_depth
 
 # kind: the pipelines that draw that way

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from dataengine.data.acquisition import FIELDS, acquisition_values, forget_some
-from dataengine.data.layout import Acquisition
+from dataengine.data.layout import ACQUISITION_FIELDS, Acquisition, acquisition_values, drop_fields
 
 
 def values(**taken) -> dict[str, float]:
-    return dict(zip(FIELDS, acquisition_values(Acquisition(**taken)).tolist(), strict=True))
+    return dict(zip(ACQUISITION_FIELDS, acquisition_values(Acquisition(**taken)).tolist(), strict=True))
 
 
 def test_unknown_is_not_zero_and_zero_is_not_unknown():
@@ -39,10 +38,10 @@ def test_what_is_near_on_the_circle_is_near_in_the_numbers(one, other, stem):
 
 
 def test_fields_are_forgotten_each_on_its_own_and_sine_and_cosine_together():
-    every = np.zeros((4000, len(FIELDS)), np.float32)
-    gone = np.isnan(forget_some(every, FIELDS, 0.3, np.random.default_rng(0)))
+    every = np.zeros((4000, len(ACQUISITION_FIELDS)), np.float32)
+    gone = np.isnan(drop_fields(every, ACQUISITION_FIELDS, 0.3, np.random.default_rng(0)))
     assert np.allclose(gone.mean(0), 0.3, atol=0.03)
-    sin, cos, cloud = (gone[:, FIELDS.index(name)] for name in ("season/sin", "season/cos", "cloud"))
+    sin, cos, cloud = (gone[:, ACQUISITION_FIELDS.index(name)] for name in ("season/sin", "season/cos", "cloud"))
     assert (sin == cos).all()
     assert np.corrcoef(sin, cloud)[0, 1] == pytest.approx(0, abs=0.06)
 

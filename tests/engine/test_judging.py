@@ -9,8 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dataengine.data.layout import Layout
-from dataengine.data.layout_json import layout_from_json
+from dataengine.data.layout import Layout, layout_from_json
 from dataengine.engine import finish
 from dataengine.engine.judging import judge_batch
 from dataengine.engine.parts import load_parts

@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from dataengine.data import coco, formats
-from dataengine.data.layout import Layout
-from dataengine.data.layout_json import layout_to_json
+from dataengine.data.layout import Layout, layout_to_json
 from dataengine.engine import manifest
 from dataengine.engine.finish import finish, mixed
 from dataengine.engine.manifest import AcceptedSamples, read_manifest

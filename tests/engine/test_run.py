@@ -16,7 +16,7 @@ from PIL import Image
 
 from dataengine import geometry
 from dataengine.data import formats
-from dataengine.data.layout_json import layout_from_json, layout_to_json
+from dataengine.data.layout import layout_from_json, layout_to_json
 from dataengine.engine import worker
 from dataengine.engine.judging import attempt
 from dataengine.engine.parts import load_parts

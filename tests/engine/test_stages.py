@@ -14,7 +14,7 @@ from toy_roads import FIELD, ROAD, roads
 
 from dataengine import geometry
 from dataengine.data import coco, formats
-from dataengine.data.layout_json import layout_from_json
+from dataengine.data.layout import layout_from_json
 from dataengine.data.presets import configs
 from dataengine.engine.parts import load_parts
 from dataengine.engine.pictures import find_places

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from dataengine.data import formats
-from dataengine.data.layout_json import layout_from_json
+from dataengine.data.layout import layout_from_json
 from dataengine.engine.records import painted
 from dataengine.render.inpaint import paint_mask
 
