@@ -11,7 +11,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 from dataengine.data.layout import ACQUISITION_FIELDS, Acquisition, Layout, acquisition_values
 from dataengine.errors import UserError
-from dataengine.files import refuse_depth
+from dataengine.files import check_depth
 from dataengine.layouts.constraints import apart, cut_by_border
 from dataengine.layouts.denoiser import LayoutDenoiser, from_numbers
 
@@ -78,7 +78,7 @@ class DiffusionSampler:
 
 def load_layout_model(folder: Path) -> LayoutDenoiser:
     """The model that `dataengine train layouts` wrote. Raises UserError where there is none."""
-    refuse_depth(Path(folder) / "config.json")
+    check_depth(Path(folder) / "config.json")
     try:
         return LayoutDenoiser.from_pretrained(folder, use_safetensors=True)
     except Exception as error:  # what a config asks for may be wrong in every way that torch knows

@@ -6,7 +6,7 @@ import inspect
 from pathlib import Path
 
 from dataengine.errors import UserError, install, shown
-from dataengine.files import parse_json, read_text, refuse_depth
+from dataengine.files import check_depth, parse_json, read_text
 
 # kind: the pipelines that draw that way
 RENDERERS = {"in-scene": ("InScenePipeline",), "whole": ("LayoutPipeline", "LatentPipeline")}
@@ -72,7 +72,7 @@ def load_renderer(folder: Path, kind: str):
     pipeline_class = _pipeline_class(name)
     _refuse_foreign_parts(index, parts, pipeline_class)
     for config in sorted(folder.glob("*/config.json")):
-        refuse_depth(config)
+        check_depth(config)
     logging.disable_progress_bar()  # of the loading of parts, which takes a moment
     try:
         return pipeline_class.from_pretrained(folder, use_safetensors=True, local_files_only=True)
