@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises, and the words for what pydantic finds."""
+"""`UserError`, the exception for bad input, and helpers that phrase its messages."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Bad input, said in one sentence that names the file, line or field and the mend.
+    """Bad input. The message is one sentence that names the file, line or field and how to fix it.
 
-    The command line prints the sentence and exits with status 2; it never shows a traceback for it. What cannot be
-    printed, such as a line's end or a terminal's commands in a stranger's file name, is shown as its escape.
+    The command line prints the message without a traceback and exits with status 2. Unprintable characters, such as
+    line ends or terminal commands in file names, are escaped.
+
+    >>> str(UserError("no such file: a\\nb"))
+    'no such file: a\\\\nb'
     """
 
     def __init__(self, message: str):
@@ -18,23 +21,42 @@ class UserError(Exception):
 
 
 def install(extra: str) -> str:
-    """The command that installs what an extra of pyproject.toml names; from the folder, for on PyPI the name dataengine
-    belongs to another project."""
+    """The command that installs an extra of pyproject.toml. It installs from the checkout: on PyPI, the name
+    dataengine belongs to another project."""
     return f"pip install '.[{extra}]' in dataengine's folder"
 
 
 def one_line(error: Exception) -> str:
-    """What another library's error says, on one line."""
+    """The message of another library's error on one line.
+
+    >>> one_line(ValueError("bad\\n  shape"))
+    'bad shape'
+    """
     return " ".join(str(error).split())
 
 
-def first_fault(error, fields: Iterable[str] = ()) -> str:
-    """The fault to mend first in a pydantic ValidationError, after the name of its field.
+def shown(value: object) -> str:
+    """The repr of a value, at most 60 characters long.
 
-    A field that is not known comes with the one of `fields` that may have been meant.
+    >>> shown([1, 2])
+    '[1, 2]'
+    >>> len(shown("x" * 1000))
+    60
+    """
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or deeply nested lists
+        return f"a {type(value).__name__} too large to be shown"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def first_fault(error, fields: Iterable[str] = ()) -> str:
+    """The field and message of the most helpful error in a pydantic ValidationError.
+
+    For an unknown field, the message names the closest of `fields`.
     """
     faults = error.errors()
-    # a name that is not known says more than that the one it stands for is missing
+    # a misspelt field is unknown and the right one missing: the former is more helpful
     fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
     names = [str(part) for part in fault["loc"]]
     message = fault["msg"].removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""Text files read as UTF-8 and files that appear whole or not at all, with the user's mistakes in one sentence."""
+"""Reading UTF-8 text, JSON, YAML and ONNX files, and atomic writes; every failure is one sentence for the user."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataengine.errors import UserError
 
 
 def read_text(path: str | Path) -> str:
-    """The file's text, UTF-8 with or without a byte order mark. Raises UserError when it is not, or cannot be read."""
+    """The text of a UTF-8 file, with or without a byte order mark. Raises UserError for unreadable or other text."""
     try:
         return Path(path).read_text("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -22,85 +22,96 @@ def read_text(path: str | Path) -> str:
         raise UserError(f"{path} cannot be read ({error.strerror}); check the name and its permissions") from None
 
 
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # an escape for half of a character outside the first 65,536
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # the escape of half a character beyond U+FFFF
 
 
 def parse_json(text: str | bytes) -> object:
-    """The value of a JSON text, UTF-8 or (as bytes) UTF-16. ValueError says what is wrong, also for what Python lets
-    pass: a key that an object has twice, of which one would be lost, nesting beyond its own depth, and halves of
-    characters, which no file can be written with."""
+    """The value of a JSON text; bytes may be UTF-8, UTF-16 or UTF-32.
+
+    Raises ValueError, with the reason, for invalid JSON. Stricter than `json.loads`: repeated keys of an object, of
+    which one would be lost, and unpaired surrogates, which cannot be written to a file, are errors too.
+
+    >>> parse_json('{"n": 1}')
+    {'n': 1}
+    >>> parse_json('{"n": 1, "n": 2}')
+    Traceback (most recent call last):
+    ValueError: has the key 'n' twice in one object; keep one of them
+    """
     try:
         if isinstance(text, bytes):
             text = text.decode(json.detect_encoding(text))
-        value = json.loads(text, object_pairs_hook=_distinct)
+        value = json.loads(text, object_pairs_hook=_unique_keys)
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
         return value
     except UnicodeEncodeError as error:
-        raise ValueError(f"holds half a character, \\u{ord(error.object[error.start]):x}, which is no text") from None
+        raise ValueError(f"has half a character, \\u{ord(error.object[error.start]):x}, which is not text") from None
     except UnicodeDecodeError:
-        raise ValueError("is not text in UTF-8, so it is no JSON file") from None
+        raise ValueError("is not JSON: it is not UTF-8 text") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"is not valid JSON ({error.msg} at line {error.lineno}, column {error.colno})") from None
     except RecursionError:
         raise ValueError("is nested too deeply to be read") from None
 
 
-def _distinct(pairs: list[tuple[str, object]]) -> dict:
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict:
     content = dict(pairs)
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"has the key {twice!r} twice in one object; keep one of them")
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"has the key {repeated!r} twice in one object; keep one of them")
     return content
 
 
 def check_writable(out: Path) -> None:
-    """Before minutes of work, not after them: whether a folder, which need not exist yet, can be written to.
+    """Raises UserError if a folder, which may not exist yet, cannot be written to. Call it before minutes of work.
 
-    Nothing is left behind. Raises UserError where it cannot."""
-    there = next(path for path in (out.resolve(), *out.resolve().parents) if path.exists())
+    Nothing is left on the disk.
+    """
+    existing = out.resolve()
+    while not existing.exists():
+        existing = existing.parent
     try:
-        with TemporaryFile(dir=there):
+        with TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror or error}); give another --out.") from None
 
 
 def write_whole(path: str | Path, content: bytes | str) -> None:
-    """Write a file that is there whole or not at all. Raises UserError when the folder cannot be written to."""
+    """Write a file atomically: it appears complete or not at all. Raises UserError if it cannot be written."""
     path = Path(path)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         try:
-            fresh.write_bytes(content.encode() if isinstance(content, str) else content)
-            os.replace(fresh, path)
+            partial.write_bytes(content.encode() if isinstance(content, str) else content)
+            os.replace(partial, path)
         finally:
-            if fresh.exists():
-                fresh.unlink()
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{path} could not be written ({error.strerror}); choose a folder you can write to") from error
 
 
 def read_onnx(path: Path) -> bytes:
-    """An ONNX model, all of it. Raises UserError when it leaves weights to other files, whose paths lead anywhere and
-    whose content no hash of the model knows."""
+    """The bytes of an ONNX model. Raises UserError if it refers to weights in other files: their paths could lead
+    anywhere, and the hash of the model would not cover them."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); check the name and its permissions") from None
     if b"\n\x08location" in data:  # the key of TensorProto.external_data, as protobuf writes it
-        raise UserError(f"{path}: leaves weights to other files; save it as one (onnx.save without external data).")
+        raise UserError(
+            f"{path}: its weights are in other files; save it as one file (onnx.save without external data)."
+        )
     return data
 
 
-DEEPEST = 100  # layers of a block or of a model
+MAX_LAYERS = 100  # of a block or of a model
 
 
-def refuse_depth(config: Path) -> None:
-    """Raises UserError for a model's config.json that asks for so many layers that building them would not end, which
-    it must not do before its weights are looked at, or that others may read otherwise than we: a key twice, for one.
-    What else is wrong in it is left to those who read it."""
+def check_depth(config: Path) -> None:
+    """Raises UserError for a model's config.json that is not valid JSON or has a number of layers above `MAX_LAYERS`,
+    whose construction might not end. Other faults are left to the code that loads the model."""
     try:
         text = read_text(config)
     except UserError:
@@ -110,43 +121,43 @@ def refuse_depth(config: Path) -> None:
     except ValueError as error:
         raise UserError(f"{config} {error}; copy the model again.") from None
     for name, value in content.items() if isinstance(content, dict) else ():
-        depths = value if isinstance(value, list) else [value]
-        if "layers" in name and any(isinstance(n, int | float) and n > DEEPEST for n in depths):
-            raise UserError(f"{config}: {name} asks for more than {DEEPEST} layers; copy the model again.")
+        for depth in value if isinstance(value, list) else [value]:
+            if "layers" in name and isinstance(depth, int | float) and depth > MAX_LAYERS:
+                raise UserError(f"{config}: {name} asks for more than {MAX_LAYERS} layers; copy the model again.")
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what `write_whole` leaves in a folder when it is killed half-way."""
+    """Remove the partial files that an interrupted `write_whole` leaves in a folder."""
     for file in folder.iterdir():
         if re.fullmatch(r"\..+\.\d+", file.name) and file.is_file():
             file.unlink()
 
 
 def read_yaml(path: str | Path) -> dict:
-    """The fields of a YAML file. Raises UserError, with the line, when it is no list of `field: value` lines."""
+    """The mapping in a YAML file, plain values only. Raises UserError, with the line, for anything else."""
     import yaml
 
     try:
         values = yaml.load(read_text(path), _loader()) or {}  # plain values only: a subclass of SafeLoader
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two from numbers and dates
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter two for numbers and dates
         raise UserError(f"{path}: {_fault(error)}.") from None
     except RecursionError:
-        raise UserError(f"{path}: it is nested too deeply to be a list of settings.") from None
+        raise UserError(f"{path}: is nested too deeply; write one `field: value` a line.") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path}: it has to be a list of `field: value` lines.")
+        raise UserError(f"{path}: is not a mapping; write one `field: value` a line.")
     return values
 
 
 @lru_cache
 def _loader() -> type:
-    """PyYAML's safe loader without what makes a small file a huge one, or loses half of it, unnoticed."""
+    """PyYAML's safe loader, which also rejects aliases, repeated keys and unpaired surrogates."""
     import yaml
 
-    class Plain(yaml.SafeLoader):
+    class StrictLoader(yaml.SafeLoader):
         def compose_node(self, parent, index):
-            if self.check_event(yaml.AliasEvent):  # ten lines of them can stand for more than memory holds
+            if self.check_event(yaml.AliasEvent):  # ten lines of aliases can expand beyond the memory
                 mark = self.peek_event().start_mark
-                raise yaml.MarkedYAMLError(None, None, "aliases, *name, are not followed", mark)
+                raise yaml.MarkedYAMLError(None, None, "aliases such as *name are not supported", mark)
             return super().compose_node(parent, index)
 
         def construct_scalar(self, node):
@@ -154,21 +165,21 @@ def _loader() -> type:
             try:
                 value.encode()
             except UnicodeEncodeError:
-                raise yaml.MarkedYAMLError(None, None, "half a character is no text", node.start_mark) from None
+                raise yaml.MarkedYAMLError(None, None, "half a character is not text", node.start_mark) from None
             return value
 
         def construct_mapping(self, node, deep=False):
             seen = set()
             for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
                 if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                    raise yaml.MarkedYAMLError(None, None, f"{key.value} is there twice", key.start_mark)
+                    raise yaml.MarkedYAMLError(None, None, f"the key {key.value} is repeated", key.start_mark)
                 seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
             return super().construct_mapping(node, deep)
 
-    return Plain
+    return StrictLoader
 
 
 def _fault(error: Exception) -> str:
-    """Where and why a text is not YAML, from PyYAML's error."""
-    mark, why = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error).splitlines()[0]
-    return f"line {mark.line + 1} is not valid YAML ({why})" if mark is not None else f"not valid YAML ({why})"
+    """Line and reason of a PyYAML error."""
+    mark, reason = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"line {mark.line + 1} is not valid YAML ({reason})" if mark is not None else f"not valid YAML ({reason})"

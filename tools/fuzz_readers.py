@@ -141,7 +141,7 @@ def _run(folder: Path) -> list[Path]:
     """A run's folder as far as `dataengine.engine.records` and the evaluation read it."""
     from dataengine.engine.records import examine_shard, image_name, record_files, shard_folder
 
-    from dataengine.data.layout_json import layout_to_json
+    from dataengine.data.layout import layout_to_json
 
     lines = []
     shard_folder(folder, 0).mkdir(parents=True)

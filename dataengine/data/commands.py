@@ -52,7 +52,7 @@ def info_command(
 
         typer.echo(json_module.dumps(dataclasses.asdict(figures), indent=2))
         return
-    from dataengine.data.tables import print_info
+    from dataengine.data.info import print_info
 
     print_info(figures)
     _say_problems(dataset.problems, 5)

@@ -20,9 +20,9 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data import images
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem
-from dataengine.data.parse import decimal, flag, number
+from dataengine.data.parse import flag, number
 from dataengine.data.records import Record, assemble, listed_classes, unknown_acquisition
-from dataengine.data.staging import Progress, placed, staged, write_classes
+from dataengine.data.staging import Progress, decimal, placed, staged, write_classes
 from dataengine.errors import UserError
 
 NAME = "dota"

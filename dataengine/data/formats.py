@@ -9,12 +9,13 @@ from types import ModuleType
 
 import numpy as np
 
-from dataengine.data import coco, dior, dota, hit_uav, hrsc, rolabelimg, voc, yolo
-from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem
+from dataengine.data import coco, dior, dota, hit_uav, hrsc, images, rolabelimg, voc, yolo
+from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, Sample
 from dataengine.data.staging import Progress
 from dataengine.errors import UserError
 
 FORMATS: dict[str, ModuleType] = {m.NAME: m for m in (dota, coco, dior, voc, hrsc, rolabelimg, hit_uav, yolo)}
+LABEL_SUFFIXES = (".json", ".xml", ".yaml", ".yml")
 
 
 def module(format: str) -> ModuleType:
@@ -136,6 +137,34 @@ def read(
     """
     with np.errstate(over="ignore", invalid="ignore"):  # numbers out of all bounds become problems, not warnings
         return module(format or recognize(path)).read(Path(path), split=split, classes=classes)
+
+
+def labelled_or_plain(folder: Path) -> Dataset:
+    """A data set's images with their labels, or the images of a plain folder, taken to be empty of objects."""
+    if not folder.exists():
+        raise UserError(f"{folder} does not exist; give a folder of images, or a labelled data set.")
+    if folder.suffix.lower() in images.SUFFIXES and folder.is_file():
+        raise UserError(f"{folder} is one image; give the folder that holds it.")
+    every = sorted(file for file in folder.rglob("*") if file.is_file() and file.name[0] != ".")
+    files = [file for file in every if file.suffix.lower() in images.SUFFIXES]
+    try:
+        return read(folder)
+    except UserError:
+        stems = {file.stem for file in files}
+        labels = [f for f in every if f.suffix.lower() in LABEL_SUFFIXES or (f.suffix == ".txt" and f.stem in stems)]
+        if labels or folder.is_file():  # whose objects would go unlabelled into the result
+            raise
+    samples, problems = [], []
+    for file in files:
+        try:
+            layout = Layout(np.zeros((0, 5)), np.zeros(0), (), images.measure(file))
+        except ValueError as error:
+            problems.append(Problem(file, None, f"{error}; it is passed over"))
+            continue
+        samples.append(Sample(file.relative_to(folder).with_suffix("").as_posix(), file, layout))
+    if not samples:
+        raise UserError(f"{folder}: no images in this folder.")
+    return Dataset((), samples, problems=problems)
 
 
 def splits(path: str | Path, format: str | None = None) -> tuple[str, ...]:

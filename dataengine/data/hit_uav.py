@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from dataengine import geometry
+from dataengine.data.images import named_file, safe_name
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem
 from dataengine.data.parse import flag, load_json, number, objects_only
-from dataengine.data.records import Record, assemble, named_file, safe_name, unknown_acquisition
+from dataengine.data.records import Record, assemble, unknown_acquisition
 from dataengine.data.staging import Progress, placed, staged
 from dataengine.errors import UserError
 

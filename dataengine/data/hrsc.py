@@ -21,9 +21,9 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data import images
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, class_key
-from dataengine.data.parse import decimal, element_number, element_text, number
+from dataengine.data.parse import element_number, element_text, number
 from dataengine.data.records import Record, assemble, listed_classes, unknown_acquisition
-from dataengine.data.staging import Progress, placed, staged, write_classes
+from dataengine.data.staging import Progress, decimal, placed, staged, write_classes
 from dataengine.data.xml_records import annotation_files, fill, image_lists, read_record, save_xml
 from dataengine.errors import UserError
 

@@ -6,16 +6,20 @@ import os
 import shutil
 import struct
 import zlib
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dataengine.data.layout import Problem, Sample
+from dataengine.errors import shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+LONGEST = 255  # bytes of a file's name that file systems take
+LONGEST_PATH = 2048  # of 4096 that Linux takes, with the folder before it
 LARGEST = 2**30  # pixels: DOTA 2.0 has scenes of 29,200 x 27,620, which is three quarters of it
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")  # of others, some start programs
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -138,3 +142,34 @@ def read_picture(sample: Sample) -> np.ndarray | None:
             return np.asarray(file.convert("RGB"))
     except ValueError:
         return None
+
+
+def safe_name(file_name: str) -> str:
+    """A sample's name from a file name in an annotation: no suffix, no drive, no `..`, '/' as separator.
+
+    `ValueError` where nothing is left.
+    """
+    path = PurePosixPath(file_name.replace("\\", "/"))
+    parts = [part for part in path.with_suffix("").parts if part not in ("/", "..") and not part.endswith(":")]
+    if not parts:
+        raise ValueError(f"{shown(file_name)} is no file name")
+    return "/".join(parts)
+
+
+def named_file(root: Path, folders: Sequence[Path], file_name: str) -> Path:
+    """The file that an annotation names, in the first of a data set's folders that has it, else in the first.
+
+    `ValueError` when the name leads out of the data set's root: what a stranger's annotation points to elsewhere on
+    this machine must not become part of what is written. Links that lie in the folder are followed.
+    """
+    parts = file_name.split("/")
+    lengths = [len(os.fsencode(part)) for part in parts]
+    if not file_name or "\0" in file_name or max(lengths) > LONGEST or sum(lengths) + len(parts) > LONGEST_PATH:
+        raise ValueError(f"{shown(file_name)} is no file name")
+    top = Path(os.path.abspath(root))
+    places = [folder / file_name for folder in folders]
+    within = [place for place in places if top in Path(os.path.abspath(place)).parents]
+    found = next((place for place in within if place.is_file()), None)
+    if found is None and places[0] not in within:
+        raise ValueError(f"file name {shown(file_name)} leads out of {root}; put the file in there")
+    return found or places[0]

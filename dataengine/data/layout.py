@@ -1,10 +1,15 @@
-"""Values that flow through the engine: `Acquisition`, `Layout`, `Sample`, `Dataset`, `Problem`."""
+"""The values of the engine: `Acquisition`, `Layout`, `Sample`, `Dataset`, `Problem`, and their forms.
+
+A layout is also a JSON value in manifests (`layout_to_json`), and its acquisition a vector for networks
+(`acquisition_values`).
+"""
 
 from __future__ import annotations
 
 import datetime
+import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -15,11 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from dataengine import geometry
 
 Kind = Literal["hbb", "obb"]
-NADIR_DEG = 80.0  # from this camera angle on, a turned picture is as likely as the picture
+NADIR_DEG = 80.0  # least camera angle at which a rotated image is as plausible as the image itself
 
 
 def class_key(name: str) -> str:
-    """The form in which class names are compared everywhere: case, blanks, underscores and hyphens do not count.
+    """The form in which class names are compared everywhere: case, blanks, underscores and hyphens do not matter.
 
     >>> class_key("Small_Vehicle") == class_key("small vehicle") == "small-vehicle"
     True
@@ -28,7 +33,7 @@ def class_key(name: str) -> str:
 
 
 class Acquisition(BaseModel):
-    """How a picture was taken. `None` means unknown, which is not zero (contracts 7 and 9)."""
+    """How and when an image was acquired. `None` means unknown, which is not zero."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -44,12 +49,12 @@ class Acquisition(BaseModel):
 
     @property
     def looks_down(self) -> bool:
-        """Whether the picture may be turned: taken straight down, or nothing said to the contrary."""
+        """Whether the image may be rotated: the camera looks straight down, or its angle is unknown."""
         return self.camera_angle_deg is None or self.camera_angle_deg >= NADIR_DEG
 
     @property
-    def tells_scale(self) -> bool:
-        """Whether anything says how large objects are in pixels."""
+    def has_scale(self) -> bool:
+        """Whether altitude or ground sample distance fix the size of objects in pixels."""
         return self.altitude_m is not None or self.gsd_m is not None
 
 
@@ -58,20 +63,24 @@ UNKNOWN = Acquisition()
 
 @dataclass(frozen=True)
 class Layout:
-    """What is to be seen in one image, and where.
+    """The labelled objects of one image. Arrays are converted to the dtypes below.
 
     boxes:      float32 (N, 5), `cx, cy, w, h, theta` in pixels and radians, le90 (see `geometry`).
-                Pixel (0, 0) covers the square from 0 to 1: coordinates are continuous, not indices.
+                Coordinates are continuous: pixel (0, 0) covers the square from 0 to 1.
     labels:     int64 (N,), indices into `classes`.
-    classes:    class names; shared by all layouts of a data set.
+    classes:    class names, the same for all layouts of a data set.
     size:       (width, height) of the image in pixels.
-    kind:       "hbb" when every box is axis-aligned by definition, else "obb".
-    difficult:  bool (N,), objects that a metric should not count.
-    visible:    float32 (N,), share of the object's area inside the image, in (0, 1].
-    ignored:    float32 (M, 5), regions whose content is unknown (crowds, "don't care").
+    kind:       "hbb" if all boxes are axis-aligned by definition, else "obb".
+    difficult:  bool (N,), objects that metrics do not count.
+    visible:    float32 (N,), fraction of the object's area inside the image, in (0, 1].
+    ignored:    float32 (M, 5), regions with unknown content (crowds, "don't care").
     silhouettes: float32 (K, 2) for each object, its outline in the frame of its box, -1 to 1 along the sides; (0, 2)
-                where unknown. None where no data set told, or where objects were added.
-    origins:    names of the real images that the layout was made from, where it is a changed real one.
+                where unknown. None if all are unknown.
+    origins:    names of the real images that the layout is derived from; empty for others.
+
+    >>> layout = Layout([[5, 5, 4, 2, 0], [9, 3, 2, 2, 0]], [0, 1], ("car", "ship"), size=(16, 16))
+    >>> len(layout), layout.names(), layout.boxes.dtype
+    (2, ['car', 'ship'], dtype('float32'))
     """
 
     boxes: np.ndarray
@@ -106,7 +115,12 @@ class Layout:
         return len(self.boxes)
 
     def select(self, keep: np.ndarray) -> Layout:
-        """The same layout with only the objects that `keep` (bool mask or indices) names."""
+        """The layout with only the objects that `keep` selects, a bool mask (N,) or indices.
+
+        >>> layout = Layout([[5, 5, 4, 2, 0], [9, 3, 2, 2, 0]], [0, 1], ("car", "ship"), (16, 16))
+        >>> layout.select(layout.labels == 1).names()
+        ['ship']
+        """
         return replace(
             self,
             boxes=self.boxes[keep],
@@ -117,9 +131,14 @@ class Layout:
         )
 
     def joined(self, other: Layout) -> Layout:
-        """The same picture with the objects and ignored regions of another layout of it, which come last.
+        """The layout with the objects, ignored regions and classes of another layout of the same image appended.
 
-        Class names of both are joined, its own first. `other` is of the same kind.
+        Both have the same kind of boxes.
+
+        >>> a = Layout([[5, 5, 4, 2, 0]], [0], ("car",), (16, 16))
+        >>> b = Layout([[9, 3, 2, 2, 0]], [1], ("car", "ship"), (16, 16))
+        >>> a.joined(b).names(), a.joined(b).classes
+        (['car', 'ship'], ('car', 'ship'))
         """
         classes = tuple(dict.fromkeys((*self.classes, *other.classes)))
         renumbered = np.array([classes.index(name) for name in other.classes], np.int64)[other.labels]
@@ -134,23 +153,23 @@ class Layout:
         )
 
     def in_kind(self, kind: Kind) -> Layout:
-        """The same picture beside layouts of that kind: for horizontal boxes, the smallest around oriented ones; for
-        oriented ones as it is, since horizontal boxes are oriented ones of angle 0."""
+        """The layout in a data set of that kind: as "hbb", oriented boxes become the axis-aligned boxes around them;
+        as "obb", it is unchanged, since a horizontal box is an oriented one with angle 0."""
         if kind in ("obb", self.kind):
             return self
         hulls = {"boxes": geometry.hulls(self.boxes), "ignored": geometry.hulls(self.ignored)}
         return replace(self, kind="hbb", **hulls).with_outlines(self.outlines())
 
     def outlines(self) -> list[np.ndarray]:
-        """Known outline of each object in pixels, float32 (K, 2); (0, 2) where unknown."""
+        """Outline of each object in pixels, float32 (K, 2); (0, 2) where unknown."""
         if self.silhouettes is None:
             return [np.zeros((0, 2), np.float32)] * len(self)
         return [geometry.from_frame(points, box) for points, box in zip(self.silhouettes, self.boxes, strict=True)]
 
     def with_outlines(self, outlines: Iterable[np.ndarray]) -> Layout:
-        """The same layout with these outlines in pixels, one (K, 2) or empty (0, 2) for each object."""
-        found = tuple(geometry.to_frame(points, box) for points, box in zip(outlines, self.boxes, strict=True))
-        return replace(self, silhouettes=found if any(map(len, found)) else None)
+        """The layout with these outlines in pixels, (K, 2) for each object, (0, 2) where unknown."""
+        silhouettes = tuple(geometry.to_frame(points, box) for points, box in zip(outlines, self.boxes, strict=True))
+        return replace(self, silhouettes=silhouettes if any(map(len, silhouettes)) else None)
 
     def names(self) -> list[str]:
         """Class name of each object."""
@@ -159,7 +178,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong in an input file: where, and in one sentence what, with the mend."""
+    """A fault of an input file: its place, and one sentence that describes it and what becomes of it."""
 
     path: Path
     line: int | None
@@ -172,7 +191,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled image on disk. `name` is its path without suffix, relative to the image folder, '/' as separator."""
+    """A labelled image on disk. `name` is its path without suffix, relative to the image folder, '/' as separator."""
 
     name: str
     image: Path
@@ -183,8 +202,10 @@ class Sample:
 
 @dataclass
 class Dataset:
-    """Labelled images with one class list, and what was wrong with the rest. Readers give `samples` as a list; writers
-    only go through it, so that it may be a collection that makes them as it goes."""
+    """Labelled images with one class list, and the problems found while reading them.
+
+    Readers return `samples` as a list. Writers only iterate over it, so any sized iterable of samples can be written.
+    """
 
     classes: tuple[str, ...]
     samples: list[Sample]
@@ -198,3 +219,114 @@ class Dataset:
 
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
+
+
+def restrict(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
+    """The data set with only these classes; visible objects of other classes become ignored regions."""
+    if tuple(dataset.classes) == classes:
+        return dataset
+    samples = [replace(sample, layout=restrict_layout(sample.layout, classes)) for sample in dataset]
+    return replace(dataset, classes=classes, samples=samples)
+
+
+def restrict_layout(layout: Layout, classes: tuple[str, ...]) -> Layout:
+    """The layout with only these classes, compared by `class_key`; objects of other classes become ignored regions.
+
+    >>> layout = Layout([[5, 5, 4, 2, 0], [9, 3, 2, 2, 0]], [0, 1], ("car", "Small Ship"), (16, 16))
+    >>> restricted = restrict_layout(layout, ("small-ship",))
+    >>> restricted.names(), restricted.ignored.tolist()
+    (['small-ship'], [[5.0, 5.0, 4.0, 2.0, 0.0]])
+    """
+    index = {class_key(name): i for i, name in enumerate(classes)}
+    labels = np.array([index.get(class_key(name), -1) for name in layout.classes], np.int64)[layout.labels]
+    matches = labels >= 0
+    ignored = np.concatenate([layout.ignored, layout.boxes[~matches]])
+    return replace(layout.select(matches), labels=labels[matches], classes=classes, ignored=ignored)
+
+
+def layout_to_json(layout: Layout) -> dict:
+    """The layout as a JSON value; pixels are rounded to 1/1000, angles to 1e-6. Silhouettes and origins are left out.
+
+    >>> layout = Layout([[5, 5, 4, 2, 0.5]], [0], ("car",), (16, 16))
+    >>> layout_to_json(layout)["boxes"]
+    [[5.0, 5.0, 4.0, 2.0, 0.5]]
+    """
+    # rounded in float64, where products of float32 and a power of ten are exact
+    boxes, ignored = layout.boxes.astype(np.float64), layout.ignored.astype(np.float64)
+    return {
+        "size": list(layout.size),
+        "kind": layout.kind,
+        "classes": list(layout.classes),
+        "labels": layout.labels.tolist(),
+        "boxes": np.column_stack([boxes[:, :4].round(3), boxes[:, 4].round(6)]).tolist(),
+        "difficult": layout.difficult.tolist(),
+        "visible": layout.visible.astype(np.float64).round(4).tolist(),
+        "ignored": ignored.round(3).tolist(),
+        "acquisition": layout.acquisition.model_dump(mode="json", exclude_none=True),
+    }
+
+
+def layout_from_json(values: dict) -> Layout:
+    """The inverse of `layout_to_json`. Raises ValueError, TypeError, KeyError or AssertionError for other values."""
+    if not all(isinstance(name, str) for name in values["classes"]):
+        raise ValueError("a class has no name")
+    return Layout(
+        boxes=np.array(values["boxes"], np.float32).reshape(-1, 5),
+        labels=np.array(values["labels"]),
+        classes=tuple(values["classes"]),
+        size=tuple(values["size"]),
+        kind=values["kind"],
+        difficult=np.array(values["difficult"], bool),
+        visible=np.array(values["visible"], np.float32),
+        ignored=np.array(values["ignored"], np.float32).reshape(-1, 5),
+        acquisition=Acquisition.model_validate(values["acquisition"]),
+    )
+
+
+# The numbers that a model can be conditioned on. Those with one stem (before the "/") are known or unknown together.
+ACQUISITION_FIELDS = (
+    "altitude", "camera_angle", "night", "gsd", "year", "season/sin", "season/cos",
+    "longitude/sin", "longitude/cos", "latitude", "cloud", "sun",
+)  # fmt: skip
+DAYS_PER_YEAR = 365.25
+
+
+def acquisition_values(acquisition: Acquisition, fields: Sequence[str] = ACQUISITION_FIELDS) -> np.ndarray:
+    """Acquisition as a vector for networks, float32 (len(fields),): values of order one, `nan` where unknown.
+
+    Cyclic quantities are sine and cosine, unlike in DiffusionSat (Khanna et al. 2024, section 3.2): 31 December lies
+    next to 1 January, and 180 degrees east next to 180 degrees west.
+
+    >>> acquisition_values(Acquisition(altitude_m=50, night=True), ("altitude", "night", "cloud")).tolist()
+    [0.5, 1.0, nan]
+    """
+    known = {name: math.nan if value is None else value for name, value in acquisition}
+    year = season = math.nan
+    if acquisition.date is not None:
+        year = (acquisition.date.year - 2015) / 10
+        season = 2 * math.pi * (acquisition.date.timetuple().tm_yday - 1) / DAYS_PER_YEAR
+    east = math.radians(known["longitude_deg"])
+    values = {
+        "altitude": known["altitude_m"] / 100,
+        "camera_angle": known["camera_angle_deg"] / 90,
+        "night": known["night"],
+        "gsd": math.log2(known["gsd_m"]),
+        "year": year,
+        "season/sin": math.sin(season),
+        "season/cos": math.cos(season),
+        "longitude/sin": math.sin(east),
+        "longitude/cos": math.cos(east),
+        "latitude": known["latitude_deg"] / 90,
+        "cloud": known["cloud"],
+        "sun": known["sun_elevation_deg"] / 90,
+    }
+    return np.array([values[name] for name in fields], np.float32)
+
+
+def drop_fields(values: np.ndarray, fields: Sequence[str], probability: float, rng: np.random.Generator) -> np.ndarray:
+    """Condition dropout: `values` (B, len(fields)) with fields set to `nan` independently with this probability, sine
+    and cosine of a field together."""
+    stems = [name.split("/")[0] for name in fields]
+    order = list(dict.fromkeys(stems))
+    dropped = rng.random((len(values), len(order))) < probability
+    return np.where(dropped[:, [order.index(stem) for stem in stems]], np.float32(np.nan), values)

@@ -7,8 +7,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dataengine.data.layout import Dataset, Problem, Sample, class_key
-from dataengine.data.restrict import restrict
+from dataengine.data.layout import Dataset, Problem, Sample, class_key, restrict
 from dataengine.errors import UserError
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataengine.data.layout import Problem
+from dataengine.errors import shown
 from dataengine.files import parse_json
 
 if TYPE_CHECKING:
@@ -31,15 +32,6 @@ def number(value: object, field: str) -> float:
     if abs(result) > LARGEST:
         raise ValueError(f"{field} is {shown(value)}, beyond all that is measured here")
     return result
-
-
-def shown(value: object) -> str:
-    """The value as a sentence can show it: no longer than 60 characters, however large it is."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits, or lists in lists
-        return f"a {type(value).__name__} too large to be shown"
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def flag(value: object) -> bool:
@@ -110,9 +102,3 @@ def element_text(parent: Element, field: str) -> str:
 def element_number(parent: Element, field: str) -> float:
     """Finite number in a required child element."""
     return number(element_text(parent, field), f"<{field}>")
-
-
-def decimal(value: float, places: int = 4) -> str:
-    """Shortest decimal text within half a unit of the last of `places`: "12", "12.5"; never an exponent, never "-0"."""
-    text = f"{float(value):.{places}f}".rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text

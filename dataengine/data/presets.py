@@ -10,8 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from dataengine.data import dior, formats
 from dataengine.data.layout import Dataset, Kind, class_key
-from dataengine.data.parse import shown
-from dataengine.errors import UserError, first_fault
+from dataengine.errors import UserError, first_fault, shown
 from dataengine.files import read_yaml
 
 PACKAGE = Path(__file__).parents[1]

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
 
 from dataengine.data import images
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Problem, Sample, class_key
-from dataengine.data.parse import shown
 from dataengine.errors import UserError, first_fault
 from dataengine.files import read_text
 
-LONGEST = 255  # bytes of a file's name that file systems take
-LONGEST_PATH = 2048  # of 4096 that Linux takes, with the folder before it
 FARTHEST = 1_000_000  # pixels; what lies beyond is a slip of the file, not an object
 
 
@@ -47,37 +43,6 @@ class Record:
     split: str = ""
     source: str = ""
     license: str = ""
-
-
-def safe_name(file_name: str) -> str:
-    """A sample's name from a file name in an annotation: no suffix, no drive, no `..`, '/' as separator.
-
-    `ValueError` where nothing is left.
-    """
-    path = PurePosixPath(file_name.replace("\\", "/"))
-    parts = [part for part in path.with_suffix("").parts if part not in ("/", "..") and not part.endswith(":")]
-    if not parts:
-        raise ValueError(f"{shown(file_name)} is no file name")
-    return "/".join(parts)
-
-
-def named_file(root: Path, folders: Sequence[Path], file_name: str) -> Path:
-    """The file that an annotation names, in the first of a data set's folders that has it, else in the first.
-
-    `ValueError` when the name leads out of the data set's root: what a stranger's annotation points to elsewhere on
-    this machine must not become part of what is written. Links that lie in the folder are followed.
-    """
-    parts = file_name.split("/")
-    lengths = [len(os.fsencode(part)) for part in parts]
-    if not file_name or "\0" in file_name or max(lengths) > LONGEST or sum(lengths) + len(parts) > LONGEST_PATH:
-        raise ValueError(f"{shown(file_name)} is no file name")
-    top = Path(os.path.abspath(root))
-    places = [folder / file_name for folder in folders]
-    within = [place for place in places if top in Path(os.path.abspath(place)).parents]
-    found = next((place for place in within if place.is_file()), None)
-    if found is None and places[0] not in within:
-        raise ValueError(f"file name {shown(file_name)} leads out of {root}; put the file in there")
-    return found or places[0]
 
 
 def class_lookup(classes: Iterable[str]) -> dict[str, int]:

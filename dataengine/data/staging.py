@@ -133,3 +133,9 @@ def write_classes(root: Path, classes: Sequence[str]) -> None:
     """`classes.txt`, one name a line, so that a format without a class list keeps the order."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "classes.txt").write_text("".join(f"{name}\n" for name in classes), "utf-8")
+
+
+def decimal(value: float, places: int = 4) -> str:
+    """Shortest decimal text within half a unit of the last of `places`: "12", "12.5"; never an exponent, never "-0"."""
+    text = f"{float(value):.{places}f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text

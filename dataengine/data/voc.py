@@ -17,9 +17,9 @@ import numpy as np
 
 from dataengine import geometry
 from dataengine.data.layout import Dataset, Problem
-from dataengine.data.parse import decimal, element_number, element_text
+from dataengine.data.parse import element_number, element_text
 from dataengine.data.records import Record, assemble, listed_classes
-from dataengine.data.staging import Progress, placed, staged, write_classes
+from dataengine.data.staging import Progress, decimal, placed, staged, write_classes
 from dataengine.data.xml_records import fill, find_pairs, find_splits, read_record, save_xml, write_list
 from dataengine.errors import UserError
 

@@ -19,10 +19,11 @@ import yaml
 
 from dataengine import geometry
 from dataengine.data import images
+from dataengine.data.images import named_file
 from dataengine.data.layout import Dataset, Problem
-from dataengine.data.parse import decimal, number
-from dataengine.data.records import Record, assemble, named_file
-from dataengine.data.staging import Progress, placed, staged
+from dataengine.data.parse import number
+from dataengine.data.records import Record, assemble
+from dataengine.data.staging import Progress, decimal, placed, staged
 from dataengine.errors import UserError
 from dataengine.files import read_text, read_yaml
 

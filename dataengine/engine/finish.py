@@ -17,8 +17,7 @@ from PIL import Image
 
 from dataengine.data import coco, dota
 from dataengine.data.draw import contact_sheet, draw
-from dataengine.data.layout import Dataset, Sample
-from dataengine.data.restrict import restrict_layout
+from dataengine.data.layout import Dataset, Sample, restrict_layout
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.record import Record

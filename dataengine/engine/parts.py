@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from dataengine import weights
 from dataengine.data import formats
-from dataengine.data.layout import Dataset, class_key
+from dataengine.data.layout import Dataset, class_key, restrict
 from dataengine.data.presets import Preset, find_dataset, load_preset, preset_of, read_dataset
-from dataengine.data.restrict import restrict
 from dataengine.engine.filters import find_calibration, make_calibration, make_semantic
 from dataengine.engine.pictures import find_canvases, find_objects, find_places, make_references
 from dataengine.engine.recipe import Recipe, folder_hash

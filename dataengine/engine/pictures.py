@@ -8,9 +8,9 @@ import numpy as np
 
 from dataengine import weights
 from dataengine.data import formats
+from dataengine.data.formats import labelled_or_plain
 from dataengine.data.images import read_picture
 from dataengine.data.layout import Dataset, Layout
-from dataengine.data.plain import labelled_or_plain
 from dataengine.data.presets import Preset
 from dataengine.engine.recipe import Recipe
 from dataengine.errors import UserError

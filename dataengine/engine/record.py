@@ -6,8 +6,7 @@ import json
 import re
 from dataclasses import asdict, dataclass
 
-from dataengine.data.layout import Layout
-from dataengine.data.layout_json import layout_from_json, layout_to_json
+from dataengine.data.layout import Layout, layout_from_json, layout_to_json
 from dataengine.judge.verdict import Repair, Verdict
 from dataengine.render.canvas import Provenance
 

@@ -8,9 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from dataengine import weights
-from dataengine.data.layout import Dataset, Layout, class_key
+from dataengine.data.layout import Dataset, Layout, class_key, restrict_layout
 from dataengine.data.presets import Preset
-from dataengine.data.restrict import restrict_layout
 from dataengine.engine.recipe import RANGES, Recipe, folder_hash
 from dataengine.errors import UserError
 from dataengine.layouts.enhance import EnhancedSampler

@@ -143,7 +143,7 @@ def _parts_here(recipe: Recipe, stored: StoredRecipe) -> Iterator[tuple[str, str
 
 
 def _layouts_here(recipe: Recipe, classes: Sequence[str]) -> str | None:
-    from dataengine.data.restrict import restrict
+    from dataengine.data.layout import restrict
     from dataengine.engine.parts import find_data
     from dataengine.engine.samplers import find_layouts
 

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dataengine import geometry
-from dataengine.data.layout import Layout, class_key
-from dataengine.data.restrict import restrict_layout
+from dataengine.data.layout import Layout, class_key, restrict_layout
 from dataengine.errors import UserError
 from dataengine.evaluate.features import imagenet_encoder
 from dataengine.evaluate.pictures import Picture, halves

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataengine.data.layout import Layout, class_key
-from dataengine.data.restrict import restrict_layout
+from dataengine.data.layout import Layout, class_key, restrict_layout
 from dataengine.errors import UserError
 from dataengine.evaluate.average_precision import COCO_THRESHOLDS, AveragePrecision, average_precision
 from dataengine.evaluate.coco_average_precision import coco_average_precision

@@ -11,10 +11,9 @@ from typing import Literal
 import numpy as np
 
 from dataengine.data import formats, images
-from dataengine.data.layout import Dataset, Layout, Sample
-from dataengine.data.layout_json import layout_from_json
-from dataengine.data.plain import labelled_or_plain
-from dataengine.data.records import named_file
+from dataengine.data.formats import labelled_or_plain
+from dataengine.data.images import named_file
+from dataengine.data.layout import Dataset, Layout, Sample, layout_from_json
 from dataengine.data.split import flight_key
 from dataengine.engine.records import painted
 from dataengine.errors import UserError

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dataengine.data.draw import contact_sheet, draw
-from dataengine.data.restrict import restrict_layout
+from dataengine.data.layout import restrict_layout
 from dataengine.evaluate.pictures import Picture
 from dataengine.evaluate.results import Result
 

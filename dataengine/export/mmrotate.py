@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from dataengine.data import formats
-from dataengine.data.layout import Dataset, Sample, class_key
+from dataengine.data.layout import Dataset, Sample, class_key, restrict
 from dataengine.data.records import class_lookup
-from dataengine.data.restrict import restrict
 from dataengine.data.tile import MIN_VISIBLE, tile
 from dataengine.errors import UserError
 from dataengine.export.config import LAYOUTS, ExportedData, config_text, spelling

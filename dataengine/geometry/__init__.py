@@ -2,6 +2,8 @@
 
 from dataengine.geometry.boxes import (
     area,
+    clip,
+    clip_aabb,
     from_aabb,
     from_corners,
     from_frame,
@@ -15,8 +17,8 @@ from dataengine.geometry.boxes import (
     to_le135,
     to_opencv,
     transform,
+    visible_fraction,
 )
-from dataengine.geometry.clip import clip, clip_aabb, visible_fraction
 from dataengine.geometry.iou import containment, intersection, intersection_pairs, iou, iou_pairs
 
 __all__ = [

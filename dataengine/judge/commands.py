@@ -163,7 +163,7 @@ def label_command(
     from tempfile import TemporaryDirectory
 
     from dataengine.data import coco
-    from dataengine.data.plain import labelled_or_plain
+    from dataengine.data.formats import labelled_or_plain
     from dataengine.data.tile import tile
     from dataengine.errors import UserError
     from dataengine.files import check_writable

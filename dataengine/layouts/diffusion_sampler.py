@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from dataengine.data.acquisition import FIELDS, acquisition_values
-from dataengine.data.layout import Acquisition, Layout
+from dataengine.data.layout import ACQUISITION_FIELDS, Acquisition, Layout, acquisition_values
 from dataengine.errors import UserError
-from dataengine.files import refuse_depth
+from dataengine.files import check_depth
 from dataengine.layouts.constraints import apart, cut_by_border
 from dataengine.layouts.denoiser import LayoutDenoiser, from_numbers
 
@@ -59,7 +58,7 @@ class DiffusionSampler:
     @torch.no_grad()
     def _draw(self, rng: np.random.Generator, count: int, taken: Acquisition) -> Layout:
         c = self.model.config
-        conditions = torch.from_numpy(acquisition_values(taken, FIELDS))[None]
+        conditions = torch.from_numpy(acquisition_values(taken, ACQUISITION_FIELDS))[None]
         present = torch.ones(1, count, dtype=torch.bool)
         x = torch.from_numpy(rng.standard_normal((1, count, self.model.out.out_features)).astype(np.float32))
         self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / self.steps, self.steps))
@@ -79,7 +78,7 @@ class DiffusionSampler:
 
 def load_layout_model(folder: Path) -> LayoutDenoiser:
     """The model that `dataengine train layouts` wrote. Raises UserError where there is none."""
-    refuse_depth(Path(folder) / "config.json")
+    check_depth(Path(folder) / "config.json")
     try:
         return LayoutDenoiser.from_pretrained(folder, use_safetensors=True)
     except Exception as error:  # what a config asks for may be wrong in every way that torch knows

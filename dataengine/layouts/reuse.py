@@ -160,12 +160,12 @@ class ReuseSampler:
 
     def _drawn_scale(self, rng: np.random.Generator, layout: Layout) -> float:
         taken = layout.acquisition
-        low, high = self.scale or (SCALE if taken.tells_scale else UNKNOWN_SCALE)
+        low, high = self.scale or (SCALE if taken.has_scale else UNKNOWN_SCALE)
         for name, (smallest, largest) in self.limits.taken.items():
             value = getattr(taken, name)
             if value is not None:  # value / scale must stay within what is real
                 low, high = max(low, min(value / largest, 1)), min(high, max(value / smallest, 1))
-        for label in () if taken.tells_scale else np.unique(layout.labels):
+        for label in () if taken.has_scale else np.unique(layout.labels):
             length = np.median(layout.boxes[layout.labels == label, 2])
             shortest, longest = self.limits.lengths.get(layout.classes[label], (length, length))
             low, high = max(low, min(shortest / length, 1)), min(high, max(longest / length, 1))

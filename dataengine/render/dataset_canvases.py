@@ -85,7 +85,7 @@ class DatasetCanvases:
             count = min(max(1, round(NEAREST_SHARE * len(far))), int(np.isfinite(far).sum()))
             nearest = np.sort(far)[count - 1]
             likely = np.flatnonzero(far <= nearest)  # with all ties: first images must not be favoured
-        lengths = {} if layout.acquisition.tells_scale else usual_lengths(layout)
+        lengths = {} if layout.acquisition.has_scale else usual_lengths(layout)
         if lengths:
             likely = self._of_one_scale(likely, lengths, layout.kind)
         if self.augmented:

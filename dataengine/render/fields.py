@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dataengine.data.acquisition import acquisition_values
-from dataengine.data.layout import Layout
+from dataengine.data.layout import Layout, acquisition_values
 from dataengine.render.frame import FrameSpec, frame_angles, frame_sides
 
 # Order of the columns; `nan` is "unknown" and takes the field's learned null (contract 7).

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from dataengine import geometry
-from dataengine.data.acquisition import acquisition_values
-from dataengine.data.layout import Layout
+from dataengine.data.layout import Layout, acquisition_values
 
 Precision = Literal["exact", "grid"]  # coordinates as they are, or cut to whole cells of the latent grid, as AeroGen's
 PADDED_TO = 32  # boxes: few sizes of tensors, for which a compiled model is compiled anew

@@ -34,7 +34,7 @@ class LayoutUNet(ModelMixin, ConfigMixin):
     masked_attention: a pixel attends only to the boxes that cover it; else to all, as in AeroGen's code.
     corners, areas: "exact", or cut to whole cells as AeroGen's. angle: sin/cos of the angle, and sizes, in the tokens.
     painted_channels: of each patch's mean box token, joined to the input. regional: AeroGen's regional attention.
-    shape_prior: silhouettes of the objects joined to the input (`shapes`). fields: names of `data.acquisition.FIELDS`.
+    shape_prior: silhouettes of the objects joined to the input (`shapes`). fields: some of `ACQUISITION_FIELDS`.
     reference_width: of the embeddings of reference images, 0 for none. category_width, box_hidden: of the class
     embedding and the box encoder; if None, 1 and 2 times cross_attention_dim. heads: of the attention, the same at all
     levels; if None, one for each attention_head_dim channels. padded_to: box tokens a multiple of this.

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from dataengine.data.parse import shown
-from dataengine.errors import UserError, install
-from dataengine.files import parse_json, read_text, refuse_depth
+from dataengine.errors import UserError, install, shown
+from dataengine.files import check_depth, parse_json, read_text
 from dataengine.render.canvas import Canvas, Painted
 from dataengine.render.inpaint import paint_mask
 from dataengine.render.placement import known_only, merge
@@ -142,7 +141,7 @@ def load_renderer(folder: Path, kind: str) -> Renderer:
         raise UserError(f"this renderer needs {error.name}: {install(found.extra)}.") from None
     _refuse_foreign_parts(index, parts, pipeline_class)
     for config in sorted(folder.glob("*/config.json")):
-        refuse_depth(config)
+        check_depth(config)
     logging.disable_progress_bar()  # of the loading of parts, which takes a moment
     try:
         return pipeline_class.from_pretrained(folder, use_safetensors=True, local_files_only=True)

@@ -14,8 +14,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler,
 from PIL import Image
 from torch.nn import functional as F
 
-from dataengine.data.acquisition import forget_some
-from dataengine.data.layout import Dataset, Layout
+from dataengine.data.layout import Dataset, Layout, drop_fields
 from dataengine.data.presets import config_file
 from dataengine.errors import UserError, install
 from dataengine.files import read_yaml
@@ -214,7 +213,7 @@ def make_batch(
         tensors.known[nothing] = False
         tensors.shapes[nothing] = 0
         if model.config.fields:
-            fields = forget_some(tensors.fields.numpy(), model.config.fields, 0.1, rng)
+            fields = drop_fields(tensors.fields.numpy(), model.config.fields, 0.1, rng)
             tensors.fields.copy_(torch.from_numpy(fields))
         prompts = ["" if rng.random() < null_text else prompt_of(layout) for layout in layouts]
         tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dataengine.data.acquisition import FIELDS, acquisition_values
-from dataengine.data.layout import Dataset
+from dataengine.data.layout import ACQUISITION_FIELDS, Dataset, acquisition_values
 from dataengine.errors import UserError
 from dataengine.layouts.denoiser import GEOMETRY, LayoutDenoiser, to_numbers
 from dataengine.layouts.reuse import ReuseSampler
@@ -46,12 +45,12 @@ def train_layouts(
         size,
         [(len(real[i]), real[i].acquisition.model_dump_json(exclude_none=True)) for i in chosen],
         log_size,
-        len(FIELDS),
+        len(ACQUISITION_FIELDS),
         reuse.max_overlap,
         width,
     )
     numbers = [to_numbers(layout, log_size) for layout in layouts]
-    conditions = np.stack([acquisition_values(layout.acquisition, FIELDS) for layout in layouts])
+    conditions = np.stack([acquisition_values(layout.acquisition, ACQUISITION_FIELDS) for layout in layouts])
 
     def batch(rng: np.random.Generator) -> dict[str, torch.Tensor]:
         index = rng.integers(0, len(layouts), settings.batch_size)

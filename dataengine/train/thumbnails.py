@@ -16,9 +16,8 @@ from PIL import Image
 from rich.progress import track
 from torch.nn import functional as F
 
-from dataengine.data.acquisition import forget_some
 from dataengine.data.draw import draw
-from dataengine.data.layout import Dataset, Layout, class_key
+from dataengine.data.layout import Dataset, Layout, class_key, drop_fields
 from dataengine.errors import UserError
 from dataengine.render.augment import augmented_window
 from dataengine.render.layout_batch import LayoutBatch
@@ -99,7 +98,7 @@ def make_batch(windows: Windows, model: LayoutUNet, batch_size: int, null_probab
         layouts.known[nothing] = False
         layouts.shapes[nothing] = 0
         if fields:
-            layouts.fields.copy_(torch.from_numpy(forget_some(layouts.fields.numpy(), fields, NULL_PROBABILITY, rng)))
+            layouts.fields.copy_(torch.from_numpy(drop_fields(layouts.fields.numpy(), fields, NULL_PROBABILITY, rng)))
         layouts.domains[dropped(rng)] = len(model.config.domains)
         if references is not None:
             layouts.references[dropped(rng, REFERENCE_NULL_PROBABILITY)] = torch.nan

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from dataengine import weights
-from dataengine.data.layout_json import layout_from_json
+from dataengine.data.layout import layout_from_json
 
 
 class Looker:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dataengine.data.images import load
-from dataengine.data.layout import Layout
-from dataengine.data.layout_json import layout_from_json
+from dataengine.data.layout import Layout, layout_from_json
 from dataengine.engine.parts import Parts, load_parts
 from dataengine.engine.recipe import Recipe, load_recipe
 from dataengine.errors import UserError

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dataengine.data.draw import COLOURS
-from dataengine.data.layout import class_key
-from dataengine.data.layout_json import layout_from_json
+from dataengine.data.layout import class_key, layout_from_json
 from dataengine.judge.calibration import Calibration
 from dataengine.view.filters import Filter, chosen, read_filter
 from dataengine.view.images import inside

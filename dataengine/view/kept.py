@@ -19,8 +19,7 @@ import numpy as np
 from PIL import Image
 
 from dataengine.data import coco, dota
-from dataengine.data.layout import Dataset, Sample
-from dataengine.data.layout_json import layout_from_json, layout_to_json
+from dataengine.data.layout import Dataset, Sample, layout_from_json, layout_to_json
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe
 from dataengine.errors import UserError

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dataengine.data.layout import Dataset, Sample
-from dataengine.data.layout_json import layout_from_json
+from dataengine.data.layout import Dataset, Sample, layout_from_json
 from dataengine.errors import UserError
 from dataengine.evaluate.manifold import distances
 from dataengine.view.images import NotServedError, inside

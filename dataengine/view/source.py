@@ -107,7 +107,7 @@ def _json(file: Path) -> dict:
 
 
 def _data_set(root: Path, path: Path, split: str | None) -> Source:
-    from dataengine.data.layout_json import layout_to_json
+    from dataengine.data.layout import layout_to_json
     from dataengine.evaluate.pictures import read_real
 
     cache = cache_folder(root)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from dataengine.data.layout_json import layout_to_json
+from dataengine.data.layout import layout_to_json
 from dataengine.errors import UserError, first_fault
 from dataengine.view.images import encoded, inside, picture
 from dataengine.view.studio import Job, Order, Studio

@@ -1,4 +1,4 @@
-"""The packaged weights: models, detectors, stored layouts and calibrations, each in a folder or file of its own."""
+"""Packaged models, detectors, stored layouts and calibrations, each in its own folder or file."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ FOLDER = Path(__file__).parent
 
 
 def has(name: str) -> bool:
-    """Whether a packaged part of this name, such as "detector" or "layouts/hit-uav.npz", is there."""
-    inside = not Path(name).is_absolute() and ".." not in Path(name).parts  # a stranger's recipe may name anything
+    """Whether a part such as "detector" or "layouts/hit-uav.npz" is packaged. Paths out of the package are not."""
+    inside = not Path(name).is_absolute() and ".." not in Path(name).parts  # recipes of others may name any path
     return inside and (FOLDER / name).exists()
 
 
 def packaged(name: str) -> Path:
-    """Path of a packaged part. Raises UserError where this installation lacks it."""
+    """Path of a packaged part. Raises UserError if this installation does not have it."""
     if not has(name):
-        raise UserError(f"this installation has no packaged {name!r}; install dataengine again, or give your own.")
+        raise UserError(f"this installation has no packaged {name!r}; reinstall dataengine or give a path.")
     return FOLDER / name

@@ -16,12 +16,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from dataengine.engine.shard import draw_layouts
 
 from dataengine import weights
-from dataengine.data.layout_json import layout_to_json
+from dataengine.data.layout import layout_to_json
 from dataengine.engine.recipe import Recipe, image_seed
 from dataengine.engine.samplers import choose_layouts, find_layouts, make_sampler
-from dataengine.engine.shard import draw_layouts
 from dataengine.render.flow import draw_noise
 from dataengine.render.in_scene_pipeline import noise_seed
 

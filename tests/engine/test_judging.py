@@ -8,22 +8,21 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-
-from dataengine.data.layout import Layout
-from dataengine.data.layout_json import layout_from_json
-from dataengine.engine import finish
 from dataengine.engine.judging import judge_batch
+from dataengine.engine.records import painted
+from dataengine.engine.shard import Rendered, render_batch
+from dataengine.render.scene import Scene, empty_layout
+
+from dataengine.data.layout import Layout, layout_from_json
+from dataengine.engine import finish
 from dataengine.engine.parts import load_parts
 from dataengine.engine.recipe import Recipe, image_seed
-from dataengine.engine.records import painted
 from dataengine.engine.run import synth
-from dataengine.engine.shard import Rendered, render_batch
 from dataengine.engine.tally import Tally
 from dataengine.judge.calibration import Calibration
 from dataengine.judge.detector import Detections
 from dataengine.judge.matching import match
 from dataengine.render.frame import FrameSpec
-from dataengine.render.scene import Scene, empty_layout
 
 CAR, VAN, OWN = [40, 40, 24, 12, 0.3], [110, 60, 24, 12, -0.4], [60, 120, 24, 12, 0]
 CLASSES, SIZE = ("car", "van"), (160, 160)

@@ -9,14 +9,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from dataengine.engine.manifest import AcceptedSamples, read_manifest
 from PIL import Image
 
 from dataengine.data import coco, formats
-from dataengine.data.layout import Layout
-from dataengine.data.layout_json import layout_to_json
+from dataengine.data.layout import Layout, layout_to_json
 from dataengine.engine import manifest
 from dataengine.engine.finish import finish, mixed
-from dataengine.engine.manifest import AcceptedSamples, read_manifest
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.tally import Tally
 from dataengine.export.shards import write_shards

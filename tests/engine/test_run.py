@@ -12,17 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dataengine.engine.judging import attempt
+from dataengine.engine.shard import draw_layouts
 from PIL import Image
 
 from dataengine import geometry
 from dataengine.data import formats
-from dataengine.data.layout_json import layout_from_json, layout_to_json
+from dataengine.data.layout import layout_from_json, layout_to_json
 from dataengine.engine import worker
-from dataengine.engine.judging import attempt
 from dataengine.engine.parts import load_parts
 from dataengine.engine.recipe import image_seed, load_recipe
 from dataengine.engine.run import synth
-from dataengine.engine.shard import draw_layouts
 from dataengine.engine.trace import read_trace
 from dataengine.errors import UserError
 

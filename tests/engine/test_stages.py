@@ -9,18 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dataengine.engine.shard import draw_layouts, render_batch
 from PIL import Image
 from toy_roads import FIELD, ROAD, roads
 
 from dataengine import geometry
 from dataengine.data import coco, formats
-from dataengine.data.layout_json import layout_from_json
+from dataengine.data.layout import layout_from_json
 from dataengine.data.presets import configs
 from dataengine.engine.parts import load_parts
 from dataengine.engine.pictures import find_places
 from dataengine.engine.recipe import Recipe, image_seed, load_recipe
 from dataengine.engine.run import synth
-from dataengine.engine.shard import draw_layouts, render_batch
 from dataengine.errors import UserError
 from dataengine.render.frame import covered
 from dataengine.render.inpaint import paint_mask

@@ -8,8 +8,7 @@ from PIL import Image
 from toy_scenes import paint, random_layout
 
 from dataengine.data import formats
-from dataengine.data.layout import Dataset, Layout, Sample
-from dataengine.data.layout_json import layout_to_json
+from dataengine.data.layout import Dataset, Layout, Sample, layout_to_json
 from dataengine.errors import UserError
 from dataengine.evaluate.pictures import (
     chosen,

@@ -113,7 +113,7 @@ def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(source, tmp_p
     ],
 )
 def test_a_manifest_from_elsewhere_packs_no_other_file_and_is_told_where_it_is_damaged(change, said, tmp_path):
-    from dataengine.data.layout_json import layout_to_json
+    from dataengine.data.layout import layout_to_json
 
     run = tmp_path / "run"
     run.mkdir()

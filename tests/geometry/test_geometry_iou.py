@@ -145,18 +145,18 @@ def test_tables_larger_than_one_block_are_whole(monkeypatch):
     rng = np.random.default_rng(6)
     a, b = random_boxes(rng, 57, 60, 4, 40), random_boxes(rng, 43, 60, 4, 40)
     expected = geometry.iou(a, b)
-    monkeypatch.setattr(module, "BLOCK", 100)
-    monkeypatch.setattr(module, "CHUNK", 7)
+    monkeypatch.setattr(module, "BLOCK_CELLS", 100)
+    monkeypatch.setattr(module, "CHUNK_PAIRS", 7)
     np.testing.assert_array_equal(geometry.iou(a, b), expected)
     np.testing.assert_allclose(geometry.iou_pairs(a[:43], b), np.diag(expected[:43]), atol=1e-15)
 
 
-def test_the_reference_tells_a_box_turned_the_wrong_way():
+def test_the_reference_detects_a_box_rotated_the_wrong_way():
     # mutation: with theta counter-clockwise, as some tools have it, the comparison with shapely must fail
     rng = np.random.default_rng(7)
     a, b = random_boxes(rng, 50, 30, 4, 40), random_boxes(rng, 50, 30, 4, 40)
-    turned = b * np.array([1, 1, 1, 1, -1], np.float32)
-    assert np.abs(geometry.iou(a, turned) - shapely_areas(a, b)[1]).max() > 0.1
+    rotated = b * np.array([1, 1, 1, 1, -1], np.float32)
+    assert np.abs(geometry.iou(a, rotated) - shapely_areas(a, b)[1]).max() > 0.1
 
 
 @pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 4), (4, 0)])

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from dataengine.engine.records import painted
 from PIL import Image
 
 from dataengine.data import formats
-from dataengine.data.layout_json import layout_from_json
-from dataengine.engine.records import painted
+from dataengine.data.layout import layout_from_json
 from dataengine.render.inpaint import paint_mask
 
 

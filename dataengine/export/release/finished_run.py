@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataengine import weights
-from dataengine.data.layout import Kind, Layout
-from dataengine.data.layout_json import layout_from_json
+from dataengine.data.images import named_file
+from dataengine.data.layout import Kind, Layout, layout_from_json, restrict_layout
 from dataengine.data.presets import Preset, load_preset
-from dataengine.data.records import named_file
-from dataengine.data.restrict import restrict_layout
 from dataengine.engine.manifest import MANIFEST, read_manifest
 from dataengine.errors import UserError
 from dataengine.export.release.licenses import Source

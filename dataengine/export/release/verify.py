@@ -15,8 +15,7 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data import formats, images
 from dataengine.data.layout import Dataset
-from dataengine.data.parse import shown
-from dataengine.errors import UserError
+from dataengine.errors import UserError, shown
 from dataengine.export.release import marks
 from dataengine.export.release.archives import FOLDER, SUMS, archived, digest, files_below, read_sums
 from dataengine.export.release.croissant import FILE, croissant_faults
