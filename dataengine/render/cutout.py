@@ -19,6 +19,7 @@ EDGE = 1.0  # pixels (standard deviation) over which it ends
 RIM, SEAM = 4, 5.0  # where it ends with its box: the last pixels inside, and (standard deviation) the first outside,
 SAME = 15.0  # which differ by so many levels of 255, or it goes on beyond the box, as ground does,
 LEAK = 0.15  # for a larger share of the box's edge
+CROSSING = 2.0  # times the usual difference from the edge's median: beyond, something crosses the edge
 
 
 @dataclass(frozen=True)
@@ -115,3 +116,26 @@ def _whole(mask: np.ndarray, gap: int) -> np.ndarray:
     largest = (parts == 1 + statistics[1:, cv2.CC_STAT_AREA].argmax()).astype(np.uint8)
     outlines, _ = cv2.findContours(largest, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return cv2.drawContours(largest, outlines, -1, 1, cv2.FILLED) > 0
+
+
+def membrane(difference: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """What is to be added within a part, so that it ends as its surroundings begin.
+
+    difference: float (F, F, C), of the surroundings from the part. part: bool (F, F), not all of it. Returns float32
+    (F, F, C): in the part the mean of the difference along its edge, weighted by the inverse square of the distance,
+    much as the harmonic function that Poisson editing solves for; elsewhere the edge's median. What crosses the edge,
+    such as the next of a row, counts no more than what is usual there: OpenCV's `seamlessClone` would carry its
+    colour into the object.
+    """
+    import cv2
+
+    edge = (cv2.dilate(part.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~part
+    along = difference[edge]
+    middle = np.median(along, 0)
+    usual = CROSSING * np.median(np.abs(along - middle), 0)
+    along = np.clip(along, middle - usual, middle + usual)
+    apart = np.argwhere(part)[:, None] - np.argwhere(edge)
+    weights = 1 / (apart**2).sum(2)
+    result = np.broadcast_to(middle, difference.shape).astype(np.float32)
+    result[part] = weights @ along / weights.sum(1, keepdims=True)
+    return result

@@ -14,7 +14,6 @@ from dataengine import geometry
 from dataengine.data.layout import Layout, class_key
 from dataengine.errors import UserError
 from dataengine.layouts.constraints import MIN_VISIBLE
-from dataengine.render.fields import object_fields
 from dataengine.render.flow import Start
 from dataengine.render.frame import (
     covered,
@@ -29,10 +28,9 @@ from dataengine.render.frame import (
     paste,
     resized,
 )
-from dataengine.render.in_scene import InSceneUNet
+from dataengine.render.in_scene import InSceneUNet, object_fields, sample_frames
 from dataengine.render.precision import fast_autocast
 from dataengine.render.real_objects import RealObjects
-from dataengine.render.sample_frames import sample_frames
 from dataengine.render.scene import Scene
 
 FRAMES_PER_BATCH = 64

@@ -13,12 +13,10 @@ from dataengine.errors import UserError
 from dataengine.render.in_scene_pipeline import class_numbers, noise_seed
 from dataengine.render.inpaint import Known, composite
 from dataengine.render.layout_raster import layout_rasters
-from dataengine.render.layout_unet import LayoutUNet
+from dataengine.render.layout_unet import LayoutUNet, sample_latents
 from dataengine.render.precision import fast_autocast
-from dataengine.render.sample_latents import sample_latents
 from dataengine.render.scene import GENERATED, Scene, empty_layout
-from dataengine.render.thumbnail import THUMBNAIL_RATIO, thumbnails_of
-from dataengine.render.thumbnail_decoder import ThumbnailDecoder, decode_thumbnails
+from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, ThumbnailDecoder, decode_thumbnails, thumbnails_of
 
 
 class LayoutPipeline(DiffusionPipeline):

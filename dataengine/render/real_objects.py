@@ -11,7 +11,7 @@ from dataengine import geometry
 from dataengine.data.images import read_picture
 from dataengine.data.layout import Acquisition, Dataset, Layout, class_key
 from dataengine.errors import UserError
-from dataengine.render.cutout import Cutout, cutout
+from dataengine.render.cutout import Cutout, cutout, membrane
 from dataengine.render.frame import (
     FrameSpec,
     box_coverage,
@@ -24,7 +24,6 @@ from dataengine.render.frame import (
     masks,
     resized,
 )
-from dataengine.render.membrane import membrane
 
 MOST = 2000  # frames' worth of a class that is kept
 FINEST = 3  # frames of large objects are kept up to so many times as fine, near the picture's own resolution

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from dataengine.data.layout import Dataset, Layout, Sample
-from dataengine.render import membrane as membranes
+from dataengine.render import cutout as membranes
 from dataengine.render import real_objects
+from dataengine.render.cutout import membrane
 from dataengine.render.frame import FrameSpec, masks
-from dataengine.render.membrane import membrane
 from dataengine.render.real_objects import collect_objects
 
 SPEC = FrameSpec()
