@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from dataengine.render.layout_raster import NOTHING
-from dataengine.render.thumbnail import thumbnails_of
-from dataengine.render.thumbnail_decoder import ThumbnailDecoder, decode_thumbnails
+from dataengine.render.thumbnail_decoder import ThumbnailDecoder, decode_thumbnails, thumbnails_of
 from dataengine.train.decoder import crop_example
 from dataengine.train.flow_loss import flow_loss
 

@@ -75,8 +75,8 @@ def train_stage(name: str, data: Path, work: Path, scale: float, minutes: float 
     from dataengine.render.reference import load_encoder
     from dataengine.render.thumbnail_decoder import ThumbnailDecoder
     from dataengine.train.decoder import train_decoder
+    from dataengine.train.distill import distill_decoder, distill_in_scene, distill_thumbnails
     from dataengine.train.in_scene import train_in_scene
-    from dataengine.train.quicken import quicken_decoder, quicken_in_scene, quicken_thumbnails
     from dataengine.train.thumbnails import train_thumbnails
 
     parts = [named["train"] for named in splits(data).values()]
@@ -92,16 +92,16 @@ def train_stage(name: str, data: Path, work: Path, scale: float, minutes: float 
         train_in_scene(parts, classes, out, settings)
     elif name == "quick-decoder":
         model = ThumbnailDecoder.from_pretrained(trained)
-        quicken_decoder(model, parts, out, settings, DECODER_STEPS)
+        distill_decoder(model, parts, out, settings, DECODER_STEPS)
         model.save_pretrained(out / "model")
     elif name == "quick-thumbnails":
         model = LayoutUNet.from_pretrained(trained)
-        quicken_thumbnails(model, parts, out, settings, STEPS, encoder)
+        distill_thumbnails(model, parts, out, settings, STEPS, encoder)
         model.save_pretrained(out / "model")
     else:
         model = InSceneUNet.from_pretrained(trained)
         pipeline = InScenePipeline(model, FlowMatchEulerDiscreteScheduler(), guidance=GUIDANCE)
-        save_half(quicken_in_scene(pipeline, parts, out, settings, STEPS), weights.FOLDER / "in-scene")
+        save_half(distill_in_scene(pipeline, parts, out, settings, STEPS), weights.FOLDER / "in-scene")
 
 
 def store_whole(data: Path, work: Path) -> None:

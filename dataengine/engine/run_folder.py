@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dataengine.data.images import named_file
 from dataengine.data.layout import Dataset, Sample
-from dataengine.data.records import named_file
 from dataengine.engine.record import Record
 from dataengine.errors import UserError
 from dataengine.files import parse_json, read_text, write_whole

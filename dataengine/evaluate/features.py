@@ -84,7 +84,7 @@ def _squares(images: Sequence[np.ndarray], side: int) -> torch.Tensor:
 
 def imagenet_encoder(size: str, side: int | None = None) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
     """EfficientNet-Lite's embeddings of images scaled to side x side, by default what it was trained with."""
-    from dataengine.render.imagenet import ImageNetEmbedding
+    from dataengine.imagenet import ImageNetEmbedding
 
     network = ImageNetEmbedding(size).to(_device())
 

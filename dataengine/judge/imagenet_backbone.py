@@ -6,7 +6,7 @@ import torch
 from mmrotate.registry import MODELS
 from torch import nn
 
-from dataengine.render.imagenet import ImageNetFeatures
+from dataengine.imagenet import ImageNetFeatures
 
 
 @MODELS.register_module()

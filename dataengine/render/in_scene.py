@@ -1,17 +1,59 @@
-"""The in-scene denoiser: paints one object into its frame, given what surrounds it."""
+"""The in-scene renderer's network: paints one object into its frame, given what surrounds it."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-from diffusers import ConfigMixin, ModelMixin, UNet2DModel
+from diffusers import ConfigMixin, FlowMatchEulerDiscreteScheduler, ModelMixin, UNet2DModel
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import nn
 from torch.nn import functional as F
 
-from dataengine.render.conditions import FieldEmbedding
-from dataengine.render.fields import FIELDS
-from dataengine.render.flow import velocity_of
-from dataengine.render.frame import FrameSpec
+from dataengine.data.layout import Layout, acquisition_values
+from dataengine.render.flow import Start, draw_noise, sample, velocity_of
+from dataengine.render.frame import FrameSpec, frame_angles, frame_sides
+
+# Order of the columns; `nan` is "unknown" and takes the field's learned null (contract 7).
+FIELDS = ("aspect", "scale", "angle_sin", "angle_cos", "altitude", "camera_angle", "night", "gsd")
+
+
+def object_fields(layout: Layout, spec: FrameSpec, context: float | None = None) -> np.ndarray:
+    """(N, len(FIELDS)) float32, each column of order one.
+
+    aspect and scale are log2 of w/h and of image pixels per frame pixel; the frame's angle goes as sine and cosine,
+    because light and slant have a direction in the image that the upright frame no longer shows.
+    """
+    n = len(layout)
+    out = np.full((n, len(FIELDS)), np.nan, np.float32)
+    angle = frame_angles(layout.boxes, layout.kind)
+    out[:, 0] = np.log2(np.maximum(layout.boxes[:, 2], 1) / np.maximum(layout.boxes[:, 3], 1))
+    out[:, 1] = np.log2(frame_sides(layout.boxes, spec, context) / spec.size)
+    out[:, 2], out[:, 3] = np.sin(angle), np.cos(angle)
+    out[:, 4:] = acquisition_values(layout.acquisition, FIELDS[4:])
+    return out
+
+
+class FieldEmbedding(nn.Module):
+    """Sum of one sinusoidal embedding and MLP a field, as DiffusionSat adds its metadata to the time embedding
+    (Khanna et al. 2024, section 3.2), but with a learned vector, not the number zero, where a field is unknown.
+    """
+
+    def __init__(self, n_fields: int, width: int):
+        super().__init__()
+        self.wave = Timesteps(64, flip_sin_to_cos=True, downscale_freq_shift=0, scale=100)
+        self.fields = nn.ModuleList(TimestepEmbedding(64, width) for _ in range(n_fields))
+        self.nulls = nn.Parameter(torch.zeros(n_fields, width))
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """(B, n_fields) of order one, `nan` where unknown -> (B, width)."""
+        known = ~values.isnan()
+        values = values.nan_to_num(0.0)
+        total = 0
+        for i, mlp in enumerate(self.fields):
+            embedded = mlp(self.wave(values[:, i]).to(self.nulls.dtype))
+            total = total + torch.where(known[:, i, None], embedded, self.nulls[i].to(embedded.dtype))
+        return total
 
 
 class InSceneUNet(ModelMixin, ConfigMixin):
@@ -93,3 +135,39 @@ class InSceneUNet(ModelMixin, ConfigMixin):
         embedding = self.class_embedding(labels) + self.field_embedding(fields)
         clean = F.pixel_shuffle(self.unet(x, timesteps, class_labels=embedding).sample, self.config.patch)
         return velocity_of(frames, clean, timesteps)
+
+
+@torch.no_grad()
+def sample_frames(
+    model: InSceneUNet,
+    surroundings: torch.Tensor,
+    hole: torch.Tensor,
+    box: torch.Tensor,
+    labels: torch.Tensor,
+    fields: torch.Tensor,
+    *,
+    generators: list[torch.Generator],
+    steps: int = 12,
+    guidance_scale: float = 1.0,
+    scheduler: FlowMatchEulerDiscreteScheduler | None = None,
+    few: bool = False,
+    start: Start | None = None,
+) -> torch.Tensor:
+    """Paint B frames; returns (B, 3, F, F) float32 in about [-1, 1].
+
+    Frame i draws its noise from generators[i] alone (CPU), so it does not depend on its batch (contract 4).
+    Guidance is `null + guidance_scale * (class - null)` on the class label; 1 needs a single pass. few: for a model
+    that was trained to need so few steps (`flow.sample_few`). start: frames to begin from.
+    """
+    size = model.config.frame_size
+
+    noise = draw_noise(generators, (3, size, size), surroundings.device)
+
+    def velocity(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        with_class = model(x, times, surroundings, hole, box, labels, fields)
+        if guidance_scale == 1.0:
+            return with_class
+        null = model(x, times, surroundings, hole, box, torch.full_like(labels, model.null), fields)
+        return null + guidance_scale * (with_class - null)
+
+    return sample(velocity, noise, steps, few=few, scheduler=scheduler, start=start)

@@ -14,7 +14,6 @@ from dataengine import geometry
 from dataengine.data.layout import Layout
 from dataengine.render.canvas import Canvas, Painted
 from dataengine.render.erase import erase
-from dataengine.render.fields import object_fields
 from dataengine.render.flow import Start
 from dataengine.render.frame import (
     covered,
@@ -29,12 +28,11 @@ from dataengine.render.frame import (
     paste,
     resized,
 )
-from dataengine.render.in_scene import InSceneUNet
+from dataengine.render.in_scene import InSceneUNet, object_fields, sample_frames
 from dataengine.render.placement import class_numbers, merge, parted
 from dataengine.render.precision import fast_autocast
 from dataengine.render.real_objects import RealObjects
 from dataengine.render.renderer import DEFAULTS, PaintSettings
-from dataengine.render.sample_frames import sample_frames
 from dataengine.seeds import Noise, Stream, generator, noise_seed
 
 FRAMES_PER_BATCH = 64

@@ -11,13 +11,11 @@ from dataengine.data.layout import Layout
 from dataengine.errors import UserError
 from dataengine.render.inpaint import Known, composite
 from dataengine.render.layout_raster import layout_rasters
-from dataengine.render.layout_unet import LayoutUNet
+from dataengine.render.layout_unet import LayoutUNet, sample_latents
 from dataengine.render.placement import class_numbers
 from dataengine.render.precision import fast_autocast
 from dataengine.render.renderer import paint_whole
-from dataengine.render.sample_latents import sample_latents
-from dataengine.render.thumbnail import THUMBNAIL_RATIO, thumbnails_of
-from dataengine.render.thumbnail_decoder import ThumbnailDecoder, decode_thumbnails
+from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, ThumbnailDecoder, decode_thumbnails, thumbnails_of
 from dataengine.seeds import Noise, noise_seed
 
 

@@ -7,18 +7,18 @@ from typing import Literal
 
 import numpy as np
 import torch
-from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
+from diffusers import ConfigMixin, FlowMatchEulerDiscreteScheduler, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 from torch.nn import functional as F
 
 from dataengine.data.layout import Layout
-from dataengine.render.box_attention import BoxAttention, RegionalAttention, SelfAttention
-from dataengine.render.box_encoder import BoxEncoder
-from dataengine.render.conditions import FieldEmbedding
-from dataengine.render.flow import velocity_of
+from dataengine.render.box_layers import BoxAttention, BoxEncoder, RegionalAttention, SelfAttention
+from dataengine.render.flow import draw_noise, sample, velocity_of
+from dataengine.render.in_scene import FieldEmbedding
+from dataengine.render.inpaint import Known
 from dataengine.render.layout_batch import PADDED_TO, LayoutBatch, Precision, layout_batch
-from dataengine.render.shapes import shape_rasters
+from dataengine.render.layout_raster import shape_rasters
 
 
 class LayoutUNet(ModelMixin, ConfigMixin):
@@ -224,3 +224,39 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         out = self.unet(x, timesteps, context, class_labels=condition, cross_attention_kwargs=keywords).sample
         out = F.pixel_shuffle(out, c.patch)
         return velocity_of(latents, out, timesteps) if c.prediction == "flow" else out
+
+
+@torch.no_grad()
+def sample_latents(
+    model: LayoutUNet,
+    layouts: LayoutBatch,
+    *,
+    generators: list[torch.Generator],
+    steps: int = 20,
+    guidance_scale: float = 1.0,
+    null: LayoutBatch | None = None,
+    scheduler: FlowMatchEulerDiscreteScheduler | None = None,
+    known: Known | None = None,
+    few: bool = False,
+) -> torch.Tensor:
+    """Latents (B, C, S, S), float32. Image i draws its noise from generators[i] alone (CPU; contract 4).
+
+    Guidance: `null + guidance_scale * (layout - null)`, where in null, unless it is given, only the boxes are unknown.
+    known: latents that are to stay as they are outside a mask. few: for a model that was trained to need so few steps
+    (`flow.sample_few`).
+    """
+    config = model.config
+    shape = (config.latent_channels, config.sample_size, config.sample_size)
+    layouts = layouts.to(model.device)
+    null = layouts.unknown() if null is None else null.to(model.device)
+
+    noise = draw_noise(generators, shape, model.device)
+
+    def velocity(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        with_layout = model(x, times, layouts)
+        if guidance_scale == 1.0:
+            return with_layout
+        without = model(x, times, null)
+        return without + guidance_scale * (with_layout - without)
+
+    return sample(velocity, noise, steps, few=few, scheduler=scheduler, known=known)

@@ -1,8 +1,8 @@
-"""Places in a scene that look like those where real objects of a class stand.
+"""Likely places in a scene: those whose surroundings look like the surroundings of real objects of the class.
 
-After Dvornik et al. (2018), "Modeling Visual Context Is Key to Augmenting Object Detection Datasets": pasted anywhere,
-objects teach a detector that their surroundings say nothing. There a network judges the surroundings; here, where the
-labels of a hundred pictures must do, a random forest (Breiman 2001) does, by a few statistics of rings around the box.
+After Dvornik et al. (2018), "Modeling Visual Context Is Key to Augmenting Object Detection Datasets": objects pasted at
+random places teach a detector that surroundings mean nothing. They judge places with a network; here, where the labels
+of a hundred images must suffice, a random forest (Breiman 2001) judges statistics of rings around the box.
 """
 
 from __future__ import annotations
@@ -19,121 +19,198 @@ from dataengine.data.layout import Dataset, Layout, class_key
 from dataengine.errors import UserError
 from dataengine.render.augment import random_window
 from dataengine.render.canvas import Canvas
+from dataengine.render.frame import covered
 from dataengine.render.placement import ROOM_SHARE, free_of
-from dataengine.render.real_objects import BORDER, whole
-from dataengine.render.surroundings import look_of
+from dataengine.render.real_objects import BORDER_PX, whole
 
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
 
-CLOSE = 0.5  # long sides: objects whose gap is less than both of theirs together are moved together
-MOST, FEWEST = 400, 10  # objects of a class that are learned from
-LARGEST = 1024  # pixels: of larger pictures a window is looked at
-MOVED = 6  # places of each real group at which it does not stand
-TRIED = 15  # places of each new group, beside its own
-SLANT = 0.1  # of the picture's height, by which a group is moved up or down where that changes its size
-TREES, LEAF = 100, 3
-FOLDS = 5  # of pictures, each of which is judged by a forest of the others
-UNLIKELY = 0.1  # of the real objects stand at places less likely than any taken for a new one, if these are below 0.5
+GROUP_GAP = 0.5  # long sides: objects move together if their gap is less than this share of both added up
+MAX_EXAMPLES, MIN_EXAMPLES = 400, 10  # objects of a class to learn from
+MAX_SIDE_PX = 1024  # of larger images, a window this large is used
+MOVES_PER_GROUP = 6  # negative examples: random places a real group is moved to
+PLACES_PER_GROUP = 15  # random candidates for a new group, in addition to its own place
+MAX_OBLIQUE_SHIFT = 0.1  # of the image's height: objects moved further up or down would have to change their size
+TREES, MIN_LEAF = 100, 3
+FOLDS = 5  # of images; each fold is judged by a forest trained on the others
+LIKELIHOOD_QUANTILE = 0.1  # of the real objects have a lower likelihood than the least for a new one, at most 0.5
+RING_DISTANCES = (0.5, 1.2, 2.5)  # of rings around the box, in half diagonals of the box
+MIN_HALF_DIAGONAL_PX = 8.0  # for smaller boxes
+RING_POINTS = 16
+MIN_GROUND_POINTS = 3  # visible ground points of a ring; with fewer its appearance is unknown
+COLOUR_BLUR_PX, TEXTURE_BLUR_PX = 1.5, 3.0  # standard deviation over which a point's appearance is averaged
+OBJECT_MARGIN_PX = 2  # left out around labelled objects, or a real object's own colours would show near its box
+LIGHTNESS_SPREAD = 40.0  # standard deviation that lightness is scaled to, since thermal cameras differ in gain
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """How the ground of an image looks.
+
+    ground: float32 (H, W, 4), colour (CIE Lab minus the ground's median) and texture (mean gradient of lightness)
+    around each pixel. labelled: bool (H, W), pixels of objects, where the ground is hidden.
+    """
+
+    ground: np.ndarray
+    labelled: np.ndarray
+
+    def around(self, boxes: np.ndarray) -> np.ndarray:
+        """Surroundings of boxes (N, 5) that are placed together: float32 (N, 9 len(RING_DISTANCES)).
+
+        For each ring, mean and standard deviation of the ground's appearance (`nan` where hardly any is visible), and
+        the share of the ring that objects hide.
+        """
+        height, width = self.labelled.shape
+        half = boxes[:, None, 2:4] / 2
+        reach = np.maximum(np.linalg.norm(half, axis=2, keepdims=True), MIN_HALF_DIAGONAL_PX)
+        sides = half + np.array(RING_DISTANCES)[:, None] * reach  # (N, R, 2)
+        angles = np.linspace(0, 2 * np.pi, RING_POINTS, endpoint=False)
+        outward = np.column_stack([np.cos(angles), np.sin(angles)])  # (P, 2)
+        ends = outward / (np.abs(outward) / sides[:, :, None]).max(3, keepdims=True)  # (N, R, P, 2), on grown boxes
+        cos, sin = np.cos(boxes[:, 4])[:, None, None], np.sin(boxes[:, 4])[:, None, None]
+        x = np.floor(boxes[:, 0, None, None] + cos * ends[..., 0] - sin * ends[..., 1]).astype(int)
+        y = np.floor(boxes[:, 1, None, None] + sin * ends[..., 0] + cos * ends[..., 1]).astype(int)
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
+        hidden = inside & (self.labelled | covered(boxes, self.labelled.shape))[y, x]
+        visible = (inside & ~hidden)[..., None]
+        values, count = self.ground[y, x], visible.sum(2)  # (N, R, P, 4), (N, R, 1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = (values * visible).sum(2) / count
+            spread = np.sqrt(((values - mean[:, :, None]) ** 2 * visible).sum(2) / count)
+            hidden_share = (hidden.sum(2) / inside.sum(2))[..., None]
+        ground = np.where(count >= MIN_GROUND_POINTS, np.concatenate([mean, spread], 2), np.nan)
+        return np.concatenate([ground, hidden_share], 2).reshape(len(boxes), -1).astype(np.float32)
+
+
+def appearance_of(image: np.ndarray, objects: np.ndarray) -> Appearance:
+    """Appearance of an image (H, W, 3) uint8 that holds objects with these boxes (N, 5)."""
+    import cv2
+
+    labelled = covered(objects, image.shape)
+    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.float32)
+    near = cv2.dilate(labelled.astype(np.uint8), np.ones((2 * OBJECT_MARGIN_PX + 1,) * 2, np.uint8))
+    free = (near == 0).astype(np.float32)
+    colours = lab[near == 0] if free.any() else lab.reshape(-1, 3)
+    lab -= np.median(colours, 0)
+    lab[..., 0] *= LIGHTNESS_SPREAD / max(float(colours[:, 0].std()), 1.0)
+    gradient = np.hypot(*(cv2.Sobel(lab[..., 0], cv2.CV_32F, *order) for order in ((1, 0), (0, 1))))
+
+    def over_ground(values: np.ndarray, blur_px: float) -> np.ndarray:
+        share = np.maximum(cv2.GaussianBlur(free, (0, 0), blur_px), 1e-6)
+        return cv2.GaussianBlur(values * free[..., None], (0, 0), blur_px).reshape(*free.shape, -1) / share[..., None]
+
+    ground = np.dstack([over_ground(lab, COLOUR_BLUR_PX), over_ground(gradient[..., None], TEXTURE_BLUR_PX)])
+    return Appearance(ground, labelled)
 
 
 @dataclass(frozen=True)
 class Places:
-    """What surroundings tell of places. forests: by class name in lower case, of classes with enough real objects;
-    least: the likelihood below which nothing of the class is put."""
+    """What surroundings say about places.
+
+    forests: one for each class with enough real objects, by `class_key`. min_likelihood: by the same keys, the
+    likelihood below which no object is placed.
+    """
 
     forests: dict[str, RandomForestClassifier]
-    least: dict[str, float]
+    min_likelihood: dict[str, float]
 
-    def likelihood(self, names: Sequence[str], seen: np.ndarray) -> np.ndarray:
-        """Float64 (N,) in [0, 1]: how likely an object of that class stands in these surroundings (N, F), rather than
-        elsewhere in the picture, if both are as frequent; 0.5 for a class of which nothing is known."""
-        lower, found = np.array([class_key(name) for name in names]), np.full(len(names), 0.5)
-        for name in self.forests.keys() & set(lower.tolist()):
-            own = lower == name
-            found[own] = self.forests[name].predict_proba(seen[own])[:, 1]
-        return found
+    def likelihood(self, names: Sequence[str], surroundings: np.ndarray) -> np.ndarray:
+        """Float64 (N,) in [0, 1]: how likely an object of the class stands in these surroundings (N, F) rather than
+        elsewhere in the image, at equal prior odds; 0.5 for a class without a forest."""
+        keys, result = np.array([class_key(name) for name in names]), np.full(len(names), 0.5)
+        for key in self.forests.keys() & set(keys.tolist()):
+            members = keys == key
+            result[members] = self.forests[key].predict_proba(surroundings[members])[:, 1]
+        return result
 
     def placed(self, canvas: Canvas, layout: Layout, rng: np.random.Generator) -> Layout:
-        """The layout with its groups at such places of the canvas. Label effect: moves boxes, before they are painted.
+        """The layout with its groups moved to likely places of the canvas. Label effect: moves boxes before painting.
 
-        What stands close together moves together; what the border cuts stays. Of its own place and some random ones,
-        each group takes the likeliest that is free. An object without a free place there, or a likely one, is left out.
+        Objects close together move together; objects cut by the border stay. Each group takes the likeliest free one
+        of its own place and some random ones. An object that has no free place there, or no likely one, is dropped.
         """
-        taken = canvas.existing.in_kind(layout.kind)
-        occupied = np.concatenate([taken.boxes, taken.ignored])
-        look = look_of(canvas.image, occupied)
+        existing = canvas.existing.in_kind(layout.kind)
+        occupied = np.concatenate([existing.boxes, existing.ignored])
+        appearance = appearance_of(canvas.image, occupied)
         inside = whole(layout)
         members = [np.flatnonzero(inside)[group] for group in groups(layout.boxes[inside])]
         members += [np.array([k]) for k in np.flatnonzero(~inside)]
-        own = [layout.select(group) for group in members]
-        tries = [one.boxes + np.concatenate([np.zeros((1, 1, 5)), _shifts(one, TRIED, rng)]) for one in own]
-        seen = [look.around(boxes) for places in tries for boxes in places]
-        names = [name for one, places in zip(own, tries, strict=True) for name in one.names() * len(places)]
-        likely = np.split(self.likelihood(names, np.concatenate(seen)), np.cumsum([t[..., 0].size for t in tries])[:-1])
-        boxes, kept = layout.boxes.copy(), np.zeros(len(layout), bool)
-        for group, one, places, found in zip(members, own, tries, likely, strict=True):
-            found = found.reshape(places.shape[:2])
-            free = np.stack([free_of(replace(one, boxes=place), occupied, ROOM_SHARE) for place in places])
-            fits = free & (found >= [self.least.get(class_key(name), 0.0) for name in one.names()])
-            chosen = (fits * found).mean(1).argmax()
-            boxes[group], kept[group] = places[chosen], fits[chosen]
-            occupied = np.concatenate([occupied, places[chosen][fits[chosen]]])
-        return replace(layout, boxes=boxes).select(kept)
+        parts = [layout.select(group) for group in members]
+        # of each group (1 + PLACES_PER_GROUP, size of the group, 5), its own place first
+        candidates = [
+            part.boxes + np.concatenate([np.zeros((1, 1, 5)), _shifts(part, PLACES_PER_GROUP, rng)]) for part in parts
+        ]
+        surroundings = np.concatenate([appearance.around(boxes) for places in candidates for boxes in places])
+        names = [name for part, places in zip(parts, candidates, strict=True) for name in part.names() * len(places)]
+        ends = np.cumsum([places[..., 0].size for places in candidates])[:-1]
+        likelihoods = np.split(self.likelihood(names, surroundings), ends)
+        boxes, accepted = layout.boxes.copy(), np.zeros(len(layout), bool)
+        for group, part, places, likelihood in zip(members, parts, candidates, likelihoods, strict=True):
+            likelihood = likelihood.reshape(places.shape[:2])
+            free = np.stack([free_of(replace(part, boxes=place), occupied, ROOM_SHARE) for place in places])
+            least = [self.min_likelihood.get(class_key(name), 0.0) for name in part.names()]
+            fits = free & (likelihood >= least)
+            best = (fits * likelihood).mean(1).argmax()
+            boxes[group], accepted[group] = places[best], fits[best]
+            occupied = np.concatenate([occupied, places[best][fits[best]]])
+        return replace(layout, boxes=boxes).select(accepted)
 
 
 def learn_places(dataset: Dataset) -> Places:
-    """Forests that tell the surroundings of each class's real objects from those of places in the same pictures that
-    they were moved to. Raises UserError where no class has enough whole objects in pictures that can be read."""
+    """Train one forest per class to separate the surroundings of real objects from those of random places in the same
+    images. Raises UserError where no class has enough whole objects in readable images."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.model_selection import GroupKFold, cross_val_predict
 
     names = [class_key(name) for name in dataset.classes]
     examples = list(_examples(dataset, names, np.random.default_rng(0)))
-    forests, least = {}, {}
+    forests, min_likelihood = {}, {}
     for name in names:
-        own = [example[1:] for example in examples if example[0] == name]
-        if not own:
+        of_class = [example[1:] for example in examples if example[0] == name]
+        if not of_class:
             continue
-        seen, stands, pictures = (np.array(values) for values in zip(*own, strict=True))
-        if min(stands.sum(), (~stands).sum()) < FEWEST or len(np.unique(pictures)) < FOLDS:
+        surroundings, real, image_numbers = (np.array(values) for values in zip(*of_class, strict=True))
+        if min(real.sum(), (~real).sum()) < MIN_EXAMPLES or len(np.unique(image_numbers)) < FOLDS:
             continue
-        forest = RandomForestClassifier(TREES, min_samples_leaf=LEAF, class_weight="balanced", random_state=0)
-        folds = {"groups": pictures, "cv": GroupKFold(FOLDS), "method": "predict_proba"}
-        of_real_ones = cross_val_predict(forest, seen, stands, **folds)[stands, 1]
-        forests[name] = forest.fit(seen, stands)
-        least[name] = min(0.5, float(np.quantile(of_real_ones, UNLIKELY)))
+        forest = RandomForestClassifier(TREES, min_samples_leaf=MIN_LEAF, class_weight="balanced", random_state=0)
+        folds = {"groups": image_numbers, "cv": GroupKFold(FOLDS), "method": "predict_proba"}
+        real_likelihood = cross_val_predict(forest, surroundings, real, **folds)[real, 1]
+        forests[name] = forest.fit(surroundings, real)
+        min_likelihood[name] = min(0.5, float(np.quantile(real_likelihood, LIKELIHOOD_QUANTILE)))
     if not forests:
         raise UserError(
-            f"--likely-places: of no class ({', '.join(dataset.classes)}) do {FEWEST} objects lie whole in {FOLDS} "
-            "pictures with free ground beside them, so nothing is known of places; leave it out, or label more images."
+            f"--likely-places: no class ({', '.join(dataset.classes)}) has {MIN_EXAMPLES} objects completely inside "
+            f"{FOLDS} images, with free ground next to them, to learn from; drop the option, or label more images."
         )
-    return Places(forests, least)
+    return Places(forests, min_likelihood)
 
 
 def _examples(
     dataset: Dataset, names: list[str], rng: np.random.Generator
 ) -> Iterator[tuple[str, np.ndarray, bool, int]]:
-    """Class of an object, what is to be seen around it, whether it stands there or was moved, and its picture."""
-    for i in _worth_looking_at(dataset, names, rng):
-        picture, layout = read_picture(dataset.samples[i]), dataset.samples[i].layout
-        if picture is None:
+    """Class of an object, its surroundings, whether it is really there or was moved, and the number of its image."""
+    for i in _useful_samples(dataset, names, rng):
+        image, layout = read_picture(dataset.samples[i]), dataset.samples[i].layout
+        if image is None:
             continue
-        if max(layout.size) > LARGEST:
-            picture, layout = random_window(picture, layout, LARGEST, rng, layout.boxes[rng.integers(len(layout)), :2])
+        if max(layout.size) > MAX_SIDE_PX:
+            centre = layout.boxes[rng.integers(len(layout)), :2]
+            image, layout = random_window(image, layout, MAX_SIDE_PX, rng, centre)
         occupied = np.concatenate([layout.boxes, layout.ignored])
-        look, objects = look_of(picture, occupied), layout.select(whole(layout))
+        appearance, objects = appearance_of(image, occupied), layout.select(whole(layout))
         for group in groups(objects.boxes):
-            one = objects.select(group)
-            moved = one.boxes + _shifts(one, MOVED, rng)
-            free = [boxes for boxes in moved if free_of(replace(one, boxes=boxes), occupied, ROOM_SHARE).all()]
-            for boxes in (one.boxes, *free):
-                for name, seen in zip(one.names(), look.around(boxes), strict=True):
-                    yield class_key(name), seen, boxes is one.boxes, i
+            part = objects.select(group)
+            moved = part.boxes + _shifts(part, MOVES_PER_GROUP, rng)
+            free = [boxes for boxes in moved if free_of(replace(part, boxes=boxes), occupied, ROOM_SHARE).all()]
+            for boxes in (part.boxes, *free):
+                for name, surroundings in zip(part.names(), appearance.around(boxes), strict=True):
+                    yield class_key(name), surroundings, boxes is part.boxes, i
 
 
-def _worth_looking_at(dataset: Dataset, names: list[str], rng: np.random.Generator) -> list[int]:
-    """Numbers of random samples that hold MOST objects of each class, or all of it."""
+def _useful_samples(dataset: Dataset, names: list[str], rng: np.random.Generator) -> list[int]:
+    """Numbers of random samples that together hold MAX_EXAMPLES objects of each class, or all there are."""
     counts = np.zeros((len(dataset), len(names)), np.int64)
     for i, sample in enumerate(dataset):
         for name in sample.layout.names():
@@ -141,28 +218,33 @@ def _worth_looking_at(dataset: Dataset, names: list[str], rng: np.random.Generat
                 counts[i, names.index(class_key(name))] += 1
     order = rng.permutation(len(dataset))
     before = np.cumsum(counts[order], 0) - counts[order]
-    return sorted(order[((counts[order] > 0) & (before < MOST)).any(1)].tolist())
+    return sorted(order[((counts[order] > 0) & (before < MAX_EXAMPLES)).any(1)].tolist())
 
 
 def groups(boxes: np.ndarray) -> list[np.ndarray]:
-    """Indices of the boxes (N, 5) that hang together, by gaps as CLOSE says; in the order of their first."""
+    """Indices of the boxes (N, 5) that are connected by small gaps (GROUP_GAP), in the order of their first.
+
+    >>> [group.tolist() for group in groups(np.float32([[20, 9, 8, 4, 0], [90, 9, 8, 4, 0], [30, 9, 8, 4, 0]]))]
+    [[0, 2], [1]]
+    """
     from scipy.sparse.csgraph import connected_components
 
     grown = boxes.copy()
-    grown[:, 2:4] += 2 * CLOSE * boxes[:, 2:3]
+    grown[:, 2:4] += 2 * GROUP_GAP * boxes[:, 2:3]
     _, number = connected_components(geometry.intersection(grown, grown) > 0, directed=False)
     return [np.flatnonzero(number == n) for n in dict.fromkeys(number.tolist())]
 
 
 def _shifts(group: Layout, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Random moves of a group within its picture, float32 (count, 1, 5) to be added to its boxes; (0, 1, 5) where the
-    border cuts one. In a picture taken at a slant, what is moved far up would have to become smaller."""
+    """Random moves of a group within its image, float32 (count, 1, 5) to add to its boxes; (0, 1, 5) where the border
+    cuts one of them. In an oblique image objects move little vertically, since their size depends on the row."""
     if not whole(group).all():
         return np.zeros((0, 1, 5), np.float32)
     corners = geometry.to_corners(group.boxes).reshape(-1, 2)
-    low, high = BORDER - corners.min(0), np.array(group.size) - BORDER - corners.max(0)
+    low, high = BORDER_PX - corners.min(0), np.array(group.size) - BORDER_PX - corners.max(0)
     if not group.acquisition.looks_down:
-        low[1], high[1] = np.clip([low[1], high[1]], -SLANT * group.size[1], SLANT * group.size[1])
+        limit = MAX_OBLIQUE_SHIFT * group.size[1]
+        low[1], high[1] = np.clip([low[1], high[1]], -limit, limit)
     moves = np.zeros((count, 1, 5), np.float32)
     moves[:, 0, :2] = rng.uniform(low, high, (count, 2))
     return moves

@@ -1,4 +1,5 @@
-"""Real objects that painted ones begin from: with few images to learn from, a renderer redraws better than it draws."""
+"""Real objects to start painting from: trained on few images, a renderer repaints an object better than it paints one
+from noise (SDEdit, Meng et al. 2022)."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from dataengine import geometry
 from dataengine.data.images import read_picture
 from dataengine.data.layout import Acquisition, Dataset, Layout, class_key
 from dataengine.errors import UserError
-from dataengine.render.cutout import Cutout, cutout
+from dataengine.render.cutout import Cutout, cutout, membrane
 from dataengine.render.frame import (
     FrameSpec,
     box_coverage,
@@ -24,28 +25,31 @@ from dataengine.render.frame import (
     masks,
     resized,
 )
-from dataengine.render.membrane import membrane
 
-MOST = 2000  # frames' worth of a class that is kept
-FINEST = 3  # frames of large objects are kept up to so many times as fine, near the picture's own resolution
-BORDER = 2.0  # pixels within which a box ends at its picture's border
-FADE = 1.0  # frame pixels (standard deviation) over which an object's own ground gives way to the scene's
-# of so many of a class, this share can be cut out, or none is: what hides most of them spoils the others
-TRIED, TOLD = 48, 2 / 3
-NEAREST_SHARE, NEAREST = 0.1, 24  # those of a class that are most alike: this share, and at least so many
-LIKE_GROUND = 8  # one is drawn among so many of these that stood on ground most like the scene's
-OTHER_LIGHT = 10.0  # distance between day and night; else it is in doublings of length and of aspect
+MAX_FRAMES = 2000  # of a class, counted at the model's resolution
+MAX_FINENESS = 3  # frames of large objects keep up to this many times the model's resolution
+BORDER_PX = 2.0  # a box that ends this near to the image's border counts as cut by it
+FADE_PX = 1.0  # frame pixels (standard deviation) over which an object's own ground blends into the scene's
+# A class is used cut out only if at least this share of this many sampled objects can be cut out: what hides most
+# objects of a class spoils the others too.
+CUTOUT_TRIALS, MIN_CUTOUT_RATE = 48, 2 / 3
+SIMILAR_SHARE, MIN_SIMILAR = 0.1, 24  # candidates: this share of a class, and at least this many
+SIMILAR_GROUNDS = 8  # candidates whose ground is most like the scene's, of which one is sampled
+NIGHT_DISTANCE = 10.0  # between day and night; the other traits are in doublings of length and of aspect ratio
 
 
 @dataclass(frozen=True)
 class RealObjects:
-    """Whole objects of a labelled data set, cut into the frames of an in-scene model.
+    """Whole objects of a labelled data set, cut into frames of an in-scene model.
 
-    frames: N of uint8 (K F, K F, 3), K as `fineness` says. objects: N of bool (F, F), what boxes cover of the model's
-    frame. grounds: float32 (N, 3), median colour of the rest. boxes: float32 (N, 2), width and height of each object's
-    box, in pixels of that frame. labels: int64 (N,) in the model's numbering. traits: float32 (N, 3), see `_traits`.
-    strength: in (0, 1), how much noise they are put under before they are redrawn; 1 would leave nothing of them.
-    cutouts, told: what is known so far: of an object by its number (`cutout`), of a class by its label (`_told`).
+    frames: N of uint8 (K F, K F, 3), K as in `fineness`.
+    objects: N of bool (F, F), which pixels of the model's frame any box covers.
+    grounds: float32 (N, 3), median colour of the other pixels.
+    boxes: float32 (N, 2), width and height of each object's box in pixels of the model's frame.
+    labels: int64 (N,), in the model's numbering.
+    traits: float32 (N, 3), see `_traits`.
+    strength: in (0, 1), the share of noise added before denoising; 1 would leave nothing of the objects.
+    cutouts, separable: caches, of `_cutout` by object and of `_class_separable` by label.
     """
 
     frames: list[np.ndarray]
@@ -56,155 +60,175 @@ class RealObjects:
     traits: np.ndarray
     strength: float
     cutouts: dict[int, Cutout | None] = field(default_factory=dict)
-    told: dict[int, bool] = field(default_factory=dict)
+    separable: dict[int, bool] = field(default_factory=dict)
 
     def cutout(self, i: int) -> Cutout | None:
-        """The object of frame i, in pixels of (K F, K F), K = FINEST; None where it, or most objects of its class,
-        cannot be told from the ground."""
-        return self._cutout(i) if self._told(int(self.labels[i])) else None
+        """Object i without its ground, in pixels of (K F, K F), K = MAX_FINENESS; None where it, or most objects of its
+        class, cannot be separated from the ground."""
+        return self._cutout(i) if self._class_separable(int(self.labels[i])) else None
 
-    def _told(self, label: int) -> bool:
-        if label not in self.told:
-            own = np.flatnonzero(self.labels == label)
-            tried = own[np.linspace(0, len(own) - 1, min(len(own), TRIED)).astype(int)]
-            self.told[label] = np.mean([self._cutout(int(i)) is not None for i in tried]) >= TOLD
-        return self.told[label]
+    def _class_separable(self, label: int) -> bool:
+        if label not in self.separable:
+            members = np.flatnonzero(self.labels == label)
+            trials = members[np.linspace(0, len(members) - 1, min(len(members), CUTOUT_TRIALS)).astype(int)]
+            rate = np.mean([self._cutout(int(i)) is not None for i in trials])
+            self.separable[label] = rate >= MIN_CUTOUT_RATE
+        return self.separable[label]
 
     def _cutout(self, i: int) -> Cutout | None:
         if i not in self.cutouts:
-            size = FINEST * len(self.objects[i])
+            size = MAX_FINENESS * len(self.objects[i])
             frame = np.clip(np.rint(resized(self.frames[i].astype(np.float32), size)), 0, 255).astype(np.uint8)
-            box = box_coverage(*FINEST * self.boxes[i], size) > 0.5
+            box = box_coverage(*MAX_FINENESS * self.boxes[i], size) > 0.5
             self.cutouts[i] = cutout(frame, box, finer_mask(self.objects[i], size))
         return self.cutouts[i]
 
     def draw(
         self, one: Layout, label: int, ground: np.ndarray, spec: FrameSpec, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """A real object of the class, much like the one that a layout of one asks for.
+        """Sample a real object of the class, similar to the one that a layout of one object asks for.
 
-        A frame (K F, K F, 3) float32 in [0, 255], K as `fineness` of the layout's box, and the share of each pixel
-        (K F, K F) that is surely the object, 0 where it could not be cut out. It is stretched into the box, which it
-        fills as far as it filled its own, mirrored half of the time, and as much lighter or darker as the ground is of
-        the frame that it comes into, `ground` (F, F, 3) in [0, 255], around the part to be painted. Around the object
-        that ground stays, or what surrounded it elsewhere would show as a pane: one is drawn that can be cut out, if
-        there is one; else all of its box comes, so much lighter or darker along its edge that it joins the ground
-        (`membrane`). Of those alike, it is one of the few that stood on such ground: made
-        darker for dark asphalt, a white object of bright concrete is grey. None where there is no object of the class.
+        ground: (F, F, 3) in [0, 255], the frame to paint into. Returns a frame (K F, K F, 3) float32 in [0, 255], K as
+        in `fineness` of the layout's box, and the share of each pixel (K F, K F) that surely belongs to the object (0
+        where it could not be cut out); or None where there is no object of the class.
+
+        The object is stretched into the box, which it fills as far as it filled its own, mirrored half of the time, and
+        shifted in brightness by the difference between the two grounds. An object that can be cut out is preferred; it
+        is placed on `ground`. Otherwise its whole box is used, shifted along its edge to meet the ground (`membrane`).
+        Among similar objects, those that stood on similar ground are preferred: a white object from bright concrete,
+        darkened for asphalt, would be grey.
         """
         tone = np.median(ground[masks(one.boxes[0], one.kind, spec)[0] == 0], 0)
-        i = self._chosen(one, label, tone, rng)
+        i = self._choose(one, label, tone, rng)
         if i is None:
             return None
         size = spec.size * fineness(one.boxes[0], spec)
-        frame, surely, inside = self._stretched(i, box_in_frame(one.boxes[0], one.kind, spec), size, spec)
+        frame, surely, inside = self._stretch(i, box_in_frame(one.boxes[0], one.kind, spec), size, spec)
         if rng.random() < 0.5:
             frame, surely, inside = frame[:, ::-1], surely[:, ::-1], inside[:, ::-1]
-        lighter = tone - self.grounds[i]
+        shift = tone - self.grounds[i]
         if self.cutout(i) is None:
-            lighter = resized(membrane(ground - resized(frame, spec.size), resized(inside, spec.size) > 0.5), size)
-        frame, ground = frame + lighter, resized(ground.astype(np.float32), size)
+            shift = resized(membrane(ground - resized(frame, spec.size), resized(inside, spec.size) > 0.5), size)
+        frame, ground = frame + shift, resized(ground.astype(np.float32), size)
         return np.clip(ground + inside[..., None] * (frame - ground), 0, 255), surely
 
-    def _chosen(self, one: Layout, label: int, tone: np.ndarray, rng: np.random.Generator) -> int | None:
-        """The number of a real object of the class that is much like the one asked for and stood on ground of much this
-        tone (3,), one that can be cut out if there is one; None where there is none of the class."""
-        own = np.flatnonzero(self.labels == label)
-        if not len(own):
+    def _choose(self, one: Layout, label: int, tone: np.ndarray, rng: np.random.Generator) -> int | None:
+        """Number of a real object of the class, similar to the one asked for, on ground of similar colour `tone` (3,),
+        preferably one that can be cut out; None where there is no object of the class."""
+        members = np.flatnonzero(self.labels == label)
+        if not len(members):
             return None
-        far = np.abs(self.traits[own] - _traits(one.boxes, one.acquisition)[0]).sum(1)
-        count = min(len(own), max(NEAREST, round(NEAREST_SHARE * len(own))))
-        alike = np.argsort(far, kind="stable")[:count]
-        near = own[alike[far[alike] < far.min() + OTHER_LIGHT / 2]]
-        other_ground = np.abs(self.grounds[near] - tone).sum(1)
-        near = near[np.argsort(other_ground, kind="stable")]
-        first = near[:LIKE_GROUND]
-        # each object has its own lot: with one seed, much the same is drawn in the next place of a row
-        near[:LIKE_GROUND] = first[np.argsort(rng.random(len(self.labels))[first])]
-        # one by one: to cut out all that might be drawn takes longer than to paint it
-        return next((int(i) for i in near if self.cutout(int(i)) is not None), int(near[0]))
+        distance = np.abs(self.traits[members] - _traits(one.boxes, one.acquisition)[0]).sum(1)
+        count = min(len(members), max(MIN_SIMILAR, round(SIMILAR_SHARE * len(members))))
+        similar = np.argsort(distance, kind="stable")[:count]
+        similar = members[similar[distance[similar] < distance.min() + NIGHT_DISTANCE / 2]]
+        ground_distance = np.abs(self.grounds[similar] - tone).sum(1)
+        similar = similar[np.argsort(ground_distance, kind="stable")]
+        first = similar[:SIMILAR_GROUNDS]
+        # each object has its own random key: with one seed, neighbours in a row get similar objects
+        similar[:SIMILAR_GROUNDS] = first[np.argsort(rng.random(len(self.labels))[first])]
+        # lazily: cutting out every candidate takes longer than painting
+        return next((int(i) for i in similar if self.cutout(int(i)) is not None), int(similar[0]))
 
-    def _stretched(
+    def _stretch(
         self, i: int, box: tuple[float, float], size: int, spec: FrameSpec
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Object i, stretched into a box of this width and height, in pixels of the model's frame: a frame (size, size,
-        3), and of each pixel the shares (size, size) that are surely it, and that come from its own frame."""
+        """Object i stretched into a box of this width and height, in pixels of the model's frame.
+
+        Returns a frame (size, size, 3), and for each pixel the shares (size, size) that surely belong to the object and
+        that are taken from its own frame.
+        """
         import cv2
 
-        piece, fine, times = self.cutout(i), len(self.frames[i]), size // spec.size
+        piece, side, fineness = self.cutout(i), len(self.frames[i]), size // spec.size
         if piece is None:
-            middle, sides = np.full(2, fine / 2), self.boxes[i] * fine / spec.size
+            middle, sides = np.full(2, side / 2), self.boxes[i] * side / spec.size
         else:
-            ends = np.reshape(piece.bounds, (2, 2)) * fine / len(piece.share)
+            ends = np.reshape(piece.bounds, (2, 2)) * side / len(piece.share)
             middle, sides = ends.mean(0), ends[1] - ends[0]
-        stretch = sides / (np.array(box) * times)
-        at = middle - stretch * (size - 1) / 2 - 0.5  # where the first pixel's centre comes from
-        matrix = np.float32([[stretch[0], 0, at[0]], [0, stretch[1], at[1]]])
+        stretch = sides / (np.array(box) * fineness)
+        origin = middle - stretch * (size - 1) / 2 - 0.5  # source of the first pixel's centre
+        matrix = np.float32([[stretch[0], 0, origin[0]], [0, stretch[1], origin[1]]])
         cubic, linear = (how | cv2.WARP_INVERSE_MAP for how in (cv2.INTER_CUBIC, cv2.INTER_LINEAR))
         frame = self.frames[i].astype(np.float32)
         frame = cv2.warpAffine(frame, matrix, (size, size), flags=cubic, borderMode=cv2.BORDER_REFLECT_101)
         if piece is not None:
-            surely = cv2.warpAffine(resized(piece.share, fine), matrix, (size, size), flags=linear)
+            surely = cv2.warpAffine(resized(piece.share, side), matrix, (size, size), flags=linear)
             return frame, surely, surely
-        inside = box_coverage(*((side + 2 * FADE) * times for side in box), size)
-        return frame, np.zeros((size, size), np.float32), cv2.GaussianBlur(inside, (0, 0), FADE * times)
+        inside = box_coverage(*((length + 2 * FADE_PX) * fineness for length in box), size)
+        return frame, np.zeros((size, size), np.float32), cv2.GaussianBlur(inside, (0, 0), FADE_PX * fineness)
 
 
 def fineness(box: np.ndarray, spec: FrameSpec) -> int:
-    """How many times as fine as the model's a frame of this box (5,) has to be to keep the picture's own pixels."""
-    return int(np.clip(np.ceil(frame_sides(box[None], spec)[0] / spec.size), 1, FINEST))
+    """How many times the model's resolution a frame of this box (5,) needs to keep the image's own pixels.
+
+    >>> [fineness(np.float32([0, 0, side, 10, 0]), FrameSpec(size=48, context=2)) for side in (20, 40, 500)]
+    [1, 2, 3]
+    """
+    return int(np.clip(np.ceil(frame_sides(box[None], spec)[0] / spec.size), 1, MAX_FINENESS))
 
 
 def whole(layout: Layout) -> np.ndarray:
-    """Bool (N,): objects that no border cuts. A box that ends at the border is that of the part that is to be seen."""
+    """Bool (N,): objects that no border cuts and that are not difficult.
+
+    A box that ends at the border covers only the visible part of its object.
+
+    >>> layout = Layout([[50, 50, 20, 10, 0], [5, 50, 10, 10, 0]], [0, 0], ("car",), (100, 100))
+    >>> whole(layout).tolist()
+    [True, False]
+    """
     corners = geometry.to_corners(layout.boxes)
-    inside = ((corners >= BORDER) & (corners <= np.array(layout.size) - BORDER)).all((1, 2))
+    inside = ((corners >= BORDER_PX) & (corners <= np.array(layout.size) - BORDER_PX)).all((1, 2))
     return inside & ~layout.difficult & (layout.visible > 0.99)
 
 
-def _traits(boxes: np.ndarray, taken: Acquisition) -> np.ndarray:
-    """(N, 3) float32: log2 of the long side in pixels and of the aspect, and light."""
-    light = 0.5 if taken.night is None else float(taken.night)
+def _traits(boxes: np.ndarray, acquisition: Acquisition) -> np.ndarray:
+    """(N, 3) float32: log2 of the long side in pixels, log2 of the aspect ratio, and night."""
+    night = 0.5 if acquisition.night is None else float(acquisition.night)
     long, short = np.maximum(boxes[:, 2], 1), np.maximum(boxes[:, 3], 1)
-    return np.column_stack([np.log2(long), np.log2(long / short), np.full(len(boxes), OTHER_LIGHT * light)]).astype(
+    return np.column_stack([np.log2(long), np.log2(long / short), np.full(len(boxes), NIGHT_DISTANCE * night)]).astype(
         np.float32
     )
 
 
 def collect_objects(dataset: Dataset, classes: Sequence[str], spec: FrameSpec, strength: float) -> RealObjects:
-    """Objects that lie whole in their pictures, of the model's `classes`, matched without regard to case; of a class
-    of more than MOST frames' worth, those of images spread over the data set. Raises UserError where there is none."""
+    """Cut every whole object of the model's `classes` (matched by `class_key`) out of the data set's images.
+
+    Of a class with more than MAX_FRAMES frames, objects of images spread evenly over the data set are used. Raises
+    UserError where there is no such object.
+    """
     number = {class_key(name): i for i, name in enumerate(classes)}
-    found = [
+    candidates = [
         (i, k, label)
         for i, sample in enumerate(dataset)
         for k in np.flatnonzero(whole(sample.layout))
         if (label := number.get(class_key(sample.layout.classes[sample.layout.labels[k]]))) is not None
     ]
-    labels = np.array([label for _, _, label in found], np.int64)
-    worth = np.array([fineness(dataset.samples[i].layout.boxes[k], spec) ** 2 for i, k, _ in found])
+    labels = np.array([label for _, _, label in candidates], np.int64)
+    areas = np.array([fineness(dataset.samples[i].layout.boxes[k], spec) ** 2 for i, k, _ in candidates])
     chosen = []
     for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        chosen.append(own[np.linspace(0, len(own) - 1, min(len(own), round(MOST / worth[own].mean()))).astype(int)])
-    frames, objects, grounds, boxes, kept, traits, picture, at = [], [], [], [], [], [], None, None
+        members = np.flatnonzero(labels == label)
+        count = min(len(members), round(MAX_FRAMES / areas[members].mean()))
+        chosen.append(members[np.linspace(0, len(members) - 1, count).astype(int)])
+    frames, objects, grounds, boxes, numbers, traits, image, current = [], [], [], [], [], [], None, None
     for n in np.sort(np.concatenate(chosen)) if chosen else ():
-        i, k, label = found[n]
-        if i != at:
-            at, picture = i, read_picture(dataset.samples[i])
+        i, k, label = candidates[n]
+        if i != current:
+            current, image = i, read_picture(dataset.samples[i])
             labelled = covered(dataset.samples[i].layout.boxes, dataset.samples[i].layout.size[::-1]).astype(np.uint8)
-        if picture is None:
+        if image is None:
             continue
         one = dataset.samples[i].layout.select([k])
         fine = replace(spec, size=spec.size * fineness(one.boxes[0], spec))
-        frames.append(cut(picture, frame_matrices(one.boxes, one.kind, fine)[0], fine.size))
+        frames.append(cut(image, frame_matrices(one.boxes, one.kind, fine)[0], fine.size))
         objects.append(cut(labelled, frame_matrices(one.boxes, one.kind, spec)[0], spec.size)[..., 0] > 0)
         free = ~objects[-1] | objects[-1].all()
         grounds.append(np.median(resized(frames[-1].astype(np.float32), spec.size)[free], 0))
         boxes.append(box_in_frame(one.boxes[0], one.kind, spec))
-        kept.append(label)
+        numbers.append(label)
         traits.append(_traits(one.boxes, one.acquisition)[0])
     if not frames:
-        raise UserError(f"no object of {', '.join(classes)} lies whole in a picture, so none can be begun from.")
-    each = np.stack(grounds), np.float32(boxes), np.int64(kept), np.stack(traits)
+        raise UserError(f"no object of {', '.join(classes)} lies completely inside an image, so --strength has none.")
+    each = np.stack(grounds), np.float32(boxes), np.int64(numbers), np.stack(traits)
     return RealObjects(frames, objects, *each, strength)

@@ -11,11 +11,25 @@ from torch.nn import functional as F
 
 from dataengine.render.flow import draw_noise, sample, velocity_of
 from dataengine.render.inpaint import Known
-from dataengine.render.layout_raster import NOTHING, SCALE
-from dataengine.render.thumbnail import THUMBNAIL_RATIO, thumbnail_pixels
+from dataengine.render.layout_raster import NOTHING, PLACE_LEVELS
 
+THUMBNAIL_RATIO = 8
+THUMBNAIL_SCALE = 2.0  # brings thumbnails of aerial pictures, which are pale, to about unit spread
 THUMBNAIL_NOISE = 0.1  # which the decoder is trained to overlook in drawn thumbnails (Ho et al. 2022, section 4)
 OBJECT_NOISE = 0.4  # the same within boxes, where it is told what there is, in pixels that thumbnails do not have
+
+
+def thumbnails_of(images: torch.Tensor) -> torch.Tensor:
+    """Means over squares of THUMBNAIL_RATIO pixels, (B, 3, H, W) in [-1, 1] -> (B, 3, H / 8, W / 8) of order one."""
+    return F.avg_pool2d(images, THUMBNAIL_RATIO) * THUMBNAIL_SCALE
+
+
+def thumbnail_pixels(thumbnails: torch.Tensor) -> torch.Tensor:
+    """Thumbnails (B, 3, h, w) enlarged smoothly to pixels (B, 3, 8 h, 8 w) in [-1, 1]."""
+    large = F.interpolate(
+        thumbnails / THUMBNAIL_SCALE, scale_factor=THUMBNAIL_RATIO, mode="bicubic", align_corners=False
+    )
+    return large.clamp(-1, 1)
 
 
 class ThumbnailDecoder(ModelMixin, ConfigMixin):
@@ -72,7 +86,7 @@ class ThumbnailDecoder(ModelMixin, ConfigMixin):
         patch = self.config.patch
         x = F.pixel_unshuffle(torch.cat([images, thumbnail_pixels(thumbnails)], 1), patch)
         if self.config.classes:
-            numbers, places = rasters[:, 0].long(), rasters[:, 1:].to(x.dtype) / SCALE
+            numbers, places = rasters[:, 0].long(), rasters[:, 1:].to(x.dtype) / PLACE_LEVELS
             boxes = torch.cat([(numbers != NOTHING)[:, None].to(x.dtype), places], 1)
             rows = numbers % (len(self.config.classes) + 2)
             embedded = F.avg_pool2d(self.class_embedding(rows).permute(0, 3, 1, 2), patch)

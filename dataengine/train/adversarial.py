@@ -20,8 +20,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from dataengine.imagenet import ImageNetFeatures
 from dataengine.render.flow import few_sigmas
-from dataengine.render.imagenet import ImageNetFeatures
 from dataengine.train.flow_loss import Batch, Data, Example, Loss, quick_backward
 from dataengine.train.loop import TrainSettings, model_settings_text, train
 

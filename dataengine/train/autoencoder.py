@@ -16,8 +16,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from dataengine.errors import UserError
+from dataengine.imagenet import ImageNetFeatures
 from dataengine.render.autoencoder import LATENT_RATIO, Autoencoder
-from dataengine.render.imagenet import ImageNetFeatures
 from dataengine.train.decoder import to_pixels
 from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
 

@@ -273,8 +273,8 @@ def fewer_steps(
     from dataengine.errors import UserError
     from dataengine.render.reference import load_encoder
     from dataengine.render.renderer import load_renderer
+    from dataengine.train.distill import distill_in_scene, distill_whole
     from dataengine.train.loop import save_once
-    from dataengine.train.quicken import quicken_in_scene, quicken_whole
 
     if kind not in ("in-scene", "whole"):
         raise UserError(f"--kind {kind}: must be in-scene or whole.")
@@ -291,10 +291,10 @@ def fewer_steps(
     datasets = _read(data, split)
     with _writing(out):
         if kind == "in-scene":
-            pipeline = quicken_in_scene(pipeline, datasets, out, settings, to, guidance)
+            pipeline = distill_in_scene(pipeline, datasets, out, settings, to, guidance)
         else:
             wide = pipeline.unet.config.reference_width
             encoder = load_encoder(weights.packaged("encoder") / "model.onnx") if wide else None
-            pipeline = quicken_whole(pipeline, datasets, out, settings, to, decoder_to, encoder)
+            pipeline = distill_whole(pipeline, datasets, out, settings, to, decoder_to, encoder)
         save_once(pipeline, out / "pipeline")
     print(f"renderer: {out / 'pipeline'}, {to} steps")

@@ -15,8 +15,13 @@ from dataengine.data.layout import Dataset, Layout, class_key
 from dataengine.errors import UserError
 from dataengine.render.augment import augmented_window
 from dataengine.render.layout_raster import NOTHING, layout_raster
-from dataengine.render.thumbnail import thumbnail_pixels, thumbnails_of
-from dataengine.render.thumbnail_decoder import ThumbnailDecoder, decode_thumbnails, with_noise
+from dataengine.render.thumbnail_decoder import (
+    ThumbnailDecoder,
+    decode_thumbnails,
+    thumbnail_pixels,
+    thumbnails_of,
+    with_noise,
+)
 from dataengine.train.flow_loss import Batch, Example, flow_loss
 from dataengine.train.loop import TrainSettings, model_settings_text, moved, save_once, train
 from dataengine.train.warm_start import take_weights

@@ -16,9 +16,8 @@ from dataengine import geometry
 from dataengine.data.layout import Dataset, Layout, class_key
 from dataengine.errors import UserError
 from dataengine.render.augment import augment
-from dataengine.render.fields import object_fields
 from dataengine.render.frame import FrameSpec, cut, frame_matrices, frame_sides, masks
-from dataengine.render.in_scene import InSceneUNet
+from dataengine.render.in_scene import InSceneUNet, object_fields
 from dataengine.train.flow_loss import Batch, Example, flow_loss
 from dataengine.train.loop import TrainSettings, model_settings_text, moved, save_once, train
 from dataengine.train.warm_start import take_weights
@@ -170,7 +169,7 @@ def frame_example(batch: Batch, generator: torch.Generator, null: int | None = N
 
 def show_frames(batch: Callable, model: InSceneUNet, step: int, folder: Path, few: int | None = None) -> None:
     """A sheet `folder/samples/STEP.png` of frames: as they were, as the model is given them, painted in `few` steps."""
-    from dataengine.render.sample_frames import sample_frames
+    from dataengine.render.in_scene import sample_frames
 
     shown = moved(batch(np.random.default_rng(2)), model.device)
     real = shown["frames"]

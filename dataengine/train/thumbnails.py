@@ -21,10 +21,9 @@ from dataengine.data.layout import Dataset, Layout, class_key, drop_fields
 from dataengine.errors import UserError
 from dataengine.render.augment import augmented_window
 from dataengine.render.layout_batch import LayoutBatch
-from dataengine.render.layout_unet import LayoutUNet
+from dataengine.render.layout_unet import LayoutUNet, sample_latents
 from dataengine.render.reference import Encoder
-from dataengine.render.sample_latents import sample_latents
-from dataengine.render.thumbnail import THUMBNAIL_RATIO, thumbnail_pixels, thumbnails_of
+from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, thumbnail_pixels, thumbnails_of
 from dataengine.train.decoder import domain_name, to_pixels
 from dataengine.train.flow_loss import Batch, Example, flow_loss
 from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train

@@ -66,7 +66,7 @@ def test_dinov2_gives_its_class_token(dinov2_folder):
 
 
 def test_imagenet_features_are_what_the_networks_classifier_reads():
-    from dataengine.render.imagenet import ImageNetEmbedding
+    from dataengine.imagenet import ImageNetEmbedding
 
     features = load_features("lite2")
     images = pictures(2, 260)

@@ -93,7 +93,7 @@ def test_a_detector_on_imagenet_features_learns_and_keeps_their_statistics(toy_d
     """The options that the protocols use: what is trained changes the later blocks, and no batch statistics."""
     import torch
 
-    from dataengine.render.imagenet import ImageNetFeatures
+    from dataengine.imagenet import ImageNetFeatures
 
     dataset = formats.read(toy_dataset)
     coco.write(Dataset(dataset.classes, dataset.samples[:6], "obb", name="toy"), tmp_path / "real", split="train")

@@ -1,10 +1,11 @@
-"""Objects cut out of their ground, in pixels."""
+"""Objects are cut out of their ground."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from dataengine.render.scene import Scene, empty_layout
 from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 
@@ -14,7 +15,6 @@ from dataengine.render.frame import FrameSpec
 from dataengine.render.in_scene import InSceneUNet
 from dataengine.render.in_scene_pipeline import InScenePipeline
 from dataengine.render.real_objects import collect_objects
-from dataengine.render.scene import Scene, empty_layout
 
 SIDE = 96
 WHITE, GROUND, SCENE = (225, 225, 230), (110, 100, 80), (70, 100, 72)
@@ -36,31 +36,31 @@ def picture(shape: np.ndarray, ground=GROUND, white=WHITE, noise: float = 6) -> 
     return np.clip(np.where(shape[..., None], white, ground) + grain, 0, 255).astype(np.uint8)
 
 
-def overlap(found: Cutout, truth: np.ndarray) -> float:
+def iou(found: Cutout, truth: np.ndarray) -> float:
     return float(((found.share > 0.5) & truth).sum() / ((found.share > 0.5) | truth).sum())
 
 
-def test_an_object_is_found_in_its_box_without_the_ground_beside_it():
+def test_an_object_is_cut_out_without_the_ground_next_to_it():
     found = cutout(picture(cross()), box(), box())
-    assert overlap(found, cross()) > 0.85
-    assert overlap(Cutout(box(), found.bounds), cross()) < 0.5, "control: the box is mostly ground"
+    assert iou(found, cross()) > 0.85
+    assert iou(Cutout(box(), found.bounds), cross()) < 0.5, "control: the box is mostly ground"
     assert found.share[~box()].max() == 0
 
 
-def test_other_objects_beside_it_are_not_taken_for_ground():
+def test_neighbouring_objects_are_not_taken_for_ground():
     places = [(y, x) for y in (4, 48, 92) for x in (4, 48, 92) if (y, x) != (48, 48)]
-    # as faint as many are on concrete: an outline alone does not tell them
+    # as faint as objects on concrete often are: outlines alone do not separate them
     crowd = picture(np.any([cross(at, 38) for at in [(48, 48), *places]], axis=0), white=(150, 145, 130), noise=20)
     known = np.any([box(at) for at in places], axis=0)
-    # strips of four pixels between the boxes are all the ground there is
-    assert overlap(cutout(crowd, box(), known), cross(long=38)) > 0.85
+    # the only visible ground is strips of four pixels between the boxes
+    assert iou(cutout(crowd, box(), known), cross(long=38)) > 0.85
     unknown = cutout(crowd, box(), box())
-    assert unknown is None or overlap(unknown, cross(long=38)) < 0.85, "control: nothing is said of the others"
+    assert unknown is None or iou(unknown, cross(long=38)) < 0.85, "control: without the boxes of the others"
 
 
 @pytest.mark.parametrize("strip", [False, True])
-def test_ground_that_goes_on_beyond_the_box_is_no_object(strip):
-    """Between three in a row is ground that is nowhere else to be seen; control: the same ground everywhere."""
+def test_ground_that_continues_beyond_the_box_is_no_object(strip):
+    """Between three objects in a row the ground is one that occurs nowhere else; control: uniform ground."""
     row = [(48, 48 + x) for x in (-40, 0, 40)]
     ground = np.full((SIDE, SIDE, 3), GROUND, np.float32)
     if strip:
@@ -70,22 +70,22 @@ def test_ground_that_goes_on_beyond_the_box_is_no_object(strip):
     assert (found is None) == strip
 
 
-def test_what_cannot_be_told_from_the_ground_is_not_guessed():
+def test_an_object_that_cannot_be_separated_from_the_ground_is_not_guessed():
     assert cutout(picture(np.zeros((SIDE, SIDE), bool)), box(), box()) is None
     only_one_wing = cross() & (np.mgrid[:SIDE, :SIDE][1] < 46)
-    assert cutout(picture(only_one_wing), box(), box()) is None, "an object reaches the sides of its box"
-    assert cutout(picture(cross()), np.ones((SIDE, SIDE), bool), box()) is None, "no ground is to be seen"
+    assert cutout(picture(only_one_wing), box(), box()) is None, "an object extends to the sides of its box"
+    assert cutout(picture(cross()), np.ones((SIDE, SIDE), bool), box()) is None, "no ground is visible"
 
 
 class Echo(InSceneUNet):
-    """Takes what it is given, noise and all, for the picture."""
+    """Returns its noisy input as the clean image."""
 
     def forward(self, frames, timesteps, surroundings, hole, box, labels, fields):
         return torch.zeros_like(frames)
 
 
 def painted(folder, real: np.ndarray, label: Layout, asked: Layout, cuts: bool) -> tuple[np.ndarray, np.ndarray]:
-    """An even scene and the image of it, (SIDE, SIDE, 3) int, with the one object of a real picture painted into it."""
+    """A uniform scene and the result, (SIDE, SIDE, 3) int, of painting the one object of a real image into it."""
     Image.fromarray(real).save(folder / "0.png")
     dataset = Dataset(("airplane",), [Sample("0", folder / "0.png", label)], "hbb")
     objects = collect_objects(dataset, ("airplane",), FrameSpec(), 0.02)
@@ -104,8 +104,8 @@ def airplane(long: float) -> Layout:
 
 
 @pytest.mark.parametrize("cuts", [True, False])
-def test_its_ground_stays_behind_when_it_is_painted_elsewhere(tmp_path, cuts):
-    """In pixels of the image; where nothing is cut out (control), the ground beside the object comes along."""
+def test_an_object_is_painted_elsewhere_without_its_ground(tmp_path, cuts):
+    """Control: without a cutout, the ground around the object is painted too."""
     stripes = np.where(np.arange(SIDE)[None, :, None] % 24 < 12, GROUND, (170, 160, 140))
     scene, image = painted(tmp_path, picture(cross(), stripes), airplane(40), airplane(40), cuts)
     changed = np.abs(image - scene).max(2)
@@ -115,8 +115,8 @@ def test_its_ground_stays_behind_when_it_is_painted_elsewhere(tmp_path, cuts):
 
 
 @pytest.mark.parametrize("wide", [1.0, 1.25])
-def test_it_fills_as_much_of_its_box_as_of_its_own(tmp_path, wide):
-    """Sides of what is bright in the image; labels that are wider than the object stay so, for others are as wide."""
+def test_an_object_fills_as_much_of_the_new_box_as_of_its_own(tmp_path, wide):
+    """Extent of the bright pixels; a label wider than its object stays wider, as the other labels of its class are."""
     scene, image = painted(tmp_path, picture(cross(long=32)), airplane(32 * wide), airplane(50), cuts=True)
     left, top, right, bottom = extent((image - scene).min(2) > 60)
     assert np.array([right - left, bottom - top]) == pytest.approx(50 / wide, abs=2.5)
@@ -124,9 +124,9 @@ def test_it_fills_as_much_of_its_box_as_of_its_own(tmp_path, wide):
 
 
 @pytest.mark.parametrize("ends", [True, False])
-def test_ends_that_are_lost_are_told_from_a_label_that_is_wide(ends):
-    """The ends of wings are faint and fall to the ground; what is left is stretched until it fills the box. Control:
-    there are no ends, and it stays as small in its box as it was."""
+def test_lost_ends_are_distinguished_from_a_wide_label(ends):
+    """Faint wing tips are lost, and the rest is stretched to fill the box. Control: without tips, the object stays as
+    small in the box as it was."""
     body = cross(long=30)
     shape = np.array(np.where(body[..., None], WHITE, GROUND), float)
     if ends:

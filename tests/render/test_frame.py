@@ -7,8 +7,8 @@ import shapely
 
 from dataengine import geometry
 from dataengine.data.layout import Layout
-from dataengine.render.fields import FIELDS, object_fields
 from dataengine.render.frame import FrameSpec, box_in_frame, cut, frame_matrices, frame_sides, masks, matte, paste
+from dataengine.render.in_scene import FIELDS, object_fields
 
 SPEC = FrameSpec()
 

@@ -11,8 +11,8 @@ from toy_scenes import random_layout
 
 from dataengine import geometry
 from dataengine.data.layout import Layout
+from dataengine.render.layout_raster import outlines, shape_raster
 from dataengine.render.layout_unet import LayoutUNet
-from dataengine.render.shapes import outlines, shape_raster
 
 AEROGEN = {"masked_attention": False, "corners": "grid", "areas": "grid", "angle": False, "painted_channels": 0,
            "regional": True, "padded_to": 15, "patch": 1}  # fmt: skip

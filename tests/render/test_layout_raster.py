@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dataengine.data.layout import Layout
-from dataengine.render.layout_raster import NOTHING, SCALE, UNKNOWN, layout_raster
+from dataengine.render.layout_raster import NOTHING, PLACE_LEVELS, UNKNOWN, layout_raster
 
 
 def layout(boxes, labels, classes=("car", "ship")) -> Layout:
@@ -18,7 +18,7 @@ def test_pixels_in_a_turned_box_have_its_class_and_their_place_in_it():
     assert inside.sum() == pytest.approx(24 * 10, rel=0.05)
     assert (raster[0][~inside] == NOTHING).all()
     y, x = np.nonzero(inside)
-    along, across = raster[1, y, x] / SCALE * 12, raster[2, y, x] / SCALE * 5
+    along, across = raster[1, y, x] / PLACE_LEVELS * 12, raster[2, y, x] / PLACE_LEVELS * 5
     back = 30 + along * np.cos(0.5) - across * np.sin(0.5), 20 + along * np.sin(0.5) + across * np.cos(0.5)
     assert np.abs(back[0] - x - 0.5).max() < 0.15
     assert np.abs(back[1] - y - 0.5).max() < 0.15

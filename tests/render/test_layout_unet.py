@@ -12,7 +12,7 @@ from toy_scenes import random_layout
 
 from dataengine import geometry
 from dataengine.errors import UserError
-from dataengine.render.box_attention import BoxAttention
+from dataengine.render.box_layers import BoxAttention
 from dataengine.render.layout_batch import LayoutBatch, box_features, coverage
 from dataengine.render.layout_pipeline import GeneratedScenes, LayoutPipeline
 from dataengine.render.layout_unet import LayoutUNet

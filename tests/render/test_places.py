@@ -1,4 +1,4 @@
-"""Cars stand on a dark road and never on the bright field beside it: where new ones are put, in pixels of the scene."""
+"""Real cars stand on a dark road and never on the bright field next to it: where new ones are placed."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from dataengine.render.scene import Scene
 from toy_roads import FIELD, ROAD, SIDE, boxes_anywhere, boxes_apart, cars, ground, on_road, roads
 
 from dataengine import geometry
 from dataengine.data.layout import Acquisition
 from dataengine.errors import UserError
 from dataengine.render.places import Places, groups, learn_places
-from dataengine.render.scene import Scene
 
 
 @pytest.fixture(scope="module")
-def known(tmp_path_factory) -> Places:
+def road_places(tmp_path_factory) -> Places:
     return learn_places(roads(tmp_path_factory.mktemp("road"), "road"))
 
 
 @pytest.fixture(scope="module")
-def unknowing(tmp_path_factory) -> Places:
+def uninformed(tmp_path_factory) -> Places:
     return learn_places(roads(tmp_path_factory.mktemp("anywhere"), "anywhere"))
 
 
 def share_on_road(places: Places, scenes: int = 40) -> tuple[float, int]:
-    """Share of the placed cars whose centre is on the road, and how many there are of three for each scene."""
+    """Share of placed cars whose centre is on the road, and how many there are of three for each scene."""
     found = []
     for seed in range(scenes):
         rng = np.random.default_rng((seed, 7))
@@ -36,31 +36,31 @@ def share_on_road(places: Places, scenes: int = 40) -> tuple[float, int]:
     return float(np.concatenate(found).mean()), sum(map(len, found))
 
 
-def test_cars_are_put_on_the_road_where_real_ones_stand(known, unknowing):
-    """The road is a third of the picture."""
-    share, count = share_on_road(known)
+def test_cars_are_placed_on_the_road_where_real_ones_stand(road_places, uninformed):
+    """The road is a third of the image."""
+    share, count = share_on_road(road_places)
     assert share > 0.9
-    assert count > 100, "nearly all of the 120 found a place"
-    control, kept = share_on_road(unknowing)
-    assert control < 0.5, "control: learned where cars stand anywhere"
+    assert count > 100, "nearly all of the 120 have a place"
+    control, kept = share_on_road(uninformed)
+    assert control < 0.5, "control: trained on cars that stand anywhere"
     assert kept > 80
     mutation, _ = share_on_road(Places({}, {}))
-    assert mutation < 0.55, "mutation: nothing learned, so all stay where the layouts have them"
+    assert mutation < 0.55, "mutation: without forests all stay where the layouts have them"
 
 
-def test_where_there_is_no_road_no_car_is_put_but_another_class_is(known):
+def test_without_a_road_no_car_is_placed_but_another_class_is(road_places):
     field = np.random.default_rng(0).normal(FIELD, 6, (SIDE, SIDE, 3)).clip(0, 255).astype(np.uint8)
     field[:30] = ROAD - 40  # something else is dark, too near the border for a car
     scene, boxes = Scene(field, cars(np.zeros((0, 5))), "field"), boxes_apart(30, np.random.default_rng(1))
     boxes = boxes[boxes[:, 1] > 60]
-    layout = replace(cars(boxes), acquisition=Acquisition(camera_angle_deg=45))  # moved up and down by 16 pixels only
-    placed = known.placed(scene, layout, np.random.default_rng(2))
+    layout = replace(cars(boxes), acquisition=Acquisition(camera_angle_deg=45))  # moves vertically by 16 pixels at most
+    placed = road_places.placed(scene, layout, np.random.default_rng(2))
     assert len(placed) < len(layout) / 4
     ships = replace(layout, classes=("ship",))
-    assert len(known.placed(scene, ships, np.random.default_rng(2))) > len(ships) * 0.8, "control"
+    assert len(road_places.placed(scene, ships, np.random.default_rng(2))) > len(ships) * 0.8, "control"
 
 
-def test_what_stands_close_together_moves_together(unknowing):
+def test_objects_close_together_move_together(uninformed):
     rng = np.random.default_rng(3)
     row = np.float32([[30 + 10 * k, 40, 14, 8, 1.5] for k in range(3)])
     far = np.float32([[120, 120, 14, 8, 0]])
@@ -69,14 +69,14 @@ def test_what_stands_close_together_moves_together(unknowing):
     moved = 0
     for _ in range(10):
         image, _ = ground(rng)
-        placed = unknowing.placed(Scene(image, cars(np.zeros((0, 5))), "s"), layout, rng)
+        placed = uninformed.placed(Scene(image, cars(np.zeros((0, 5))), "s"), layout, rng)
         if len(placed) == 4:
             np.testing.assert_allclose(np.diff(placed.boxes[:3], axis=0), np.diff(row, axis=0), atol=1e-3)
             moved += int(np.abs(placed.boxes[0] - row[0]).max() > 5)
     assert moved > 3
 
 
-def test_what_the_border_cuts_stays_where_it_is_and_its_neighbour_may_go(known):
+def test_an_object_cut_by_the_border_stays_and_its_neighbour_may_move(road_places):
     row = np.float32([[5, 80, 10, 8, 0], [20, 80, 14, 8, 0]])
     layout = replace(cars(row), visible=np.float32([0.7, 1]))
     moved = 0
@@ -84,53 +84,53 @@ def test_what_the_border_cuts_stays_where_it_is_and_its_neighbour_may_go(known):
         rng = np.random.default_rng(seed)
         image, _ = ground(rng)
         image[70:90, :12] = ROAD
-        placed = replace(known, least={}).placed(Scene(image, cars(np.zeros((0, 5))), "s"), layout, rng)
+        placed = replace(road_places, min_likelihood={}).placed(Scene(image, cars(np.zeros((0, 5))), "s"), layout, rng)
         np.testing.assert_array_equal(placed.boxes[0], row[0])
         moved += int(len(placed) == 2 and np.abs(placed.boxes[1] - row[1]).max() > 5)
-    assert moved > 4, "control: whole ones move"
+    assert moved > 4, "control: whole objects move"
 
 
-def test_in_a_picture_taken_at_a_slant_nothing_moves_far_up_or_down(unknowing):
+def test_in_an_oblique_image_objects_move_little_vertically(uninformed):
     image, _ = ground(np.random.default_rng(0))
 
-    def climbed(angle: float | None) -> float:
+    def vertical_move(angle: float | None) -> float:
         layout = cars(np.float32([[80, 80, 14, 8, 0]]), Acquisition(camera_angle_deg=angle))
         scene = Scene(image, cars(np.zeros((0, 5))), "s")
-        anywhere = replace(unknowing, least={})
+        anywhere = replace(uninformed, min_likelihood={})
         placed = [anywhere.placed(scene, layout, np.random.default_rng(seed)) for seed in range(30)]
         return max(abs(float(one.boxes[0, 1]) - 80) for one in placed)
 
-    assert climbed(45) <= 16
-    assert climbed(90) > 40, "control: straight down, what is up is no farther away"
-    assert climbed(None) > 40, "control: nothing is known"
+    assert vertical_move(45) <= 16
+    assert vertical_move(90) > 40, "control: seen straight down, the row says nothing of the distance"
+    assert vertical_move(None) > 40, "control: an unknown camera angle"
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_new_objects_touch_neither_those_of_the_scene_nor_each_other(known, seed):
+def test_new_objects_touch_neither_those_of_the_scene_nor_each_other(road_places, seed):
     rng = np.random.default_rng(seed)
     image, _ = ground(rng)
-    there = cars(boxes_apart(12, rng))
-    placed = known.placed(Scene(image, there, "s"), cars(boxes_apart(10, rng)), rng)
+    existing = cars(boxes_apart(12, rng))
+    placed = road_places.placed(Scene(image, existing, "s"), cars(boxes_apart(10, rng)), rng)
     assert len(placed)
-    assert not (geometry.intersection(placed.boxes, there.boxes) > 0).any()
+    assert not (geometry.intersection(placed.boxes, existing.boxes) > 0).any()
     assert len(placed) < 2 or not np.triu(geometry.intersection(placed.boxes, placed.boxes) > 0, 1).any()
 
 
-def test_places_of_an_image_depend_on_its_seed_alone(known):
+def test_places_of_an_image_depend_on_its_seed_alone(road_places):
     image, _ = ground(np.random.default_rng(0))
     scene, layout = Scene(image, cars(np.zeros((0, 5))), "s"), cars(boxes_apart(6, np.random.default_rng(1)))
-    first, again, other = (known.placed(scene, layout, np.random.default_rng(seed)).boxes for seed in (4, 4, 5))
+    first, again, other = (road_places.placed(scene, layout, np.random.default_rng(seed)).boxes for seed in (4, 4, 5))
     np.testing.assert_array_equal(first, again)
     assert len(first) != len(other) or np.abs(first - other).max() > 1
 
 
-def test_too_few_real_objects_tell_nothing_and_are_refused(tmp_path):
+def test_too_few_real_objects_are_refused(tmp_path):
     few = roads(tmp_path, "road", images=1)
-    with pytest.raises(UserError, match=r"--likely-places: of no class \(car\) do 10 objects lie whole"):
+    with pytest.raises(UserError, match=r"--likely-places: no class \(car\) has 10 objects completely inside"):
         learn_places(few)
 
 
-def test_pictures_that_cannot_be_read_are_passed_by(tmp_path, known):
+def test_unreadable_images_are_skipped(tmp_path, road_places):
     data = roads(tmp_path, "road")
     data.samples[0].image.write_bytes(b"no picture")
     places = learn_places(data)

@@ -1,4 +1,4 @@
-"""Painted objects that begin as real ones, and scenes of augmented pictures."""
+"""Objects painted from real ones, and scenes from augmented images."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from dataengine.render.scene import DatasetScenes, Scene, empty_layout
 from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from toy_scenes import paint
@@ -19,7 +20,6 @@ from dataengine.render.frame import FrameSpec, finer_mask, masks
 from dataengine.render.in_scene import InSceneUNet
 from dataengine.render.in_scene_pipeline import InScenePipeline
 from dataengine.render.real_objects import collect_objects
-from dataengine.render.scene import DatasetScenes, Scene, empty_layout
 
 CLASSES = ("car", "van")
 SPEC = FrameSpec()
@@ -44,7 +44,7 @@ def red(picture: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("box", [[48, 48, 30, 12, 0.4], [48, 48, 30, 26, -1.0], [48, 48, 14, 7, 1.2]])
-def test_a_real_object_is_stretched_into_the_box_it_is_to_fill(tmp_path, box):
+def test_a_real_object_is_stretched_into_the_new_box(tmp_path, box):
     objects = collect_objects(labelled(tmp_path, [[48, 48, 48, 24, 0.7]], [0]), CLASSES, SPEC, 0.5)
     one = Layout([box], [0], CLASSES, (96, 96))
     ground = np.full((SPEC.size, SPEC.size, 3), 90, np.float32)
@@ -54,22 +54,20 @@ def test_a_real_object_is_stretched_into_the_box_it_is_to_fill(tmp_path, box):
     assert objects.draw(one, 1, ground, SPEC, np.random.default_rng(0)) is None, "there is no van"
 
 
-def test_it_comes_as_much_lighter_as_the_scene_is(tmp_path):
+def test_its_brightness_follows_the_scene(tmp_path):
     objects = collect_objects(labelled(tmp_path, [[48, 48, 24, 12, 0]], [0]), CLASSES, SPEC, 0.5)
     one, brightness = Layout([[48, 48, 24, 12, 0]], [0], CLASSES, (96, 96)), []
     for grey in (60, 130):
         ground = np.full((SPEC.size, SPEC.size, 3), grey, np.float32)
         frame, _ = objects.draw(one, 0, ground, SPEC, np.random.default_rng(0))
-        own = red(frame)
-        brightness.append(frame[own].mean())
+        brightness.append(frame[red(frame)].mean())
         beyond = masks(one.boxes[0], "obb", SPEC)[0] == 0
         assert frame[beyond] == pytest.approx(grey, abs=2), "the scene's own ground stays around it"
     assert brightness[1] - brightness[0] == pytest.approx(70, abs=5)
 
 
-def test_no_pane_of_another_ground_comes_with_it(tmp_path):
-    """The object stands on a bright patch, of which nothing is to be seen where it is painted; in pixels of the image.
-    Control: the object itself."""
+def test_no_ground_is_pasted_with_it(tmp_path):
+    """The object stands on a bright patch, of which nothing appears in the scene. Control: the object itself does."""
     dataset = labelled(tmp_path, [[48, 48, 24, 12, 0]], [0])
     picture = np.asarray(Image.open(dataset.samples[0].image)).copy()
     bright = picture.copy()
@@ -86,13 +84,13 @@ def test_no_pane_of_another_ground_comes_with_it(tmp_path):
     changed = np.abs(image - scene.image).max(2)
     assert changed[44:52, 40:56].max() > 60
     beyond = np.ones((96, 96), bool)
-    beyond[40:56, 34:62] = False  # two pixels beyond the box
+    beyond[40:56, 34:62] = False  # two pixels around the box
     assert changed[beyond].max() <= 6
 
 
 @pytest.mark.parametrize("strength", [0.02, 1.0])
-def test_large_objects_keep_details_finer_than_the_model_sees(tmp_path, strength):
-    """Stripes of two pixels on an object of three frame pixels to one of the model; at strength 1 they are gone."""
+def test_large_objects_keep_details_beyond_the_models_resolution(tmp_path, strength):
+    """Stripes of two pixels on an object at three times the model's resolution; at strength 1 they are gone."""
     dataset = labelled(tmp_path, [[150, 150, 80, 60, 0]], [0], size=300)
     picture = np.asarray(Image.open(dataset.samples[0].image)).copy()
     picture[122:178, 112:188] = np.where(np.arange(76) % 4 < 2, 230, 30)[None, :, None]
@@ -108,7 +106,7 @@ def test_large_objects_keep_details_finer_than_the_model_sees(tmp_path, strength
     assert contrast > 50 if strength < 1 else contrast < 25
 
 
-def test_objects_of_the_night_come_into_the_night(tmp_path):
+def test_objects_are_taken_from_images_of_the_same_light(tmp_path):
     nights = [True] * 20 + [False] * 20
     objects = collect_objects(labelled(tmp_path, [[48, 48, 24, 12, 0]], [0], nights=nights), CLASSES, SPEC, 0.5)
     ground = np.full((SPEC.size, SPEC.size, 3), 120, np.float32)
@@ -124,19 +122,19 @@ def test_a_data_set_without_a_whole_object_of_the_classes_is_refused(tmp_path):
 
 
 class Echo(InSceneUNet):
-    """Takes what it is given, noise and all, for the picture."""
+    """Returns its noisy input as the clean image."""
 
     def forward(self, frames, timesteps, surroundings, hole, box, labels, fields):
         return torch.zeros_like(frames)
 
 
 @pytest.mark.parametrize("few", [None, 4])
-def test_painted_objects_show_the_real_ones_that_they_begin_from(tmp_path, few):
+def test_painted_objects_resemble_the_real_ones_they_start_from(tmp_path, few):
     model = Echo(list(CLASSES), frame_size=48, block_out_channels=(16, 32))
     pipeline = InScenePipeline(model, FlowMatchEulerDiscreteScheduler(), few_steps=few)
     dataset = labelled(tmp_path, [[30, 30, 24, 12, 0], [70, 70, 24, 12, 0]], [0, 1])
     layout = Layout([[30, 30, 24, 12, 0.5], [66, 66, 24, 12, 1.0]], [0, 1], CLASSES, (96, 96))
-    # not grey: a one-channel sensor would stay one
+    # not grey: a scene of a one-channel sensor stays grey
     scene = Scene(np.full((96, 96, 3), (90, 90, 92), np.uint8), empty_layout(layout), "ground")
 
     def redness(objects) -> np.ndarray:
@@ -148,40 +146,40 @@ def test_painted_objects_show_the_real_ones_that_they_begin_from(tmp_path, few):
 
     with_real = redness(collect_objects(dataset, CLASSES, SPEC, 0.5))
     assert with_real[0] > 40
-    assert with_real[1] < -40, "each begins as one of its own class"
-    assert np.abs(redness(None)).max() < 25, "control: from noise alone there is nothing of them"
+    assert with_real[1] < -40, "each starts from an object of its own class"
+    assert np.abs(redness(None)).max() < 25, "control: from noise alone, no resemblance"
     barely = redness(replace(collect_objects(dataset, CLASSES, SPEC, 0.5), strength=1.0))
-    assert np.abs(barely).max() < 25, "control: at strength 1 nothing is left of them"
+    assert np.abs(barely).max() < 25, "control: at strength 1, no resemblance"
 
 
-def test_augmented_scenes_are_many_and_their_objects_lie_where_their_labels_say(tmp_path):
+def test_augmented_scenes_vary_and_their_labels_fit(tmp_path):
     boxes = [[100, 100, 40, 20, 0.5], [200, 180, 40, 20, -1.0], [60, 220, 40, 20, 0.0]]
     dataset = labelled(tmp_path, boxes, [0, 0, 0], size=300)
-    wish = [Layout([], [], CLASSES, (128, 128))] * 24
-    scenes = DatasetScenes(dataset, (128, 128), augmented=True).draw(wish, range(24))
-    right, shown = [], []
+    layouts = [Layout([], [], CLASSES, (128, 128))] * 24
+    scenes = DatasetScenes(dataset, (128, 128), augmented=True).draw(layouts, range(24))
+    ious, visible = [], []
     for scene in scenes:
         mask = np.zeros((128, 128), np.uint8)
         for corners in geometry.to_corners(scene.layout.boxes):
             cv2.fillPoly(mask, [np.rint(corners - 0.5).astype(np.int32)], 1)
         both = ((mask > 0) & red(scene.image)).sum(), ((mask > 0) | red(scene.image)).sum()
-        shown.append(both[1] > 100)
-        if shown[-1]:
-            right.append(both[0] / both[1])
-    assert sum(shown) >= 8
-    assert np.median(right) > 0.8
+        visible.append(both[1] > 100)
+        if visible[-1]:
+            ious.append(both[0] / both[1])
+    assert sum(visible) >= 8
+    assert np.median(ious) > 0.8
     turned = {round(float(scene.layout.boxes[0, 4]), 2) for scene in scenes if len(scene.layout)}
-    plain = DatasetScenes(dataset, (128, 128)).draw(wish, range(24))
-    as_they_are = {round(float(scene.layout.boxes[0, 4]), 2) for scene in plain if len(scene.layout)}
-    assert len(turned) > 8 > len(as_they_are), "control: windows alone show each object at its own angle"
-    again = DatasetScenes(dataset, (128, 128), augmented=True).draw(wish[:3], range(3))
+    plain = DatasetScenes(dataset, (128, 128)).draw(layouts, range(24))
+    unaugmented = {round(float(scene.layout.boxes[0, 4]), 2) for scene in plain if len(scene.layout)}
+    assert len(turned) > 8 > len(unaugmented), "control: plain windows show each object at its own angle"
+    again = DatasetScenes(dataset, (128, 128), augmented=True).draw(layouts[:3], range(3))
     assert all(np.array_equal(a.image, b.image) for a, b in zip(again, scenes, strict=False))
 
 
 @pytest.mark.parametrize("tone", [60, 170])
-def test_one_is_taken_that_stood_on_ground_like_the_scenes(tmp_path, tone):
-    """Half of the cars stand on dark ground, half on bright; they keep their red. Control: where all stood on the
-    other, they are shifted to the scene's tone and have another red."""
+def test_an_object_from_ground_like_the_scenes_is_preferred(tmp_path, tone):
+    """Half of the cars stand on dark ground, half on bright, and their red is kept. Control: cars that all stood on the
+    other ground are shifted to the scene's brightness, which changes their red."""
     dataset = labelled(tmp_path, [[48, 48, 24, 12, 0]], [0], nights=[None] * 40)
     for i, sample in enumerate(dataset):
         picture = np.full((96, 96, 3), (60, 170)[i % 2], np.uint8)
@@ -192,18 +190,18 @@ def test_one_is_taken_that_stood_on_ground_like_the_scenes(tmp_path, tone):
     elsewhere = collect_objects(replace(dataset, samples=others), CLASSES, SPEC, 0.5)
     one = Layout([[48, 48, 24, 12, 0]], [0], CLASSES, (96, 96))
 
-    def reds(some) -> np.ndarray:
+    def reds(candidates) -> np.ndarray:
         ground = np.full((SPEC.size, SPEC.size, 3), tone, np.float32)
-        drawn = [some.draw(one, 0, ground, SPEC, np.random.default_rng(i))[0] for i in range(10)]
+        drawn = [candidates.draw(one, 0, ground, SPEC, np.random.default_rng(i))[0] for i in range(10)]
         return np.array([frame[22:26, 22:26, 0].mean() for frame in drawn])
 
     assert reds(objects) == pytest.approx(np.full(10, 200), abs=5)
     assert np.abs(reds(elsewhere) - 200).min() > 50
 
 
-def test_objects_of_a_row_are_of_one_make(tmp_path):
-    """Difference in colour between four painted cars of one size, begun from cars of many colours; control: sizes
-    differ by as little as one pixel."""
+def test_objects_of_one_size_in_a_row_look_alike(tmp_path):
+    """Colour difference between four painted cars of one size, started from cars of many colours; control: sizes that
+    differ by one pixel."""
     dataset = labelled(tmp_path, [[48, 48, 24, 12, 0]], [0], nights=[None] * 24)
     for i, sample in enumerate(dataset):
         picture = np.full((96, 96, 3), (90, 90, 92), np.uint8)

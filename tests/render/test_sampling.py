@@ -11,11 +11,10 @@ import torch
 from torch import nn
 from toy_scenes import random_layout
 
-from dataengine.render.conditions import FieldEmbedding
 from dataengine.render.flow import Start, few_sigmas, sample_few
+from dataengine.render.in_scene import FieldEmbedding, sample_frames
 from dataengine.render.layout_batch import layout_batch
-from dataengine.render.sample_frames import sample_frames
-from dataengine.render.sample_latents import sample_latents
+from dataengine.render.layout_unet import sample_latents
 
 
 class FrameVelocity(nn.Module):

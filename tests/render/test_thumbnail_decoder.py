@@ -6,8 +6,7 @@ import torch
 
 from dataengine.data.layout import Layout
 from dataengine.render.layout_raster import NOTHING, layout_rasters
-from dataengine.render.thumbnail import thumbnail_pixels, thumbnails_of
-from dataengine.render.thumbnail_decoder import ThumbnailDecoder, decode_thumbnails
+from dataengine.render.thumbnail_decoder import ThumbnailDecoder, decode_thumbnails, thumbnail_pixels, thumbnails_of
 
 
 def gradient(height: int = 64, width: int = 64) -> torch.Tensor:

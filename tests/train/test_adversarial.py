@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from toy_blocks import blocks, drawn, trained
 
 from dataengine.errors import UserError
-from dataengine.render.imagenet import ImageNetFeatures
+from dataengine.imagenet import ImageNetFeatures
 from dataengine.train.adversarial import Goal, Rivals, adversarial_loss, pattern
 from dataengine.train.decoder import crop_example
 from dataengine.train.flow_loss import Example

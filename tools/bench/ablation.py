@@ -30,9 +30,8 @@ from dataengine.evaluate.average_precision import average_precision
 from dataengine.judge.detector import OnnxDetector
 from dataengine.layouts.windows import cut
 from dataengine.render.augment import augment, random_window
-from dataengine.render.layout_unet import LayoutUNet
+from dataengine.render.layout_unet import LayoutUNet, sample_latents
 from dataengine.render.reference import load_encoder
-from dataengine.render.sample_latents import sample_latents
 from dataengine.train.flow_loss import flow_loss
 from dataengine.train.loop import TrainSettings, model_settings_text, train
 from dataengine.train.thumbnails import Windows, make_batch, window_example

@@ -32,9 +32,8 @@ from dataengine.data.layout import Acquisition, Dataset, Layout
 from dataengine.judge.detector import OnnxDetector
 from dataengine.layouts.windows import cut, scaled
 from dataengine.render.layout_batch import LayoutBatch
-from dataengine.render.layout_unet import LayoutUNet
+from dataengine.render.layout_unet import LayoutUNet, sample_latents
 from dataengine.render.reference import load_encoder
-from dataengine.render.sample_latents import sample_latents
 from dataengine.train.flow_loss import flow_loss
 from dataengine.train.loop import TrainSettings, model_settings_text, train
 from dataengine.train.thumbnails import Windows, make_batch, window_example

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dataengine import weights
 from dataengine.data.layout import Layout
-from dataengine.render.fields import FIELDS
+from dataengine.render.in_scene import FIELDS
 from dataengine.render.in_scene_pipeline import InScenePipeline
 from dataengine.render.layout_batch import LayoutBatch
 from dataengine.render.layout_pipeline import LayoutPipeline

@@ -13,8 +13,7 @@ from dataengine.render.in_scene_pipeline import InScenePipeline
 from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.reference import Encoder
-from dataengine.render.thumbnail import THUMBNAIL_RATIO
-from dataengine.render.thumbnail_decoder import ThumbnailDecoder
+from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, ThumbnailDecoder
 from dataengine.train.adversarial import Goal, train_against
 from dataengine.train.decoder import crop_example, domain_numbers, random_crops, show_crops
 from dataengine.train.in_scene import collect_frames, frame_example, show_frames
@@ -26,7 +25,7 @@ from dataengine.train.thumbnails import make_batch as window_batch
 COPIES = 4  # windows of each image
 
 
-def quicken_in_scene(
+def distill_in_scene(
     pipeline: InScenePipeline,
     datasets: list[Dataset],
     out: Path,
@@ -48,7 +47,7 @@ def quicken_in_scene(
     return InScenePipeline(unet, pipeline.scheduler, few_steps=steps)
 
 
-def quicken_thumbnails(
+def distill_thumbnails(
     unet: LayoutUNet,
     datasets: list[Dataset],
     out: Path,
@@ -67,7 +66,7 @@ def quicken_thumbnails(
     return train_against(unet, batch, window_example, out, settings, Goal(steps, 2 * unet.config.patch), show)
 
 
-def quicken_decoder(
+def distill_decoder(
     decoder: ThumbnailDecoder,
     datasets: list[Dataset],
     out: Path,
@@ -83,7 +82,7 @@ def quicken_decoder(
     return train_against(decoder, batch, crop_example, out, settings, goal, show)
 
 
-def quicken_whole(
+def distill_whole(
     pipeline: LayoutPipeline,
     datasets: list[Dataset],
     out: Path,
@@ -95,8 +94,8 @@ def quicken_whole(
     """Both parts of the renderer trained on, on images of the data sets, which it has to have been trained on;
     checkpoints in `out/unet` and `out/decoder`."""
     unet, decoder = pipeline.unet, pipeline.decoder
-    quicken_thumbnails(unet, datasets, out / "unet", settings, steps, encoder)
+    distill_thumbnails(unet, datasets, out / "unet", settings, steps, encoder)
     half = settings.model_copy(update={"batch_size": max(1, settings.batch_size // 2)})
-    quicken_decoder(decoder, datasets, out / "decoder", half, decoder_steps)
+    distill_decoder(decoder, datasets, out / "decoder", half, decoder_steps)
     grey = pipeline.config.grey_domains
     return LayoutPipeline(unet, decoder, pipeline.scheduler, grey, few_steps=steps, decoder_few_steps=decoder_steps)
