@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from toy_scenes import paint, random_layout
+from toy_scenes import scenes
 
 from dataengine.data import coco, formats
-from dataengine.data.layout import Dataset, Sample
 
-CLASSES = ("car", "van")
 SMALL = {256: 64, 1024: 64}  # channels of the networks; ResNet-18 has 16 to 128 here
-
-
-def scenes(folder: Path, n: int, seed: int, size: int = 96, mode: str = "RGB", classes=CLASSES) -> Dataset:
-    """n painted images of `size` pixels with three turned objects each."""
-    rng = np.random.default_rng(seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    samples = []
-    for i in range(n):
-        layout = replace(random_layout(rng, size), classes=classes)
-        file = folder / f"{seed}_{i}.png"
-        Image.fromarray(paint(layout, rng)).convert(mode).save(file)
-        samples.append(Sample(file.stem, file, layout))
-    return Dataset(classes, samples, "obb", name="toy")
 
 
 @pytest.fixture(scope="session")
