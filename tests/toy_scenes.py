@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import cv2
 import numpy as np
+from PIL import Image
 
 from dataengine import geometry
-from dataengine.data.layout import Layout
+from dataengine.data.layout import Dataset, Layout, Sample
 
 
 def paint(layout: Layout, rng: np.random.Generator) -> np.ndarray:
@@ -26,3 +30,16 @@ def random_layout(rng: np.random.Generator, size: int = 96, kind: str = "obb") -
     theta = rng.uniform(-1.5, 1.5, 3) if kind == "obb" else np.zeros(3)
     boxes = np.column_stack([centres, rng.uniform(18, 24, 3), rng.uniform(9, 12, 3), theta])
     return Layout(boxes, rng.integers(0, 2, 3), ("car", "van"), (size, size), kind)
+
+
+def scenes(folder: Path, n: int, seed: int, size: int = 96, mode: str = "RGB", classes=("car", "van")) -> Dataset:
+    """n painted images of `size` pixels with three turned objects each."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = []
+    for i in range(n):
+        layout = replace(random_layout(rng, size), classes=classes)
+        file = folder / f"{seed}_{i}.png"
+        Image.fromarray(paint(layout, rng)).convert(mode).save(file)
+        samples.append(Sample(file.stem, file, layout))
+    return Dataset(classes, samples, "obb", name="toy")

@@ -327,14 +327,14 @@ def _read_detector(folder: Path) -> None:
 def _mmengine_config(file: Path) -> None:
     file.write_text(
         "_base_ = ['mmrotate::rotated_fcos/rotated-fcos-le90_r50_fpn_1x_dota.py']\n"
-        "custom_imports = dict(imports=['dataengine.judge.cpu_forms'], allow_failed_imports=False)\n"
+        "custom_imports = dict(imports=['dataengine.mmrotate.cpu_layers'], allow_failed_imports=False)\n"
         "model = dict(type='mmdet.FCOS', test_cfg=dict(score_thr=0.5, nms=None), train=True)\n"
         "optim_wrapper = {'optimizer': {'type': 'SGD', 'lr': -0.5}}\n"
     )
 
 
 def _read_mmengine_config(file: Path) -> None:
-    from dataengine.judge.plain_config import refuse_code
+    from dataengine.mmrotate.safe_config import refuse_code
 
     refuse_code(file)
     content = file.read_text("utf-8-sig")

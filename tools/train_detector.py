@@ -25,7 +25,7 @@ from mmrotate.structures.bbox import RotatedBoxes
 from mmrotate.utils import register_all_modules
 from safetensors.torch import save_file
 
-from dataengine.judge.cpu_forms import CornerLoss
+from dataengine.mmrotate.cpu_layers import CornerLoss
 
 
 def draw_batch(tiles: Tiles, rng: np.random.Generator, batch_size: int) -> tuple[torch.Tensor, list]:

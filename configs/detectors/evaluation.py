@@ -44,7 +44,7 @@ model = dict(
         scale_angle=True,
         bbox_coder=dict(type="DistanceAnglePointCoder", angle_version="le90"),
         loss_cls=dict(type="mmdet.FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
-        loss_bbox=dict(type="GDLoss", loss_type="gwd", loss_weight=1.0),  # replaced: see dataengine/judge/cpu_forms.py
+        loss_bbox=dict(type="GDLoss", loss_type="gwd", loss_weight=1.0),  # replaced by CornerLoss
         loss_angle=None,
         loss_centerness=dict(type="mmdet.CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0),
     ),

@@ -41,7 +41,7 @@ model = dict(
         anchor_generator=dict(type="mmdet.MlvlPointGenerator", offset=0, strides=[4, 8, 16]),
         bbox_coder=dict(type="DistanceAnglePointCoder", angle_version="le90"),
         loss_cls=dict(type="mmdet.QualityFocalLoss", use_sigmoid=True, beta=2.0, loss_weight=1.0),
-        loss_bbox=dict(type="GDLoss", loss_type="gwd", loss_weight=2.0),  # replaced: see dataengine/judge/cpu_forms.py
+        loss_bbox=dict(type="GDLoss", loss_type="gwd", loss_weight=2.0),  # replaced by CornerLoss
         with_objectness=False,
         exp_on_reg=False,
         share_conv=True,

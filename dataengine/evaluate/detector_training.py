@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from dataengine.errors import UserError
+from dataengine.mmrotate.safe_config import import_custom_modules
 from dataengine.render.precision import fast_autocast, has_native_bf16
 
 WARMUP = 0.1  # share of the steps
@@ -27,18 +28,16 @@ def train_detector(
     try:
         from mmengine.config import Config
         from mmengine.runner import Runner
-        from mmengine.utils import import_modules_from_strings
         from mmrotate.utils import register_all_modules
     except ImportError as error:
         raise UserError(f"mmrotate is not installed ({error}); see docs/mmrotate.md.") from None
     register_all_modules()
-    config = Config.fromfile(exported)
+    config = Config.fromfile(exported, import_custom_modules=False)
     try:
         config.merge_from_dict(options)
     except (KeyError, TypeError, AssertionError) as error:
         raise UserError(f"an option does not fit {exported.stem} ({error}); name keys as in {exported}.") from None
-    if "custom_imports" in config:
-        import_modules_from_strings(**config.custom_imports)
+    import_custom_modules(config)
     out.mkdir(parents=True, exist_ok=True)
     config.dump(out / "detector.py")  # as it is used later, with its test pipeline
     checkpoint = out / f"iter_{steps}.pth"

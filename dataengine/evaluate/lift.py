@@ -27,9 +27,9 @@ from dataengine.evaluate.copy_paste import write_copy_paste
 from dataengine.evaluate.detector_training import shares, train_detector
 from dataengine.evaluate.layout_score import SIZES
 from dataengine.evaluate.results import Column, Figure, Result, Row
-from dataengine.export.mmrotate import export
 from dataengine.files import read_text, write_whole
-from dataengine.judge.mmrotate import MmrotateDetector
+from dataengine.mmrotate.detector import MmrotateDetector
+from dataengine.mmrotate.export import export
 
 REAL, COPY_PASTE, MORE_REAL = "real", "copy-paste", "more real"
 

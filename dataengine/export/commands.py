@@ -53,7 +53,7 @@ def mmrotate_command(
 
     Example: dataengine export mmrotate runs/first --real data/hit-uav --detector oriented-rcnn --ratio 1:1
     """
-    from dataengine.export.mmrotate import export, parse_ratio
+    from dataengine.mmrotate.export import export, parse_ratio
 
     names = None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
     with _progress() as progress:

@@ -220,7 +220,7 @@ def export_detector_command(
 
     Example: dataengine filter export-detector work/fcos/rotated-fcos.py work/fcos/epoch_12.pth --out work/detector
     """
-    from dataengine.judge.onnx_export import export_detector
+    from dataengine.mmrotate.onnx_export import export_detector
 
     difference = export_detector(config, checkpoint, out, image_size, score_threshold=score_threshold, half=half)
     typer.echo(f"{out}: boxes within {difference:.3f} px of mmrotate's")

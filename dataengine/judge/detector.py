@@ -165,7 +165,7 @@ def load_detector(folder: str | Path, threads: int = 0) -> Detector:
     threads: on the CPU, 0 for all cores. Raises UserError when the folder holds neither, or something is amiss in it.
     """
     if (Path(folder) / "last_checkpoint").exists():
-        from dataengine.judge.mmrotate import MmrotateDetector, work_dir_parts
+        from dataengine.mmrotate.detector import MmrotateDetector, work_dir_parts
 
         return MmrotateDetector(*work_dir_parts(folder), threads=threads)
     return OnnxDetector(folder, threads)

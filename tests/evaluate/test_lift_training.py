@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from dataengine.data import coco, formats
 from dataengine.data.layout import Dataset
 from dataengine.evaluate.detector_training import train_detector
-from dataengine.export.mmrotate import export
 from dataengine.files import read_yaml
-from dataengine.judge.mmrotate import MmrotateDetector
+from dataengine.mmrotate.detector import MmrotateDetector
+from dataengine.mmrotate.export import export
 
 pytestmark = pytest.mark.mmrotate
 OPTIONS = Path(__file__).resolve().parents[2] / "configs" / "detectors" / "small-rtmdet-r.yaml"

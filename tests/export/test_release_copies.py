@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import scenes
 from PIL import Image
+from toy_scenes import scenes
 
 from dataengine.errors import UserError
 from dataengine.export.release.make import make

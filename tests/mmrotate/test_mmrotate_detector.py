@@ -119,8 +119,8 @@ def same_boxes(first, second, n: int) -> float:
 )  # fmt: skip
 def test_the_onnx_model_sees_what_mmrotate_sees(name, enlarge, nms_iou, image, tmp_path):
     from dataengine.judge.detector import OnnxDetector, load_detector
-    from dataengine.judge.mmrotate import work_dir_parts
-    from dataengine.judge.onnx_export import export_detector
+    from dataengine.mmrotate.detector import work_dir_parts
+    from dataengine.mmrotate.onnx_export import export_detector
 
     folder = work_folder(tmp_path / "work", DENSE[name], enlarge, nms_iou)
     (direct,) = load_detector(folder, threads=1).detect([image])
@@ -144,8 +144,8 @@ def test_the_onnx_model_sees_what_mmrotate_sees(name, enlarge, nms_iou, image, t
 @pytest.mark.parametrize("name", TWO_STAGES)
 def test_a_detector_of_two_stages_serves_directly_and_says_so_when_it_is_to_be_exported(name, image, tmp_path):
     from dataengine.judge.detector import load_detector
-    from dataengine.judge.mmrotate import work_dir_parts
-    from dataengine.judge.onnx_export import export_detector
+    from dataengine.mmrotate.detector import work_dir_parts
+    from dataengine.mmrotate.onnx_export import export_detector
 
     folder = work_folder(tmp_path / "work", TWO_STAGES[name])
     detector = load_detector(folder, threads=1)
@@ -171,6 +171,19 @@ def test_identity_changes_with_the_weights_and_not_with_the_place(tmp_path):
     content["state_dict"]["bbox_head.conv_cls.bias"] += 1
     torch.save(content, tmp_path / "moved" / "epoch_1.pth")
     assert load_detector(tmp_path / "moved").identity != before
+
+
+def test_a_config_of_version_0_1_0_loads_though_its_modules_have_moved(tmp_path):
+    from mmengine.config import Config
+
+    from dataengine.judge.detector import load_detector
+
+    folder = work_folder(tmp_path / "work", DENSE["rotated-fcos"])
+    config = folder / "config.py"
+    config.write_text(config.read_text() + "custom_imports = dict(imports=['dataengine.judge.cpu_forms'])\n")
+    assert load_detector(folder).classes == CLASSES
+    with pytest.raises(ImportError):
+        Config.fromfile(config)  # the control: mmengine does not find the module under its old name
 
 
 class Hostile:
@@ -244,7 +257,7 @@ def test_a_network_alone_is_exported_as_it_was_trained_on_red_green_blue(image, 
     from safetensors.torch import save_file
 
     from dataengine.judge.detector import load_detector
-    from dataengine.judge.onnx_export import export_detector
+    from dataengine.mmrotate.onnx_export import export_detector
 
     register_all_modules()
     file = ROOT / "configs" / "detectors" / "filter.py"

@@ -50,7 +50,7 @@ def bilinear(plane: np.ndarray, x: float, y: float, width: int, height: int) -> 
 def test_rotation_invariant_roi_align_is_mmcvs_kernel(theta):
     import torch
 
-    from dataengine.judge.cpu_forms import RotationInvariantRoIAlign
+    from dataengine.mmrotate.cpu_layers import RotationInvariantRoIAlign
 
     features = np.random.default_rng(0).normal(size=(16, 20, 20)).astype(np.float32)
     roi = np.float32([10, 9, 8, 5, theta])
@@ -91,7 +91,7 @@ def corner_distance(box, other) -> float:
 def test_corner_loss_is_the_distance_of_corners_at_the_best_numbering():
     import torch
 
-    from dataengine.judge.cpu_forms import CornerLoss
+    from dataengine.mmrotate.cpu_layers import CornerLoss
 
     rng = np.random.default_rng(0)
     boxes, targets = (
@@ -106,7 +106,7 @@ def test_corner_loss_sees_the_angle_of_a_square_which_a_gaussian_loss_does_not()
     import torch
     from mmrotate.models.losses import GDLoss
 
-    from dataengine.judge.cpu_forms import CornerLoss
+    from dataengine.mmrotate.cpu_layers import CornerLoss
 
     square = torch.tensor([[20.0, 20, 10, 10, 0.0]])
     turned = torch.tensor([[20.0, 20, 10, 10, math.pi / 4]])

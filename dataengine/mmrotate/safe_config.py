@@ -5,15 +5,24 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dataengine.errors import UserError
 from dataengine.files import read_text
 
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
 _LIBRARIES = r"(?:mmengine|mmcv|mmdet|mmrotate)"
 # mmengine takes a type with points for the path of any Python object, which it then calls: os.system is one, too
 _TYPE = re.compile(rf"(?:{_LIBRARIES}\.)?[A-Za-z_]\w*")
-_IMPORT = re.compile(rf"(?:{_LIBRARIES}|dataengine\.judge)(?:\.\w+)*")
+_IMPORT = re.compile(rf"(?:{_LIBRARIES}|dataengine\.(?:judge|mmrotate))(?:\.\w+)*")
 _BASE = re.compile(r"(?:mmrotate|mmdet)::(?:[\w-]+/)*[\w.-]+\.py")
+# modules that configs of version 0.1.0 import, and where they are now
+_MOVED = {
+    "dataengine.judge.cpu_forms": "dataengine.mmrotate.cpu_layers",
+    "dataengine.judge.imagenet_backbone": "dataengine.mmrotate.imagenet_backbone",
+}
 _BUILDERS = ("dict", "list", "tuple", "set")
 
 
@@ -85,6 +94,21 @@ def _refuse_others(config: str | Path, line: ast.Assign, name: str) -> None:
             if name == "custom_imports" and node.value in ("imports", "allow_failed_imports"):
                 continue
             raise _fault(config, node.lineno, f"{node.value!r} as {name}, which is another file")
+
+
+def import_custom_modules(config: Config) -> None:
+    """Import the modules that the config lists as `custom_imports`, and list those of version 0.1.0 by their new names.
+
+    Read the config with `Config.fromfile(path, import_custom_modules=False)`: mmengine does not know the new names.
+    """
+    from mmengine.utils import import_modules_from_strings
+
+    custom = config.get("custom_imports")
+    if not custom:
+        return
+    listed = custom["imports"]
+    custom["imports"] = [_MOVED.get(name, name) for name in ([listed] if isinstance(listed, str) else listed)]
+    import_modules_from_strings(**custom)
 
 
 def _fault(config: str | Path, line: int, what: str) -> UserError:

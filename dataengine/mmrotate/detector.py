@@ -17,7 +17,7 @@ from dataengine import geometry
 from dataengine.errors import UserError
 from dataengine.files import read_text
 from dataengine.judge.detector import Detections
-from dataengine.judge.plain_config import refuse_code
+from dataengine.mmrotate.safe_config import import_custom_modules, refuse_code
 
 if TYPE_CHECKING:
     import torch
@@ -101,13 +101,14 @@ def load_model(config: str | Path, checkpoint: str | Path) -> torch.nn.Module:
             from mmengine.model import revert_sync_batchnorm
             from mmrotate.utils import register_all_modules
 
-            import dataengine.judge.cpu_forms  # noqa: F401
+            import dataengine.mmrotate.cpu_layers  # noqa: F401
 
             register_all_modules()
     except ImportError as error:
         raise UserError(f"mmrotate is not installed ({error}); {INSTALL}") from None
     try:
-        settings = Config.fromfile(str(config))
+        settings = Config.fromfile(str(config), import_custom_modules=False)
+        import_custom_modules(settings)
     except Exception as error:  # of values that do not fit, mmengine raises many types
         raise UserError(f"{config}: mmengine cannot read it ({type(error).__name__}: {error}).") from None
     if "model" not in settings:

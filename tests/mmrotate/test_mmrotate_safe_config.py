@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
 import pytest
 
 from dataengine.errors import UserError
-from dataengine.judge.plain_config import refuse_code
+from dataengine.mmrotate.safe_config import import_custom_modules, refuse_code
 
 VALUES = """
 '''What mmengine writes into a work folder.'''
 _base_ = ['mmrotate::rotated_fcos/rotated-fcos-le90_r50_fpn_1x_dota.py']
-custom_imports = dict(imports=['dataengine.judge.cpu_forms'], allow_failed_imports=False)
+custom_imports = dict(imports=['dataengine.mmrotate.cpu_layers'], allow_failed_imports=False)
 angle = 'le90'
 size = (-1, 512)
 model = dict(
@@ -83,3 +88,23 @@ def test_code_is_refused_in_one_sentence_with_its_line(line, tmp_path):
         refuse_code(file)
     assert "\n" not in str(e.value)
     assert not (tmp_path / "proof").exists()
+
+
+OLD = ["dataengine.judge.cpu_forms", "dataengine.judge.imagenet_backbone"]
+
+
+def test_modules_that_a_config_of_version_0_1_0_imports_are_found_under_their_new_names(tmp_path, monkeypatch):
+    (tmp_path / "a.py").write_text(f"custom_imports = dict(imports={OLD}, allow_failed_imports=False)\n")
+    refuse_code(tmp_path / "a.py")
+    imported = []
+    utils = ModuleType("mmengine.utils")
+    utils.import_modules_from_strings = lambda imports, allow_failed_imports: imported.extend(imports)
+    monkeypatch.setitem(sys.modules, "mmengine", ModuleType("mmengine"))
+    monkeypatch.setitem(sys.modules, "mmengine.utils", utils)
+    config = {"custom_imports": {"imports": [*OLD, "mmdet.models"], "allow_failed_imports": False}}
+    import_custom_modules(config)
+    assert imported == config["custom_imports"]["imports"]
+    assert imported[2] == "mmdet.models"
+    assert all(find_spec(name) is not None for name in imported[:2])
+    with pytest.raises(ModuleNotFoundError):
+        import_module(OLD[0])

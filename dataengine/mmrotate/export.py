@@ -19,9 +19,8 @@ from dataengine.data.layout import Dataset, Sample, class_key, restrict
 from dataengine.data.records import class_lookup
 from dataengine.data.tile import MIN_VISIBLE, tile
 from dataengine.errors import UserError
-from dataengine.export.config import LAYOUTS, ExportedData, config_text, spelling
-from dataengine.export.detectors import DETECTORS
 from dataengine.files import read_text, write_whole
+from dataengine.mmrotate.training_config import DETECTORS, LAYOUTS, ExportedData, config_text, spelling
 
 Progress = Callable[[str, int, int], None]  # (what, images done, images in all)
 

@@ -17,9 +17,9 @@ from test_cli import dataengine
 from dataengine.data import coco, formats
 from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.errors import UserError
-from dataengine.export.detectors import DETECTORS
-from dataengine.export.mmrotate import export, parse_ratio
 from dataengine.layouts.windows import cut
+from dataengine.mmrotate.export import export, parse_ratio
+from dataengine.mmrotate.training_config import DETECTORS
 
 ROOT = Path(__file__).parents[2]
 
@@ -199,7 +199,7 @@ def test_an_export_that_was_broken_off_leaves_no_data_behind(run, real, tmp_path
             raise OSError(28, "No space left on device")
         return formats.write(*arguments, **options)
 
-    monkeypatch.setattr("dataengine.export.mmrotate.formats.write", breaks)
+    monkeypatch.setattr("dataengine.mmrotate.export.formats.write", breaks)
     with pytest.raises(UserError, match="No space left on device"):
         export(run, real, tmp_path / "out", detector="redet")
     assert not list((tmp_path / "out").iterdir())
@@ -211,7 +211,7 @@ def test_every_config_is_python_and_names_a_stand_in_only_for_the_cpu(detector, 
     config = export(run, real, tmp_path, detector=detector, cpu=cpu).config
     text = config.read_text()
     assert values_of(config)["_base_"] == [f"mmrotate::{DETECTORS[detector].config}"]
-    assert ("dataengine.judge.cpu_forms" in text) == (cpu and bool(DETECTORS[detector].cuda_only))
+    assert ("dataengine.mmrotate.cpu_layers" in text) == (cpu and bool(DETECTORS[detector].cuda_only))
     assert max(map(len, text.splitlines())) <= 120
 
 

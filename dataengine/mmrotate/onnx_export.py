@@ -20,7 +20,7 @@ import torch
 
 from dataengine.errors import UserError
 from dataengine.judge.detector import OnnxDetector
-from dataengine.judge.mmrotate import load_model
+from dataengine.mmrotate.detector import load_model
 
 if TYPE_CHECKING:
     import onnx

@@ -12,8 +12,8 @@ import shapely
 
 from dataengine.data import formats
 from dataengine.data.hrsc import CLASSES as SHIPS
-from dataengine.export.detectors import DETECTORS
-from dataengine.export.mmrotate import export
+from dataengine.mmrotate.export import export
+from dataengine.mmrotate.training_config import DETECTORS
 
 pytestmark = pytest.mark.mmrotate
 

@@ -11,9 +11,60 @@ import math
 from dataclasses import dataclass
 
 from dataengine.data.hrsc import class_ids
-from dataengine.export.detectors import DETECTORS, DIAMONDS, ROUND
+
+# what looks the same from all sides, so that its box has no angle to be learned
+ROUND = ("storage-tank", "storagetank", "roundabout", "chimney")
+DIAMONDS = ("baseball-diamond", "baseballfield")
+
+
+@dataclass(frozen=True)
+class MmrotateConfig:
+    """config:     mmrotate's config, below its folder `configs/`.
+    heads:         where in `model` the number of classes stands.
+    cuda_only:     the parts that mmcv has for CUDA only, as `path in model: what stands for it with --cpu`.
+    rotates:       the config turns pictures by any angle as augmentation.
+    from_hbb:      it learns from the upright boxes around the rotated ones.
+    """
+
+    config: str
+    heads: tuple[str, ...]
+    cuda_only: tuple[tuple[str, dict], ...] = ()
+    rotates: bool = False
+    from_hbb: bool = False
+
+
+_CORNER_LOSS = {"type": "CornerLoss", "loss_weight": 1.0}
+_TWO_STAGES = ("roi_head.bbox_head[0]", "roi_head.bbox_head[1]")
+
+DETECTORS: dict[str, MmrotateConfig] = {
+    "oriented-rcnn": MmrotateConfig("oriented_rcnn/oriented-rcnn-le90_r50_fpn_1x_dota.py", ("roi_head.bbox_head",)),
+    "roi-transformer": MmrotateConfig("roi_trans/roi-trans-le90_r50_fpn_1x_dota.py", _TWO_STAGES),
+    "redet": MmrotateConfig(
+        "redet/redet-le90_re50_refpn_1x_dota.py",
+        _TWO_STAGES,
+        (("roi_head.bbox_roi_extractor[1].type", {"type": "RotationInvariantRoIExtractor"}),),
+    ),
+    "rotated-faster-rcnn": MmrotateConfig(
+        "rotated_faster_rcnn/rotated-faster-rcnn-le90_r50_fpn_1x_dota.py", ("roi_head.bbox_head",)
+    ),
+    "rotated-fcos": MmrotateConfig(
+        "rotated_fcos/rotated-fcos-le90_r50_fpn_1x_dota.py", ("bbox_head",), (("bbox_head.loss_bbox", _CORNER_LOSS),)
+    ),
+    "rotated-retinanet": MmrotateConfig(
+        "rotated_retinanet/rotated-retinanet-rbox-le90_r50_fpn_1x_dota.py", ("bbox_head",)
+    ),
+    "s2anet": MmrotateConfig("s2anet/s2anet-le90_r50_fpn_1x_dota.py", ("bbox_head_init", "bbox_head_refine[0]")),
+    "rtmdet-r": MmrotateConfig(
+        "rotated_rtmdet/rotated_rtmdet_tiny-3x-dota.py",
+        ("bbox_head",),
+        (("bbox_head.loss_bbox", _CORNER_LOSS | {"loss_weight": 2.0}),),
+        rotates=True,
+    ),
+    "h2rbox-v2": MmrotateConfig("h2rbox_v2/h2rbox_v2-le90_r50_fpn-1x_dota.py", ("bbox_head",), from_hbb=True),
+}
 
 LAYOUTS = ("dota", "dior", "hrsc", "coco")
+CPU_LAYERS = "dataengine.mmrotate.cpu_layers"
 STRIDE = 32  # sides of a batch are multiples of it, for the feature pyramid
 
 
@@ -65,7 +116,11 @@ def config_text(detector: str, data: ExportedData, ratio: tuple[int, int], scale
         f"# {detector} on real and synthetic images ({real}:{synthetic}), judged on real ones; written by dataengine.",
         f'_base_ = ["mmrotate::{chosen.config}"]',
         "",
-        *(['custom_imports = dict(imports=["dataengine.judge.cpu_forms"])', ""] if cpu and chosen.cuda_only else []),
+        *(
+            ['custom_imports = dict(imports=["dataengine.mmrotate.cpu_layers"])', ""]
+            if cpu and chosen.cuda_only
+            else []
+        ),
         "model = _base_.model",
         f"model.data_preprocessor.pad_size_divisor = {STRIDE}",
         *(f"model.{head}.num_classes = {len(data.classes)}" for head in chosen.heads),

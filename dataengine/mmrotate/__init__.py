@@ -1,0 +1,12 @@
+"""Everything that concerns detectors of the library mmrotate, which an optional environment holds (docs/mmrotate.md).
+
+training_config    the text of a config that trains one of mmrotate's detectors on real and synthetic images
+export             the data sets beside that config
+detector           a trained mmrotate detector as the filter's detector
+safe_config        configs are read only where they are plain values
+onnx_export        a one-stage detector as an ONNX model, which needs no mmrotate
+cpu_layers         layers in plain torch for what mmcv implements for CUDA only
+imagenet_backbone  EfficientNet-Lite0 with ImageNet weights as a backbone
+
+Imports here are absolute: `mmrotate` is the library, `dataengine.mmrotate` this package.
+"""
