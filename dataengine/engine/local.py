@@ -52,7 +52,7 @@ def in_processes(job: Job, run: RunFolder, workers: int, next_shard: NextShard) 
     Raises UserError when one of them is killed, and whatever one of them raises. They are ended with the generator:
     half a shard is nothing, so nothing is lost.
     """
-    from dataengine.render.load import best_device
+    from dataengine.render.renderer import best_device
 
     context = get_context("spawn")
     shards = life(job.recipe, on_gpu=best_device() != "cpu")
