@@ -101,7 +101,7 @@ class Endpoints:
         try:
             return JSONResponse(self._gallery(request).one(request.path_params["i"], wanted_of(lists(request))))
         except IndexError:
-            raise HTTPException(404, "there is no such picture") from None
+            raise HTTPException(404, "there is no such image") from None
 
     def statistics(self, request: Request) -> Response:
         return JSONResponse(self._gallery(request).figures(wanted_of(lists(request))))
@@ -114,7 +114,7 @@ class Endpoints:
     def neighbours(self, request: Request) -> Response:
         search = self._site.neighbours
         if search is None:
-            raise HTTPException(404, "there are no real pictures beside these; give them with --real")
+            raise HTTPException(404, "there are no real images beside these; give them with --real")
         request.path_params["side"] = "made"
         file = self._file(request)
         search.start()
@@ -148,11 +148,11 @@ class Endpoints:
         try:
             return self._gallery(request).file(request.path_params["i"])
         except IndexError:
-            raise HTTPException(404, "there is no such picture") from None
+            raise HTTPException(404, "there is no such image") from None
 
 
 def _picture(content: bytes, media_type: str) -> Response:
-    # addresses hold the source's fingerprint, so that another picture has another address
+    # addresses hold the source's fingerprint, so that another image has another address
     return Response(content, media_type=media_type, headers={"Cache-Control": "private, max-age=86400"})
 
 

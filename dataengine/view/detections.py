@@ -1,4 +1,4 @@
-"""What a detector sees in one picture. A manifest holds its scores only, so it looks again when asked."""
+"""What a detector sees in one image. A manifest holds its scores only, so it looks again when asked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataengine.data.layout_json import layout_from_json
 
 
 class Looker:
-    """A detector that is loaded when it is first needed, and looks at one picture at a time."""
+    """A detector that is loaded when it is first needed, and looks at one image at a time."""
 
     def __init__(self, folder: Path | None):
         """folder: of a detector, None for the packaged one."""

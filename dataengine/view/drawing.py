@@ -1,4 +1,4 @@
-"""What `layout draw` starts with: the recipe of a run or of options, and the pictures that can be drawn on."""
+"""What `layout draw` starts with: the recipe of a run or of options, and the images that can be drawn on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def make_studio(options: dict, run: Path | None, image: Path | None, out: Path, 
     given = {name: value for name, value in options.items() if value is not None}
     if run is not None:
         stored = site.made.index.source.settings
-        given.pop("data", None)  # those pictures are drawn on; the run's own grounds are what they were
+        given.pop("data", None)  # those images are drawn on; the run's own grounds are what they were
         kept = {name: value for name, value in stored.items() if value is not None and name not in given}
         recipe = load_recipe(None, kept | given)
     elif not given.keys() & {"dataset", "data"}:
@@ -52,11 +52,11 @@ def make_studio(options: dict, run: Path | None, image: Path | None, out: Path, 
             return file
         gallery = getattr(site, side, None) if side in ("made", "real") else None
         if gallery is None:
-            raise UserError("there is no such picture to draw on.")
+            raise UserError("there is no such image to draw on.")
         try:
             pixels, record = _pixels(gallery.file(i)), gallery.index.record(i)
         except (IndexError, NotServedError):
-            raise UserError("there is no such picture to draw on.") from None
+            raise UserError("there is no such image to draw on.") from None
         license = record.get("license") or record.get("scene_license") or ""
         existing = layout_from_json(record["labels"])
         provenance = Provenance("window", f"{side}:{gallery.index.names[i]}", license=license)
@@ -66,7 +66,7 @@ def make_studio(options: dict, run: Path | None, image: Path | None, out: Path, 
 
 
 def _read(image: Path) -> Canvas:
-    """The one picture to draw on, empty of objects as far as anybody knows."""
+    """The one image to draw on, empty of objects as far as anybody knows."""
     try:
         pixels = _pixels(image)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Which pictures are wanted, as the page's address says it, and which those are."""
+"""Which images are wanted, as the page's address says it, and which those are."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ OF_PICTURES = {"count": "objects", "altitude": "altitude", "gsd": "gsd", "camera
 
 
 class Filter(BaseModel):
-    """What is asked of a picture. Ranges hold both ends; what is unknown lies in no range.
+    """What is asked of an image. Ranges hold both ends; what is unknown lies in no range.
 
-    cls, score, size: the picture has an object, not the scene's own if `score` is given, of one of these classes, with
+    cls, score, size: the image has an object, not the scene's own if `score` is given, of one of these classes, with
     a detector's score and a longer side (pixels) within these ranges, all of the same object.
     """
 
@@ -68,7 +68,7 @@ def read_filter(values: Mapping[str, list[str]]) -> Filter:
 
 
 def chosen(index: Index, wanted: Filter) -> np.ndarray:
-    """Indices int64 (K,) of the pictures that pass, in the order asked for; equal ones stay in the file's order."""
+    """Indices int64 (K,) of the images that pass, in the order asked for; equal ones stay in the file's order."""
     ids = np.flatnonzero(_mask(index, wanted))
     descending, key = wanted.sort.startswith("-"), wanted.sort.lstrip("-")
     if key == "index":
@@ -81,7 +81,7 @@ def chosen(index: Index, wanted: Filter) -> np.ndarray:
 
 
 def objects_chosen(index: Index, wanted: Filter) -> np.ndarray:
-    """Bool (M,): objects that have the class, score and size asked for, whatever their pictures are like."""
+    """Bool (M,): objects that have the class, score and size asked for, whatever their images are like."""
     columns = index.columns
     keep = np.ones(len(columns.image), bool)
     if wanted.cls:

@@ -1,4 +1,4 @@
-"""A source as the page asks for it: chosen pictures, one picture, figures, image bytes."""
+"""A source as the page asks for it: chosen images, one image, figures, image bytes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Gallery:
     def summary(self, beside: Sequence[str] = ()) -> dict:
         """What does not change: title, classes with colours, which filters make sense, settings and report of a run.
 
-        beside: classes of the pictures that these are beside of; those of the same name get the same colour."""
+        beside: classes of the images that these are beside of; those of the same name get the same colour."""
         order = {class_key(name): k for k, name in enumerate(beside)}
         for name in self.index.classes:
             order.setdefault(class_key(name), len(order))
@@ -87,8 +87,8 @@ class Gallery:
         return tile
 
     def one(self, i: int, wanted: Filter) -> dict:
-        """Everything about picture i, and its place among the chosen: `position` (null where it is not), `total`,
-        `previous` and `next` picture; of a filtered run, `thresholds`, what the filter asks of each label (null where
+        """Everything about image i, and its place among the chosen: `position` (null where it is not), `total`,
+        `previous` and `next` image; of a filtered run, `thresholds`, what the filter asks of each label (null where
         nothing passes). Raises IndexError where there is none."""
         found = {"id": i, "name": self.index.names[i] if 0 <= i < len(self.index) else "", **self.index.record(i)}
         if "seed" in found:

@@ -1,4 +1,4 @@
-"""Columns of a source's records, read once and cached, so that 100,000 pictures are filtered in milliseconds."""
+"""Columns of a source's records, read once and cached, so that 100,000 images are filtered in milliseconds."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Progress = Callable[[int, int], None]  # (bytes read, bytes in all)
 
 @dataclass(frozen=True)
 class Columns:
-    """Parallel arrays of N pictures and, below, of the M objects that their labels hold.
+    """Parallel arrays of N images and, below, of the M objects that their labels hold.
 
     offset int64, length int32: of the record in the file. kept int8: 1, 0, or -1 where nobody judged. reason int32:
     index into the reasons. score float32: the lowest of its objects, nan where none has one. altitude (metres), gsd
     (metres a pixel), camera_angle (degrees; 90 looks straight down) float32: nan where unknown. night int8: -1 unknown.
 
-    image int32: picture of the object. label int32: index into the classes. box_w, box_h float32 in pixels, theta in
+    image int32: image of the object. label int32: index into the classes. box_w, box_h float32 in pixels, theta in
     radians, le90. object_score float32: what the filter's detector gave it, nan where it was not judged. own: the
-    object was in the scene before. asked_for int32 (N,): how many of a picture's objects the layout asked for.
+    object was in the scene before. asked_for int32 (N,): how many of an image's objects the layout asked for.
     """
 
     offset: np.ndarray
@@ -67,7 +67,7 @@ _TYPES = {
 class Index:
     """The columns, the texts beside them, and the open file of records.
 
-    classes, reasons: what the columns' numbers mean. names: of the pictures. texts: what a search looks at, in small
+    classes, reasons: what the columns' numbers mean. names: of the images. texts: what a search looks at, in small
     letters: name, scene and seed. The file stays open, so that a run that is written anew meanwhile does not matter.
     """
 
@@ -80,7 +80,7 @@ class Index:
         return len(self.columns.offset)
 
     def record(self, i: int) -> dict:
-        """The record of picture i. Raises IndexError for a picture that is not there."""
+        """The record of image i. Raises IndexError for an image that is not there."""
         if not 0 <= i < len(self):
             raise IndexError(i)
         return json.loads(os.pread(self._file, int(self.columns.length[i]), int(self.columns.offset[i])))
@@ -154,7 +154,7 @@ def _read(source: Source, progress: Progress) -> Index:
         texts.append(f"{name} {record.get('scene', '')} {record.get('seed', '')}".lower())
     try:
         columns = Columns(**{name: np.array(values, _TYPES.get(name, np.float32)) for name, values in rows.items()})
-    except (TypeError, ValueError, OverflowError) as error:  # a text, or a number that no picture has
+    except (TypeError, ValueError, OverflowError) as error:  # a text, or a number that no image has
         raise UserError(
             f"{source.records}: damaged ({type(error).__name__}: {error}); the command that made the run writes it "
             "again."

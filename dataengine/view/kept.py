@@ -1,6 +1,6 @@
-"""Pictures kept by hand: a folder in the form of a run, to be looked at and measured as runs are.
+"""Images kept by hand: a folder in the form of a run, to be looked at and measured as runs are.
 
-The manifest is the truth. It is written whole, after the picture; the DOTA and COCO folders are derived from it, and
+The manifest is the truth. It is written whole, after the image; the DOTA and COCO folders are derived from it, and
 written again where they are behind.
 """
 
@@ -68,11 +68,11 @@ class Kept:
         self._held.close()
 
     def indices(self) -> list[int]:
-        """Numbers of the pictures that are kept."""
+        """Numbers of the images that are kept."""
         return [record["index"] for record in self._records]
 
     def add(self, made: Rendered) -> int:
-        """Keep a picture with its labels; its number. What the filter said stays in the record beside the decision."""
+        """Keep an image with its labels; its number. What the filter said stays in the record beside the decision."""
         with self._writing:
             index = max(self.indices(), default=-1) + 1
             content = encoded(Image.fromarray(made.image))
@@ -99,11 +99,11 @@ class Kept:
             return index
 
     def remove(self, index: int) -> None:
-        """Take a picture out again. Raises UserError where there is none of that number."""
+        """Take an image out again. Raises UserError where there is none of that number."""
         with self._writing:
             gone = [record for record in self._records if record["index"] == index]
             if not gone:
-                raise UserError(f"no picture {index} is kept.")
+                raise UserError(f"no image {index} is kept.")
             self._store([record for record in self._records if record["index"] != index])
             (self.out / gone[0]["image"]).unlink(missing_ok=True)
 
@@ -156,7 +156,7 @@ def _adopt(out: Path) -> None:
     except ValueError:
         before = {}
     if not isinstance(before, dict) or before.get("made") != BY_HAND:
-        raise UserError(f"{out} is not empty and holds no pictures drawn by hand; give another --out.")
+        raise UserError(f"{out} is not empty and holds no images drawn by hand; give another --out.")
 
 
 def _manifest(out: Path) -> list[dict]:

@@ -1,4 +1,4 @@
-"""The real pictures that are nearest to a generated one, as `evaluate memorisation` measures it."""
+"""The real images that are nearest to a generated one, as `evaluate memorisation` measures it."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from dataengine.view.index import Index
 from dataengine.view.source import store
 
 if TYPE_CHECKING:
-    from dataengine.evaluate.pictures import Picture
+    from dataengine.evaluate.windows import Window
 
 FEATURES = "encoder-grid"  # of evaluate/memorisation.py: the packaged encoder's, of 4 x 4 parts
-OF_EACH = 2  # windows of every real picture, as in the evaluation
+OF_EACH = 2  # windows of every real image, as in the evaluation
 BATCH = 16
 
 
 class Neighbours:
-    """Embeddings of windows of the real pictures, made in a thread when first asked for, and kept in the cache.
+    """Embeddings of windows of the real images, made in a thread when first asked for, and kept in the cache.
 
-    Those that are made so far can be searched at any time. windows: of the generated pictures' size, at native
-    resolution; a picture that cannot be decoded has none.
+    Those that are made so far can be searched at any time. windows: of the generated images' size, at native
+    resolution; an image that cannot be decoded has none.
     """
 
     def __init__(self, real: Index, size: tuple[int, int]):
         """size: (width, height) of the windows in pixels."""
         self.real, self.size = real, size
-        self.windows: list[Picture] = []
-        self.of_picture: list[int] = []  # the real picture that each window is of
+        self.windows: list[Window] = []
+        self.of_picture: list[int] = []  # the real image that each window is of
         self.done, self.error = 0, ""
         self._embeddings = np.zeros((0, 0), np.float32)
         self._features = None
@@ -62,7 +62,7 @@ class Neighbours:
             self._thread.join()
 
     def nearest(self, image: np.ndarray, n: int = 8) -> list[tuple[float, int]]:
-        """(distance, window) of the windows embedded so far, nearest first, one of each real picture.
+        """(distance, window) of the windows embedded so far, nearest first, one of each real image.
 
         image: uint8 (H, W, 3)."""
         done = self.done
@@ -114,8 +114,8 @@ class Neighbours:
             raise
 
     def _cut(self) -> None:
-        """Windows of the real pictures."""
-        from dataengine.evaluate.pictures import windows
+        """Windows of the real images."""
+        from dataengine.evaluate.windows import cut_windows
 
         samples, numbers = [], {}
         # in random order, so that those embedded first speak for all
@@ -128,6 +128,6 @@ class Neighbours:
             numbers[str(i)] = i
             samples.append(Sample(str(i), file, layout_from_json(record["labels"])))
         if not samples:
-            raise UserError("no real picture can be read.")
-        self.windows = windows(Dataset(self.real.classes, samples), self.size, of_each=OF_EACH)
+            raise UserError("no real image can be read.")
+        self.windows = cut_windows(Dataset(self.real.classes, samples), self.size, of_each=OF_EACH)
         self.of_picture = [numbers[window.name] for window in self.windows]

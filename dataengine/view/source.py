@@ -108,7 +108,7 @@ def _json(file: Path) -> dict:
 
 def _data_set(root: Path, path: Path, split: str | None) -> Source:
     from dataengine.data.layout_json import layout_to_json
-    from dataengine.evaluate.pictures import read_real
+    from dataengine.evaluate.windows import read_real
 
     cache = cache_folder(root)
     fingerprint = _hash((f"split {split}", *_files(root)))

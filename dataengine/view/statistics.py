@@ -1,4 +1,4 @@
-"""Counts behind the plots: classes, sizes, angles, scores and acceptance of the chosen pictures."""
+"""Counts behind the plots: classes, sizes, angles, scores and acceptance of the chosen images."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LIKE_SQUARE = 1.1  # from here down a box's angle says nothing
 
 
 def statistics(index: Index, wanted: Filter) -> dict:
-    """Plain values: `pictures`, `objects`; `classes`: a row each with its number of objects and of pictures, and where
-    a filter judged, how many pictures with it were tried and kept; histograms `sizes` (longer side), `angles` (of
-    objects that are not nearly square), `scores`, `counts` (objects in a picture), each with its edges and a row of
+    """Plain values: `pictures`, `objects`; `classes`: a row each with its number of objects and of images, and where
+    a filter judged, how many images with it were tried and kept; histograms `sizes` (longer side), `angles` (of
+    objects that are not nearly square), `scores`, `counts` (objects in an image), each with its edges and a row of
     counts a class; `reasons`; `acceptance` along the run.
     """
     columns = index.columns

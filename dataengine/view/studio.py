@@ -29,13 +29,13 @@ from dataengine.render.canvas import BlankCanvases, Canvas
 from dataengine.seeds import Stream, generator
 from dataengine.view.gallery import class_colour
 
-REMEMBERED = 32  # pictures that were rendered last, which can still be kept
+REMEMBERED = 32  # images that were rendered last, which can still be kept
 MOST_BOXES = 500
 
 
 def _not_flat(value: float) -> float:
     if abs(value) > 1e6:
-        raise ValueError("lies farther out than any picture is large")
+        raise ValueError("lies farther out than any image is large")
     return value
 
 
@@ -57,7 +57,7 @@ class Box(BaseModel):
 
 class Order(BaseModel):
     """What is to be rendered. ground: "drawn" is a scene of the run's own, made for `ground_boxes` (those drawn, if
-    none are given) and `ground_seed`; "picture" is the one that was opened, whose objects stay as they are."""
+    none are given) and `ground_seed`; "picture" is the image that was opened, whose objects stay as they are."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -77,7 +77,7 @@ class Rendered:
     """image uint8 (H, W, 3); asked: the drawn layout; labels: after the filter; verdict: what the filter says of it.
 
     found: whether each drawn object was found (empty where nobody looked). detections: what the filter's detector saw,
-    None without one. scene, license: of what was painted into. origin: "side:number" of the picture that was opened.
+    None without one. scene, license: of what was painted into. origin: "side:number" of the image that was opened.
     """
 
     order: Order
@@ -106,7 +106,7 @@ class Job:
 class Studio:
     """Parts that are loaded in the background, and orders that are rendered there one after the other.
 
-    load: gives recipe and parts. opened: (side, number) -> the picture to draw on, as a canvas without new objects.
+    load: gives recipe and parts. opened: (side, number) -> the image to draw on, as a canvas without new objects.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Studio:
 
     def summary(self) -> dict:
         """What the page needs to draw: `state` ("loading", "ready" or "failed"), and once ready the classes with
-        colours, the size of a drawn ground, settings, and how many pictures are kept."""
+        colours, the size of a drawn ground, settings, and how many images are kept."""
         found = {"out": str(self.out), "file": self.file is not None}
         if not self._loading.done():
             return {**found, "state": "loading"}
@@ -205,9 +205,9 @@ class Studio:
             raise
 
     def rendered(self, order: Order) -> Rendered:
-        """The picture of an order, and what the filter says of it. Raises UserError for a layout that cannot be drawn.
+        """The image of an order, and what the filter says of it. Raises UserError for a layout that cannot be drawn.
 
-        The same order gives the same picture (contract 4): noise comes from its seed alone.
+        The same order gives the same image (contract 4): noise comes from its seed alone.
         """
         recipe, parts = self.parts()
         asked, canvas = self._laid_out(order)
@@ -240,7 +240,7 @@ class Studio:
         return parts.canvases.draw([layout], [seed])[0]
 
     def _laid_out(self, order: Order) -> tuple[Layout, Canvas | None]:
-        """The layout of an order, and the opened picture if it is drawn on that."""
+        """The layout of an order, and the opened image if it is drawn on that."""
         recipe, parts = self.parts()
         _check(order, recipe, parts)
         canvas = self.opened(order.picture) if order.ground == "picture" else None
@@ -248,10 +248,10 @@ class Studio:
         return layout_of(order.boxes, parts, size, order.acquisition), canvas
 
     def keep(self, number: int) -> int:
-        """Write a rendered picture to the folder; its number there. Raises UserError where it is no longer held."""
+        """Write a rendered image to the folder; its number there. Raises UserError where it is no longer held."""
         job = self.jobs.get(number)
         if job is None or job.result is None:
-            raise UserError("this picture is no longer here; render it again.")
+            raise UserError("this image is no longer here; render it again.")
         return self.kept.add(job.result)
 
 
@@ -261,8 +261,8 @@ def _first(value: float | None, default: float | None) -> float | None:
 
 
 def _grounds(recipe: Recipe, parts: Parts) -> list[str]:
-    """Which grounds an order may have: the whole-image renderer paints into no picture, and a run that was painted
-    into labelled pictures has no scenes of its own."""
+    """Which grounds an order may have: the whole-image renderer paints into no image, and a run that was painted
+    into labelled images has no scenes of its own."""
     if parts.renderer.paints_on == "blank":
         return ["drawn"]
     return ["picture"] if recipe.into is not None else ["drawn", "picture"]
@@ -271,11 +271,11 @@ def _grounds(recipe: Recipe, parts: Parts) -> list[str]:
 def _check(order: Order, recipe: Recipe, parts: Parts) -> None:
     if order.ground not in _grounds(recipe, parts):
         what = "the whole-image renderer makes the ground itself" if order.ground == "picture" else (
-            "this run was painted into labelled pictures, and has no ground of its own"
+            "this run was painted into labelled images, and has no ground of its own"
         )  # fmt: skip
         raise UserError(f"{what}; choose the other ground.")
     if order.ground == "picture" and order.picture is None:
-        raise UserError("no picture is open; choose one to draw on.")
+        raise UserError("no image is open; choose one to draw on.")
     few = parts.renderer.few_steps
     if few and order.steps not in (None, few):
         raise UserError(f"this renderer was trained to draw in {few} steps; leave them so.")
@@ -294,7 +294,7 @@ def layout_of(boxes: tuple[Box, ...], parts: Parts, size: tuple[int, int], taken
     inside = geometry.visible_fraction(values, size)
     for k, share in enumerate(inside, 1):
         if share < MIN_VISIBLE:
-            raise UserError(f"box {k}: only {share:.0%} of it lies inside of the picture; move it in, or delete it.")
+            raise UserError(f"box {k}: only {share:.0%} of it lies inside of the image; move it in, or delete it.")
     labels = np.array([number[class_key(box.cls)] for box in boxes], np.int64)
     drawn = Layout(values, labels, parts.classes, size, parts.preset.kind, acquisition=taken)
     return cut_by_border(drawn)

@@ -46,7 +46,7 @@ def studio_routes(studio: Studio) -> list[Route]:
     def rendered(request: Request) -> Response:
         result = _found(studio, request).result
         if result is None:
-            raise HTTPException(404, "this picture is not rendered yet")
+            raise HTTPException(404, "this image is not rendered yet")
         return Response(encoded(Image.fromarray(result.image)), media_type="image/png")
 
     def keep(request: Request) -> Response:
@@ -84,7 +84,7 @@ def _ready(studio: Studio):
 def _found(studio: Studio, request: Request) -> Job:
     job = studio.jobs.get(request.path_params["number"])
     if job is None:
-        raise HTTPException(404, "there is no such picture; render it again")
+        raise HTTPException(404, "there is no such image; render it again")
     return job
 
 

@@ -50,7 +50,7 @@ def objects_of(record):
         ),
     ],
 )
-def test_a_filter_chooses_the_pictures_that_a_look_at_every_record_chooses(index, parameters, keep):
+def test_a_filter_chooses_the_images_that_a_look_at_every_record_chooses(index, parameters, keep):
     assert chosen(index, read_filter(parameters)).tolist() == by_hand(index, keep)
 
 
@@ -78,7 +78,7 @@ def test_an_order_is_by_value_and_equal_ones_stay_in_the_files_order(index, sort
     assert (np.diff(ids)[ties] > 0).all()
 
 
-def test_pictures_without_a_score_come_last_in_both_orders(make_run, open_index):
+def test_images_without_a_score_come_last_in_both_orders(make_run, open_index):
     root = make_run(4)
     records = [json.loads(line) for line in (root / "manifest.jsonl").read_text().splitlines()]
     records[1]["verdict"]["scores"] = []

@@ -13,7 +13,7 @@ from dataengine.view import index as index_module
 from dataengine.view.index import Columns
 
 
-def test_an_index_says_of_each_picture_what_its_record_says(make_run, open_index):
+def test_an_index_says_of_each_image_what_its_record_says(make_run, open_index):
     index = open_index(make_run(24))
     columns = index.columns
     assert len(index) == 24
@@ -31,7 +31,7 @@ def test_an_index_says_of_each_picture_what_its_record_says(make_run, open_index
         assert columns.box_w[own].tolist() == [box[2] for box in record["labels"]["boxes"]]
 
 
-def test_a_picture_that_is_not_there_has_no_record(make_run, open_index):
+def test_an_image_that_is_not_there_has_no_record(make_run, open_index):
     index = open_index(make_run(3))
     for i in (-1, 3):
         with pytest.raises(IndexError):

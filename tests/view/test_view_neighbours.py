@@ -17,7 +17,7 @@ from dataengine.view.neighbours import Neighbours
 
 @pytest.fixture
 def real(tmp_path, open_index):
-    """Ten real pictures of stripes, ever narrower."""
+    """Ten real images of stripes, ever narrower."""
     samples = []
     for k in range(10):
         column = 127 + 100 * np.sin(np.arange(160) * (0.05 + 0.08 * k))
@@ -28,7 +28,7 @@ def real(tmp_path, open_index):
     return open_index(tmp_path / "real")
 
 
-def test_the_nearest_real_picture_to_a_copy_is_the_one_that_was_copied(real):
+def test_the_nearest_real_image_to_a_copy_is_the_one_that_was_copied(real):
     search = Neighbours(real, (96, 96))
     search.wait()
     assert search.error == ""
@@ -39,7 +39,7 @@ def test_the_nearest_real_picture_to_a_copy_is_the_one_that_was_copied(real):
         found = search.nearest(copy, 3)
         assert search.of_picture[found[0][1]] == search.of_picture[k]
         assert [distance for distance, _ in found] == sorted(distance for distance, _ in found)
-        assert len({search.of_picture[window] for _, window in found}) == 3, "one of each real picture"
+        assert len({search.of_picture[window] for _, window in found}) == 3, "one of each real image"
         unlike = search.nearest(255 - np.rot90(copy).copy(), 1)
         assert unlike[0][0] > 2 * found[0][0], "control: what is no copy is far from all"
 

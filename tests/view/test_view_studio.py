@@ -8,14 +8,14 @@ import time
 
 import numpy as np
 import pytest
+from dataengine.engine.judging import attempt
+from dataengine.render.scene import Scene
 
 from dataengine.data import formats
 from dataengine.data.layout import Layout
-from dataengine.engine.judging import attempt
 from dataengine.engine.parts import load_parts
 from dataengine.engine.recipe import image_seed
 from dataengine.errors import UserError
-from dataengine.render.scene import Scene
 from dataengine.view import kept as kept_module
 from dataengine.view.app import Site
 from dataengine.view.security import TOKEN_HEADER
@@ -46,7 +46,7 @@ def parts_of():
 
 @pytest.fixture
 def opened() -> Scene:
-    """A real picture with one labelled car far from what the tests draw."""
+    """A real image with one labelled car far from what the tests draw."""
     pixels = np.random.default_rng(1).integers(60, 120, (96, 128, 3)).astype(np.uint8)
     return Scene(pixels, Layout([[110, 80, 20, 10, 0]], [0], ("car",), (128, 96)), "real:1", "CC0")
 
@@ -66,7 +66,7 @@ def manifest(out) -> list[dict]:
     return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
 
 
-def test_the_boxes_drawn_are_the_first_labels_of_the_picture_long_side_first(make_studio):
+def test_the_boxes_drawn_are_the_first_labels_of_the_image_long_side_first(make_studio):
     made = make_studio().rendered(order())
     assert made.image.shape == (96, 96, 3)
     assert made.labels.names()[:2] == ["car", "van"]
@@ -77,7 +77,7 @@ def test_the_boxes_drawn_are_the_first_labels_of_the_picture_long_side_first(mak
     assert len(made.found) == 2
 
 
-def test_the_same_order_gives_the_same_picture_and_another_seed_another(make_studio):
+def test_the_same_order_gives_the_same_image_and_another_seed_another(make_studio):
     studio = make_studio()
     first = studio.rendered(order(ground_boxes=(CAR,), ground_seed=3))
     again = studio.rendered(order(ground_boxes=(CAR,), ground_seed=3))
@@ -99,7 +99,7 @@ def test_a_ground_that_is_held_stays_when_boxes_change(make_studio):
     assert other.scene != more.scene, "control: another seed of the ground is another ground"
 
 
-def test_a_runs_layout_unchanged_gives_the_runs_own_picture_again(make_studio):
+def test_a_runs_layout_unchanged_gives_the_runs_own_image_again(make_studio):
     studio = make_studio()
     recipe, parts = studio.parts()
     compared = 0
@@ -118,7 +118,7 @@ def test_a_runs_layout_unchanged_gives_the_runs_own_picture_again(make_studio):
     assert compared
 
 
-def test_on_an_opened_picture_its_own_objects_keep_label_and_pixels(make_studio, opened):
+def test_on_an_opened_image_its_own_objects_keep_label_and_pixels(make_studio, opened):
     made = make_studio().rendered(order(CAR, ground="picture", picture=("real", 1)))
     assert made.image.shape == (96, 128, 3)
     assert len(made.asked) == 1
@@ -140,7 +140,7 @@ def test_an_own_object_that_a_new_box_touches_goes(make_studio):
     [
         ({"boxes": [CAR, {**CAR, "class": "bus"}]}, "box 2: there is no class bus"),
         ({"boxes": [{**CAR, "cx": -8}]}, "box 1: only .* inside"),
-        ({"ground": "picture"}, "no picture is open"),
+        ({"ground": "picture"}, "no image is open"),
     ],
 )
 def test_a_layout_that_cannot_be_drawn_is_said_why(make_studio, changes, says):
@@ -191,12 +191,12 @@ def test_what_is_kept_is_read_back_by_every_format_with_the_same_boxes(make_stud
 
 
 def test_what_is_kept_can_be_looked_at_and_measured_like_a_run(make_studio, tmp_path, open_index):
-    from dataengine.evaluate.pictures import read_made
+    from dataengine.evaluate.windows import read_generated
 
     studio = make_studio()
     studio.kept.add(studio.rendered(order()))
     assert len(open_index(tmp_path / "drawn")) == 1
-    assert len(read_made(tmp_path / "drawn")) == 1
+    assert len(read_generated(tmp_path / "drawn")) == 1
 
 
 def test_no_run_is_continued_over_what_was_drawn(make_studio, toy_recipe, tmp_path):
@@ -231,7 +231,7 @@ def test_what_is_taken_out_is_out_of_everything(make_studio, tmp_path):
     assert studio.kept.indices() == [1]
     assert [sample.name for sample in formats.read(tmp_path / "drawn" / "coco")] == ["00000001"]
     assert not (tmp_path / "drawn" / "drawn" / "00000000.png").exists()
-    with pytest.raises(UserError, match="no picture 0"):
+    with pytest.raises(UserError, match="no image 0"):
         studio.kept.remove(0)
     assert studio.kept.add(made) == 2, "a number is not given twice while later ones are there"
     studio.kept.remove(1), studio.kept.remove(2)
