@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--browser", action="store_true", help="Scroll through them in headless Chromium, too.")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    from dataengine.view.filters import chosen, read_filter
+    from dataengine.view.filters import matching_images, read_filter
     from dataengine.view.gallery import Gallery
     from dataengine.view.index import load_index
     from dataengine.view.source import open_source
@@ -139,7 +139,7 @@ def main() -> None:
         index = load_index(open_source(root))
         for name, parameters in FILTERS.items():
             wanted = read_filter(parameters)
-            seconds[f"filter: {name}"] = timed(lambda wanted=wanted: chosen(index, wanted))
+            seconds[f"filter: {name}"] = timed(lambda wanted=wanted: matching_images(index, wanted))
         seconds["statistics"] = timed(lambda: statistics(index, read_filter({})))
         gallery = Gallery(index)
         gallery.page(read_filter({}), 0, 60)
