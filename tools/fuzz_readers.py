@@ -174,13 +174,13 @@ def _read_run(folder: Path) -> None:
     from dataengine.engine.records import examine_shard
 
     from dataengine.engine.recipe import stored_recipe
-    from dataengine.evaluate.pictures import read_made
+    from dataengine.evaluate.windows import read_generated
 
     records, faults = examine_shard(folder, 0)
     if not faults and (len(records) != 2 or records[0]["seed"] != 5):
         raise Wrong("a changed shard passes for what was written")
     stored_recipe(folder)
-    for sample in read_made(folder):
+    for sample in read_generated(folder):
         if folder not in Path(os.path.abspath(sample.image)).parents:
             raise Wrong(f"an image of another folder is read: {sample.image}")
 

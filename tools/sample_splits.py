@@ -16,7 +16,7 @@ from dataengine.data import coco, hit_uav
 from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.data.split import flight_key, split_by_group
 from dataengine.errors import UserError
-from dataengine.evaluate.pictures import windows as pictures_of
+from dataengine.evaluate.windows import cut_windows as pictures_of
 
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 WINDOW = 256

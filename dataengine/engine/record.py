@@ -92,7 +92,7 @@ class Record:
                 seed=values.get("seed", -1),
                 image=values["image"],
                 sha256=values["sha256"],
-                provenance=_provenance(values),
+                provenance=provenance_from_json(values),
                 layout_from=None if layout_from is None else tuple(layout_from),
                 left_out=values.get("left_out", 0),
                 asked=layout_from_json(values["asked"]),
@@ -114,9 +114,10 @@ class Record:
         return record
 
 
-def _provenance(values: dict) -> Provenance:
-    """The one place where the text that `Provenance.label` wrote is parsed. A real image may have any name, but its
-    text ends with the window."""
+def provenance_from_json(values: dict) -> Provenance:
+    """The provenance in a record's `scene`, `scene_license`, `scene_source` and `unreadable_scenes`: the only parser of
+    `Provenance.label`. A real image may have any name, but its label ends with the window. Raises ValueError for values
+    of another type."""
     text, license, source = (values.get(key, "") for key in ("scene", "scene_license", "scene_source"))
     given = {"license": license, "source": source, "unreadable": tuple(values.get("unreadable_scenes", ()))}
     if not all(isinstance(part, str) for part in (text, license, source, *given["unreadable"])):

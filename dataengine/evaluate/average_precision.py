@@ -1,4 +1,4 @@
-"""Average precision of detections on rotated or horizontal boxes, counted as DOTA's evaluation counts it."""
+"""Average precision of detections on rotated or horizontal boxes, as DOTA's evaluation computes it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dataengine.judge.detector import Detections
 from dataengine.judge.matching import class_map, overlaps
 
 COCO_THRESHOLDS = tuple(np.round(np.arange(0.5, 1.0, 0.05), 2).tolist())
-IGNORED_OVERLAP = 0.5  # share of a detection inside an ignored region from which on it does not count
+MIN_IGNORED_SHARE = 0.5  # share of a detection inside an ignored region above which it is not counted
 
 
 @dataclass(frozen=True)
 class AveragePrecision:
     """values float64 (T, C): area under precision over recall at each IoU threshold for each class, NaN for a class
-    without objects. recalls float64 (T, C): share of objects that any detection reached, NaN as above.
-    objects int64 (C,): those counted. detections int64 (T, C): those counted, right or wrong."""
+    without objects. recalls float64 (T, C): share of objects that a detection matches, NaN as above.
+    objects int64 (C,): number of counted objects. detections int64 (T, C): number of true and false positives."""
 
     classes: tuple[str, ...]
     thresholds: tuple[float, ...]
@@ -30,12 +30,12 @@ class AveragePrecision:
     detections: np.ndarray
 
     def at(self, threshold: float) -> dict[str, float]:
-        """{class: average precision at this IoU threshold} of the classes that have objects."""
+        """{class: average precision at this IoU threshold} for the classes that have objects."""
         row = self.values[self.thresholds.index(threshold)]
         return {name: float(value) for name, value in zip(self.classes, row, strict=True) if not np.isnan(value)}
 
     def mean(self, threshold: float | None = None) -> float:
-        """Mean over classes, at one IoU threshold or over all of them; NaN when nothing was counted."""
+        """Mean over classes, at one IoU threshold or over all of them; NaN when no class has objects."""
         rows = self.values if threshold is None else self.values[[self.thresholds.index(threshold)]]
         return float(np.nanmean(rows)) if not np.isnan(rows).all() else float("nan")
 
@@ -49,14 +49,20 @@ def average_precision(
 ) -> AveragePrecision:
     """AP of the detections of each image against its layout; all layouts share one class list.
 
-    As in DOTA's evaluation, after PASCAL VOC: detections of one class, by falling score over all images, each look at
-    the object of their class that they overlap most. From the threshold on, the first to reach an object is right and
-    later ones are wrong; those whose object is difficult count neither way, and so do detections that miss and lie in
-    an ignored region. IoU is that of rotated boxes, or of upright hulls in layouts of kind "hbb". The area under the
-    curve is exact, with precision made monotone.
+    The rules are those of DOTA's evaluation, which follows PASCAL VOC. The detections of a class are sorted by
+    descending score over all images, and each is compared with the object of its class that it overlaps most. At or
+    above the IoU threshold, the first detection of an object is a true positive and later ones are false positives.
+    Not counted are detections of difficult objects, and unmatched ones inside an ignored region. IoU is that of
+    rotated boxes, or of upright hulls in layouts of kind "hbb". The area under the curve is exact, with monotone
+    precision.
 
-    areas: (least, most) area in square pixels of the objects to count; the others are treated as difficult, and a
-    detection of another area that reaches none counts neither way, as in COCO's figures for small and large objects.
+    areas: (min, max) area in square pixels of the objects to count. Other objects are treated as difficult, and
+    unmatched detections of another area are not counted, as in COCO's figures for small and large objects.
+
+    >>> layout = Layout([[10, 10, 8, 4, 0], [30, 10, 8, 4, 0]], [0, 0], ("car",), (40, 20))
+    >>> first = Detections(layout.boxes[:1], np.float32([0.9]), np.int64([0]))
+    >>> average_precision([first], [layout], ["car"]).at(0.5)
+    {'car': 0.5}
     """
     assert len(detections) == len(layouts), f"{len(detections)} detections of {len(layouts)} layouts"
     classes = layouts[0].classes if layouts else tuple(detector_classes)
@@ -66,21 +72,19 @@ def average_precision(
     scores: list[list[np.ndarray]] = [[] for _ in classes]
     outcomes: list[list[np.ndarray]] = [[] for _ in classes]
     objects = np.zeros(len(classes), np.int64)
-    least, most = areas
-    for found, layout in zip(detections, layouts, strict=True):
-        layout = replace(layout, difficult=layout.difficult | _outside(layout.boxes, least, most))
-        labels = to_layout[found.labels]
+    for detected, layout in zip(detections, layouts, strict=True):
+        layout = replace(layout, difficult=layout.difficult | _outside(layout.boxes, areas))
+        labels = to_layout[detected.labels]
         objects += np.bincount(layout.labels[~layout.difficult], minlength=len(classes))
-        shown = geometry.hulls(found.boxes) if layout.kind == "hbb" else found.boxes
-        excused = (geometry.containment(shown, layout.ignored) > IGNORED_OVERLAP).any(1)
-        excused |= _outside(shown, least, most)
+        boxes = geometry.hulls(detected.boxes) if layout.kind == "hbb" else detected.boxes
+        ignored = (geometry.containment(boxes, layout.ignored) > MIN_IGNORED_SHARE).any(1) | _outside(boxes, areas)
         for c in np.unique(labels[labels >= 0]):
-            mine = np.flatnonzero(labels == c)
-            mine = mine[np.argsort(-found.scores[mine], kind="stable")]
-            theirs = layout.select(layout.labels == c)
-            iou = overlaps(theirs, found.boxes[mine])
-            scores[c].append(found.scores[mine])
-            outcomes[c].append(_outcomes(iou, theirs.difficult, excused[mine], thresholds))
+            of_class = np.flatnonzero(labels == c)
+            of_class = of_class[np.argsort(-detected.scores[of_class], kind="stable")]
+            truth = layout.select(layout.labels == c)
+            iou = overlaps(truth, detected.boxes[of_class])
+            scores[c].append(detected.scores[of_class])
+            outcomes[c].append(_outcomes(iou, truth.difficult, ignored[of_class], thresholds))
     values, recalls = np.full((2, len(thresholds), len(classes)), np.nan)
     counted = np.zeros((len(thresholds), len(classes)), np.int64)
     for c in range(len(classes)):
@@ -93,32 +97,31 @@ def average_precision(
     return AveragePrecision(tuple(classes), thresholds, values, recalls, objects, counted)
 
 
-def _outside(boxes: np.ndarray, least: float, most: float) -> np.ndarray:
-    """Bool (N,): boxes whose area is not in [least, most)."""
+def _outside(boxes: np.ndarray, areas: tuple[float, float]) -> np.ndarray:
+    """Bool (N,): boxes whose area is not in [min, max)."""
     area = geometry.area(boxes)
-    return (area < least) | (area >= most)
+    return (area < areas[0]) | (area >= areas[1])
 
 
-def _outcomes(iou: np.ndarray, difficult: np.ndarray, excused: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
-    """int8 (D, T): 1 right, -1 wrong, 0 not counted. iou (N, D), its columns by falling score."""
+def _outcomes(iou: np.ndarray, difficult: np.ndarray, ignored: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+    """int8 (D, T): 1 true positive, -1 false positive, 0 not counted. iou: (N, D), columns by descending score."""
     n, d = iou.shape
-    nearest = iou.argmax(0) if n else np.zeros(d, np.int64)
-    highest = iou.max(0) if n else np.zeros(d)
-    out = np.where(excused, 0, -1).astype(np.int8)[:, None].repeat(len(thresholds), 1)
+    best = iou.argmax(0) if n else np.zeros(d, np.int64)
+    best_iou = iou.max(0) if n else np.zeros(d)
+    out = np.where(ignored, 0, -1).astype(np.int8)[:, None].repeat(len(thresholds), 1)
     for t, threshold in enumerate(thresholds):
-        taken = np.zeros(n, bool)
-        for j in np.flatnonzero(highest >= threshold) if n else ():
-            i = nearest[j]
-            out[j, t] = 0 if difficult[i] else (-1 if taken[i] else 1)
-            taken[i] = True
+        matched = np.zeros(n, bool)
+        for j in np.flatnonzero(best_iou >= threshold) if n else ():
+            i = best[j]
+            out[j, t] = 0 if difficult[i] else (-1 if matched[i] else 1)
+            matched[i] = True
     return out
 
 
-def _area(right: np.ndarray, n_objects: int) -> float:
-    """Area under precision over recall. right: bool (D,) by falling score."""
-    if not len(right):
+def _area(positive: np.ndarray, n_objects: int) -> float:
+    """Area under the precision-recall curve. positive: bool (D,), true positives by descending score."""
+    if not len(positive):
         return 0.0
-    hits = np.cumsum(right)
-    precision = hits / np.arange(1, len(right) + 1)
+    precision = np.cumsum(positive) / np.arange(1, len(positive) + 1)
     monotone = np.maximum.accumulate(precision[::-1])[::-1]
-    return float((monotone * right).sum() / n_objects)
+    return float((monotone * positive).sum() / n_objects)

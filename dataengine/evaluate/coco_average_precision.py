@@ -1,4 +1,4 @@
-"""Average precision as COCO counts it, of upright boxes, by faster-coco-eval."""
+"""Average precision of upright boxes as COCO computes it, by faster-coco-eval."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def coco_average_precision(
     """COCO's AP (mean over IoU 0.5 to 0.95 and classes), AP50, AP75 and AP by size (areas up to 32^2, up to 96^2 and
     larger), in [0, 1], NaN where there is no such object. All layouts share one class list.
 
-    Rotated boxes count as their upright hulls. At most 100 detections of an image count, as in COCO. Difficult objects
-    and ignored regions are crowds, which count neither way.
+    Rotated boxes are replaced by their upright hulls. As in COCO, at most 100 detections per image are counted.
+    Difficult objects and ignored regions become crowd annotations, which are not counted.
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
@@ -38,14 +38,14 @@ def coco_average_precision(
             truth["annotations"] += [_annotation(image, label, box, iscrowd=1) for label in range(len(classes))]
     for number, annotation in enumerate(truth["annotations"], 1):
         annotation["id"] = number
-    to_layout, found = class_map(classes, detector_classes), []
-    for image, seen in enumerate(detections, 1):
-        labels = to_layout[seen.labels]
-        for box, label, score in zip(_upright(seen.boxes), labels, seen.scores, strict=True):
+    to_layout, annotations = class_map(classes, detector_classes), []
+    for image, detected in enumerate(detections, 1):
+        labels = to_layout[detected.labels]
+        for box, label, score in zip(_upright(detected.boxes), labels, detected.scores, strict=True):
             if label >= 0:
-                found.append(_annotation(image, label, box, score=float(score)))
+                annotations.append(_annotation(image, label, box, score=float(score)))
     coco = COCO(truth)
-    evaluation = COCOeval_faster(coco, coco.loadRes(found), "bbox")
+    evaluation = COCOeval_faster(coco, coco.loadRes(annotations), "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()

@@ -15,7 +15,7 @@ import typer
 from dataengine.evaluate.lift_command import lift_command
 
 if TYPE_CHECKING:
-    from dataengine.evaluate.pictures import Picture
+    from dataengine.evaluate.windows import Window
     from dataengine.judge.detector import Detector
 
 app = typer.Typer(
@@ -59,9 +59,9 @@ class Sides:
     name, real_name, how: for people, whose pictures they are and how they were brought to one size.
     """
 
-    made: list[Picture]
-    real: list[Picture]
-    cut: Callable[[Path, str | None], list[Picture]]
+    made: list[Window]
+    real: list[Window]
+    cut: Callable[[Path, str | None], list[Window]]
     seed: int
     name: str
     real_name: str
@@ -91,15 +91,14 @@ def _sides(
     seed: Annotated[int, typer.Option(help="Which pictures, windows and halves are drawn.")] = 0,
 ) -> Sides:
     """Generated and real pictures of one size."""
-    from dataengine.evaluate.pictures import chosen, common_size, read_made, read_real
-    from dataengine.evaluate.pictures import windows as cut_windows
+    from dataengine.evaluate.windows import common_size, cut_windows, random_subset, read_generated, read_real
 
-    ours, theirs = read_made(made, split, all_attempts), read_real(real, real_split)
+    ours, theirs = read_generated(made, split, all_attempts), read_real(real, real_split)
     _say_problems(made, ours)
     _say_problems(real, theirs)
     size = size or common_size(ours)
 
-    def cut(path: Path, part: str | None) -> list[Picture]:
+    def cut(path: Path, part: str | None) -> list[Window]:
         dataset = read_real(path, part)
         _say_problems(path, dataset)
         return cut_windows(dataset, size, fit, windows, "image", seed)
@@ -108,7 +107,7 @@ def _sides(
     held_out = cut_windows(theirs, size, fit, windows, group, seed)
     name = made.resolve().name + (", all attempts" if all_attempts else "")
     how = f"{size[0]} x {size[1]} pixels, {'windows of' if fit == 'window' else 'made smaller from'} larger pictures"
-    sides = chosen(generated, images, seed), chosen(held_out, images, seed)
+    sides = random_subset(generated, images, seed), random_subset(held_out, images, seed)
     return Sides(*sides, cut, seed, name, real.resolve().name, how)
 
 
@@ -138,13 +137,13 @@ def fidelity_command(sides: Sides, features: FeaturesName = "lite2", json: Json 
     _need("torchmetrics")
     from dataengine.evaluate.features import load_features
     from dataengine.evaluate.fidelity import fidelity
-    from dataengine.evaluate.pictures import without_detail
     from dataengine.evaluate.report import embedded
     from dataengine.evaluate.results import print_results
+    from dataengine.evaluate.windows import remove_detail
 
     network, bar = load_features(features), _bar(json)
     made, real = embedded(network, sides.made, bar, "generated"), embedded(network, sides.real, bar, "real")
-    blurred = embedded(network, sides.real, bar, "real, without detail", without_detail)
+    blurred = embedded(network, sides.real, bar, "real, without detail", remove_detail)
     print_results([fidelity(made, real, blurred, [x.group for x in sides.real], network, sides.seed)], json)
 
 

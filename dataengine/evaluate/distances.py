@@ -8,10 +8,14 @@ CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0
 
 
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
-    """Frechet distance of the Gaussians of embeddings (N, E) and (M, E) (FID: Heusel et al. 2017, equation 6).
+    """Frechet distance between Gaussians fitted to embeddings (N, E) and (M, E) (FID: Heusel et al. 2017, equation 6).
 
-    The trace of sqrt(C_a C_b) is the sum of the singular values of A B^T, where A^T A = C_a: exact where there are
-    fewer pictures than numbers, when the matrix square root of other implementations is of a singular matrix.
+    The trace of sqrt(C_a C_b) is the sum of the singular values of A B^T, where A^T A = C_a. This is exact also for
+    fewer images than dimensions, where a matrix square root would be of a singular matrix.
+
+    >>> a = np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    >>> round(frechet(a, a + [3.0, 4.0]), 6)
+    25.0
     """
     roots = []
     for x in (a, b):
@@ -24,7 +28,7 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
 
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Unbiased squared maximum mean discrepancy of embeddings (N, E) and (N, E), kernel (x.y / E + 1)^3 (KID: Binkowski
-    et al. 2018, equation 4). May be slightly negative."""
+    et al. 2018, equation 4). Can be slightly negative."""
     import torch
     from torchmetrics.image.kid import poly_mmd
 
@@ -32,8 +36,12 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def gaussian_discrepancy(a: np.ndarray, b: np.ndarray) -> float:
-    """1000 times the squared maximum mean discrepancy of embeddings (N, E) and (M, E) brought to length 1, Gaussian
-    kernel of sigma 10, minimum-variance estimator (CMMD: Jayasumana et al. 2024, equation 4). At least 0."""
+    """1000 times the squared maximum mean discrepancy of unit-normalised embeddings (N, E) and (M, E), Gaussian kernel
+    of sigma 10, minimum-variance estimator (CMMD: Jayasumana et al. 2024, equation 4). At least 0.
+
+    >>> gaussian_discrepancy(np.eye(2), 3 * np.eye(2))
+    0.0
+    """
     a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
 
     def mean_kernel(x: np.ndarray, y: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Do generated pictures show all that real ones show, and do they differ from each other as much?"""
+"""Do generated images cover the variety of real ones, and are they as diverse?"""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ import numpy as np
 from dataengine.evaluate.features import Features
 from dataengine.evaluate.fidelity import INTERVAL
 from dataengine.evaluate.manifold import manifold, mean_pairwise_distance, vendi_score
-from dataengine.evaluate.pictures import equal_draws
 from dataengine.evaluate.results import Column, Result, Row, spread
+from dataengine.evaluate.windows import equal_draws
 
-REPEATED = 10  # times that each picture of the control appears
+N_REPEATS = 10  # of each image in the control
 COLUMNS = {
-    "recall": Column("recall", "higher", "share of real pictures within reach of one of these"),
-    "coverage": Column("coverage", "higher", "share of real pictures that reach one of these"),
-    "vendi": Column("Vendi score", "reference", "as diverse as so many pictures that have nothing in common"),
-    "pairwise": Column("pair distance", "reference", "mean cosine distance of two of these"),
+    "recall": Column("recall", "higher", "share of real images inside the manifold of these images"),
+    "coverage": Column("coverage", "higher", "share of real images with one of these images in their neighbourhood"),
+    "vendi": Column("Vendi score", "reference", "effective number of different images"),
+    "pairwise": Column("pair distance", "reference", "mean cosine distance between two images"),
 }
 
 
 def diversity(
-    made: np.ndarray, real: np.ndarray, groups: Sequence[Hashable], features: Features, seed: int = 0
+    generated: np.ndarray, real: np.ndarray, groups: Sequence[Hashable], features: Features, seed: int = 0
 ) -> Result:
-    """Recall and coverage of a half of the real embeddings (M, E) by generated ones (N, E), and the diversity of
-    themselves; beside the other real half, and a tenth of it, each picture ten times (control: a generator that has
-    collapsed to few pictures).
+    """Recall and coverage of one half of the real embeddings (M, E) by generated embeddings (N, E), and the diversity
+    of the generated ones. Reference: the other real half. Control: a tenth of that half, repeated ten times (mode
+    collapse).
 
-    groups: of the real pictures, never divided between halves. Raises UserError where there are too few pictures.
+    groups: group of each real image; the halves never split a group. Raises UserError for too few images.
     """
-    draws = equal_draws(groups, len(made), seed)
+    draws = equal_draws(groups, len(generated), seed)
     n = len(draws[0][0])
-    few = -(-n // REPEATED)
+    few = -(-n // N_REPEATS)
     sets = {
-        "generated": ("measured", [made[some] for _, _, some in draws]),
+        "generated": ("measured", [generated[chosen] for _, _, chosen in draws]),
         "real, other half": ("reference", [real[second] for _, second, _ in draws]),
         "a tenth of it, repeated": ("control", [real[np.resize(second[:few], n)] for _, second, _ in draws]),
     }
@@ -42,7 +42,7 @@ def diversity(
     for name, (role, embeddings) in sets.items():
         found = [_figures(real[first], x) for (first, _, _), x in zip(draws, embeddings, strict=True)]
         rows.append(Row(name, role, n, {key: spread([values[key] for values in found]) for key in COLUMNS}))
-    title = "Do they differ from each other as real ones do?"
+    title = "Are they as diverse as real images?"
     return Result("diversity", title, COLUMNS, rows, {"features": features.name}, interval=INTERVAL)
 
 

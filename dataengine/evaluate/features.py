@@ -1,6 +1,6 @@
-"""Networks that turn a picture into numbers, in which distances between sets of pictures are measured.
+"""Feature networks: they embed images, and metrics compare sets of embeddings.
 
-A distance means nothing without the name of its features, so that name travels with every result.
+Distances depend on the feature network, so its name is stored with every result.
 """
 
 from __future__ import annotations
@@ -15,38 +15,36 @@ import torch
 
 from dataengine.errors import UserError, install
 
-BATCH = 16
-GRID = 4
+BATCH_SIZE = 16
+ENCODER_GRID = 4  # parts per side of `encoder-grid`
 SOURCES = "lite2, lite0, encoder, encoder-grid, clip:FOLDER, dinov2:FOLDER or inception:FILE"
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-DINOV2_SIDE = 224  # as Stein et al. (2023) use it; its position embeddings are made for 518
+DINOV2_SIDE = 224  # as in Stein et al. (2023); the position embeddings are trained for 518
 
 
 @dataclass(frozen=True)
 class Features:
-    """name: for people, with the number of values and the side that pictures are scaled to.
-
+    """name: display name with the embedding dimension and the input size.
     kind: "imagenet", "encoder", "clip", "dinov2" or "inception".
-    encode: images uint8 (H, W, 3) -> float32 (B, E).
-    """
+    encode: images uint8 (H, W, 3) -> embeddings float32 (B, E)."""
 
     name: str
     kind: str
     encode: Callable[[Sequence[np.ndarray]], np.ndarray]
 
     def embed(self, images: Iterable[np.ndarray]) -> np.ndarray:
-        """float64 (N, E) of any number of images, of which only a batch is in memory at a time."""
+        """Embeddings float64 (N, E) of images uint8 (H, W, 3), one batch in memory at a time."""
         parts = [self.encode(batch) for batch in _batches(images)]
         return np.concatenate(parts).astype(np.float64)
 
 
 def load_features(source: str) -> Features:
-    """The features of a name: `lite2` and `lite0` (EfficientNet-Lite, ImageNet), `encoder` (the packaged one, trained
-    on aerial pictures), `encoder-grid` (the same of 4 x 4 parts, which say what lies where), `clip:FOLDER` and
+    """Load features by name: `lite2` and `lite0` (EfficientNet-Lite, ImageNet), `encoder` (packaged, trained on aerial
+    images), `encoder-grid` (the same on each of 4 x 4 parts, so that position counts), `clip:FOLDER` and
     `dinov2:FOLDER` (transformers models), `inception:FILE` (weights of FID).
 
-    Raises UserError for an unknown name, a missing package, and a folder or file that holds no such model.
+    Raises UserError for an unknown name, a missing package, and a folder or file without such a model.
     """
     kind, _, place = source.partition(":")
     loaders = {"clip": _clip, "dinov2": _dinov2, "inception": _inception}
@@ -57,13 +55,13 @@ def load_features(source: str) -> Features:
     if source in ("lite0", "lite2"):
         return _imagenet(source)
     if source in ("encoder", "encoder-grid"):
-        return _encoder(GRID if source == "encoder-grid" else 1)
-    raise UserError(f"--features {source}: no such features; give {SOURCES}.")
+        return _encoder(ENCODER_GRID if source == "encoder-grid" else 1)
+    raise UserError(f"--features {source}: unknown features; choose {SOURCES}.")
 
 
 def _batches(images: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
     images = iter(images)
-    while batch := list(islice(images, BATCH)):
+    while batch := list(islice(images, BATCH_SIZE)):
         yield batch
 
 
@@ -72,7 +70,7 @@ def _device() -> torch.device:
 
 
 def _squares(images: Sequence[np.ndarray], side: int) -> torch.Tensor:
-    """float32 (B, 3, side, side) in [0, 255]; smoothed where they shrink (Parmar et al. 2022: FID depends on it)."""
+    """float32 (B, 3, side, side) in [0, 255]; downscaling is antialiased (Parmar et al. 2022: FID depends on it)."""
     import cv2
 
     resized = [
@@ -83,7 +81,7 @@ def _squares(images: Sequence[np.ndarray], side: int) -> torch.Tensor:
 
 
 def imagenet_encoder(size: str, side: int | None = None) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
-    """EfficientNet-Lite's embeddings of images scaled to side x side, by default what it was trained with."""
+    """Encoder by EfficientNet-Lite of images scaled to side x side, by default its training size."""
     from dataengine.imagenet import ImageNetEmbedding
 
     network = ImageNetEmbedding(size).to(_device())
@@ -121,11 +119,14 @@ def _from_folder(model_class: str, folder: Path):
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         why = str(error).splitlines()[0]
-        raise UserError(f"{folder}: holds no {model_class} with config.json and model.safetensors ({why}).") from None
+        raise UserError(
+            f"{folder}: no {model_class} found; the folder needs config.json and model.safetensors ({why})."
+        ) from None
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
-        raise UserError(f"{folder}: holds another model than a {model_class}; {missing[0]} and {len(missing) - 1} more "
-                        "weights are missing.")  # fmt: skip
+        raise UserError(
+            f"{folder}: not a {model_class}: {missing[0]} and {len(missing) - 1} other weights are missing."
+        )
     return loaded.to(_device()).eval()
 
 
@@ -135,7 +136,7 @@ def _normalized(images: Sequence[np.ndarray], side: int, mean: Sequence[float], 
 
 
 def _clip(folder: Path) -> Features:
-    """Image embeddings (projected), as CMMD takes them (Jayasumana et al. 2024: of ViT-L/14 at 336 pixels)."""
+    """Projected image embeddings, as CMMD uses them (Jayasumana et al. 2024: ViT-L/14 at 336 pixels)."""
     model = _from_folder("CLIPVisionModelWithProjection", folder)
     side, width = model.config.image_size, model.config.projection_dim
 
@@ -161,8 +162,8 @@ def _dinov2(folder: Path) -> Features:
 
 
 def _inception(file: Path) -> Features:
-    """The Inception network of FID (Heusel et al. 2017), 2048 numbers: the weights file of torch-fidelity, which
-    torchmetrics uses too. It scales pictures to 299 itself, as TensorFlow's did."""
+    """The Inception network of FID (Heusel et al. 2017), 2048 dimensions, from the weights file of torch-fidelity that
+    torchmetrics also uses. It resizes images to 299 pixels internally, as TensorFlow does."""
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError:
@@ -173,11 +174,11 @@ def _inception(file: Path) -> Features:
         ).to(_device())
     except Exception as error:  # pickle, zip and state dicts raise many types for a wrong file
         why = str(error).splitlines()[0]
-        raise UserError(f"{file}: holds no weights of FID's Inception as torch-fidelity has them ({why}).") from None
+        raise UserError(f"{file}: no weights of torch-fidelity's Inception for FID ({why}).") from None
 
     @torch.inference_mode()
     def encode(images: Sequence[np.ndarray]) -> np.ndarray:
-        found = [network(torch.from_numpy(x).permute(2, 0, 1)[None].to(_device()))[0] for x in images]
-        return torch.cat(found).float().cpu().numpy()
+        embeddings = [network(torch.from_numpy(x).permute(2, 0, 1)[None].to(_device()))[0] for x in images]
+        return torch.cat(embeddings).float().cpu().numpy()
 
     return Features("Inception-v3 of FID, 2048 numbers", "inception", encode)

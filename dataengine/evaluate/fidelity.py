@@ -1,4 +1,4 @@
-"""Do generated pictures look like real ones? Distances between sets of embeddings, beside those of real halves."""
+"""Do generated images look like real ones? Distances between sets of embeddings, compared with those of real halves."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ import numpy as np
 from dataengine.evaluate.distances import frechet, gaussian_discrepancy, kernel_distance
 from dataengine.evaluate.features import Features
 from dataengine.evaluate.manifold import manifold
-from dataengine.evaluate.pictures import equal_draws
 from dataengine.evaluate.results import Column, Result, Row, spread
+from dataengine.evaluate.windows import equal_draws
 
-# Only these features make a distance the one that papers call by this name.
-NAMES = {"inception": ("FID", "KID", "MMD"), "clip": ("FD", "KD", "CMMD")}
-INTERVAL = "least and largest over ten random halves of the real pictures"
+# Papers use these names for these features only.
+METRIC_NAMES = {"inception": ("FID", "KID", "MMD"), "clip": ("FD", "KD", "CMMD")}
+INTERVAL = "minimum and maximum over ten random halves of the real images"
 
 
 def fidelity(
-    made: np.ndarray,
+    generated: np.ndarray,
     real: np.ndarray,
     blurred: np.ndarray,
     groups: Sequence[Hashable],
     features: Features,
     seed: int = 0,
 ) -> Result:
-    """Distances of generated embeddings (N, E) to a half of the real ones (M, E), beside those of the other half (the
-    least that can be hoped for) and of the other half without its detail, `blurred` (M, E) (control).
+    """Distances of generated embeddings (N, E) to one half of the real embeddings (M, E). Reference: the other half,
+    the lowest value to expect. Control: the other half without image detail, `blurred` (M, E).
 
-    groups: of the real pictures, never divided between halves. Raises UserError where there are too few pictures.
+    groups: group of each real image; the halves never split a group. Raises UserError for too few images.
     """
-    draws = equal_draws(groups, len(made), seed)
+    draws = equal_draws(groups, len(generated), seed)
     rows = {"generated": [], "real, other half": [], "real, without detail": []}
-    for first, second, some in draws:
-        for name, other in zip(rows, (made[some], real[second], blurred[second]), strict=True):
+    for first, second, chosen in draws:
+        for name, other in zip(rows, (generated[chosen], real[second], blurred[second]), strict=True):
             rows[name].append(_figures(real[first], other))
         floor = rows["real, other half"][-1]["frechet"]
         for values in rows.values():
             values[-1]["ratio"] = values[-1]["frechet"] / floor if floor > 0 else np.nan
-    fd, kd, mmd = NAMES.get(features.kind, ("FD", "KD", "MMD"))
+    fd, kd, mmd = METRIC_NAMES.get(features.kind, ("FD", "KD", "MMD"))
     columns = {
         "frechet": Column(fd, "lower", "Frechet distance of the features named above"),
-        "ratio": Column(f"{fd} ratio", "lower", "the same, over that of the real half in the same draw"),
+        "ratio": Column(f"{fd} ratio", "lower", f"{fd} divided by that of the real half in the same split"),
         "kernel": Column(kd, "lower", "1000 times the squared maximum mean discrepancy, cubic kernel"),
         "gaussian": Column(mmd, "lower", "1000 times the squared maximum mean discrepancy, Gaussian kernel"),
-        "precision": Column("precision", "higher", "share within reach of a real picture"),
-        "density": Column("density", "higher", "how many real pictures reach one, over 5; 1 where it is as real"),
+        "precision": Column("precision", "higher", "share inside the manifold of real images"),
+        "density": Column("density", "higher", "real neighbourhoods around an image, over 5; about 1 for real images"),
     }
     return Result(
         "fidelity",
-        "Do they look like real pictures?",
+        "Do they look like real images?",
         columns,
         _rows(rows, columns, len(draws[0][0])),
         {"features": features.name},

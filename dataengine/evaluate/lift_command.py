@@ -48,11 +48,11 @@ def lift_command(
     Example: dataengine evaluate lift runs/mine --real data/train --test data/val --images 500 --images 5000 --out lift
     """
     from dataengine.evaluate.lift import Protocol, run_lift, tables
-    from dataengine.evaluate.pictures import read_made
     from dataengine.evaluate.results import print_results
+    from dataengine.evaluate.windows import read_generated
     from dataengine.files import read_yaml
 
-    sizes = tuple(images or [min(len(read_made(run)) for run in runs)])
+    sizes = tuple(images or [min(len(read_generated(run)) for run in runs)])
     changes = read_yaml(options) if options else {}
     protocol = Protocol(
         real, test, tuple(runs), sizes, detector, changes, steps, batch_size, seeds, real_share, pasted, tile_size,

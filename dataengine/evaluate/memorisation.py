@@ -1,4 +1,4 @@
-"""Are generated pictures copies of training pictures? Distances to the nearest one, beside those of held-out ones."""
+"""Are generated images copies of training images? Nearest-neighbour distances, compared with held-out images."""
 
 from __future__ import annotations
 
@@ -10,50 +10,55 @@ from dataengine.evaluate.features import Features
 from dataengine.evaluate.manifold import nearest
 from dataengine.evaluate.results import Column, Figure, Result, Row, bootstrap
 
-FEATURES = "encoder-grid"  # pooled ImageNet features see the noise of a copy, not that it is one: its control fails
-FIRST_PERCENT = 1.0
-RESAMPLES = 1000
+FEATURES = "encoder-grid"  # the control fails with pooled ImageNet features: they react to the noise of the copies
+COPY_PERCENTILE = 1.0  # of the held-out distances: a nearer image counts as a near copy
+N_RESAMPLES = 1000
 COLUMNS = {
-    "median": Column("distance", "reference", "median distance to the nearest training picture"),
-    "nearer": Column("nearer than 99 %", "lower", "share nearer to a training picture than 99 % of held-out ones are"),
+    "median": Column("distance", "reference", "median distance to the nearest training image"),
+    "nearer": Column("nearer than 99 %", "lower", "share nearer to a training image than 99 % of held-out images"),
 }
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """distances: float64 (N,) to the nearest training picture, of the pictures of each row. indices int64 (N,): the
-    training picture that is nearest to each generated one."""
+    """distances: float64 (N,) to the nearest training image, for the images of each row. indices int64 (N,): nearest
+    training image of each generated image."""
 
     distances: dict[str, np.ndarray]
     indices: np.ndarray
 
 
 def memorisation(
-    made: np.ndarray, real: np.ndarray, training: np.ndarray, copies: np.ndarray, features: Features, seed: int = 0
+    generated: np.ndarray, real: np.ndarray, training: np.ndarray, copies: np.ndarray, features: Features, seed: int = 0
 ) -> tuple[Result, Neighbours]:
-    """How near generated embeddings (N, E) lie to training embeddings (T, E), beside held-out real ones (M, E) and
-    training pictures under slight noise, `copies` (K, E) (control: nearly all of them must be found)."""
-    sets = {"generated": made, "real, held out": real, "noisy copies of training": copies}
+    """Distances of generated embeddings (N, E) to training embeddings (T, E). Reference: held-out real embeddings
+    (M, E). Control: training images with slight noise, `copies` (K, E), nearly all of which must be found."""
+    sets = {"generated": generated, "real, held out": real, "noisy copies of training": copies}
     found = {name: nearest(embeddings, training) for name, embeddings in sets.items()}
     distances = {name: values for name, (values, _) in found.items()}
-    limit = np.percentile(distances["real, held out"], FIRST_PERCENT)
+    limit = np.percentile(distances["real, held out"], COPY_PERCENTILE)
     rng = np.random.default_rng(seed)
     rows = [
-        Row(name, role, len(d), {"median": _drawn(np.median, d, rng), "nearer": _drawn(np.mean, d < limit, rng)})
+        Row(
+            name,
+            role,
+            len(d),
+            {"median": _bootstrapped(np.median, d, rng), "nearer": _bootstrapped(np.mean, d < limit, rng)},
+        )
         for (name, d), role in zip(distances.items(), ("measured", "reference", "control"), strict=True)
     ]
     result = Result(
         "memorisation",
-        "Are they copies of training pictures?",
+        "Are they copies of training images?",
         COLUMNS,
         rows,
-        {"features": features.name, "training pictures": str(len(training))},
-        interval="95 %, by resampling pictures",
-        notes=["Where objects were painted into scenes of the training data, their scenes are found as copies"],
+        {"features": features.name, "training images": str(len(training))},
+        interval="95 %, by resampling images",
+        notes=["If objects were painted into scenes of the training data, these scenes count as copies"],
     )
     return result, Neighbours(distances, found["generated"][1])
 
 
-def _drawn(statistic, values: np.ndarray, rng: np.random.Generator) -> Figure:
-    drawn = values[rng.integers(0, len(values), (RESAMPLES, len(values)))]
-    return bootstrap(float(statistic(values)), statistic(drawn, axis=1))
+def _bootstrapped(statistic, values: np.ndarray, rng: np.random.Generator) -> Figure:
+    resampled = values[rng.integers(0, len(values), (N_RESAMPLES, len(values)))]
+    return bootstrap(float(statistic(values)), statistic(resampled, axis=1))

@@ -1,4 +1,4 @@
-"""The report's plots and contact sheets, each as one address that holds the whole picture."""
+"""Plots and contact sheets of the report, each as a data URL."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from PIL import Image
 
 from dataengine.data.draw import contact_sheet, draw
 from dataengine.data.layout import restrict_layout
-from dataengine.evaluate.pictures import Picture
 from dataengine.evaluate.results import Result
+from dataengine.evaluate.windows import Window
 
 COLOURS = {"measured": "#1f6feb", "reference": "#57606a", "control": "#d0a215"}
 SHEET_COLUMNS = 8
-CELL = 224  # pixels, at most
+MAX_CELL_PX = 224
 
 
 def _figure(width: float, height: float):
@@ -39,7 +39,7 @@ def _svg(figure) -> str:
 
 
 def bars(result: Result) -> str:
-    """A panel for each column, a bar for each row, with its interval."""
+    """A bar chart with a panel for each column and a bar for each row, with its interval."""
     figure = _figure(2.6 * len(result.columns), 2.2)
     for axes, (key, column) in zip(np.atleast_1d(figure.subplots(1, len(result.columns))), result.columns.items(),
                                    strict=True):  # fmt: skip
@@ -56,12 +56,12 @@ def bars(result: Result) -> str:
     return _svg(figure)
 
 
-def embedding_map(real: np.ndarray, made: np.ndarray) -> str:
-    """Real (M, E) and generated embeddings (N, E) on the two principal axes of the real ones."""
+def embedding_map(real: np.ndarray, generated: np.ndarray) -> str:
+    """Scatter plot of real (M, E) and generated embeddings (N, E) on the first two principal axes of the real ones."""
     figure = _figure(5, 4)
     axes = figure.subplots()
     _, _, directions = np.linalg.svd(real - real.mean(0), full_matrices=False)
-    for name, x, role in (("real", real, "reference"), ("generated", made, "measured")):
+    for name, x, role in (("real", real, "reference"), ("generated", generated, "measured")):
         axes.scatter(*((x - real.mean(0)) @ directions[:2].T).T, s=8, alpha=0.5, color=COLOURS[role], label=name)
     axes.set_title("embeddings on the two principal axes of the real ones", fontsize=9)
     axes.set_xticks([])
@@ -71,34 +71,34 @@ def embedding_map(real: np.ndarray, made: np.ndarray) -> str:
 
 
 def histograms(distances: dict[str, np.ndarray]) -> str:
-    """Distributions of several sets of distances, one over the other; the first is the one measured."""
+    """Overlaid histograms of sets of distances (N,); the first is the measured one."""
     figure = _figure(6, 3)
     axes = figure.subplots()
     edges = np.linspace(0, max(d.max() for d in distances.values()), 40)
     for (name, values), colour in zip(distances.items(), COLOURS.values(), strict=True):
         axes.hist(values, edges, density=True, alpha=0.6, color=colour, label=name)
-    axes.set_xlabel("distance to the nearest training picture")
+    axes.set_xlabel("distance to the nearest training image")
     axes.set_yticks([])
     axes.legend(frameon=False)
     return _svg(figure)
 
 
-def sheet(pictures: Sequence[Picture], classes: Sequence[str], captions: Sequence[str] | None = None) -> str:
-    """Contact sheet of pictures with their boxes, in the colours of `classes`."""
+def sheet(windows: Sequence[Window], classes: Sequence[str], captions: Sequence[str] | None = None) -> str:
+    """Contact sheet of images with their boxes, in the colours of `classes`."""
     drawn = [
-        draw(x.pixels(), restrict_layout(x.layout, tuple(classes)), min(1.0, CELL / max(x.layout.size)))
-        for x in pictures
+        draw(x.pixels(), restrict_layout(x.layout, tuple(classes)), min(1.0, MAX_CELL_PX / max(x.layout.size)))
+        for x in windows
     ]
     return _jpeg(contact_sheet(drawn, captions, columns=SHEET_COLUMNS, classes=classes))
 
 
-def pairs(left: Sequence[Picture], right: Sequence[Picture], captions: Sequence[str]) -> str:
-    """Contact sheet in which each picture of `left` has that of `right` beside it, without boxes."""
+def pairs(left: Sequence[Window], right: Sequence[Window], captions: Sequence[str]) -> str:
+    """Contact sheet of image pairs without boxes."""
     cells = []
     for both in zip(left, right, strict=True):
         images = [Image.fromarray(x.pixels()) for x in both]
         for image in images:
-            image.thumbnail((CELL, CELL))
+            image.thumbnail((MAX_CELL_PX, MAX_CELL_PX))
         cell = Image.new("RGB", (sum(x.width for x in images) + 2, max(x.height for x in images)), "white")
         cell.paste(images[0], (0, 0))
         cell.paste(images[1], (images[0].width + 2, 0))

@@ -1,4 +1,4 @@
-"""What an evaluation says: rows of figures beside their controls, as values, as JSON and as a table."""
+"""Results of an evaluation: tables of figures with references and controls, as values, JSON and text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ ARROWS = {"higher": "↑", "lower": "↓", "reference": "(as real)"}
 
 @dataclass(frozen=True)
 class Figure:
-    """A value, NaN where it cannot be told, and the interval [low, high] that the result's `interval` explains."""
+    """A value, NaN where it is undefined, and the interval [low, high] that the result's `interval` explains.
+
+    >>> print(Figure(0.5, 0.4, 0.6))
+    0.500
+    [0.400, 0.600]
+    """
 
     value: float
     low: float = math.nan
@@ -31,7 +36,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Column:
-    """title: name of the metric. better: "higher", "lower", or "reference": as near to real pictures' as may be."""
+    """title: name of the metric. better: "higher", "lower", or "reference" (as close to real images as possible)."""
 
     title: str
     better: Literal["higher", "lower", "reference"]
@@ -39,13 +44,13 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """Title with an arrow to what is better, or "as real"."""
+        """Title with an arrow to better values, or "as real"."""
         return f"{self.title} {ARROWS[self.better]}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """role: what is measured, real pictures to compare with, or a control, which must come out worse."""
+    """role: "measured", "reference" (real images) or "control" (must be worse than the reference). n: sample size."""
 
     name: str
     role: Role
@@ -56,14 +61,14 @@ class Row:
 @dataclass(frozen=True)
 class Result:
     """One table. columns: by key. settings: what the figures depend on, such as the features. counted: what `n` of a
-    row counts. interval: what the intervals are, in words."""
+    row counts. interval: description of the intervals."""
 
     name: str
     title: str
     columns: dict[str, Column]
     rows: list[Row]
     settings: dict[str, str] = field(default_factory=dict)
-    counted: str = "pictures"
+    counted: str = "images"
     interval: str = ""
     notes: list[str] = field(default_factory=list)
 
@@ -71,21 +76,21 @@ class Result:
         """One figure by the names of its row and column."""
         return next(r for r in self.rows if r.name == row).figures[column].value
 
-    def unmoved(self) -> list[str]:
-        """A sentence for each control and metric that does not come out worse than real pictures: where a metric does
-        not see what is plainly wrong, its figure says nothing."""
+    def failed_controls(self) -> list[str]:
+        """A sentence for each metric whose control is not worse than real images. Such a metric is insensitive here, so
+        its figures mean nothing."""
         real = next((row for row in self.rows if row.role == "reference"), None)
         controls = [row for row in self.rows if row.role == "control"] if real else []
         return [
-            f"{column.title} says nothing here: its control ({row.name}) comes out no worse than real pictures"
+            f"{column.title} is not meaningful here: its control ({row.name}) is no worse than real images"
             for row in controls
             for key, column in self.columns.items()
             if column.better != "reference" and not _worse(row.figures[key], real.figures[key], column.better)
         ]
 
     def as_json(self) -> dict:
-        """Plain values; figures that cannot be told are null."""
-        values = asdict(self) | {"unmoved": self.unmoved()}
+        """Plain values for JSON; undefined figures are null."""
+        values = asdict(self) | {"unmoved": self.failed_controls()}
         for row in values["rows"]:
             row["figures"] = {key: _plain(figure) for key, figure in row["figures"].items()}
         return values
@@ -96,7 +101,7 @@ def _worse(control: Figure, real: Figure, better: str) -> bool:
 
 
 def _digits(value: float) -> str:
-    """Three digits after the point, fewer of large numbers, more where there is nothing but zeros."""
+    """Three decimals, one for large numbers, two significant digits for very small ones."""
     return f"{value:.2g}" if 0 < abs(value) < 0.01 else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
@@ -105,21 +110,25 @@ def _plain(figure: dict) -> dict:
 
 
 def spread(values: Sequence[float]) -> Figure:
-    """Mean of the values that several draws gave, with the least and the largest of them."""
-    found = np.asarray(values, np.float64)
-    found = found[~np.isnan(found)]
-    return Figure(float(found.mean()), float(found.min()), float(found.max())) if len(found) else Figure(math.nan)
+    """Mean, minimum and maximum of values, without NaN.
+
+    >>> spread([1.0, 2.0, 6.0])
+    Figure(value=3.0, low=1.0, high=6.0)
+    """
+    x = np.asarray(values, np.float64)
+    x = x[~np.isnan(x)]
+    return Figure(float(x.mean()), float(x.min()), float(x.max())) if len(x) else Figure(math.nan)
 
 
 def bootstrap(value: float, samples: Sequence[float]) -> Figure:
-    """A value with the middle 95 % of what resampling gave (percentile bootstrap, Efron & Tibshirani 1993, 13.3)."""
-    found = np.asarray(samples, np.float64)
-    found = found[~np.isnan(found)]
-    return Figure(value, *map(float, np.percentile(found, (2.5, 97.5)))) if len(found) else Figure(value)
+    """A value with its 95 % percentile bootstrap interval (Efron & Tibshirani 1993, 13.3) from resampled values."""
+    x = np.asarray(samples, np.float64)
+    x = x[~np.isnan(x)]
+    return Figure(value, *map(float, np.percentile(x, (2.5, 97.5)))) if len(x) else Figure(value)
 
 
 def print_results(results: Sequence[Result], as_json: bool) -> None:
-    """On standard output, as tables or as one JSON list."""
+    """Print results to standard output, as tables or as one JSON list."""
     if as_json:
         print(json.dumps([result.as_json() for result in results], indent=2))
         return
@@ -128,8 +137,8 @@ def print_results(results: Sequence[Result], as_json: bool) -> None:
 
 
 def show(result: Result) -> None:
-    """Print the table, what its columns mean, and its notes. Where the terminal is too narrow for the table, each row
-    comes as lines below each other."""
+    """Print a table, the meaning of its columns, and its notes. In a narrow terminal, each row becomes
+    a list of lines."""
     from rich.console import Console
     from rich.measure import Measurement
     from rich.table import Table
@@ -148,12 +157,12 @@ def show(result: Result) -> None:
             long.add_row(
                 "" if i else name, heading, " ".join(cell.split()), style=style, end_section=i == len(cells) - 1
             )
-    room = console.options.update(max_width=1000)
-    console.print(wide if Measurement.get(console, room, wide).maximum <= console.width else long)
+    unlimited = console.options.update(max_width=1000)
+    console.print(wide if Measurement.get(console, unlimited, wide).maximum <= console.width else long)
     for column in result.columns.values():
         if column.meaning:
             console.print(f"{column.title}: {column.meaning}")
     for note in ([f"In brackets: {result.interval}"] if result.interval else []) + result.notes:
         console.print(note)
-    for warning in result.unmoved():
+    for warning in result.failed_controls():
         console.print(warning, style="red")

@@ -23,7 +23,7 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data import formats
 from dataengine.data.layout import Dataset, Sample
-from dataengine.engine.manifest import accepted_images
+from dataengine.engine.run_folder import RunFolder
 from dataengine.errors import UserError, install
 
 Form = Literal["webdataset", "parquet"]
@@ -46,7 +46,8 @@ def write_shards(
     is not installed.
     """
     open_file = {"webdataset": _tar_file, "parquet": _parquet_file}[form]
-    dataset = accepted_images(source) if (source / "recipe.json").exists() else formats.read(source)
+    run = RunFolder(source)
+    dataset = run.accepted_images() if run.recipe.exists() else formats.read(source)
     if not len(dataset):
         raise UserError(f"{source}: no image of this run was accepted, so there is nothing to write.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -1,2 +1,2 @@
-"""A local page to look at runs and data sets, and to draw layouts by hand: columns of the records, a small server, and
+"""A local page to view runs and data sets and to draw layouts by hand: an index of the images, a small server, and
 plain HTML, CSS and JavaScript in `static/`."""

@@ -1,4 +1,4 @@
-"""The page's addresses. Everything is read by number from an index; no address holds a path of the disk."""
+"""The page's addresses. Images are addressed by number; no address contains a file path."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from dataengine.errors import UserError
-from dataengine.view.detections import Looker
-from dataengine.view.gallery import Gallery, wanted_of
-from dataengine.view.images import NotServedError, encoded, picture
+from dataengine.view.detections import LazyDetector
+from dataengine.view.gallery import Gallery, query_of
+from dataengine.view.images import NotServedError, encoded, image_bytes
 from dataengine.view.neighbours import Neighbours
 from dataengine.view.security import Guard
 
@@ -28,12 +28,12 @@ SIDES = ("made", "real")
 
 @dataclass
 class Site:
-    """What is shown. made: the run or data set looked at; real: the one beside it; studio: where layouts are drawn
-    (`studio.Studio`). Each may be None, not all of them."""
+    """Content of the page. made: the viewed run or data set. real: real images to compare with. studio: for drawing
+    layouts (`studio.Studio`). At least one of these is given."""
 
     made: Gallery | None = None
     real: Gallery | None = None
-    looker: Looker | None = None
+    detector: LazyDetector | None = None
     neighbours: Neighbours | None = None
     studio: object | None = None
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
@@ -57,7 +57,7 @@ def make_app(site: Site) -> Guard:
     if site.studio is not None:
         from dataengine.view.studio_routes import studio_routes
 
-        routes = studio_routes(site.studio) + routes  # first, since /image/{side} would take theirs
+        routes = studio_routes(site.studio) + routes  # first: /image/{side} would match their addresses
     handlers = {
         UserError: lambda request, error: JSONResponse({"error": str(error)}, 400),
         NotServedError: lambda request, error: JSONResponse({"error": str(error)}, 404),
@@ -67,7 +67,7 @@ def make_app(site: Site) -> Guard:
 
 
 def lists(request: Request) -> dict[str, list[str]]:
-    """The address's parameters, each with all its values."""
+    """Parameters of the address, each with all its values."""
     return {name: request.query_params.getlist(name) for name in request.query_params}
 
 
@@ -80,7 +80,7 @@ class Endpoints:
     def _gallery(self, request: Request) -> Gallery:
         gallery = getattr(self._site, request.path_params["side"], None) if self._known(request) else None
         if gallery is None:
-            raise HTTPException(404, "there is no such side of the page")
+            raise HTTPException(404, "this page has no such side")
         return gallery
 
     def _known(self, request: Request) -> bool:
@@ -89,32 +89,31 @@ class Endpoints:
     def site(self, request: Request) -> Response:
         shown = self._site
         first = shown.made.index.classes if shown.made is not None else ()
-        found = {side: gallery.summary(first) for side in SIDES if (gallery := getattr(shown, side)) is not None}
+        sides = {side: gallery.summary(first) for side in SIDES if (gallery := getattr(shown, side)) is not None}
         studio = shown.studio.summary() if shown.studio is not None else None
-        return JSONResponse({**found, "studio": studio, "token": shown.token})
+        return JSONResponse({**sides, "studio": studio, "token": shown.token})
 
     def pictures(self, request: Request) -> Response:
-        start, n = (_whole(request, name, default) for name, default in (("start", 0), ("n", 60)))
-        return JSONResponse(self._gallery(request).page(wanted_of(lists(request)), start, n))
+        start, n = (_integer(request, name, default) for name, default in (("start", 0), ("n", 60)))
+        return JSONResponse(self._gallery(request).page(query_of(lists(request)), start, n))
 
     def one(self, request: Request) -> Response:
         try:
-            return JSONResponse(self._gallery(request).one(request.path_params["i"], wanted_of(lists(request))))
+            return JSONResponse(self._gallery(request).one(request.path_params["i"], query_of(lists(request))))
         except IndexError:
-            raise HTTPException(404, "there is no such picture") from None
+            raise HTTPException(404, "there is no such image") from None
 
     def statistics(self, request: Request) -> Response:
-        return JSONResponse(self._gallery(request).figures(wanted_of(lists(request))))
+        return JSONResponse(self._gallery(request).statistics(query_of(lists(request))))
 
     def detections(self, request: Request) -> Response:
         gallery, file = self._gallery(request), self._file(request)
-        labels = gallery.index.record(request.path_params["i"])["labels"]
-        return JSONResponse(self._site.looker.look(file, labels))
+        return JSONResponse(self._site.detector.detect(file, gallery.index.entry(request.path_params["i"]).labels))
 
     def neighbours(self, request: Request) -> Response:
         search = self._site.neighbours
         if search is None:
-            raise HTTPException(404, "there are no real pictures beside these; give them with --real")
+            raise HTTPException(404, "there are no real images to compare with; give them with --real")
         request.path_params["side"] = "made"
         file = self._file(request)
         search.start()
@@ -123,8 +122,8 @@ class Endpoints:
         rows = [
             {
                 "window": k,
-                "picture": search.of_picture[k],
-                "name": search.real.names[search.of_picture[k]],
+                "picture": search.image_of[k],
+                "name": search.real.names[search.image_of[k]],
                 "distance": round(distance, 3),
                 "corner": [*search.windows[k].corner],
                 "size": [*search.windows[k].layout.size],
@@ -134,30 +133,30 @@ class Endpoints:
         return JSONResponse({"done": search.done, "total": len(search.windows), "error": search.error, "nearest": rows})
 
     def image(self, request: Request) -> Response:
-        side = _whole(request, "side", 0)
-        return _picture(*picture(self._file(request), min(side, 2048) or None))
+        side = _integer(request, "side", 0)
+        return _image(*image_bytes(self._file(request), min(side, 2048) or None))
 
     def window(self, request: Request) -> Response:
         search = self._site.neighbours
         k = request.path_params["k"]
         if search is None or k >= len(search.windows):
             raise HTTPException(404, "there is no such window")
-        return _picture(encoded(Image.fromarray(search.windows[k].pixels())), "image/png")
+        return _image(encoded(Image.fromarray(search.windows[k].pixels())), "image/png")
 
     def _file(self, request: Request) -> Path:
         try:
             return self._gallery(request).file(request.path_params["i"])
         except IndexError:
-            raise HTTPException(404, "there is no such picture") from None
+            raise HTTPException(404, "there is no such image") from None
 
 
-def _picture(content: bytes, media_type: str) -> Response:
-    # addresses hold the source's fingerprint, so that another picture has another address
+def _image(content: bytes, media_type: str) -> Response:
+    # addresses contain the source's fingerprint, so a changed image has another address
     return Response(content, media_type=media_type, headers={"Cache-Control": "private, max-age=86400"})
 
 
-def _whole(request: Request, name: str, default: int) -> int:
+def _integer(request: Request, name: str, default: int) -> int:
     text = request.query_params.get(name, str(default))
     if not text.isdecimal() or len(text) > 9:
-        raise UserError(f"{name}: give a whole number, not {text!r}.")
+        raise UserError(f"{name}: give an integer, not {text!r}.")
     return int(text)

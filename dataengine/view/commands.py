@@ -109,7 +109,7 @@ def _gallery(folder: Path, split: str | None) -> Gallery:
 
 def _complete(site: Site, detector: Path | None) -> None:
     """The detector that looks at single pictures, and the search among the real ones."""
-    from dataengine.view.detections import Looker
+    from dataengine.view.detections import LazyDetector
     from dataengine.view.neighbours import Neighbours
 
     if site.made is not None:
@@ -118,7 +118,7 @@ def _complete(site: Site, detector: Path | None) -> None:
         if site.real is not None:
             site.neighbours = Neighbours(site.real.index, (int(columns.width.min()), int(columns.height.min())))
         detector = detector or (Path(own) if own else None)
-    site.looker = Looker(detector)
+    site.detector = LazyDetector(detector)
 
 
 def _serve(site: Site, port: int, view: str, open: bool) -> None:

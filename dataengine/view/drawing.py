@@ -1,4 +1,4 @@
-"""What `layout draw` starts with: the recipe of a run or of options, and the pictures that can be drawn on."""
+"""Setup of `layout draw`: the recipe from a run or from options, and the images to draw on."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dataengine.data.images import load
-from dataengine.data.layout import Layout, layout_from_json
+from dataengine.data.layout import Layout
 from dataengine.engine.parts import Parts, load_parts
 from dataengine.engine.recipe import Recipe, load_recipe
+from dataengine.engine.run_folder import RunFolder
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration
 from dataengine.render.canvas import Canvas, Provenance
@@ -22,50 +23,48 @@ from dataengine.view.studio import Studio
 if TYPE_CHECKING:
     from dataengine.view.app import Site
 
-LARGEST_SIDE = 4096
+MAX_SIDE_PX = 4096
 
 
 def make_studio(options: dict, run: Path | None, image: Path | None, out: Path, site: Site) -> Studio:
-    """A studio whose parts load in the background. Raises UserError for what can be told at once."""
+    """A studio whose parts load in the background. Raises UserError for invalid options."""
     given = {name: value for name, value in options.items() if value is not None}
     if run is not None:
         stored = site.made.index.source.settings
-        given.pop("data", None)  # those pictures are drawn on; the run's own grounds are what they were
-        kept = {name: value for name, value in stored.items() if value is not None and name not in given}
-        recipe = load_recipe(None, kept | given)
+        given.pop("data", None)  # the images to draw on; the scenes stay those of the run
+        settings = {name: value for name, value in stored.items() if value is not None and name not in given}
+        recipe = load_recipe(None, settings | given)
     elif not given.keys() & {"dataset", "data"}:
         raise UserError("give --dataset with the name of a preset, --data with your labelled data set, or --run.")
     else:
         recipe = load_recipe(None, given)
-    file = None if image is None else _read(image)
-    calibration = run / "calibration.json" if run is not None and "detector" not in given else None
+    file = None if image is None else _read_canvas(image)
+    calibration = RunFolder(run).calibration if run is not None and "detector" not in given else None
 
     def load_all() -> tuple[Recipe, Parts]:
         stored = Calibration.load(calibration) if calibration is not None and calibration.exists() else None
         return recipe, load_parts(recipe, stored)
 
     @lru_cache(maxsize=4)
-    def opened(picture: tuple[str, int]) -> Canvas:
+    def open_image(picture: tuple[str, int]) -> Canvas:
         side, i = picture
         if side == "file" and file is not None:
             return file
         gallery = getattr(site, side, None) if side in ("made", "real") else None
         if gallery is None:
-            raise UserError("there is no such picture to draw on.")
+            raise UserError("there is no such image to draw on.")
         try:
-            pixels, record = _pixels(gallery.file(i)), gallery.index.record(i)
+            pixels, entry = _pixels(gallery.file(i)), gallery.index.entry(i)
         except (IndexError, NotServedError):
-            raise UserError("there is no such picture to draw on.") from None
-        license = record.get("license") or record.get("scene_license") or ""
-        existing = layout_from_json(record["labels"])
-        provenance = Provenance("window", f"{side}:{gallery.index.names[i]}", license=license)
-        return Canvas(pixels, existing, empty_layout(existing), provenance)
+            raise UserError("there is no such image to draw on.") from None
+        provenance = Provenance("window", f"{side}:{entry.name}", license=entry.license)
+        return Canvas(pixels, entry.labels, empty_layout(entry.labels), provenance)
 
-    return Studio(load_all, opened, out, image)
+    return Studio(load_all, open_image, out, image)
 
 
-def _read(image: Path) -> Canvas:
-    """The one picture to draw on, empty of objects as far as anybody knows."""
+def _read_canvas(image: Path) -> Canvas:
+    """The image of --image as a canvas without labelled objects."""
     try:
         pixels = _pixels(image)
     except ValueError as error:
@@ -78,6 +77,6 @@ def _read(image: Path) -> Canvas:
 def _pixels(file: Path) -> np.ndarray:
     """uint8 (H, W, 3). Raises ValueError for a broken image, UserError for one that is too large."""
     pixels = np.asarray(load(file).convert("RGB"))
-    if max(pixels.shape[:2]) > LARGEST_SIDE:
-        raise UserError(f"{file}: more than {LARGEST_SIDE} pixels wide or high; cut it first (dataengine data tile).")
+    if max(pixels.shape[:2]) > MAX_SIDE_PX:
+        raise UserError(f"{file}: more than {MAX_SIDE_PX} pixels wide or high; tile it first (dataengine data tile).")
     return pixels

@@ -1,4 +1,4 @@
-"""Image files of a source as bytes for a browser, never from outside of the source's folder."""
+"""Image files of a source as bytes for a browser; files outside of the source's folder are never served."""
 
 from __future__ import annotations
 
@@ -10,41 +10,42 @@ from PIL import Image
 
 from dataengine.data.images import load
 
-SHOWN_AS_THEY_ARE = {
+MEDIA_TYPES = {
     ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp", ".bmp": "image/bmp",
 }  # fmt: skip
-READ = {*SHOWN_AS_THEY_ARE, ".tif", ".tiff"}
-SMALL_FILE = 200_000  # bytes; below it a thumbnail saves nothing
+READABLE = {*MEDIA_TYPES, ".tif", ".tiff"}
+SMALL_FILE_BYTES = 200_000  # smaller files need no thumbnail
 
 
 class NotServedError(Exception):
-    """An image that is not there, is no image, or lies outside of the source's folder; says which."""
+    """The image is missing, is not an image, or lies outside of the source's folder."""
 
 
 def inside(root: Path, name: str) -> Path:
-    """The file of that name below root, links followed. Raises NotServedError unless it is an image below root."""
+    """The file with this name below root, after following links. Raises NotServedError unless it is an image there."""
     if "\0" in name:
         raise NotServedError("no such image")
     file = (root / name).resolve()
     if not file.is_relative_to(root):
-        raise NotServedError("the image lies outside of the folder, and is not served")
-    if file.suffix.lower() not in READ or not file.is_file():
+        raise NotServedError("the image lies outside of the folder and is not served")
+    if file.suffix.lower() not in READABLE or not file.is_file():
         raise NotServedError("no such image")
     return file
 
 
-def picture(file: Path, side: int | None = None) -> tuple[bytes, str]:
-    """The image's bytes and media type: the file's own, unless no browser shows such files, or it is far larger than
-    wanted: then a JPEG (a PNG at full size) of at most `side` pixels. Raises NotServedError for a broken image."""
+def image_bytes(file: Path, side: int | None = None) -> tuple[bytes, str]:
+    """Bytes and media type of an image: the file itself, or a converted image where browsers do not support the format
+    or the file is large: a JPEG of at most `side` pixels, or a PNG at full size. Raises NotServedError for a broken
+    image."""
     status = file.stat()
-    media_type = SHOWN_AS_THEY_ARE.get(file.suffix.lower())
-    if media_type is not None and (side is None or status.st_size <= SMALL_FILE):
+    media_type = MEDIA_TYPES.get(file.suffix.lower())
+    if media_type is not None and (side is None or status.st_size <= SMALL_FILE_BYTES):
         return file.read_bytes(), media_type
-    return _made(file, status.st_mtime_ns, side)
+    return _converted(file, status.st_mtime_ns, side)
 
 
 @lru_cache(maxsize=512)
-def _made(file: Path, changed: int, side: int | None) -> tuple[bytes, str]:
+def _converted(file: Path, modified_ns: int, side: int | None) -> tuple[bytes, str]:
     try:
         image = load(file).convert("RGB")
     except (ValueError, Image.DecompressionBombError) as error:
@@ -56,7 +57,7 @@ def _made(file: Path, changed: int, side: int | None) -> tuple[bytes, str]:
 
 
 def encoded(image: Image.Image, form: str = "PNG") -> bytes:
-    """The image's bytes in a format of Pillow."""
+    """The image's bytes in one of Pillow's formats."""
     buffer = io.BytesIO()
     image.save(buffer, form, quality=88)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Columns of a source's records, read once and cached, so that 100,000 pictures are filtered in milliseconds."""
+"""Columns of a source's entries, read once and cached, so that 100,000 images are filtered in milliseconds."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import numpy as np
 
-from dataengine.engine.records import painted
 from dataengine.errors import UserError
-from dataengine.view.source import Source, store
+from dataengine.view.source import Entry, Source, store
 
 VERSION = 1
-Progress = Callable[[int, int], None]  # (bytes read, bytes in all)
+Progress = Callable[[int, int], None]  # (bytes read, bytes in total)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Parallel arrays of N pictures and, below, of the M objects that their labels hold.
+    """Parallel arrays of N images and M labelled objects.
 
-    offset int64, length int32: of the record in the file. kept int8: 1, 0, or -1 where nobody judged. reason int32:
-    index into the reasons. score float32: the lowest of its objects, nan where none has one. altitude (metres), gsd
-    (metres a pixel), camera_angle (degrees; 90 looks straight down) float32: nan where unknown. night int8: -1 unknown.
+    Images (N,): offset int64, length int32: of the entry in the file. width, height: pixels. kept int8: 1, 0, or -1
+    without a filter. reason int32: index into the reasons. score float32: lowest score of the painted objects, NaN
+    without scores. objects int32: number of objects. asked_for int32: number of painted objects. altitude (metres), gsd
+    (metres per pixel), camera_angle (degrees; 90 looks straight down) float32: NaN where unknown. night int8: -1 where
+    unknown.
 
-    image int32: picture of the object. label int32: index into the classes. box_w, box_h float32 in pixels, theta in
-    radians, le90. object_score float32: what the filter's detector gave it, nan where it was not judged. own: the
-    object was in the scene before. asked_for int32 (N,): how many of a picture's objects the layout asked for.
+    Objects (M,): image int32: index of its image. label int32: index into the classes. box_w, box_h float32 in pixels,
+    theta in radians, le90. object_score float32: score of the filter's detector, NaN where not judged. own bool: the
+    object was in the scene before painting.
     """
 
     offset: np.ndarray
@@ -65,35 +65,35 @@ _TYPES = {
 
 
 class Index:
-    """The columns, the texts beside them, and the open file of records.
+    """Columns and texts of a source's entries, and the open file of entries.
 
-    classes, reasons: what the columns' numbers mean. names: of the pictures. texts: what a search looks at, in small
-    letters: name, scene and seed. The file stays open, so that a run that is written anew meanwhile does not matter.
+    classes, reasons: what the numbers in the columns mean. names: of the images. texts: lower-case text for searches:
+    name, scene and seed. The file stays open, so rewriting the run meanwhile does no harm.
     """
 
     def __init__(self, source: Source, columns: Columns, classes, reasons, names, texts):
         self.source, self.columns = source, columns
         self.classes, self.reasons, self.names, self.texts = tuple(classes), tuple(reasons), names, texts
-        self._file = os.open(source.records, os.O_RDONLY)
+        self._file = os.open(source.entries, os.O_RDONLY)
 
     def __len__(self) -> int:
         return len(self.columns.offset)
 
-    def record(self, i: int) -> dict:
-        """The record of picture i. Raises IndexError for a picture that is not there."""
+    def entry(self, i: int) -> Entry:
+        """The entry of image i. Raises IndexError where there is none."""
         if not 0 <= i < len(self):
             raise IndexError(i)
-        return json.loads(os.pread(self._file, int(self.columns.length[i]), int(self.columns.offset[i])))
+        return self.source.parse(os.pread(self._file, int(self.columns.length[i]), int(self.columns.offset[i])))
 
 
 def load_index(source: Source, progress: Progress = lambda done, total: None) -> Index:
-    """The index of a source: the cached one, or read now. Raises UserError that names the line of a damaged record."""
+    """The index of a source, from the cache or read now. Raises UserError with the line of a damaged entry."""
     cached = source.cache / f"index{VERSION}-{source.fingerprint}.npz"
     if cached.exists():
         try:
             return _unpacked(source, cached.read_bytes())
         except (ValueError, KeyError, OSError, zipfile.BadZipFile):
-            pass  # a damaged cache is no loss: it is made again
+            pass  # a damaged cache is rebuilt
     index = _read(source, progress)
     store(source.cache, f"index{VERSION}", source.fingerprint, ".npz", _packed(index))
     return index
@@ -113,20 +113,20 @@ def _unpacked(source: Source, content: bytes) -> Index:
     return Index(source, columns, **texts)
 
 
-def _lines(file: Path, progress: Progress) -> Iterator[tuple[int, int, dict]]:
-    """(offset, length, record) of each line."""
-    total, offset = file.stat().st_size, 0
-    with open(file, "rb") as stream:
+def _entries(source: Source, progress: Progress) -> Iterator[tuple[int, int, Entry]]:
+    """(offset, length, entry) of each line."""
+    total, offset = source.entries.stat().st_size, 0
+    with open(source.entries, "rb") as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
                 try:
-                    record = json.loads(line)
-                    record["labels"]["boxes"], record["image"]
-                except (ValueError, KeyError, TypeError, RecursionError):
+                    entry = source.parse(line)
+                except ValueError as error:
                     raise UserError(
-                        f"{file}:{number}: no record of a run; the command that made the run writes it again."
+                        f"{source.entries}:{number}: no record of an image ({error}); write it again with the same "
+                        "dataengine synth command."
                     ) from None
-                yield offset, len(line), record
+                yield offset, len(line), entry
             offset += len(line)
             if number % 500 == 0:
                 progress(offset, total)
@@ -135,63 +135,60 @@ def _lines(file: Path, progress: Progress) -> Iterator[tuple[int, int, dict]]:
 
 def _read(source: Source, progress: Progress) -> Index:
     rows: dict[str, list] = {field.name: [] for field in fields(Columns)}
-    classes: dict[str, int] = {}
+    classes = {name: i for i, name in enumerate(dict.fromkeys(source.classes))}
     reasons: dict[str, int] = {"": 0}
     names, texts = [], []
-    for name in source.recipe.get("classes", ()):
-        classes.setdefault(name, len(classes))
-    for i, (offset, length, record) in enumerate(_lines(source.records, progress)):
-        try:
-            name = record.get("name") or f"{record['index']:08d}"
-            _append(rows, i, record, classes, reasons)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
-            raise UserError(
-                f"{source.records}:{i + 1}: damaged record ({type(error).__name__}: {error}); the command that made "
-                "the run writes it again."
-            ) from None
+    for i, (offset, length, entry) in enumerate(_entries(source, progress)):
+        _append(rows, i, entry, classes, reasons)
         rows["offset"].append(offset), rows["length"].append(length)
-        names.append(name)
-        texts.append(f"{name} {record.get('scene', '')} {record.get('seed', '')}".lower())
+        names.append(entry.name)
+        record = entry.record
+        texts.append(
+            (entry.name if record is None else f"{entry.name} {record.provenance.label} {record.seed}").lower()
+        )
     try:
         columns = Columns(**{name: np.array(values, _TYPES.get(name, np.float32)) for name, values in rows.items()})
-    except (TypeError, ValueError, OverflowError) as error:  # a text, or a number that no picture has
+    except (TypeError, ValueError, OverflowError) as error:  # a text, or a number out of range
         raise UserError(
-            f"{source.records}: damaged ({type(error).__name__}: {error}); the command that made the run writes it "
-            "again."
+            f"{source.entries}: damaged ({type(error).__name__}: {error}); write it again with the same dataengine "
+            "synth command."
         ) from None
     return Index(source, columns, classes, reasons, names, texts)
 
 
-def _append(rows: dict[str, list], i: int, record: dict, classes: dict[str, int], reasons: dict[str, int]) -> None:
-    """One record's values at the end of every column but its place in the file."""
-    labels, verdict = record["labels"], record.get("verdict") or {}
-    taken, n = labels.get("acquisition") or {}, len(labels["boxes"])
-    asked = painted(record) if "asked" in record else n
-    scores = [*verdict.get("scores", ())][:n]
-    scores += [math.nan] * (n - len(scores))
-    # objects that the scene held before were not asked for, so that nobody looked for them
-    judged = [score for score in scores[:asked] if not math.isnan(score)]
-    night = taken.get("night")
+def _append(rows: dict[str, list], i: int, entry: Entry, classes: dict[str, int], reasons: dict[str, int]) -> None:
+    """Append the values of one entry to all columns but its place in the file."""
+    labels, record = entry.labels, entry.record
+    acquisition, n = labels.acquisition, len(labels)
+    n_painted = n if record is None else min(record.n_painted, n)
+    scores = [] if record is None else record.verdict.scores[:n_painted]
+    scores = [math.nan if score is None else score for score in scores] + [math.nan] * (n - len(scores))
+    reason = "" if record is None else _without_counts(record.verdict.reason)
     values = {
-        "width": labels["size"][0], "height": labels["size"][1], "kept": int(verdict["kept"]) if verdict else -1,
-        "reason": reasons.setdefault(_kind_of(verdict.get("reason", "")), len(reasons)),
-        "score": min(judged, default=math.nan), "objects": n, "asked_for": min(asked, n),
-        "altitude": _number(taken.get("altitude_m")), "gsd": _number(taken.get("gsd_m")),
-        "camera_angle": _number(taken.get("camera_angle_deg")), "night": -1 if night is None else int(night),
+        "width": labels.size[0], "height": labels.size[1], "kept": -1 if record is None else int(record.accepted),
+        "reason": reasons.setdefault(reason, len(reasons)),
+        "score": min((score for score in scores if not math.isnan(score)), default=math.nan), "objects": n,
+        "asked_for": n_painted, "altitude": _number(acquisition.altitude_m), "gsd": _number(acquisition.gsd_m),
+        "camera_angle": _number(acquisition.camera_angle_deg),
+        "night": -1 if acquisition.night is None else int(acquisition.night),
     }  # fmt: skip
     for name, value in values.items():
         rows[name].append(value)
-    numbers = [classes.setdefault(name, len(classes)) for name in labels["classes"]]
-    for k, (box, label, score) in enumerate(zip(labels["boxes"], labels["labels"], scores, strict=True)):
+    numbers = [classes.setdefault(name, len(classes)) for name in labels.classes]
+    for k, (box, label, score) in enumerate(zip(labels.boxes.tolist(), labels.labels.tolist(), scores, strict=True)):
         rows["image"].append(i), rows["label"].append(numbers[label])
         rows["box_w"].append(box[2]), rows["box_h"].append(box[3]), rows["theta"].append(box[4])
-        rows["object_score"].append(score if k < asked else math.nan), rows["own"].append(k >= asked)
+        rows["object_score"].append(score), rows["own"].append(k >= n_painted)
 
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _kind_of(reason: str) -> str:
-    """The reason without its counts, "3 of 5 objects not found" -> "objects not found", so that few are left."""
+def _without_counts(reason: str) -> str:
+    """The reason without its counts, so that few are left.
+
+    >>> _without_counts("3 of 5 objects not found")
+    'objects not found'
+    """
     return re.sub(r"\d[\d.]*", "...", re.sub(r"^\d+( of \d+)? ", "", reason))

@@ -1,4 +1,4 @@
-"""The real pictures that are nearest to a generated one, as `evaluate memorisation` measures it."""
+"""Real images nearest to a generated one, by the distance of `evaluate memorisation`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dataengine.data.layout import Dataset, Sample, layout_from_json
+from dataengine.data.layout import Dataset, Sample
 from dataengine.errors import UserError
 from dataengine.evaluate.manifold import distances
 from dataengine.view.images import NotServedError, inside
@@ -17,25 +17,25 @@ from dataengine.view.index import Index
 from dataengine.view.source import store
 
 if TYPE_CHECKING:
-    from dataengine.evaluate.pictures import Picture
+    from dataengine.evaluate.windows import Window
 
-FEATURES = "encoder-grid"  # of evaluate/memorisation.py: the packaged encoder's, of 4 x 4 parts
-OF_EACH = 2  # windows of every real picture, as in the evaluation
-BATCH = 16
+FEATURES = "encoder-grid"  # as in evaluate/memorisation.py
+WINDOWS_PER_IMAGE = 2  # as in the evaluation
+BATCH_SIZE = 16
 
 
 class Neighbours:
-    """Embeddings of windows of the real pictures, made in a thread when first asked for, and kept in the cache.
+    """Embeddings of windows of the real images, computed in a thread after the first request and stored in the cache.
 
-    Those that are made so far can be searched at any time. windows: of the generated pictures' size, at native
-    resolution; a picture that cannot be decoded has none.
+    The embeddings computed so far can be searched at any time. windows: of the generated images' size, at native
+    resolution; images that cannot be decoded are skipped. done: number of embedded windows.
     """
 
     def __init__(self, real: Index, size: tuple[int, int]):
         """size: (width, height) of the windows in pixels."""
         self.real, self.size = real, size
-        self.windows: list[Picture] = []
-        self.of_picture: list[int] = []  # the real picture that each window is of
+        self.windows: list[Window] = []
+        self.image_of: list[int] = []  # index of the real image of each window
         self.done, self.error = 0, ""
         self._embeddings = np.zeros((0, 0), np.float32)
         self._features = None
@@ -43,25 +43,25 @@ class Neighbours:
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Begin to embed, unless that was begun before."""
+        """Start embedding, unless it has started."""
         with self._start:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, daemon=True)
                 self._thread.start()
 
     def wait(self) -> None:
-        """Until every window is embedded, or that failed."""
+        """Wait until all windows are embedded, or embedding has failed."""
         self.start()
         self._thread.join()
 
     def stop(self) -> None:
-        """Give up embedding; a thread that were still at work would break the program's end."""
+        """Stop embedding and wait for the thread, which would block the program's exit."""
         self._stopped.set()
         if self._thread is not None:
             self._thread.join()
 
     def nearest(self, image: np.ndarray, n: int = 8) -> list[tuple[float, int]]:
-        """(distance, window) of the windows embedded so far, nearest first, one of each real picture.
+        """(distance, window index) of the nearest windows embedded so far, at most one of each real image.
 
         image: uint8 (H, W, 3)."""
         done = self.done
@@ -71,7 +71,7 @@ class Neighbours:
         far = distances(query, self._embeddings[:done].astype(np.float64))[0]
         best: dict[int, tuple[float, int]] = {}
         for k in np.argsort(far, kind="stable"):
-            best.setdefault(self.of_picture[k], (float(far[k]), int(k)))
+            best.setdefault(self.image_of[k], (float(far[k]), int(k)))
             if len(best) == n:
                 break
         return list(best.values())
@@ -95,38 +95,38 @@ class Neighbours:
                     self._embeddings, self.done = embeddings, len(embeddings)
                     return
             rows = iter(self.windows)
-            while batch := list(islice(rows, BATCH)):
+            while batch := list(islice(rows, BATCH_SIZE)):
                 if self._stopped.is_set():
                     return
-                found = self._embed([window.pixels() for window in batch])
+                embeddings = self._embed([window.pixels() for window in batch])
                 if not self.done:
-                    self._embeddings = np.zeros((len(self.windows), found.shape[1]), np.float32)
-                self._embeddings[self.done : self.done + len(batch)] = found
+                    self._embeddings = np.zeros((len(self.windows), embeddings.shape[1]), np.float32)
+                self._embeddings[self.done : self.done + len(batch)] = embeddings
                 self.done += len(batch)
             buffer = io.BytesIO()
             np.save(buffer, self._embeddings)
             store(self.real.source.cache, name, self.real.source.fingerprint, ".npy", buffer.getvalue())
         except UserError as error:
             self.error = str(error)
-        except Exception as error:  # shown on the page, which would else wait for ever
+        except Exception as error:  # shown on the page, which would wait forever otherwise
             self.error = f"{type(error).__name__}: {error}"
             raise
 
     def _cut(self) -> None:
-        """Windows of the real pictures."""
-        from dataengine.evaluate.pictures import windows
+        """Cut the windows of the real images."""
+        from dataengine.evaluate.windows import cut_windows
 
         samples, numbers = [], {}
-        # in random order, so that those embedded first speak for all
+        # in random order, so that the first embeddings are representative
         for i in np.random.default_rng(0).permutation(len(self.real)).tolist():
-            record = self.real.record(i)
+            entry = self.real.entry(i)
             try:
-                file = inside(self.real.source.root, record["image"])
+                file = inside(self.real.source.root, entry.image)
             except NotServedError:
                 continue
             numbers[str(i)] = i
-            samples.append(Sample(str(i), file, layout_from_json(record["labels"])))
+            samples.append(Sample(str(i), file, entry.labels))
         if not samples:
-            raise UserError("no real picture can be read.")
-        self.windows = windows(Dataset(self.real.classes, samples), self.size, of_each=OF_EACH)
-        self.of_picture = [numbers[window.name] for window in self.windows]
+            raise UserError("no real image can be read; check the images of --real.")
+        self.windows = cut_windows(Dataset(self.real.classes, samples), self.size, of_each=WINDOWS_PER_IMAGE)
+        self.image_of = [numbers[window.name] for window in self.windows]

@@ -1,8 +1,8 @@
-"""What keeps other sites and other folders out: the host's name, headers, and a token for whatever changes things.
+"""Protection against other sites: checks of the host name, response headers, and a token for all changes.
 
-A page in the same browser may send requests to 127.0.0.1, too. It cannot read the answers (same-origin policy), unless
-it makes its own name point here (DNS rebinding), which the Host header gives away. It could send what changes things,
-so that needs the page's own origin and a token that only this page can read.
+Another page in the same browser can send requests to 127.0.0.1. It cannot read the responses (same-origin policy)
+unless it points its own name here (DNS rebinding), which the Host header reveals. To prevent it from changing anything,
+changes require the page's own origin and a token that only this page can read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HOSTS = ("127.0.0.1", "localhost")
 TOKEN_HEADER = "x-dataengine-token"
-LARGEST_BODY = 2_000_000  # bytes
+MAX_BODY_BYTES = 2_000_000
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -27,8 +27,8 @@ HEADERS = {
 
 
 class Guard:
-    """ASGI middleware that answers 400 for a foreign host, 403 for a change without origin and token, and 413 for too
-    large a body; every answer carries `HEADERS`."""
+    """ASGI middleware that responds 400 to another host, 403 to a change without origin and token, and 413 to a large
+    body; every response has `HEADERS`."""
 
     def __init__(self, app: ASGIApp, token: str):
         self.app, self.token = app, token
@@ -49,13 +49,13 @@ class Guard:
     def _refusal(self, method: str, headers: Headers) -> JSONResponse | None:
         host = headers.get("host", "")
         if host.rpartition(":")[0] not in HOSTS and host not in HOSTS:
-            return JSONResponse({"error": "open the page by the address that dataengine printed"}, 400)
+            return JSONResponse({"error": "open the page at the address that dataengine printed"}, 400)
         if method in ("GET", "HEAD"):
             return None
         same_origin = headers.get("origin") == f"http://{host}"
         if not same_origin or not secrets.compare_digest(headers.get(TOKEN_HEADER, "").encode(), self.token.encode()):
-            return JSONResponse({"error": "only the page itself may ask for this; load it again"}, 403)
+            return JSONResponse({"error": "only the page itself can request this; reload it"}, 403)
         size = headers.get("content-length", "")
-        if not size.isdigit() or int(size) > LARGEST_BODY:
+        if not size.isdigit() or int(size) > MAX_BODY_BYTES:
             return JSONResponse({"error": "the request is too large"}, 413)
         return None

@@ -1,4 +1,4 @@
-"""The server: on 127.0.0.1 only. From another machine, reach it through `ssh -L`."""
+"""The server, on 127.0.0.1 only. From another machine, use `ssh -L`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ HOST = "127.0.0.1"
 
 
 def server_of(app, port: int) -> tuple[uvicorn.Server, socket.socket, str]:
-    """A server that is ready to run, its open socket, and the page's address. port: 0 for one that is free.
+    """A server that is ready to run, its open socket, and the page's address. port: 0 for any free port.
 
-    Raises UserError when the port is taken.
+    Raises UserError when the port is in use.
     """
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -27,16 +27,16 @@ def server_of(app, port: int) -> tuple[uvicorn.Server, socket.socket, str]:
         listener.close()
         if error.errno not in (errno.EADDRINUSE, errno.EACCES):
             raise
-        raise UserError(f"--port {port}: {error.strerror.lower()}; give another, or 0 for one that is free.") from None
+        raise UserError(f"--port {port}: {error.strerror.lower()}; choose another, or 0 for any free port.") from None
     listener.listen(128)
     config = uvicorn.Config(app, log_level="warning", lifespan="off", server_header=False, timeout_graceful_shutdown=1)
     return uvicorn.Server(config), listener, f"http://{HOST}:{listener.getsockname()[1]}"
 
 
 def serve(app, port: int, started: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C. started: called with the address before the first answer. Raises UserError as above."""
+    """Serve until Ctrl-C. started: called with the address before the first response. Raises UserError as above."""
     server, listener, address = server_of(app, port)
     with listener:
         started(address)
-        with suppress(KeyboardInterrupt):  # which is how it is meant to end
+        with suppress(KeyboardInterrupt):  # the regular end
             server.run(sockets=[listener])

@@ -1,7 +1,7 @@
-"""What a page shows: a run folder, a labelled data set or a folder of images, brought to one form.
+"""The source of a page: a run folder, a labelled data set or a folder of images, as a file of one entry per line.
 
-The form is a file of one JSON record a line, as a run's manifest has it. A run has it already; a data set's is written
-to the cache folder. Nothing is ever written into the folder that is looked at.
+A run's manifest is used as it is. The entries of a data set are written to the cache folder; nothing is ever written
+into the viewed folder.
 """
 
 from __future__ import annotations
@@ -14,47 +14,83 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from dataengine.data.layout import Layout, layout_from_json, layout_to_json
+from dataengine.engine.record import MALFORMED, Record
+from dataengine.engine.run_folder import RECORDS, RunFolder
 from dataengine.errors import UserError
 from dataengine.files import read_text, write_whole
+from dataengine.view.hand_drawn import hand_drawn_recipe
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a source. image: path of its file, relative to the source's root. source, license: where the image,
+    or the real image below painted objects, comes from. record: of an image of a run. filter: for an image kept by
+    hand, whether the filter would keep it, and why not."""
+
+    name: str
+    image: str
+    labels: Layout
+    source: str = ""
+    license: str = ""
+    record: Record | None = None
+    filter: dict | None = None
 
 
 @dataclass(frozen=True)
 class Source:
-    """root: nothing outside of it is served. records: one JSON record a line. cache: a folder of its own, outside of
-    root. fingerprint: another one when anything below root has changed. recipe, report: of a run, else empty."""
+    """root: the folder; nothing outside of it is served. entries: file of one entry per line. cache: a separate folder
+    outside of root. fingerprint: changes with any file below root. settings: recipe of a run, or of hand-drawn layouts.
+    parts: hashes of a run's parts. classes: those of a run. report: of a finished run."""
 
     root: Path
     kind: Literal["run", "data set"]
     title: str
-    records: Path
+    entries: Path
     cache: Path
     fingerprint: str
-    recipe: dict
+    settings: dict
+    parts: dict
+    classes: tuple[str, ...]
     report: dict
     problems: tuple[str, ...] = ()
+    by_hand: bool = False
 
     @property
-    def settings(self) -> dict:
-        """The recipe that a run was made with, or layouts were drawn with; empty for a data set."""
-        return self.recipe.get("recipe") or self.recipe.get("drawn_with") or {}
+    def run(self) -> RunFolder:
+        """The files of a run."""
+        return RunFolder(self.root)
+
+    def parse(self, line: bytes) -> Entry:
+        """The entry in a line. Raises ValueError for a malformed line."""
+        if self.kind == "run":
+            record = Record.from_json(line)
+            verdict = json.loads(line).get("filter") if self.by_hand else None
+            scene = record.provenance
+            return Entry(record.name, record.image, record.labels, scene.source, scene.license, record, verdict)
+        try:
+            values = json.loads(line)
+            return Entry(**(values | {"labels": layout_from_json(values["labels"])}))
+        except MALFORMED as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
 def cache_folder(root: Path) -> Path:
-    """Where everything derived from a folder is kept: below $XDG_CACHE_HOME or ~/.cache. Raises UserError where it
-    cannot be made."""
+    """Folder for all files derived from a viewed folder, below $XDG_CACHE_HOME or ~/.cache. Raises UserError where it
+    cannot be created."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dataengine" / "view"
     folder = base / hashlib.sha256(str(root).encode()).hexdigest()[:16]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"{folder} cannot be made ({error.strerror}); set XDG_CACHE_HOME to a folder that you can write to."
+            f"{folder} cannot be created ({error.strerror}); set XDG_CACHE_HOME to a writable folder."
         ) from None
     return folder
 
 
 def store(cache: Path, name: str, fingerprint: str, suffix: str, content: bytes | str) -> Path:
-    """Write a derived file, whole or not at all; those of other fingerprints go."""
+    """Write a derived file atomically, and delete those of other fingerprints."""
     target = cache / f"{name}-{fingerprint}{suffix}"
     write_whole(target, content)
     for old in cache.glob(f"{name}-*{suffix}"):
@@ -64,56 +100,64 @@ def store(cache: Path, name: str, fingerprint: str, suffix: str, content: bytes 
 
 
 def open_source(path: Path, split: str | None = None) -> Source:
-    """The source in a folder. Raises UserError where there is none, and all that reading a data set raises."""
+    """The source in a folder. Raises UserError where there is none, and every error of reading a data set."""
     if not path.is_dir():
         what = "is a file; give the folder that holds it" if path.exists() else "does not exist; check the spelling"
         raise UserError(f"{path} {what}.")
     root = path.resolve()
-    if (root / "recipe.json").exists():
+    if RunFolder(root).recipe.exists():
         if split is not None:
-            raise UserError(f"--split {split}: {path} is a run, which has none; leave --split out.")
+            raise UserError(f"--split {split}: {path} is a run and has no splits; omit --split.")
         return _run(root)
     return _data_set(root, path, split)
 
 
 def _run(root: Path) -> Source:
-    """A run, or as much of it as its finished shards hold."""
-    manifest, cache = root / "manifest.jsonl", cache_folder(root)
-    parts = [manifest] if manifest.exists() else sorted(root.glob("shards/[0-9]*/records.jsonl"))
+    """A run; of an unfinished one, its finished shards."""
+    run, cache = RunFolder(root), cache_folder(root)
+    if run.manifest.exists():
+        parts = [run.manifest]
+    else:
+        parts = [file for number in sorted(run.present_shards()) if (file := run.shard(number) / RECORDS).exists()]
     if not parts:
-        raise UserError(f"{root}: this run has no finished image yet; look again when its first shard is there.")
-    print_of_parts = _hash(f"{part.relative_to(root)} {_stamp(part.stat())}" for part in parts)
-    records = manifest
-    if parts != [manifest]:
-        records = cache / f"records-{print_of_parts}.jsonl"
-        if not records.exists():
-            store(cache, "records", print_of_parts, ".jsonl", "".join(read_text(part) for part in parts))
+        raise UserError(f"{root}: the run has no finished image yet; try again after its first shard.")
+    fingerprint = _hash(f"{part.relative_to(root)} {_stamp(part.stat())}" for part in parts)
+    entries = run.manifest
+    if parts != [run.manifest]:
+        entries = cache / f"records-{fingerprint}.jsonl"
+        if not entries.exists():
+            store(cache, "records", fingerprint, ".jsonl", "".join(read_text(part) for part in parts))
+    if (drawn := hand_drawn_recipe(run)) is not None:
+        settings, hashes, classes = (drawn.get(key, {}) for key in ("drawn_with", "parts", "classes"))
+    else:
+        stored = run.stored_recipe()
+        settings, hashes, classes = stored.recipe, stored.parts, stored.classes
     return Source(
-        root, "run", root.name, records, cache, print_of_parts, _json(root / "recipe.json"), _json(root / "report.json")
-    )
+        root, "run", root.name, entries, cache, fingerprint, settings, hashes, tuple(classes), _report(run),
+        by_hand=drawn is not None,
+    )  # fmt: skip
 
 
-def _json(file: Path) -> dict:
-    """A JSON file's object, empty where there is none."""
-    if not file.exists():
+def _report(run: RunFolder) -> dict:
+    """The run's report, empty where there is none."""
+    if not run.report.exists():
         return {}
     try:
-        found = json.loads(read_text(file))
+        report = json.loads(read_text(run.report))
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(f"{file}: damaged; the command that made the run writes it again.")
-    return found
+        report = None
+    if not isinstance(report, dict):
+        raise UserError(f"{run.report}: damaged; write it again with the same dataengine synth command.")
+    return report
 
 
 def _data_set(root: Path, path: Path, split: str | None) -> Source:
-    from dataengine.data.layout import layout_to_json
-    from dataengine.evaluate.pictures import read_real
+    from dataengine.evaluate.windows import read_real
 
     cache = cache_folder(root)
     fingerprint = _hash((f"split {split}", *_files(root)))
-    records, problems = cache / f"records-{fingerprint}.jsonl", cache / f"problems-{fingerprint}.txt"
-    if not (records.exists() and problems.exists()):
+    entries, problems = cache / f"records-{fingerprint}.jsonl", cache / f"problems-{fingerprint}.txt"
+    if not (entries.exists() and problems.exists()):
         dataset = read_real(path, split)
         store(cache, "problems", fingerprint, ".txt", "".join(f"{problem}\n" for problem in dataset.problems))
         lines = [
@@ -124,12 +168,12 @@ def _data_set(root: Path, path: Path, split: str | None) -> Source:
             for sample in dataset
         ]  # fmt: skip
         store(cache, "records", fingerprint, ".jsonl", "\n".join(lines) + "\n")
-    said = tuple(read_text(problems).splitlines())
-    return Source(root, "data set", root.name, records, cache, fingerprint, {}, {}, said)
+    messages = tuple(read_text(problems).splitlines())
+    return Source(root, "data set", root.name, entries, cache, fingerprint, {}, {}, (), {}, messages)
 
 
 def _below(image: Path, root: Path) -> str:
-    """The image's path below root; one that lies elsewhere stays as it is, and will not be served."""
+    """The image's path relative to root; a path outside of root is kept, and not served."""
     absolute = Path(os.path.abspath(image))
     for base in (root, Path(os.path.abspath(root))):
         if absolute.is_relative_to(base):
@@ -139,14 +183,14 @@ def _below(image: Path, root: Path) -> str:
 
 
 def _files(root: Path) -> Iterator[str]:
-    """Name, size and time of every file below root, in a fixed order."""
+    """Name, size and modification time of every file below root, in a fixed order."""
     for folder, folders, names in os.walk(root):
         folders.sort()
         for name in sorted(names):
             file = os.path.join(folder, name)
             try:
                 yield f"{file} {_stamp(os.stat(file))}"
-            except OSError:  # a link to nowhere; reading the data set names it
+            except OSError:  # a broken link; reading the data set reports it
                 yield f"{file} missing"
 
 

@@ -1,7 +1,4 @@
-"""Layouts drawn by hand: rendered with a run's own parts, judged by its own filter, and kept if the person says so.
-
-AeroGen (Tang et al. 2024) has "edit layouts interactively" on its list of what is to come.
-"""
+"""Layouts drawn by hand: rendered with a run's renderer, judged by its filter, and kept on request."""
 
 from __future__ import annotations
 
@@ -25,21 +22,21 @@ from dataengine.errors import UserError
 from dataengine.judge.detector import Detections
 from dataengine.judge.verdict import Verdict
 from dataengine.layouts.constraints import MIN_VISIBLE, cut_by_border
-from dataengine.render.canvas import BlankCanvases, Canvas
+from dataengine.render.canvas import BlankCanvases, Canvas, Provenance
 from dataengine.seeds import Stream, generator
 from dataengine.view.gallery import class_colour
 
-REMEMBERED = 32  # pictures that were rendered last, which can still be kept
-MOST_BOXES = 500
+MAX_RESULTS = 32  # rendered images that are held, so that they can still be kept
+MAX_BOXES = 500
 
 
-def _not_flat(value: float) -> float:
+def _within_limits(value: float) -> float:
     if abs(value) > 1e6:
-        raise ValueError("lies farther out than any picture is large")
+        raise ValueError("is too large")
     return value
 
 
-Number = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_not_flat)]
+Number = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_within_limits)]
 
 
 class Box(BaseModel):
@@ -55,16 +52,16 @@ class Box(BaseModel):
     theta: Number = 0.0
 
 
-class Order(BaseModel):
-    """What is to be rendered. ground: "drawn" is a scene of the run's own, made for `ground_boxes` (those drawn, if
-    none are given) and `ground_seed`; "picture" is the one that was opened, whose objects stay as they are."""
+class RenderRequest(BaseModel):
+    """A layout to render. ground: "drawn" is a scene of the run, generated for `ground_boxes` (by default `boxes`) and
+    `ground_seed`; "picture" is the opened image, whose objects stay unchanged."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    boxes: tuple[Box, ...] = Field(min_length=1, max_length=MOST_BOXES)
+    boxes: tuple[Box, ...] = Field(min_length=1, max_length=MAX_BOXES)
     seed: int = Field(ge=0, lt=2**62)  # as text in JSON, since JavaScript's numbers end at 2^53
     ground: Literal["drawn", "picture"] = "drawn"
-    ground_boxes: tuple[Box, ...] | None = Field(None, max_length=MOST_BOXES)
+    ground_boxes: tuple[Box, ...] | None = Field(None, max_length=MAX_BOXES)
     ground_seed: int | None = Field(None, ge=0, lt=2**62)
     picture: tuple[Literal["made", "real", "file"], int] | None = None
     acquisition: Acquisition = UNKNOWN
@@ -74,69 +71,69 @@ class Order(BaseModel):
 
 @dataclass(frozen=True)
 class Rendered:
-    """image uint8 (H, W, 3); asked: the drawn layout; labels: after the filter; verdict: what the filter says of it.
+    """image: uint8 (H, W, 3). asked: the drawn layout. labels, verdict: after the filter.
 
-    found: whether each drawn object was found (empty where nobody looked). detections: what the filter's detector saw,
-    None without one. scene, license: of what was painted into. origin: "side:number" of the picture that was opened.
+    found: whether each drawn object was found (empty without a detector). detections: of the filter's detector, None
+    without one. provenance: of the canvas. origin: "side:number" of the opened image, else "".
     """
 
-    order: Order
+    request: RenderRequest
     image: np.ndarray
     asked: Layout
     labels: Layout
     verdict: Verdict
     found: list[bool]
     detections: Detections | None
-    scene: str
-    license: str
+    provenance: Provenance
     origin: str
 
 
 @dataclass
 class Job:
-    """state: "waiting", "rendering", "done", "failed" (with the error's sentence) or "replaced" by a later order."""
+    """state: "waiting", "rendering", "done", "failed" (with `error`) or "replaced" by a later request."""
 
     number: int
-    order: Order
+    request: RenderRequest
     state: str = "waiting"
     error: str = ""
     result: Rendered | None = None
 
 
 class Studio:
-    """Parts that are loaded in the background, and orders that are rendered there one after the other.
+    """Parts loaded in a background thread, and requests rendered there one after the other.
 
-    load: gives recipe and parts. opened: (side, number) -> the picture to draw on, as a canvas without new objects.
+    load: returns recipe and parts. open_image: (side, number) -> the image to draw on, as a canvas without new objects.
+    folder: where images are kept, None while the parts load.
     """
 
     def __init__(
         self,
         load: Callable[[], tuple[Recipe, Parts]],
-        opened: Callable[[tuple[str, int]], Canvas],
+        open_image: Callable[[tuple[str, int]], Canvas],
         out: Path,
         file: Path | None = None,
     ):
-        self.opened, self.out, self.file = opened, out, file
+        self.open_image, self.out, self.file = open_image, out, file
         self.jobs: dict[int, Job] = {}
-        self.kept = None
+        self.folder = None
         self._numbers, self._lock = count(1), threading.Lock()
         self._worker = ThreadPoolExecutor(1, "render")
         self._loading = self._worker.submit(self._load, load)
 
     def _load(self, load: Callable[[], tuple[Recipe, Parts]]) -> tuple[Recipe, Parts]:
-        from dataengine.view.kept import Kept
+        from dataengine.view.hand_drawn import HandDrawnFolder
 
         recipe, parts = load()
-        self.kept = Kept(self.out, recipe, parts)
+        self.folder = HandDrawnFolder(self.out, recipe, parts)
         return recipe, parts
 
     def parts(self) -> tuple[Recipe, Parts]:
-        """Recipe and parts, waited for. Raises UserError when they cannot be loaded."""
+        """Wait for recipe and parts. Raises UserError when they cannot be loaded."""
         return self._loading.result()
 
     def summary(self) -> dict:
-        """What the page needs to draw: `state` ("loading", "ready" or "failed"), and once ready the classes with
-        colours, the size of a drawn ground, settings, and how many pictures are kept."""
+        """State of the studio for the page: `state` ("loading", "ready" or "failed"), and once ready the classes with
+        colours, the size of generated scenes, settings, and the kept images."""
         found = {"out": str(self.out), "file": self.file is not None}
         if not self._loading.done():
             return {**found, "state": "loading"}
@@ -151,17 +148,17 @@ class Studio:
             "kind": parts.preset.kind,
             "size": recipe.size,
             "grounds": _grounds(recipe, parts),
-            "guidance_scale": _first(recipe.guidance_scale, parts.renderer.guidance_scale),
+            "guidance_scale": _or_default(recipe.guidance_scale, parts.renderer.guidance_scale),
             "steps": recipe.steps or parts.renderer.steps,
             "fixed_steps": bool(parts.renderer.few_steps),
-            "sides": self._usual_sides(parts),
+            "sides": self._typical_sizes(parts),
             "filter": recipe.filter,
             "notes": parts.notes,
-            "kept": self.kept.indices(),
+            "kept": self.folder.indices(),
         }
 
-    def _usual_sides(self, parts: Parts) -> dict[str, list[float]]:
-        """Median width and height in pixels of each class in sampled layouts, where a new box begins."""
+    def _typical_sizes(self, parts: Parts) -> dict[str, list[float]]:
+        """Median width and height in pixels of each class in sampled layouts: the initial size of a new box."""
         layouts = [parts.sampler.sample(np.random.default_rng((7, i))) for i in range(40)]
         boxes = np.concatenate([layout.boxes for layout in layouts])
         names = np.array([name for layout in layouts for name in layout.names()])
@@ -170,22 +167,21 @@ class Studio:
             for name in np.unique(names)
         }
 
-    def sampled(self, seed: int) -> Layout:
+    def sample(self, seed: int) -> Layout:
         """A layout of the run's own sampler, to begin with."""
         return self.parts()[1].sampler.sample(generator(seed, Stream.LAYOUT))
 
-    def submit(self, order: Order) -> Job:
-        """Render as soon as those before are done; orders that still wait are replaced. Raises UserError for what can
-        be told at once."""
+    def submit(self, request: RenderRequest) -> Job:
+        """Queue a request; it replaces requests that still wait. Raises UserError for an invalid request."""
         if self._loading.done():
-            self._laid_out(order)
+            self._layout_and_canvas(request)
         with self._lock:
             for job in self.jobs.values():
                 if job.state == "waiting":
                     job.state = "replaced"
-            job = Job(next(self._numbers), order)
+            job = Job(next(self._numbers), request)
             self.jobs[job.number] = job
-            for number in [n for n, j in self.jobs.items() if j.state not in ("waiting", "rendering")][:-REMEMBERED]:
+            for number in [n for n, j in self.jobs.items() if j.state not in ("waiting", "rendering")][:-MAX_RESULTS]:
                 del self.jobs[number]
         self._worker.submit(self._work, job)
         return job
@@ -196,105 +192,102 @@ class Studio:
                 return
             job.state = "rendering"
         try:
-            job.result = self.rendered(job.order)
+            job.result = self.render(job.request)
             job.state = "done"
         except UserError as error:
             job.error, job.state = str(error), "failed"
-        except Exception as error:  # the page would wait for ever
+        except Exception as error:  # the page would wait forever
             job.error, job.state = f"{type(error).__name__}: {error}", "failed"
             raise
 
-    def rendered(self, order: Order) -> Rendered:
-        """The picture of an order, and what the filter says of it. Raises UserError for a layout that cannot be drawn.
+    def render(self, request: RenderRequest) -> Rendered:
+        """Render a request and apply the filter. Raises UserError for an invalid request.
 
-        The same order gives the same picture (contract 4): noise comes from its seed alone.
+        The image depends on the request only: all noise comes from its seed.
         """
         recipe, parts = self.parts()
-        asked, canvas = self._laid_out(order)
-        guidance_scale = _first(order.guidance_scale, recipe.guidance_scale)
-        recipe = recipe.model_copy(update={"steps": order.steps or recipe.steps, "guidance_scale": guidance_scale})
+        asked, canvas = self._layout_and_canvas(request)
+        guidance_scale = _or_default(request.guidance_scale, recipe.guidance_scale)
+        recipe = recipe.model_copy(update={"steps": request.steps or recipe.steps, "guidance_scale": guidance_scale})
         if canvas is None:
-            canvas = self._ground(order, asked)
+            canvas = self._own_canvas(request, asked)
         canvas = replace(canvas, new=asked)
-        [painted] = parts.renderer.paint([canvas], [order.seed], parts.paint_settings(recipe))
+        [painted] = parts.renderer.paint([canvas], [request.seed], parts.paint_settings(recipe))
         detections = detect(parts, painted.image)
-        # every box stays, found or not: whoever draws sees which was not
+        # boxes that were not found stay; the page marks them
         labels, verdict = judge_labels(parts, recipe, painted, detections)
         scores = np.array(verdict.scores[: len(asked)])
         found = parts.calibration.found(asked, scores).tolist() if len(scores) else []
-        scene = canvas.provenance
-        origin = "" if order.picture is None else f"{order.picture[0]}:{order.picture[1]}"
-        return Rendered(
-            order, painted.image, asked, labels, verdict, found, detections, scene.label, scene.license, origin
-        )
+        origin = "" if request.picture is None else f"{request.picture[0]}:{request.picture[1]}"
+        return Rendered(request, painted.image, asked, labels, verdict, found, detections, canvas.provenance, origin)
 
-    def _ground(self, order: Order, asked: Layout) -> Canvas:
-        """A canvas of the run's own, for `order.ground_boxes` if those are given."""
+    def _own_canvas(self, request: RenderRequest, asked: Layout) -> Canvas:
+        """A canvas of the run, generated for `request.ground_boxes` if given."""
         _, parts = self.parts()
         if parts.renderer.paints_on == "blank":
-            return BlankCanvases().draw([asked], [order.seed])[0]
-        layout, seed = asked, order.seed
-        if order.ground_boxes:
-            layout = layout_of(order.ground_boxes, parts, asked.size, order.acquisition)
-            seed = _first(order.ground_seed, order.seed)
+            return BlankCanvases().draw([asked], [request.seed])[0]
+        layout, seed = asked, request.seed
+        if request.ground_boxes:
+            layout = drawn_layout(request.ground_boxes, parts, asked.size, request.acquisition)
+            seed = _or_default(request.ground_seed, request.seed)
         return parts.canvases.draw([layout], [seed])[0]
 
-    def _laid_out(self, order: Order) -> tuple[Layout, Canvas | None]:
-        """The layout of an order, and the opened picture if it is drawn on that."""
+    def _layout_and_canvas(self, request: RenderRequest) -> tuple[Layout, Canvas | None]:
+        """The layout of a request, and the opened image if the request uses it as ground."""
         recipe, parts = self.parts()
-        _check(order, recipe, parts)
-        canvas = self.opened(order.picture) if order.ground == "picture" else None
+        _check_request(request, recipe, parts)
+        canvas = self.open_image(request.picture) if request.ground == "picture" else None
         size = canvas.existing.size if canvas is not None else (recipe.size, recipe.size)
-        return layout_of(order.boxes, parts, size, order.acquisition), canvas
+        return drawn_layout(request.boxes, parts, size, request.acquisition), canvas
 
     def keep(self, number: int) -> int:
-        """Write a rendered picture to the folder; its number there. Raises UserError where it is no longer held."""
+        """Write a rendered image to the folder; returns its number there. Raises UserError where it is gone."""
         job = self.jobs.get(number)
         if job is None or job.result is None:
-            raise UserError("this picture is no longer here; render it again.")
-        return self.kept.add(job.result)
+            raise UserError("this image is no longer available; render it again.")
+        return self.folder.add(job.result)
 
 
-def _first(value: float | None, default: float | None) -> float | None:
+def _or_default(value: float | None, default: float | None) -> float | None:
     """The value, which may be 0, or else the default."""
     return default if value is None else value
 
 
 def _grounds(recipe: Recipe, parts: Parts) -> list[str]:
-    """Which grounds an order may have: the whole-image renderer paints into no picture, and a run that was painted
-    into labelled pictures has no scenes of its own."""
+    """Valid grounds of a request. A whole-image renderer cannot paint into an image, and a run that paints into
+    labelled images has no scenes."""
     if parts.renderer.paints_on == "blank":
         return ["drawn"]
     return ["picture"] if recipe.into is not None else ["drawn", "picture"]
 
 
-def _check(order: Order, recipe: Recipe, parts: Parts) -> None:
-    if order.ground not in _grounds(recipe, parts):
-        what = "the whole-image renderer makes the ground itself" if order.ground == "picture" else (
-            "this run was painted into labelled pictures, and has no ground of its own"
+def _check_request(request: RenderRequest, recipe: Recipe, parts: Parts) -> None:
+    if request.ground not in _grounds(recipe, parts):
+        what = "the whole-image renderer makes the ground itself" if request.ground == "picture" else (
+            "this run paints into labelled images and has no ground of its own"
         )  # fmt: skip
         raise UserError(f"{what}; choose the other ground.")
-    if order.ground == "picture" and order.picture is None:
-        raise UserError("no picture is open; choose one to draw on.")
+    if request.ground == "picture" and request.picture is None:
+        raise UserError("no image is open; open one to draw on.")
     few = parts.renderer.few_steps
-    if few and order.steps not in (None, few):
-        raise UserError(f"this renderer was trained to draw in {few} steps; leave them so.")
+    if few and request.steps not in (None, few):
+        raise UserError(f"this renderer is trained for {few} steps; leave steps empty.")
 
 
-def layout_of(boxes: tuple[Box, ...], parts: Parts, size: tuple[int, int], taken: Acquisition) -> Layout:
-    """The drawn boxes as a layout of the run's classes, cut by the border. Raises UserError that names the box at
-    fault: an unknown class, or one that lies mostly outside."""
+def drawn_layout(boxes: tuple[Box, ...], parts: Parts, size: tuple[int, int], acquisition: Acquisition) -> Layout:
+    """The drawn boxes as a layout of the run's classes, clipped at the border. Raises UserError with the number of a
+    box that has an unknown class or lies mostly outside."""
     number = {class_key(name): i for i, name in enumerate(parts.classes)}
     for k, box in enumerate(boxes, 1):
         if class_key(box.cls) not in number:
-            raise UserError(f"box {k}: there is no class {box.cls} here; there are {', '.join(parts.classes)}.")
+            raise UserError(f"box {k}: there is no class {box.cls}; choose {', '.join(parts.classes)}.")
     values = geometry.regularize(np.array([[b.cx, b.cy, b.w, b.h, b.theta] for b in boxes], np.float32).reshape(-1, 5))
     if parts.preset.kind == "hbb":
         values = geometry.hulls(values)
     inside = geometry.visible_fraction(values, size)
     for k, share in enumerate(inside, 1):
         if share < MIN_VISIBLE:
-            raise UserError(f"box {k}: only {share:.0%} of it lies inside of the picture; move it in, or delete it.")
+            raise UserError(f"box {k}: only {share:.0%} of it lies inside the image; move or delete it.")
     labels = np.array([number[class_key(box.cls)] for box in boxes], np.int64)
-    drawn = Layout(values, labels, parts.classes, size, parts.preset.kind, acquisition=taken)
+    drawn = Layout(values, labels, parts.classes, size, parts.preset.kind, acquisition=acquisition)
     return cut_by_border(drawn)

@@ -1,4 +1,4 @@
-"""Addresses of the drawing part of the page."""
+"""Addresses of the page for drawing layouts."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ from starlette.routing import Route
 
 from dataengine.data.layout import layout_to_json
 from dataengine.errors import UserError, first_fault
-from dataengine.view.images import encoded, inside, picture
-from dataengine.view.studio import Job, Order, Studio
+from dataengine.view.hand_drawn import image_name
+from dataengine.view.images import encoded, image_bytes, inside
+from dataengine.view.studio import Job, RenderRequest, Studio
 
 
 def studio_routes(studio: Studio) -> list[Route]:
-    """Routes that show, render and keep. All that changes anything is a POST (see security)."""
+    """Routes to render and keep layouts. All changes are POST requests (see `security`)."""
 
     def summary(request: Request) -> Response:
         return JSONResponse(studio.summary())
 
     def sampled(request: Request) -> Response:
-        return JSONResponse(layout_to_json(studio.sampled(request.path_params["seed"])))
+        return JSONResponse(layout_to_json(studio.sample(request.path_params["seed"])))
 
     def opened(request: Request) -> Response:
-        scene = studio.opened((request.path_params["side"], request.path_params["i"]))
-        return JSONResponse(layout_to_json(scene.layout))
+        canvas = studio.open_image((request.path_params["side"], request.path_params["i"]))
+        return JSONResponse(layout_to_json(canvas.existing))
 
     def opened_image(request: Request) -> Response:
-        scene = studio.opened((request.path_params["side"], request.path_params["i"]))
-        return Response(encoded(Image.fromarray(scene.image)), media_type="image/png")
+        canvas = studio.open_image((request.path_params["side"], request.path_params["i"]))
+        return Response(encoded(Image.fromarray(canvas.image)), media_type="image/png")
 
     async def render(request: Request) -> Response:
         try:
-            order = Order.model_validate_json(await request.body())
+            render_request = RenderRequest.model_validate_json(await request.body())
         except ValidationError as error:
-            raise UserError(f"{first_fault(error, Order.model_fields)}.") from None
-        return JSONResponse(_job(await run_in_threadpool(studio.submit, order)))
+            raise UserError(f"{first_fault(error, RenderRequest.model_fields)}.") from None
+        return JSONResponse(_job(await run_in_threadpool(studio.submit, render_request)))
 
     def job(request: Request) -> Response:
         return JSONResponse(_job(_found(studio, request)))
@@ -46,20 +47,20 @@ def studio_routes(studio: Studio) -> list[Route]:
     def rendered(request: Request) -> Response:
         result = _found(studio, request).result
         if result is None:
-            raise HTTPException(404, "this picture is not rendered yet")
+            raise HTTPException(404, "this image is not rendered yet")
         return Response(encoded(Image.fromarray(result.image)), media_type="image/png")
 
     def keep(request: Request) -> Response:
         index = studio.keep(request.path_params["number"])
-        return JSONResponse({"index": index, "kept": studio.kept.indices()})
+        return JSONResponse({"index": index, "kept": studio.folder.indices()})
 
     def remove(request: Request) -> Response:
         _ready(studio).remove(request.path_params["index"])
-        return JSONResponse({"kept": studio.kept.indices()})
+        return JSONResponse({"kept": studio.folder.indices()})
 
     def kept(request: Request) -> Response:
-        file = inside(_ready(studio).out.resolve(), f"drawn/{request.path_params['index']:08d}.png")
-        return Response(picture(file)[0], media_type="image/png")
+        file = inside(_ready(studio).run.path.resolve(), image_name(request.path_params["index"]))
+        return Response(image_bytes(file)[0], media_type="image/png")
 
     return [
         Route("/api/draw", summary),
@@ -76,38 +77,38 @@ def studio_routes(studio: Studio) -> list[Route]:
 
 
 def _ready(studio: Studio):
-    if studio.kept is None:
-        raise HTTPException(409, "the models are still being loaded")
-    return studio.kept
+    if studio.folder is None:
+        raise HTTPException(409, "the models are still loading")
+    return studio.folder
 
 
 def _found(studio: Studio, request: Request) -> Job:
     job = studio.jobs.get(request.path_params["number"])
     if job is None:
-        raise HTTPException(404, "there is no such picture; render it again")
+        raise HTTPException(404, "there is no such image; render it again")
     return job
 
 
 def _job(job: Job) -> dict:
-    """What the page is told: the state and, once done, labels, verdict and what the detector saw."""
-    told = {"number": job.number, "state": job.state, "error": job.error}
-    if (made := job.result) is None:
-        return told
-    seen = made.detections
+    """A job for the page: its state and, once done, labels, verdict and detections."""
+    state = {"number": job.number, "state": job.state, "error": job.error}
+    if (result := job.result) is None:
+        return state
+    detections = result.detections
     return {
-        **told,
-        "labels": layout_to_json(made.labels),
-        "asked": layout_to_json(made.asked),
-        "scene": made.scene,
+        **state,
+        "labels": layout_to_json(result.labels),
+        "asked": layout_to_json(result.asked),
+        "scene": result.provenance.label,
         "verdict": {
-            "kept": made.verdict.kept,
-            "reason": made.verdict.reason,
-            "scores": made.verdict.scores,
-            "found": made.found,
-            "extra": made.verdict.extra,
+            "kept": result.verdict.kept,
+            "reason": result.verdict.reason,
+            "scores": result.verdict.scores,
+            "found": result.found,
+            "extra": result.verdict.extra,
         },
-        "detections": [] if seen is None else [
+        "detections": [] if detections is None else [
             [int(label), round(float(score), 3), *(round(float(v), 3) for v in box)]
-            for label, score, box in zip(seen.labels, seen.scores, seen.boxes, strict=True)
+            for label, score, box in zip(detections.labels, detections.scores, detections.boxes, strict=True)
         ],
     }  # fmt: skip

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dataengine.engine.judging import attempt
 from PIL import Image
 from pycocotools.coco import COCO
 
 from dataengine import weights
-from dataengine.engine.judging import attempt
 from dataengine.engine.parts import load_parts
 from dataengine.engine.recipe import Recipe, image_seed
 from dataengine.engine.run import synth

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from dataengine.engine.shard import draw_layouts
 from typer.testing import CliRunner
 
 from dataengine.cli import app
 from dataengine.engine.parts import load_parts
 from dataengine.engine.recipe import Recipe, load_recipe
-from dataengine.engine.shard import draw_layouts
 from dataengine.errors import UserError
 
 

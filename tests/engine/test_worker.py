@@ -7,12 +7,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from dataengine.engine.shard import Attempt, ShardFolder, read_shard
 
 from dataengine.data.layout import Layout
 from dataengine.engine import worker as worker_module
 from dataengine.engine.parts import load_parts
 from dataengine.engine.recipe import Recipe
-from dataengine.engine.shard import Attempt, ShardFolder, read_shard
 from dataengine.engine.worker import Job, Worker
 from dataengine.errors import UserError
 from dataengine.judge.verdict import Verdict

@@ -13,7 +13,7 @@ from dataengine import geometry
 from dataengine.data import formats
 from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.errors import UserError
-from dataengine.evaluate.copy_paste import pasted, whole_objects, write_copy_paste
+from dataengine.evaluate.copy_paste import paste_objects, whole_objects, write_copy_paste
 
 
 @pytest.fixture(params=["obb", "hbb"])
@@ -32,15 +32,15 @@ def empty(kind: str, size: int = 160) -> tuple[np.ndarray, Layout]:
     return paint(layout, np.random.default_rng(0)), layout
 
 
-def coloured(picture: np.ndarray, label: int) -> np.ndarray:
+def coloured(image: np.ndarray, label: int) -> np.ndarray:
     """Pixels of the class's colour, as the toy scenes paint it."""
-    red, blue = picture[..., 0].astype(int), picture[..., 2].astype(int)
+    red, blue = image[..., 0].astype(int), image[..., 2].astype(int)
     return (red - blue > 60) if label == 0 else (blue - red > 60)
 
 
 def test_each_new_box_holds_an_object_of_its_class_and_nothing_else_changes(dataset):
-    picture, layout = empty(dataset.kind)
-    image, found = pasted(picture, layout, whole_objects(dataset), np.random.default_rng(1))
+    image, layout = empty(dataset.kind)
+    image, found = paste_objects(image, layout, whole_objects(dataset), np.random.default_rng(1))
     assert len(found)
     outside = np.ones(image.shape[:2], bool)
     y, x = np.mgrid[: len(image), : len(image)] + 0.5
@@ -49,14 +49,14 @@ def test_each_new_box_holds_an_object_of_its_class_and_nothing_else_changes(data
         inner, wide = (np.abs(local) < 0.75).all(-1), (np.abs(local) * box[2:4] / 2 < box[2:4] / 2 + 6).all(-1)
         assert coloured(image, label)[inner].mean() > 0.9
         outside &= ~wide
-    assert (image[outside] == picture[outside]).all()
+    assert (image[outside] == image[outside]).all()
     assert geometry.iou(found.boxes, found.boxes)[~np.eye(len(found), dtype=bool)].max(initial=0) == 0
 
 
 def test_a_box_that_is_moved_no_longer_holds_its_object(dataset):
     """Control of the test above: it would see a box that is wrong by half its length."""
-    picture, layout = empty(dataset.kind)
-    image, found = pasted(picture, layout, whole_objects(dataset), np.random.default_rng(1))
+    image, layout = empty(dataset.kind)
+    image, found = paste_objects(image, layout, whole_objects(dataset), np.random.default_rng(1))
     moved = found.boxes + np.array([1, 1, 0, 0, 0], np.float32) * found.boxes[:, 2:3]
     y, x = np.mgrid[: len(image), : len(image)] + 0.5
     shares = []
@@ -67,11 +67,11 @@ def test_a_box_that_is_moved_no_longer_holds_its_object(dataset):
 
 
 def test_nothing_is_pasted_where_there_is_no_room(dataset):
-    picture, layout = empty(dataset.kind)
+    image, layout = empty(dataset.kind)
     full = replace(layout, ignored=[[80, 80, 160, 160, 0]])
-    image, found = pasted(picture, full, whole_objects(dataset), np.random.default_rng(1))
+    image, found = paste_objects(image, full, whole_objects(dataset), np.random.default_rng(1))
     assert not len(found)
-    assert (image == picture).all()
+    assert (image == image).all()
 
 
 def test_a_written_data_set_depends_on_its_seed_alone(dataset, tmp_path):
@@ -88,5 +88,5 @@ def test_a_written_data_set_depends_on_its_seed_alone(dataset, tmp_path):
 
 def test_a_data_set_without_objects_is_refused(dataset, tmp_path):
     bare = [replace(s, layout=s.layout.select(np.zeros(len(s.layout), bool))) for s in dataset]
-    with pytest.raises(UserError, match="none can be pasted"):
+    with pytest.raises(UserError, match="no object that lies fully inside"):
         write_copy_paste(replace(dataset, samples=bare), 2, 96, tmp_path / "out")

@@ -39,7 +39,7 @@ def test_frechet_agrees_with_torchmetrics():
     assert frechet(a, b) == pytest.approx(float(metric.compute()), rel=1e-6)
 
 
-def test_frechet_of_fewer_pictures_than_numbers_is_exact():
+def test_frechet_of_fewer_images_than_numbers_is_exact():
     """Two sets in a plane of a wide space: the distance is that within the plane."""
     a, b = sets(9, 11, 2)
     plane = np.linalg.qr(np.random.default_rng(1).normal(size=(50, 2)))[0]

@@ -1,4 +1,4 @@
-"""`dataengine evaluate ...` on painted pictures."""
+"""`dataengine evaluate ...` on painted images."""
 
 import importlib.util
 import json
@@ -46,7 +46,7 @@ def figures(result):
     }
 
 
-def test_fidelity_and_diversity_of_the_same_kind_of_picture_are_those_of_real_halves(toy_dataset, other_dataset):
+def test_fidelity_and_diversity_of_the_same_kind_of_image_are_those_of_real_halves(toy_dataset, other_dataset):
     common = (other_dataset, "--real", toy_dataset, "--features", "encoder", "--json")
     found = figures(run("fidelity", *common))["fidelity"]
     assert found["generated"]["ratio"] < 2 < found["real, without detail"]["ratio"]
@@ -59,7 +59,7 @@ def test_softer_objects_and_softer_ground_are_told_from_sharp_ones(toy_dataset, 
     rows = sharp["generated"], sharp["real"], sharp["real, blurred by half a pixel"]
     for key in ("ground", "car", "van"):
         made, real, blurred = (row[key] for row in rows)
-        assert made == pytest.approx(real, rel=0.1), "the same kind of picture"
+        assert made == pytest.approx(real, rel=0.1), "the same kind of image"
         assert blurred < 0.9 * real
     soft = coco.read(other_dataset)
     for sample in soft:
@@ -78,7 +78,7 @@ def test_softer_objects_and_softer_ground_are_told_from_sharp_ones(toy_dataset, 
 
 
 def clouds(folder, n, seed):
-    """A plain folder of n pictures of soft colours, each unlike the others."""
+    """A plain folder of n images of soft colours, each unlike the others."""
     rng = np.random.default_rng(seed)
     folder.mkdir()
     for i in range(n):
@@ -87,7 +87,7 @@ def clouds(folder, n, seed):
     return folder
 
 
-def test_copies_of_training_pictures_are_found(tmp_path):
+def test_copies_of_training_images_are_found(tmp_path):
     training, held_out, made = (clouds(tmp_path / name, 24, seed) for seed, name in enumerate(("a", "b", "c")))
     arguments = ("--real", held_out, "--training", training, "--json")
     copied = figures(run("memorisation", training, *arguments))["memorisation"]
@@ -99,7 +99,7 @@ def test_copies_of_training_pictures_are_found(tmp_path):
 
 def test_layout_and_classification_print_tables_with_their_controls(toy_dataset, other_dataset, toy_detector):
     printed = run("layout", other_dataset, "--real", toy_dataset, "--detector", toy_detector).stdout
-    for text in ("AP50, DOTA", "AP50, COCO", "control: labels of another picture", "car, medium"):
+    for text in ("AP50, DOTA", "AP50, COCO", "control: labels of another image", "car, medium"):
         assert text in printed
     printed = run("classification", other_dataset, "--real", toy_dataset).stdout
     assert "CAS" in printed
@@ -111,7 +111,7 @@ def test_the_same_command_gives_the_same_figures(toy_dataset, other_dataset):
     assert run(*arguments).stdout == run(*arguments).stdout
 
 
-def test_the_report_is_one_file_with_pictures_and_says_what_is_left_out(
+def test_the_report_is_one_file_with_images_and_says_what_is_left_out(
     toy_dataset, other_dataset, toy_detector, tmp_path
 ):
     out = tmp_path / "report.html"

@@ -1,4 +1,4 @@
-"""Features load from what a user has on disk, and see the picture as their network does."""
+"""Features load from what a user has on disk, and see the image as their network does."""
 
 from unittest import mock
 
@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from dataengine.errors import UserError
-from dataengine.evaluate.features import BATCH, CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, load_features
+from dataengine.evaluate.features import BATCH_SIZE, CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, load_features
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
 
 
-def pictures(n=3, side=28, seed=0):
+def random_images(n=3, side=28, seed=0):
     return list(np.random.default_rng(seed).integers(0, 256, (n, side, side, 3), np.uint8))
 
 
@@ -48,11 +48,11 @@ def test_clip_gives_its_projected_image_embeddings(clip_folder):
     features = load_features(f"clip:{clip_folder}")
     model = CLIPVisionModelWithProjection.from_pretrained(clip_folder).eval()
     with torch.no_grad():
-        expected = model(pixels(pictures(), CLIP_MEAN, CLIP_STD)).image_embeds
+        expected = model(pixels(random_images(), CLIP_MEAN, CLIP_STD)).image_embeds
     assert features.kind == "clip"
     assert "CLIP" in features.name
     assert "12 numbers" in features.name
-    assert features.embed(pictures()) == pytest.approx(expected.numpy(), abs=1e-5)
+    assert features.embed(random_images()) == pytest.approx(expected.numpy(), abs=1e-5)
 
 
 def test_dinov2_gives_its_class_token(dinov2_folder):
@@ -61,15 +61,15 @@ def test_dinov2_gives_its_class_token(dinov2_folder):
     features = load_features(f"dinov2:{dinov2_folder}")
     model = Dinov2Model.from_pretrained(dinov2_folder).eval()
     with torch.no_grad():
-        expected = model(pixels(pictures(), IMAGENET_MEAN, IMAGENET_STD)).pooler_output
-    assert features.embed(pictures()) == pytest.approx(expected.numpy(), abs=1e-5)
+        expected = model(pixels(random_images(), IMAGENET_MEAN, IMAGENET_STD)).pooler_output
+    assert features.embed(random_images()) == pytest.approx(expected.numpy(), abs=1e-5)
 
 
 def test_imagenet_features_are_what_the_networks_classifier_reads():
     from dataengine.imagenet import ImageNetEmbedding
 
     features = load_features("lite2")
-    images = pictures(2, 260)
+    images = random_images(2, 260)
     x = (torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) - 127.0) / 128.0
     network = ImageNetEmbedding("lite2").network
     read = []
@@ -81,7 +81,7 @@ def test_imagenet_features_are_what_the_networks_classifier_reads():
 
 
 def test_the_packaged_encoder_needs_nothing_else_and_its_grid_says_what_lies_where():
-    (image,) = pictures(1, 64)
+    (image,) = random_images(1, 64)
     image[:, :32] = 0
     whole, parts = (load_features(source).embed([image, image[:, ::-1]]) for source in ("encoder", "encoder-grid"))
     assert whole.shape == (2, 96)
@@ -90,9 +90,9 @@ def test_the_packaged_encoder_needs_nothing_else_and_its_grid_says_what_lies_whe
 
 
 @pytest.mark.parametrize("source", ["lite0", "encoder"])
-def test_an_embedding_depends_on_its_picture_only(source):
+def test_an_embedding_depends_on_its_image_only(source):
     features = load_features(source)
-    images = pictures(BATCH + 3, 64)
+    images = random_images(BATCH_SIZE + 3, 64)
     together = features.embed(images)
     alone = np.concatenate([features.embed([image]) for image in images[-4:]])
     assert together[-4:] == pytest.approx(alone, abs=1e-3)
@@ -131,7 +131,7 @@ def test_inception_says_what_it_needs_or_loads_a_file_of_its_weights(tmp_path):
     torch.save(_fresh_state(FeatureExtractorInceptionV3), file)
     features = load_features(f"inception:{file}")
     assert features.kind == "inception"
-    assert features.embed(pictures(2, 40)).shape == (2, 2048)
+    assert features.embed(random_images(2, 40)).shape == (2, 2048)
 
 
 def _fresh_state(network):

@@ -65,7 +65,7 @@ def trained(protocol, monkeypatch) -> list[dict]:
 
 
 def test_every_arm_takes_equally_many_steps_and_sees_the_same_real_images(protocol, trained, tmp_path):
-    run_lift(protocol, tmp_path / "lift", tell=lambda text: None)
+    run_lift(protocol, tmp_path / "lift", report=lambda text: None)
     assert [a["arm"] for a in trained[:4]] == ["real", "copy-paste", "run-4", "run-12"]
     assert {(a["steps"], a["batch_size"]) for a in trained} == {(10, 2)}
     assert [a["seed"] for a in trained] == [0] * 4 + [1] * 4
@@ -77,7 +77,7 @@ def test_every_arm_takes_equally_many_steps_and_sees_the_same_real_images(protoc
 
 def test_more_labels_are_an_arm_of_their_own(protocol, trained, tmp_path):
     more = replace(protocol, more_real=protocol.test, seeds=1)
-    outcomes = run_lift(more, tmp_path / "lift", tell=lambda text: None)
+    outcomes = run_lift(more, tmp_path / "lift", report=lambda text: None)
     assert trained[-1]["arm"] == "more-real"
     shown, expected = (
         {Image.open(file).tobytes() for file in (trained[-1]["data"] / part).iterdir()}
@@ -90,7 +90,7 @@ def test_more_labels_are_an_arm_of_their_own(protocol, trained, tmp_path):
 
 
 def test_the_table_tells_what_synthetic_images_bring_and_that_copy_paste_brings_nothing(protocol, trained, tmp_path):
-    whole, by_class, by_size = tables(run_lift(protocol, tmp_path / "lift", tell=lambda text: None), "rtmdet-r")
+    whole, by_class, by_size = tables(run_lift(protocol, tmp_path / "lift", report=lambda text: None), "rtmdet-r")
     assert whole.value("run 12", "AP50") == pytest.approx(1.0)
     assert whole.value("run 12", "lift") == pytest.approx(1 - whole.value("real", "AP50"))
     assert whole.value("copy-paste", "lift") == 0
@@ -99,19 +99,19 @@ def test_the_table_tells_what_synthetic_images_bring_and_that_copy_paste_brings_
 
 
 def test_what_was_judged_is_not_trained_again(protocol, trained, tmp_path):
-    first = run_lift(protocol, tmp_path / "lift", tell=lambda text: None)
+    first = run_lift(protocol, tmp_path / "lift", report=lambda text: None)
     n = len(trained)
-    assert run_lift(protocol, tmp_path / "lift", tell=lambda text: None) == first
+    assert run_lift(protocol, tmp_path / "lift", report=lambda text: None) == first
     assert len(trained) == n
     (tmp_path / "lift/copy-paste/seed-1/outcome.json").unlink()
-    run_lift(replace(protocol, seeds=3), tmp_path / "lift", tell=lambda text: None)
+    run_lift(replace(protocol, seeds=3), tmp_path / "lift", report=lambda text: None)
     assert [(a["arm"], a["seed"]) for a in trained[n:]] == [
         ("copy-paste", 1), ("real", 2), ("copy-paste", 2), ("run-4", 2), ("run-12", 2)
     ]  # fmt: skip
 
 
 def test_outcomes_of_another_protocol_are_left_alone(protocol, trained, tmp_path):
-    run_lift(protocol, tmp_path / "lift", tell=lambda text: None)
+    run_lift(protocol, tmp_path / "lift", report=lambda text: None)
     before = json.loads((tmp_path / "lift/protocol.json").read_text())
     with pytest.raises(UserError, match="another protocol"):
         run_lift(replace(protocol, steps=20), tmp_path / "lift")
@@ -119,25 +119,25 @@ def test_outcomes_of_another_protocol_are_left_alone(protocol, trained, tmp_path
 
 
 def test_more_runs_and_sizes_are_added_and_other_images_under_a_known_name_refused(protocol, trained, tmp_path):
-    run_lift(protocol, tmp_path / "lift", tell=lambda text: None)
+    run_lift(protocol, tmp_path / "lift", report=lambda text: None)
     n = len(trained)
     (tmp_path / "run").rename(tmp_path / "first")
     coco.write(formats.read(tmp_path / "first"), tmp_path / "unfiltered", split="train")
     both = replace(protocol, runs=(tmp_path / "unfiltered",), sizes=(12,), seeds=1)
-    outcomes = run_lift(both, tmp_path / "lift", tell=lambda text: None)
+    outcomes = run_lift(both, tmp_path / "lift", report=lambda text: None)
     assert [a["arm"] for a in trained[n:]] == ["unfiltered-12"]
     assert [o["arm"] for o in outcomes] == ["real", "copy-paste", "unfiltered 12"]
     elsewhere = tmp_path / "elsewhere/unfiltered"
-    with pytest.raises(UserError, match="two runs have the name unfiltered"):
+    with pytest.raises(UserError, match="two runs have the folder name unfiltered"):
         run_lift(replace(both, runs=(*both.runs, elsewhere)), tmp_path / "lift")
-    with pytest.raises(UserError, match=r"unfiltered-12.*give another --out"):
+    with pytest.raises(UserError, match=r"unfiltered-12.*choose another --out"):
         run_lift(replace(both, runs=(elsewhere,)), tmp_path / "lift")
     assert len(trained) == n + 1
 
 
 def test_a_batch_without_room_for_both_kinds_is_refused_before_anything_is_trained(protocol, trained, tmp_path):
     for share in (0.1, 0.9):
-        with pytest.raises(UserError, match="leaves one or more of either kind"):
+        with pytest.raises(UserError, match="at least one real and one synthetic image"):
             run_lift(replace(protocol, real_share=share), tmp_path / "lift")
     assert not trained
     assert not (tmp_path / "lift").exists()

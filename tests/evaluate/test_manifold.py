@@ -6,7 +6,7 @@ import pytest
 from dataengine.evaluate.manifold import manifold, mean_pairwise_distance, nearest, vendi_score
 
 
-def by_loops(real, made, k):
+def by_loops(real, generated, k):
     """The definitions, one pair at a time."""
 
     def reach(points, i):
@@ -16,24 +16,24 @@ def by_loops(real, made, k):
         return np.sqrt(((x - y) ** 2).sum())
 
     real_reach = [reach(real, i) for i in range(len(real))]
-    made_reach = [reach(made, i) for i in range(len(made))]
-    precision = np.mean([any(apart(x, y) <= real_reach[j] for j, y in enumerate(real)) for x in made])
-    recall = np.mean([any(apart(x, y) <= made_reach[j] for j, y in enumerate(made)) for x in real])
-    density = np.mean([sum(apart(x, y) <= real_reach[j] for j, y in enumerate(real)) / k for x in made])
-    coverage = np.mean([any(apart(x, y) <= real_reach[i] for y in made) for i, x in enumerate(real)])
+    made_reach = [reach(generated, i) for i in range(len(generated))]
+    precision = np.mean([any(apart(x, y) <= real_reach[j] for j, y in enumerate(real)) for x in generated])
+    recall = np.mean([any(apart(x, y) <= made_reach[j] for j, y in enumerate(generated)) for x in real])
+    density = np.mean([sum(apart(x, y) <= real_reach[j] for j, y in enumerate(real)) / k for x in generated])
+    coverage = np.mean([any(apart(x, y) <= real_reach[i] for y in generated) for i, x in enumerate(real)])
     return precision, recall, density, coverage
 
 
 @pytest.mark.parametrize(("shift", "k"), [(0.0, 3), (0.8, 3), (0.8, 5), (5.0, 3)])
 def test_agrees_with_the_definitions_one_pair_at_a_time(shift, k):
     rng = np.random.default_rng(0)
-    real, made = rng.normal(size=(40, 3)), rng.normal(size=(30, 3)) + shift
-    found = manifold(real, made, k)
-    expected = by_loops(real, made, k)
+    real, generated = rng.normal(size=(40, 3)), rng.normal(size=(30, 3)) + shift
+    found = manifold(real, generated, k)
+    expected = by_loops(real, generated, k)
     assert (found.precision, found.recall, found.density, found.coverage) == pytest.approx(expected)
 
 
-def test_a_generator_of_few_pictures_has_precision_but_no_recall():
+def test_a_generator_of_few_images_has_precision_but_no_recall():
     rng = np.random.default_rng(0)
     real, other = rng.normal(size=(2, 200, 4))
     narrow = 0.1 * rng.normal(size=(200, 4))
@@ -42,12 +42,12 @@ def test_a_generator_of_few_pictures_has_precision_but_no_recall():
     assert manifold(real, narrow).coverage < 0.3 < 0.8 < manifold(real, other).coverage
 
 
-def test_an_outlier_among_real_pictures_lifts_precision_more_than_density():
+def test_an_outlier_among_real_images_lifts_precision_more_than_density():
     rng = np.random.default_rng(0)
     real = np.concatenate([rng.normal(size=(100, 2)), [[40.0, 0.0]]])
-    made = rng.normal((25.0, 0.0), size=(50, 2))
-    assert manifold(real, made).precision > 0.9
-    assert manifold(real, made).density < 0.3
+    generated = rng.normal((25.0, 0.0), size=(50, 2))
+    assert manifold(real, generated).precision > 0.9
+    assert manifold(real, generated).density < 0.3
 
 
 def test_vendi_score_is_the_exponential_of_the_kernels_entropy():
@@ -58,7 +58,7 @@ def test_vendi_score_is_the_exponential_of_the_kernels_entropy():
     assert vendi_score(x) == pytest.approx(np.exp(-(values * np.log(values)).sum()))
 
 
-def test_vendi_score_counts_pictures_that_have_nothing_in_common():
+def test_vendi_score_counts_images_that_have_nothing_in_common():
     assert vendi_score(np.eye(7)) == pytest.approx(7)
     assert vendi_score(np.repeat(np.eye(7)[:3], 5, axis=0)) == pytest.approx(3)
     assert vendi_score(np.ones((9, 4))) == pytest.approx(1)

@@ -24,7 +24,7 @@ def cloud(n, shift=0.0, scale=1.0, seed=0):
 REAL, BLURRED = cloud(120), cloud(120, shift=4.0, scale=0.2)
 
 
-def test_pictures_drawn_like_real_ones_are_as_near_as_real_ones():
+def test_images_drawn_like_real_ones_are_as_near_as_real_ones():
     result = fidelity(cloud(60, seed=1), REAL, BLURRED, GROUPS, FEATURES)
     assert 0.7 < result.value("generated", "ratio") < 1.4
     assert result.value("generated", "precision") == pytest.approx(
@@ -40,7 +40,7 @@ def test_distances_grow_with_what_is_wrong_and_are_largest_for_the_control(colum
     assert far.value("generated", column) < far.value("real, without detail", column)
 
 
-def test_all_rows_compare_as_many_pictures():
+def test_all_rows_compare_as_many_images():
     result = fidelity(cloud(37, seed=1), REAL, BLURRED, GROUPS, FEATURES)
     assert {row.n for row in result.rows} == {37}
     result = fidelity(cloud(500, seed=1), REAL, BLURRED, GROUPS, FEATURES)
@@ -66,7 +66,7 @@ def test_a_collapsed_generator_is_less_diverse_and_found_by_every_column():
         assert wide.value("a tenth of it, repeated", column) < 0.9 * wide.value("real, other half", column)
 
 
-def test_copies_are_found_and_new_pictures_are_not():
+def test_copies_are_found_and_new_images_are_not():
     training, held_out = cloud(200, seed=2), cloud(100, seed=3)
     copies = training[:50] + 0.01
     fresh, _ = memorisation(cloud(80, seed=4), held_out, training, copies, FEATURES)
@@ -85,8 +85,8 @@ def test_intervals_hold_their_value():
             assert figure.low <= figure.value <= figure.high
 
 
-def test_too_few_pictures_are_refused_with_their_number():
-    with pytest.raises(UserError, match="only 5 pictures"):
+def test_too_few_images_are_refused_with_their_number():
+    with pytest.raises(UserError, match="only 5 images"):
         fidelity(cloud(5), REAL, BLURRED, GROUPS, FEATURES)
     with pytest.raises(UserError, match="one image or flight"):
         fidelity(cloud(60), REAL, BLURRED, [0] * 120, FEATURES)
@@ -105,18 +105,18 @@ def test_the_table_names_features_counts_and_controls(capsys):
     )
 
 
-def test_a_metric_whose_control_is_no_worse_than_real_pictures_says_so(capsys):
-    """Copies that are farther from training pictures than new ones are: these features do not see that they are."""
+def test_a_metric_whose_control_is_no_worse_than_real_images_says_so(capsys):
+    """Copies that are farther from training images than new ones are: these features do not see that they are."""
     training, held_out = cloud(200, seed=2), cloud(100, seed=3)
     blind, _ = memorisation(cloud(80, seed=4), held_out, training, cloud(50, shift=9.0), FEATURES)
-    assert len(blind.unmoved()) == 1
+    assert len(blind.failed_controls()) == 1
     show(blind)
-    assert "says nothing here" in capsys.readouterr().out
-    assert blind.as_json()["unmoved"] == blind.unmoved()
+    assert "is not meaningful here" in capsys.readouterr().out
+    assert blind.as_json()["unmoved"] == blind.failed_controls()
     seeing, _ = memorisation(cloud(80, seed=4), held_out, training, training[:50] + 0.01, FEATURES)
-    assert not seeing.unmoved()
-    assert not fidelity(cloud(60, seed=1), REAL, BLURRED, GROUPS, FEATURES).unmoved()
-    assert len(fidelity(cloud(60, seed=1), REAL, REAL, GROUPS, FEATURES).unmoved()) == 6
+    assert not seeing.failed_controls()
+    assert not fidelity(cloud(60, seed=1), REAL, BLURRED, GROUPS, FEATURES).failed_controls()
+    assert len(fidelity(cloud(60, seed=1), REAL, REAL, GROUPS, FEATURES).failed_controls()) == 6
 
 
 @pytest.mark.parametrize("columns", [60, 200])

@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def painted_run(toy_preset, toy_dataset, toy_renderer, toy_detector, toy_calibration, tmp_path_factory) -> Path:
-    """A finished run of 12 small images, objects painted into the toy data set's own pictures."""
+    """A finished run of 12 small images, objects painted into the toy data set's own images."""
     from dataengine.engine.recipe import Recipe
     from dataengine.engine.run import synth
 

@@ -73,7 +73,7 @@ def test_pycocotools_reads_the_coco_files(released):
         assert len(coco.getAnnIds(iscrowd=False)) == objects
         for image in coco.loadImgs(coco.getImgIds()):
             assert (released / "images" / split / image["file_name"]).exists()
-            assert image["source"].startswith("Toy "), "whose picture it was painted into"
+            assert image["source"].startswith("Toy "), "whose image it was painted into"
             assert coco.dataset["licenses"][image["license"] - 1]["name"] == "CC-BY-4.0"
 
 
@@ -126,7 +126,7 @@ def test_the_card_is_in_the_hubs_form_and_says_what_went_in(released):
     objects = content(released)["objects"]
     assert f"| car | {objects['train']['car']} | {objects['val']['car']} |" in card.text
     assert content(released)["parts"]["model"] in card.text
-    assert "painted into real pictures" in card.text
+    assert "painted into real images" in card.text
     assert "| scenes | Toy | CC0 | made by the tests |" in card.text
     assert "**Not checked**: the training images were not given" in card.text
     with Image.open(released / "samples.jpg") as sheet:

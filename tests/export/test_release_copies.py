@@ -1,4 +1,4 @@
-"""Near copies of training pictures are refused, or left out."""
+"""Near copies of training images are refused, or left out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dataengine.export.release.make import make
 
 @pytest.fixture(scope="module")
 def held_out(tmp_path_factory) -> Path:
-    """Real pictures that nothing was trained on."""
+    """Real images that nothing was trained on."""
     folder = tmp_path_factory.mktemp("held-out")
     scenes(folder, 30, seed=91)
     return folder
@@ -26,7 +26,7 @@ def held_out(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def copied(painted_run, tmp_path_factory) -> tuple[Path, list[str]]:
-    """Training pictures of which the first three accepted images are noisy copies, and the names of these."""
+    """Training images of which the first three accepted images are noisy copies, and the names of these."""
     folder = tmp_path_factory.mktemp("trained")
     scenes(folder, 20, seed=92)
     records = map(json.loads, (painted_run / "manifest.jsonl").read_text().splitlines())
@@ -59,8 +59,8 @@ def test_copies_can_be_left_out_and_the_card_says_how_many(painted_run, settings
     assert "| noisy copies of training |" in card
 
 
-def test_pictures_unlike_the_training_pictures_are_released(painted_run, settings, held_out, copied, tmp_path):
-    """Control: the same training pictures without the copies."""
+def test_images_unlike_the_training_images_are_released(painted_run, settings, held_out, copied, tmp_path):
+    """Control: the same training images without the copies."""
     training = tmp_path / "trained"
     shutil.copytree(copied[0], training, ignore=shutil.ignore_patterns("copied-*"))
     done = make(painted_run, tmp_path / "out", replace(settings, training=training, held_out=held_out))
@@ -68,6 +68,6 @@ def test_pictures_unlike_the_training_pictures_are_released(painted_run, setting
     assert "0.0% are; none was left out for it." in (done.folder / "README.md").read_text()
 
 
-def test_a_share_of_near_pictures_may_be_allowed(painted_run, settings, held_out, copied, tmp_path):
+def test_a_share_of_near_images_may_be_allowed(painted_run, settings, held_out, copied, tmp_path):
     changed = replace(settings, training=copied[0], held_out=held_out, most_copies=0.5)
     assert make(painted_run, tmp_path / "out", changed).copies == 0

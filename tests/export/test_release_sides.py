@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dataengine.errors import UserError
 from dataengine.export.release.sides import divide, leaks, sources_of
+from dataengine.render.canvas import Provenance
 
 
 def shared(sources, sides) -> frozenset[str]:
@@ -87,19 +88,18 @@ def test_images_of_one_layout_cannot_be_divided_and_that_is_said():
         divide([frozenset("a"), frozenset("a")], 0.1)
 
 
-def record(**changed) -> dict:
-    return {"seed": 7, "layout_from": ["train/1_60_30_0_00004"], "scene": "train/1_60_30_0_00009@12,80", **changed}
+LAYOUT, FRAME = ["train/1_60_30_0_00004"], Provenance("window", "train/1_60_30_0_00009", 12, 80)
 
 
-def test_a_scene_is_its_picture_wherever_the_window_lies():
-    assert sources_of(record()) == {"train/1_60_30_0_00004", "train/1_60_30_0_00009"}
-    assert sources_of(record(scene="generated:7")) == {"train/1_60_30_0_00004", "generated:7"}
-    assert sources_of(record(scene="a@b.c@3,4", layout_from=[])) == {"a@b.c"}
+def test_a_scene_is_its_image_wherever_the_window_lies():
+    assert sources_of(LAYOUT, FRAME, 7) == {"train/1_60_30_0_00004", "train/1_60_30_0_00009"}
+    assert sources_of(LAYOUT, Provenance("generated", seed=7), 7) == {"train/1_60_30_0_00004", "generated:7"}
+    assert sources_of([], Provenance("window", "a@b.c", 3, 4), 7) == {"a@b.c"}
 
 
 def test_an_image_made_from_nothing_real_stands_alone():
-    assert sources_of(record(scene="", layout_from=[])) == {"seed:7"}
+    assert sources_of([], Provenance(), 7) == {"seed:7"}
 
 
 def test_frames_of_one_film_can_be_kept_together():
-    assert sources_of(record(), r"^.*_(?=\d+$)") == {"train/1_60_30_0_"}
+    assert sources_of(LAYOUT, FRAME, 7, r"^.*_(?=\d+$)") == {"train/1_60_30_0_"}

@@ -14,8 +14,11 @@ from toy_scenes import paint, random_layout
 from dataengine import geometry
 from dataengine.data import coco, formats
 from dataengine.data.layout import Dataset, Sample
+from dataengine.engine.record import Record
 from dataengine.errors import UserError
 from dataengine.export.shards import labels_of, write_shards
+from dataengine.judge.verdict import Verdict
+from dataengine.render.canvas import Provenance
 
 CLASSES = ("car", "van")
 
@@ -43,7 +46,7 @@ def same(labels: dict, sample: Sample) -> None:
     assert labels["objects"]["difficult"] == sample.layout.difficult.tolist()
 
 
-def test_webdataset_reads_the_same_pictures_boxes_and_classes(source, tmp_path):
+def test_webdataset_reads_the_same_images_boxes_and_classes(source, tmp_path):
     webdataset = pytest.importorskip("webdataset")
     files = write_shards(source, tmp_path / "tar", "webdataset", megabytes=0.05)
     assert len(files) > 1
@@ -96,7 +99,7 @@ def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(source, tmp_p
     with pytest.raises(UserError, match="is there already"):
         write_shards(source, tmp_path / "full", "webdataset")
     (tmp_path / "unfinished").mkdir()
-    (tmp_path / "unfinished" / "recipe.json").write_text("{}")
+    (tmp_path / "unfinished" / "recipe.json").write_text('{"recipe": {}, "parts": {}}')
     with pytest.raises(UserError, match="the run is not finished"):
         write_shards(tmp_path / "unfinished", tmp_path / "out", "webdataset")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "unfinished"]
@@ -113,14 +116,14 @@ def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(source, tmp_p
     ],
 )
 def test_a_manifest_from_elsewhere_packs_no_other_file_and_is_told_where_it_is_damaged(change, said, tmp_path):
-    from dataengine.data.layout import layout_to_json
-
     run = tmp_path / "run"
     run.mkdir()
     Image.new("RGB", (64, 64)).save(tmp_path / "secret.png")
     Image.new("RGB", (64, 64)).save(run / "a.png")
     layout = random_layout(np.random.default_rng(0), 64)
-    record = {"index": 0, "image": "a.png", "labels": layout_to_json(layout), "verdict": {"kept": True}}
+    verdict = Verdict(True, "", [], [], [])
+    made = Record(0, 7, "a.png", "0" * 64, Provenance("generated", seed=7), (), 0, layout, layout, verdict)
+    record = json.loads(made.to_json())
     stored = {"recipe": {"dataset": "toy", "data": None}, "parts": {}, "classes": list(layout.classes)}
     (run / "recipe.json").write_text(json.dumps(stored))
     (run / "manifest.jsonl").write_text(json.dumps(record) + "\n")

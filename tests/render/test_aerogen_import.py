@@ -207,8 +207,9 @@ def test_thin_boxes_have_no_area_on_the_integer_grid_but_have_in_exact_masks():
 
 
 def test_the_command_makes_a_folder_that_synth_takes(state, vectors, tokenizer, tmp_path, capsys):
-    from dataengine.render.commands import aerogen
     from dataengine.render.load import load_renderer
+
+    from dataengine.render.commands import aerogen
 
     torch.save({"state_dict": state}, tmp_path / "aerogen.ckpt")
     tokenizer.save_pretrained(tmp_path / "tokenizer")

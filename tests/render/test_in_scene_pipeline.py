@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from dataengine.render.scene import DatasetScenes, Scene, empty_layout
 from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from toy_scenes import random_layout
@@ -16,7 +17,6 @@ from dataengine.errors import UserError
 from dataengine.render.frame import FrameSpec, cut, frame_matrices, masks, paste
 from dataengine.render.in_scene import InSceneUNet
 from dataengine.render.in_scene_pipeline import InScenePipeline, with_detail
-from dataengine.render.scene import DatasetScenes, Scene, empty_layout
 
 
 class WhiteBoxes(InSceneUNet):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from dataengine.render.into import IntoDataset, room_for
 from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from toy_scenes import paint, random_layout
@@ -13,7 +14,6 @@ from dataengine import geometry
 from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.errors import UserError
 from dataengine.render.inpaint import composite, paint_mask
-from dataengine.render.into import IntoDataset, room_for
 from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.thumbnail_decoder import ThumbnailDecoder

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from dataengine.render.scene import DatasetScenes, acquisition_distance
 from PIL import Image
 
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Sample
 from dataengine.errors import UserError
-from dataengine.render.scene import DatasetScenes, acquisition_distance
 
 
 def dataset(folder, acquisitions: list[Acquisition], size: int = 80) -> Dataset:

@@ -35,9 +35,10 @@ def recipe(tmp_path, monkeypatch):
 
 
 def test_the_recipe_makes_every_model_from_start_to_end(recipe, tmp_path):
+    from dataengine.render.scene import Scene, empty_layout
+
     from dataengine.render.in_scene_pipeline import InScenePipeline
     from dataengine.render.layout_pipeline import LayoutPipeline
-    from dataengine.render.scene import Scene, empty_layout
 
     for stage in ("decoder", "thumbnails", "in-scene", "quick-decoder", "quick-thumbnails", "quick-in-scene"):
         recipe.train_stage(stage, tmp_path, tmp_path / "work", 0.0005, None)

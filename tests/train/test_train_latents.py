@@ -3,13 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from dataengine.render.load import load_renderer
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler
 from toy_scenes import random_layout
 
 from dataengine.data.formats import read
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
-from dataengine.render.load import load_renderer
 
 pytest.importorskip("transformers")
 from toy_text import toy_stable_diffusion

@@ -33,7 +33,7 @@ def layout(boxes, labels, classes=("car", "van"), size=(96, 96), **taken) -> dic
 
 @pytest.fixture
 def make_run(tmp_path) -> Callable[..., Path]:
-    """A run folder of n records: picture i has i % 4 + 1 objects of classes that alternate; each third is dropped; the
+    """A run folder of n records: image i has i % 4 + 1 objects of classes that alternate; each third is dropped; the
     detector's scores rise with i; altitude is 60 + i, and odd ones are by night. Images are few, and shared."""
 
     def make(n: int = 24, name: str = "run", images: int = 6) -> Path:

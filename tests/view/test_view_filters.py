@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dataengine.errors import UserError
-from dataengine.view.filters import chosen, read_filter
+from dataengine.view.filters import matching_images, read_filter
 from dataengine.view.statistics import statistics
 
 
@@ -16,8 +16,13 @@ def index(make_run, open_index):
 
 
 def by_hand(index, keep) -> list[int]:
-    """The same choice from the records, one by one."""
-    return [i for i in range(len(index)) if keep(index.record(i))]
+    """The same selection from the records, one by one."""
+    return [i for i, record in enumerate(records_of(index)) if keep(record)]
+
+
+def records_of(index) -> list[dict]:
+    """The lines of the manifest."""
+    return [json.loads(line) for line in index.source.entries.read_text().splitlines()]
 
 
 def objects_of(record):
@@ -50,8 +55,8 @@ def objects_of(record):
         ),
     ],
 )
-def test_a_filter_chooses_the_pictures_that_a_look_at_every_record_chooses(index, parameters, keep):
-    assert chosen(index, read_filter(parameters)).tolist() == by_hand(index, keep)
+def test_a_filter_chooses_the_images_that_a_look_at_every_record_chooses(index, parameters, keep):
+    assert matching_images(index, read_filter(parameters)).tolist() == by_hand(index, keep)
 
 
 def test_class_score_and_size_are_asked_of_the_same_object(make_run, open_index):
@@ -64,28 +69,28 @@ def test_class_score_and_size_are_asked_of_the_same_object(make_run, open_index)
     record["verdict"]["scores"] = [0.9, 0.1]
     (root / "manifest.jsonl").write_text(json.dumps(record) + "\n")
     index = open_index(root)
-    assert len(chosen(index, read_filter({"class": ["car"], "size": ["25.."]}))) == 1
-    assert len(chosen(index, read_filter({"class": ["van"], "size": ["25.."]}))) == 0
-    assert len(chosen(index, read_filter({"class": ["van"], "score": ["0.5.."]}))) == 0
+    assert len(matching_images(index, read_filter({"class": ["car"], "size": ["25.."]}))) == 1
+    assert len(matching_images(index, read_filter({"class": ["van"], "size": ["25.."]}))) == 0
+    assert len(matching_images(index, read_filter({"class": ["van"], "score": ["0.5.."]}))) == 0
 
 
 @pytest.mark.parametrize(("sort", "sign"), [("score", 1), ("-score", -1), ("objects", 1), ("-objects", -1)])
 def test_an_order_is_by_value_and_equal_ones_stay_in_the_files_order(index, sort, sign):
-    ids = chosen(index, read_filter({"sort": [sort]}))
+    ids = matching_images(index, read_filter({"sort": [sort]}))
     values = sign * getattr(index.columns, sort.lstrip("-"))[ids].astype(float)
     assert (np.diff(values) >= 0).all()
     ties = np.diff(values) == 0
     assert (np.diff(ids)[ties] > 0).all()
 
 
-def test_pictures_without_a_score_come_last_in_both_orders(make_run, open_index):
+def test_images_without_a_score_come_last_in_both_orders(make_run, open_index):
     root = make_run(4)
     records = [json.loads(line) for line in (root / "manifest.jsonl").read_text().splitlines()]
     records[1]["verdict"]["scores"] = []
     (root / "manifest.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     index = open_index(root)
     for sort in ("score", "-score"):
-        assert chosen(index, read_filter({"sort": [sort]}))[-1] == 1
+        assert matching_images(index, read_filter({"sort": [sort]}))[-1] == 1
 
 
 @pytest.mark.parametrize(
@@ -105,12 +110,12 @@ def test_a_filter_that_makes_no_sense_is_named(parameters, says):
 
 
 def test_an_empty_field_of_the_page_asks_for_nothing(index):
-    assert len(chosen(index, read_filter({"q": [""], "score": [""], "verdict": [""]}))) == len(index)
+    assert len(matching_images(index, read_filter({"q": [""], "score": [""], "verdict": [""]}))) == len(index)
 
 
 def test_statistics_count_what_a_look_at_every_record_counts(index):
     found = statistics(index, read_filter({"verdict": ["kept"]}))
-    records = [r for r in map(index.record, range(len(index))) if r["verdict"]["kept"]]
+    records = [r for r in records_of(index) if r["verdict"]["kept"]]
     assert found["pictures"] == len(records)
     for row in found["classes"]:
         mine = [r for r in records if any(name == row["name"] for name, _, _ in objects_of(r))]

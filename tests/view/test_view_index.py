@@ -13,14 +13,14 @@ from dataengine.view import index as index_module
 from dataengine.view.index import Columns
 
 
-def test_an_index_says_of_each_picture_what_its_record_says(make_run, open_index):
+def test_an_index_says_of_each_image_what_its_record_says(make_run, open_index):
     index = open_index(make_run(24))
     columns = index.columns
     assert len(index) == 24
     assert index.classes == ("car", "van")
-    for i in range(24):
-        record = index.record(i)
-        assert record["index"] == i
+    for i, line in enumerate(index.source.entries.read_text().splitlines()):
+        record = json.loads(line)
+        assert record["index"] == index.entry(i).record.index == i
         assert columns.objects[i] == len(record["labels"]["boxes"]) == i % 4 + 1
         assert columns.kept[i] == record["verdict"]["kept"]
         assert columns.score[i] == np.float32(min(record["verdict"]["scores"]))
@@ -31,16 +31,16 @@ def test_an_index_says_of_each_picture_what_its_record_says(make_run, open_index
         assert columns.box_w[own].tolist() == [box[2] for box in record["labels"]["boxes"]]
 
 
-def test_a_picture_that_is_not_there_has_no_record(make_run, open_index):
+def test_an_image_that_is_not_there_has_no_record(make_run, open_index):
     index = open_index(make_run(3))
     for i in (-1, 3):
         with pytest.raises(IndexError):
-            index.record(i)
+            index.entry(i)
 
 
 def test_reasons_are_told_apart_by_what_they_say_and_not_by_their_counts(make_run, open_index):
     index = open_index(make_run(24))
-    assert len({r["verdict"]["reason"] for r in map(index.record, range(24))}) > 2, "else this test shows nothing"
+    assert len({index.entry(i).record.verdict.reason for i in range(24)}) > 2, "else this test shows nothing"
     assert index.reasons == ("", "objects not found")
 
 
@@ -134,7 +134,7 @@ def test_a_data_set_is_shown_like_a_run_without_verdicts(toy_dataset, open_index
     assert np.isnan(index.columns.score).all()
     read = coco.read(toy_dataset)
     for i, sample in enumerate(read):
-        np.testing.assert_allclose(index.record(i)["labels"]["boxes"], sample.layout.boxes, atol=1e-3)
+        np.testing.assert_allclose(index.entry(i).labels.boxes, sample.layout.boxes, atol=1e-3)
 
 
 def test_a_class_list_in_another_order_gives_the_same_names(tmp_path, open_index, make_run):
@@ -158,7 +158,7 @@ def test_an_image_outside_of_a_data_sets_folder_is_listed_by_its_full_path(tmp_p
     image = tmp_path / "set" / "images" / "train" / "a.png"
     image.unlink()
     image.symlink_to(tmp_path / "outside.png")
-    assert open_index(tmp_path / "set").record(0)["image"] == "images/train/a.png"
+    assert open_index(tmp_path / "set").entry(0).image == "images/train/a.png"
 
 
 @pytest.mark.parametrize(("name", "says"), [("nowhere", "does not exist"), ("file.txt", "is a file")])

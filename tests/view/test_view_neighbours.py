@@ -10,14 +10,14 @@ from dataengine.data import coco
 from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.view import neighbours as neighbours_module
 from dataengine.view.app import Site
-from dataengine.view.detections import Looker
+from dataengine.view.detections import LazyDetector
 from dataengine.view.gallery import Gallery
 from dataengine.view.neighbours import Neighbours
 
 
 @pytest.fixture
 def real(tmp_path, open_index):
-    """Ten real pictures of stripes, ever narrower."""
+    """Ten real images of stripes, ever narrower."""
     samples = []
     for k in range(10):
         column = 127 + 100 * np.sin(np.arange(160) * (0.05 + 0.08 * k))
@@ -28,7 +28,7 @@ def real(tmp_path, open_index):
     return open_index(tmp_path / "real")
 
 
-def test_the_nearest_real_picture_to_a_copy_is_the_one_that_was_copied(real):
+def test_the_nearest_real_image_to_a_copy_is_the_one_that_was_copied(real):
     search = Neighbours(real, (96, 96))
     search.wait()
     assert search.error == ""
@@ -37,9 +37,9 @@ def test_the_nearest_real_picture_to_a_copy_is_the_one_that_was_copied(real):
     for k in (0, 7, len(search.windows) - 1):
         copy = np.clip(search.windows[k].pixels() + noise, 0, 255).astype(np.uint8)
         found = search.nearest(copy, 3)
-        assert search.of_picture[found[0][1]] == search.of_picture[k]
+        assert search.image_of[found[0][1]] == search.image_of[k]
         assert [distance for distance, _ in found] == sorted(distance for distance, _ in found)
-        assert len({search.of_picture[window] for _, window in found}) == 3, "one of each real picture"
+        assert len({search.image_of[window] for _, window in found}) == 3, "one of each real image"
         unlike = search.nearest(255 - np.rot90(copy).copy(), 1)
         assert unlike[0][0] > 2 * found[0][0], "control: what is no copy is far from all"
 
@@ -83,10 +83,10 @@ def test_detections_are_what_the_detector_sees_and_which_label_each_matches(toy_
     from dataengine.judge.matching import match
 
     index = open_index(toy_dataset)
-    gallery, looker = Gallery(index), Looker(toy_detector)
+    gallery, lazy = Gallery(index), LazyDetector(toy_detector)
     some = 0
     for i, sample in enumerate(coco.read(toy_dataset)):
-        found = looker.look(gallery.file(i), index.record(i)["labels"])
+        found = lazy.detect(gallery.file(i), index.entry(i).labels)
         detector = load_detector(toy_detector, threads=1)
         [expected] = detector.detect([np.asarray(Image.open(sample.image).convert("RGB"))])
         assert [row["score"] for row in found["detections"]] == pytest.approx(expected.scores.tolist(), abs=1e-4)

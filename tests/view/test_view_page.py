@@ -18,7 +18,7 @@ TILES = ".tile a"
 
 @pytest.fixture
 def run(make_run, open_index, served):
-    """Address of a run of 200 pictures."""
+    """Address of a run of 200 images."""
     return served(Site(made=Gallery(open_index(make_run(200)))))
 
 
@@ -36,13 +36,13 @@ def names(page) -> list[str]:
     return [label.split(",")[0] for label in page.eval_on_selector_all(TILES, "all => all.map(a => a.ariaLabel)")]
 
 
-def test_every_picture_in_sight_has_its_boxes_over_it(page, run):
+def test_every_image_in_sight_has_its_boxes_over_it(page, run):
     page.goto(run)
     tile = page.locator(TILES).nth(3)
     tile.wait_for()
     assert tile.locator("img").evaluate("img => img.decode().then(() => img.naturalWidth)") == 96
     box = tile.locator("path.box").first.evaluate("p => { const b = p.getBBox(); return [b.x + b.width / 2, b.y] }")
-    assert box[0] >= 12, "the picture's own pixels are the unit"
+    assert box[0] >= 12, "the image's own pixels are the unit"
     assert page.locator(".counter strong").inner_text() == "200"
 
 
@@ -98,7 +98,7 @@ def test_the_keyboard_alone_is_enough(page, run):
     assert page.locator("dialog[open]").count() == 0
 
 
-def test_however_many_pictures_there_are_only_those_in_sight_are_in_the_document(page, make_run, open_index, served):
+def test_however_many_images_there_are_only_those_in_sight_are_in_the_document(page, make_run, open_index, served):
     """10,000 here; tools/bench/view.py does the same with 100,000."""
     page.goto(served(Site(made=Gallery(open_index(make_run(10_000))))))
     page.wait_for_selector(TILES)
@@ -112,7 +112,7 @@ def test_however_many_pictures_there_are_only_those_in_sight_are_in_the_document
     assert names(page)[-1] == "00009999"
 
 
-def test_a_picture_shows_why_it_was_dropped_and_its_objects(page, run):
+def test_an_image_shows_why_it_was_dropped_and_its_objects(page, run):
     page.goto(f"{run}/?view=picture&id=5")
     assert page.locator(".verdict").inner_text().startswith("Dropped: 2 of 2 objects not found")
     assert page.locator(".panel tbody tr").count() == 2
@@ -123,7 +123,7 @@ def test_a_picture_shows_why_it_was_dropped_and_its_objects(page, run):
     assert "layers=asked" in page.url
 
 
-def test_kept_and_dropped_pictures_stand_side_by_side_under_one_filter(page, run):
+def test_kept_and_dropped_images_stand_side_by_side_under_one_filter(page, run):
     page.goto(f"{run}/?view=compare&class=van")
     until(page, "document.querySelectorAll('.column .tile a').length > 4")
     kept, dropped = (page.locator(".column").nth(i) for i in (0, 1))

@@ -35,7 +35,7 @@ def rewrite(root, i, **changes):
     (root / "manifest.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
-def test_pages_of_pictures_together_are_all_of_them_in_order(page):
+def test_pages_of_images_together_are_all_of_them_in_order(page):
     items, start = [], 0
     while True:
         found = page.get("/api/made/pictures", params={"verdict": "kept", "start": start, "n": 7}).json()
@@ -47,7 +47,7 @@ def test_pages_of_pictures_together_are_all_of_them_in_order(page):
     assert found["total"] == len(items)
 
 
-def test_a_picture_comes_with_its_neighbours_among_those_chosen(page):
+def test_an_image_comes_with_its_neighbours_among_those_chosen(page):
     found = page.get("/api/made/pictures/4", params={"verdict": "kept"}).json()
     assert (found["previous"], found["next"], found["position"]) == (3, 6, 3)
     dropped = page.get("/api/made/pictures/5", params={"verdict": "kept"}).json()
@@ -59,7 +59,7 @@ def test_seeds_reach_the_page_whole(page):
     assert page.get("/api/made/pictures/4").json()["seed"] == str((1 << 61) + 4)
 
 
-def test_a_picture_comes_with_what_the_filter_asks_of_each_label(page, root, toy_calibration):
+def test_an_image_comes_with_what_the_filter_asks_of_each_label(page, root, toy_calibration):
     """Cars of 16 to 18 pixels that touch another are asked for less; vans were never calibrated. Control: no filter."""
     assert "thresholds" not in page.get("/api/made/pictures/1").json()
     rule = json.loads(toy_calibration.read_text()) | {"thresholds": {"car": [[0, 0.1], [11.5, 0.5]]}}

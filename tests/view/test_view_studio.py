@@ -5,29 +5,32 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from dataengine.data import formats
 from dataengine.data.layout import Layout
-from dataengine.engine.judging import attempt
+from dataengine.engine.attempt import attempt
 from dataengine.engine.parts import load_parts
-from dataengine.engine.recipe import image_seed
 from dataengine.errors import UserError
-from dataengine.render.scene import Scene
-from dataengine.view import kept as kept_module
+from dataengine.render.canvas import Canvas, Provenance
+from dataengine.render.placement import empty_layout
+from dataengine.seeds import image_seed
+from dataengine.view import hand_drawn
 from dataengine.view.app import Site
 from dataengine.view.security import TOKEN_HEADER
-from dataengine.view.studio import Order, Studio
+from dataengine.view.studio import RenderRequest, Studio
 
 CAR = {"class": "car", "cx": 30, "cy": 30, "w": 22, "h": 11, "theta": 0.4}
 CAR_BOX = np.float32([30, 30, 22, 11, 0.4])
 VAN = {"class": "van", "cx": 66, "cy": 60, "w": 11, "h": 22, "theta": 0.0}
 
 
-def order(*boxes, **others) -> Order:
-    return Order(boxes=boxes or (CAR, VAN), **({"seed": 7} | others))
+def request_of(*boxes, **others) -> RenderRequest:
+    return RenderRequest(boxes=boxes or (CAR, VAN), **({"seed": 7} | others))
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +48,11 @@ def parts_of():
 
 
 @pytest.fixture
-def opened() -> Scene:
-    """A real picture with one labelled car far from what the tests draw."""
+def opened() -> Canvas:
+    """A real image with one labelled car far from what the tests draw."""
     pixels = np.random.default_rng(1).integers(60, 120, (96, 128, 3)).astype(np.uint8)
-    return Scene(pixels, Layout([[110, 80, 20, 10, 0]], [0], ("car",), (128, 96)), "real:1", "CC0")
+    existing = Layout([[110, 80, 20, 10, 0]], [0], ("car",), (128, 96))
+    return Canvas(pixels, existing, empty_layout(existing), Provenance("window", "real:1", license="CC0"))
 
 
 @pytest.fixture
@@ -66,8 +70,8 @@ def manifest(out) -> list[dict]:
     return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
 
 
-def test_the_boxes_drawn_are_the_first_labels_of_the_picture_long_side_first(make_studio):
-    made = make_studio().rendered(order())
+def test_the_boxes_drawn_are_the_first_labels_of_the_image_long_side_first(make_studio):
+    made = make_studio().render(request_of())
     assert made.image.shape == (96, 96, 3)
     assert made.labels.names()[:2] == ["car", "van"]
     np.testing.assert_allclose(made.asked.boxes[0], [30, 30, 22, 11, 0.4], atol=1e-4)
@@ -77,61 +81,68 @@ def test_the_boxes_drawn_are_the_first_labels_of_the_picture_long_side_first(mak
     assert len(made.found) == 2
 
 
-def test_the_same_order_gives_the_same_picture_and_another_seed_another(make_studio):
+@pytest.mark.parametrize("guidance_scale", [0.0, 3.5])
+def test_the_page_shows_the_guidance_that_the_recipe_states_also_when_it_is_0(make_studio, guidance_scale):
+    assert make_studio(guidance_scale=guidance_scale).summary()["guidance_scale"] == guidance_scale
+
+
+def test_the_same_order_gives_the_same_image_and_another_seed_another(make_studio):
     studio = make_studio()
-    first = studio.rendered(order(ground_boxes=(CAR,), ground_seed=3))
-    again = studio.rendered(order(ground_boxes=(CAR,), ground_seed=3))
+    first = studio.render(request_of(ground_boxes=(CAR,), ground_seed=3))
+    again = studio.render(request_of(ground_boxes=(CAR,), ground_seed=3))
     np.testing.assert_array_equal(first.image, again.image)
-    other = studio.rendered(order(ground_boxes=(CAR,), ground_seed=3, seed=8))
+    other = studio.render(request_of(ground_boxes=(CAR,), ground_seed=3, seed=8))
     inside = np.s_[22:38, 22:38]
     assert np.abs(first.image[inside].astype(int) - other.image[inside]).max() > 20
 
 
 def test_a_ground_that_is_held_stays_when_boxes_change(make_studio):
     studio = make_studio()
-    few = studio.rendered(order(CAR, ground_boxes=(CAR,), ground_seed=3))
-    more = studio.rendered(order(CAR, VAN, ground_boxes=(CAR,), ground_seed=3))
-    assert few.scene == more.scene
+    few = studio.render(request_of(CAR, ground_boxes=(CAR,), ground_seed=3))
+    more = studio.render(request_of(CAR, VAN, ground_boxes=(CAR,), ground_seed=3))
+    assert few.provenance == more.provenance
     differs = np.abs(few.image.astype(int) - more.image).max(2) > 2
     assert differs[50:70, 56:76].any(), "the van is drawn"
     assert not differs[:, :8].any(), "and the ground far from it is the same"
-    other = studio.rendered(order(CAR, VAN, ground_boxes=(CAR,), ground_seed=4))
-    assert other.scene != more.scene, "control: another seed of the ground is another ground"
+    other = studio.render(request_of(CAR, VAN, ground_boxes=(CAR,), ground_seed=4))
+    assert other.provenance != more.provenance, "control: another seed of the ground is another ground"
 
 
-def test_a_runs_layout_unchanged_gives_the_runs_own_picture_again(make_studio):
+def test_a_runs_layout_unchanged_gives_the_runs_own_image_again(make_studio):
     studio = make_studio()
     recipe, parts = studio.parts()
     compared = 0
-    for made in attempt(parts, recipe, range(6)):
-        if (made.asked.visible < 1).any():
-            continue  # drawn boxes are cut anew, and what was outside is not known any more
+    for index, (made, _) in enumerate(attempt(parts, recipe, range(6))):
+        asked = made.canvas.new
+        if (asked.visible < 1).any():
+            continue  # drawn boxes are clipped again, and the part outside is unknown
         boxes = tuple(
             {"class": name, **dict(zip(("cx", "cy", "w", "h", "theta"), box.tolist(), strict=True))}
-            for name, box in zip(made.asked.names(), made.asked.boxes, strict=True)
+            for name, box in zip(asked.names(), asked.boxes, strict=True)
         )
-        seed, taken = image_seed(recipe.seed, made.index), made.asked.acquisition
-        again = studio.rendered(order(*boxes, seed=seed, ground_boxes=boxes, ground_seed=seed, acquisition=taken))
-        assert again.scene == made.scene
+        seed = image_seed(recipe.seed, index)
+        ground = {"ground_boxes": boxes, "ground_seed": seed, "acquisition": asked.acquisition}
+        again = studio.render(request_of(*boxes, seed=seed, **ground))
+        assert again.provenance == made.canvas.provenance
         assert np.abs(again.image.astype(int) - made.image).max() <= 2, "rounding differs with the batch"
         compared += 1
     assert compared
 
 
-def test_on_an_opened_picture_its_own_objects_keep_label_and_pixels(make_studio, opened):
-    made = make_studio().rendered(order(CAR, ground="picture", picture=("real", 1)))
+def test_on_an_opened_image_its_own_objects_keep_label_and_pixels(make_studio, opened):
+    made = make_studio().render(request_of(CAR, ground="picture", picture=("real", 1)))
     assert made.image.shape == (96, 128, 3)
     assert len(made.asked) == 1
-    np.testing.assert_allclose(made.labels.boxes, [CAR_BOX, opened.layout.boxes[0]], atol=1e-4)
+    np.testing.assert_allclose(made.labels.boxes, [CAR_BOX, opened.existing.boxes[0]], atol=1e-4)
     np.testing.assert_array_equal(made.image[70:90, 95:125], opened.image[70:90, 95:125])
     assert (made.image[20:40, 20:40] != opened.image[20:40, 20:40]).any()
-    assert (made.scene, made.license, made.origin) == ("real:1", "CC0", "real:1")
+    assert (made.provenance.label, made.provenance.license, made.origin) == ("real:1", "CC0", "real:1")
 
 
 def test_an_own_object_that_a_new_box_touches_goes(make_studio):
     """Control of the test above."""
     over = {**CAR, "cx": 108, "cy": 78}
-    made = make_studio().rendered(order(over, ground="picture", picture=("real", 1)))
+    made = make_studio().render(request_of(over, ground="picture", picture=("real", 1)))
     assert len(made.labels) == 1
 
 
@@ -140,13 +151,13 @@ def test_an_own_object_that_a_new_box_touches_goes(make_studio):
     [
         ({"boxes": [CAR, {**CAR, "class": "bus"}]}, "box 2: there is no class bus"),
         ({"boxes": [{**CAR, "cx": -8}]}, "box 1: only .* inside"),
-        ({"ground": "picture"}, "no picture is open"),
+        ({"ground": "picture"}, "no image is open"),
     ],
 )
 def test_a_layout_that_cannot_be_drawn_is_said_why(make_studio, changes, says):
     studio = make_studio()
     with pytest.raises(UserError, match=says):
-        studio.rendered(Order.model_validate({"boxes": [CAR], "seed": 1} | changes))
+        studio.render(RenderRequest.model_validate({"boxes": [CAR], "seed": 1} | changes))
 
 
 @pytest.mark.parametrize(
@@ -156,24 +167,24 @@ def test_a_layout_that_cannot_be_drawn_is_said_why(make_studio, changes, says):
 )  # fmt: skip
 def test_an_order_that_makes_no_sense_is_refused_before_anything_is_rendered(changes):
     with pytest.raises(ValueError, match="validation error"):
-        Order.model_validate({"boxes": [CAR], "seed": 1} | changes)
+        RenderRequest.model_validate({"boxes": [CAR], "seed": 1} | changes)
 
 
 def test_seeds_come_as_text_since_a_page_has_no_whole_numbers_of_that_size():
-    assert Order.model_validate({"boxes": [CAR], "seed": str((1 << 61) + 1)}).seed == (1 << 61) + 1
+    assert RenderRequest.model_validate({"boxes": [CAR], "seed": str((1 << 61) + 1)}).seed == (1 << 61) + 1
 
 
 def test_a_box_that_sticks_out_is_cut_as_in_every_layout(make_studio):
-    made = make_studio().rendered(order({**CAR, "cx": 4, "theta": 0}))
+    made = make_studio().render(request_of({**CAR, "cx": 4, "theta": 0}))
     assert made.asked.visible[0] == pytest.approx(15 / 22, abs=0.01)
     assert made.asked.boxes[0, 0] == pytest.approx(7.5, abs=0.01)
 
 
 def test_what_is_kept_is_read_back_by_every_format_with_the_same_boxes(make_studio, tmp_path):
     studio = make_studio()
-    made = studio.rendered(order())
-    assert studio.kept.add(made) == 0
-    assert studio.kept.add(studio.rendered(order(CAR))) == 1
+    made = studio.render(request_of())
+    assert studio.folder.add(made) == 0
+    assert studio.folder.add(studio.render(request_of(CAR))) == 1
     records = manifest(tmp_path / "drawn")
     assert [record["index"] for record in records] == [0, 1]
     assert records[0]["seed"] == 7
@@ -191,19 +202,19 @@ def test_what_is_kept_is_read_back_by_every_format_with_the_same_boxes(make_stud
 
 
 def test_what_is_kept_can_be_looked_at_and_measured_like_a_run(make_studio, tmp_path, open_index):
-    from dataengine.evaluate.pictures import read_made
+    from dataengine.evaluate.windows import read_generated
 
     studio = make_studio()
-    studio.kept.add(studio.rendered(order()))
+    studio.folder.add(studio.render(request_of()))
     assert len(open_index(tmp_path / "drawn")) == 1
-    assert len(read_made(tmp_path / "drawn")) == 1
+    assert len(read_generated(tmp_path / "drawn")) == 1
 
 
 def test_no_run_is_continued_over_what_was_drawn(make_studio, toy_recipe, tmp_path):
     from dataengine.engine.run import synth
 
     studio = make_studio()
-    studio.kept.add(studio.rendered(order()))
+    studio.folder.add(studio.render(request_of()))
     before = (tmp_path / "drawn" / "manifest.jsonl").read_bytes()
     with pytest.raises(UserError):
         synth(toy_recipe, tmp_path / "drawn")
@@ -212,29 +223,29 @@ def test_no_run_is_continued_over_what_was_drawn(make_studio, toy_recipe, tmp_pa
 
 def test_a_later_start_goes_on_in_the_same_folder(make_studio, tmp_path):
     studio = make_studio()
-    made = studio.rendered(order())
-    studio.kept.add(made)
+    made = studio.render(request_of())
+    studio.folder.add(made)
     with pytest.raises(UserError, match="another program draws"):
         make_studio()
-    studio.kept.close()
+    studio.folder.close()
     later = make_studio()
-    assert later.kept.indices() == [0]
-    assert later.kept.add(made) == 1
+    assert later.folder.indices() == [0]
+    assert later.folder.add(made) == 1
 
 
 def test_what_is_taken_out_is_out_of_everything(make_studio, tmp_path):
     studio = make_studio()
-    made = studio.rendered(order())
+    made = studio.render(request_of())
     for _ in range(2):
-        studio.kept.add(made)
-    studio.kept.remove(0)
-    assert studio.kept.indices() == [1]
+        studio.folder.add(made)
+    studio.folder.remove(0)
+    assert studio.folder.indices() == [1]
     assert [sample.name for sample in formats.read(tmp_path / "drawn" / "coco")] == ["00000001"]
     assert not (tmp_path / "drawn" / "drawn" / "00000000.png").exists()
-    with pytest.raises(UserError, match="no picture 0"):
-        studio.kept.remove(0)
-    assert studio.kept.add(made) == 2, "a number is not given twice while later ones are there"
-    studio.kept.remove(1), studio.kept.remove(2)
+    with pytest.raises(UserError, match="no image 0"):
+        studio.folder.remove(0)
+    assert studio.folder.add(made) == 2, "a number is not given twice while later ones are there"
+    studio.folder.remove(1), studio.folder.remove(2)
     assert not (tmp_path / "drawn" / "coco").exists()
 
 
@@ -243,17 +254,17 @@ def test_broken_off_while_data_sets_are_written_nothing_is_lost_and_the_next_sta
     make_studio, tmp_path, monkeypatch, module
 ):
     studio = make_studio()
-    made = studio.rendered(order())
-    studio.kept.add(made)
+    made = studio.render(request_of())
+    studio.folder.add(made)
 
     def killed(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(kept_module.FORMATS[module], "write", killed)
+    monkeypatch.setattr(hand_drawn.FORMATS[module], "write", killed)
     with pytest.raises(KeyboardInterrupt):
-        studio.kept.add(made)
+        studio.folder.add(made)
     monkeypatch.undo()
-    studio.kept.close()
+    studio.folder.close()
     make_studio()
     for name in ("dota", "coco"):
         assert len(formats.read(tmp_path / "drawn" / name)) == 2
@@ -269,18 +280,18 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_alone(make_studi
 
 def test_a_newer_order_replaces_those_that_wait(make_studio, monkeypatch):
     studio, go_on, seeds = make_studio(), threading.Event(), []
-    rendered = Studio.rendered
+    render = Studio.render
 
     def slow(self, asked):
         seeds.append(asked.seed)
         go_on.wait(60)
-        return rendered(self, asked)
+        return render(self, asked)
 
-    monkeypatch.setattr(Studio, "rendered", slow)
-    first = studio.submit(order(seed=1))
+    monkeypatch.setattr(Studio, "render", slow)
+    first = studio.submit(request_of(seed=1))
     while not seeds:
         time.sleep(0.01)
-    second, third = studio.submit(order(seed=2)), studio.submit(order(seed=3))
+    second, third = studio.submit(request_of(seed=2)), studio.submit(request_of(seed=3))
     assert second.state == "replaced"
     go_on.set()
     wait_for(lambda: first.state == third.state == "done")
@@ -334,6 +345,7 @@ def test_parts_that_cannot_be_loaded_are_told_by_the_page(client, tmp_path):
 def test_the_whole_image_renderer_has_no_ground_to_paint_into(make_studio):
     studio = make_studio()
     recipe, parts = studio.parts()
-    studio._loading.result = lambda: (recipe.model_copy(update={"renderer": "whole"}), parts)
+    whole = replace(parts, renderer=SimpleNamespace(paints_on="blank"))
+    studio._loading.result = lambda: (recipe, whole)
     with pytest.raises(UserError, match="makes the ground itself"):
-        studio.submit(order(CAR, ground="picture", picture=("real", 1)))
+        studio.submit(request_of(CAR, ground="picture", picture=("real", 1)))

@@ -1,4 +1,4 @@
-"""How long the page of `dataengine view` takes over 100,000 pictures. Prints machine, versions and figures, and appends
+"""How long the page of `dataengine view` takes over 100,000 images. Prints machine, versions and figures, and appends
 them as JSON. CPU seconds stand beside those of the clock, which mean nothing on a machine that is busy otherwise.
 
 python tools/bench/view.py [--pictures 100000] [--browser] [--json results.jsonl]
@@ -56,6 +56,7 @@ def make(root: Path, pictures: int, rng: np.random.Generator) -> None:
                 "scores": rng.random(n).round(4).tolist(),
                 "missed": [],
                 "extra": [],
+                "repairs": [],
             }
             record = {
                 "index": i, "seed": int(rng.integers(1 << 62)), "image": f"shards/000000/{i % 10:08d}.png",
@@ -76,7 +77,7 @@ def timed(does: Callable[[], object], times: int = 5) -> tuple[float, float]:
 
 
 def in_a_browser(gallery) -> dict:
-    """Scroll through all pictures in headless Chromium: elements in the document, and frames while scrolling."""
+    """Scroll through all images in headless Chromium: elements in the document, and frames while scrolling."""
     from playwright.sync_api import sync_playwright
 
     from dataengine.view.app import Site, make_app
@@ -100,7 +101,7 @@ def in_a_browser(gallery) -> dict:
     return found
 
 
-# 100 steps from the first picture to the last; the time of each frame is what a person would see stutter
+# 100 steps from the first image to the last; the time of each frame is what a person would see stutter
 SCROLL = """async () => {
   const grid = document.querySelector('.grid'), frames = [];
   let elements = 0, before = performance.now();
@@ -123,7 +124,7 @@ def main() -> None:
     parser.add_argument("--browser", action="store_true", help="Scroll through them in headless Chromium, too.")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    from dataengine.view.filters import chosen, read_filter
+    from dataengine.view.filters import matching_images, read_filter
     from dataengine.view.gallery import Gallery
     from dataengine.view.index import load_index
     from dataengine.view.source import open_source
@@ -138,7 +139,7 @@ def main() -> None:
         index = load_index(open_source(root))
         for name, parameters in FILTERS.items():
             wanted = read_filter(parameters)
-            seconds[f"filter: {name}"] = timed(lambda wanted=wanted: chosen(index, wanted))
+            seconds[f"filter: {name}"] = timed(lambda wanted=wanted: matching_images(index, wanted))
         seconds["statistics"] = timed(lambda: statistics(index, read_filter({})))
         gallery = Gallery(index)
         gallery.page(read_filter({}), 0, 60)

@@ -1,4 +1,4 @@
-"""The card of a release, `README.md` in the hub's form, with the picture that it shows."""
+"""The card of a release, `README.md` in the hub's form, with the image that it shows."""
 
 from __future__ import annotations
 

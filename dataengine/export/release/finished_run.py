@@ -1,32 +1,24 @@
-"""A finished run as a release needs it: accepted images with their labels, and whose data went into them."""
+"""A finished run as input of a release: accepted images with their labels, and the sources of models and data."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dataengine import weights
-from dataengine.data.images import named_file
-from dataengine.data.layout import Kind, Layout, layout_from_json, restrict_layout
+from dataengine.data.layout import Kind, Layout, restrict_layout
 from dataengine.data.presets import Preset, load_preset
-from dataengine.engine.manifest import MANIFEST, read_manifest
+from dataengine.engine.record import MALFORMED, Record
+from dataengine.engine.run_folder import RunFolder
 from dataengine.errors import UserError
 from dataengine.export.release.licenses import Source
-from dataengine.files import read_text
-from dataengine.render.scene import GENERATED
-
-# whatever records trip that are none, and names that no file can have
-BROKEN = (
-    ValueError, TypeError, LookupError, AttributeError, AssertionError, OverflowError, RecursionError, OSError,
-)  # fmt: skip
-NEEDED = ("layout_from", "scene_license", "scene_source")  # of each record; runs of earlier versions lack them
+from dataengine.files import parse_json, read_text
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """recipe, parts, report, calibration: as the run stored them, paths shortened to their last part. records: manifest
-    lines of the accepted images. classes: those of the run, then others that its images show."""
+    """recipe, parts, report, calibration: as stored in the run, with paths shortened to their last part. records: the
+    accepted images. classes: those of the run, then any others in its images."""
 
     folder: Path
     recipe: dict
@@ -34,113 +26,108 @@ class FinishedRun:
     identity: str
     report: dict
     calibration: dict | None
-    records: list[dict]
+    records: list[Record]
     classes: tuple[str, ...]
     kind: Kind
     sources: list[Source]
 
     @property
     def name(self) -> str:
-        """The data set that the run was made like."""
+        """Name of the real data set that the run imitates."""
         return str(self.recipe["dataset"] or self.recipe["data"]).removesuffix(".yaml")
 
-    def labels(self, record: dict) -> Layout:
-        """Labels of an accepted image, in the numbering of `classes`. Raises UserError where they are damaged."""
-        try:
-            return restrict_layout(layout_from_json(record["labels"]), self.classes)
-        except BROKEN:
-            raise UserError(
-                f"{self.folder}: the labels of image {record.get('index')} are damaged; dataengine run verify says "
-                "more, and the same dataengine synth command mends it."
-            ) from None
+    def labels(self, record: Record) -> Layout:
+        """Labels of an accepted image, numbered in `classes`."""
+        return restrict_layout(record.labels, self.classes)
 
 
 def read_run(folder: Path, source_license: str = "") -> FinishedRun:
     """Read a run folder of `dataengine synth`.
 
-    source_license: of all that went in and does not say its own. Raises UserError for a folder that holds no run, or
-    one that is not finished, damaged, of an earlier version, or without accepted images.
+    source_license: of all sources without a stated licence. Raises UserError for a folder without a run, and for a run
+    that is unfinished, damaged, of an earlier version, or without accepted images.
     """
-    if not (folder / "recipe.json").exists():
-        raise UserError(f"{folder}: no run of dataengine synth; give the folder that has recipe.json in it.")
-    if not (folder / MANIFEST).exists() or not (folder / "report.json").exists():
+    run = RunFolder(folder)
+    if not run.recipe.exists():
+        raise UserError(f"{folder}: no run of dataengine synth; give a folder with {run.recipe.name}.")
+    if not run.manifest.exists() or not run.report.exists():
         raise UserError(f"{folder}: the run is not finished; continue it with the same dataengine synth command.")
-    try:
-        return _read(folder, source_license)
-    except BROKEN as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(
-            f"{folder}: the run is damaged ({reason}); the same dataengine synth command mends it."
-        ) from None
-
-
-def _read(folder: Path, source_license: str) -> FinishedRun:
-    stored = json.loads(read_text(folder / "recipe.json"))
-    recipe, parts, identity, own = (stored[key] for key in ("recipe", "parts", "identity", "classes"))
-    report = json.loads(read_text(folder / "report.json"))
-    calibration = folder / "calibration.json"
-    calibration = json.loads(read_text(calibration)) if calibration.exists() else None
-    accepted = (record for record in read_manifest(folder / MANIFEST) if record["verdict"]["kept"])
-    records = [_licensed(record, source_license) for record in accepted]
+    stored = run.stored_recipe()
+    records = [_licensed(record, source_license) for record in run.records() if record.accepted]
     if not records:
         raise UserError(f"{folder}: no image of this run was accepted, so there is nothing to release.")
-    if lacking := [name for name in NEEDED if any(name not in record for record in records)]:
+    if any(record.layout_from is None for record in records):
         raise UserError(
-            f"{folder}: made by an earlier version, which did not store {', '.join(lacking)} of each image, so nothing "
-            "says what must stay together; make the run again."
+            f"{folder}: made by an earlier version, which did not store layout_from of each image, so related images "
+            "cannot be kept in one split; make the run again."
         )
-    for record in records:  # a manifest from elsewhere may name any file of this machine
-        named_file(folder, [folder], record["image"])
-    classes = tuple(dict.fromkeys((*own, *(name for record in records for name in record["labels"]["classes"]))))
+    try:
+        for record in records:  # a manifest from elsewhere may name any file of this machine
+            run.image(record)
+        report = _object(run.report)
+        calibration = _object(run.calibration) if run.calibration.exists() else None
+        sources = _sources(stored.recipe, records, source_license)
+    except (*MALFORMED, OSError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(
+            f"{folder}: the run is damaged ({reason}); repair it with the same dataengine synth command."
+        ) from None
+    classes = tuple(dict.fromkeys((*stored.classes, *(name for record in records for name in record.labels.classes))))
+    recipe = {key: _shortened(value) for key, value in stored.recipe.items()}
     return FinishedRun(
-        folder, {key: _shortened(value) for key, value in recipe.items()}, parts, identity, report, calibration,
-        records, classes, records[0]["labels"]["kind"], _sources(recipe, records, source_license),
+        folder, recipe, stored.parts, stored.identity, report, calibration, records, classes, records[0].labels.kind,
+        sources,
     )  # fmt: skip
 
 
-def is_generated(record: dict) -> bool:
-    """Whether every pixel of an image is generated; else objects were painted into a real picture."""
-    return not record["scene"] or record["scene"].startswith(GENERATED)
+def _object(file: Path) -> dict:
+    """A JSON file that holds an object."""
+    value = parse_json(read_text(file))
+    if not isinstance(value, dict):
+        raise ValueError(f"{file.name} holds no object")
+    return value
 
 
-def _licensed(record: dict, source_license: str) -> dict:
-    """The record with the scene's licence, as the user stated it where the run knows none."""
-    stated = "" if is_generated(record) else source_license
-    return {**record, "scene_license": record.get("scene_license") or stated} if "scene_license" in record else record
+def _licensed(record: Record, source_license: str) -> Record:
+    """The record with `source_license` where a real scene has no licence."""
+    scene = record.provenance
+    if scene.generated or scene.license:
+        return record
+    return replace(record, provenance=replace(scene, license=source_license))
 
 
-def _sources(recipe: dict, records: list[dict], source_license: str) -> list[Source]:
-    """All that went into the images, each once: models, layouts, scenes. The filter's detector did but judge."""
+def _sources(recipe: dict, records: list[Record], source_license: str) -> list[Source]:
+    """Sources of the images, each once: models, layouts, scenes. The filter's detector adds nothing to an image."""
     preset = _preset(recipe)
     known = (preset.licence, preset.source) if preset is not None else ("", "")
     title = preset.title if preset is not None else Path(recipe["data"]).name
-    found = [_model("renderer", recipe["model"], recipe["renderer"], source_license)]
-    if any(record["scene"].startswith(GENERATED) for record in records):
-        found.append(_model("scene renderer", None, "whole", source_license))
+    sources = [_model("renderer", recipe["model"], recipe["renderer"], source_license)]
+    if any(record.provenance.kind == "generated" for record in records):
+        sources.append(_model("scene renderer", None, "whole", source_license))
     if recipe["layout_model"] is not None:
-        found.append(_model("layout model", recipe["layout_model"], "", source_license))
+        sources.append(_model("layout model", recipe["layout_model"], "", source_license))
     license = known[0] or _own_license(recipe, records) or source_license
-    found.append(Source("layouts", title, license, known[1]))
+    sources.append(Source("layouts", title, license, known[1]))
     if recipe.get("strength", 1) < 1:
-        found.append(Source("real objects to begin from", title, license, known[1]))
+        sources.append(Source("real objects to begin from", title, license, known[1]))
     for record in records:
-        if not is_generated(record):
-            name = record["scene_source"] or Path(recipe["scenes"] or recipe["into"] or recipe["data"] or title).name
-            url = known[1] if name == title else ""
-            found.append(Source("scenes", name, record["scene_license"], url))
-    return list(dict.fromkeys(found))
+        scene = record.provenance
+        if not scene.generated:
+            name = scene.source or Path(recipe["scenes"] or recipe["into"] or recipe["data"] or title).name
+            sources.append(Source("scenes", name, scene.license, known[1] if name == title else ""))
+    return list(dict.fromkeys(sources))
 
 
-def _own_license(recipe: dict, records: list[dict]) -> str:
-    """The one licence that the images of --data carry where scenes are of them, too; "" where they do not say so."""
+def _own_license(recipe: dict, records: list[Record]) -> str:
+    """The licence of the images of --data, where all scenes come from them and have the same licence; else ""."""
     if recipe["scenes"] or recipe["into"]:
         return ""
-    licenses = {record["scene_license"] for record in records if not is_generated(record)}
+    licenses = {record.provenance.license for record in records if not record.provenance.generated}
     return licenses.pop() if len(licenses) == 1 else ""
 
 
 def _model(what: str, folder: str | None, packaged: str, source_license: str) -> Source:
-    """A model with the licence in the front matter of its card."""
+    """A model with the licence stated in its card."""
     place = weights.packaged(packaged) if folder is None else Path(folder)
     name = f"dataengine's packaged {packaged} model" if folder is None else place.name
     card = place / "README.md"
@@ -150,13 +137,13 @@ def _model(what: str, folder: str | None, packaged: str, source_license: str) ->
 
         try:
             license = ModelCard(read_text(card)).data.license or ""
-        except ValueError:  # front matter that is no YAML: as if it said nothing
+        except ValueError:  # front matter that is not YAML counts as none
             license = ""
     return Source(what, name, license if isinstance(license, str) and license else source_license)
 
 
 def _preset(recipe: dict) -> Preset | None:
-    """The data set's preset, None for one without. A file of one's own may be gone, with what it said."""
+    """The data set's preset; None without one, or where the user's file is gone."""
     try:
         return load_preset(recipe["dataset"]) if recipe["dataset"] is not None else None
     except UserError:
@@ -164,5 +151,5 @@ def _preset(recipe: dict) -> Preset | None:
 
 
 def _shortened(value):
-    """A path without its folders, which are nobody else's business."""
+    """A path without its folders, which are private."""
     return Path(value).name if isinstance(value, str) and ("/" in value or "\\" in value) else value

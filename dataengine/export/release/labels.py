@@ -12,6 +12,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,9 +21,10 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data import formats
 from dataengine.data.layout import Dataset, Layout, Sample
+from dataengine.engine.record import Record
 from dataengine.errors import UserError
 from dataengine.export.release import marks
-from dataengine.export.release.finished_run import FinishedRun, is_generated
+from dataengine.export.release.finished_run import FinishedRun
 from dataengine.export.release.licenses import License, find_license
 
 Progress = Callable[[str, int, int], None]  # (what, images done, images in all)
@@ -40,7 +42,7 @@ def parse_formats(text: str) -> tuple[str, ...]:
 
 
 def write_images(
-    run: FinishedRun, records: Sequence[dict], split: str, license: License, folder: Path, progress: Progress
+    run: FinishedRun, records: Sequence[Record], split: str, license: License, folder: Path, progress: Progress
 ) -> Dataset:
     """Images of one split with their marks, and `metadata.jsonl`; gives them as a data set. Raises UserError for an
     image that is missing or damaged."""
@@ -48,15 +50,15 @@ def write_images(
     images.mkdir(parents=True)
     samples, lines = [], []
     for done, record in enumerate(records, 1):
-        layout, file = run.labels(record), images / f"{record['index']:08d}.png"
+        layout, file = run.labels(record), images / f"{record.name}.png"
         story = _story(run, record, license)
-        kind = marks.GENERATED if is_generated(record) else marks.PAINTED_INTO
+        kind = marks.GENERATED if record.provenance.generated else marks.PAINTED_INTO
         packet = marks.xmp_packet(kind, _rights(record, license), license.url, f"dataengine {version('dataengine')}")
         try:
             file.write_bytes(marks.marked(_original(run, record), packet, story))
         except (ValueError, FileNotFoundError) as error:
             raise UserError(
-                f"{run.folder / record['image']}: the image is damaged ({error}); the same dataengine synth command "
+                f"{run.folder / record.image}: the image is damaged ({error}); the same dataengine synth command "
                 "makes it again."
             ) from None
         lines.append(json.dumps(_metadata(file.name, split, layout, story, kind)) + "\n")
@@ -87,15 +89,15 @@ def write_labels(splits: dict[str, Dataset], name: str, folder: Path, progress: 
     shutil.rmtree(aside)
 
 
-def _original(run: FinishedRun, record: dict) -> bytes:
+def _original(run: FinishedRun, record: Record) -> bytes:
     """The run's own file. Raises ValueError where it is not the one that was judged."""
-    content = (run.folder / record["image"]).read_bytes()
-    if hashlib.sha256(content).hexdigest() != record["sha256"]:
+    content = (run.folder / record.image).read_bytes()
+    if hashlib.sha256(content).hexdigest() != record.sha256:
         raise ValueError("its checksum is another")
     return content
 
 
-def _story(run: FinishedRun, record: dict, license: License) -> dict:
+def _story(run: FinishedRun, record: Record, license: License) -> dict:
     """What the image's own JSON says of where it comes from."""
     return {
         "synthetic": True,
@@ -103,9 +105,14 @@ def _story(run: FinishedRun, record: dict, license: License) -> dict:
         "license": license.id,
         "run": run.identity,
         "parts": run.parts,
-        "sha256": record["sha256"],
-        **{key: record[key] for key in ("index", "seed", "layout_from", "scene", "scene_source", "scene_license")},
-        "verdict": record["verdict"],
+        "sha256": record.sha256,
+        "index": record.index,
+        "seed": record.seed,
+        "layout_from": list(record.layout_from),
+        "scene": record.provenance.label,
+        "scene_source": record.provenance.source,
+        "scene_license": record.provenance.license,
+        "verdict": asdict(record.verdict),
     }
 
 
@@ -133,15 +140,16 @@ def _metadata(file_name: str, split: str, layout: Layout, story: dict, source_ty
     }
 
 
-def _third_party(record: dict) -> str:
-    """Whose picture the objects were painted into, with its licence; "" where there is none."""
-    if is_generated(record):
+def _third_party(record: Record) -> str:
+    """Whose image the objects were painted into, with its licence; "" where there is none."""
+    scene = record.provenance
+    if scene.generated:
         return ""
-    found = find_license(record["scene_license"])
-    license = found.id if found is not None else record["scene_license"]
-    return f"{record['scene_source']} {record['scene']} ({license})".strip().replace(" ()", "")
+    known = find_license(scene.license)
+    license = known.id if known is not None else scene.license
+    return f"{scene.source} {scene.label} ({license})".strip().replace(" ()", "")
 
 
-def _rights(record: dict, license: License) -> str:
+def _rights(record: Record, license: License) -> str:
     scene = _third_party(record)
     return license.id + (f"; scene: {scene}" if scene else "")

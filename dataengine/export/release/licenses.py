@@ -100,7 +100,7 @@ def _conflict(source: Source, release: License) -> str:
         said = f"the licence {source.license!r}, which is not in the table" if source.license else "no known licence"
         return f"{what} has {said}: say what it is with --source-license"
     if not found.derivatives:
-        return f"{what} may not be changed ({found.id}), and pictures made from it are changed works"
+        return f"{what} may not be changed ({found.id}), and images made from it are changed works"
     if found.share_alike and found.id != release.id:
         return f"{what} is {found.id}, which asks for the same licence, not {release.id}"
     if not found.commercial and release.commercial:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dataengine.data.split import check_group
+from dataengine.engine.record import Record
 from dataengine.errors import UserError
 from dataengine.export.release import words
 from dataengine.export.release.archives import files_below, parse_size, write_archives, write_sums
@@ -95,7 +96,8 @@ def make(
             "and nothing says as which, so one may have been redrawn on both sides; give --val 0."
         )
     records, copies, dropped = _without_copies(run, settings, bar)
-    sides = divide([sources_of(record, settings.group) for record in records], settings.val, run.recipe["seed"])
+    sources = [sources_of(x.layout_from, x.provenance, x.seed, settings.group) for x in records]
+    sides = divide(sources, settings.val, run.recipe["seed"])
     splits = {
         split: [record for record, side in zip(records, sides, strict=True) if side == split]
         for split in (("train", "val") if settings.val else ("train",))
@@ -168,7 +170,7 @@ def _checked(settings: Settings) -> tuple[tuple[str, ...], int | None]:
         check_group(settings.group)
     if (settings.training is None) != (settings.held_out is None):
         raise UserError(
-            "--training and --held-out belong together: how near a copy lies is told by real pictures that no model "
+            "--training and --held-out belong together: how near a copy lies is told by real images that no model "
             "has seen."
         )
     largest = parse_size(settings.archive_size) if settings.archive_size is not None else None
@@ -187,17 +189,17 @@ def _without_copies(run: FinishedRun, settings: Settings, bar: Bar):
         named = ", ".join(near[:10]) + (f" and {len(near) - 10} more" if len(near) > 10 else "")
         raise UserError(
             f"{len(near)} of {len(run.records)} images ({share:.1%}, more than --most-copies {settings.most_copies:g}) "
-            f"are nearer to a training picture than 99 % of held-out ones: {named}. --drop-copies leaves them out."
+            f"are nearer to a training image than 99 % of held-out ones: {named}. --drop-copies leaves them out."
         )
     if not settings.drop_copies:
         return run.records, result, 0
-    rest = [record for record in run.records if f"{record['index']:08d}" not in set(near)]
+    rest = [record for record in run.records if record.name not in set(near)]
     if not rest:
-        raise UserError("--drop-copies: all images are near copies of training pictures, so nothing would be released.")
+        raise UserError("--drop-copies: all images are near copies of training images, so nothing would be released.")
     return rest, result, len(near)
 
 
-def _counts(run: FinishedRun, records: Sequence[dict]) -> dict[str, int]:
+def _counts(run: FinishedRun, records: Sequence[Record]) -> dict[str, int]:
     """Objects of each class."""
     labels = np.concatenate([run.labels(record).labels for record in records])
     return dict(zip(run.classes, np.bincount(labels, minlength=len(run.classes)).tolist(), strict=True))

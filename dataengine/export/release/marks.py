@@ -19,7 +19,7 @@ JSON_KEYWORD = "dataengine"
 # IPTC's vocabulary of digital sources (https://cv.iptc.org/newscodes/digitalsourcetype/)
 _VOCABULARY = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 GENERATED = _VOCABULARY + "trainedAlgorithmicMedia"
-PAINTED_INTO = _VOCABULARY + "compositeWithTrainedAlgorithmicMedia"  # generated objects in a real picture
+PAINTED_INTO = _VOCABULARY + "compositeWithTrainedAlgorithmicMedia"  # generated objects in a real image
 _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
  <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">

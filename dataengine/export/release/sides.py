@@ -15,18 +15,21 @@ import numpy as np
 
 from dataengine.data.split import group_of
 from dataengine.errors import UserError
+from dataengine.render.canvas import Provenance
 
 Side = Literal["train", "val"]
 NEAR = 0.25  # of the wanted share: so far it may be missed where that leaves no image out
 
 
-def sources_of(record: dict, group: str | None = None) -> frozenset[str]:
-    """What an image of the manifest was made from: the real images of its layout, and its scene; else its own seed.
+def sources_of(layout_from: Sequence[str], scene: Provenance, seed: int, group: str | None = None) -> frozenset[str]:
+    """Sources of an image: the real images of its layout, and its scene; its seed if it has neither.
 
-    group: a regular expression; sources in which it finds the same are the same, as frames of one film.
+    group: a regular expression; sources with the same match count as one, such as frames of one video.
+
+    >>> sorted(sources_of(["a"], Provenance("window", "b", 40, 120), 7))
+    ['a', 'b']
     """
-    names = [*record["layout_from"], *filter(None, [record["scene"].rpartition("@")[0] or record["scene"]])]
-    names = names or [f"seed:{record['seed']}"]
+    names = [*layout_from, *filter(None, [scene.name or scene.label])] or [f"seed:{seed}"]
     if group is None:
         return frozenset(names)
     return frozenset(group_of(name, group) for name in names)

@@ -15,6 +15,7 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data import formats, images
 from dataengine.data.layout import Dataset
+from dataengine.engine.record import provenance_from_json
 from dataengine.errors import UserError, shown
 from dataengine.export.release import marks
 from dataengine.export.release.archives import FOLDER, SUMS, archived, digest, files_below, read_sums
@@ -137,8 +138,13 @@ def _mark(file: Path, content: dict, line: dict) -> Iterator[str]:
 
 
 def _splits(content: dict, lines: dict[str, list[dict]]) -> Iterator[str]:
-    own = {split: [sources_of(line, content["group"]) for line in part] for split, part in lines.items()}
-    for source in sorted(leaks(own.get("train", []), own.get("val", []))):
+    sources = {
+        split: [
+            sources_of(line["layout_from"], provenance_from_json(line), line["seed"], content["group"]) for line in part
+        ]
+        for split, part in lines.items()
+    }
+    for source in sorted(leaks(sources.get("train", []), sources.get("val", []))):
         yield f"train and val both show images made from {source}"
     seeds = {split: {line["seed"] for line in part} for split, part in lines.items()}
     for seed in sorted(seeds.get("train", set()) & seeds.get("val", set())):

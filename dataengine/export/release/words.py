@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dataengine.engine.record import Record
 from dataengine.evaluate.results import Result
-from dataengine.export.release.finished_run import FinishedRun, is_generated
+from dataengine.export.release.finished_run import FinishedRun
 from dataengine.export.release.licenses import License
 
 FEW = 50  # objects, below which a class is called rare
 
 
-def told(run: FinishedRun, content: dict, splits: dict[str, list[dict]], copies: Result | None) -> dict:
+def told(run: FinishedRun, content: dict, splits: dict[str, list[Record]], copies: Result | None) -> dict:
     """What the card's template needs beside `release.json`."""
     records = [record for part in splits.values() for record in part]
     objects = content["objects"]
-    flags = [flag for record in records for flag in record["labels"]["difficult"]]
+    flags = [flag for record in records for flag in record.labels.difficult.tolist()]
     return {
         "what": _made_how(run, records),
         "boxes": "oriented boxes" if run.kind == "obb" else "horizontal boxes",
@@ -35,13 +36,13 @@ def told(run: FinishedRun, content: dict, splits: dict[str, list[dict]], copies:
     }
 
 
-def limits(run: FinishedRun, splits: dict[str, list[dict]], val: float) -> list[str]:
+def limits(run: FinishedRun, splits: dict[str, list[Record]], val: float) -> list[str]:
     """Known limits, one sentence each."""
     shown = dict.fromkeys(run.classes, 0)
     for part in splits.values():
         for record in part:
-            for label in record["labels"]["labels"]:
-                shown[record["labels"]["classes"][label]] += 1
+            for name in record.labels.names():
+                shown[name] += 1
     missing = [name for name, n in shown.items() if n == 0]
     rare = [f"{name} ({n})" for name, n in shown.items() if 0 < n < FEW]
     found = [
@@ -54,7 +55,7 @@ def limits(run: FinishedRun, splits: dict[str, list[dict]], val: float) -> list[
     else:
         found.append(
             "The filter keeps what its own detector finds: of objects that it tends to miss, those are left that are "
-            "drawn as it likes them; others are taken out of their pictures, or marked difficult."
+            "drawn as it likes them; others are taken out of their images, or marked difficult."
         )
     if missing:
         found.append(f"No object of {', '.join(missing)} is in it.")
@@ -65,8 +66,8 @@ def limits(run: FinishedRun, splits: dict[str, list[dict]], val: float) -> list[
             "The packaged models are small: scenes that they draw are plainer than real ones, and small objects are "
             "coarse."
         )
-    if any(not is_generated(record) for part in splits.values() for record in part):
-        found.append("Objects were painted into real pictures, which show whatever they showed before, people too.")
+    if any(not record.provenance.generated for part in splits.values() for record in part):
+        found.append("Objects were painted into real images, which show whatever they showed before, people too.")
     if not val:
         found.append("There is no validation part.")
     return found
@@ -87,13 +88,13 @@ def notes(content: dict, license: License) -> list[str]:
     return found
 
 
-def _made_how(run: FinishedRun, records: Sequence[dict]) -> str:
-    painted = sum(not is_generated(record) for record in records)
+def _made_how(run: FinishedRun, records: Sequence[Record]) -> str:
+    painted = sum(not record.provenance.generated for record in records)
     if painted == 0:
         return "all pixels are generated"
     if painted == len(records):
-        return "generated objects are painted into real pictures"
-    return f"all pixels of {len(records) - painted} are generated; in {painted} objects are painted into real pictures"
+        return "generated objects are painted into real images"
+    return f"all pixels of {len(records) - painted} are generated; in {painted} objects are painted into real images"
 
 
 def _split(content: dict) -> str:

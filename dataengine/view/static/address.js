@@ -1,4 +1,4 @@
-// What is shown is in the page's address and nowhere else: every view can be sent as a link, and "back" goes back.
+// The page's address holds its whole state: every view can be shared as a link, and "back" works.
 
 export const FILTERS = [
   "class", "verdict", "reason", "score", "size", "count", "altitude", "gsd", "camera_angle", "taken", "q", "sort",
@@ -8,7 +8,7 @@ export function read() {
   return new URLSearchParams(location.search);
 }
 
-// The filter part of an address, as the server takes it; `changes` are laid over it.
+// The filter part of an address for the server, with `changes` applied.
 export function filterOf(parameters, changes = {}) {
   const found = new URLSearchParams();
   for (const [name, value] of parameters) if (FILTERS.includes(name) && value !== "" && !(name in changes)) found.append(name, value);
@@ -16,7 +16,7 @@ export function filterOf(parameters, changes = {}) {
   return found;
 }
 
-// The present address with changes: null takes a parameter out, an array repeats it.
+// The current address with changes: null removes a parameter, an array repeats it.
 export function changed(changes) {
   const found = read();
   for (const [name, value] of Object.entries(changes)) {
@@ -34,7 +34,7 @@ export function go(changes, { replace = false } = {}) {
   dispatchEvent(new Event("address"));
 }
 
-// Links of this page change the address without loading it anew; with Ctrl or the middle button they do as links do.
+// Links of this page change the address without reloading it; Ctrl and the middle button work as usual.
 export function followLinks() {
   document.addEventListener("click", (event) => {
     const link = event.target.closest?.("a[href^='?'], a[href='/']");

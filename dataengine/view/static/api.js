@@ -1,4 +1,4 @@
-// Requests to the server of this page. An answer that is no success becomes an Error with the server's sentence.
+// Requests to the page's server. An error response becomes an Error with the server's message.
 
 let token = "";
 
@@ -18,8 +18,8 @@ export async function getSite() {
 }
 
 async function answered(response) {
-  const found = await response.json().catch(() => ({ error: `the server answered ${response.status}` }));
-  if (!response.ok) throw new Error(found.error ?? `the server answered ${response.status}`);
+  const found = await response.json().catch(() => ({ error: `the server responded with ${response.status}` }));
+  if (!response.ok) throw new Error(found.error ?? `the server responded with ${response.status}`);
   return found;
 }
 

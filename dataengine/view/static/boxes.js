@@ -1,4 +1,4 @@
-// Rotated boxes as SVG over a picture: cx, cy, w, h in pixels, theta in radians, clockwise, y down.
+// Rotated boxes as SVG over an image: cx, cy, w, h in pixels, theta in radians, clockwise, y down.
 
 import { svg } from "./elements.js";
 
@@ -14,7 +14,7 @@ export function outline(box) {
   return `M${corners(box).map(([x, y]) => `${x.toFixed(2)},${y.toFixed(2)}`).join("L")}Z`;
 }
 
-// groups: [{boxes, colour, kind}], each drawn as one path. kind: "label", "difficult", "asked", "seen" or "ignored".
+// groups: [{boxes, colour, kind}], each rendered as one path. kind: "label", "difficult", "asked", "seen" or "ignored".
 export function overlay([width, height], groups, properties = {}) {
   const paths = groups.filter((group) => group.boxes.length).map(({ boxes, colour, kind }) =>
     svg("path", { class: `box ${kind}`, d: boxes.map(outline).join(""), stroke: colour, "vector-effect": "non-scaling-stroke" }));

@@ -1,4 +1,4 @@
-// Two grids side by side: kept and dropped pictures, or synthetic and real ones, under the same filter.
+// Two grids side by side with the same filter: kept and dropped images, or synthetic and real ones.
 
 import { changed, filterOf } from "./address.js";
 import { el, number } from "./elements.js";
@@ -7,7 +7,7 @@ import { failure, gridChoices, layerOf, tileOf } from "./pictures.js";
 
 export function showCompare(main, site, parameters) {
   const withReal = parameters.get("pair") === "real" && site.real;
-  // how a real picture was judged, or found, nobody knows: only what both can have is asked of them
+  // real images have no verdict and no score: these filters apply to synthetic images only
   const both = { verdict: null, reason: null, score: null };
   const sides = withReal
     ? [["Synthetic", "made", { verdict: site.made.judged ? "kept" : null, reason: null }], ["Real", "real", both]]
@@ -20,7 +20,7 @@ export function showCompare(main, site, parameters) {
     const root = el("div", { class: "pane" });
     const counted = (total) => {
       counter.textContent = ` ${number.format(total)}`;
-      if (!total) root.replaceChildren(el("p", { class: "empty" }, "None is like that."));
+      if (!total) root.replaceChildren(el("p", { class: "empty" }, "No image matches."));
     };
     const view = Object.fromEntries(["verdict", "reason"].map((name) => [name, query.get(name)]));
     queueMicrotask(() => grids.push(new Grid(root, {
@@ -30,7 +30,7 @@ export function showCompare(main, site, parameters) {
     const href = changed({ view: null, pair: null, side: of === "real" ? "real" : null, ...view });
     return el("section", { class: "column", "aria-label": title }, el("h2", {}, el("a", { href }, title), counter), root);
   });
-  main.append(el("div", { class: "bar" }, el("p", { class: "counter" }, withReal ? "The same filter on both sides" : "Why pictures were dropped stands below each"), gridChoices(parameters, !withReal)),
+  main.append(el("div", { class: "bar" }, el("p", { class: "counter" }, withReal ? "The same filter on both sides" : "The reason is shown below each dropped image"), gridChoices(parameters, !withReal)),
     el("div", { class: "columns" }, columns));
   return () => grids.forEach((grid) => grid.close());
 }

@@ -1,4 +1,4 @@
-// Layouts by hand: draw or edit rotated boxes, render them, see what the filter says, keep the picture.
+// Layouts by hand: draw or edit rotated boxes, render them, see the filter's verdict, and keep the image.
 
 import { changed } from "./address.js";
 import { get, post } from "./api.js";
@@ -11,7 +11,7 @@ const DEGREES = 180 / Math.PI;
 
 export function showDraw(main, site, parameters) {
   if (!site.studio) {
-    main.append(el("p", { class: "empty" }, "Layouts are drawn with: ", el("code", {}, "dataengine layout draw --out DIR")));
+    main.append(el("p", { class: "empty" }, "To draw layouts, start: ", el("code", {}, "dataengine layout draw --out DIR")));
     return;
   }
   const leaving = new AbortController();
@@ -45,7 +45,7 @@ class Draw {
   constructor(main, studio, opened, parameters, signal) {
     Object.assign(this, { studio, opened, signal });
     this.colours = new Map(studio.classes.map(({ name, colour }) => [name, colour]));
-    // a picture of a run is edited by drawing its layout anew; a real one keeps what it shows
+    // an image of a run is edited by rendering its layout again; a real image keeps its objects
     const redrawn = opened?.record?.asked && studio.grounds.includes("drawn");
     this.ground = opened && studio.grounds.includes("picture") && !redrawn ? "picture" : studio.grounds[0];
     this.seed = parameters.get("seed") ?? opened?.record?.seed ?? "0";
@@ -70,7 +70,7 @@ class Draw {
     this.show();
   }
 
-  // Size, fixed objects and picture below the boxes, for one of the two grounds.
+  // Size, fixed objects and background image for one of the two grounds.
   setGround(ground) {
     this.ground = ground;
     const { studio, opened } = this;
@@ -107,7 +107,7 @@ class Draw {
       el("div", { class: "choices classes", role: "group", "aria-label": "Class" }, classes),
       el("div", { class: "choices", role: "group", "aria-label": "Changes" }, act("↶", "Undo (Ctrl+Z)", () => editor.undo(), !editor.canUndo), act("↷", "Redo (Ctrl+Shift+Z)", () => editor.redo(), !editor.canRedo)),
       el("div", { class: "grows" }),
-      el("button", { type: "button", onclick: () => this.sample(), title: "Boxes as the run's own sampler draws them" }, "Sample a layout"),
+      el("button", { type: "button", onclick: () => this.sample(), title: "Boxes from the layout sampler of the run" }, "Sample a layout"),
       act("Clear", "Remove all boxes", () => editor.set([]), !editor.boxes.length));
   }
 
@@ -137,8 +137,8 @@ class Draw {
     const rows = editor.boxes.map((one, i) => el("li", {},
       el("button", { type: "button", id: `box-${i}`, class: "box-row", "aria-pressed": String(i === editor.chosen), onclick: () => editor.choose(i) }, swatch(this.colours.get(one.name)), el("span", { class: "grows" }, one.name), el("span", { class: verdicts[i]?.[1] ?? "aside" }, verdicts[i]?.[0] ?? `${one.w.toFixed(0)} × ${one.h.toFixed(0)}`)),
       el("button", { type: "button", class: "quiet", "aria-label": `Remove box ${i + 1}`, title: "Remove (Delete)", onclick: () => editor.remove(i) }, "×")));
-    this.list.replaceChildren(el("h3", {}, rows.length === 1 ? "1 box" : `${rows.length} boxes`, editor.fixed.length ? el("span", { class: "aside" }, ` and ${editor.fixed.length} that the picture has`) : null),
-      rows.length ? el("ul", { class: "box-rows" }, rows) : el("p", { class: "aside" }, "Drag over the picture to draw a box; a click sets one of the class's usual size."), ...(figures ? [figures] : []));
+    this.list.replaceChildren(el("h3", {}, rows.length === 1 ? "1 box" : `${rows.length} boxes`, editor.fixed.length ? el("span", { class: "aside" }, ` and ${editor.fixed.length} in the image`) : null),
+      rows.length ? el("ul", { class: "box-rows" }, rows) : el("p", { class: "aside" }, "Drag to draw a box; click to place a box of the class's median size."), ...(figures ? [figures] : []));
     if (focus?.startsWith("box-")) document.getElementById(focus)?.focus();
   }
 
@@ -150,9 +150,9 @@ class Draw {
       history.replaceState(null, "", changed({ seed: value }));
     };
     const shuffle = el("button", { type: "button", onclick: () => this.setSeed(String(Math.floor(Math.random() * 2 ** 48))), title: "Another seed" }, "New");
-    const grounds = el("select", { id: "ground", onchange: (event) => this.setGround(event.target.value) }, studio.grounds.filter((name) => name !== "picture" || this.opened).map((name) => el("option", { value: name, selected: name === this.ground }, name === "drawn" ? "made by the model" : "the opened picture")));
+    const grounds = el("select", { id: "ground", onchange: (event) => this.setGround(event.target.value) }, studio.grounds.filter((name) => name !== "picture" || this.opened).map((name) => el("option", { value: name, selected: name === this.ground }, name === "drawn" ? "generated" : "the opened image")));
     this.holding = el("input", { type: "checkbox", id: "hold", checked: this.held !== null, onchange: (event) => { this.held = event.target.checked ? this.rendering.ground() : null; if (event.target.checked && !this.held) event.target.checked = false; } });
-    this.stays = el("label", { class: "check" }, this.holding, "stays when boxes change");
+    this.stays = el("label", { class: "check" }, this.holding, "keep the ground when boxes change");
     this.stays.hidden = this.ground === "picture";
     const amount = (key, label, low, high) => el("div", { class: "field" }, el("label", { for: key }, label), el("input", { id: key, type: "number", min: low, max: high, step: "any", placeholder: "unknown", value: this.taken[key] === undefined ? "" : String(Math.round(this.taken[key] * 10) / 10), onchange: (event) => { if (event.target.value === "") delete this.taken[key]; else this.taken[key] = event.target.valueAsNumber; } }));
     const night = el("select", { id: "night", onchange: (event) => { if (event.target.value === "") delete this.taken.night; else this.taken.night = event.target.value === "night"; } }, [["", "unknown"], ["day", "day"], ["night", "night"]].map(([value, label]) => el("option", { value, selected: this.taken.night !== undefined && value === (this.taken.night ? "night" : "day") }, label)));
@@ -160,7 +160,7 @@ class Draw {
     return el("details", { class: "settings", open: true }, el("summary", {}, "Settings"), el("div", { class: "settings-grid" },
       el("div", { class: "field wide" }, el("label", { for: "seed" }, "Seed"), el("div", { class: "range" }, seed, shuffle)),
       el("div", { class: "field wide" }, el("label", { for: "ground" }, "Ground"), grounds, this.stays),
-      amount("altitude_m", "Altitude, m", 1, 10000), amount("camera_angle_deg", "Camera angle, °", 0, 90), el("div", { class: "field" }, el("label", { for: "night" }, "Taken by"), night),
+      amount("altitude_m", "Altitude, m", 1, 10000), amount("camera_angle_deg", "Camera angle, °", 0, 90), el("div", { class: "field" }, el("label", { for: "night" }, "Time of day"), night),
       el("div", { class: "field" }, el("label", { for: "guidance" }, "Guidance"), guidance)));
   }
 
@@ -182,8 +182,8 @@ class Draw {
       this.studio.kept = (await post(`/api/draw/remove/${index}`)).kept;
       this.showKept();
     };
-    this.kept.replaceChildren(el("h3", {}, kept.length ? `${kept.length} kept` : "Nothing kept yet"), el("p", { class: "aside" }, `in ${out}, with labels as DOTA and COCO`),
-      el("ul", { class: "neighbours" }, kept.toReversed().map((index) => el("li", { class: "kept" }, el("img", { src: `/image/kept/${index}`, alt: `kept picture ${index}`, loading: "lazy" }), el("button", { type: "button", "aria-label": `Remove kept picture ${index}`, title: "Take it out of the folder", onclick: () => remove(index) }, "×")))));
+    this.kept.replaceChildren(el("h3", {}, kept.length ? `${kept.length} kept` : "Nothing kept yet"), el("p", { class: "aside" }, `in ${out}, with labels in DOTA and COCO format`),
+      el("ul", { class: "neighbours" }, kept.toReversed().map((index) => el("li", { class: "kept" }, el("img", { src: `/image/kept/${index}`, alt: `kept image ${index}`, loading: "lazy" }), el("button", { type: "button", "aria-label": `Remove kept image ${index}`, title: "Remove it from the folder", onclick: () => remove(index) }, "×")))));
   }
 
   key(event) {

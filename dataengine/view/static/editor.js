@@ -1,12 +1,12 @@
-// Rotated boxes under the pointer: drawn, moved, resized and turned, with undo. Pixels and radians, y down.
+// Editor of rotated boxes: draw, move, resize and rotate, with undo. Pixels and radians, y down.
 
 import { outline } from "./boxes.js";
 import { el, svg } from "./elements.js";
 
-const LEAST = 3; // pixels; a shorter drag is a click
-const HANDLE = 5; // pixels of the screen
-const ARM = 22; // of the handle that turns, in pixels of the screen
-const NARROW = matchMedia("(max-width: 799px)"); // the settings are below the picture, not beside it
+const MIN_DRAG_PX = 3; // a shorter drag is a click
+const HANDLE_PX = 5; // on the screen
+const ROTATION_ARM_PX = 22; // distance of the rotation handle on the screen
+const NARROW = matchMedia("(max-width: 799px)"); // the settings are below the image
 const ENDS = [[-1, -1], [0, -1], [1, -1], [1, 0], [1, 1], [0, 1], [-1, 1], [-1, 0]];
 
 export class Editor {
@@ -47,7 +47,7 @@ export class Editor {
     this.draw();
   }
 
-  // What a detector saw, as dotted outlines: [label, score, cx, cy, w, h, theta].
+  // Detections as dotted outlines: [label, score, cx, cy, w, h, theta].
   setSeen(rows) {
     this.seen.replaceChildren(...rows.map(([, , ...box]) => svg("path", { class: "box seen", d: outline(box), stroke: "#fff", "vector-effect": "non-scaling-stroke" })));
   }
@@ -66,7 +66,7 @@ export class Editor {
   get canUndo() { return this.past.length > 0; }
   get canRedo() { return this.future.length > 0; }
 
-  // The boxes that editing begins with; nothing to undo.
+  // Initial boxes, without undo.
   start(boxes) {
     [this.boxes, this.past, this.future, this.chosen] = [boxes.map((box) => ({ ...box })), [], [], null];
     this.draw();
@@ -113,14 +113,14 @@ export class Editor {
   }
 
   draw() {
-    const grip = HANDLE / (this.scale ?? 1);
+    const grip = HANDLE_PX / (this.scale ?? 1);
     const fixed = this.fixed.map((box) => svg("path", { class: "box fixed", d: outline([box.cx, box.cy, box.w, box.h, box.theta]), stroke: this.colours.get(box.name) ?? "#bbb", "vector-effect": "non-scaling-stroke" }));
     const boxes = this.boxes.map((box, i) => svg("g", { class: i === this.chosen ? "drawn chosen" : "drawn", "data-box": i, transform: `translate(${box.cx} ${box.cy}) rotate(${(box.theta * 180) / Math.PI})` },
       svg("rect", { class: "hit", x: -box.w / 2, y: -box.h / 2, width: box.w, height: box.h, stroke: this.colours.get(box.name), "vector-effect": "non-scaling-stroke" })));
     const box = this.boxes[this.chosen];
     if (box) {
       const group = boxes[this.chosen];
-      const top = -box.h / 2 - ARM / (this.scale ?? 1);
+      const top = -box.h / 2 - ROTATION_ARM_PX / (this.scale ?? 1);
       if (this.kind === "obb") group.append(svg("line", { class: "arm", x1: 0, x2: 0, y1: -box.h / 2, y2: top, "vector-effect": "non-scaling-stroke" }), svg("circle", { class: "grip turn", "data-grip": "turn", cx: 0, cy: top, r: grip * 1.2 }));
       group.append(...ENDS.map(([a, b], k) => svg("rect", { class: "grip", "data-grip": k, x: (a * box.w) / 2 - grip, y: (b * box.h) / 2 - grip, width: 2 * grip, height: 2 * grip })));
       boxes.push(boxes.splice(this.chosen, 1)[0]); // above all others
@@ -158,7 +158,7 @@ export class Editor {
     const [x, y] = this.point(event);
     const { does, box, x: x0, y: y0, before } = this.drag;
     if (does === "new") {
-      if (Math.max(Math.abs(x - x0), Math.abs(y - y0)) < LEAST) return;
+      if (Math.max(Math.abs(x - x0), Math.abs(y - y0)) < MIN_DRAG_PX) return;
       const drawn = { name: this.classOf(), cx: (x + x0) / 2, cy: (y + y0) / 2, w: Math.max(1, Math.abs(x - x0)), h: Math.max(1, Math.abs(y - y0)), theta: 0 };
       this.boxes = [...before, drawn];
       this.chosen = before.length;
@@ -190,7 +190,7 @@ export class Editor {
     this.set(after, this.chosen);
   }
 
-  // Whether a key was for the boxes.
+  // Whether the key is a command for the boxes.
   key(event) {
     const { key, shiftKey } = event;
     if (key === "Tab") {
@@ -215,14 +215,14 @@ export class Editor {
   }
 }
 
-// The box turned so that its upper side faces the point; in steps of 15 degrees if wanted.
+// The box rotated so that its upper side faces the point; optionally in steps of 15 degrees.
 export function turned(box, x, y, inSteps) {
   const theta = Math.atan2(y - box.cy, x - box.cx) + Math.PI / 2;
   const step = Math.PI / 12;
   return { ...box, theta: inSteps ? Math.round(theta / step) * step : theta };
 }
 
-// The box with one corner or side at the point, and the opposite one where it was.
+// The box with one corner or side moved to the point; the opposite one stays.
 export function resized(box, [a, b], x, y) {
   const [cos, sin] = [Math.cos(box.theta), Math.sin(box.theta)];
   const fixed = [box.cx - ((a * box.w) / 2) * cos + ((b * box.h) / 2) * sin, box.cy - ((a * box.w) / 2) * sin - ((b * box.h) / 2) * cos];

@@ -1,4 +1,4 @@
-// HTML and SVG elements from a tag, properties and children; texts are never read as markup.
+// HTML and SVG elements from a tag, properties and children; text is never parsed as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -22,7 +22,7 @@ export function svg(tag, properties = {}, ...children) {
   return filled(document.createElementNS(SVG, tag), properties, children);
 }
 
-// A button that one of several choices is: pressed or not.
+// A toggle button for one of several choices.
 export function choice(label, pressed, onclick, properties = {}) {
   return el("button", { type: "button", "aria-pressed": String(pressed), onclick, ...properties }, label);
 }

@@ -1,20 +1,20 @@
-// The filters, from the address and into it.
+// The filter panel, synchronised with the address.
 
 import { changed, go, FILTERS } from "./address.js";
 import { choice, el, number, swatch } from "./elements.js";
 
 const RANGES = {
-  score: ["Detector's score", "of an object", 0.01], size: ["Longer side", "of an object, pixels", 1], count: ["Objects", "in the picture", 1],
-  altitude: ["Altitude", "metres", 1], gsd: ["Ground sample distance", "metres a pixel", 0.01], camera_angle: ["Camera angle", "degrees; 90 looks down", 1],
+  score: ["Detector's score", "of an object", 0.01], size: ["Longer side", "of an object, pixels", 1], count: ["Objects", "in the image", 1],
+  altitude: ["Altitude", "metres", 1], gsd: ["Ground sample distance", "metres per pixel", 0.01], camera_angle: ["Camera angle", "degrees; 90 looks down", 1],
 };
 const LIMITS = { count: "objects" };
-const SORTS = [["", "As made"], ["score", "Lowest score first"], ["-score", "Highest score first"], ["-objects", "Most objects first"], ["objects", "Fewest objects first"], ["name", "Name"]];
+const SORTS = [["", "Order of generation"], ["score", "Lowest score first"], ["-score", "Highest score first"], ["-objects", "Most objects first"], ["objects", "Fewest objects first"], ["name", "Name"]];
 
 export function showFilters(root, site, parameters, view) {
   const real = view === "pictures" && (parameters.get("side") === "real" || !site.made);
   const summary = real ? site.real : site.made ?? site.real;
   const set = FILTERS.filter((name) => parameters.has(name) && name !== "sort").length;
-  const focus = document.activeElement?.id; // the panel is made anew; whoever used a field goes on in it
+  const focus = document.activeElement?.id; // the panel is rebuilt; the focused field keeps the focus
   const panel = el("details", { id: "filter-panel", open: matchMedia("(min-width: 800px)").matches || root.querySelector("details")?.open },
     el("summary", {}, "Filters", set ? el("span", { class: "badge" }, set) : null),
     el("div", { class: "fields" },
@@ -50,8 +50,8 @@ function verdicts(summary, parameters) {
   const now = parameters.get("verdict") ?? "";
   const buttons = [["", "All"], ["kept", "Kept"], ["dropped", "Dropped"]].map(([value, label]) =>
     choice(label, value === now, () => go({ verdict: value, reason: null, at: null }), { id: `verdict-${value}` }));
-  const reasons = summary.reasons.length > 1 && now === "dropped" ? el("select", { id: "reason", "aria-label": "Why it was dropped", onchange: (event) => go({ reason: event.target.value, at: null }) },
-    el("option", { value: "" }, "for any reason"), summary.reasons.map((reason) => el("option", { value: reason, selected: reason === parameters.get("reason") }, reason))) : null;
+  const reasons = summary.reasons.length > 1 && now === "dropped" ? el("select", { id: "reason", "aria-label": "Reason for dropping", onchange: (event) => go({ reason: event.target.value, at: null }) },
+    el("option", { value: "" }, "any reason"), summary.reasons.map((reason) => el("option", { value: reason, selected: reason === parameters.get("reason") }, reason))) : null;
   return el("fieldset", { class: "field" }, el("legend", {}, "Verdict"), el("div", { class: "choices" }, buttons), reasons);
 }
 
@@ -69,7 +69,7 @@ function range(name, [label, unit, step], summary, parameters) {
 
 function taken(parameters) {
   const now = parameters.get("taken") ?? "";
-  return el("fieldset", { class: "field" }, el("legend", {}, "Taken by"), el("div", { class: "choices" }, [["", "Any"], ["day", "Day"], ["night", "Night"]].map(([value, label]) =>
+  return el("fieldset", { class: "field" }, el("legend", {}, "Time of day"), el("div", { class: "choices" }, [["", "Any"], ["day", "Day"], ["night", "Night"]].map(([value, label]) =>
     choice(label, value === now, () => go({ taken: value, at: null }), { id: `taken-${value}` }))));
 }
 

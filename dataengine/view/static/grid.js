@@ -1,14 +1,14 @@
-// A grid of any number of pictures, of which only those in sight are in the document.
+// A grid of any number of images; only visible tiles are in the document.
 
 import { get, imageOf } from "./api.js";
 import { changed } from "./address.js";
 import { groupsOf, overlay } from "./boxes.js";
 import { el, number } from "./elements.js";
 
-const CHUNK = 60; // pictures asked for at a time
-const CHUNKS_KEPT = 40;
-const ROWS_AROUND = 2; // above and below those in sight
-const TALLEST = 8_000_000; // pixels; browsers cannot lay out much more
+const CHUNK = 60; // images per request
+const MAX_CHUNKS = 40; // held in memory
+const ROWS_AROUND = 2; // rendered above and below the visible rows
+const MAX_HEIGHT_PX = 8_000_000; // browsers cannot lay out much more
 const CAPTION = 24;
 const GAP = 10;
 export const SIDES = { s: 132, m: 184, l: 300 };
@@ -31,7 +31,7 @@ export class Grid {
     root.addEventListener("scroll", () => this.later(), { passive: true, signal });
     root.addEventListener("keydown", (event) => this.key(event), { signal });
     root.addEventListener("focusin", (event) => this.focused(event), { signal });
-    // so that "back" comes to the picture that was opened
+    // so that "back" returns to the opened image
     root.addEventListener("click", () => history.replaceState(null, "", changed({ at: this.at || null })), { signal });
     this.resizing = new ResizeObserver(() => this.resized());
     this.resizing.observe(root);
@@ -43,7 +43,7 @@ export class Grid {
     this.resizing.disconnect();
   }
 
-  // Rows and columns from the room there is.
+  // Rows and columns from the available size.
   measure() {
     const style = getComputedStyle(this.root);
     const width = this.root.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
@@ -51,8 +51,8 @@ export class Grid {
     this.side = Math.floor((width + GAP) / this.columns - GAP);
     this.step = this.side + CAPTION + GAP;
     const height = Math.ceil((this.total ?? 0) / this.columns) * this.step;
-    // where all rows are taller than a browser can scroll, a pixel of the bar stands for more than one of the rows
-    this.shrink = Math.max(1, height / TALLEST);
+    // above the maximum height, one scroll pixel stands for more than one pixel of the rows
+    this.shrink = Math.max(1, height / MAX_HEIGHT_PX);
     this.canvas.style.height = `${height / this.shrink}px`;
   }
 
@@ -64,7 +64,7 @@ export class Grid {
     this.draw();
   }
 
-  // Upper edge of what is in sight, in pixels of the full height.
+  // Upper edge of the visible part, in pixels of the full height.
   top() {
     const { scrollTop, scrollHeight, clientHeight } = this.root;
     if (this.shrink === 1) return scrollTop;
@@ -99,7 +99,7 @@ export class Grid {
       const found = await get(`/api/${this.of}/pictures?${query}`, this.leaving.signal);
       this.chunks.delete(chunk);
       this.chunks.set(chunk, found.items);
-      for (const old of this.chunks.keys()) if (this.chunks.size > CHUNKS_KEPT && old !== chunk) this.chunks.delete(old);
+      for (const old of this.chunks.keys()) if (this.chunks.size > MAX_CHUNKS && old !== chunk) this.chunks.delete(old);
       if (this.total !== found.total) {
         this.total = found.total;
         this.measure();
@@ -116,7 +116,7 @@ export class Grid {
     return this.chunks.get(Math.floor(position / CHUNK))?.[position % CHUNK] ?? null;
   }
 
-  // Put the tiles that should be in sight into the document, and take all others out.
+  // Add the visible tiles to the document and remove all others.
   draw() {
     if (this.total === null || !this.root.isConnected) return;
     if (!this.columns) this.measure();
@@ -168,7 +168,7 @@ export class Grid {
         el("span", { class: "picture" },
           el("img", { src: imageOf(this.site, this.of, item.id, this.side > 280 ? 640 : 320), alt: "", decoding: "async", draggable: "false" }),
           overlay(item.size, groups, { preserveAspectRatio: "xMidYMid meet" })),
-        el("span", { class: "caption" }, el("span", { class: "name" }, item.kept === false ? item.reason : item.name), el("span", { class: "figures", title: item.score === undefined ? "objects" : "objects, and the lowest score of one" }, figures))));
+        el("span", { class: "caption" }, el("span", { class: "name" }, item.kept === false ? item.reason : item.name), el("span", { class: "figures", title: item.score === undefined ? "objects" : "objects and their lowest score" }, figures))));
   }
 
   focused(event) {
@@ -180,7 +180,7 @@ export class Grid {
     this.at = position;
   }
 
-  // Bring a position into sight and, if wanted, give it the focus.
+  // Scroll to a position and optionally focus it.
   show(position, focus = true) {
     this.at = Math.max(0, Math.min(this.total - 1, position));
     const row = Math.floor(this.at / this.columns);

@@ -1,14 +1,14 @@
-// The keys of the page.
+// Keyboard shortcuts.
 
 import { el } from "./elements.js";
 
 const KEYS = [
   ["Anywhere", [["?", "this help"], ["/", "search"], ["Esc", "back, or leave a field"]]],
-  ["Pictures", [["← ↑ → ↓", "move"], ["Home  End", "first, last"], ["Page Up  Page Down", "a screen up, down"], ["Enter", "open"]]],
-  ["One picture", [["←  →", "previous, next of those chosen"], ["l  a  d", "labels, layout asked for, detections"], ["+  −", "larger, smaller"], ["e", "edit its layout (layout draw)"]]],
+  ["Images", [["← ↑ → ↓", "move"], ["Home  End", "first, last"], ["Page Up  Page Down", "one page up, down"], ["Enter", "open"]]],
+  ["One image", [["←  →", "previous, next match"], ["l  a  d", "labels, requested layout, detections"], ["+  −", "larger, smaller"], ["e", "edit its layout (layout draw)"]]],
   ["Draw", [
     ["drag", "a new box; on a box, move it"], ["1 … 9", "class"], ["← ↑ → ↓", "move by a pixel, with Shift by ten"],
-    ["[  ]", "turn by 5 degrees, with Shift by one"], ["Tab", "next box"], ["c", "copy the box"], ["Delete", "remove it"],
+    ["[  ]", "rotate by 5 degrees, with Shift by one"], ["Tab", "next box"], ["c", "copy the box"], ["Delete", "remove it"],
     ["Ctrl+Z  Ctrl+Shift+Z", "undo, redo"], ["r", "render"], ["k", "keep"],
   ]],
 ];

@@ -1,4 +1,4 @@
-// The page: its head, its filters, and one view at a time, all from the address.
+// The page: header, filters and one view at a time, all from the address.
 
 import { changed, followLinks, read } from "./address.js";
 import { getSite } from "./api.js";
@@ -26,10 +26,10 @@ function tabs(view, parameters) {
     el("a", { href: changed({ id: null, at: null, ...changes }), "aria-current": here ? "page" : null }, name);
   const onSide = (of) => ["pictures", "picture"].includes(view) && side === of;
   return [
-    site.made && link(site.made.kind === "run" ? "Run" : "Pictures", onSide("made"), { view: null, side: null }),
+    site.made && link(site.made.kind === "run" ? "Run" : "Images", onSide("made"), { view: null, side: null }),
     site.real && link("Real", onSide("real"), { view: null, side: "real" }),
-    site.made?.judged && link("Kept beside dropped", view === "compare" && parameters.get("pair") !== "real", { view: "compare", pair: null, verdict: null, reason: null, side: null }),
-    site.made && site.real && link("Synthetic beside real", view === "compare" && parameters.get("pair") === "real", { view: "compare", pair: "real", side: null }),
+    site.made?.judged && link("Kept and dropped", view === "compare" && parameters.get("pair") !== "real", { view: "compare", pair: null, verdict: null, reason: null, side: null }),
+    site.made && site.real && link("Synthetic and real", view === "compare" && parameters.get("pair") === "real", { view: "compare", pair: "real", side: null }),
     (site.made || site.real) && link("Statistics", view === "statistics", { view: "statistics", side: null }),
     site.studio && link("Draw", view === "draw", { view: "draw", side: null }),
   ];
@@ -40,7 +40,7 @@ function head(view, parameters) {
   const facts = shown ? shown.title : "";
   document.title = `${facts || "draw"} – dataengine`;
   document.getElementById("header").replaceChildren(
-    el("a", { class: "brand", href: "/", title: "All pictures" }, el("img", { src: "/static/icon.svg", alt: "", width: 22, height: 22 }), el("span", {}, facts || "dataengine")),
+    el("a", { class: "brand", href: "/", title: "All images" }, el("img", { src: "/static/icon.svg", alt: "", width: 22, height: 22 }), el("span", {}, facts || "dataengine")),
     el("nav", { "aria-label": "Views" }, tabs(view, parameters)),
     el("button", { type: "button", class: "quiet", onclick: showHelp, "aria-label": "Help: keys", title: "Keys (?)" }, "?"),
   );

@@ -1,13 +1,13 @@
-// The real pictures nearest to one, looked up again until all real ones are embedded.
+// The real images nearest to one, requested again until all real images are embedded.
 
 import { changed, FILTERS } from "./address.js";
 import { get } from "./api.js";
 import { el, number } from "./elements.js";
 
-const WAIT = 1500; // milliseconds
+const WAIT_MS = 1500;
 
 export async function showNeighbours(root, site, id, signal) {
-  const state = el("p", { class: "aside", role: "status" }, "reading the real pictures …");
+  const state = el("p", { class: "aside", role: "status" }, "reading the real images …");
   const list = el("ul", { class: "neighbours" });
   root.append(state, list);
   let shown = "";
@@ -20,10 +20,10 @@ export async function showNeighbours(root, site, id, signal) {
         shown = now;
       }
       if (error) state.textContent = error;
-      else if (!total) state.textContent = "reading the real pictures …";
-      else state.textContent = done < total ? `among ${number.format(done)} of ${number.format(total)} windows so far …` : `among ${number.format(total)} windows; distance in features of the packaged encoder`;
+      else if (!total) state.textContent = "reading the real images …";
+      else state.textContent = done < total ? `among ${number.format(done)} of ${number.format(total)} windows so far …` : `among ${number.format(total)} windows; distance between features of the packaged encoder`;
       if (error || (total && done === total)) return;
-      await new Promise((resolve) => setTimeout(resolve, WAIT));
+      await new Promise((resolve) => setTimeout(resolve, WAIT_MS));
     }
   } catch (error) {
     if (error.name !== "AbortError") state.textContent = error.message;

@@ -1,4 +1,4 @@
-// One picture: large, with its layout, what a detector sees, why it was kept or dropped, and what is near it.
+// One image: with its labels, detections, the filter's verdict, and the nearest real images.
 
 import { changed, filterOf, go, read } from "./address.js";
 import { get, imageOf } from "./api.js";
@@ -8,8 +8,8 @@ import { showNeighbours } from "./neighbours.js";
 import { failure } from "./pictures.js";
 
 const DEGREES = 180 / Math.PI;
-const NARROW = matchMedia("(max-width: 799px)"); // the picture is above its facts, not beside them
-const SURE = 0.3; // score from which detections are shown, unless another is asked for
+const NARROW = matchMedia("(max-width: 799px)"); // the image is above its details
+const MIN_SCORE = 0.3; // default threshold of shown detections
 
 export function showPicture(main, site, parameters) {
   const of = parameters.get("side") === "real" || !site.made ? "real" : "made";
@@ -27,10 +27,10 @@ class Opened {
     this.colours = new Map(this.summary.classes.map(({ name, colour }) => [name, colour]));
     this.shown = new Set((parameters.get("layers") ?? "labels").split("-"));
     this.zoom = Number(parameters.get("zoom")) || 0;
-    this.least = Number(parameters.get("least") ?? SURE);
+    this.least = Number(parameters.get("least") ?? MIN_SCORE);
     const { size } = found.labels;
     this.picture = el("div", { class: "stage-picture" }, el("img", { src: imageOf(site, of, found.id), alt: `${found.name}, ${found.labels.boxes.length} objects`, draggable: "false" }));
-    this.stage = el("div", { class: "stage", tabindex: "0", "aria-label": "Picture" }, this.picture);
+    this.stage = el("div", { class: "stage", tabindex: "0", "aria-label": "Image" }, this.picture);
     this.layers = el("div", { class: "choices", role: "group", "aria-label": "Boxes" });
     this.sureness = el("label", { class: "sureness" }, "from score", el("input", { type: "number", min: 0, max: 1, step: 0.05, value: String(this.least), onchange: (event) => this.from(event.target.valueAsNumber) }));
     this.zooms = el("div", { class: "choices", role: "group", "aria-label": "Size" });
@@ -51,7 +51,7 @@ class Opened {
     const { found } = this;
     const step = (id, label, name) => id === null ? el("span", { class: "step off", "aria-hidden": "true" }, label) : el("a", { class: "step", href: changed({ id }), "aria-label": name, title: name, rel: name }, label);
     return el("p", { class: "counter" }, el("a", { class: "back", href: this.backTo(), title: "Back (Esc)" }, "← All"), step(found.previous, "‹", "previous"), step(found.next, "›", "next"),
-      found.position === null ? el("span", {}, "not among those chosen") : el("span", {}, el("strong", {}, number.format(found.position + 1)), ` of ${number.format(found.total)}`));
+      found.position === null ? el("span", {}, "does not match the filter") : el("span", {}, el("strong", {}, number.format(found.position + 1)), ` of ${number.format(found.total)}`));
   }
 
   backTo() {
@@ -62,7 +62,7 @@ class Opened {
     for (const id of [this.found.previous, this.found.next]) if (id !== null) new Image().src = imageOf(this.site, this.of, id);
   }
 
-  // As large as there is room, in whole multiples from 2 on, or what was asked for.
+  // The chosen scale, or the largest that fits, in whole multiples from 2 on.
   scale([width, height]) {
     const { paddingLeft, paddingTop } = getComputedStyle(this.stage);
     const [across, down] = [this.stage.clientWidth - 2 * parseFloat(paddingLeft), this.stage.clientHeight - 2 * parseFloat(paddingTop)];
@@ -76,10 +76,10 @@ class Opened {
   choices() {
     const { found } = this;
     const layer = (name, label, key) => choice(label, this.shown.has(name), () => this.toggle(name), { title: `${label} (${key})` });
-    this.layers.replaceChildren(layer("labels", "Labels", "l"), found.asked ? layer("asked", "Layout asked for", "a") : "", layer("seen", "Detections", "d"));
+    this.layers.replaceChildren(layer("labels", "Labels", "l"), found.asked ? layer("asked", "Requested layout", "a") : "", layer("seen", "Detections", "d"));
     this.sureness.hidden = !this.shown.has("seen");
     this.zooms.replaceChildren(el("button", { type: "button", onclick: () => this.enlarge(-1), "aria-label": "Smaller", title: "Smaller (−)" }, "−"),
-      el("button", { type: "button", onclick: () => this.set({ zoom: null }), title: "As large as there is room" }, "Fit"),
+      el("button", { type: "button", onclick: () => this.set({ zoom: null }), title: "Fit to the window" }, "Fit"),
       el("button", { type: "button", onclick: () => this.enlarge(1), "aria-label": "Larger", title: "Larger (+)" }, "+"));
   }
 
@@ -107,15 +107,15 @@ class Opened {
 
   // Show detections from this score on.
   from(score) {
-    this.least = Number.isFinite(score) ? score : SURE;
-    this.set({ least: this.least === SURE ? null : this.least });
+    this.least = Number.isFinite(score) ? score : MIN_SCORE;
+    this.set({ least: this.least === MIN_SCORE ? null : this.least });
     this.facts();
     this.draw();
   }
 
   async look() {
     if (this.seen) return this.draw();
-    this.note.textContent = "the detector looks …";
+    this.note.textContent = "running the detector …";
     try {
       this.seen = await get(`/api/${this.of}/pictures/${this.found.id}/detections`, this.signal);
       this.note.textContent = "";
@@ -142,7 +142,7 @@ class Opened {
     this.choices();
   }
 
-  // Detections that are shown: sure ones, and all that match a label.
+  // Shown detections: those above the threshold, and all that match a label.
   sure() {
     return (this.seen?.detections ?? []).filter(({ score, object }) => object !== null || score >= this.least);
   }
@@ -150,12 +150,12 @@ class Opened {
   facts() {
     const { found } = this;
     this.note = el("p", { class: "aside note", role: "status" });
-    const rows = [["Name", found.name], ["Image", found.image], ["Size", found.labels.size.join(" × ")], ["Seed", found.seed], ["Scene", found.scene], ["Licence", found.license || found.scene_license],
+    const rows = [["Name", found.name], ["Image", found.image], ["Size", found.labels.size.join(" × ")], ["Seed", found.seed], ["Scene", found.scene], ["Licence", found.license],
       ...Object.entries(found.labels.acquisition).map(([name, value]) => [name.replace(/_(m|deg)$/, "").replaceAll("_", " "), taken(name, value)]),
       ["Layout of", found.layout_from?.join(", ")], ["SHA-256", found.sha256]].filter(([, value]) => value !== undefined && value !== null && value !== "");
-    const edit = this.site.studio ? el("a", { class: "button", href: `?${new URLSearchParams({ view: "draw", on: this.of, id: found.id })}`, title: "Edit (e)" }, found.asked ? "Edit this layout" : "Draw on this picture") : null;
+    const edit = this.site.studio ? el("a", { class: "button", href: `?${new URLSearchParams({ view: "draw", on: this.of, id: found.id })}`, title: "Edit (e)" }, found.asked ? "Edit this layout" : "Draw on this image") : null;
     this.panel.replaceChildren(...[this.verdict(), this.note, this.objects(), edit,
-      el("section", {}, el("h3", {}, "How it was made"), el("dl", { class: "facts" }, rows.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]))),
+      el("section", {}, el("h3", {}, "Details"), el("dl", { class: "facts" }, rows.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]))),
       this.of === "made" && this.site.real ? this.near() : null,
     ].filter(Boolean));
   }
@@ -167,10 +167,10 @@ class Opened {
   verdict() {
     const { verdict, filter } = this.found;
     if (!verdict) return null;
-    const said = filter ? `kept by hand; the filter ${filter.kept ? "would keep it" : `says: ${filter.reason}`}` : verdict.kept ? "kept" : `dropped: ${verdict.reason}`;
-    const extra = verdict.extra.length ? `Also seen: ${verdict.extra.join(", ")}.` : "";
+    const said = filter ? `kept by hand; the filter ${filter.kept ? "would keep it" : `would drop it: ${filter.reason}`}` : verdict.kept ? "kept" : `dropped: ${verdict.reason}`;
+    const extra = verdict.extra.length ? `Also detected: ${verdict.extra.join(", ")}.` : "";
     const erased = this.erased(), repaired = (verdict.repairs?.length ?? 0) - erased;
-    const repairs = [erased ? `${erased} not found and taken out.` : "", repaired ? `${repaired} labels repaired.` : ""].join(" ").trim();
+    const repairs = [erased ? `${erased} not found and removed.` : "", repaired ? `${repaired} labels repaired.` : ""].join(" ").trim();
     return el("section", { class: `verdict ${verdict.kept ? "good" : "bad"}` }, el("strong", {}, said[0].toUpperCase() + said.slice(1)), extra || repairs ? el("p", {}, extra, " ", repairs) : null);
   }
 
@@ -182,13 +182,13 @@ class Opened {
       const name = labels.classes[labels.labels[i]];
       const score = verdict?.scores[i] ?? seenBy.get(i)?.score;
       const threshold = this.found.thresholds?.[i];
-      const state = i >= painted ? "the scene's own" : labels.difficult[i] ? "difficult" : score === undefined ? "" : threshold === null || score < threshold ? "not found" : threshold === 0 && score === 0 ? "not judged" : "found";
+      const state = i >= painted ? "scene object" : labels.difficult[i] ? "difficult" : score === undefined ? "" : threshold === null || score < threshold ? "not found" : threshold === 0 && score === 0 ? "not judged" : "found";
       return el("tr", { tabindex: "0", onmouseenter: () => this.point(box), onmouseleave: () => this.point(), onfocus: () => this.point(box), onblur: () => this.point() },
         el("th", { scope: "row" }, swatch(this.colours.get(name)), name), el("td", {}, `${box[2].toFixed(0)} × ${box[3].toFixed(0)}`), el("td", {}, `${(box[4] * DEGREES).toFixed(0)}°`), el("td", {}, score === undefined ? "" : score.toFixed(2)), el("td", { class: state.replace(" ", "-") }, state));
     });
     const extra = this.sure().filter(({ object }) => object === null).map(({ label, box, score }) =>
       el("tr", { class: "extra", tabindex: "0", onmouseenter: () => this.point(box), onmouseleave: () => this.point(), onfocus: () => this.point(box), onblur: () => this.point() },
-        el("th", { scope: "row" }, swatch(this.colours.get(this.seen.classes[label]) ?? "#fff"), this.seen.classes[label]), el("td", {}, `${box[2].toFixed(0)} × ${box[3].toFixed(0)}`), el("td", {}, `${(box[4] * DEGREES).toFixed(0)}°`), el("td", {}, score.toFixed(2)), el("td", {}, "seen, no label")));
+        el("th", { scope: "row" }, swatch(this.colours.get(this.seen.classes[label]) ?? "#fff"), this.seen.classes[label]), el("td", {}, `${box[2].toFixed(0)} × ${box[3].toFixed(0)}`), el("td", {}, `${(box[4] * DEGREES).toFixed(0)}°`), el("td", {}, score.toFixed(2)), el("td", {}, "detected, no label")));
     return el("section", {}, el("h3", {}, `${labels.boxes.length} ${labels.boxes.length === 1 ? "object" : "objects"}`), el("div", { class: "scrolls" }, el("table", {}, el("thead", {}, el("tr", {}, ["Class", "Pixels", "Angle", "Score", ""].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, rows, extra))));
   }
 
@@ -197,7 +197,7 @@ class Opened {
   }
 
   near() {
-    const root = el("section", {}, el("h3", {}, "Nearest real pictures"));
+    const root = el("section", {}, el("h3", {}, "Nearest real images"));
     showNeighbours(root, this.site, this.found.id, this.signal);
     return root;
   }
@@ -219,7 +219,7 @@ class Opened {
 }
 
 function taken(name, value) {
-  if (name.endsWith("_m")) return `${Math.round(value * 100) / 100} m${name === "gsd_m" ? " a pixel" : ""}`;
+  if (name.endsWith("_m")) return `${Math.round(value * 100) / 100} m${name === "gsd_m" ? " per pixel" : ""}`;
   if (name.endsWith("_deg")) return `${Math.round(value * 10) / 10}°`;
   return typeof value === "boolean" ? (value ? "yes" : "no") : String(value);
 }

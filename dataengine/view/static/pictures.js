@@ -1,23 +1,23 @@
-// The chosen pictures as one grid.
+// The images that match the filter, as one grid.
 
 import { filterOf, go } from "./address.js";
 import { announce, choice, el, number, percent } from "./elements.js";
 import { Grid } from "./grid.js";
 
 const TILES = { s: "Small", m: "Medium", l: "Large" };
-const LAYERS = { labels: "Labels", asked: "Layout asked for", none: "None" };
+const LAYERS = { labels: "Labels", asked: "Requested layout", none: "None" };
 
 export const tileOf = (parameters) => (parameters.get("tile") in TILES ? parameters.get("tile") : "m");
 export const layerOf = (parameters) => (parameters.get("boxes") in LAYERS ? parameters.get("boxes") : "labels");
 
-// What every grid's bar has: how large tiles are, and which boxes are drawn.
+// Controls of every grid: the size of the tiles, and which boxes are shown.
 export function gridChoices(parameters, withAsked) {
   const [tile, layer] = [tileOf(parameters), layerOf(parameters)];
   return [
     el("div", { class: "choices", role: "group", "aria-label": "Boxes" }, el("span", { class: "choices-name" }, "Boxes"),
       Object.entries(LAYERS).filter(([name]) => withAsked || name !== "asked").map(([name, label]) =>
         choice(label, name === layer, () => go({ boxes: name === "labels" ? null : name }, { replace: true })))),
-    el("div", { class: "choices", role: "group", "aria-label": "Size of the pictures" }, el("span", { class: "choices-name" }, "Size"),
+    el("div", { class: "choices", role: "group", "aria-label": "Size of the images" }, el("span", { class: "choices-name" }, "Size"),
       Object.entries(TILES).map(([name, label]) =>
         choice(label, name === tile, () => go({ tile: name === "m" ? null : name }, { replace: true })))),
   ];
@@ -34,10 +34,10 @@ export function showPictures(main, site, parameters) {
   const root = el("div", { class: "pane" });
   main.append(el("div", { class: "bar" }, counter, gridChoices(parameters, summary.kind === "run")), root);
   const counted = (total) => {
-    counter.replaceChildren(el("strong", {}, number.format(total)), total === summary.pictures ? " pictures" : ` of ${number.format(summary.pictures)} pictures`,
+    counter.replaceChildren(el("strong", {}, number.format(total)), total === summary.pictures ? " images" : ` of ${number.format(summary.pictures)} images`,
       total === summary.pictures && summary.judged ? el("span", { class: "aside" }, ` ${number.format(summary.kept)} kept (${percent(summary.kept, summary.pictures)})`) : "");
-    announce(`${total} pictures`);
-    if (!total) root.replaceChildren(el("p", { class: "empty" }, "No picture is like that. ", el("a", { href: "/" }, "Show all")));
+    announce(`${total} images`);
+    if (!total) root.replaceChildren(el("p", { class: "empty" }, "No image matches. ", el("a", { href: "/" }, "Show all")));
   };
   const failed = (error) => root.replaceChildren(failure(error));
   const grid = new Grid(root, {

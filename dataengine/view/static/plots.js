@@ -1,4 +1,4 @@
-// Plots as SVG, each with its figures as a table for those who cannot see it.
+// Plots as SVG, each with its figures as an accessible table.
 
 import { el, number, svg } from "./elements.js";
 
@@ -18,7 +18,7 @@ export function bars(rows) {
     el("span", { class: "bar-track", "aria-hidden": "true" }, el("span", { class: "bar-fill", style: { width: `${(100 * value) / most}%`, background: colour } })), el("span", { class: "bar-label" }, label))));
 }
 
-// A number of ticks at round values from 0 to most.
+// Ticks at round values from 0 to most.
 function ticks(most) {
   const raw = most / 4;
   const power = 10 ** Math.floor(Math.log10(Math.max(raw, 1e-9)));
@@ -44,7 +44,7 @@ export function columns(edges, series, beside = null) {
   if (!total) return el("p", { class: "aside" }, "Nothing to show.");
   const all = beside?.reduce((a, b) => a + b, 0);
   const scaled = all ? beside.map((value) => (value * total) / all) : null;
-  let [first, last] = [0, sums.length - 1]; // empty ends are left out
+  let [first, last] = [0, sums.length - 1]; // empty ends are omitted
   const empty = (i) => !sums[i] && !scaled?.[i];
   while (empty(last)) last--;
   while (edges[0] >= 0 && empty(first)) first++;

@@ -1,9 +1,9 @@
-// The rendered picture of a drawn layout: asked for, waited for, shown with the filter's verdict.
+// The rendered image of a drawn layout: requested, awaited, and shown with the filter's verdict.
 
 import { get, post } from "./api.js";
 import { announce, choice, el } from "./elements.js";
 
-const WAIT = 250; // milliseconds
+const WAIT_MS = 250;
 
 export class Rendering {
   constructor(draw) {
@@ -20,7 +20,7 @@ export class Rendering {
     return this.job?.state === "done" && this.kept === null;
   }
 
-  // What the present ground was made for, so that it can stay while boxes change.
+  // The boxes and seed of the current ground, so that it can stay while boxes change.
   ground() {
     if (!this.order || this.order.ground !== "drawn") return null;
     if (this.order.ground_boxes) return { boxes: this.order.ground_boxes.map(unnamed), seed: this.order.ground_seed };
@@ -38,7 +38,7 @@ export class Rendering {
       while (job.state === "waiting" || job.state === "rendering") {
         this.state = job.state === "waiting" ? "waiting …" : "rendering …";
         this.show();
-        await new Promise((resolve) => setTimeout(resolve, WAIT));
+        await new Promise((resolve) => setTimeout(resolve, WAIT_MS));
         job = await get(`/api/draw/render/${job.number}`, draw.signal);
       }
       if (job.state === "failed") throw new Error(job.error);
@@ -75,7 +75,7 @@ export class Rendering {
     return verdict.kept ? "The filter would keep it" : `The filter would drop it: ${verdict.reason}`;
   }
 
-  // [text, class] of each drawn box, while the boxes are those that were rendered.
+  // [text, class] of each drawn box, if the boxes are the rendered ones.
   verdicts() {
     if (!this.job || this.stale() || this.job.asked.boxes.length !== this.draw.editor.boxes.length) return [];
     const { verdict } = this.job;
@@ -98,8 +98,8 @@ export class Rendering {
     const keep = el("button", { type: "button", id: "keep", onclick: () => draw.keep(), disabled: !job || busy || this.kept !== null, title: "Keep (k)" }, this.kept !== null ? "Kept" : "Keep");
     const another = el("button", { type: "button", id: "another", disabled: !editor.boxes.length || busy, title: "Render with another seed", onclick: () => { draw.setSeed(String(Math.floor(Math.random() * 2 ** 48))); this.render(); } }, "Another seed");
     const verdict = job ? el("div", { class: `verdict ${job.verdict.kept ? "good" : "bad"}`, role: "status" }, el("strong", {}, this.said()),
-      el("p", {}, job.verdict.extra.length ? `Also seen: ${job.verdict.extra.join(", ")}. ` : "", stale ? "The boxes were changed since." : "")) : null;
-    const looks = job ? el("div", { class: "choices" }, choice("Picture", this.after, () => { this.after = !this.after; this.show(); }, { title: "Rendered, or the ground before" }),
+      el("p", {}, job.verdict.extra.length ? `Also detected: ${job.verdict.extra.join(", ")}. ` : "", stale ? "The boxes have changed since." : "")) : null;
+    const looks = job ? el("div", { class: "choices" }, choice("Image", this.after, () => { this.after = !this.after; this.show(); }, { title: "The rendered image, or the ground before" }),
       choice("Boxes", this.boxes, () => { this.boxes = !this.boxes; editor.canvas.classList.toggle("bare", !this.boxes); this.show(); }), choice("Detections", Boolean(this.seeing), () => { this.seeing = !this.seeing; this.show(); })) : null;
     const focus = this.root.contains(document.activeElement) ? document.activeElement.id : "";
     this.root.replaceChildren(...[el("div", { class: "actions" }, render, another, keep), this.error ? el("p", { class: "error", role: "alert" }, this.error) : null, verdict, looks].filter(Boolean));

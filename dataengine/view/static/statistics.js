@@ -1,4 +1,4 @@
-// Classes, sizes, angles, scores and acceptance of the chosen pictures as plots, with the real ones beside them.
+// Plots of classes, sizes, angles, scores and acceptance of the matching images, with real images for comparison.
 
 import { filterOf } from "./address.js";
 import { get } from "./api.js";
@@ -25,22 +25,22 @@ function figures(site, of, made, beside) {
   const kept = made.acceptance.reduce((sum, part) => sum + part.kept, 0);
   const tried = made.acceptance.reduce((sum, part) => sum + part.tried, 0);
   const series = (counts) => counts.map((row, k) => ({ name: summary.classes[k].name, colour: colours[k], counts: row }));
-  // classes of the real pictures are numbered in their own way; only their sum is compared
+  // class numbers of the real images differ, so only sums over classes are compared
   const together = (of) => of && of.counts.reduce((sum, row) => row.map((n, i) => n + (sum[i] ?? 0)), []);
   const plot = (title, note, ...content) => el("figure", { class: "plot" }, el("figcaption", {}, el("h3", {}, title), note ? el("p", { class: "aside" }, note) : null), content);
-  const lineOfReal = beside ? "Line: the real pictures, scaled to the same sum." : "";
+  const lineOfReal = beside ? "Line: real images, scaled to the same sum." : "";
   return [
-    el("div", { class: "bar" }, el("p", { class: "counter" }, el("strong", {}, number.format(made.pictures)), " pictures, ", el("strong", {}, number.format(made.objects)), " objects",
+    el("div", { class: "bar" }, el("p", { class: "counter" }, el("strong", {}, number.format(made.pictures)), " images, ", el("strong", {}, number.format(made.objects)), " objects",
       judged && tried ? el("span", { class: "aside" }, ` ${number.format(kept)} of ${number.format(tried)} kept (${percent(kept, tried)})`) : null),
       el("div", { class: "legend" }, summary.classes.map(({ name, colour }) => el("span", {}, swatch(colour), name)))),
     el("div", { class: "plots" },
-      plot("Classes", "Objects of each.", bars(made.classes.map((row, k) => ({ name: row.name, value: row.objects, colour: colours[k], label: `${number.format(row.objects)} in ${number.format(row.pictures)} pictures` })))),
-      judged ? plot("Acceptance by class", "Pictures with the class that were kept.", bars(made.classes.filter((row) => row.tried).map((row) => ({ name: row.name, value: row.kept / row.tried, most: 1, colour: colours[summary.classes.findIndex(({ name }) => name === row.name)], label: `${percent(row.kept, row.tried)}: ${number.format(row.kept)} of ${number.format(row.tried)}` })))) : null,
+      plot("Classes", "Objects of each class.", bars(made.classes.map((row, k) => ({ name: row.name, value: row.objects, colour: colours[k], label: `${number.format(row.objects)} in ${number.format(row.pictures)} images` })))),
+      judged ? plot("Acceptance by class", "Share of images with the class that were kept.", bars(made.classes.filter((row) => row.tried).map((row) => ({ name: row.name, value: row.kept / row.tried, most: 1, colour: colours[summary.classes.findIndex(({ name }) => name === row.name)], label: `${percent(row.kept, row.tried)}: ${number.format(row.kept)} of ${number.format(row.tried)}` })))) : null,
       plot("Size", `Longer side of the box in pixels. ${lineOfReal}`, columns(made.sizes.edges, series(made.sizes.counts), together(beside?.sizes))),
-      plot("Angle", `Of the longer side in degrees, clockwise from the right; nearly square boxes left out. ${lineOfReal}`, columns(made.angles.edges, series(made.angles.counts), together(beside?.angles))),
-      plot("Objects in a picture", "Pictures with so many of the chosen objects.", columns(made.counts.edges, [{ name: "pictures", colour: "var(--accent)", counts: made.counts.counts[0] }])),
-      judged && made.scores.counts.some((row) => row.some(Boolean)) ? plot("Score", "What the filter's detector gave each object; 0 where it did not find it.", columns(made.scores.edges, series(made.scores.counts))) : null,
-      made.acceptance.length > 1 ? plot("Acceptance along the run", "Share kept, in stretches of equally many attempts.", line(made.acceptance.map((part) => ({ x: (part.first + part.last) / 2, y: part.kept / part.tried, label: `${part.first} to ${part.last}: ${percent(part.kept, part.tried)}` })))) : null,
-      made.reasons.length ? plot("Dropped for", "Pictures.", bars(made.reasons.map((row) => ({ name: row.reason, value: row.pictures, colour: "var(--bad)", label: number.format(row.pictures) })))) : null),
+      plot("Angle", `Direction of the longer side in degrees, clockwise from the right; without nearly square boxes. ${lineOfReal}`, columns(made.angles.edges, series(made.angles.counts), together(beside?.angles))),
+      plot("Objects per image", "Number of images by their number of matching objects.", columns(made.counts.edges, [{ name: "images", colour: "var(--accent)", counts: made.counts.counts[0] }])),
+      judged && made.scores.counts.some((row) => row.some(Boolean)) ? plot("Score", "Score of each object by the filter's detector; 0 if it was not found.", columns(made.scores.edges, series(made.scores.counts))) : null,
+      made.acceptance.length > 1 ? plot("Acceptance along the run", "Share of kept images, in parts with equal numbers of attempts.", line(made.acceptance.map((part) => ({ x: (part.first + part.last) / 2, y: part.kept / part.tried, label: `${part.first} to ${part.last}: ${percent(part.kept, part.tried)}` })))) : null,
+      made.reasons.length ? plot("Reasons for dropping", "Images by reason.", bars(made.reasons.map((row) => ({ name: row.reason, value: row.pictures, colour: "var(--bad)", label: number.format(row.pictures) })))) : null),
   ];
 }
