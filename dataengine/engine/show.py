@@ -107,7 +107,7 @@ def show_report(console: Console, report: dict, out: Path) -> None:
     console.print(f"every image's story: {run.manifest}")
 
 
-def dry_run(recipe: Recipe, out: Path, as_json: bool) -> None:
+def print_plan(recipe: Recipe, out: Path, as_json: bool) -> None:
     """Print the plan: parts, shards, and time and space measured on one small shard that is thrown away."""
     import tempfile
     import time
