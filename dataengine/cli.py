@@ -231,7 +231,7 @@ def main() -> None:
             signal.signal(number, interrupt)
     usage_error = typer.BadParameter.__base__
     try:
-        status = app(args=_current_names(sys.argv[1:]), standalone_mode=False) or 0
+        status = app(args=_current_names(sys.argv[1:]), prog_name="dataengine", standalone_mode=False) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
