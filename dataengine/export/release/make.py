@@ -186,7 +186,7 @@ def _without_copies(run: FinishedRun, settings: Settings, bar: Bar):
     if share > settings.most_copies and not settings.drop_copies:
         named = ", ".join(near[:10]) + (f" and {len(near) - 10} more" if len(near) > 10 else "")
         raise UserError(
-            f"{len(near)} of {len(run.records)} images ({share:.1%}, more than --most-copies {settings.most_copies:g}) "
+            f"{len(near)} of {len(run.records)} images ({share:.1%}, more than --max-copies {settings.most_copies:g}) "
             f"are nearer to a training picture than 99 % of held-out ones: {named}. --drop-copies leaves them out."
         )
     if not settings.drop_copies:
