@@ -6,7 +6,6 @@ written again where they are behind.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -23,7 +22,7 @@ from dataengine.data.layout import Dataset, Sample, layout_from_json, layout_to_
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe
 from dataengine.errors import UserError
-from dataengine.files import read_text, write_whole
+from dataengine.files import lock, read_text, write_whole
 from dataengine.view.images import encoded
 
 if TYPE_CHECKING:
@@ -43,8 +42,7 @@ class Kept:
         try:
             _adopt(out)
             out.mkdir(parents=True, exist_ok=True)
-            self._held = open(out / ".lock", "w")  # noqa: SIM115  held as long as the program runs
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = lock(out / ".lock")  # held as long as the program runs
         except BlockingIOError:
             raise UserError(f"{out}: another program draws into this folder; give another --out.") from None
         except OSError as error:
@@ -64,7 +62,7 @@ class Kept:
 
     def close(self) -> None:
         """Let the folder go."""
-        self._held.close()
+        self._lock.close()
 
     def indices(self) -> list[int]:
         """Numbers of the pictures that are kept."""

@@ -12,12 +12,11 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from dataengine import geometry
+from dataengine import __version__, geometry
 from dataengine.data import formats
 from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.errors import UserError
@@ -51,7 +50,7 @@ def write_images(
         layout, file = run.labels(record), images / f"{record['index']:08d}.png"
         story = _story(run, record, license)
         kind = marks.GENERATED if is_generated(record) else marks.PAINTED_INTO
-        packet = marks.xmp_packet(kind, _rights(record, license), license.url, f"dataengine {version('dataengine')}")
+        packet = marks.xmp_packet(kind, _rights(record, license), license.url, f"dataengine {__version__}")
         try:
             file.write_bytes(marks.marked(_original(run, record), packet, story))
         except (ValueError, FileNotFoundError) as error:
@@ -99,7 +98,7 @@ def _story(run: FinishedRun, record: dict, license: License) -> dict:
     """What the image's own JSON says of where it comes from."""
     return {
         "synthetic": True,
-        "dataengine": version("dataengine"),
+        "dataengine": __version__,
         "license": license.id,
         "run": run.identity,
         "parts": run.parts,

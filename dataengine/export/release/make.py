@@ -8,11 +8,11 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
+from dataengine import __version__
 from dataengine.data.split import check_group
 from dataengine.errors import UserError
 from dataengine.export.release import words
@@ -107,7 +107,7 @@ def make(
         "date": settings.date,
         "license": license.id,
         "synthetic": True,
-        "dataengine": version("dataengine"),
+        "dataengine": __version__,
         "classes": list(run.classes),
         "kind": run.kind,
         "formats": list(formats),
