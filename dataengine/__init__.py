@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
+__version__ = "0.2.0"
+
 _HOME = {
     "Acquisition": "dataengine.data.layout",
     "Dataset": "dataengine.data.layout",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import signal
 import sys
+from collections import defaultdict
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from dataengine.data.commands import app as data_app
 from dataengine.engine.commands import app as run_app
@@ -23,11 +27,11 @@ from dataengine.train.commands import app as train_app
 from dataengine.view.commands import draw_command, view_command
 
 app = typer.Typer(
-    rich_markup_mode=None,  # defaults stand in brackets
+    rich_markup_mode=None,  # defaults stand in brackets, which rich would read as markup
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Turns a small labelled aerial or satellite data set into a large, verified, synthetic one.\n\n"
-    "A first run, with what is packaged:  dataengine synth --dataset hit-uav --n 50 --out runs/first",
+    context_settings={"max_content_width": 110},
+    help="Turn a small labelled aerial or satellite data set into a large, verified, synthetic one.",
 )
 app.add_typer(data_app, name="data")
 app.add_typer(layout_app, name="layout")
@@ -37,124 +41,128 @@ app.add_typer(filter_app, name="filter")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(model_app, name="model")
 app.add_typer(export_app, name="export")
-app.command("view")(view_command)
 layout_app.command("draw")(draw_command)
 app.add_typer(release_app, name="release")
 
+FIRST_OPTIONS = ("dataset", "data", "n", "out", "model", "strength", "filter", "workers")  # most runs need no other
+PANELS = ("Data", "Layouts", "Rendering", "Filter", "Run")
+RENAMED_OPTIONS = {
+    ("synth",): {"--class": "--classes"},
+    ("export", "mmrotate"): {"--most": "--images"},
+    ("release",): {"--most-copies": "--max-copies"},
+    ("filter", "label"): {"--sure": "--min-score", "--doubt": "--doubtful-score"},
+}  # command: {name in version 0.1.0: name}
 
-@app.command()
-def synth(
-    dataset: Annotated[
-        str | None, typer.Option(help="Preset (dior, hit-uav ...) or YAML file; needless with --data.")
-    ] = None,
-    n: Annotated[int | None, typer.Option(help="Accepted images to make [200].")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; runs/DATASET-SEED if not said.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of your labelled data set, in any known format.")] = None,
-    scenes: Annotated[Path | None, typer.Option(help="Images or a data set to paint objects into.")] = None,
-    into: Annotated[
-        Path | None, typer.Option(help="Labelled data set whose pictures get new objects beside their own.")
-    ] = None,
-    classes: Annotated[list[str] | None, typer.Option("--class", help="Make only this class; repeat for more.")] = None,
-    draw_as: Annotated[
-        list[str] | None, typer.Option(help="car=windmill draws windmills in boxes of cars; for renderers with text.")
-    ] = None,
-    balance: Annotated[
-        str | None, typer.Option(help="Least share of all objects for every class (0.1), or some (ship=0.2,van=0.1).")
-    ] = None,
-    layouts: Annotated[
-        str | None, typer.Option(help="reuse (real layouts, changed), prior (fitted) or diffusion.")
-    ] = None,
-    layout_model: Annotated[Path | None, typer.Option(help="For diffusion: model of dataengine train layouts.")] = None,
-    layout_scale: Annotated[float | None, typer.Option(help="Of real layouts: 0.64 shows 800 px in 512 [1].")] = None,
-    altitude: Annotated[
-        tuple[float, float] | None, typer.Option(help="Only as from LOW to HIGH metres above ground.")
-    ] = None,
-    gsd: Annotated[tuple[float, float] | None, typer.Option(help="Only of LOW to HIGH metres a pixel.")] = None,
-    camera_angle: Annotated[
-        tuple[float, float] | None, typer.Option(help="Only at LOW to HIGH degrees; 90 looks straight down.")
-    ] = None,
-    night: Annotated[bool | None, typer.Option("--night/--day", help="Only as by night, or by day.")] = None,
-    label_filter: Annotated[
-        float | None, typer.Option(help="Draw layouts again unless within so many deviations of real boxes.")
-    ] = None,
-    enhance: Annotated[bool | None, typer.Option(help="Scale, turn, flip and merge layouts [yes].")] = None,
-    rows: Annotated[
-        float | None, typer.Option(help="Share (0 to 1) of objects that become rows, as far apart as real ones [0].")
-    ] = None,
-    renderer: Annotated[str | None, typer.Option(help="in-scene or whole.")] = None,
-    model: Annotated[Path | None, typer.Option(help="Folder of your own trained renderer.")] = None,
-    augment_scenes: Annotated[
-        bool | None, typer.Option("--augment-scenes", help="Turn, scale and re-light scenes: of few images, many.")
-    ] = None,
-    likely_places: Annotated[
-        bool | None, typer.Option("--likely-places", help="Put objects where it looks as around those of --data.")
-    ] = None,
-    strength: Annotated[
-        float | None, typer.Option(help="Noise that objects begin from; below 1 (0.3), as real ones of --data [1].")
-    ] = None,
-    encoder: Annotated[
-        str | None, typer.Option(help="Of reference images, for a model trained with one; the packaged one.")
-    ] = None,
-    semantic_filter: Annotated[
-        Path | None, typer.Option(help="CLIP model's folder: image and prompt must agree.")
-    ] = None,
-    filter: Annotated[str | None, typer.Option(help="drop, difficult, repair, erase, off: see docs/filter.md.")] = None,
-    detector: Annotated[Path | None, typer.Option(help="Folder of your own ONNX detector.")] = None,
-    calibration: Annotated[Path | None, typer.Option(help="Its thresholds (dataengine filter calibrate).")] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the images in pixels [256].")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps [the renderer's own].")] = None,
-    guidance_scale: Annotated[
-        float | None, typer.Option(help="null + scale * (condition - null) [the renderer's].")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Another seed, another data set [0].")] = None,
-    max_attempts: Annotated[int | None, typer.Option(help="Give up after this many images [20 n].")] = None,
-    mix: Annotated[bool | None, typer.Option(help="Write real and synthetic images as one data set, too [no].")] = None,
+
+class RecipeCommand(TyperCommand):
+    """`synth`: the options of `run_recipe`, and one for each field of `Recipe`, in panels.
+
+    `Recipe` is imported when the command runs or shows its help: pydantic takes longer than `dataengine --help`.
+    """
+
+    @cached_property
+    def _full(self) -> TyperCommand:
+        from dataengine.engine.recipe import Recipe
+
+        types, fields = get_type_hints(Recipe), Recipe.model_fields  # hints without pydantic's annotations
+        options = [_option(name, types[name], field) for name, field in fields.items()]
+
+        def run(**values):
+            run_recipe({name: values.pop(name) for name in fields}, **values)
+
+        own = list(inspect.signature(run_recipe, eval_str=True).parameters.values())[1:]
+        run.__signature__ = inspect.Signature([*options, *own])
+        single = typer.Typer(add_completion=False, rich_markup_mode=None)
+        single.command()(run)
+        return typer.main.get_command(single)
+
+    params = property(lambda self: self._full.params, lambda self, _: None)
+    callback = property(lambda self: self._full.callback, lambda self, _: None)
+
+    def format_options(self, ctx, formatter) -> None:
+        """The options that most people need, then the others in panels."""
+        records = defaultdict(list)
+        for option in self.get_params(ctx):
+            panel = getattr(option, "rich_help_panel", None) or "Run"
+            if (record := option.get_help_record(ctx)) is not None:
+                records[option.name if option.name in FIRST_OPTIONS else panel].append(record)
+        with formatter.section("Common options"):
+            formatter.write_dl([records[name][0] for name in FIRST_OPTIONS])
+        for panel in PANELS:
+            with formatter.section(panel):
+                formatter.write_dl(records[panel])
+
+
+def _option(name: str, kind: object, field) -> inspect.Parameter:
+    """The option of a field of `Recipe`. Lists and mappings are text, separated by commas; repeating adds to them."""
+    extra, default = field.json_schema_extra, field.get_default()
+    parts = (kind, *get_args(kind))  # of a union
+    listed = any(get_origin(part) is dict or get_args(part)[1:] == (...,) for part in parts)
+    if field.default_factory or default is None or default == {}:
+        default = extra["unset"]
+    elif isinstance(default, bool):
+        default = "yes" if default else "no"
+    option = typer.Option(
+        *(["--night/--day"] if name == "night" else []),
+        help=field.description + (f" [default: {default}]" if default is not None else ""),
+        metavar="LIST" if listed else "LOW HIGH" if any(get_origin(part) is tuple for part in parts) else None,
+        rich_help_panel=extra["panel"],
+        show_default=False,
+    )
+    annotation = Annotated[list[str] | None if listed else kind | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+@app.command(cls=RecipeCommand)
+def synth() -> None:
+    """Make a verified synthetic data set: sample layouts, render images, keep those that show their labels.
+
+    --out receives DOTA and COCO folders, a manifest and contact sheets. If a run is stopped or killed, the same command
+    continues it.
+
+    Example: dataengine synth --dataset hit-uav --n 50 --out runs/first
+    """
+
+
+def run_recipe(
+    fields: dict,
+    *,
+    out: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/DATASET-SEED]")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="YAML recipe or the name of a packaged one; the options above go before it.")
+        Path | None, typer.Option(help="YAML recipe or name of a packaged one; options override its values.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; does not change the result [one a core, or a GPU of ray].")
+        int | None,
+        typer.Option(
+            min=1, help="Number of processes; does not change the result. [default: one per core, or per GPU of Ray]"
+        ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images rendered together; for memory and speed.")] = 16,
-    executor: Annotated[str, typer.Option(help="local, or ray for many machines (docs/scale.md).")] = "local",
-    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; this machine alone if not said.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images rendered together; affects memory and speed.")] = 16,
+    executor: Annotated[
+        Literal["local", "ray"], typer.Option(help="Run here, or on the machines of a Ray cluster (docs/scale.md).")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Address of the Ray cluster. [default: a new one on this machine]")
+    ] = None,
     gpus_per_worker: Annotated[
-        float | None, typer.Option(min=0, help="Of a Ray cluster, 0.25 for four workers on each [1].")
+        float | None, typer.Option(min=0, help="GPUs per Ray worker; 0.25 runs four workers on each. [default: 1]")
     ] = None,
     datasets: Annotated[
-        bool, typer.Option("--datasets/--no-datasets", help="Write the DOTA and COCO folders when it is done.")
+        bool, typer.Option("--datasets/--no-datasets", help="Write DOTA and COCO folders at the end.")
     ] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and make nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and make nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Make a verified synthetic data set: layouts, images, and only those that show their labels.
+    """Carry out a recipe of the given fields; None and [] stand for those that were not given."""
+    from dataengine.engine.recipe import load_recipe
+    from dataengine.engine.show import print_plan, run_with_progress
 
-    Killed or stopped, the same command continues. DOTA and COCO folders, a manifest and contact sheets lie in --out.
-    """
-    from dataengine.engine.recipe import load_recipe, pairs
-    from dataengine.layouts.balance import parse_balance
-
-    options = {
-        "dataset": dataset, "n": n, "data": data, "scenes": scenes, "into": into, "layout_model": layout_model,
-        "layout_scale": layout_scale, "label_filter": label_filter, "enhance": enhance, "rows": rows,
-        "encoder": encoder, "augment_scenes": augment_scenes, "likely_places": likely_places, "strength": strength,
-        "semantic_filter": semantic_filter, "mix": mix, "draw_as": pairs(draw_as),
-        "altitude": altitude, "gsd": gsd, "camera_angle": camera_angle, "night": night,
-        "classes": tuple(classes) if classes else None, "balance": parse_balance(balance), "layouts": layouts,
-        "renderer": renderer, "model": model, "filter": filter,
-        "detector": detector, "calibration": calibration, "size": size, "steps": steps,
-        "guidance_scale": guidance_scale, "seed": seed, "max_attempts": max_attempts,
-    }  # fmt: skip
-    recipe = load_recipe(config, options)
+    given = {name: ",".join(value) if isinstance(value, list) else value for name, value in fields.items()}
+    recipe = load_recipe(config, {name: value for name, value in given.items() if value != ""})
     out = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
-    from dataengine.engine.show import dry_run as show_plan
-    from dataengine.engine.show import run_with_progress
-
     if dry_run:
-        show_plan(recipe, out, as_json)
+        print_plan(recipe, out, as_json)
         return
-    if executor not in ("local", "ray"):
-        raise UserError(f"--executor {executor}: give local or ray.")
     where = {"executor": executor, "address": address, "gpus_per_worker": gpus_per_worker, "datasets": datasets}
     report = run_with_progress(recipe, out, workers, batch_size, quiet=as_json, **where)
     if as_json:
@@ -165,7 +173,10 @@ def synth(
 
 @app.command()
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
-    """Say what is installed, on what it would run, and how to get what is missing."""
+    """Report which parts are installed, the device that runs them, and how to install what is missing.
+
+    Example: dataengine doctor
+    """
     from dataengine.doctor import examine, show
 
     findings = examine()
@@ -175,6 +186,35 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON."
         show(findings)
     if findings["missing"]:
         raise typer.Exit(1)
+
+
+def _examples_last(group: typer.Typer) -> str:
+    """Move the example of each docstring below the options; a group shows the example of its first command."""
+    examples = []
+    for info in group.registered_commands:
+        info.help, _, example = inspect.getdoc(info.callback).rpartition("\n\nExample: ")
+        info.epilog = f"\b\nExample: {example}"  # \b: the line is not wrapped
+        examples.append(info.epilog)
+    for info in group.registered_groups:
+        examples.append(_examples_last(info.typer_instance))
+    group.info.epilog = examples[0]
+    return examples[0]
+
+
+app.command("view")(view_command)
+_examples_last(app)
+
+
+def _current_names(arguments: list[str]) -> list[str]:
+    """The arguments with options of version 0.1.0 under their current names; each is reported on standard error."""
+    renamed = {}
+    for command, names in RENAMED_OPTIONS.items():
+        if tuple(arguments[: len(command)]) == command:
+            renamed |= names
+    given = [argument.partition("=") for argument in arguments]
+    for old in dict.fromkeys(option for option, _, _ in given if option in renamed):
+        print(f"warning: {old} is deprecated; use {renamed[old]}", file=sys.stderr)
+    return [renamed.get(option, option) + equals + value for option, equals, value in given]
 
 
 def main() -> None:
@@ -189,14 +229,24 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
+    usage_error = typer.BadParameter.__base__
     try:
-        app()
+        status = app(args=_current_names(sys.argv[1:]), prog_name="dataengine", standalone_mode=False) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except usage_error as error:
+        message = error.format_message()
+        if not message.startswith("Usage:"):  # the whole help, where a command group is given no command
+            message = " ".join(message.replace("Value error, ", "").split())
+            message = f"error: {message} See {error.ctx.command_path} --help."
+        print(message, file=sys.stderr)
+        sys.exit(2)
     except BaseException as error:
-        if not interrupted or (isinstance(error, SystemExit) and not error.code):  # a page is ended by Ctrl-C
+        if not interrupted or (isinstance(error, SystemExit) and not error.code):  # Ctrl-C ends a page
             raise
-        # whatever it was turned into: libraries that are just being imported make an ImportError of it
-        print("stopped; what is finished stays, and the same command continues", file=sys.stderr)
-        sys.exit(130)
+        status = 130  # whatever it was turned into: libraries that are being imported make an ImportError of it
+    if interrupted and status:
+        print("stopped; finished work is kept, and the same command continues it", file=sys.stderr)
+        status = 130
+    sys.exit(status)

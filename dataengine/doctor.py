@@ -1,30 +1,32 @@
-"""What is installed here, on what it would run, and how to get what is missing."""
+"""Which parts are installed, the device that runs them, and how to install what is missing."""
 
 from __future__ import annotations
 
 import platform
 from importlib import metadata, util
 
+import dataengine
 from dataengine import weights
+from dataengine.errors import DISTRIBUTION, install
 
 REQUIRED = ("torch", "diffusers", "accelerate", "onnxruntime", "shapely", "albumentations", "typer")
 OPTIONAL = {
-    "tensorboard": "pip install '.[train]'",
-    "transformers": "pip install '.[text]'",
-    "peft": "pip install '.[lora]'",
-    "faster-coco-eval": "pip install '.[evaluate]'",
-    "torchmetrics": "pip install '.[evaluate]'",
-    "matplotlib": "pip install '.[evaluate]'",
-    "efficientnet-lite-pytorch": "pip install '.[imagenet]'",
-    "torch-fidelity": "pip install '.[inception]', after torch and torchvision of one version",
-    "onedl-mmrotate": "tools/install_mmrotate.sh in an environment of its own (docs/mmrotate.md)",
-    "starlette": "pip install '.[view]'",
-    "ray": "pip install '.[ray]'",
-    "webdataset": "pip install '.[shards]'",
-    "datasets": "pip install '.[shards]'",
-    "mlcroissant": "pip install '.[release]'",
-    "timm": "pip install '.[reference]'",
-    "pycocotools": "pip install '.[test]'",
+    "tensorboard": install("train"),
+    "transformers": install("text"),
+    "peft": install("lora"),
+    "faster-coco-eval": install("evaluate"),
+    "torchmetrics": install("evaluate"),
+    "matplotlib": install("evaluate"),
+    "efficientnet-lite-pytorch": install("imagenet"),
+    "torch-fidelity": f"{install('inception')}, after torch and torchvision of matching versions",
+    "onedl-mmrotate": "tools/install_mmrotate.sh, in a separate environment (docs/mmrotate.md)",
+    "starlette": install("view"),
+    "ray": install("ray"),
+    "webdataset": install("shards"),
+    "datasets": install("shards"),
+    "mlcroissant": install("release"),
+    "timm": install("reference"),
+    "pycocotools": install("test"),
 }
 PACKAGED = (
     "in-scene", "whole", "detector", "evaluation-detector", "encoder", "layouts/hit-uav.npz", "layouts/hrplanes.npz",
@@ -40,7 +42,7 @@ def _version(name: str) -> str | None:
 
 
 def examine() -> dict:
-    """Versions, device, packaged parts, optional parts with the command that installs each."""
+    """Versions, device, packaged models, and optional packages with the command that installs each."""
     required = {name: _version(name) for name in REQUIRED}
     device = {"cpu": platform.processor() or platform.machine(), "cuda": None, "native_bf16": None}
     if util.find_spec("torch"):
@@ -54,31 +56,32 @@ def examine() -> dict:
         device["threads"] = torch.get_num_threads()
     parts = {name: weights.has(name) for name in PACKAGED}
     return {
-        "dataengine": _version("dataengine"),
+        "dataengine": dataengine.__version__,
         "python": platform.python_version(),
         "required": required,
         "device": device,
         "packaged": parts,
         "optional": {name: _version(name) or f"missing; {how}" for name, how in OPTIONAL.items()},
-        "missing": [n for n, v in required.items() if v is None] + [n for n, there in parts.items() if not there],
+        "missing": [n for n, v in required.items() if v is None]
+        + [n for n, installed in parts.items() if not installed],
     }
 
 
 def show(findings: dict) -> None:
-    """Print the findings as a table."""
+    """Print the findings of `examine` as a table."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table("part", "state", title=f"dataengine {findings['dataengine']}, Python {findings['python']}")
     for name, version in findings["required"].items():
-        table.add_row(name, version or Text("missing: pip install .", "red"))
+        table.add_row(name, version or Text(f"missing: {install()}", "red"))
     for name, value in findings["device"].items():
         table.add_row(f"device: {name}", "no" if value is None else str(value))
-    for name, there in findings["packaged"].items():
-        table.add_row(f"packaged: {name}", "there" if there else Text("missing: install dataengine again", "red"))
+    for name, installed in findings["packaged"].items():
+        table.add_row(
+            f"packaged: {name}", "installed" if installed else Text(f"missing: reinstall {DISTRIBUTION}", "red")
+        )
     for name, version in findings["optional"].items():
         table.add_row(f"optional: {name}", version)
-    console = Console(markup=False)
-    console.print(table)
-    console.print("The commands are for dataengine's own folder; on PyPI the name belongs to another project.")
+    Console(markup=False).print(table)

@@ -20,10 +20,16 @@ class UserError(Exception):
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 
-def install(extra: str) -> str:
-    """The command that installs an extra of pyproject.toml. It installs from the checkout: on PyPI, the name
-    dataengine belongs to another project."""
-    return f"pip install '.[{extra}]' in dataengine's folder"
+DISTRIBUTION = "aerial-dataengine"  # on the package index, where the name dataengine belongs to another project
+
+
+def install(extra: str | None = None) -> str:
+    """The command that installs the package, or what an extra of pyproject.toml adds to it.
+
+    >>> install("view")
+    "pip install 'aerial-dataengine[view]'"
+    """
+    return f"pip install {DISTRIBUTION}" if extra is None else f"pip install '{DISTRIBUTION}[{extra}]'"
 
 
 def one_line(error: Exception) -> str:

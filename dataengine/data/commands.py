@@ -1,36 +1,31 @@
-"""`dataengine data`: look into a data set, draw it, check it, convert it, tile it, split it, put several together."""
+"""`dataengine data`: inspect, draw, check, convert, tile, split and merge labelled data sets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 app = typer.Typer(
-    help="Look into labelled data sets, check them, convert them, cut large images into tiles, split them, merge them.",
+    help="Inspect, draw, check, convert, tile, split and merge labelled data sets.",
     no_args_is_help=True,
 )
 
-Source = Annotated[
-    Path, typer.Argument(help="The data set's folder, or its annotation file (COCO, HIT-UAV, data.yaml).")
-]
-Format = Annotated[
-    str | None,
-    typer.Option(
-        help="dota, coco, dior, voc, hrsc, rolabelimg, hit-uav or yolo. Left out, it is recognised by content."
-    ),
-]
-Split = Annotated[str | None, typer.Option(help="Only this split, such as train or val. Left out, all of them.")]
+FormatName = Literal["dota", "coco", "dior", "voc", "hrsc", "rolabelimg", "hit-uav", "yolo"]  # keys of formats.FORMATS
+Source = Annotated[Path, typer.Argument(help="Data set folder or annotation file (COCO, HIT-UAV, data.yaml).")]
+Format = Annotated[FormatName | None, typer.Option(help="Format of the data set. [default: recognised by content]")]
+Split = Annotated[str | None, typer.Option(help="Use only this split, such as train or val. [default: all]")]
 Classes = Annotated[
     str | None,
     typer.Option(
-        help="Class list in the order you want, with commas: plane,ship. Names match in any case; other classes are "
-        "left out and counted as problems."
+        help="Use only these classes, in this order: plane,ship. Case is ignored; objects of other classes are counted "
+        "as problems. [default: all]"
     ),
 ]
+To = Annotated[FormatName, typer.Option(help="Format to write; coco keeps all label fields.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")]
 
 
@@ -38,7 +33,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script inst
 def info_command(
     path: Source, format: Format = None, split: Split = None, classes: Classes = None, json: Json = False
 ) -> None:
-    """Count what is there: images, objects per class, sizes, angles, objects per image, known metadata.
+    """Print statistics: images, objects per class, sizes, angles, objects per image, metadata.
 
     Example: dataengine data info data/dota
     """
@@ -55,24 +50,29 @@ def info_command(
     from dataengine.data.info import print_info
 
     print_info(figures)
-    _say_problems(dataset.problems, 5)
+    _print_problems(dataset.problems, 5)
 
 
 @app.command("draw")
 def draw_command(
     path: Source,
-    out: Annotated[Path, typer.Option(help="Contact sheet to write, .png: boxes in class colours, dashed where cut.")],
-    n: Annotated[int, typer.Option(min=1, help="How many images, chosen at random.")] = 24,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Contact sheet to write (.png), with boxes in class colours; boxes cut by the border are dashed."
+        ),
+    ],
+    n: Annotated[int, typer.Option(min=1, help="Number of images, chosen at random.")] = 24,
     side: Annotated[
         int,
-        typer.Option(min=16, help="Longer side of each picture on the sheet, in pixels; smaller ones are enlarged."),
+        typer.Option(min=16, help="Longer side of each image on the sheet in pixels; smaller images are enlarged."),
     ] = 320,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed chooses other images.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the choice.")] = 0,
     format: Format = None,
     split: Split = None,
     classes: Classes = None,
 ) -> None:
-    """Draw labelled images on one sheet: the quickest way to see whether labels are read as they were meant.
+    """Draw labelled images on one contact sheet, to see at a glance whether the labels are read correctly.
 
     Example: dataengine data draw data/dota --out sheet.png
     """
@@ -86,10 +86,10 @@ def draw_command(
     try:
         sheet.save(out)
     except (OSError, ValueError) as error:
-        raise UserError(f"{out} could not be written ({error}); give a .png in a folder you can write to") from error
+        raise UserError(f"{out} cannot be written ({error}); give a .png file in a writable folder") from error
     typer.echo(f"{out}: {min(n, len(dataset)) - unreadable} of {len(dataset)} images")
     if unreadable:
-        typer.echo(f"{unreadable} of those chosen cannot be read; dataengine data check names them", err=True)
+        typer.echo(f"{unreadable} of the chosen images cannot be read; see dataengine data check", err=True)
 
 
 @app.command("check")
@@ -99,12 +99,12 @@ def check_command(
     split: Split = None,
     classes: Classes = None,
     json: Json = False,
-    show: Annotated[int, typer.Option(min=0, help="How many problems to print; all are counted, and in --json.")] = 50,
+    show: Annotated[int, typer.Option(min=0, help="Maximum number of problems to print; --json prints all.")] = 50,
 ) -> None:
-    """Find what is wrong: every image is decoded, every box looked at. Ends with status 1 when there are problems.
+    """Decode every image and check every box. The exit status is 1 if there are problems.
 
-    Named with file and line: broken or missing images, sizes that differ from the annotation, boxes outside the image,
-    tiny or repeated boxes, unknown classes.
+    Reports, with file and line: broken or missing images, image sizes that differ from the annotation, boxes outside
+    the image, tiny or duplicate boxes, unknown classes.
 
     Example: dataengine data check data/dota --json > problems.json
     """
@@ -119,7 +119,7 @@ def check_command(
         rows = [{"path": str(p.path), "line": p.line, "message": p.message} for p in problems]
         typer.echo(json_module.dumps({"images": len(dataset), "count": len(rows), "problems": rows}, indent=2))
     elif problems:
-        _say_problems(problems, show)
+        _print_problems(problems, show)
     else:
         typer.echo(f"{len(dataset)} images, no problems.")
     if problems:
@@ -130,34 +130,33 @@ def check_command(
 def convert_command(
     path: Source,
     out: Annotated[Path, typer.Argument(help="New or empty folder for the converted data set.")],
-    to: Annotated[str, typer.Option(help="Format to write: dota, coco, dior, voc, hrsc, rolabelimg, hit-uav or yolo.")],
+    to: Annotated[FormatName, typer.Option(help="Format to write.")],
     format: Format = None,
     split: Split = None,
     classes: Classes = None,
 ) -> None:
-    """Write the data set, images too, in another format. What the format cannot hold is said.
+    """Write a data set with its images in another format, and report what that format cannot store.
 
-    Splits stay what they are; a data set without splits becomes "train". DOTA, DIOR and HRSC come out as mmrotate's
-    loaders want them.
+    Splits are kept; a data set without splits becomes "train". mmrotate's loaders read the DOTA, DIOR and HRSC output.
 
     Example: dataengine data convert data/dior out/coco --to coco
     """
     from dataengine.data import formats
 
     format = format or formats.recognize(path)
-    names = [split] if split is not None else [*formats.splits(path, format)] or [None]
-    class_list = _class_list(classes)
-    if class_list is None and len(names) > 1:
-        # a rare class may be absent from one split: all splits get the class list of the whole
-        class_list = list(formats.read(path, format).classes)
+    splits = [split] if split is not None else [*formats.splits(path, format)] or [None]
+    names = class_list(classes)
+    if names is None and len(splits) > 1:
+        # a rare class may be absent from one split: all splits get the class list of the whole data set
+        names = list(formats.read(path, format).classes)
     formats.module(to)
     problems = []
-    for name in names:
-        dataset = formats.read(path, format, split=name, classes=class_list)
+    for name in splits:
+        dataset = formats.read(path, format, split=name, classes=names)
         written, left_out = _write(dataset, out, to, name or "train")
         typer.echo(f"{out}: {name or 'train'}: {written} images in {to} format")
         problems += dataset.problems + left_out
-    _say_problems(problems, 20)
+    _print_problems(problems, 20)
 
 
 @app.command("tile")
@@ -166,18 +165,15 @@ def tile_command(
     out: Annotated[Path, typer.Argument(help="New or empty folder for the tiles.")],
     size: Annotated[int, typer.Option(min=16, help="Side of a tile in pixels.")] = 1024,
     overlap: Annotated[
-        int, typer.Option(min=0, help="Pixels that neighbouring tiles share; more than an object.")
+        int, typer.Option(min=0, help="Overlap of neighbouring tiles in pixels; more than an object.")
     ] = 200,
     min_visible: Annotated[
         float,
         typer.Option(
-            help="Least share of an object inside a tile, from 0 to 1, for it to be an object there; what shows of the "
-            "others is marked as a region to ignore."
+            help="Minimum visible share of an object in a tile (0 to 1); with less, it becomes a region to ignore."
         ),
     ] = 0.7,
-    to: Annotated[
-        str, typer.Option(help="Format to write; coco keeps visible fractions and ignored regions.")
-    ] = "coco",
+    to: To = "coco",
     format: Format = None,
     split: Split = None,
     classes: Classes = None,
@@ -202,35 +198,37 @@ def tile_command(
             written, left_out = _write(tiles, out, to, split or "train")
     except OSError as error:
         raise UserError(
-            f"{out} could not be written ({error.strerror or error}); free some space or choose another folder"
+            f"{out} cannot be written ({error.strerror or error}); free some space or choose another folder"
         ) from error
     objects = sum(len(sample.layout) for sample in tiles)
     typer.echo(f"{out}: {written} tiles of {len(dataset)} images, {objects} objects, in {to} format")
-    _say_problems(tiles.problems + left_out, 20)
+    _print_problems(tiles.problems + left_out, 20)
 
 
 @app.command("split")
 def split_command(
     path: Source,
-    out: Annotated[Path, typer.Argument(help="New or empty folder; each part is a data set in a folder of its own.")],
+    out: Annotated[Path, typer.Argument(help="New or empty folder; each part becomes a data set in a subfolder.")],
     parts: Annotated[
-        str, typer.Option(help="Names of the parts and how large each is, in shares of all or in per cent.")
+        str, typer.Option(help="Names and sizes of the parts, as shares or percentages of all images.")
     ] = "train=80,test=20",
-    images: Annotated[int | None, typer.Option(min=1, help="Only so many images in all, chosen at random.")] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Use at most this many images, chosen at random. [default: all]")
+    ] = None,
     group: Annotated[
         str | None,
         typer.Option(
-            help="What stays together, lest a part show what another was trained on: images in whose names this "
-            "regular expression finds the same, such as the frames of one film; `flight` for HIT-UAV's flights."
+            help="Regular expression; images whose names give the same match, such as frames of one video, stay in one "
+            "part. `flight` groups HIT-UAV by flight. [default: none]"
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed divides otherwise.")] = 0,
-    to: Annotated[str, typer.Option(help="Format to write; coco keeps all that there is.")] = "coco",
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the split.")] = 0,
+    to: To = "coco",
     format: Format = None,
     split: Split = None,
     classes: Classes = None,
 ) -> None:
-    """Divide a data set at random: what a detector is tested on, or the filter calibrated on, is not trained on.
+    """Split a data set at random, to train, calibrate the filter and test on different images.
 
     Example: dataengine data split data/all parts --parts train=70,calibration=15,test=15
     """
@@ -250,19 +248,19 @@ def split_command(
         written, left_out = _write(part, out / name, to, name)
         typer.echo(f"{out / name}: {written} images, {sum(len(sample.layout) for sample in part)} objects")
         problems += left_out
-    _say_problems(problems, 20)
+    _print_problems(problems, 20)
 
 
 @app.command("merge")
 def merge_command(
-    paths: Annotated[list[Path], typer.Argument(help="Two or more data sets, of the same classes.")],
-    out: Annotated[Path, typer.Option(help="New or empty folder for the data set of all their images.")],
-    to: Annotated[str, typer.Option(help="Format to write; coco keeps all that there is.")] = "coco",
+    paths: Annotated[list[Path], typer.Argument(help="Two or more data sets with the same classes.")],
+    out: Annotated[Path, typer.Option(help="New or empty folder for the merged data set.")],
+    to: To = "coco",
     classes: Classes = None,
 ) -> None:
-    """Put the images of several data sets into one: what was labelled by hand beside what a detector labelled.
+    """Merge several data sets into one, for example images labelled by hand and images labelled by a detector.
 
-    Where one has horizontal boxes, all get them.
+    If one data set has horizontal boxes, the merged one has them too.
 
     Example: dataengine data merge data/train labelled --out more
     """
@@ -272,36 +270,37 @@ def merge_command(
 
     formats.module(to)
     if len(paths) < 2:
-        raise UserError("a single data set is nothing to merge; give two or more folders, then --out.")
+        raise UserError("a merge needs two or more data sets; give their folders, then --out.")
     dataset = merge([_read(path, None, None, classes) for path in paths])
     written, left_out = _write(dataset, out, to, "train")
     objects = sum(len(sample.layout) for sample in dataset)
     typer.echo(f"{out}: {written} images, {objects} objects, in {to} format")
-    _say_problems(dataset.problems + left_out, 20)
+    _print_problems(dataset.problems + left_out, 20)
 
 
-def _class_list(classes: str | None) -> list[str] | None:
+def class_list(classes: str | None) -> list[str] | None:
+    """ "plane, ship" -> ["plane", "ship"]; None for None."""
     return None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
 
 
 def _read(path: Path, format: str | None, split: str | None, classes: str | None):
     from dataengine.data import formats
 
-    return formats.read(path, format, split=split, classes=_class_list(classes))
+    return formats.read(path, format, split=split, classes=class_list(classes))
 
 
 def _write(dataset, out: Path, to: str, split: str) -> tuple[int, list]:
-    """Write a split, say what the format cannot hold; (images written, problems of those left out)."""
+    """Write a split and report what the format cannot store; (images written, problems of the skipped ones)."""
     from dataengine.data import formats
 
     for loss in formats.losses(dataset, to):
-        typer.echo(f"{split}: {to} has no place for {loss}", err=True)
+        typer.echo(f"{split}: {to} cannot store {loss}", err=True)
     with _progress(f"Writing {split}") as progress:
         left_out = formats.write(dataset, out, to, split=split, progress=progress)
     return len(dataset) - len({problem.path for problem in left_out}), left_out
 
 
-def _say_problems(problems: list, show: int) -> None:
+def _print_problems(problems: list, show: int) -> None:
     for problem in problems[:show]:
         typer.echo(str(problem), err=True)
     if problems:

@@ -1,4 +1,4 @@
-"""`dataengine run`: what can be done with the folder of a run."""
+"""`dataengine run`: verify the folder of a run, and show where its time went."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Look into the folder of a run of dataengine synth.", no_args_is_help=True)
+app = typer.Typer(help="Verify the folder of a run, and show where its time went.", no_args_is_help=True)
 
-SHOWN = 20  # faults that are printed; one damaged file can be the cause of hundreds
-Run = Annotated[Path, typer.Argument(help="Folder of dataengine synth.")]
+MAX_PRINTED = 20  # faults; one damaged file can cause hundreds
+Run = Annotated[Path, typer.Argument(help="Run folder of dataengine synth.")]
 
 
 @app.command("verify")
 def verify_command(
     run: Run, as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False
 ) -> None:
-    """Say whether a run is what was made: checksums of images and labels, manifest, parts, DOTA and COCO.
+    """Verify that a run is unchanged: checksums of images and labels, manifest, parts, DOTA and COCO folders.
 
-    Each fault is one sentence; the status is 1 where there is any. It changes nothing.
+    Prints one sentence per fault; the exit status is 1 if there are faults. Changes nothing.
 
     Example: dataengine run verify runs/first
     """
@@ -32,25 +32,25 @@ def verify_command(
 
         typer.echo(json.dumps(dataclasses.asdict(found), indent=2))
     else:
-        for fault in found.faults[:SHOWN]:
+        for fault in found.faults[:MAX_PRINTED]:
             typer.echo(fault.message)
-        if len(found.faults) > SHOWN:
-            typer.echo(f"and {len(found.faults) - SHOWN} more, often of the same cause; all of them with --json")
+        if len(found.faults) > MAX_PRINTED:
+            typer.echo(f"and {len(found.faults) - MAX_PRINTED} more, often with the same cause; --json prints all")
         for mend in dict.fromkeys(fault.mend for fault in found.faults):
-            typer.echo(f"The mend: {mend}.")
+            typer.echo(f"Fix: {mend}.")
         for note in found.notes:
             typer.echo(f"note: {note}")
-        sound = "as they were made" if not found.faults else f"compared; {len(found.faults)} faults"
-        typer.echo(f"{run}: {found.images} images, {found.accepted} of them accepted, {sound}")
+        result = "unchanged" if not found.faults else f"{len(found.faults)} faults"
+        typer.echo(f"{run}: {found.images} images, {found.accepted} of them accepted; {result}")
     if found.faults:
         raise typer.Exit(1)
 
 
 @app.command("trace")
 def trace_command(run: Run) -> None:
-    """Say how busy each stage of a run was; trace.json in its folder opens in ui.perfetto.dev and chrome://tracing.
+    """Show how busy each stage of a run was; the busiest one decides how long the run takes.
 
-    The busiest stage is the one that decides how long a run takes.
+    trace.json in the run folder opens in ui.perfetto.dev and chrome://tracing.
 
     Example: dataengine run trace runs/first
     """
@@ -62,10 +62,10 @@ def trace_command(run: Run) -> None:
 
     events = read_trace(RunFolder(run))
     loading = [event["dur"] / 1e6 for event in events if event["name"] == "load"]
-    table = Table("stage", "busy", "seconds", "of them on a core")
+    table = Table("stage", "busy", "seconds", "on a core")
     for row in busy(events):
         table.add_row(row.stage, f"{row.share:.1%}", f"{row.seconds:.1f}", f"{row.cpu_seconds:.1f}")
     console = Console()
     console.print(table)
     if loading:
-        console.print(f"{len(loading)} processes, loaded in {max(loading):.1f} s at most")
+        console.print(f"{len(loading)} processes, loaded in at most {max(loading):.1f} s")

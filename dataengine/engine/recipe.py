@@ -1,24 +1,50 @@
-"""What a run makes: everything that decides its result, and nothing that does not."""
+"""Settings of a run: everything that decides its result, and nothing else."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from dataengine.data.layout import Acquisition
 from dataengine.data.presets import config_file
 from dataengine.errors import UserError, first_fault
 from dataengine.files import read_yaml
+from dataengine.layouts.balance import parse_balance
 
 
-def _low_to_high(given: tuple[float, float]) -> tuple[float, float]:
-    if given[0] > given[1]:
-        raise ValueError(f"give the lower number first: {given[1]:g} {given[0]:g}")
-    return given
+def _low_to_high(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[0] > limits[1]:
+        raise ValueError(f"give the lower number first: {limits[1]:g} {limits[0]:g}")
+    return limits
+
+
+def _names(value: object) -> object:
+    """ "plane, ship" -> ["plane", "ship"]; a list stays as it is."""
+    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
+def _pairs(value: object) -> object:
+    """ "car=windmill,van=boat" -> {"car": "windmill", "van": "boat"}; a dict stays as it is."""
+    if not isinstance(value, str):
+        return value
+    pairs = [[name.strip() for name in text.partition("=")[::2]] for text in value.split(",")]
+    for old, new in pairs:
+        if not old or not new:
+            raise UserError(f"--draw-as {old}: give two names, such as car=windmill.")
+    return dict(pairs)
+
+
+def _shares(value: object) -> object:
+    """ "ship=0.2,van=0.1" -> {"ship": 0.2, "van": 0.1}, and "0.1" -> 0.1; numbers and dicts stay as they are."""
+    return parse_balance(value) if isinstance(value, str) else value
+
+
+def _field(panel: str, default: object, description: str, unset: str | None = None, **settings) -> Any:
+    """A field that `dataengine synth --help` shows in `panel`; `unset` describes the default where that is None."""
+    return Field(default, description=description, json_schema_extra={"panel": panel, "unset": unset}, **settings)
 
 
 Range = Annotated[tuple[float, float], AfterValidator(_low_to_high)]
@@ -26,98 +52,152 @@ RANGES = {"altitude": "altitude_m", "gsd": "gsd_m", "camera_angle": "camera_angl
 
 
 class Recipe(BaseModel):
-    """Settings of `dataengine synth`. Workers and batch size are not among them: they must not change the result."""
+    """Settings of `dataengine synth`, each an option of the command, a field of its YAML file and a Python argument.
+
+    Workers and batch size are not among them, because they must not change the result. Lists may be given as text, as
+    on the command line: "plane,ship" for `classes`, "ship=0.2,van=0.1" for `balance`.
+
+    >>> recipe = Recipe(dataset="hit-uav", n=50, classes="car,person")
+    >>> recipe.classes
+    ('car', 'person')
+    >>> recipe.filter
+    'erase'
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    dataset: str | None = Field(None, description="a preset's name, or the path of its YAML file; else data's own")
-    data: Path | None = Field(None, description="folder of the labelled data set")
-    n: int = Field(200, gt=0, description="accepted images wanted")
-    seed: int = Field(0, ge=0)
-    size: int = Field(256, ge=64, le=4096, description="side of the images in pixels")
-    layouts: Literal["reuse", "prior", "diffusion"] = "reuse"
-    layout_model: Path | None = Field(None, description="folder of a layout model, for layouts: diffusion")
-    layout_scale: float = Field(1.0, gt=0, le=8, description="of real layouts: 0.64 shows 800 pixels in 512")
-    altitude: Range | None = Field(None, description="only as from this height, low and high, in metres")
-    gsd: Range | None = Field(None, description="only of this ground sample distance, low and high, in metres a pixel")
-    camera_angle: Range | None = Field(None, description="only at this angle, low and high; 90 looks straight down")
-    night: bool | None = Field(None, description="only as by night (true) or by day (false); both if not said")
-    label_filter: float | None = Field(None, gt=0, description="standard deviations from real boxes; off if not said")
-    enhance: bool = Field(True, description="layouts scaled, turned, flipped and merged, whether real or diffused")
-    rows: float = Field(0.0, ge=0, le=1, description="share of objects that become rows, as far apart as real ones")
-    classes: tuple[str, ...] | None = Field(None, description="make only these classes")
-    draw_as: dict[str, str] = Field({}, description="class of the layouts: what is drawn in its boxes instead")
-    balance: float | dict[str, float] | None = Field(None, description="least share of objects for every class")
-    renderer: Literal["in-scene", "whole"] = "in-scene"
-    model: Path | None = Field(None, description="folder of a trained renderer instead of the packaged one")
-    scenes: Path | None = Field(None, description="folder of images or a data set to paint into")
-    augment_scenes: bool = Field(
-        False, description="turn, scale and re-light scenes, which keep their objects: of few, many"
+    dataset: str | None = _field("Data", None, "Preset (hit-uav, dior ...) or YAML file; not needed with --data.")
+    data: Path | None = _field("Data", None, "Folder of your labelled data set, in any supported format.")
+    n: int = _field("Run", 200, "Number of accepted images to make.", gt=0)
+    seed: int = _field("Run", 0, "Random seed; another seed gives another data set.", ge=0)
+    size: int = _field("Rendering", 256, "Side of the images in pixels.", ge=64, le=4096)
+    layouts: Literal["reuse", "prior", "diffusion"] = _field(
+        "Layouts", "reuse", "Source of layouts: real ones augmented, a fitted prior, or a diffusion model."
     )
-    likely_places: bool = Field(False, description="new objects go where surroundings look as around real ones")
-    strength: float = Field(1.0, gt=0, le=1, description="noise from which objects begin; below 1, over real ones")
-    into: Path | None = Field(None, description="labelled data set whose pictures get new objects beside their own")
-    encoder: str | None = Field(None, description="of reference images, for a model that was trained with them")
-    steps: int | None = Field(None, gt=0, le=1000, description="denoising steps; the renderer's own if not said")
-    guidance_scale: float | None = Field(None, ge=0, le=50, description="the renderer's own if not said")
-    semantic_filter: Path | None = Field(None, description="folder of a CLIP model that image and prompt must agree in")
+    layout_model: Path | None = _field(
+        "Layouts", None, "Model folder of dataengine train layouts, for --layouts diffusion."
+    )
+    layout_scale: float = _field("Layouts", 1.0, "Scale of real layouts; 0.64 fits 800 pixels into 512.", gt=0, le=8)
+    altitude: Range | None = _field(
+        "Data", None, "Use only layouts and scenes taken from LOW to HIGH metres above ground."
+    )
+    gsd: Range | None = _field("Data", None, "Use only layouts and scenes of LOW to HIGH metres per pixel.")
+    camera_angle: Range | None = _field(
+        "Data", None, "Use only layouts and scenes taken at LOW to HIGH degrees; 90 looks straight down."
+    )
+    night: bool | None = _field("Data", None, "Use only layouts and scenes taken at night, or by day.", "both")
+    label_filter: float | None = _field(
+        "Layouts", None, "Resample layouts with boxes beyond this many standard deviations of real ones.", "off", gt=0
+    )
+    enhance: bool = _field("Layouts", True, "Scale, rotate, flip and merge layouts.")
+    rows: float = _field(
+        "Layouts", 0.0, "Share of objects (0 to 1) to arrange in rows, spaced like real ones.", ge=0, le=1
+    )
+    classes: Annotated[tuple[str, ...], BeforeValidator(_names)] | None = _field(
+        "Data", None, "Make only these classes: plane,ship.", "all"
+    )
+    draw_as: Annotated[dict[str, str], BeforeValidator(_pairs)] = _field(
+        "Rendering", {}, "Render another class in the boxes of one: car=windmill; needs a model with text."
+    )
+    balance: Annotated[float | dict[str, float] | None, BeforeValidator(_shares)] = _field(
+        "Layouts", None, "Minimum share of all objects, for every class (0.1) or for some (ship=0.2,van=0.1)."
+    )
+    renderer: Literal["in-scene", "whole"] = _field(
+        "Rendering", "in-scene", "Paint objects into scenes, or generate the whole image."
+    )
+    model: Path | None = _field("Rendering", None, "Folder of a trained renderer.", "the packaged one")
+    scenes: Path | None = _field(
+        "Data", None, "Images or data set to paint objects into.", "images of --data, or generated scenes"
+    )
+    augment_scenes: bool = _field(
+        "Rendering", False, "Rotate, scale and relight scenes together with their objects, for small data sets."
+    )
+    likely_places: bool = _field(
+        "Layouts", False, "Move objects to places that look like the surroundings of real objects in --data."
+    )
+    strength: float = _field(
+        "Rendering",
+        1.0,
+        "Denoising strength: 1 paints objects from noise; 0.3 repaints real objects cut out of --data.",
+        gt=0,
+        le=1,
+    )
+    into: Path | None = _field(
+        "Data", None, "Labelled data set whose images receive new objects in addition to their own."
+    )
+    encoder: str | None = _field(
+        "Rendering", None, "Encoder of reference images, for a model trained with one.", "the packaged one"
+    )
+    steps: int | None = _field("Rendering", None, "Denoising steps.", "the renderer's own", gt=0, le=1000)
+    guidance_scale: float | None = _field(
+        "Rendering", None, "Classifier-free guidance: null + scale * (condition - null).", "the renderer's own",
+        ge=0, le=50,
+    )  # fmt: skip
+    semantic_filter: Path | None = _field(
+        "Filter", None, "Folder of a CLIP model; drops images that do not match their prompt.", "off"
+    )
     filter: Literal["drop", "difficult", "repair", "erase", "off"] = Field(
-        default_factory=lambda given: "erase" if given.get("renderer") == "in-scene" else "difficult"
+        default_factory=lambda given: "erase" if given.get("renderer") == "in-scene" else "difficult",
+        description="What happens to objects that the detector does not find (docs/filter.md).",
+        json_schema_extra={"panel": "Filter", "unset": "erase; difficult with --renderer whole"},
     )
-    detector: Path | None = Field(None, description="folder of a detector instead of the packaged one")
-    calibration: Path | None = None
-    pass_share: float = Field(0.95, gt=0, lt=1, description="share of real images that the filter lets pass")
-    max_attempts: int | None = Field(None, gt=0, description="give up after this many images; 20 times n if not said")
-    mix: bool = Field(False, description="also write a data set of real and synthetic images together")
-    shard_size: int = Field(16, gt=0, le=1024, description="images that are made and stored together")
+    detector: Path | None = _field("Filter", None, "Folder of your own ONNX detector.", "the packaged one")
+    calibration: Path | None = _field(
+        "Filter",
+        None,
+        "Thresholds of the detector, from dataengine filter calibrate.",
+        "packaged, or measured on --data",
+    )
+    pass_share: float = _field("Filter", 0.95, "Share of real images that the calibrated filter accepts.", gt=0, lt=1)
+    max_attempts: int | None = _field("Run", None, "Stop after this many rendered images.", "20 times --n", gt=0)
+    mix: bool = _field("Run", False, "Also write real and synthetic images as one data set.")
+    shard_size: int = _field("Run", 16, "Images rendered and stored together as one shard.", gt=0, le=1024)
 
     @model_validator(mode="after")
-    def _of_something(self) -> Recipe:
+    def _check_combinations(self) -> Recipe:
         if self.dataset is None and self.data is None:
             raise ValueError("give --dataset with the name of a preset, or --data with your labelled data set")
         if (self.layouts == "diffusion") != (self.layout_model is not None):
-            raise ValueError("layouts: diffusion and a layout_model (dataengine train layouts) belong together")
+            raise ValueError("layouts: diffusion and layout_model (from dataengine train layouts) require each other")
         if self.layouts == "prior" and not self.enhance:
-            raise ValueError(
-                "enhance: layouts of the prior are new ones; only those of reuse and diffusion are changed"
-            )
+            raise ValueError("enhance: false works only with layouts: reuse or diffusion, not with layouts: prior")
         if self.rows and (self.layouts != "reuse" or not self.enhance):
-            raise ValueError("rows: only real layouts that are changed get them (layouts: reuse, enhance: true)")
+            raise ValueError("rows: works only with layouts: reuse and enhance: true")
         if self.filter == "erase" and self.renderer != "in-scene":
-            raise ValueError("filter: erase needs renderer: in-scene, which knows the picture without its objects")
+            raise ValueError("filter: erase works only with renderer: in-scene, which has each scene without objects")
         if self.likely_places and (self.renderer != "in-scene" or self.into is not None):
-            raise ValueError("--likely-places is for scenes: it goes with --renderer in-scene, and without --into")
+            raise ValueError("--likely-places works only with --renderer in-scene and without --into")
         if self.into is not None and self.scenes is not None:
             raise ValueError("give --into or --scenes, not both")
         return self
 
     @property
     def name(self) -> str:
-        """What the run is called: the preset's name, or the folder's where there is none."""
+        """Name of the run: that of the preset, or of the data set's folder."""
         return Path(self.dataset).stem if self.dataset is not None else self.data.resolve().stem
 
     @property
     def budget(self) -> int:
-        """Attempts after which the run gives up."""
+        """Maximum number of attempts of the run."""
         return self.max_attempts or max(20 * self.n, 100)
 
-    def wants(self, taken: Acquisition) -> bool:
-        """Whether a picture taken so is like those asked for; never where it is unknown what was asked for."""
-        ranges = [(getattr(self, option), getattr(taken, name)) for option, name in RANGES.items()]
+    def wants(self, acquisition: Acquisition) -> bool:
+        """Whether an image acquired this way matches the recipe's ranges; unknown values match no stated range."""
+        ranges = [(getattr(self, option), getattr(acquisition, name)) for option, name in RANGES.items()]
         within = all(r is None or (value is not None and r[0] <= value <= r[1]) for r, value in ranges)
-        return within and self.night in (None, taken.night)
+        return within and self.night in (None, acquisition.night)
 
     def identity(self, parts: dict[str, str]) -> str:
-        """Hash of the recipe and of the parts (model, detector, layouts ... by content) that it is carried out with."""
+        """Hash of the recipe and of the content of its parts (model, detector, layouts ...); 16 hexadecimal digits."""
         text = self.model_dump_json() + repr(sorted(parts.items()))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def load_recipe(path: Path | None, overrides: dict) -> Recipe:
-    """A recipe from a YAML file (or the defaults), with the overrides that are not None.
+    """The recipe of a YAML file (or the defaults), with the overrides that are not None.
 
     A path that does not exist may be the name of a packaged recipe (configs/recipes), such as dior-r.
-    Raises UserError that names the file and the field at fault.
+    Raises UserError with the file and the field at fault.
     """
     values: dict = {}
     if path is not None:
@@ -128,15 +208,6 @@ def load_recipe(path: Path | None, overrides: dict) -> Recipe:
     except ValidationError as error:
         where = f"{path}: " if path is not None else ""
         raise UserError(f"{where}{first_fault(error, Recipe.model_fields)}.") from None
-
-
-def pairs(given: Sequence[str] | None) -> dict[str, str] | None:
-    """["car=windmill"] -> {"car": "windmill"}; None for nothing. Raises UserError for anything else."""
-    found = [text.partition("=") for text in given or ()]
-    for old, _, new in found:
-        if not old.strip() or not new.strip():
-            raise UserError(f"--draw-as {old}: give two names, such as car=windmill.")
-    return {old.strip(): new.strip() for old, _, new in found} or None
 
 
 def folder_hash(folder: Path) -> str:

@@ -5,7 +5,6 @@ A run folder (`run_folder`) can be killed at any instant and continued with the 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from dataengine.engine.tally import Tally
 from dataengine.engine.trace import trace_file
 from dataengine.engine.worker import Job
 from dataengine.errors import UserError
-from dataengine.files import check_writable, remove_unfinished
+from dataengine.files import check_writable, lock, remove_unfinished
 from dataengine.judge.calibration import Calibration, calibration_hash
 
 Progress = Callable[[int, int], None]  # (images accepted, images tried)
@@ -50,13 +49,13 @@ def _locked(run: RunFolder) -> Iterator[None]:
     """Hold the run folder; a second run on it is refused. The lock goes with the process, however it ends."""
     try:
         run.path.mkdir(parents=True, exist_ok=True)
-        with open(run.lock, "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"{run.path}: another run is at work in this folder; wait for it, or give another --out."
-                ) from None
+        try:
+            held = lock(run.lock)
+        except BlockingIOError:
+            raise UserError(
+                f"{run.path}: another run is at work in this folder; wait for it, or give another --out."
+            ) from None
+        with held:
             yield
     except OSError as error:
         if error.errno is None:  # not the disk's doing

@@ -1,4 +1,4 @@
-"""A run as the person at the terminal sees it: progress, tables, where the pictures are."""
+"""Terminal output of `dataengine synth`: progress, tables, paths."""
 
 from __future__ import annotations
 
@@ -13,33 +13,28 @@ from dataengine.engine.recipe import Recipe
 from dataengine.engine.run_folder import RunFolder
 
 
-def _say_parts(console: Console, parts) -> None:
-    calibration = parts.calibration
+def _print_parts(console: Console, parts) -> None:
     console.print(f"classes: {', '.join(parts.classes)}")
-    if calibration is not None:
-        _say_filter(console, calibration)
+    if (calibration := parts.calibration) is not None:
+        console.print(
+            f"filter: accepts {calibration.pass_share:.0%} of real images; controls: "
+            f"{calibration.shuffled_pass_share:.0%} with another image's labels, "
+            f"{calibration.smudged_pass_share:.0%} with blurred objects"
+        )
     for note in parts.notes:
         console.print(note, style="yellow")
-
-
-def _say_filter(console: Console, calibration) -> None:
-    console.print(
-        f"filter: {calibration.pass_share:.0%} of real images would pass, "
-        f"{calibration.shuffled_pass_share:.0%} of them with another image's labels, "
-        f"{calibration.smudged_pass_share:.0%} with their objects smudged"
-    )
 
 
 def run_with_progress(
     recipe: Recipe, out: Path, workers: int | None, batch_size: int, quiet: bool, **where: str | float | bool | None
 ) -> dict:
-    """Carry out a recipe and give back its report; unless `quiet`, with progress and a summary on the terminal.
+    """Run a recipe and return its report; unless `quiet`, print progress and a summary.
 
-    where: `executor` and what else `synth` takes.
+    where: further arguments of `synth`, such as `executor`.
     """
     from dataengine.engine.run import synth
 
-    console = Console(quiet=quiet, markup=False)  # names and paths may hold brackets
+    console = Console(quiet=quiet, markup=False)  # names and paths may contain brackets
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -56,22 +51,22 @@ def run_with_progress(
             rate = f"{tried} tried, {accepted / elapsed:.2f}/s" if elapsed else ""
             progress.update(task, completed=accepted, description="accepted", rate=rate)
 
-        result = synth(recipe, out, workers, batch_size, update, lambda parts: _say_parts(console, parts), **where)
+        result = synth(recipe, out, workers, batch_size, update, lambda parts: _print_parts(console, parts), **where)
     report = json.loads(RunFolder(result.out).report.read_text())
     show_report(console, report, result.out)
     return report
 
 
 def show_report(console: Console, report: dict, out: Path) -> None:
-    """Class and acceptance table, warnings, and the paths a user wants next."""
+    """Print the table of classes, the acceptance, warnings, and the paths of the results."""
     table = Table(
-        "class", "asked", "found", "share", "taken out", "kept", "of them difficult",
-        caption="asked and found: objects of all attempts; the others: of accepted images",
+        "class", "painted", "found", "share", "erased", "kept", "difficult",
+        caption="painted and found: objects of all attempts; other columns: objects of accepted images",
     )  # fmt: skip
     for row in report["classes"]:
         share = f"{row['found'] / row['asked']:.0%}" if row["asked"] else "-"
-        after = [str(row[name]) for name in ("erased", "kept", "difficult")]
-        table.add_row(row["name"], str(row["asked"]), str(row["found"]), share, *after)
+        accepted = [str(row[name]) for name in ("erased", "kept", "difficult")]
+        table.add_row(row["name"], str(row["asked"]), str(row["found"]), share, *accepted)
     console.print(table)
     console.print(
         f"{report['accepted']} of {report['tried']} images accepted ({report['acceptance']:.0%}); dropped: "
@@ -80,35 +75,37 @@ def show_report(console: Console, report: dict, out: Path) -> None:
     if report["left_out"]:
         asked = sum(row["asked"] for row in report["classes"])
         console.print(
-            f"{report['left_out']} of {report['left_out'] + asked} objects of the layouts were left out: there was no "
-            "room for them beside others, or with --likely-places no likely place"
+            f"{report['left_out']} of {report['left_out'] + asked} objects of the layouts were left out: they "
+            "had no room next to other objects or, with --likely-places, no likely place"
         )
     for name in report["unreadable_scenes"]:
-        console.print(f"scene {name} cannot be read and was passed over", style="yellow")
+        console.print(f"scene {name} cannot be read and was skipped", style="yellow")
     for name in report["never_kept"]:
-        console.print(f"no {name} was kept: this model cannot draw it, or the layouts do not ask for it", style="red")
+        console.print(
+            f"no {name} was kept: the model cannot render this class, or the layouts do not contain it", style="red"
+        )
     for name, share in report["below_balance"].items():
         console.print(
-            f"{name} is {share:.0%} of the kept objects, less than --balance states, since others are found more often "
-            f"or were in the scenes; ask for more of it alone, as --balance {name}=0.2",
+            f"{name} makes up {share:.0%} of the kept objects, less than --balance states, because other classes are "
+            f"found more often or are in the scenes; raise it alone, such as --balance {name}=0.2",
             style="yellow",
         )
     if report["accepted"] < report["wanted"]:
         console.print(
-            f"{report['wanted']} were wanted, but the budget of attempts is spent; raise --max-attempts in a new "
-            "folder, or train the renderer longer",
+            f"{report['wanted']} images were requested, but the run reached its maximum number of attempts; raise "
+            "--max-attempts in a new folder, or train the renderer longer",
             style="red",
         )
     run = RunFolder(out)
     sheets = [str(file) for file in (run.kept_sheet, run.dropped_sheet) if file.exists()]
-    console.print(f"pictures: {' and '.join(sheets)}")
+    console.print(f"contact sheets: {' and '.join(sheets)}")
     if run.coco.exists():
         console.print(f"data sets: {run.dota} and {run.coco}")
-    console.print(f"every image's story: {run.manifest}")
+    console.print(f"manifest: {run.manifest}")
 
 
-def dry_run(recipe: Recipe, out: Path, as_json: bool) -> None:
-    """Print the plan: parts, shards, and time and space measured on one small shard that is thrown away."""
+def print_plan(recipe: Recipe, out: Path, as_json: bool) -> None:
+    """Print the plan of a run: its parts, and time and disk space measured on one small temporary shard."""
     import tempfile
     import time
 
@@ -117,7 +114,7 @@ def dry_run(recipe: Recipe, out: Path, as_json: bool) -> None:
 
     console = Console(markup=False, quiet=as_json)
     console.print(
-        "loading, and calibrating the filter where there is no calibration for this data (that may take minutes)"
+        "loading models, and calibrating the filter if there is no calibration for this data (may take minutes)"
     )
     parts = load_parts(recipe)
     probe = recipe.model_copy(update={"shard_size": min(4, recipe.shard_size)})
@@ -143,12 +140,12 @@ def dry_run(recipe: Recipe, out: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(plan, indent=2))
         return
-    _say_parts(console, parts)
-    asked = recipe.model_dump(mode="json", exclude_defaults=True, exclude={"n"})
+    _print_parts(console, parts)
+    settings = recipe.model_dump(mode="json", exclude_defaults=True, exclude={"n"})
     minutes = recipe.n * seconds / 60
-    console.print(f"{recipe.n} images into {out}: {', '.join(f'{name} {value}' for name, value in asked.items())}")
+    console.print(f"{recipe.n} images into {out}: {', '.join(f'{name} {value}' for name, value in settings.items())}")
     console.print(
-        f"an image takes {seconds:.2f} s of one worker, all at least {minutes:.0f} minutes, and "
-        f"{plan['gigabytes']:.2g} GB with both data sets; accepted of those tried here: {plan['accepted_in_probe']}"
+        f"one image takes {seconds:.2f} s on one worker, the run at least {minutes:.0f} minutes and "
+        f"{plan['gigabytes']:.2g} GB with both data sets; accepted in this test: {plan['accepted_in_probe']}"
     )
     console.print("nothing was written; --json prints the whole recipe", style="dim")

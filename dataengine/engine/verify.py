@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ from dataengine.engine.recipe import Recipe, folder_hash
 from dataengine.engine.record import Record
 from dataengine.engine.run_folder import RunFolder, StoredRecipe
 from dataengine.errors import UserError
-from dataengine.files import read_text
+from dataengine.files import lock, read_text
 from dataengine.judge.calibration import Calibration, calibration_hash
 from dataengine.seeds import image_seed
 
@@ -83,8 +82,7 @@ def verify(out: Path, progress: Callable[[int], None] = lambda images: None) -> 
 
 def _refuse_while_at_work(run: RunFolder) -> None:
     try:
-        with open(run.lock) as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        lock(run.lock, shared=True).close()
     except FileNotFoundError:  # a copy of the folder without hidden files
         pass
     except BlockingIOError:

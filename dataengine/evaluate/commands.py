@@ -1,4 +1,4 @@
-"""`dataengine evaluate`: figures of generated pictures beside those of real ones and of controls."""
+"""`dataengine evaluate`: metrics of generated images, next to those of real images and of controls."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,44 +18,39 @@ if TYPE_CHECKING:
     from dataengine.judge.detector import Detector
 
 app = typer.Typer(
-    help="Measure generated pictures against real ones that no model was trained on. MADE is a run folder, a labelled "
-    "data set in any known format, or (without the layout score) a plain folder of images, also of another system. "
-    "Every figure stands beside that of real pictures and of a control, which must come out worse.",
+    help="Measure generated images against real images that no model was trained on. MADE is a run folder, a labelled "
+    "data set, or (except for layout scores) a folder of images, also from other systems. Each metric stands next to "
+    "that of real images and of a control, which must be worse.",
     no_args_is_help=True,
 )
 app.command("lift")(lift_command)
 
 
-class FitChoice(StrEnum):
-    window = "window"
-    resize = "resize"
-
-
-class GroupChoice(StrEnum):
-    image = "image"
-    flight = "flight"
-
-
 FeaturesName = Annotated[
     str,
-    typer.Option("--features", help="lite2, lite0, encoder, encoder-grid, clip:DIR, dinov2:DIR or inception:FILE."),
+    typer.Option(
+        "--features", help="Feature network: lite2, lite0, encoder, encoder-grid, clip:DIR, dinov2:DIR, inception:FILE."
+    ),
 ]
 DetectorFolder = Annotated[
     Path | None,
     typer.Option(
         "--detector",
-        help="Folder of an ONNX detector, or of a training of mmrotate. Left out, the packaged evaluation one.",
+        help="Folder of an ONNX detector or of an mmrotate training. [default: the packaged evaluation detector]",
     ),
 ]
-TrainingSplit = Annotated[str | None, typer.Option(help="Only this split of --training, such as train.")]
+TrainingSplit = Annotated[
+    str | None, typer.Option(help="Use only this split of --training, such as train. [default: all]")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")]
 
 
 @dataclass(frozen=True)
 class Sides:
-    """What is compared. cut: a data set's path and split -> its pictures, made in the same way as those of `real`.
+    """Generated and real images to compare, all of one size.
 
-    name, real_name, how: for people, whose pictures they are and how they were brought to one size.
+    cut: function from a data set's path and split to its images, prepared like those of `real`. name, real_name: titles
+    of both sides. how: description of how the images were brought to one size.
     """
 
     made: list[Window]
@@ -69,50 +63,56 @@ class Sides:
 
 
 def _sides(
-    made: Annotated[Path, typer.Argument(metavar="MADE", help="A run folder, a data set, or a folder of images.")],
-    real: Annotated[Path, typer.Option(help="Real pictures: a data set that no model was trained on.")],
-    split: Annotated[str | None, typer.Option(help="Only this split of MADE. Left out, all of them.")] = None,
-    real_split: Annotated[str | None, typer.Option(help="Only this split of --real, such as test.")] = None,
+    made: Annotated[Path, typer.Argument(metavar="MADE", help="Run folder, data set, or folder of images.")],
+    real: Annotated[Path, typer.Option(help="Real images: a data set that no model was trained on.")],
+    split: Annotated[str | None, typer.Option(help="Use only this split of MADE. [default: all]")] = None,
+    real_split: Annotated[
+        str | None, typer.Option(help="Use only this split of --real, such as test. [default: all]")
+    ] = None,
     all_attempts: Annotated[
-        bool, typer.Option("--all-attempts", help="Of a run: dropped images too, as before filtering.")
+        bool, typer.Option("--all-attempts", help="Include the images that the filter of a run dropped.")
     ] = False,
-    images: Annotated[int, typer.Option(min=8, help="At most this many pictures a side, drawn at random.")] = 1000,
+    images: Annotated[
+        int, typer.Option(min=8, help="Use at most this many images of each side, chosen at random.")
+    ] = 1000,
     size: Annotated[
         tuple[int, int] | None,
-        typer.Option(help="WIDTH HEIGHT of the pictures compared; else what all generated ones have."),
+        typer.Option(
+            metavar="WIDTH HEIGHT", help="Size of the compared images. [default: that of the generated images]"
+        ),
     ] = None,
     fit: Annotated[
-        FitChoice, typer.Option(help="Larger pictures: windows at native resolution, or the whole made smaller.")
-    ] = FitChoice.window,
-    windows: Annotated[int, typer.Option(min=1, help="Random windows of each larger real picture.")] = 2,
+        Literal["window", "resize"], typer.Option(help="Cut windows out of larger images, or resize the whole image.")
+    ] = "window",
+    windows: Annotated[int, typer.Option(min=1, help="Number of random windows of each larger real image.")] = 2,
     group: Annotated[
-        GroupChoice, typer.Option(help="What halves of the real data never divide: an image, or a HIT-UAV flight.")
-    ] = GroupChoice.image,
-    seed: Annotated[int, typer.Option(help="Which pictures, windows and halves are drawn.")] = 0,
+        Literal["image", "flight"], typer.Option(help="Unit that is never split between halves of the real images.")
+    ] = "image",
+    seed: Annotated[int, typer.Option(help="Random seed of images, windows and halves.")] = 0,
 ) -> Sides:
-    """Generated and real pictures of one size."""
+    """Generated and real images of one size."""
     from dataengine.evaluate.windows import common_size, cut_windows, random_subset, read_generated, read_real
 
     ours, theirs = read_generated(made, split, all_attempts), read_real(real, real_split)
-    _say_problems(made, ours)
-    _say_problems(real, theirs)
+    _print_problems(made, ours)
+    _print_problems(real, theirs)
     size = size or common_size(ours)
 
     def cut(path: Path, part: str | None) -> list[Window]:
         dataset = read_real(path, part)
-        _say_problems(path, dataset)
+        _print_problems(path, dataset)
         return cut_windows(dataset, size, fit, windows, "image", seed)
 
     generated = cut_windows(ours, size, fit, 1, "image", seed)
     held_out = cut_windows(theirs, size, fit, windows, group, seed)
     name = made.resolve().name + (", all attempts" if all_attempts else "")
-    how = f"{size[0]} x {size[1]} pixels, {'windows of' if fit == 'window' else 'made smaller from'} larger pictures"
+    how = f"{size[0]} x {size[1]} pixels, {'windows of' if fit == 'window' else 'resized from'} larger images"
     sides = random_subset(generated, images, seed), random_subset(held_out, images, seed)
     return Sides(*sides, cut, seed, name, real.resolve().name, how)
 
 
 def compares(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the arguments and options of `_sides` before its own; it is given the `Sides` they make."""
+    """The command with the arguments and options of `_sides` before its own; it receives the resulting `Sides`."""
     shared = inspect.signature(_sides, eval_str=True).parameters
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
 
@@ -128,9 +128,9 @@ def compares(command: Callable[..., None]) -> Callable[..., None]:
 @app.command("fidelity")
 @compares
 def fidelity_command(sides: Sides, features: FeaturesName = "lite2", json: Json = False) -> None:
-    """Do they look real? Frechet and kernel distances, CMMD, precision and density of the manifold.
+    """Measure realism: Frechet and kernel distances, CMMD, manifold precision and density.
 
-    FID, KID and CMMD are only called so with the features that papers use: inception:FILE and clip:FOLDER.
+    The names FID, KID and CMMD are used only with the feature networks of the papers: inception:FILE and clip:DIR.
 
     Example: dataengine evaluate fidelity runs/first --real path/to/held-out
     """
@@ -150,7 +150,7 @@ def fidelity_command(sides: Sides, features: FeaturesName = "lite2", json: Json 
 @app.command("diversity")
 @compares
 def diversity_command(sides: Sides, features: FeaturesName = "lite2", json: Json = False) -> None:
-    """Do they differ as real ones do? Recall and coverage of the manifold, Vendi score, distance of pairs.
+    """Measure diversity: manifold recall and coverage, Vendi score, distance of pairs.
 
     Example: dataengine evaluate diversity runs/first --real path/to/held-out
     """
@@ -167,7 +167,7 @@ def diversity_command(sides: Sides, features: FeaturesName = "lite2", json: Json
 @app.command("sharpness")
 @compares
 def sharpness_command(sides: Sides, json: Json = False) -> None:
-    """Are they as sharp as real ones? Fine contrast of each class's objects and of the ground around them.
+    """Measure sharpness: fine contrast of each class's objects and of the ground around them.
 
     Example: dataengine evaluate sharpness runs/first --real path/to/held-out
     """
@@ -181,15 +181,14 @@ def sharpness_command(sides: Sides, json: Json = False) -> None:
 @compares
 def memorisation_command(
     sides: Sides,
-    training: Annotated[Path, typer.Option(help="The data set that the generator was trained on.")],
+    training: Annotated[Path, typer.Option(help="Data set that the generator was trained on.")],
     training_split: TrainingSplit = None,
     features: FeaturesName = "encoder-grid",
     json: Json = False,
 ) -> None:
-    """Are they copies? Distance to the nearest training picture, beside that of held-out ones and of noisy copies.
+    """Measure memorisation: distance to the nearest training image, for generated, held-out and noisy training images.
 
-    All training pictures are compared, in as many windows as --windows says; a copy of a part that no window shows is
-    not found.
+    All training images are compared, in --windows windows each; a copy of a part outside these windows is not found.
 
     Example: dataengine evaluate memorisation runs/first --real path/to/held-out --training path/to/train
     """
@@ -204,9 +203,9 @@ def memorisation_command(
 @app.command("layout")
 @compares
 def layout_command(sides: Sides, detector: DetectorFolder = None, json: Json = False) -> None:
-    """Do they show their labels? AP of a detector that had no part in making them, as DOTA and as COCO count it.
+    """Measure label accuracy: average precision (DOTA and COCO) of a detector that was not used to make the images.
 
-    Give a detector that was trained on real pictures only, and not the one that filtered.
+    Use a detector that was trained only on real images, and not the one of the filter.
 
     Example: dataengine evaluate layout runs/first --real path/to/held-out
     """
@@ -220,7 +219,7 @@ def layout_command(sides: Sides, detector: DetectorFolder = None, json: Json = F
 @app.command("classification")
 @compares
 def classification_command(sides: Sides, json: Json = False) -> None:
-    """Do their objects teach what real ones look like? Classification accuracy score (CAS).
+    """Measure object quality: accuracy on real objects of a classifier trained on generated ones (CAS).
 
     Example: dataengine evaluate classification runs/first --real path/to/held-out
     """
@@ -234,14 +233,14 @@ def classification_command(sides: Sides, json: Json = False) -> None:
 @compares
 def report_command(
     sides: Sides,
-    out: Annotated[Path, typer.Option(help="The HTML file to write; it needs nothing beside it.")],
-    training: Annotated[Path | None, typer.Option(help="The data set that the generator was trained on.")] = None,
+    out: Annotated[Path, typer.Option(help="HTML file to write, complete in itself.")],
+    training: Annotated[Path | None, typer.Option(help="Data set that the generator was trained on.")] = None,
     training_split: TrainingSplit = None,
     features: FeaturesName = "lite2",
     detector: DetectorFolder = None,
     json: Json = False,
 ) -> None:
-    """All of them in one HTML file, with plots, pictures, and what lies nearest to training pictures.
+    """Write all metrics to one HTML file, with plots, sample images and the nearest training images.
 
     Example: dataengine evaluate report runs/first --real path/to/held-out --training path/to/train --out report.html
     """
@@ -252,14 +251,14 @@ def report_command(
     from dataengine.evaluate.results import print_results
 
     if not out.parent.is_dir():
-        raise UserError(f"{out}: {out.parent} is no folder; make it first, or give another --out.")
+        raise UserError(f"{out}: {out.parent} is no folder; create it, or give another --out.")
     network, judge = load_features(features), _detector(detector)
     trained = sides.cut(training, training_split) if training else []
     found = sections(sides.made, sides.real, trained, network, judge, sides.seed, _bar(json))
     settings = {
-        "generated": f"{sides.name}: {len(sides.made)} pictures",
-        "real": f"{sides.real_name}: {len(sides.real)} pictures",
-        "training": f"{training.resolve().name}: {len(trained)} pictures" if training else "not given",
+        "generated": f"{sides.name}: {len(sides.made)} images",
+        "real": f"{sides.real_name}: {len(sides.real)} images",
+        "training": f"{training.resolve().name}: {len(trained)} images" if training else "not given",
         "compared": sides.how,
         "features": network.name,
         "seed": str(sides.seed),
@@ -268,7 +267,7 @@ def report_command(
     print_results([result for section in found for result in section.results], json)
     for section in found:
         if section.left_out:
-            typer.echo(f"{section.heading} is left out: {section.left_out}", err=True)
+            typer.echo(f"{section.heading} is skipped: {section.left_out}", err=True)
     typer.echo(f"report: {out}", err=json)
 
 
@@ -280,10 +279,10 @@ def _need(*modules: str) -> None:
 
     for module in modules:
         if find_spec(module) is None:
-            raise UserError(f"{module} is not installed, which this needs: {install('evaluate')}.")
+            raise UserError(f"{module} is not installed; install it with: {install('evaluate')}")
 
 
-def _say_problems(path: Path, dataset) -> None:
+def _print_problems(path: Path, dataset) -> None:
     if dataset.problems:
         first, n = dataset.problems[0], len(dataset.problems)
         typer.echo(f"{first} ({n} problems; see all with: dataengine data check {path})", err=True)
@@ -297,7 +296,7 @@ def _detector(folder: Path | None) -> Detector:
 
 
 def _bar(hidden: bool):
-    """Wraps a sequence in a bar on standard error."""
+    """A function that shows progress over a sequence on standard error."""
     from rich.console import Console
     from rich.progress import track
 

@@ -7,52 +7,65 @@ from typing import Annotated
 
 import typer
 
+from dataengine.export.commands import DetectorName
+
 
 def lift_command(
     runs: Annotated[
-        list[Path], typer.Argument(help="Folders of dataengine synth, whose models saw no label but those of --real.")
+        list[Path],
+        typer.Argument(help="Run folders of dataengine synth, whose models saw no labels except those of --real."),
     ],
-    real: Annotated[Path, typer.Option(help="The labelled data set to train on.")],
-    test: Annotated[Path, typer.Option(help="The labelled data set to be judged on.")],
-    out: Annotated[Path, typer.Option(help="Folder for data, trainings and outcomes.")],
+    real: Annotated[Path, typer.Option(help="Labelled data set to train on.")],
+    test: Annotated[Path, typer.Option(help="Labelled data set to test on.")],
+    out: Annotated[Path, typer.Option(help="Folder for data, trainings and results.")],
     images: Annotated[
-        list[int] | None,
-        typer.Option(help="Synthetic images of an arm; repeat for more arms [as many as the smallest run has]."),
+        list[str] | None,
+        typer.Option(
+            metavar="LIST",
+            help="Number of synthetic images of each arm: 500,5000. [default: one arm of the smallest run's size]",
+        ),
     ] = None,
-    detector: Annotated[str, typer.Option(help="A name of dataengine export mmrotate.")] = "rtmdet-r",
+    detector: Annotated[DetectorName, typer.Option(help="mmrotate detector to train.")] = "rtmdet-r",
     options: Annotated[
-        Path | None, typer.Option(help="YAML of changes in its config, as key.key: value, for all arms.")
+        Path | None, typer.Option(help="YAML file of changes to the detector's config (key.key: value).")
     ] = None,
-    steps: Annotated[int, typer.Option(min=2, help="Optimiser steps of every training.")] = 12_000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each arm; three are the least for an interval.")] = 3,
+    steps: Annotated[int, typer.Option(min=2, help="Optimiser steps of each training.")] = 12_000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per step.")] = 8,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each arm; intervals need at least 3.")] = 3,
     real_share: Annotated[
-        float, typer.Option(min=0.01, max=0.99, help="Of the images shown, where there are others.")
+        float, typer.Option(min=0.01, max=0.99, help="Share of real images in arms with other images.")
     ] = 0.5,
-    pasted: Annotated[int, typer.Option(min=1, help="Images of the copy-paste arm.")] = 5000,
-    tile_size: Annotated[int, typer.Option(min=64, help="Real images longer than this are cut into tiles.")] = 1024,
-    scale: Annotated[float, typer.Option(help="Enlarge all images when they are loaded, for small objects.")] = 1.0,
-    workers: Annotated[int, typer.Option(min=1, help="Trainings at a time; each core, or each GPU's share, one.")] = 1,
+    pasted: Annotated[int, typer.Option(min=1, help="Number of images of the copy-paste arm.")] = 5000,
+    tile_size: Annotated[
+        int, typer.Option(min=64, help="Cut larger real images into tiles of this side in pixels.")
+    ] = 1024,
+    scale: Annotated[float, typer.Option(help="Scale of all images at loading, for small objects.")] = 1.0,
+    workers: Annotated[int, typer.Option(min=1, help="Number of parallel trainings.")] = 1,
     more_real: Annotated[
-        Path | None, typer.Option(help="A labelled data set for a last arm: what labelling so much more would bring.")
+        Path | None,
+        typer.Option(help="Labelled data set for one more arm, which shows the effect of more real labels."),
     ] = None,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Exchange what mmcv has for CUDA only.")] = False,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Replace the parts of mmcv that need CUDA.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")] = False,
 ) -> None:
-    """Does the data help? The same detector, schedule and seeds on real images alone, with copy-paste, and with
-    synthetic ones, judged on real images; needs mmrotate.
+    """Measure how synthetic data changes a detector: train it on real images only, with copy-paste, and with each run.
 
-    All arms take equally many steps. Stopped or killed, the same command continues; with other runs or --images it
-    adds their arms.
+    All arms use the same detector, number of steps and seeds, and are tested on real images. If the command is stopped
+    or killed, the same command continues it; other runs or --images add arms. Needs mmrotate.
 
-    Example: dataengine evaluate lift runs/mine --real data/train --test data/val --images 500 --images 5000 --out lift
+    Example: dataengine evaluate lift runs/mine --real data/train --test data/val --images 500,5000 --out lift
     """
+    from dataengine.errors import UserError
     from dataengine.evaluate.lift import Protocol, run_lift, tables
     from dataengine.evaluate.results import print_results
     from dataengine.evaluate.windows import read_generated
     from dataengine.files import read_yaml
 
-    sizes = tuple(images or [min(len(read_generated(run)) for run in runs)])
+    try:
+        sizes = tuple(int(size) for text in images or () for size in text.split(","))
+    except ValueError:
+        raise UserError(f"--images {','.join(images)}: give whole numbers, such as 500,5000.") from None
+    sizes = sizes or (min(len(read_generated(run)) for run in runs),)
     changes = read_yaml(options) if options else {}
     protocol = Protocol(
         real, test, tuple(runs), sizes, detector, changes, steps, batch_size, seeds, real_share, pasted, tile_size,

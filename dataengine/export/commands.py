@@ -1,61 +1,72 @@
-"""`dataengine export`: a run and real data in the form that a detector is trained with."""
+"""`dataengine export`: write a run in the form that detectors are trained with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-app = typer.Typer(help="Hand a run to the programs that train detectors.", no_args_is_help=True)
+from dataengine.data.commands import class_list
+
+DetectorName = Literal[
+    "oriented-rcnn",
+    "roi-transformer",
+    "redet",
+    "rotated-faster-rcnn",
+    "rotated-fcos",
+    "rotated-retinanet",
+    "s2anet",
+    "rtmdet-r",
+    "h2rbox-v2",
+]  # fmt: skip  keys of detectors.DETECTORS
+
+app = typer.Typer(help="Write a run in the form that detector training frameworks read.", no_args_is_help=True)
 
 
 @app.command("mmrotate")
 def mmrotate_command(
-    run: Annotated[Path, typer.Argument(help="Folder of dataengine synth, or any labelled data set.")],
-    real: Annotated[Path, typer.Option(help="Your labelled data set, in any known format.")],
-    detector: Annotated[
-        str,
-        typer.Option(
-            help="oriented-rcnn, roi-transformer, redet, rotated-faster-rcnn, rotated-fcos, rotated-retinanet, s2anet, "
-            "rtmdet-r or h2rbox-v2."
-        ),
-    ] = "oriented-rcnn",
+    run: Annotated[Path, typer.Argument(help="Run folder of dataengine synth, or any labelled data set.")],
+    real: Annotated[Path, typer.Option(help="Your labelled data set, in any supported format.")],
+    detector: Annotated[DetectorName, typer.Option(help="Detector to configure.")] = "oriented-rcnn",
     ratio: Annotated[
-        str, typer.Option(help="real:synthetic, how often an epoch shows each image; 1:0 is real alone, to compare.")
+        str, typer.Option(help="REAL:SYNTHETIC, repeats of each image per epoch; 1:0 trains on real images only.")
     ] = "1:1",
-    out: Annotated[Path | None, typer.Option(help="Folder for data and config; RUN/mmrotate if not said.")] = None,
-    layout: Annotated[str, typer.Option(help="Form of the folders: dota, dior, hrsc or coco.")] = "dota",
+    out: Annotated[Path | None, typer.Option(help="Folder for data and config. [default: RUN/mmrotate]")] = None,
+    layout: Annotated[Literal["dota", "dior", "hrsc", "coco"], typer.Option(help="Format of the data.")] = "dota",
     train: Annotated[
-        list[str] | None, typer.Option(help="Split to train on; repeat for more [trainval, or else train].")
+        list[str] | None,
+        typer.Option(metavar="LIST", help="Splits to train on: train,val. [default: trainval, or train]"),
     ] = None,
     test: Annotated[
         str | None,
-        typer.Option(help="Split to be judged on, or the folder of another data set [val, or else test]."),
+        typer.Option(help="Split to test on, or folder of another data set. [default: val, or test]"),
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(help="Only these classes, with commas; all of the real data if not said.")
+        str | None, typer.Option(help="Use only these classes: plane,ship. [default: all of the real data]")
     ] = None,
-    most: Annotated[
-        int | None, typer.Option(min=1, help="Only so many synthetic images, the first of the run.")
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, help="Use at most this many synthetic images, the first of the run. [default: all]"),
     ] = None,
-    tile_size: Annotated[int, typer.Option(min=64, help="Real images longer than this are cut into tiles.")] = 1024,
-    scale: Annotated[float, typer.Option(help="Enlarge all images when they are loaded, for small objects.")] = 1.0,
+    tile_size: Annotated[
+        int, typer.Option(min=64, help="Cut larger real images into tiles of this side in pixels.")
+    ] = 1024,
+    scale: Annotated[float, typer.Option(help="Scale of all images at loading, for small objects.")] = 1.0,
     cpu: Annotated[
-        bool, typer.Option("--cpu", help="Exchange the parts that mmcv has for CUDA only, to train without a GPU.")
+        bool, typer.Option("--cpu", help="Replace the parts of mmcv that need CUDA, to train without a GPU.")
     ] = False,
 ) -> None:
-    """Write an mmrotate config that trains a detector on real and synthetic images and judges it on real ones.
+    """Write an mmrotate config that trains a detector on real and synthetic images and tests it on real ones.
 
-    Data and config lie in one folder, which can be moved to another machine. Needs no mmrotate; training does.
+    Data and config are in one folder, which can be moved to another machine. Only the training needs mmrotate.
 
     Example: dataengine export mmrotate runs/first --real data/hit-uav --detector oriented-rcnn --ratio 1:1
     """
     from dataengine.mmrotate.export import export, parse_ratio
 
-    names = None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
     with _progress() as progress:
         done = export(
             run,
@@ -64,10 +75,10 @@ def mmrotate_command(
             detector=detector,
             ratio=parse_ratio(ratio),
             layout=layout,
-            train_splits=train or (),
+            train_splits=[split for text in train or () for split in class_list(text)],
             test=test,
-            classes=names,
-            most=most,
+            classes=class_list(classes),
+            most=images,
             tile_size=tile_size,
             scale=scale,
             cpu=cpu,
@@ -76,35 +87,32 @@ def mmrotate_command(
     for note in done.notes:
         typer.echo(note, err=True)
     typer.echo(
-        f"{done.config}: trains on {done.real} real and {done.synthetic} synthetic images ({ratio}), is judged on "
-        f"{done.test} real ones, and knows {', '.join(done.classes)}."
+        f"{done.config}: trains on {done.real} real and {done.synthetic} synthetic images ({ratio}) and tests on "
+        f"{done.test} real images; classes: {', '.join(done.classes)}."
     )
 
 
 @app.command("shards")
 def shards_command(
-    source: Annotated[Path, typer.Argument(help="Folder of dataengine synth, or any labelled data set.")],
-    out: Annotated[Path | None, typer.Option(help="New folder; SOURCE/FORMAT if not said.")] = None,
-    format: Annotated[str, typer.Option(help="webdataset (tar) or parquet.")] = "webdataset",
-    megabytes: Annotated[float, typer.Option(min=1, help="Size of each file, about.")] = 256,
+    source: Annotated[Path, typer.Argument(help="Run folder of dataengine synth, or any labelled data set.")],
+    out: Annotated[Path | None, typer.Option(help="New folder. [default: SOURCE/FORMAT]")] = None,
+    format: Annotated[Literal["webdataset", "parquet"], typer.Option(help="Format of the files.")] = "webdataset",
+    megabytes: Annotated[float, typer.Option(min=1, help="Approximate size of each file in megabytes.")] = 256,
 ) -> None:
-    """Write the accepted images of a run as few large files, for training straight from a bucket or the hub.
+    """Write the accepted images of a run as few large files, to stream them from a bucket or hub while training.
 
     Example: dataengine export shards runs/first --format parquet
     """
-    from dataengine.errors import UserError
-    from dataengine.export.shards import SUFFIXES, write_shards
+    from dataengine.export.shards import write_shards
 
-    if format not in SUFFIXES:
-        raise UserError(f"--format {format}: give {' or '.join(SUFFIXES)}.")
     with _progress() as progress:
         files = write_shards(source, out or source / format, format, megabytes, lambda *n: progress("images", *n))
-    typer.echo(f"{len(files)} files, the first is {files[0]}")
+    typer.echo(f"{len(files)} files, from {files[0]}")
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each step on standard error."""
+    """Show a progress bar for each step on standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

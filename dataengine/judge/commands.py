@@ -1,4 +1,4 @@
-"""`dataengine filter`: set the filter's thresholds on real images, judge a labelled folder with them."""
+"""`dataengine filter`: calibrate the filter on real images, judge labelled images, label images."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dataengine.data.commands import class_list
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -18,39 +20,41 @@ if TYPE_CHECKING:
     from dataengine.judge.detector import Detector
 
 app = typer.Typer(
-    help="The filter lets a detector look at each image, which is kept when few of its labelled objects are missed and "
-    "few others are seen. How few is measured on real images (calibrate), never typed in; then any labelled folder, "
-    "real or synthetic, can be judged (judge).",
+    help="Filter labelled images with a detector. An image is accepted if the detector misses few of its labelled "
+    "objects and finds few others. `calibrate` measures these limits on real images; `judge` applies them to any "
+    "labelled data set, real or synthetic.",
     no_args_is_help=True,
 )
 
-Source = Annotated[Path, typer.Argument(help="A labelled data set in any known format.")]
+Source = Annotated[Path, typer.Argument(help="Labelled data set in any supported format.")]
 DetectorFolder = Annotated[
     Path | None,
     typer.Option(
         "--detector",
-        help="Folder with model.onnx and config.json, or work folder of mmrotate. Left out, the packaged detector.",
+        help="Folder with model.onnx and config.json, or work folder of mmrotate. [default: the packaged detector]",
     ),
 ]
-Split = Annotated[str | None, typer.Option(help="Only this split, such as val. Left out, all of them.")]
+Split = Annotated[str | None, typer.Option(help="Use only this split, such as val. [default: all]")]
 Classes = Annotated[
     str | None,
-    typer.Option(help="Only these classes, with commas: plane,ship. Names match in any case."),
+    typer.Option(help="Use only these classes: plane,ship. Case is ignored. [default: all]"),
 ]
-Images = Annotated[int | None, typer.Option(min=1, help="At most this many images, drawn at random. Else, all.")]
-Seed = Annotated[int, typer.Option(help="Which images --images draws.")]
-Threads = Annotated[int, typer.Option(min=0, help="Threads of the detector; 0 for one per core.")]
-CUT_VISIBLE = 0.3  # least share inside of an object that a tile's border cuts; with less of one, the tile is doubtful
+Images = Annotated[
+    int | None, typer.Option(min=1, help="Use at most this many images, chosen at random. [default: all]")
+]
+Seed = Annotated[int, typer.Option(help="Random seed of the choice of --images.")]
+Threads = Annotated[int, typer.Option(min=0, help="Threads of the detector; 0 means one per core.")]
+MIN_VISIBLE = 0.3  # share of an object inside a tile; an object cut to less makes the tile doubtful
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")]
 
 
 @app.command("calibrate")
 def calibrate_command(
     dataset: Source,
-    out: Annotated[Path, typer.Option(help="The calibration to write, JSON; synth and judge take it.")],
+    out: Annotated[Path, typer.Option(help="Calibration file to write (.json), for synth and judge.")],
     detector: DetectorFolder = None,
     pass_share: Annotated[
-        float, typer.Option(min=0.01, max=1, help="Share of these real images that is to pass; more is laxer.")
+        float, typer.Option(min=0.01, max=1, help="Share of these real images to accept; higher is laxer.")
     ] = 0.95,
     split: Split = None,
     classes: Classes = None,
@@ -59,11 +63,11 @@ def calibrate_command(
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
-    """Find the rule under which a stated share of real images passes, and the fewest with another image's labels.
+    """Find thresholds that accept a given share of real images and the fewest images with wrong labels.
 
-    Give real images that neither detector nor renderer was trained on: on its own training images a detector is too
-    sure, and the rule comes out too strict. They should have the size of the images to be judged (see data tile). 200
-    images are enough, 20 the least.
+    Use real images that neither the detector nor the renderer was trained on: a detector is overconfident on its
+    training images, which makes the thresholds too strict. The images should have the size of those to be judged (see
+    dataengine data tile). 200 images are enough; 20 are the minimum.
 
     Example: dataengine filter calibrate data/hit-uav --split val --out calibration.json
     """
@@ -74,7 +78,7 @@ def calibrate_command(
     found = _detector(detector, threads)
     data, loaders = _read(dataset, split, classes, images, seed)
     if out.is_dir():
-        raise UserError(f"{out}: cannot be written, since it is a folder; give a file with --out.")
+        raise UserError(f"{out}: cannot be written, because it is a folder; give a file with --out.")
     check_writable(out.parent)
     out.parent.mkdir(parents=True, exist_ok=True)
     layouts = [sample.layout for sample in data]
@@ -91,7 +95,9 @@ def calibrate_command(
 @app.command("judge")
 def judge_command(
     dataset: Source,
-    calibration: Annotated[Path, typer.Option(help="What calibrate wrote for this detector.")],
+    calibration: Annotated[
+        Path, typer.Option(help="Calibration file for this detector, from dataengine filter calibrate.")
+    ],
     detector: DetectorFolder = None,
     split: Split = None,
     classes: Classes = None,
@@ -100,9 +106,9 @@ def judge_command(
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
-    """Say which images of a labelled folder show their labels: how many would be kept, and what is found of each class.
+    """Count the images of a labelled data set that the filter would accept, and the objects found of each class.
 
-    Nothing is written or changed. With --json, the verdict on each image is printed too.
+    Changes no file. --json also prints the verdict on each image.
 
     Example: dataengine filter judge runs/first/dota --calibration calibration.json
     """
@@ -129,33 +135,39 @@ def judge_command(
 @app.command("label")
 def label_command(
     pictures: Annotated[
-        Path, typer.Argument(help="Real images without labels: a folder, or a data set of no objects.")
+        Path, typer.Argument(help="Real images without labels: a folder, or a data set without objects.")
     ],
-    calibration: Annotated[Path, typer.Option(help="What calibrate wrote for this detector.")],
-    out: Annotated[Path, typer.Option(help="New folder of the labelled data set, COCO.")],
+    calibration: Annotated[
+        Path, typer.Option(help="Calibration file for this detector, from dataengine filter calibrate.")
+    ],
+    out: Annotated[Path, typer.Option(help="New folder for the labelled data set (COCO).")],
     detector: DetectorFolder = None,
     tile_size: Annotated[
-        int | None, typer.Option(min=32, help="Cut images into tiles, so that a doubtful place costs only its own.")
+        int | None,
+        typer.Option(
+            min=32,
+            help="Cut images into tiles of this side, so that a doubtful detection costs one tile. [default: no tiles]",
+        ),
     ] = None,
-    sure: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Detections from this score on are objects [as calibrated].")
+    min_score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Minimum score of an object. [default: as calibrated]")
     ] = None,
-    doubt: Annotated[
+    doubtful_score: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Weaker detections from this score on are doubtful [as calibrated]."),
+        typer.Option(min=0, max=1, help="Minimum score of a doubtful detection. [default: as calibrated]"),
     ] = None,
     keep_doubtful: Annotated[
         bool,
-        typer.Option("--keep-doubtful", help="Keep images with doubtful places, these marked as regions to ignore."),
+        typer.Option("--keep-doubtful", help="Keep images with doubtful detections, marked as regions to ignore."),
     ] = False,
-    horizontal: Annotated[bool, typer.Option("--horizontal", help="Write upright boxes.")] = False,
+    horizontal: Annotated[bool, typer.Option("--horizontal", help="Write horizontal boxes.")] = False,
     threads: Threads = 0,
 ) -> None:
-    """Label real images that have no labels, where the detector leaves no doubt: more scenes to paint into.
+    """Label real images with a detector, for use as scenes.
 
-    Detections of whose like nine in ten were right on the calibration's images become objects; images (tiles) with a
-    doubtful one are left out, unless they are kept for scenes, whose windows pass marked places by. What the detector
-    does not see stays unlabelled; the lower --doubt, the less is left, and the fewer objects without a label in it.
+    Detections with a precision of 90 % or more on the calibration images become objects. Images (or tiles) with a
+    doubtful detection are skipped unless --keep-doubtful is given; windows of scenes avoid marked regions. Objects that
+    the detector misses stay unlabelled: a lower --doubtful-score leaves fewer of them, and fewer images.
 
     Example: dataengine filter label flights --calibration calibration.json --keep-doubtful --out scenes
     """
@@ -174,56 +186,58 @@ def label_command(
     found = _detector(detector, threads)
     rule.check(found)
     if out.exists():
-        raise UserError(f"{out} is there already; give another --out.")
+        raise UserError(f"{out} exists already; give another --out.")
     check_writable(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     kind = "hbb" if horizontal else "obb"
-    labelled = label_pictures(labelled_or_plain(pictures), found, rule, kind, sure, doubt, _bar("Labelling", False))
+    labelled = label_pictures(
+        labelled_or_plain(pictures), found, rule, kind, min_score, doubtful_score, _bar("Labelling", False)
+    )
     with TemporaryDirectory(prefix=".tiles-", dir=out.parent) as tiles:
         if tile_size is not None:
-            labelled = tile(labelled, tiles, tile_size, 0, CUT_VISIBLE)
+            labelled = tile(labelled, tiles, tile_size, 0, MIN_VISIBLE)
         clear = [sample for sample in labelled if not len(sample.layout.ignored)]
         kept = labelled.samples if keep_doubtful else clear
         if not kept:
             raise UserError(
-                f"{pictures}: every image shows something doubtful; give --keep-doubtful, a --tile-size, or a better "
+                f"{pictures}: every image has a doubtful detection; give --keep-doubtful, a --tile-size, or a better "
                 "detector."
             )
         coco.write(replace(labelled, samples=kept), out)
     for problem in labelled.problems[:5]:
         typer.echo(str(problem), err=True)
     counts = Counter(name for sample in kept for name in sample.layout.names())
-    told = ", ".join(f"{counts[name]} {name}" for name in labelled.classes)
-    typer.echo(f"{out}: {len(clear)} of {len(labelled)} images show nothing doubtful; {told}")
+    objects = ", ".join(f"{counts[name]} {name}" for name in labelled.classes)
+    typer.echo(f"{out}: {len(clear)} of {len(labelled)} images have no doubtful detection; {objects}")
     if not counts:
-        typer.echo("No object was found: are these images of the kind that the calibration was made on?", err=True)
+        typer.echo("No object was found: are these images like those of the calibration?", err=True)
 
 
 @app.command("export-detector")
 def export_detector_command(
-    config: Annotated[Path, typer.Argument(help="Config that the detector was trained with, .py.")],
-    checkpoint: Annotated[Path, typer.Argument(help="Its weights, .pth or .safetensors.")],
-    out: Annotated[Path, typer.Option(help="Folder for model.onnx and config.json, which --detector takes.")],
+    config: Annotated[Path, typer.Argument(help="Config of the detector's training (.py).")],
+    checkpoint: Annotated[Path, typer.Argument(help="Weights of the detector (.pth or .safetensors).")],
+    out: Annotated[Path, typer.Option(help="Folder for model.onnx and config.json, for --detector.")],
     image_size: Annotated[
-        int, typer.Option(min=32, help="Side of the images that the model takes; larger ones are read in windows.")
+        int, typer.Option(min=32, help="Input side of the model in pixels; larger images are read in windows.")
     ] = 256,
     score_threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Least score of a detection [the config's].")
+        float | None, typer.Option(min=0, max=1, help="Minimum score of a detection. [default: that of the config]")
     ] = None,
     half: Annotated[
-        bool, typer.Option("--half", help="Store weights in 16 bits: half the file, nearly the same.")
+        bool, typer.Option("--half", help="Store weights in 16 bits; halves the file with nearly equal results.")
     ] = False,
 ) -> None:
-    """Turn an mmrotate detector of one stage into an ONNX model, which the filter reads without mmrotate.
+    """Convert a one-stage mmrotate detector to an ONNX model, which the filter runs without mmrotate.
 
-    Detectors of two stages, and S2ANet, serve the filter directly: give --detector their work folder. Needs mmrotate.
+    Two-stage detectors and S2ANet need no conversion: give --detector their work folder. Needs mmrotate.
 
     Example: dataengine filter export-detector work/fcos/rotated-fcos.py work/fcos/epoch_12.pth --out work/detector
     """
     from dataengine.mmrotate.onnx_export import export_detector
 
     difference = export_detector(config, checkpoint, out, image_size, score_threshold=score_threshold, half=half)
-    typer.echo(f"{out}: boxes within {difference:.3f} px of mmrotate's")
+    typer.echo(f"{out}: boxes differ by at most {difference:.3f} px from mmrotate's")
 
 
 def _detector(folder: Path | None, threads: int) -> Detector:
@@ -236,7 +250,7 @@ def _detector(folder: Path | None, threads: int) -> Detector:
 def _read(
     path: Path, split: str | None, classes: str | None, n_images: int | None, seed: int
 ) -> tuple[Dataset, list[Callable[[], np.ndarray]]]:
-    """The samples whose images can be decoded, and a loader for each; the others are named on standard error."""
+    """The samples whose images can be decoded, and a loader for each; the others are reported on standard error."""
     from dataclasses import replace
 
     import numpy as np
@@ -246,8 +260,7 @@ def _read(
     from dataengine.data.layout import Problem
     from dataengine.errors import UserError
 
-    names = None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
-    dataset = formats.read(path, split=split, classes=names)
+    dataset = formats.read(path, split=split, classes=class_list(classes))
     samples, problems = dataset.samples, list(dataset.problems)
     if n_images is not None and n_images < len(samples):
         chosen = np.random.default_rng(seed).permutation(len(samples))[:n_images]
@@ -257,7 +270,7 @@ def _read(
         try:
             image_files.decode(sample.image)
         except ValueError as error:
-            problems.append(Problem(sample.image, None, f"{error}; left out"))
+            problems.append(Problem(sample.image, None, f"{error}; skipped"))
         else:
             readable.append(sample)
     for problem in problems[:5]:
@@ -275,7 +288,7 @@ def _read(
 
 
 def _bar(title: str, hidden: bool) -> Callable[[Sequence], Iterable]:
-    """Wraps a sequence in a bar with rate and remaining time on standard error."""
+    """A function that shows progress over a sequence on standard error, with rate and remaining time."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -297,7 +310,7 @@ def _print_calibration(calibration: Calibration, out: Path) -> None:
     from rich.table import Table
 
     console = Console(markup=False)
-    table = Table("class", "objects", "found from score", "touching another", "extra from score", title=str(out))
+    table = Table("class", "objects", "min score", "min score if touching", "min score of extra", title=str(out))
     for name, objects in calibration.objects.items():
         alone, close = calibration.thresholds[name], calibration.crowded_thresholds.get(name)
         limits = _by_size(alone), "the same" if close is None else _by_size(close)
@@ -305,15 +318,15 @@ def _print_calibration(calibration: Calibration, out: Path) -> None:
     console.print(table)
     extra = f"{calibration.extra_objects} + {calibration.extra_share:.0%} of its objects"
     console.print(
-        f"An image passes with up to {calibration.missed_share:.0%} of its objects missed and up to {extra} extra.\n"
-        f"Of {calibration.images} real images {calibration.pass_share:.1%} pass; "
-        f"with another image's labels {calibration.shuffled_pass_share:.1%}, "
-        f"with their objects smudged {calibration.smudged_pass_share:.1%} (the controls)."
+        f"An image is accepted with up to {calibration.missed_share:.0%} of its objects missed and {extra} extra.\n"
+        f"Accepted of {calibration.images} real images: {calibration.pass_share:.1%}; controls: "
+        f"{calibration.shuffled_pass_share:.1%} with another image's labels, "
+        f"{calibration.smudged_pass_share:.1%} with blurred objects."
     )
 
 
 def _by_size(threshold: Threshold) -> str:
-    """A class's threshold in words, by the sides of its objects."""
+    """A class's threshold as text, by the side of its objects."""
     steps = threshold if isinstance(threshold, list) else [(0.0, threshold)]
     return ", ".join(
         (f"from {side:.0f} px " if side else "") + (f"{score:.2f}" if score else "not judged") for side, score in steps
@@ -325,15 +338,15 @@ def _print_acceptance(result: Acceptance, rule: Calibration) -> None:
     from rich.table import Table
 
     console = Console(markup=False)
-    table = Table("class", "objects", "found", "share", "in kept images", "extra")
+    table = Table("class", "objects", "found", "share", "in accepted images", "extra")
     for row in result.classes:
         share = f"{row.found / row.objects:.1%}" if row.objects else "-"
         table.add_row(row.name, str(row.objects), str(row.found), share, str(row.kept), str(row.extra))
     console.print(table)
     console.print(
-        f"{result.kept} of {result.images} images kept ({result.kept / result.images:.1%}); of the real images "
-        f"calibrated on {rule.pass_share:.1%}, with another image's labels {rule.shuffled_pass_share:.1%}, "
-        f"with their objects smudged {rule.smudged_pass_share:.1%}."
+        f"{result.kept} of {result.images} images accepted ({result.kept / result.images:.1%}); in the calibration "
+        f"{rule.pass_share:.1%} of real images, {rule.shuffled_pass_share:.1%} with another image's labels, "
+        f"{rule.smudged_pass_share:.1%} with blurred objects."
     )
     for reason, n in result.dropped_for.items():
         console.print(f"dropped for {reason}: {n}")

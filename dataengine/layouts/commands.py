@@ -1,4 +1,4 @@
-"""`dataengine layouts`: fit a prior, look at sampled layouts, measure how well they fit."""
+"""`dataengine layout`: fit a prior, sample layouts, measure how well they match real ones."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ if TYPE_CHECKING:
     from dataengine.layouts.sampler import Sampler
 
 app = typer.Typer(
-    help="Draw layouts, that is which objects stand where, before any picture is made. Three samplers: real layouts "
-    "used again (scaled, shifted, turned, flipped, merged; the default), new ones grown from a prior, or diffused.",
+    help="Sample layouts, that is the boxes and classes of objects, before any image is rendered. Three samplers: real "
+    "layouts augmented (scaled, shifted, rotated, flipped, merged; the default), a fitted prior, or a diffusion model.",
     no_args_is_help=True,
 )
 
-Split = Annotated[str | None, typer.Option(help="Only this split, such as train. Left out, all of them.")]
-Side = Annotated[int, typer.Option(min=16, help="Width and height of the layouts in pixels, at native resolution.")]
+Split = Annotated[str | None, typer.Option(help="Use only this split, such as train. [default: all]")]
+Side = Annotated[int, typer.Option(min=16, help="Side of the layouts in pixels, at native resolution.")]
 Balance = Annotated[
     str | None,
     typer.Option(
-        help="Least share of all objects that rare classes are raised to: 0.2 for every class, or "
-        "OtherVehicle=0.1,Bicycle=0.3 for some. Left out, classes are as frequent as in the data."
+        help="Minimum share of all objects, for every class (0.2) or for some (ship=0.2,van=0.1). [default: class "
+        "frequencies of the data]"
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Layout i depends on the seed and i only.")]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed; layout i depends only on the seed and i.")]
 
 
 @app.command("fit")
 def fit_command(
-    dataset: Annotated[Path, typer.Argument(help="A labelled data set in any known format.")],
-    out: Annotated[Path, typer.Option(help="The prior to write: readable JSON, below 100 kB for most data sets.")],
+    dataset: Annotated[Path, typer.Argument(help="Labelled data set in any supported format.")],
+    out: Annotated[Path, typer.Option(help="Prior to write (.json), below 100 kB for most data sets.")],
     split: Split = None,
     size: Side = 256,
-    windows: Annotated[int, typer.Option(min=1, help="Windows cut from each image to learn from.")] = 4,
+    windows: Annotated[int, typer.Option(min=1, help="Number of windows cut from each image to fit on.")] = 4,
 ) -> None:
-    """Learn what a data set's layouts are like: counts, classes together, sizes, angles, places, rows, overlaps.
+    """Fit a prior to a data set's layouts: counts, class co-occurrence, sizes, angles, positions, rows, overlaps.
 
-    The file holds quantiles and shares, no layout of the data set, and can be edited by hand.
+    The file contains quantiles and shares, no layout of the data set, and can be edited by hand.
 
     Example: dataengine layout fit data/hit-uav --split train --out prior.json
     """
@@ -55,11 +55,11 @@ def fit_command(
 
 @app.command("store")
 def store_command(
-    dataset: Annotated[Path, typer.Argument(help="A labelled data set in any known format.")],
-    out: Annotated[Path, typer.Option(help="The file to write, .npz: about 10 bytes an object, no pictures.")],
+    dataset: Annotated[Path, typer.Argument(help="Labelled data set in any supported format.")],
+    out: Annotated[Path, typer.Option(help="File to write (.npz): about 10 bytes per object, no images.")],
     split: Split = None,
 ) -> None:
-    """Keep a data set's real layouts in one small file, from which `sample` can draw without the data set.
+    """Store a data set's real layouts in one small file, which `sample` can use without the data set.
 
     Example: dataengine layout store data/hit-uav --split train --out layouts.npz
     """
@@ -75,18 +75,23 @@ def sample_command(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A data set or stored layouts (.npz): real layouts are used again. A prior (.json): grown. The model "
-            "folder of dataengine train layouts: diffused."
+            help="Data set or stored layouts (.npz) to augment, prior (.json), or model folder of dataengine train "
+            "layouts."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Contact sheet to write, .png: boxes in class colours, dashed where cut.")],
-    n: Annotated[int, typer.Option(min=1, help="How many layouts to draw.")] = 24,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Contact sheet to write (.png), with boxes in class colours; boxes cut by the border are dashed."
+        ),
+    ],
+    n: Annotated[int, typer.Option(min=1, help="Number of layouts to sample.")] = 24,
     seed: Seed = 0,
     split: Split = None,
     size: Side = 256,
     balance: Balance = None,
 ) -> None:
-    """Draw layouts and look at them, before spending time on pictures.
+    """Sample layouts and draw them on a contact sheet, before spending time on images.
 
     Example: dataengine layout sample prior.json --n 24 --balance 0.2 --out sheet.png
     """
@@ -96,12 +101,12 @@ def sample_command(
     from dataengine.errors import UserError
 
     sampler = _sampler(source, split, size, balance)
-    layouts = _drawn(sampler, n, seed)
+    layouts = _sampled(sampler, n, seed)
     captions = [", ".join(f"{c} {name}" for name, c in Counter(layout.names()).items()) for layout in layouts]
     try:
         contact_sheet([draw(None, layout) for layout in layouts], captions).save(out)
     except (OSError, ValueError) as error:
-        raise UserError(f"{out} could not be written ({error}); give a .png in a folder you can write to") from error
+        raise UserError(f"{out} cannot be written ({error}); give a .png file in a writable folder") from error
     counts = Counter(name for layout in layouts for name in layout.names())
     total = sum(counts.values())
     shares = ", ".join(f"{name} {count} ({count / total:.0%})" for name, count in counts.most_common())
@@ -112,19 +117,23 @@ def sample_command(
 def score_command(
     source: Annotated[
         Path,
-        typer.Argument(help="What to measure: a prior (.json), stored layouts (.npz), a data set, a layout model."),
+        typer.Argument(
+            help="Layouts to measure: a prior (.json), stored layouts (.npz), a data set or a layout model."
+        ),
     ],
-    real: Annotated[Path, typer.Option(help="The data set to compare with, best one that the source has not seen.")],
-    real_split: Annotated[str | None, typer.Option(help="Split of the real data set, such as val.")] = None,
+    real: Annotated[Path, typer.Option(help="Real data set to compare with; use one that SOURCE was not fitted on.")],
+    real_split: Annotated[
+        str | None, typer.Option(help="Use only this split of --real, such as val. [default: all]")
+    ] = None,
     split: Split = None,
-    n: Annotated[int, typer.Option(min=10, help="How many layouts to draw.")] = 1000,
+    n: Annotated[int, typer.Option(min=10, help="Number of layouts to sample.")] = 1000,
     seed: Seed = 0,
     size: Side = 256,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")] = False,
 ) -> None:
-    """Measure how far sampled layouts are from real ones: 0 is a perfect fit.
+    """Measure the distance between sampled and real layouts; 0 is a perfect fit.
 
-    Beside it stand the floor, that is one half of the real layouts against the other, and uniformly random boxes.
+    Also shows the distance between two halves of the real layouts (the floor) and that of uniformly random boxes.
 
     Example: dataengine layout score prior.json --real data/hit-uav --real-split val
     """
@@ -139,12 +148,12 @@ def score_command(
     data = _read(real, real_split, sampler.classes)
     held_out = random_windows((s.layout for s in data), sampler.size, np.random.default_rng(0), n=6)
     if len(held_out) < 20:
-        raise UserError(f"{real} gives only {len(held_out)} windows with objects; at least 20 are needed to compare")
+        raise UserError(f"{real} has only {len(held_out)} windows with objects; a comparison needs at least 20")
     control = UniformSampler(sampler.classes, sampler.size, sampler.kind)
     scores = {
-        "sampled": fit_score(_drawn(sampler, n, seed), held_out),
+        "sampled": fit_score(_sampled(sampler, n, seed), held_out),
         "floor": floor(held_out, np.random.default_rng(0)),
-        "uniform": fit_score(_drawn(control, n, seed), held_out),
+        "uniform": fit_score(_sampled(control, n, seed), held_out),
     }
     if json:
         import dataclasses
@@ -170,7 +179,7 @@ def _read(path: Path, split: str | None, classes: tuple[str, ...] | None = None)
     dataset = read(path, split=split, classes=classes)
     if dataset.problems:
         more = f" and {len(dataset.problems) - 1} more; see dataengine data check" if dataset.problems[1:] else ""
-        typer.echo(f"left out: {dataset.problems[0]}{more}", err=True)
+        typer.echo(f"skipped: {dataset.problems[0]}{more}", err=True)
     return dataset
 
 
@@ -187,7 +196,7 @@ def _sampler(source: Path, split: str | None, side: int, balance: str | None) ->
         from dataengine.layouts.diffusion_sampler import DiffusionSampler, load_layout_model
 
         if shares is not None:
-            raise UserError("--balance is for reuse and prior; a layout model draws classes as it has learnt them.")
+            raise UserError("--balance does not work with a layout model, which samples classes as it has learnt them.")
         return DiffusionSampler(load_layout_model(source), (side, side))
     if source.suffix == ".npz":
         return ReuseSampler(load_layouts(source), (side, side), shares)
@@ -199,14 +208,14 @@ def _sampler(source: Path, split: str | None, side: int, balance: str | None) ->
 
 
 def _is_prior(path: Path) -> bool:
-    """Told from an annotation file in JSON by its head; a missing file counts, so that `Prior.load` says so."""
+    """Whether a JSON file is a prior and no annotation file; true for a missing file, which `Prior.load` reports."""
     if not path.is_file():
         return True
     with open(path, encoding="utf-8", errors="replace") as file:
         return "dataengine-prior" in file.read(200)
 
 
-def _drawn(sampler: Sampler, n: int, seed: int) -> list[Layout]:
+def _sampled(sampler: Sampler, n: int, seed: int) -> list[Layout]:
     import numpy as np
 
     return [sampler.sample(np.random.default_rng((seed, i))) for i in range(n)]

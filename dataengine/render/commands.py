@@ -1,4 +1,4 @@
-"""`dataengine model`: renderers from elsewhere, into folders that `dataengine synth --model` takes."""
+"""`dataengine model`: convert published models for `dataengine synth --model`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Bring in published models, and see what a model can do.")
-importing = typer.Typer(no_args_is_help=True, help="Turn a published checkpoint into a folder for synth --model.")
+app = typer.Typer(no_args_is_help=True, help="Convert published models.")
+importing = typer.Typer(no_args_is_help=True, help="Convert a published checkpoint to a folder for synth --model.")
 app.add_typer(importing, name="import")
 
 
@@ -20,21 +20,24 @@ def aerogen(
     tokenizer: Annotated[
         str, typer.Option(help="Folder or hub id of CLIP's tokenizer, such as openai/clip-vit-large-patch14.")
     ],
-    dataset: Annotated[str, typer.Option(help="Preset whose class list the category embeddings follow.")] = "dior-r",
-    size: Annotated[int, typer.Option(min=64, help="Side of the images in pixels that it was trained on.")] = 512,
+    dataset: Annotated[str, typer.Option(help="Preset with the class list of the category embeddings.")] = "dior-r",
+    size: Annotated[int, typer.Option(min=64, help="Side of the training images in pixels.")] = 512,
     ema: Annotated[
-        bool, typer.Option("--ema", help="The denoiser's averaged weights, where the file has them.")
+        bool, typer.Option("--ema", help="Use the averaged (EMA) weights of the denoiser, if the file has them.")
     ] = False,
-    half: Annotated[bool, typer.Option("--half", help="Store as fp16: half the size.")] = False,
+    half: Annotated[bool, typer.Option("--half", help="Store weights in 16 bits, which halves the size.")] = False,
 ) -> None:
-    """AeroGen's published weights. Every tensor is accounted for; no code in the file is executed."""
+    """Convert AeroGen's published weights. Every tensor is checked; no code in the file is executed.
+
+    Example: dataengine model import aerogen diorr.ckpt --categories embeddings.npy --tokenizer clip --out aerogen
+    """
     from dataengine.errors import UserError, install
 
     for path in (file, categories):
         if not path.exists():
             raise UserError(f"{path}: does not exist; check the spelling.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: is there already; give another --out.")
+        raise UserError(f"{out}: exists already; give another --out.")
     if size % 64:
         raise UserError(f"--size {size}: must be a multiple of 64.")
     try:

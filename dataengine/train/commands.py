@@ -1,29 +1,33 @@
-"""`dataengine train`: models on any labelled data set."""
+"""`dataengine train`: train models on any labelled data set."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Train the parts of a renderer on your own data. Stopped or killed, the same command continues.",
+    help="Train models on your own data. If a training is stopped or killed, the same command continues it.",
 )
 
-Data = Annotated[list[Path], typer.Argument(help="Labelled data sets, in any known format.")]
-Out = Annotated[Path, typer.Option(help="Folder for checkpoints, curves, sample grids and the model.")]
-Split = Annotated[str | None, typer.Option(help="Which split to train on; all where not said.")]
-Steps = Annotated[int, typer.Option(min=1, help="Batches.")]
-Batch = Annotated[int, typer.Option(min=1, help="Samples a batch.")]
+Data = Annotated[list[Path], typer.Argument(help="Labelled data sets in any supported format.")]
+Out = Annotated[Path, typer.Option(help="Folder for checkpoints, TensorBoard logs, sample grids and the model.")]
+Split = Annotated[str | None, typer.Option(help="Use only this split, such as train. [default: all]")]
+Steps = Annotated[int, typer.Option(min=1, help="Number of training steps.")]
+Batch = Annotated[int, typer.Option(min=1, help="Samples per batch.")]
 Rate = Annotated[float, typer.Option(help="Learning rate.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed.")]
-Minutes = Annotated[float | None, typer.Option(min=0, help="Stop after this long, with a checkpoint to continue from.")]
-Compile = Annotated[bool, typer.Option(help="torch.compile: a minute at the start, then about 1.4 times as fast.")]
-Evaluate = Annotated[int, typer.Option(min=1, help="Steps between sample grids.")]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
+Minutes = Annotated[
+    float | None, typer.Option(min=0, help="Stop after this many minutes, with a checkpoint. [default: no limit]")
+]
+Compile = Annotated[
+    bool, typer.Option(help="Use torch.compile: takes a minute at the start, then about 1.4 times as fast.")
+]
+Evaluate = Annotated[int, typer.Option(min=1, help="Number of steps between sample grids.")]
 
 
 def _read(paths: list[Path], split: str | None):
@@ -35,7 +39,7 @@ def _read(paths: list[Path], split: str | None):
     for dataset in datasets:
         if dataset.problems:
             more = f" and {len(dataset.problems) - 1} more; see dataengine data check" if dataset.problems[1:] else ""
-            typer.echo(f"left out: {dataset.problems[0]}{more}", err=True)
+            typer.echo(f"skipped: {dataset.problems[0]}{more}", err=True)
     return datasets
 
 
@@ -56,22 +60,22 @@ def _settings(steps, batch_size, learning_rate, seed, minutes, compile, evaluate
 
 @contextmanager
 def _writing(out: Path) -> Iterator[None]:
-    """Refuse a folder that holds anything but a training; a disk that gives up is one sentence, not a traceback."""
+    """Refuse a folder with other files than those of a training; report a full disk in one sentence."""
     from safetensors import SafetensorError
 
     from dataengine.errors import UserError
 
     if out.is_dir():
-        own = {"checkpoint", "checkpoint.new", "checkpoint.old", "samples", "tensorboard", "model", "pipeline"}
-        own |= {"unet", "decoder", "guided"}  # of quicker ones
-        foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in own)
+        expected = {"checkpoint", "checkpoint.new", "checkpoint.old", "samples", "tensorboard", "model", "pipeline"}
+        expected |= {"unet", "decoder", "guided"}  # of fewer-steps
+        foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in expected)
         if foreign:
-            raise UserError(f"{out} holds other things than a training ({foreign[0]}); give another --out.")
+            raise UserError(f"{out} contains other files than those of a training ({foreign[0]}); give another --out.")
     try:
         out.mkdir(parents=True, exist_ok=True)
         yield
     except (OSError, SafetensorError) as error:
-        if getattr(error, "errno", 0) is None:  # not the disk's doing
+        if getattr(error, "errno", 0) is None:  # not from the disk
             raise
         raise UserError(
             f"{out}: cannot be written ({getattr(error, 'strerror', None) or error}); free some space or choose "
@@ -91,13 +95,18 @@ def decoder(
     steps: Steps = 10_000,
     batch_size: Batch = 64,
     learning_rate: Rate = 8e-4,
-    crop: Annotated[int, typer.Option(min=32, help="Side of the training crops in pixels, a multiple of 16.")] = 96,
+    crop: Annotated[int, typer.Option(min=32, help="Side of the training crops in pixels; a multiple of 16.")] = 96,
     seed: Seed = 0,
     minutes: Minutes = None,
     compile: Compile = False,
     evaluate_every: Evaluate = 1000,
 ) -> None:
-    """The diffusion decoder from thumbnails to pixels, which the whole-image renderer needs first."""
+    """Train the diffusion decoder from thumbnails to pixels, which a whole-image renderer needs.
+
+    OUT/model is for dataengine train renderer --decoder.
+
+    Example: dataengine train decoder data/hit-uav --out work/decoder
+    """
     from dataengine.errors import UserError
 
     if crop % 16:
@@ -108,43 +117,45 @@ def decoder(
     datasets = _read(data, split)
     with _writing(out):
         train_decoder(datasets, _classes(datasets), out, settings, crop)
-    print(f"model: {out / 'model'}; pictures: {out / 'samples'}")
+    print(f"model: {out / 'model'}; samples: {out / 'samples'}")
 
 
 @app.command()
 def full(
     data: Data,
     out: Out,
-    base: Annotated[str, typer.Option(help="Stable Diffusion 1.5: a folder, or a hub id.")],
+    base: Annotated[str, typer.Option(help="Stable Diffusion 1.5: folder or hub id.")],
     form: Annotated[
-        str, typer.Option(help="full (ours), aerogen (as published), or a YAML file: see configs/models.")
+        str, typer.Option(help="Architecture: full (ours), aerogen (as published), or a YAML file (configs/models).")
     ] = "full",
     trainable: Annotated[
-        str, typer.Option(help="paper (what is new, and all transformer blocks), all, or lora.")
+        Literal["paper", "all", "lora"],
+        typer.Option(help="Trained weights: new layers and transformer blocks (paper), all, or LoRA."),
     ] = "paper",
-    rank: Annotated[int, typer.Option(min=1, help="lora: rank of the changes.")] = 16,
+    rank: Annotated[int, typer.Option(min=1, help="Rank of LoRA.")] = 16,
     size: Annotated[int, typer.Option(min=64, help="Side of the images in pixels.")] = 512,
-    scale: Annotated[float, typer.Option(min=0.01, help="Of the pictures first: 0.64 shows 800 pixels in 512.")] = 1.0,
+    scale: Annotated[
+        float, typer.Option(min=0.01, help="Scale of the images at loading; 0.64 fits 800 pixels into 512.")
+    ] = 1.0,
     split: Split = None,
     steps: Steps = 100_000,
     batch_size: Batch = 8,
     learning_rate: Rate = 1e-5,
-    gradient_checkpointing: Annotated[bool, typer.Option(help="Less memory, a third more time.")] = False,
-    snr_gamma: Annotated[float, typer.Option(min=0, help="Min-SNR weighting; 0 for none.")] = 5.0,
+    gradient_checkpointing: Annotated[bool, typer.Option(help="Use less memory and a third more time.")] = False,
+    snr_gamma: Annotated[float, typer.Option(min=0, help="Gamma of min-SNR loss weighting; 0 turns it off.")] = 5.0,
     seed: Seed = 0,
     minutes: Minutes = None,
     compile: Compile = False,
-    checkpoint_minutes: Annotated[float, typer.Option(help="Minutes between checkpoints of some 10 GB.")] = 20.0,
+    checkpoint_minutes: Annotated[float, typer.Option(help="Minutes between checkpoints, of about 10 GB each.")] = 20.0,
 ) -> None:
-    """The full-size renderer, AeroGen's model or ours, from Stable Diffusion's weights; needs a GPU of 24 GB or more.
+    """Train a full-size renderer (AeroGen's model or ours) from Stable Diffusion's weights, on a GPU of 24 GB or more.
 
     On several GPUs: accelerate launch -m dataengine train full ...
+
+    Example: dataengine train full data/dior --base stable-diffusion-v1-5/stable-diffusion-v1-5 --out work/full
     """
-    from dataengine.errors import UserError
     from dataengine.train.latents import load_base, model_arguments, train_latents
 
-    if trainable not in ("paper", "all", "lora"):
-        raise UserError(f"--trainable {trainable}: must be paper, all or lora.")
     arguments = model_arguments(form)
     settings = _settings(
         steps, batch_size, learning_rate, seed, minutes, compile, 1000, checkpoint_minutes=checkpoint_minutes
@@ -163,44 +174,53 @@ def full(
 
 @app.command()
 def layouts(
-    data: Annotated[Path, typer.Argument(help="A labelled data set, in any known format.")],
+    data: Annotated[Path, typer.Argument(help="Labelled data set in any supported format.")],
     out: Out,
     split: Split = None,
     steps: Steps = 4000,
     batch_size: Batch = 64,
     learning_rate: Rate = 1e-3,
-    size: Annotated[int, typer.Option(min=16, help="Width and height of the layouts in pixels.")] = 256,
+    size: Annotated[int, typer.Option(min=16, help="Side of the layouts in pixels.")] = 256,
     seed: Seed = 0,
     minutes: Minutes = None,
     compile: Compile = False,
 ) -> None:
-    """A small diffusion model over layouts: new sets of boxes. OUT/model goes to synth --layout-model."""
+    """Train a small diffusion model of layouts.
+
+    OUT/model is for dataengine synth --layouts diffusion --layout-model.
+
+    Example: dataengine train layouts data/hit-uav --out work/layouts
+    """
     from dataengine.train.layouts import train_layouts
 
     settings = _settings(steps, batch_size, learning_rate, seed, minutes, compile, 1000)
     [dataset] = _read([data], split)
     with _writing(out):
         train_layouts(dataset, out, settings, size)
-    print(f"model: {out / 'model'}; look at it with: dataengine layout sample {out / 'model'} --out sheet.png")
+    print(f"model: {out / 'model'}; show samples with: dataengine layout sample {out / 'model'} --out sheet.png")
 
 
 @app.command()
 def renderer(
     data: Data,
     out: Out,
-    kind: Annotated[str, typer.Option(help="in-scene (objects into scenes) or whole (the entire image).")] = "in-scene",
+    kind: Annotated[
+        Literal["in-scene", "whole"], typer.Option(help="Renderer that paints objects into scenes, or the whole image.")
+    ] = "in-scene",
     decoder: Annotated[
         Path | None,
-        typer.Option(help="whole: model folder of dataengine train decoder; the packaged one if not given."),
+        typer.Option(help="whole: model folder of dataengine train decoder. [default: the packaged one]"),
     ] = None,
     split: Split = None,
     steps: Steps = 20_000,
     batch_size: Batch = 64,
     learning_rate: Rate = 5e-4,
-    copies: Annotated[int, typer.Option(min=0, help="Augmented copies of each image.")] = 2,
+    copies: Annotated[int, typer.Option(min=0, help="Number of augmented copies of each image.")] = 2,
     start: Annotated[
         str | None,
-        typer.Option(help="in-scene: a pipeline folder to go on from, or 'packaged'; classes may be others."),
+        typer.Option(
+            help="in-scene: pipeline folder to fine-tune, or 'packaged'; classes may differ. [default: from scratch]"
+        ),
     ] = None,
     size: Annotated[int, typer.Option(min=64, help="whole: side of the images in pixels.")] = 256,
     seed: Seed = 0,
@@ -208,16 +228,17 @@ def renderer(
     compile: Compile = False,
     evaluate_every: Evaluate = 1000,
 ) -> None:
-    """A layout-conditioned renderer. The folder OUT/pipeline goes to `dataengine synth --model`."""
+    """Train a layout-conditioned renderer. OUT/pipeline is for dataengine synth --model.
+
+    Example: dataengine train renderer data/hit-uav --out work/renderer
+    """
     from dataengine import weights
     from dataengine.errors import UserError
 
-    if kind not in ("in-scene", "whole"):
-        raise UserError(f"--kind {kind}: must be in-scene or whole.")
     if kind == "whole" and start is not None:
-        raise UserError("--start is for --kind in-scene; a whole-image renderer is trained from the beginning.")
+        raise UserError("--start works only with --kind in-scene; a whole-image renderer is trained from scratch.")
     if decoder is not None and not (decoder / "config.json").exists():
-        raise UserError(f"--decoder {decoder}: no config.json there; give OUT/model of dataengine train decoder.")
+        raise UserError(f"--decoder {decoder}: it has no config.json; give OUT/model of dataengine train decoder.")
     trained = None
     if start is not None:
         folder = weights.packaged("in-scene") if start == "packaged" else Path(start)
@@ -246,21 +267,23 @@ def renderer(
             model = train_thumbnails(datasets, _classes(datasets), out, settings, size, max(1, copies))
             pipeline = LayoutPipeline(model, decoding, FlowMatchEulerDiscreteScheduler(), grey_domains(datasets))
         save_once(pipeline, out / "pipeline")
-    print(f"renderer: {out / 'pipeline'}; pictures: {out / 'samples'}")
+    print(f"renderer: {out / 'pipeline'}; samples: {out / 'samples'}")
 
 
 @app.command("fewer-steps")
 def fewer_steps(
     data: Data,
     out: Out,
-    model: Annotated[Path, typer.Option(help="Pipeline folder, of a renderer trained on this data.")],
-    kind: Annotated[str, typer.Option(help="in-scene or whole.")] = "in-scene",
-    to: Annotated[int, typer.Option(min=1, max=50, help="Steps that the result needs, without guidance.")] = 4,
+    model: Annotated[Path, typer.Option(help="Pipeline folder of a renderer trained on this data.")],
+    kind: Annotated[Literal["in-scene", "whole"], typer.Option(help="Kind of the renderer.")] = "in-scene",
+    to: Annotated[int, typer.Option(min=1, max=50, help="Denoising steps of the result, without guidance.")] = 4,
     guidance: Annotated[
         float | None,
-        typer.Option(help="in-scene: draw in the end as with so much of it on the class [the model's own]."),
+        typer.Option(help="in-scene: class guidance to distill into the result. [default: the model's own]"),
     ] = None,
-    decoder_to: Annotated[int, typer.Option(min=1, max=50, help="whole: those of the decoder.")] = 2,
+    decoder_to: Annotated[
+        int, typer.Option(min=1, max=50, help="whole: denoising steps of the resulting decoder.")
+    ] = 2,
     split: Split = None,
     steps: Steps = 2000,
     batch_size: Batch = 32,
@@ -268,7 +291,10 @@ def fewer_steps(
     seed: Seed = 0,
     minutes: Minutes = None,
 ) -> None:
-    """Make a renderer quicker and sharper, by adversarial training. OUT/pipeline goes to synth --model."""
+    """Distill a renderer to fewer steps by adversarial training. OUT/pipeline is for dataengine synth --model.
+
+    Example: dataengine train fewer-steps data/hit-uav --model work/renderer/pipeline --out work/fast
+    """
     from dataengine import weights
     from dataengine.errors import UserError
     from dataengine.render.reference import load_encoder
@@ -276,16 +302,14 @@ def fewer_steps(
     from dataengine.train.distill import distill_in_scene, distill_whole
     from dataengine.train.loop import save_once
 
-    if kind not in ("in-scene", "whole"):
-        raise UserError(f"--kind {kind}: must be in-scene or whole.")
     pipeline = load_renderer(model, kind)
     if kind == "whole" and not hasattr(pipeline, "decoder"):
-        raise UserError(f"{model}: a renderer of full size cannot be made quicker here.")
+        raise UserError(f"{model}: a full-size renderer cannot be distilled.")
     wanted = pipeline.config.get("guidance", 1) if guidance is None else guidance
     if pipeline.config.get("few_steps") and (kind == "whole" or wanted == 1):
         raise UserError(
-            f"{model}: needs few steps already ({pipeline.steps}); give the one that it was made from, or, for an "
-            "in-scene one, a --guidance that it is to learn."
+            f"{model}: needs few steps already ({pipeline.steps}); give the renderer it was distilled from or, for "
+            "in-scene renderers, a --guidance to distill."
         )
     settings = _settings(steps, batch_size, learning_rate, seed, minutes, False, 500, ema_decay=0.998)
     datasets = _read(data, split)

@@ -1,9 +1,9 @@
-"""`dataengine view` and `dataengine layout draw`: one local page."""
+"""`dataengine view` and `dataengine layout draw`: a page on this machine."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,28 +14,27 @@ if TYPE_CHECKING:
     from dataengine.view.gallery import Gallery
 
 PORT = 8765
-Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")]
 Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
-Split = Annotated[str | None, typer.Option(help="Only this split of a data set, such as test.")]
-Real = Annotated[Path | None, typer.Option(help="Real pictures beside them: a data set or a folder of images.")]
+Split = Annotated[str | None, typer.Option(help="Use only this split of a data set, such as test. [default: all]")]
+Real = Annotated[Path | None, typer.Option(help="Real images to compare with: a data set or a folder of images.")]
 
 
 def view_command(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A run folder, a labelled data set, or a folder of images.")
-    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Run folder, labelled data set, or folder of images.")],
     real: Real = None,
     split: Split = None,
-    real_split: Annotated[str | None, typer.Option(help="Only this split of --real.")] = None,
+    real_split: Annotated[str | None, typer.Option(help="Use only this split of --real. [default: all]")] = None,
     detector: Annotated[
-        Path | None, typer.Option(help="Looks at single pictures when asked; the run's own, or the packaged one.")
+        Path | None,
+        typer.Option(help="Detector for single images, on request. [default: that of the run, or the packaged one]"),
     ] = None,
     port: Port = PORT,
     open: Open = False,
 ) -> None:
-    """Look at a run or a data set: filter, compare, see why each picture was kept or dropped.
+    """Browse a run or a data set: filter images, compare them, see why each was accepted or dropped.
 
-    A page in your browser, served on 127.0.0.1 only, which needs no network. It reads and never writes DIR.
+    Opens a page on 127.0.0.1, which needs no network. DIR is never changed.
 
     Example: dataengine view runs/first --real path/to/dataset
     """
@@ -48,22 +47,31 @@ def view_command(
 
 
 def draw_command(
-    out: Annotated[Path, typer.Option(help="Folder for what is kept, in the form of a run; it grows.")],
-    dataset: Annotated[str | None, typer.Option(help="Preset (hit-uav ...) or YAML file; needless with --run.")] = None,
-    run: Annotated[Path | None, typer.Option(help="A run: its parts draw, and its pictures can be edited.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Labelled data set whose pictures can be drawn on.")] = None,
-    image: Annotated[Path | None, typer.Option(help="One real image to draw on.")] = None,
-    model: Annotated[Path | None, typer.Option(help="Folder of your own trained renderer.")] = None,
-    renderer: Annotated[str | None, typer.Option(help="in-scene or whole.")] = None,
-    detector: Annotated[Path | None, typer.Option(help="Folder of your own detector for the filter.")] = None,
-    calibration: Annotated[Path | None, typer.Option(help="Its thresholds.")] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the images in pixels [256].")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for saved images, in the form of a run; images are added to it.")],
+    dataset: Annotated[
+        str | None, typer.Option(help="Preset (hit-uav ...) or YAML file; not needed with --data or --run.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Run whose models render and whose images can be edited.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Labelled data set whose images can be edited.")] = None,
+    image: Annotated[Path | None, typer.Option(help="One real image to edit.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of a trained renderer. [default: the packaged one]")
+    ] = None,
+    renderer: Annotated[
+        Literal["in-scene", "whole"] | None,
+        typer.Option(help="Paint objects into scenes, or generate the whole image."),
+    ] = None,
+    detector: Annotated[
+        Path | None, typer.Option(help="Folder of your own detector. [default: the packaged one]")
+    ] = None,
+    calibration: Annotated[Path | None, typer.Option(help="Thresholds of the detector.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the images in pixels. [default: 256]")] = None,
     port: Port = PORT,
     open: Open = False,
 ) -> None:
-    """Draw or edit rotated boxes by hand, render them, see what the filter says, and keep what you like.
+    """Draw or edit rotated boxes by hand, render them, see the filter's verdict, and save images.
 
-    On an empty ground, on a real image, or on the pictures of a run. The same page as dataengine view.
+    Boxes are drawn on generated ground, on a real image, or on images of a run, in the page of dataengine view.
 
     Example: dataengine layout draw --dataset hit-uav --out drawn
     """
@@ -88,7 +96,7 @@ def _need_extra() -> None:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError:
-        raise UserError(f"the page needs: {install('view')}.") from None
+        raise UserError(f"the page needs more packages; install them with: {install('view')}") from None
 
 
 def _gallery(folder: Path, split: str | None) -> Gallery:
@@ -103,12 +111,12 @@ def _gallery(folder: Path, split: str | None) -> Gallery:
         task = progress.add_task(f"reading {source.title}", total=None)
         index = load_index(source, lambda done, total: progress.update(task, completed=done, total=total))
     if not len(index):
-        raise UserError(f"{folder}: there is no picture in it.")
+        raise UserError(f"{folder}: it contains no image.")
     return Gallery(index)
 
 
 def _complete(site: Site, detector: Path | None) -> None:
-    """The detector that looks at single pictures, and the search among the real ones."""
+    """Add the detector for single images, and the search for similar real images."""
     from dataengine.view.detections import LazyDetector
     from dataengine.view.neighbours import Neighbours
 
@@ -126,7 +134,7 @@ def _serve(site: Site, port: int, view: str, open: bool) -> None:
     from dataengine.view.serve import serve
 
     def started(address: str) -> None:
-        typer.echo(f"{address}/{view}   (Ctrl-C ends it)")
+        typer.echo(f"{address}/{view}   (Ctrl-C stops it)")
         if open:
             typer.launch(f"{address}/{view}")
 

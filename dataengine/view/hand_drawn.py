@@ -6,7 +6,6 @@ whenever they are out of date.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -22,7 +21,7 @@ from dataengine.data.layout import Dataset, Sample
 from dataengine.engine.record import Record
 from dataengine.engine.run_folder import RunFolder
 from dataengine.errors import UserError
-from dataengine.files import parse_json, read_text, write_whole
+from dataengine.files import lock, parse_json, read_text, write_whole
 from dataengine.view.images import encoded
 
 if TYPE_CHECKING:
@@ -63,8 +62,7 @@ class HandDrawnFolder:
         try:
             _check_folder(self.run)
             out.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.run.lock, "w")  # noqa: SIM115  open as long as the program runs
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = lock(self.run.lock)  # held as long as the program runs
         except BlockingIOError:
             raise UserError(f"{out}: another program draws into this folder; choose another --out.") from None
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 from dataengine import geometry
 from dataengine.data import coco, dota, formats
-from dataengine.data.commands import app
+from dataengine.data.commands import FormatName, app
 from dataengine.errors import UserError
 
 BOXES = [[(60, 70, 40, 12, 0.4), (120, 80, 30, 20, -0.2), (40, 30, 20, 10, 0.0)], []]
@@ -60,7 +61,7 @@ def test_convert_keeps_splits_and_says_what_is_lost(folder, make_dataset, tmp_pa
     dota.write(val, folder, split="val")
     result = _run("convert", folder, tmp_path / "yolo", "--to", "yolo")
     assert result.exit_code == 0
-    assert "yolo has no place for difficult" in result.stderr
+    assert "yolo cannot store difficult" in result.stderr
     assert formats.splits(tmp_path / "yolo") == ("train", "val")
     assert len(formats.read(tmp_path / "yolo", split="train")) == 2
     assert len(formats.read(tmp_path / "yolo", split="val")) == 1
@@ -82,7 +83,7 @@ def test_draw_writes_a_sheet_and_refuses_a_place_it_cannot_write_to(folder, tmp_
     assert "2 of 2 images" in _run("draw", folder, "--out", tmp_path / "sheet.png").stdout
     assert (tmp_path / "sheet.png").stat().st_size > 1000
     for bad in (tmp_path / "no" / "sheet.png", tmp_path / "sheet.what"):
-        with pytest.raises(UserError, match="could not be written"):
+        with pytest.raises(UserError, match="cannot be written"):
             _run("draw", folder, "--out", bad)
 
 
@@ -94,13 +95,18 @@ def test_a_users_mistake_is_one_sentence(command, tmp_path):
 
 def test_an_unknown_target_format_is_refused_before_anything_is_read(folder, tmp_path):
     for command in ("convert", "tile"):
-        with pytest.raises(UserError, match="no known format"):
-            _run(command, folder, tmp_path / "out", "--to", "kitti")
+        refused = _run(command, folder, tmp_path / "out", "--to", "kitti")
+        assert refused.exit_code == 2
+        assert "'kitti' is not one of 'dota', 'coco'" in refused.stderr
     assert not (tmp_path / "out").exists()
 
 
+def test_the_formats_to_choose_from_are_those_that_there_are():
+    assert get_args(FormatName) == tuple(formats.FORMATS)
+
+
 @pytest.mark.parametrize("command", ["info", "draw", "check", "convert", "tile", "split", "merge"])
-def test_help_teaches_with_an_example(command):
+def test_help_ends_with_an_example(command):
     assert f"dataengine data {command}" in " ".join(_run(command, "--help").stdout.split())
 
 

@@ -229,12 +229,10 @@ def test_a_foreign_folder_is_refused(toy_recipe, tmp_path):
 
 
 def test_a_second_run_in_the_same_folder_is_refused_while_the_first_is_at_work(toy_recipe, tmp_path):
-    import fcntl
+    from dataengine.files import lock
 
-    with open(tmp_path / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another run is at work"):
-            synth(toy_recipe, tmp_path)
+    with lock(tmp_path / ".lock"), pytest.raises(UserError, match="another run is at work"):
+        synth(toy_recipe, tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(toy_recipe, tmp_path):

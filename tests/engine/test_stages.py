@@ -210,7 +210,7 @@ def test_stages_that_do_not_fit_together_are_told(toy_recipe, toy_dataset, tmp_p
     with pytest.raises(UserError, match="not both"):
         load_recipe(None, {"dataset": "hit-uav", "into": toy_dataset, "scenes": toy_dataset})
     for other in ({"into": toy_dataset}, {"renderer": "whole"}):
-        with pytest.raises(UserError, match="--likely-places is for scenes"):
+        with pytest.raises(UserError, match="--likely-places works only with"):
             load_recipe(None, toy_recipe.model_dump() | {"filter": "difficult", "likely_places": True} | other)
     with pytest.raises(UserError, match="--likely-places learns from real images"):
         find_places(Recipe(dataset="hrplanes", likely_places=True), None)

@@ -21,7 +21,7 @@ def test_a_run_is_made_and_verified_by_the_pages_commands(tmp_path):
         cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert "2 of them accepted, as they were made" in done.stdout
+    assert "2 of them accepted; unchanged" in done.stdout
     assert '"faults": []' in done.stdout
 
 

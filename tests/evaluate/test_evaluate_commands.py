@@ -162,5 +162,5 @@ def test_a_report_that_cannot_be_written_is_refused_before_any_work(toy_dataset,
 def test_what_is_not_installed_is_said_with_its_mend(toy_dataset, other_dataset, monkeypatch, command, module):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == module else found(name, *more))
-    with pytest.raises(UserError, match=rf"{module}.*pip install '\.\[evaluate\]' in dataengine's folder"):
+    with pytest.raises(UserError, match=rf"{module}.*pip install 'aerial-dataengine\[evaluate\]'"):
         run(command, other_dataset, "--real", toy_dataset)

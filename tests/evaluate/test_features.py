@@ -122,7 +122,7 @@ def test_inception_says_what_it_needs_or_loads_a_file_of_its_weights(tmp_path):
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError:
-        with pytest.raises(UserError, match=r"pip install '\.\[inception\]' in dataengine's folder"):
+        with pytest.raises(UserError, match=r"pip install 'aerial-dataengine\[inception\]'"):
             load_features(f"inception:{file}")
         return
     with pytest.raises(UserError, match="no weights of FID's Inception"):

@@ -31,7 +31,7 @@ def test_made_looked_at_exported_and_read_back_as_the_page_says(tmp_path, monkey
         assert done.exit_code == 0, line + done.output
         told += done.output
     assert "render" in told
-    assert "as they were made" in told
+    assert "accepted; unchanged" in told
     assert not (tmp_path / "runs" / "large" / "dota").exists()
 
     program = block("python").replace(

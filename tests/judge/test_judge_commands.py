@@ -71,8 +71,8 @@ def test_calibrate_writes_what_it_prints(toy_detector, tmp_path):
     assert figures["shuffled_pass_share"] < 0.1
     assert figures["detector"] == OnnxDetector(toy_detector).identity
     table = run("calibrate", data, "--detector", toy_detector, "--out", out, "--images", 25).stdout
-    assert "Of 25 real images" in " ".join(table.split())
-    assert "the control" in " ".join(table.split())
+    assert "Accepted of 25 real images" in " ".join(table.split())
+    assert "controls: 0.0% with another image's labels" in " ".join(table.split())
 
 
 def test_judge_keeps_other_images_of_the_kind_and_drops_mislabelled_ones(calibrated, tmp_path):
@@ -94,7 +94,7 @@ def test_classes_are_counted_from_the_labels(calibrated, tmp_path):
         assert row["objects"] == names.count(row["name"])
         assert row["found"] == row["objects"] - sum(v["missed"].count(row["name"]) for v in result["verdicts"])
     text = run("judge", data, *arguments).stdout
-    assert "of 30 images kept" in " ".join(text.split())
+    assert "of 30 images accepted" in " ".join(text.split())
     assert "car" in text
     assert "van" in text
 
@@ -130,7 +130,7 @@ def test_user_mistakes_are_one_sentence(calibrated, toy_detector, tmp_path, monk
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         run("calibrate", data, "--detector", toy_detector, "--out", tmp_path / "file" / "out.json")
-    with pytest.raises(UserError, match="cannot be written, since it is a folder"):  # not after calibrating
+    with pytest.raises(UserError, match="cannot be written, because it is a folder"):  # not after calibrating
         run("calibrate", data, "--detector", toy_detector, "--out", tmp_path)
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
     with pytest.raises(UserError, match="no packaged 'detector'"):

@@ -43,7 +43,7 @@ def flights(tmp_path):
 def test_sure_objects_become_labels_and_pictures_with_doubtful_ones_are_left_out(flights, calibration, tmp_path):
     folder, truth = flights
     said = run("label", folder, *calibration, "--out", tmp_path / "scenes").stdout
-    assert "9 of 10 images show nothing doubtful" in said
+    assert "9 of 10 images have no doubtful detection" in said
     made = formats.read(tmp_path / "scenes")
     assert {sample.name for sample in made} == {*truth} - {"002"}
     for sample in made:
@@ -56,25 +56,25 @@ def test_sure_objects_become_labels_and_pictures_with_doubtful_ones_are_left_out
 def test_a_doubtful_place_costs_only_its_tile(flights, calibration, tmp_path):
     folder, truth = flights
     said = run("label", folder, *calibration, "--out", tmp_path / "scenes", "--tile-size", SIZE).stdout
-    assert "19 of 20 images show nothing doubtful" in said
+    assert "19 of 20 images have no doubtful detection" in said
     made = formats.read(tmp_path / "scenes")
     spoilt = truth["002"].boxes[:, 0] < SIZE  # its left half shows the faint square
     assert sum(len(sample.layout) for sample in made) == sum(map(len, truth.values())) - spoilt.sum()
 
 
-def test_what_is_doubtful_can_be_told_by_hand(flights, calibration, tmp_path):
+def test_scores_of_doubtful_detections_can_be_set_by_hand(flights, calibration, tmp_path):
     """The faint square scores 0.7, bare ground 0.5."""
-    said = run("label", flights[0], *calibration, "--doubt", 0.8, "--out", tmp_path / "scenes").stdout
-    assert "10 of 10 images show nothing doubtful" in said
-    with pytest.raises(UserError, match="every image shows something doubtful"):
-        run("label", flights[0], *calibration, "--doubt", 0.4, "--out", tmp_path / "none")
+    said = run("label", flights[0], *calibration, "--doubtful-score", 0.8, "--out", tmp_path / "scenes").stdout
+    assert "10 of 10 images have no doubtful detection" in said
+    with pytest.raises(UserError, match="every image has a doubtful detection"):
+        run("label", flights[0], *calibration, "--doubtful-score", 0.4, "--out", tmp_path / "none")
 
 
 def test_what_is_sure_can_be_told_by_hand(flights, calibration, tmp_path):
     """The faint square, which is not one of the true objects, becomes one."""
     folder, truth = flights
-    said = run("label", folder, *calibration, "--sure", 0.65, "--out", tmp_path / "scenes").stdout
-    assert "10 of 10 images show nothing doubtful" in said
+    said = run("label", folder, *calibration, "--min-score", 0.65, "--out", tmp_path / "scenes").stdout
+    assert "10 of 10 images have no doubtful detection" in said
     made = {sample.name: len(sample.layout) for sample in formats.read(tmp_path / "scenes")}
     assert made == {name: len(layout) + (name == "002") for name, layout in truth.items()}
 
@@ -82,7 +82,7 @@ def test_what_is_sure_can_be_told_by_hand(flights, calibration, tmp_path):
 def test_doubtful_images_can_be_kept_with_their_doubtful_places_marked(flights, calibration, tmp_path):
     folder, truth = flights
     said = run("label", folder, *calibration, "--keep-doubtful", "--out", tmp_path / "scenes").stdout
-    assert "9 of 10 images show nothing doubtful" in said
+    assert "9 of 10 images have no doubtful detection" in said
     made = {sample.name: sample.layout for sample in formats.read(tmp_path / "scenes")}
     assert {*made} == {*truth}
     assert [name for name, layout in made.items() if len(layout.ignored)] == ["002"]
@@ -95,7 +95,7 @@ def test_doubtful_images_can_be_kept_with_their_doubtful_places_marked(flights, 
 def test_a_detector_that_doubts_everything_labels_nothing(flights, toy_detector, toy_calibration, tmp_path):
     """The control: with a rule for which no score is sure."""
     rule(toy_calibration, sure=1.0).save(tmp_path / "unsure.json")
-    with pytest.raises(UserError, match="every image shows something doubtful"):
+    with pytest.raises(UserError, match="every image has a doubtful detection"):
         run("label", flights[0], "--detector", toy_detector, "--calibration", tmp_path / "unsure.json",
             "--out", tmp_path / "scenes")  # fmt: skip
     assert not (tmp_path / "scenes").exists()

@@ -1,4 +1,4 @@
-"""`dataengine layouts` on a small data set on disk."""
+"""`dataengine layout` on a small data set on disk."""
 
 import json
 
@@ -63,5 +63,5 @@ def test_a_wrong_balance_or_source_is_one_sentence(dota_folder, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             run(*arguments, "--out", tmp_path / "sheet.png")
-    with pytest.raises(UserError, match="could not be written"):
+    with pytest.raises(UserError, match="cannot be written"):
         run("sample", dota_folder, "--n", 1, "--out", tmp_path / "no" / "sheet.png")

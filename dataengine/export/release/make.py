@@ -8,11 +8,11 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
+from dataengine import __version__
 from dataengine.data.split import check_group
 from dataengine.engine.record import Record
 from dataengine.errors import UserError
@@ -109,7 +109,7 @@ def make(
         "date": settings.date,
         "license": license.id,
         "synthetic": True,
-        "dataengine": version("dataengine"),
+        "dataengine": __version__,
         "classes": list(run.classes),
         "kind": run.kind,
         "formats": list(formats),
@@ -188,7 +188,7 @@ def _without_copies(run: FinishedRun, settings: Settings, bar: Bar):
     if share > settings.most_copies and not settings.drop_copies:
         named = ", ".join(near[:10]) + (f" and {len(near) - 10} more" if len(near) > 10 else "")
         raise UserError(
-            f"{len(near)} of {len(run.records)} images ({share:.1%}, more than --most-copies {settings.most_copies:g}) "
+            f"{len(near)} of {len(run.records)} images ({share:.1%}, more than --max-copies {settings.most_copies:g}) "
             f"are nearer to a training image than 99 % of held-out ones: {named}. --drop-copies leaves them out."
         )
     if not settings.drop_copies:
