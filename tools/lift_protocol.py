@@ -132,7 +132,8 @@ def main() -> None:
     for name in arguments.runs:
         if name == "bootstrapped":
             labelled, both = work / "labelled", work / "bootstrapped-real"
-            command("filter", "label", work / "unlabelled", "--detector", onnx, "--calibration", rule, "--min-score", SURE,
+            command("filter", "label", work / "unlabelled", "--detector", onnx, "--calibration", rule,
+                    "--min-score", SURE,
                     "--doubtful-score", DOUBT, "--keep-doubtful", "--out", labelled, made=labelled)  # fmt: skip
             command("data", "merge", real, labelled, "--out", both, made=both)
         sizes = [scaled(n) for n in (arguments.sizes if name == arguments.runs[0] else [OTHER_SIZE])]
