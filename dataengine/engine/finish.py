@@ -1,6 +1,6 @@
-"""What is written when a run has enough images: DOTA and COCO data sets, contact sheets, report, manifest.
+"""Figures of a run, and what is written when it has enough images: data sets, contact sheets, report, manifest.
 
-Everything is read from the manifest's lines as it is written, so that memory does not grow with the run.
+Everything is read from the manifest as it is written, so that memory does not grow with the run.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,81 @@ from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.record import Record
 from dataengine.engine.run_folder import RunFolder, RunSamples, read_records
-from dataengine.engine.tally import ClassRow, Tally
 from dataengine.files import write_whole
 from dataengine.judge.calibration import Calibration
 from dataengine.layouts.balance import shares_of
 
 ON_SHEET = 36
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """asked: objects in the layouts of all attempts; found: those the filter's detector found; kept: objects in
+    accepted images, of which `difficult` are marked so; erased: taken out of accepted images again."""
+
+    name: str
+    asked: int
+    found: int
+    erased: int
+    kept: int
+    difficult: int
+
+
+@dataclass
+class Tally:
+    """calibration: None without a filter; classes: of the run. The rest is counted by `add`: images tried and accepted,
+    reasons of rejection, classes and kind of the accepted images' labels, scenes that could not be read,
+    objects that were left out."""
+
+    calibration: Calibration | None
+    classes: tuple[str, ...]
+    tried: int = 0
+    accepted: int = 0
+    kind: str | None = None
+    dropped_for: Counter = field(default_factory=Counter)
+    left_out: int = 0
+    unreadable_scenes: set[str] = field(default_factory=set)
+    asked: Counter = field(default_factory=Counter)
+    found: Counter = field(default_factory=Counter)
+    erased: Counter = field(default_factory=Counter)
+    kept: Counter = field(default_factory=Counter)
+    difficult: Counter = field(default_factory=Counter)
+    label_classes: dict[str, None] = field(default_factory=dict)
+
+    def add(self, record: Record) -> None:
+        """Count one more record; call it in order of attempt."""
+        labels, verdict = record.labels, record.verdict
+        self.tried += 1
+        self.left_out += record.left_out
+        self.unreadable_scenes.update(record.provenance.unreadable)
+        names, asked = labels.names(), record.asked.names()
+        self.asked.update(asked)
+        self.erased.update(asked[k] for k in record.erased)
+        if self.calibration is not None:
+            # painted objects come first; those that the scene held before, and repaired ones, follow
+            scores = np.array(verdict.scores[: record.n_painted], np.float32)
+            judged = labels.select(np.arange(len(scores)))
+            found = self.calibration.found(judged, scores) & (scores > 0)
+            self.found.update(judged.select(found).names())
+        if not verdict.kept:
+            self.dropped_for[" ".join(verdict.reason.split()[-3:])] += 1
+            return
+        self.accepted += 1
+        self.kind = self.kind or labels.kind
+        self.kept.update(names)
+        self.difficult.update(name for name, d in zip(names, labels.difficult, strict=True) if d)
+        self.label_classes.update(dict.fromkeys(labels.classes))
+
+    @property
+    def all_classes(self) -> tuple[str, ...]:
+        """The run's classes, then those that scenes brought along."""
+        return tuple(dict.fromkeys((*self.classes, *self.label_classes)))
+
+    def class_table(self) -> list[ClassRow]:
+        """Acceptance per class, in class order; a class that was never asked for has zeros."""
+        every = dict.fromkeys((*self.classes, *self.asked))
+        counters = self.asked, self.found, self.erased, self.kept, self.difficult
+        return [ClassRow(n, *(counted[n] for counted in counters)) for n in every]
 
 
 def report(recipe: Recipe, parts: Parts, tally: Tally, datasets: bool) -> dict:

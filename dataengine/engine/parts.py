@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataengine import weights
-from dataengine.data import formats
 from dataengine.data.layout import Dataset, class_key, restrict
 from dataengine.data.presets import Preset, find_dataset, load_preset, preset_of, read_dataset
-from dataengine.engine.filters import find_calibration, make_calibration, make_semantic
-from dataengine.engine.pictures import find_canvases, find_objects, find_places, make_references
+from dataengine.engine.image_parts import (
+    find_calibration,
+    find_canvases,
+    find_objects,
+    find_places,
+    make_calibration,
+    make_references,
+    make_semantic,
+)
 from dataengine.engine.recipe import Recipe, folder_hash
 from dataengine.engine.samplers import choose_layouts, find_layouts, make_sampler, often_repeated
 from dataengine.errors import UserError
@@ -143,6 +149,8 @@ def _load_renderer(recipe: Recipe, folder: Path) -> Renderer:
 def find_data(recipe: Recipe) -> tuple[Preset, Dataset | None]:
     """The data set on disk, or None where there is none and the packaged layouts must do."""
     if recipe.dataset is None:
+        from dataengine.data import formats
+
         dataset = formats.read(recipe.data)
         preset = preset_of(dataset, recipe.data)
         dataset = replace(dataset, name=preset.name)

@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from dataengine.engine.finish import Tally, finish
 from dataengine.engine.local import in_processes, in_this_process
 from dataengine.engine.parts import Parts, load_parts
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.record import Record
 from dataengine.engine.run_folder import RunFolder, Shard, StoredRecipe
-from dataengine.engine.tally import Tally
 from dataengine.engine.trace import trace_file
 from dataengine.engine.worker import Job
 from dataengine.errors import UserError
@@ -172,8 +172,6 @@ def synth(
     `cluster.on_cluster`. datasets: False leaves the DOTA and COCO folders out.
     Raises UserError for anything the user can mend; finished shards are never lost.
     """
-    from dataengine.engine.finish import finish
-
     run = RunFolder(Path(out))
     if executor == "local" and (address is not None or gpus_per_worker is not None):
         raise UserError("--address and --gpus-per-worker are for --executor ray.")

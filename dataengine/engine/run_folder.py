@@ -17,7 +17,6 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -83,71 +82,24 @@ class Shard:
     faults: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    """The files of one run, whether they exist or not.
+    """The files of one run, as attributes, whether they exist or not.
 
-    >>> RunFolder(Path("runs/first")).manifest.as_posix()
+    unfinished_manifest: the manifest while the run goes on. kept_sheet, dropped_sheet: contact sheets of accepted and
+    of dropped images. mixed: real and synthetic images as one data set.
+
+    >>> RunFolder("runs/first").manifest.as_posix()
     'runs/first/manifest.jsonl'
     """
 
-    path: Path
-
-    @property
-    def recipe(self) -> Path:
-        return self.path / "recipe.json"
-
-    @property
-    def calibration(self) -> Path:
-        return self.path / "calibration.json"
-
-    @property
-    def manifest(self) -> Path:
-        return self.path / "manifest.jsonl"
-
-    @property
-    def unfinished_manifest(self) -> Path:
-        """The manifest while the run goes on."""
-        return self.path / ".manifest.jsonl"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.json"
-
-    @property
-    def trace(self) -> Path:
-        return self.path / "trace.json"
-
-    @property
-    def lock(self) -> Path:
-        return self.path / ".lock"
-
-    @property
-    def kept_sheet(self) -> Path:
-        """Contact sheet of accepted images."""
-        return self.path / "kept.png"
-
-    @property
-    def dropped_sheet(self) -> Path:
-        """Contact sheet of dropped images."""
-        return self.path / "dropped.png"
-
-    @property
-    def dota(self) -> Path:
-        return self.path / "dota"
-
-    @property
-    def coco(self) -> Path:
-        return self.path / "coco"
-
-    @property
-    def mixed(self) -> Path:
-        """Real and synthetic images as one data set."""
-        return self.path / "mixed"
-
-    @property
-    def shards(self) -> Path:
-        return self.path / "shards"
+    def __init__(self, path: str | Path):
+        self.path = path = Path(path)
+        self.recipe, self.calibration = path / "recipe.json", path / "calibration.json"
+        self.manifest, self.unfinished_manifest = path / "manifest.jsonl", path / ".manifest.jsonl"
+        self.report, self.trace, self.lock = path / "report.json", path / "trace.json", path / ".lock"
+        self.kept_sheet, self.dropped_sheet = path / "kept.png", path / "dropped.png"
+        self.dota, self.coco, self.mixed = path / "dota", path / "coco", path / "mixed"
+        self.shards = path / "shards"
 
     def shard(self, number: int) -> Path:
         """Folder of one shard."""
@@ -278,17 +230,14 @@ class RunSamples:
     def __len__(self) -> int:
         return self.count
 
-    @cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(self.classes)}
-
     def __iter__(self) -> Iterator[Sample]:
+        numbers = {name: number for number, name in enumerate(self.classes)}
         for number, record in enumerate(read_records(self.manifest), 1):
             if not record.accepted:
                 continue
             try:
                 image = self.run.image(record)
-                labels = np.array([self._numbers[name] for name in record.labels.names()], np.int64)
+                labels = np.array([numbers[name] for name in record.labels.names()], np.int64)
             except (ValueError, KeyError) as error:
                 raise UserError(f"{self.manifest}:{number}: no record of an image ({error}).") from None
             layout = replace(record.labels, labels=labels, classes=self.classes)

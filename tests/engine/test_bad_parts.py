@@ -11,8 +11,8 @@ from PIL import Image
 
 from dataengine.data import coco, formats
 from dataengine.data.presets import load_preset
+from dataengine.engine.image_parts import find_objects
 from dataengine.engine.parts import load_parts
-from dataengine.engine.pictures import find_objects
 from dataengine.engine.recipe import load_recipe
 from dataengine.engine.run import synth
 from dataengine.errors import UserError

@@ -15,10 +15,10 @@ from dataengine.render.scene import Scene, empty_layout
 
 from dataengine.data.layout import Layout, layout_from_json
 from dataengine.engine import finish
+from dataengine.engine.finish import Tally
 from dataengine.engine.parts import load_parts
 from dataengine.engine.recipe import Recipe, image_seed
 from dataengine.engine.run import synth
-from dataengine.engine.tally import Tally
 from dataengine.judge.calibration import Calibration
 from dataengine.judge.detector import Detections
 from dataengine.judge.matching import match

@@ -15,9 +15,8 @@ from PIL import Image
 from dataengine.data import coco, formats
 from dataengine.data.layout import Layout, layout_to_json
 from dataengine.engine import manifest
-from dataengine.engine.finish import finish, mixed
+from dataengine.engine.finish import Tally, finish, mixed
 from dataengine.engine.recipe import Recipe
-from dataengine.engine.tally import Tally
 from dataengine.export.shards import write_shards
 
 CLASSES = ("car", "van")

@@ -17,8 +17,8 @@ from dataengine import geometry
 from dataengine.data import coco, formats
 from dataengine.data.layout import layout_from_json
 from dataengine.data.presets import configs
+from dataengine.engine.image_parts import find_places
 from dataengine.engine.parts import load_parts
-from dataengine.engine.pictures import find_places
 from dataengine.engine.recipe import Recipe, image_seed, load_recipe
 from dataengine.engine.run import synth
 from dataengine.errors import UserError
