@@ -75,7 +75,7 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
             content = load_json(file)
             records += _records(file, name, content, names, rotated, problems)
         except ValueError as error:
-            problems.append(Problem(file, None, f"{error}; the file is left out"))
+            problems.append(Problem(file, None, f"{error}; the file is skipped"))
     known = (tuple(names),) if names else ()
     kind = "obb" if any(rotated) else "hbb"
     return assemble(records, path, format=NAME, kind=kind, classes=classes, known=known, problems=problems)
@@ -109,9 +109,9 @@ def _records(file: Path, split: str, content: dict, names: dict, rotated: list, 
             record.boxes, record.difficult, record.visible, record.ignored, record.outlines = [], [], [], [], []
             records[entry["id"]] = record
         except KeyError as error:
-            problems.append(Problem(file, None, f"an image has no field {error}; it is left out"))
+            problems.append(Problem(file, None, f"an image has no field {error}; it is skipped"))
         except (ValueError, TypeError) as error:
-            problems.append(Problem(file, None, f"image {entry.get('file_name')!r}: {error}; it is left out"))
+            problems.append(Problem(file, None, f"image {entry.get('file_name')!r}: {error}; it is skipped"))
     for entry in content["annotations"]:
         try:
             record = records[entry["image_id"]]
@@ -119,10 +119,10 @@ def _records(file: Path, split: str, content: dict, names: dict, rotated: list, 
             corners = _corners(entry, oriented)
             visible = number(entry.get("visible", 1), "visible")
         except KeyError as error:
-            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error} is unknown; it is left out"))
+            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error} is unknown; it is skipped"))
             continue
         except (ValueError, TypeError) as error:
-            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error}; it is left out"))
+            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error}; it is skipped"))
             continue
         if entry.get("iscrowd"):
             if corners not in record.ignored:  # `write` repeats a region for each class

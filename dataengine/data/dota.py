@@ -84,7 +84,7 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
             records.append(_record(file, image, name, problems))
         if available:
             first = next(iter(available.values())).name
-            message = f"{len(available)} images have no label file (first: {first}); they are left out"
+            message = f"{len(available)} images have no label file (first: {first}); they are skipped"
             problems.append(Problem(folder, None, f"{message}; an image without objects needs an empty one"))
     own = listed_classes(path) or listed_classes(path.parent)
     return assemble(
@@ -103,7 +103,7 @@ def _record(file: Path, image: Path, split: str, problems: list[Problem]) -> Rec
     try:
         lines = file.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        problems.append(Problem(file, None, f"cannot be read as text ({error}); its objects are left out"))
+        problems.append(Problem(file, None, f"cannot be read as text ({error}); its objects are skipped"))
         return record
     meta = file.parent.parent / "meta" / file.name
     try:
@@ -144,7 +144,7 @@ def _irregular(file: Path, rows: list[list[str]], first: int, record: Record, pr
         except ValueError as error:
             numbers = sum(_is_number(field) for field in row[:8])
             points = f"has {numbers // 2} points, not 4 corners; " if numbers < 8 and "nan" not in str(error) else ""
-            problems.append(Problem(file, line, f"{points}{error}; the object is left out"))
+            problems.append(Problem(file, line, f"{points}{error}; the object is skipped"))
             continue
         last = len(row) > 9 and row[-1].lstrip("-").isdigit()
         corners.append(values)

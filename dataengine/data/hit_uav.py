@@ -57,7 +57,7 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
             content = load_json(file)
             records += _records(file, content, names, problems)
         except ValueError as error:
-            problems.append(Problem(file, None, f"{error}; the file is left out"))
+            problems.append(Problem(file, None, f"{error}; the file is skipped"))
     known = (tuple(names),) if names else ()
     return assemble(records, path, format=NAME, kind="obb", classes=classes, known=known, problems=problems)
 
@@ -81,9 +81,9 @@ def _records(file: Path, content: dict, names: dict[str, None], problems: list[P
             record.boxes, record.difficult, record.ignored = [], [], []
             records[entry["id"]] = record
         except KeyError as error:
-            problems.append(Problem(file, None, f"an image has no field {error}; it is left out"))
+            problems.append(Problem(file, None, f"an image has no field {error}; it is skipped"))
         except (ValueError, TypeError) as error:
-            problems.append(Problem(file, None, f"image {entry.get('filename')!r}: {error}; it is left out"))
+            problems.append(Problem(file, None, f"image {entry.get('filename')!r}: {error}; it is skipped"))
     for entry in content["annotations"]:
         try:
             record = records[entry["image_id"]]
@@ -92,10 +92,10 @@ def _records(file: Path, content: dict, names: dict[str, None], problems: list[P
             if len(box) != 5:
                 raise ValueError(f"bbox has {len(box)} numbers, not cx, cy, w, h, theta")
         except KeyError as error:
-            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error} is unknown; it is left out"))
+            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error} is unknown; it is skipped"))
             continue
         except (ValueError, TypeError) as error:
-            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error}; it is left out"))
+            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error}; it is skipped"))
             continue
         if name.lower() == IGNORE:
             record.ignored.append(box)

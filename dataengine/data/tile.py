@@ -51,7 +51,7 @@ def crop_layout(layout: Layout, window: tuple[int, int, int, int], min_visible: 
 
 
 def _clip(boxes: np.ndarray, size: tuple[int, int], kind: str) -> np.ndarray:
-    """Parts inside the image; boxes wholly inside stay as they are to the bit, those wholly outside are left out."""
+    """Parts inside the image; boxes wholly inside stay as they are to the bit, those wholly outside are skipped."""
     if not len(boxes):
         return boxes
     fraction = geometry.visible_fraction(boxes, size)
@@ -93,7 +93,7 @@ def tile(
         try:
             samples += _tile_image(sample, out, size, overlap, min_visible)
         except ValueError as error:
-            problems.append(Problem(sample.image, None, f"{error}; the image is left out"))
+            problems.append(Problem(sample.image, None, f"{error}; the image is skipped"))
         if progress is not None:
             progress(done, len(dataset))
     return replace(dataset, samples=samples, problems=problems)

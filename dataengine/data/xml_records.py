@@ -34,7 +34,7 @@ def read_record(
     try:
         root = load_xml(path)
     except ValueError as error:
-        problems.append(Problem(path, None, f"{error}; the file is left out"))
+        problems.append(Problem(path, None, f"{error}; the file is skipped"))
         return None
     names, values, difficult, lines = [], [], [], []
     elements = list(root.iter(tag))
@@ -44,7 +44,7 @@ def read_record(
         try:
             name, row = parse_object(element)
         except ValueError as error:
-            problems.append(Problem(path, line, f"{error}; the object is left out"))
+            problems.append(Problem(path, line, f"{error}; the object is skipped"))
             continue
         names.append(name)
         values.append(row)

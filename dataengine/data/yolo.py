@@ -113,7 +113,7 @@ def _images(root: Path, place: Path, problems: list[Problem]) -> list[tuple[str,
     if os.path.isdir(place):  # unlike `Path`, not troubled by a name that is no name
         return list(images.index_by_stem(place, problems).items())
     if not os.path.isfile(place):
-        problems.append(Problem(place, None, "image folder is missing; it is left out"))
+        problems.append(Problem(place, None, "image folder is missing; it is skipped"))
         return []
     pairs = []
     for at, line in enumerate(map(str.strip, read_text(place).splitlines()), 1):
@@ -121,7 +121,7 @@ def _images(root: Path, place: Path, problems: list[Problem]) -> list[tuple[str,
             if line:
                 pairs.append((Path(line).stem, named_file(root, (root,), line)))
         except ValueError as error:
-            problems.append(Problem(place, at, f"{error}; the image is left out"))
+            problems.append(Problem(place, at, f"{error}; the image is skipped"))
     return pairs
 
 
@@ -145,7 +145,7 @@ def _record(stem: str, image: Path, split: str, names: Sequence[str], problems: 
         lines = file.read_text("utf-8-sig").splitlines()
     except (ValueError, OSError):  # `assemble` names a broken image; a text in another encoding is named here
         if image.is_file():
-            problems.append(Problem(file, None, "cannot be read together with its image; its objects are left out"))
+            problems.append(Problem(file, None, "cannot be read together with its image; its objects are skipped"))
         return record, False
     corners, rotated = [], False
     for line, text in enumerate(lines, 1):
@@ -158,7 +158,7 @@ def _record(stem: str, image: Path, split: str, names: Sequence[str], problems: 
             if index != int(index) or not 0 <= index < len(names):
                 raise ValueError(f"class number {fields[0]} is not in the class list, which has 0 to {len(names) - 1}")
         except ValueError as error:
-            problems.append(Problem(file, line, f"{error}; the object is left out"))
+            problems.append(Problem(file, line, f"{error}; the object is skipped"))
             continue
         rotated |= len(fields) == 9
         corners.append(row)
@@ -209,7 +209,7 @@ def write(
             for i, (label, points) in enumerate(zip(layout.labels, inside, strict=True)):
                 if (spans[i] * layout.size < 1e-3).any():
                     problems.append(
-                        Problem(sample.image, None, f"object {i + 1} lies outside the image; it is left out")
+                        Problem(sample.image, None, f"object {i + 1} lies outside the image; it is skipped")
                     )
                     continue
                 if dataset.kind == "hbb":

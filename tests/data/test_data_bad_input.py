@@ -234,7 +234,7 @@ def test_missing_paths_empty_folders_and_unknown_formats_are_user_errors(tmp_pat
             formats.read(tmp_path / "empty", format)
         with pytest.raises(UserError):
             formats.read(tmp_path / "nowhere", format)
-    with pytest.raises(UserError, match="'kitti' is no known format"):
+    with pytest.raises(UserError, match="'kitti' is not a known format"):
         formats.read(dota_folder, "kitti")
     with pytest.raises(UserError, match="no split 'test'; it has train"):
         formats.read(dota_folder, split="test")

@@ -161,7 +161,7 @@ class TestPresets:
 
     def test_an_unknown_or_invalid_preset_is_refused_with_its_field(self, tmp_path):
 
-        with pytest.raises(UserError, match=r"'imagenet' is no known data set; choose one of dior, "):
+        with pytest.raises(UserError, match=r"'imagenet' is not a known data set; choose one of dior, "):
             presets.load_preset("imagenet")
         file = tmp_path / "mine.yaml"
         fields = {"name": "a", "title": "a", "format": "kitti", "kind": "obb", "classes": "[x]", "licence": "x"}
