@@ -27,7 +27,7 @@ def test_a_sound_data_set_passes(make_dataset, tmp_path):
     ("box", "words"),
     [
         ((205, 70, 40, 12, 0.0), "outside the image"),
-        ((400, 70, 40, 12, 0.0), "wholly outside"),
+        ((400, 70, 40, 12, 0.0), "lies outside the image"),
         ((100, 120, 10, 1, 0.0), "less than 2 pixels"),
         ((60.2, 70, 40, 12, 0.4), "repeats object 1"),
         ((100, 120, 10, 0, 0.0), "no area"),

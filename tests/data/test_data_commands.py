@@ -137,9 +137,9 @@ def test_images_of_one_name_are_both_kept_when_merged(folder, make_dataset, tmp_
 
 def test_a_picture_that_is_in_both_is_told_when_merged(folder, make_dataset, tmp_path):
     result = _run("merge", folder, folder, "--out", tmp_path / "twice")
-    assert result.stderr.count("is the same picture as") == len(dota.read(folder))
+    assert result.stderr.count("is the same image as") == len(dota.read(folder))
     coco.write(make_dataset(tmp_path / "other", BOXES, size=(220, 150)), tmp_path / "coco")
-    assert "same picture" not in _run("merge", folder, tmp_path / "coco", "--out", tmp_path / "both").stderr
+    assert "same image" not in _run("merge", folder, tmp_path / "coco", "--out", tmp_path / "both").stderr
 
 
 def test_merged_with_horizontal_boxes_all_are_horizontal(folder, make_dataset, tmp_path):
@@ -212,7 +212,7 @@ def test_split_takes_only_so_many_images(film, tmp_path):
         (("--parts", "../train=80,test=20"), "'../train' cannot be the name of a part"),
         (("--parts", "train=80,train=20"), "'train' cannot be the name of a part"),
         (("--images", 41), "--images 41: the data set has 40"),
-        (("--group", "("), "--group (: no regular expression"),
+        (("--group", "("), "--group (: not a regular expression"),
         (("--group", "^[a-d]", "--parts", "a=1,b=1,c=1,d=1,e=1"), "has 4 groups, too few for 5"),
     ],
 )
