@@ -271,28 +271,23 @@ def _image_fields(sample: Sample, licenses: list[str]) -> dict:
 
 def _annotations(layout: Layout, dataset: Dataset) -> Iterator[dict]:
     """Entries of the objects and ignored regions of an image, without ids."""
-    for i, entry in enumerate(_box_fields(layout.boxes, dataset.kind)):
+    boxes = np.concatenate([layout.boxes, layout.ignored])
+    corners = np.round(geometry.to_corners(boxes).astype(np.float64), 4)  # (N, 4, 2)
+    low, high = corners.min(axis=1), corners.max(axis=1)
+    upright = np.round(np.concatenate([low, high - low], axis=1), 4)
+    for i, box in enumerate(boxes):
+        entry = {
+            "bbox": upright[i].tolist(),
+            "area": round(float(box[2]) * float(box[3]), 4),
+            "segmentation": [corners[i].ravel().tolist()] if dataset.kind == "obb" else [],
+        }
+        if i >= len(layout):  # an ignored region
+            for label in range(len(dataset.classes)):
+                yield {**entry, "iscrowd": 1, "category_id": label + 1}
+            continue
         entry |= {"category_id": int(layout.labels[i]) + 1, "iscrowd": 0}
         if layout.difficult[i]:
             entry["difficult"] = 1
         if layout.visible[i] < 1:
             entry["visible"] = round(float(layout.visible[i]), 4)
         yield entry
-    for entry in _box_fields(layout.ignored, dataset.kind):
-        for label in range(len(dataset.classes)):
-            yield {**entry, "iscrowd": 1, "category_id": label + 1}
-
-
-def _box_fields(boxes: np.ndarray, kind: str) -> list[dict]:
-    """`bbox`, `area` and `segmentation` of each box."""
-    corners = np.round(geometry.to_corners(boxes).astype(np.float64), 4)  # (N, 4, 2)
-    low, high = corners.min(axis=1), corners.max(axis=1)
-    upright = np.round(np.concatenate([low, high - low], axis=1), 4)
-    return [
-        {
-            "bbox": upright[i].tolist(),
-            "area": round(float(boxes[i, 2]) * float(boxes[i, 3]), 4),
-            "segmentation": [corners[i].ravel().tolist()] if kind == "obb" else [],
-        }
-        for i in range(len(boxes))
-    ]

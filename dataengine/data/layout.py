@@ -141,7 +141,7 @@ class Layout:
         (['car', 'ship'], ('car', 'ship'))
         """
         classes = tuple(dict.fromkeys((*self.classes, *other.classes)))
-        renumbered = np.array([classes.index(name) for name in other.classes], np.int64)[other.labels]
+        renumbered = np.array(list(map(classes.index, other.classes)), np.int64)[other.labels]
         return replace(
             self,
             boxes=np.concatenate([self.boxes, other.boxes]),

@@ -52,7 +52,7 @@ class Preset(BaseModel):
     @field_validator("classes")
     @classmethod
     def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len({class_key(name) for name in value}) != len(value):
+        if len({*map(class_key, value)}) != len(value):
             raise ValueError("a class is listed twice")
         return value
 
@@ -105,7 +105,7 @@ def find_dataset(preset: Preset, path: str | Path | None = None) -> Path:
         if not Path(path).exists():
             raise UserError(f"{path} does not exist; give the folder of {preset.title}")
         return Path(path)
-    places = [Path(place) for place in preset.places]
+    places = list(map(Path, preset.places))
     if os.environ.get("DATAENGINE_DATA"):
         base = Path(os.environ["DATAENGINE_DATA"])
         places = [base / name for name in dict.fromkeys((preset.name, *(place.name for place in places)))] + places
