@@ -143,6 +143,16 @@ def read(
 
     Broken files, images and objects are skipped and listed in `Dataset.problems`. Raises UserError if the path or the
     split is missing, the format is not recognised, no image is usable, or `classes` shares no name with the data.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("RGB", (64, 64)).save(f"{folder}/a.png")
+    ...     written = Path(folder, "a.txt").write_text("0 0.5 0.5 0.25 0.125")
+    ...     written = Path(folder, "classes.txt").write_text("car")
+    ...     dataset = read(folder)
+    >>> dataset.format, dataset.samples[0].layout.names(), dataset.samples[0].layout.boxes.tolist()
+    ('yolo', ['car'], [[32.0, 32.0, 16.0, 8.0, 0.0]])
     """
     with np.errstate(over="ignore", invalid="ignore"):  # huge numbers become problems, not warnings
         return module(format or recognize(path)).read(Path(path), split=split, classes=classes)
@@ -191,6 +201,15 @@ def write(
     """Write one split with its images in any known format. Returns problems: images and objects that were skipped.
 
     Raises UserError for an unknown format and if `path` has files that dataengine did not write.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("RGB", (64, 64)).save(f"{folder}/a.png")
+    ...     layout = Layout([[32, 32, 16, 8, 0]], [0], ("car",), (64, 64))
+    ...     problems = write(Dataset(("car",), [Sample("a", Path(folder, "a.png"), layout)]), f"{folder}/out", "dota")
+    ...     Path(folder, "out/train/labelTxt/a.txt").read_text()
+    '24 28 40 28 40 36 24 36 car 0\\n'
     """
     return module(format).write(dataset, Path(path), split=split, progress=progress)
 
