@@ -1,4 +1,4 @@
-"""What is wrong with a data set that can be read: images to the last pixel, boxes one by one."""
+"""Faults of a readable data set: every image is decoded, every box is checked."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from dataengine import geometry
 from dataengine.data import images
 from dataengine.data.layout import Dataset, Problem, Sample
 
-TINY = 2.0  # pixels on the short side: nothing can be seen or learnt there
-OUTSIDE = 0.5  # share of a box beyond the border; objects that tiling cut reach out of the image, but not by more
-NEAREST = 8  # objects around one that may be the same again
-TWIN = 0.95  # IoU above which two boxes of one class are the same object twice
+MIN_SIDE_PX = 2.0  # objects with a shorter side cannot be recognised
+MAX_OUTSIDE = 0.5  # fraction of a box outside the image; tiling cuts boxes, but not by more
+NEIGHBOURS = 8  # nearest boxes among which duplicates of a box are searched
+DUPLICATE_IOU = 0.95  # of two boxes of one class that are the same object
 
 
 def check(dataset: Dataset, *, progress: Callable[[int, int], None] | None = None) -> list[Problem]:
-    """Problems of the data set, those of reading it first: images that cannot be decoded or differ in size from their
-    layout, boxes (partly) outside, tiny or repeated ones, labels outside the class list.
+    """Problems of a data set, after those found while reading it: images that cannot be decoded or have another size
+    than their layout; boxes that are invalid, tiny, repeated or outside the image; labels outside the class list.
 
-    progress: called with (images done, images in all) after each image.
+    progress: called with (images done, number of images) after each image.
     """
     problems = list(dataset.problems)
     for done, sample in enumerate(dataset, 1):
@@ -44,39 +44,42 @@ def _check_image(sample: Sample) -> list[Problem]:
 
 
 def _check_boxes(sample: Sample) -> list[Problem]:
-    layout, found = sample.layout, []
+    layout, problems = sample.layout, []
 
     def report(index: int, message: str) -> None:
-        # as label files write it, so that it is found there
+        # in the notation of label files, to search for it there
         box = " ".join(f"{value:.6g}" for value in geometry.to_corners(layout.boxes[index : index + 1]).ravel())
         label = layout.labels[index]
         name = layout.classes[label] if 0 <= label < len(layout.classes) else f"class {label}"
-        found.append(Problem(sample.image, None, f"object {index + 1} ({name}, corners {box}) {message}"))
+        problems.append(Problem(sample.image, None, f"object {index + 1} ({name}, corners {box}) {message}"))
 
     if not len(layout):
-        return found
-    sound = np.isfinite(layout.boxes).all(axis=1) & (layout.boxes[:, 2:4] > 0).all(axis=1)
-    for i in np.flatnonzero(~sound):
+        return problems
+    valid = np.isfinite(layout.boxes).all(axis=1) & (layout.boxes[:, 2:4] > 0).all(axis=1)
+    for i in np.flatnonzero(~valid):
         report(i, "has no area or is not finite")
     for i in np.flatnonzero((layout.labels < 0) | (layout.labels >= len(layout.classes))):
         report(i, f"has a label outside the class list of {len(layout.classes)}")
-    for i in np.flatnonzero(sound & (layout.boxes[:, 3] < TINY)):
-        report(i, f"is less than {TINY:g} pixels on its short side")
+    for i in np.flatnonzero(valid & (layout.boxes[:, 3] < MIN_SIDE_PX)):
+        report(i, f"is less than {MIN_SIDE_PX:g} pixels on its short side")
     inside = np.ones(len(layout))
-    inside[sound] = geometry.visible_fraction(layout.boxes[sound], layout.size)
-    for i in np.flatnonzero(inside < 1 - OUTSIDE):
-        report(i, f"lies {1 - inside[i]:.0%} outside the image" if inside[i] > 0 else "lies wholly outside the image")
-    for i, j in _twins(layout.boxes, layout.labels, sound):
+    inside[valid] = geometry.visible_fraction(layout.boxes[valid], layout.size)
+    for i in np.flatnonzero(inside < 1 - MAX_OUTSIDE):
+        report(i, f"lies {1 - inside[i]:.0%} outside the image" if inside[i] > 0 else "lies outside the image")
+    for i, j in _duplicates(layout.boxes, layout.labels, valid):
         report(j, f"repeats object {i + 1}")
-    return found
+    return problems
 
 
-def _twins(boxes: np.ndarray, labels: np.ndarray, sound: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs (first, second) of one class that cover each other: an object and the first one that is the same to the
-    last digit, or else one of its nearest. A file of a million equal boxes takes no longer than another."""
+def _duplicates(boxes: np.ndarray, labels: np.ndarray, valid: np.ndarray) -> list[tuple[int, int]]:
+    """Index pairs (first, second) of objects of one class with nearly the same box.
+
+    Exact copies are grouped first and other duplicates are searched among the nearest boxes, so that a million equal
+    boxes take no longer than a million others.
+    """
     from scipy.spatial import cKDTree
 
-    chosen = np.flatnonzero(sound)
+    chosen = np.flatnonzero(valid)
     if len(chosen) < 2:
         return []
     rows = np.column_stack([labels[chosen], boxes[chosen]])
@@ -84,16 +87,16 @@ def _twins(boxes: np.ndarray, labels: np.ndarray, sound: np.ndarray) -> list[tup
     firsts = first[group.ravel()]
     equal = [(int(chosen[i]), int(chosen[k])) for k, i in enumerate(firsts) if i != k]
     chosen = chosen[np.sort(first)]
-    # two boxes of IoU above 0.95 have centres closer than a twentieth of the long side
+    # the centres of boxes with an IoU above 0.95 are closer than a twentieth of the long side
     reach = 0.05 * float(boxes[chosen, 2].max())
-    near = min(NEAREST + 1, len(chosen))
-    _, found = cKDTree(boxes[chosen, :2]).query(boxes[chosen, :2], near, distance_upper_bound=reach)
-    found = found.reshape(len(chosen), near)  # (N, nearest), len(chosen) where there are no more
-    i, k = np.nonzero(found < len(chosen))
-    pairs = np.sort(np.stack([i, found[i, k]], axis=1), axis=1)
+    near = min(NEIGHBOURS + 1, len(chosen))
+    _, nearest = cKDTree(boxes[chosen, :2]).query(boxes[chosen, :2], near, distance_upper_bound=reach)
+    nearest = nearest.reshape(len(chosen), near)  # (N, near), len(chosen) where there are fewer
+    i, k = np.nonzero(nearest < len(chosen))
+    pairs = np.sort(np.stack([i, nearest[i, k]], axis=1), axis=1)
     pairs = chosen[np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)]
     pairs = pairs[labels[pairs[:, 0]] == labels[pairs[:, 1]]]
     if not len(pairs):
         return sorted(equal)
-    same = geometry.iou_pairs(boxes[pairs[:, 0]], boxes[pairs[:, 1]]) > TWIN
+    same = geometry.iou_pairs(boxes[pairs[:, 0]], boxes[pairs[:, 1]]) > DUPLICATE_IOU
     return sorted(equal + [(int(a), int(b)) for a, b in pairs[same]])

@@ -1,10 +1,10 @@
 """COCO JSON: horizontal boxes in `bbox`, rotated ones as a polygon of four corners in `segmentation`.
 
-`bbox = [x, y, width, height]` of the top left corner in continuous pixels, so no half-pixel shift; corners likewise.
-A file is rotated (`obb`) when every object has one polygon of four corners and at least one of them is not simply the
-outline of its `bbox`; `info.box_kind`, which `write` adds, decides where it is present. `iscrowd` objects are regions
-to ignore. Read: `annotations/<split>.json` beside `images/<split>/`, COCO's own `instances_train2017.json` beside
-`train2017/`, and Roboflow's `<split>/_annotations.coco.json`.
+`bbox = [x, y, width, height]` has the top left corner in continuous pixels, without half-pixel shift; so have corners.
+A file is rotated (`obb`) if every object has one polygon of four corners and at least one of them is more than the
+outline of its `bbox`. `info.box_kind`, which `write` adds, takes precedence. `iscrowd` objects are ignored regions.
+Read: `annotations/<split>.json` next to `images/<split>/`, COCO's own `instances_train2017.json` next to `train2017/`,
+and Roboflow's `<split>/_annotations.coco.json`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "image_info_", "s
 
 
 def annotation_files(path: Path) -> dict[str, Path]:
-    """Annotation file of each split below a root, or the one file that `path` is."""
+    """{split: annotation file} of a data set, given its root or one annotation file."""
     if path.is_file():
         return {_split_name(path): path}
     files = [*path.glob("*/_annotations.coco.json"), *path.glob("annotations/*.json")] or [*path.glob("*.json")]
@@ -47,14 +47,14 @@ def _split_name(file: Path) -> str:
 
 
 def splits(path: Path) -> tuple[str, ...]:
-    """Names of the splits below a data set's root."""
+    """Names of the splits of a data set, given its root."""
     return tuple(annotation_files(path))
 
 
 def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
-    """Read a data set's root, or one annotation file. `split=None` reads all splits.
+    """Read a data set from its root or one annotation file. `split=None` reads all splits.
 
-    Raises `UserError` when the path or the split is missing or nothing in it can be used; smaller faults are
+    Raises UserError if the path or the split is missing or no image is usable. Smaller faults are listed in
     `Dataset.problems`.
     """
     path = Path(path)
@@ -75,7 +75,7 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
             content = load_json(file)
             records += _records(file, name, content, names, rotated, problems)
         except ValueError as error:
-            problems.append(Problem(file, None, f"{error}; the file is left out"))
+            problems.append(Problem(file, None, f"{error}; the file is skipped"))
     known = (tuple(names),) if names else ()
     kind = "obb" if any(rotated) else "hbb"
     return assemble(records, path, format=NAME, kind=kind, classes=classes, known=known, problems=problems)
@@ -90,12 +90,12 @@ def _records(file: Path, split: str, content: dict, names: dict, rotated: list, 
     used = {str(entry.get("category_id")) for entry in content["annotations"]}
     parents = {str(category.get("supercategory")) for category in content["categories"]}
     for key, name in categories.items():
-        if str(key) in used or name not in parents:  # Roboflow puts a super-category, which no object has, first
+        if str(key) in used or name not in parents:  # Roboflow adds a super-category, which no object has
             names.setdefault(name)
     oriented = _is_rotated(content)
     rotated.append(oriented)
     licenses = {_key(entry.get("id")): str(entry.get("name", "")) for entry in content.get("licenses") or []}
-    whole = str(content.get("info", {}).get("license", ""))
+    default_license = str(content.get("info", {}).get("license", ""))
     records: dict[object, Record] = {}
     for entry in content["images"]:
         try:
@@ -104,14 +104,14 @@ def _records(file: Path, split: str, content: dict, names: dict, rotated: list, 
             if entry.get("width") and entry.get("height"):
                 record.size = int(number(entry["width"], "width")), int(number(entry["height"], "height"))
             record.source = str(entry.get("source", ""))
-            record.license = licenses.get(entry.get("license")) or whole
+            record.license = licenses.get(entry.get("license")) or default_license
             record.acquisition = _acquisition(file, entry, problems)
             record.boxes, record.difficult, record.visible, record.ignored, record.outlines = [], [], [], [], []
             records[entry["id"]] = record
         except KeyError as error:
-            problems.append(Problem(file, None, f"an image has no field {error}; it is left out"))
+            problems.append(Problem(file, None, f"an image has no field {error}; it is skipped"))
         except (ValueError, TypeError) as error:
-            problems.append(Problem(file, None, f"image {entry.get('file_name')!r}: {error}; it is left out"))
+            problems.append(Problem(file, None, f"image {entry.get('file_name')!r}: {error}; it is skipped"))
     for entry in content["annotations"]:
         try:
             record = records[entry["image_id"]]
@@ -119,10 +119,10 @@ def _records(file: Path, split: str, content: dict, names: dict, rotated: list, 
             corners = _corners(entry, oriented)
             visible = number(entry.get("visible", 1), "visible")
         except KeyError as error:
-            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error} is unknown; it is left out"))
+            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error} is unknown; it is skipped"))
             continue
         except (ValueError, TypeError) as error:
-            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error}; it is left out"))
+            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error}; it is skipped"))
             continue
         if entry.get("iscrowd"):
             if corners not in record.ignored:  # `write` repeats a region for each class
@@ -140,9 +140,9 @@ def _records(file: Path, split: str, content: dict, names: dict, rotated: list, 
 
 
 def _key(value: object) -> object:
-    """A number or text by which others name an entry. Raises ValueError for a list or an object."""
+    """The id of an entry, a number or text. Raises ValueError for a list or an object."""
     if isinstance(value, list | dict):
-        raise ValueError(f"{value} is no id")
+        raise ValueError(f"{value} is not an id")
     return value
 
 
@@ -195,37 +195,37 @@ def _corners(entry: dict, oriented: bool) -> list[float]:
 
 
 def _outline(entry: dict) -> np.ndarray:
-    """The largest polygon of an instance mask, (K, 2); (0, 2) where there is none or it is but the corners of a box."""
+    """The largest polygon of an instance mask, (K, 2); (0, 2) if there is none with more than four points."""
     polygons = entry.get("segmentation")
     if not isinstance(polygons, list):
         return np.zeros((0, 2))
     try:
-        found = [
+        outlines = [
             np.asarray(p, np.float64).reshape(-1, 2)
             for p in polygons
             if isinstance(p, list) and len(p) > 8 and len(p) % 2 == 0
         ]
-    except (TypeError, ValueError):  # the box is told elsewhere, and a broken mask is but a missing one
+    except (TypeError, ValueError):  # an invalid mask counts as missing, since the box does not need it
         return np.zeros((0, 2))
-    sound = [points for points in found if np.isfinite(points).all()]
-    return max(sound, key=lambda points: np.ptp(points, axis=0).prod(), default=np.zeros((0, 2)))
+    finite = [points for points in outlines if np.isfinite(points).all()]
+    return max(finite, key=lambda points: np.ptp(points, axis=0).prod(), default=np.zeros((0, 2)))
 
 
 def _image(annotation: Path, split: str, file_name: str) -> Path:
-    root, beside = annotation.parent.parent, annotation.parent
-    folders = (root / "images" / split, root / split, root / "images", beside / "images" / split, beside / split)
-    return named_file(root, (*folders, beside / "images", beside, root), file_name)
+    root, folder = annotation.parent.parent, annotation.parent
+    folders = (root / "images" / split, root / split, root / "images", folder / "images" / split, folder / split)
+    return named_file(root, (*folders, folder / "images", folder, root), file_name)
 
 
 def write(
     dataset: Dataset, path: str | Path, *, split: str = "train", progress: Progress | None = None
 ) -> list[Problem]:
-    """Write one split: `annotations/<split>.json` and `images/<split>/`. Gives back what was left out.
+    """Write one split: `annotations/<split>.json` and `images/<split>/`. Returns problems: what was skipped.
 
-    Rotated boxes get four corners in `segmentation` and the upright box around them in `bbox`. An ignored region is a
-    crowd of every class, as COCO's evaluation keeps crowds by class. `difficult`, `visible` and `acquisition` are added
-    under these names, which other readers skip.
-    Raises `UserError` when `path` holds anything but a COCO set of the same classes that dataengine wrote.
+    Rotated boxes have their four corners in `segmentation` and the axis-aligned box around them in `bbox`. An ignored
+    region is a crowd of every class, as COCO's evaluation matches crowds by class. `difficult`, `visible` and
+    `acquisition` are added under these names, which other readers ignore.
+    Raises UserError unless `path` is new, empty or a COCO set of the same classes written by dataengine.
     """
     path = Path(path)
     problems: list[Problem] = []
@@ -233,65 +233,61 @@ def write(
     with staged(path, NAME, split, dataset.classes) as work:
         file = work / "annotations" / f"{split}.json"
         file.parent.mkdir()
-        # one by one, so that memory does not grow with the data set; annotations wait, since images stand before them
-        with open(file, "w", encoding="utf-8") as out, TemporaryFile("w+", encoding="utf-8", dir=path) as waiting:
+        # entries are streamed, so that memory does not grow with the data set; annotations go to a temporary file
+        # first, since all images precede them
+        with open(file, "w", encoding="utf-8") as out, TemporaryFile("w+", encoding="utf-8", dir=path) as annotations:
             info = {"description": dataset.name, "box_kind": dataset.kind}
             out.write(f'{{"info": {json.dumps(info)}, "licenses": ')
             out.write(json.dumps([{"id": i, "name": name} for i, name in enumerate(licenses, 1)]) + ', "images": [')
             objects = 0
             samples = placed(dataset, work / "images" / split, problems, flat=False, progress=progress)
             for number, (sample, name) in enumerate(samples, 1):
-                picture = {"id": number, "file_name": name + sample.image.suffix, **_told(sample, licenses)}
-                out.write((", " if number > 1 else "") + json.dumps(picture))
+                image = {"id": number, "file_name": name + sample.image.suffix, **_image_fields(sample, licenses)}
+                out.write((", " if number > 1 else "") + json.dumps(image))
                 for entry in _annotations(sample.layout, dataset):
-                    objects += 1  # ids from 1: pycocotools takes an annotation with id 0 for unmatched
+                    objects += 1  # ids start at 1: pycocotools treats a match with id 0 as none
                     entry = {"id": objects, "image_id": number, **entry}
-                    waiting.write((", " if objects > 1 else "") + json.dumps(entry))
-            waiting.seek(0)
+                    annotations.write((", " if objects > 1 else "") + json.dumps(entry))
+            annotations.seek(0)
             out.write('], "annotations": [')
-            shutil.copyfileobj(waiting, out)
+            shutil.copyfileobj(annotations, out)
             categories = [{"id": i, "name": name} for i, name in enumerate(dataset.classes, 1)]
             out.write(f'], "categories": {json.dumps(categories)}}}')
     return problems
 
 
-def _told(sample: Sample, licenses: list[str]) -> dict:
-    """What an image's entry says beside its id and name."""
+def _image_fields(sample: Sample, licenses: list[str]) -> dict:
+    """Fields of the entry of an image other than id and file name."""
     layout = sample.layout
-    picture: dict = {"width": layout.size[0], "height": layout.size[1]}
+    fields: dict = {"width": layout.size[0], "height": layout.size[1]}
     if sample.source:
-        picture["source"] = sample.source
+        fields["source"] = sample.source
     if sample.license:
-        picture["license"] = licenses.index(sample.license) + 1
+        fields["license"] = licenses.index(sample.license) + 1
     if layout.acquisition != UNKNOWN:
-        picture["acquisition"] = layout.acquisition.model_dump(mode="json", exclude_none=True)
-    return picture
+        fields["acquisition"] = layout.acquisition.model_dump(mode="json", exclude_none=True)
+    return fields
 
 
 def _annotations(layout: Layout, dataset: Dataset) -> Iterator[dict]:
-    """Entries of an image's objects and ignored regions, without ids."""
-    for i, entry in enumerate(_shapes(layout.boxes, dataset.kind)):
+    """Entries of the objects and ignored regions of an image, without ids."""
+    boxes = np.concatenate([layout.boxes, layout.ignored])
+    corners = np.round(geometry.to_corners(boxes).astype(np.float64), 4)  # (N, 4, 2)
+    low, high = corners.min(axis=1), corners.max(axis=1)
+    upright = np.round(np.concatenate([low, high - low], axis=1), 4)
+    for i, box in enumerate(boxes):
+        entry = {
+            "bbox": upright[i].tolist(),
+            "area": round(float(box[2]) * float(box[3]), 4),
+            "segmentation": [corners[i].ravel().tolist()] if dataset.kind == "obb" else [],
+        }
+        if i >= len(layout):  # an ignored region
+            for label in range(len(dataset.classes)):
+                yield {**entry, "iscrowd": 1, "category_id": label + 1}
+            continue
         entry |= {"category_id": int(layout.labels[i]) + 1, "iscrowd": 0}
         if layout.difficult[i]:
             entry["difficult"] = 1
         if layout.visible[i] < 1:
             entry["visible"] = round(float(layout.visible[i]), 4)
         yield entry
-    for entry in _shapes(layout.ignored, dataset.kind):
-        for label in range(len(dataset.classes)):
-            yield {**entry, "iscrowd": 1, "category_id": label + 1}
-
-
-def _shapes(boxes: np.ndarray, kind: str) -> list[dict]:
-    """`bbox`, `area` and `segmentation` of each box."""
-    corners = np.round(geometry.to_corners(boxes).astype(np.float64), 4)  # (N, 4, 2)
-    low, high = corners.min(axis=1), corners.max(axis=1)
-    upright = np.round(np.concatenate([low, high - low], axis=1), 4)
-    return [
-        {
-            "bbox": upright[i].tolist(),
-            "area": round(float(boxes[i, 2]) * float(boxes[i, 3]), 4),
-            "segmentation": [corners[i].ravel().tolist()] if kind == "obb" else [],
-        }
-        for i in range(len(boxes))
-    ]

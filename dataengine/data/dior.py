@@ -1,12 +1,12 @@
 """DIOR and DIOR-R XML in their own folders: rotated boxes as four corners, horizontal ones as `bndbox`.
 
-Numbers are continuous pixels, taken as they stand, without the shift of VOC: in DIOR-R an upright object's corners and
-its `bndbox` are the same numbers, and mmrotate reads them so.
-Read: `Annotations/Oriented Bounding Boxes/` or, where that is absent, `Annotations/Horizontal Bounding Boxes/` (blanks
-or underscores in the names) or plain `Annotations/`; images in `JPEGImages*/`; splits in `ImageSets/Main/*.txt`.
-Written: both kinds of annotation, under the names with blanks that mmrotate's
-`DIORDataset` expects; images become JPEG since it appends `.jpg`. It also puts class names into lower case, so a
-class list of its config must be in lower case too.
+Numbers are continuous pixels without the shift of VOC: in DIOR-R, the corners of an upright object and its `bndbox` are
+the same numbers, and mmrotate reads them this way.
+Read: `Annotations/Oriented Bounding Boxes/`, else `Annotations/Horizontal Bounding Boxes/` (with blanks or underscores)
+or `Annotations/`; images in `JPEGImages*/`; splits in `ImageSets/Main/*.txt`.
+Written: both kinds of annotation, under the names with blanks that mmrotate's `DIORDataset` expects. Images become
+JPEG, since it appends `.jpg`. It converts class names to lower case, so the class list in its config must be in lower
+case too.
 """
 
 from __future__ import annotations
@@ -35,45 +35,44 @@ CLASSES = (
 )  # fmt: skip
 ORIENTED = "Annotations/Oriented Bounding Boxes"
 HORIZONTAL = "Annotations/Horizontal Bounding Boxes"
-_CORNERS = tuple(
-    f"{axis}_{corner}" for corner in ("left_top", "right_top", "right_bottom", "left_bottom") for axis in "xy"
-)
+_CORNERS = (
+    "x_left_top", "y_left_top", "x_right_top", "y_right_top",
+    "x_right_bottom", "y_right_bottom", "x_left_bottom", "y_left_bottom",
+)  # fmt: skip
 
 
 def splits(path: Path) -> tuple[str, ...]:
-    """Names of the splits below a data set's root."""
+    """Names of the splits of a data set, given its root."""
     return find_splits(path)
 
 
 def read(
     path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None, kind: Kind | None = None
 ) -> Dataset:
-    """Read a data set's root. `kind` chooses the annotations where both are there; None prefers the rotated ones.
+    """Read a data set from its root. `kind` selects horizontal or rotated annotations; None prefers the rotated ones.
 
-    Raises `UserError` when the path or the split is missing or nothing in it can be used; smaller faults are
+    Raises UserError if the path or the split is missing or no image is usable. Smaller faults are listed in
     `Dataset.problems`.
     """
     path = Path(path)
     if not path.is_dir():
-        raise UserError(
-            f"{path} is no folder; give the DIOR folder that has Annotations/ and JPEGImages-trainval/ in it"
-        )
+        raise UserError(f"{path} is not a folder; give the DIOR folder with Annotations/ and JPEGImages-trainval/")
     folders = {"obb": (ORIENTED, ORIENTED.replace(" ", "_")), "hbb": (HORIZONTAL, HORIZONTAL.replace(" ", "_"))}
     if kind is None:
         kind = "obb" if any((path / name).is_dir() for name in folders["obb"]) else "hbb"
     problems: list[Problem] = []
     records: list[Record] = []
     for file, image, name in find_pairs(path, split, problems, (*folders[kind], "Annotations")):
-        found = read_record(
+        result = read_record(
             file,
             problems,
             tag="object",
             parse_object=_parse_corners if kind == "obb" else parse_upright,
             to_boxes=_from_corners if kind == "obb" else lambda values: geometry.from_aabb(values.astype(np.float32)),
         )
-        if found is not None:
-            found[0].image, found[0].split = image, name
-            records.append(found[0])
+        if result is not None:
+            result[0].image, result[0].split = image, name
+            records.append(result[0])
     chosen = classes or listed_classes(path)
     return assemble(records, path, format=NAME, kind=kind, classes=chosen, known=(CLASSES,), problems=problems)
 
@@ -93,10 +92,10 @@ def _from_corners(values: np.ndarray) -> np.ndarray:
 def write(
     dataset: Dataset, path: str | Path, *, split: str = "train", progress: Progress | None = None
 ) -> list[Problem]:
-    """Write one split. Gives back what was left out.
+    """Write one split. Returns problems: what was skipped.
 
     Images of "test" go to `JPEGImages-test/`, of any other split to `JPEGImages-trainval/`.
-    Raises `UserError` when `path` holds anything but a DIOR set of the same classes that dataengine wrote.
+    Raises UserError unless `path` is new, empty or a DIOR set of the same classes written by dataengine.
     """
     path = Path(path)
     problems: list[Problem] = []
@@ -118,7 +117,7 @@ def write(
 def _annotation(layout: Layout, name: str, tag: str, fields: Sequence[str], rows: np.ndarray) -> Element:
     root = fill(Element("annotation"), filename=f"{name}.jpg")
     fill(SubElement(root, "size"), width=layout.size[0], height=layout.size[1], depth=3)
-    for word, row, hard in zip(layout.names(), rows, layout.difficult, strict=True):
-        item = fill(SubElement(root, "object"), type=tag, name=word, difficult=int(hard))
+    for word, row, difficult in zip(layout.names(), rows, layout.difficult, strict=True):
+        item = fill(SubElement(root, "object"), type=tag, name=word, difficult=int(difficult))
         fill(SubElement(item, tag), **dict(zip(fields, map(decimal, row), strict=True)))
     return root

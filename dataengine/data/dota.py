@@ -1,11 +1,11 @@
-"""DOTA text, versions 1.0, 1.5 and 2.0: `x1 y1 x2 y2 x3 y3 x4 y4 class difficult`, an object a line.
+"""DOTA text, versions 1.0, 1.5 and 2.0: one line an object, `x1 y1 x2 y2 x3 y3 x4 y4 class difficult`.
 
-Corners are continuous pixels, used as they stand, without a half-pixel shift, as DOTA's own tools and mmrotate do.
-Read: `images/` beside `labelTxt/` (or `labelTxt-v1.5/`, `labelTxt-v2.0/`, `annfiles/`), at the root or in a folder for
-each split; header lines `imagesource:` and `gsd:` (metres a pixel, "null" is unknown), also from DOTA's `meta/` folder;
-a missing tenth field counts as 0; a class name of several words; four corners of any quadrilateral (minimum-area box).
-Written: `<split>/images/*.png`, `<split>/labelTxt/*.txt` without header lines and with all ten fields, since mmrotate's
-`DOTADataset` raises on a header or a missing field and appends `.png`; blanks in class names become hyphens, since it
+Corners are continuous pixels without half-pixel shift, as in DOTA's own tools and mmrotate.
+Read: `images/` next to `labelTxt/` (or `labelTxt-v1.5/`, `labelTxt-v2.0/`, `annfiles/`), at the root or in a folder of
+each split; header lines `imagesource:` and `gsd:` (metres per pixel, "null" is unknown), also from DOTA's `meta/`
+folder. A missing tenth field is 0, class names may have blanks, and any quadrilateral becomes its minimum-area box.
+Written: `<split>/images/*.png`, `<split>/labelTxt/*.txt` without header and with all ten fields, since mmrotate's
+`DOTADataset` fails at a header or a missing field and appends `.png`. Blanks in class names become hyphens, since it
 splits at blanks. Ground sample distance and date go to `<split>/meta/`, the class list to `classes.txt`.
 """
 
@@ -42,7 +42,7 @@ def _label_folder(folder: Path) -> Path | None:
 
 
 def _parts(path: Path) -> dict[str, tuple[Path, Path]]:
-    """(labels, images) folder of each split; the split "" is a data set without any."""
+    """{split: (label folder, image folder)}. A data set without splits has one with the name ""."""
     labels = _label_folder(path)
     if labels is not None:
         names = [folder.name for folder in labels.iterdir() if (path / "images" / folder.name).is_dir()]
@@ -54,20 +54,20 @@ def _parts(path: Path) -> dict[str, tuple[Path, Path]]:
 
 
 def splits(path: Path) -> tuple[str, ...]:
-    """Names of the splits below a data set's root."""
+    """Names of the splits of a data set, given its root."""
     return tuple(name for name in _parts(path) if name)
 
 
 def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
-    """Read a data set's root, or the folder of one split. `split=None` reads all splits.
+    """Read a data set from its root or the folder of one split. `split=None` reads all splits.
 
-    The class list is `classes`, else `classes.txt`, else the first of DOTA 1.0, 1.5, 2.0 that has every name found,
-    else the sorted names. Raises `UserError` when the path or the split is missing or nothing in it can be used;
-    smaller faults are `Dataset.problems`.
+    The class list is `classes`, else `classes.txt`, else the first of DOTA 1.0, 1.5 and 2.0 that has all names, else
+    the sorted names. Raises UserError if the path or the split is missing or no image is usable. Smaller faults are
+    listed in `Dataset.problems`.
     """
     path = Path(path)
     if not path.is_dir():
-        raise UserError(f"{path} is no folder; give the DOTA folder that has images/ and labelTxt/ in it")
+        raise UserError(f"{path} is not a folder; give the DOTA folder with images/ and labelTxt/")
     parts = _parts(path)
     if split is not None:
         if split not in parts:
@@ -77,22 +77,22 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
     problems: list[Problem] = []
     for name, (labels, folder) in parts.items():
         available = images.index_by_stem(folder, problems)
-        # DOTA 1.5 ships DOTA-v1.5_train_hbb/ beside DOTA-v1.5_train/: the same objects, horizontal
+        # DOTA 1.5 has DOTA-v1.5_train_hbb/ next to DOTA-v1.5_train/: horizontal boxes of the same objects
         files = [file for file in sorted(labels.rglob("*.txt")) if not file.parent.name.endswith("_hbb")]
         for file in files:
             image = available.pop(file.stem, folder / f"{file.stem}.png")
             records.append(_record(file, image, name, problems))
         if available:
             first = next(iter(available.values())).name
-            message = f"{len(available)} images have no label file (first: {first}); they are left out"
-            problems.append(Problem(folder, None, f"{message}; an image without objects needs an empty one"))
-    own = listed_classes(path) or listed_classes(path.parent)
+            message = f"{len(available)} images have no label file (first: {first}); they are skipped"
+            problems.append(Problem(folder, None, f"{message}; an image without objects needs an empty label file"))
+    listed = listed_classes(path) or listed_classes(path.parent)
     return assemble(
         records,
         path,
         format=NAME,
         kind="obb",
-        classes=classes or own,
+        classes=classes or listed,
         known=(CLASSES_V10, CLASSES_V15, CLASSES_V20),
         problems=problems,
     )
@@ -103,13 +103,13 @@ def _record(file: Path, image: Path, split: str, problems: list[Problem]) -> Rec
     try:
         lines = file.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        problems.append(Problem(file, None, f"cannot be read as text ({error}); its objects are left out"))
+        problems.append(Problem(file, None, f"cannot be read as text ({error}); its objects are skipped"))
         return record
     meta = file.parent.parent / "meta" / file.name
     try:
         header = meta.read_text("utf-8-sig").splitlines() if meta.is_file() else []
     except (OSError, UnicodeDecodeError) as error:
-        problems.append(Problem(meta, None, f"cannot be read as text ({error}); it is passed over"))
+        problems.append(Problem(meta, None, f"cannot be read as text ({error}); it is skipped"))
         header = []
     first = 0
     while first < len(lines) and (":" in lines[first].split(" ")[0] or not lines[first].strip()):
@@ -132,7 +132,7 @@ def _record(file: Path, image: Path, split: str, problems: list[Problem]) -> Rec
 
 
 def _irregular(file: Path, rows: list[list[str]], first: int, record: Record, problems: list[Problem]) -> np.ndarray:
-    """Line by line, for a file that is not in perfect order: what can be used, and a `Problem` for the rest."""
+    """Corners of the valid objects in a file with other lines too, which become problems, (N, 8)."""
     corners, names, difficult, lines = [], [], [], []
     for line, row in enumerate(rows, first + 1):
         if not row:
@@ -144,7 +144,7 @@ def _irregular(file: Path, rows: list[list[str]], first: int, record: Record, pr
         except ValueError as error:
             numbers = sum(_is_number(field) for field in row[:8])
             points = f"has {numbers // 2} points, not 4 corners; " if numbers < 8 and "nan" not in str(error) else ""
-            problems.append(Problem(file, line, f"{points}{error}; the object is left out"))
+            problems.append(Problem(file, line, f"{points}{error}; the object is skipped"))
             continue
         last = len(row) > 9 and row[-1].lstrip("-").isdigit()
         corners.append(values)
@@ -164,7 +164,7 @@ def _is_number(text: str) -> bool:
 
 
 def _header(file: Path, lines: list[str], problems: list[Problem]) -> tuple[Acquisition, str]:
-    """What `imagesource:`, `gsd:` and `acquisition dates:` say."""
+    """Acquisition and image source from the header lines `imagesource:`, `gsd:` and `acquisition dates:`."""
     fields = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     acquisition = UNKNOWN
     try:
@@ -182,28 +182,28 @@ def _header(file: Path, lines: list[str], problems: list[Problem]) -> tuple[Acqu
 def write(
     dataset: Dataset, path: str | Path, *, split: str = "train", progress: Progress | None = None
 ) -> list[Problem]:
-    """Write one split in the form that mmrotate's `DOTADataset` loads; images become PNG. Gives back what was left out.
+    """Write one split for mmrotate's `DOTADataset`, with PNG images. Returns problems: what was skipped.
 
-    Raises `UserError` when `path` holds anything but a DOTA set of the same classes that dataengine wrote.
+    Raises UserError unless `path` is new, empty or a DOTA set of the same classes written by dataengine.
     """
     path = Path(path)
     problems: list[Problem] = []
     with staged(path, NAME, split, dataset.classes) as work:
         write_classes(work, dataset.classes)
-        words = ["-".join(name.split()) for name in dataset.classes]
+        names = ["-".join(name.split()) for name in dataset.classes]
         labels, meta = work / split / "labelTxt", work / split / "meta"
         labels.mkdir(parents=True)
         for sample, name in placed(dataset, work / split / "images", problems, suffix=".png", progress=progress):
             layout = sample.layout
             corners = geometry.to_corners(layout.boxes).reshape(-1, 8)
             lines = [
-                f"{' '.join(decimal(value) for value in row)} {words[label]} {int(hard)}\n"
-                for row, label, hard in zip(corners, layout.labels, layout.difficult, strict=True)
+                f"{' '.join(map(decimal, row))} {names[label]} {int(difficult)}\n"
+                for row, label, difficult in zip(corners, layout.labels, layout.difficult, strict=True)
             ]
             (labels / f"{name}.txt").write_text("".join(lines), "utf-8")
-            taken = layout.acquisition
-            if taken.gsd_m is not None or taken.date is not None:
+            date, gsd = layout.acquisition.date, layout.acquisition.gsd_m
+            if gsd is not None or date is not None:
                 meta.mkdir(exist_ok=True)
-                text = f"acquisition dates:{taken.date}\nimagesource:{sample.source or None}\ngsd:{taken.gsd_m}\n"
+                text = f"acquisition dates:{date}\nimagesource:{sample.source or None}\ngsd:{gsd}\n"
                 (meta / f"{name}.txt").write_text(text.replace("None", "null"), "utf-8")
     return problems

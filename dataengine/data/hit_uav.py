@@ -1,9 +1,9 @@
 """HIT-UAV JSON: thermal images from a drone, rotated boxes, altitude, camera angle, day or night, and date.
 
-`annotations/<split>.json` beside `images/<split>/`. COCO-like, with `filename` for `file_name` and
-`bbox = [cx, cy, w, h, theta]`: centre in continuous pixels, theta in radians clockwise (y down) from the horizontal
-to the side of length w, w and h in any order. Category "DontCare" marks a region to ignore, not an object.
-No half-pixel shift in either direction. `difficult` is a JSON boolean. Numbers of an image may be strings.
+`annotations/<split>.json` next to `images/<split>/`. COCO-like, with `filename` for `file_name` and
+`bbox = [cx, cy, w, h, theta]`: centre in continuous pixels without half-pixel shift, theta in radians clockwise (y
+down) from the horizontal to the side of length w, w and h in any order. Category "DontCare" is an ignored region.
+`difficult` is a JSON boolean. Numbers of an image may be strings.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ IGNORE = "dontcare"
 
 
 def splits(path: Path) -> tuple[str, ...]:
-    """Names of the splits below a data set's root."""
+    """Names of the splits of a data set, given its root."""
     return tuple(file.stem for file in sorted((path / "annotations").glob("*.json")))
 
 
 def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
-    """Read a data set's root, or one annotation file. `split=None` reads all splits.
+    """Read a data set from its root or one annotation file. `split=None` reads all splits.
 
-    Raises `UserError` when the path or the split is missing or nothing in it can be used; smaller faults are
+    Raises UserError if the path or the split is missing or no image is usable. Smaller faults are listed in
     `Dataset.problems`.
     """
     path = Path(path)
@@ -57,7 +57,7 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
             content = load_json(file)
             records += _records(file, content, names, problems)
         except ValueError as error:
-            problems.append(Problem(file, None, f"{error}; the file is left out"))
+            problems.append(Problem(file, None, f"{error}; the file is skipped"))
     known = (tuple(names),) if names else ()
     return assemble(records, path, format=NAME, kind="obb", classes=classes, known=known, problems=problems)
 
@@ -81,9 +81,9 @@ def _records(file: Path, content: dict, names: dict[str, None], problems: list[P
             record.boxes, record.difficult, record.ignored = [], [], []
             records[entry["id"]] = record
         except KeyError as error:
-            problems.append(Problem(file, None, f"an image has no field {error}; it is left out"))
+            problems.append(Problem(file, None, f"an image has no field {error}; it is skipped"))
         except (ValueError, TypeError) as error:
-            problems.append(Problem(file, None, f"image {entry.get('filename')!r}: {error}; it is left out"))
+            problems.append(Problem(file, None, f"image {entry.get('filename')!r}: {error}; it is skipped"))
     for entry in content["annotations"]:
         try:
             record = records[entry["image_id"]]
@@ -92,10 +92,10 @@ def _records(file: Path, content: dict, names: dict[str, None], problems: list[P
             if len(box) != 5:
                 raise ValueError(f"bbox has {len(box)} numbers, not cx, cy, w, h, theta")
         except KeyError as error:
-            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error} is unknown; it is left out"))
+            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error} is unknown; it is skipped"))
             continue
         except (ValueError, TypeError) as error:
-            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error}; it is left out"))
+            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error}; it is skipped"))
             continue
         if name.lower() == IGNORE:
             record.ignored.append(box)
@@ -135,30 +135,30 @@ def _optional(entry: dict, field: str) -> float | None:
 def write(
     dataset: Dataset, path: str | Path, *, split: str = "train", progress: Progress | None = None
 ) -> list[Problem]:
-    """Write one split; ignored regions become "DontCare". Gives back what was left out.
+    """Write one split; ignored regions become "DontCare". Returns problems: what was skipped.
 
-    Raises `UserError` when `path` holds anything but a HIT-UAV set of the same classes that dataengine wrote.
+    Raises UserError unless `path` is new, empty or a HIT-UAV set of the same classes written by dataengine.
     """
     path = Path(path)
     problems: list[Problem] = []
-    pictures, annotations = [], []
+    image_entries, annotations = [], []
     with staged(path, NAME, split, dataset.classes) as work:
         for sample, name in placed(dataset, work / "images" / split, problems, flat=False, progress=progress):
             layout = sample.layout
-            pictures.append(_picture(len(pictures), layout, name + sample.image.suffix))
+            image_entries.append(_image_entry(len(image_entries), layout, name + sample.image.suffix))
             rows = [
                 *zip(layout.boxes, layout.labels, layout.difficult, strict=True),
                 *((box, len(dataset.classes), False) for box in layout.ignored),
             ]
             for box, label, difficult in rows:
                 *values, theta = map(float, box)
-                entry = {"id": len(annotations), "image_id": len(pictures) - 1, "category_id": int(label)}
+                entry = {"id": len(annotations), "image_id": len(image_entries) - 1, "category_id": int(label)}
                 bbox = [*(round(value, 4) for value in values), round(theta % np.pi, 7)]
                 annotations.append({**entry, "difficult": bool(difficult), "bbox": bbox})
         content = {
             "info": {"description": dataset.name},
             "scenarios": [{"id": 0, "name": "day"}, {"id": 1, "name": "night"}],
-            "images": pictures,
+            "images": image_entries,
             "categories": [{"id": i, "name": name} for i, name in enumerate([*dataset.classes, "DontCare"])],
             "annotations": annotations,
         }
@@ -168,15 +168,15 @@ def write(
     return problems
 
 
-def _picture(identity: int, layout: Layout, file_name: str) -> dict:
+def _image_entry(identity: int, layout: Layout, file_name: str) -> dict:
     entry: dict = {"id": identity, "width": layout.size[0], "height": layout.size[1], "filename": file_name}
-    taken = layout.acquisition
-    if taken.night is not None:
-        entry["scenario"] = str(int(taken.night))
-    if taken.camera_angle_deg is not None:
-        entry["perspective"] = f"{taken.camera_angle_deg:g}"
-    if taken.altitude_m is not None:
-        entry["altitude"] = f"{taken.altitude_m:g}"
-    if taken.date is not None:
-        entry["date"] = taken.date.strftime("%Y%m%d")
+    acquisition = layout.acquisition
+    if acquisition.night is not None:
+        entry["scenario"] = str(int(acquisition.night))
+    if acquisition.camera_angle_deg is not None:
+        entry["perspective"] = f"{acquisition.camera_angle_deg:g}"
+    if acquisition.altitude_m is not None:
+        entry["altitude"] = f"{acquisition.altitude_m:g}"
+    if acquisition.date is not None:
+        entry["date"] = acquisition.date.strftime("%Y%m%d")
     return entry

@@ -1,12 +1,12 @@
-"""HRSC2016 XML: ships as `mbox_cx, mbox_cy, mbox_w, mbox_h, mbox_ang`, with the point of the bow in `header_x/y`.
+"""HRSC2016 XML: ships as `mbox_cx, mbox_cy, mbox_w, mbox_h, mbox_ang`, with the position of the bow in `header_x/y`.
 
-Continuous pixels, no shift; the angle is in radians, clockwise with y down, to the side of length w.
+Continuous pixels without shift. The angle is in radians, clockwise (y down), to the side of length w.
 Read: `FullDataSet/` or `Train/` and `Test/` or the root itself, each with `AllImages/` and `Annotations/`; splits in
-`ImageSets/<split>.txt`. Metres a pixel come from `Img_Resolution`, the place from `Img_Location` (latitude, longitude).
-Written: `FullDataSet/`, images as BMP, `header_x/y` as whole numbers, `Img_SizeWidth` and `Img_SizeHeight`: mmrotate's
-`HRSCDataset` hard-codes the first and fails without the others. A layout does not know bow from stern, so the header is
+`ImageSets/<split>.txt`; metres per pixel in `Img_Resolution`, latitude and longitude in `Img_Location`.
+Written: `FullDataSet/`, BMP images, `header_x/y` as integers, `Img_SizeWidth` and `Img_SizeHeight`: mmrotate's
+`HRSCDataset` hard-codes the first and needs the others. A layout does not distinguish bow and stern, so the header is
 the middle of the short side that the long axis points to.
-`Class_ID` is "1000000" and two digits. Classes that are not HRSC's get the numbers of their lines in `classes.txt`.
+`Class_ID` is "1000000" and two digits. Classes other than HRSC's have the numbers of their lines in `classes.txt`.
 """
 
 from __future__ import annotations
@@ -35,22 +35,21 @@ CLASSES = (
     "Container", "OXo|--)", "Car carrier([]==[])", "Hovercraft", "yacht", "CntShip(_|.--.--|_]=", "Cruise", "submarine",
     "lute", "Medical", "Car carrier(======|", "Ford-class", "Midway-class", "Invincible-class",
 )  # fmt: skip
-_NUMBERS = (*range(1, 21), 22, *range(24, 34))  # 21 and 23 were never given
+_NUMBERS = (*range(1, 21), 22, *range(24, 34))  # 21 and 23 are not used
 _FIELDS = ("mbox_cx", "mbox_cy", "mbox_w", "mbox_h", "mbox_ang")
 
 
 def splits(path: Path) -> tuple[str, ...]:
-    """Names of the splits below a data set's root."""
+    """Names of the splits of a data set, given its root."""
     return tuple(image_lists(path))
 
 
-def _class_names(own: Sequence[str] | None) -> dict[str, str]:
-    """Name of each Class_ID: HRSC's own numbers, unless `classes.txt` has a class that HRSC does not know."""
-    table = {class_key(name): value for name, value in zip(CLASSES, _NUMBERS, strict=True)}
-    if own is None or all(class_key(name) in table for name in own):
+def _class_names(listed: Sequence[str] | None) -> dict[str, str]:
+    """{Class_ID: name}: HRSC's own classes, or those of `classes.txt` if it has others."""
+    if listed is None or {*map(class_key, listed)} <= {*map(class_key, CLASSES)}:
         pairs = zip(CLASSES, _NUMBERS, strict=True)
     else:
-        pairs = zip(own, range(1, len(own) + 1), strict=True)
+        pairs = zip(listed, range(1, len(listed) + 1), strict=True)
     return {f"1000000{value:02d}": name for name, value in pairs}
 
 
@@ -61,21 +60,21 @@ def class_ids(classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
-    """Read a data set's root. With `classes=("ship",)` every object is a ship, HRSC's usual task; else 31 classes.
+    """Read a data set from its root. With `classes=("ship",)`, every object is a ship, HRSC's usual task.
 
-    Raises `UserError` when the path or the split is missing or nothing in it can be used; smaller faults are
+    Raises UserError if the path or the split is missing or no image is usable. Smaller faults are listed in
     `Dataset.problems`.
     """
     path = Path(path)
     if not path.is_dir():
-        raise UserError(f"{path} is no folder; give the HRSC2016 folder that has FullDataSet/ or AllImages/ in it")
-    own = listed_classes(path)
-    names = _class_names(own)
-    whole = classes is not None and [class_key(name) for name in classes] == ["ship"]
+        raise UserError(f"{path} is not a folder; give the HRSC2016 folder with FullDataSet/ or AllImages/")
+    listed = listed_classes(path)
+    names = _class_names(listed)
+    ships_only = classes is not None and [class_key(name) for name in classes] == ["ship"]
 
     def parse(element: Element) -> tuple[str, list[float]]:
-        identity = element_text(element, "Class_ID") if not whole else ""
-        name = classes[0] if whole else names.get(identity, identity)
+        identity = element_text(element, "Class_ID") if not ships_only else ""
+        name = classes[0] if ships_only else names.get(identity, identity)
         return name, [element_number(element, field) for field in _FIELDS]
 
     bases = [base for base in (path / "FullDataSet", path / "Train", path / "Test", path) if _is_base(base)]
@@ -85,19 +84,21 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
         available = images.index_by_stem(base / "AllImages", problems)
         missing: list[Problem] = problems if len(bases) == 1 else []  # a list may cover Train/ and Test/
         for file in annotation_files(path, base / "Annotations", split, missing):
-            found = read_record(
+            result = read_record(
                 file,
                 problems,
                 tag="HRSC_Object",
                 parse_object=parse,
                 to_boxes=lambda values: geometry.regularize(values.astype(np.float32)),
             )
-            if found is not None:
-                record, root = found
+            if result is not None:
+                record, root = result
                 record.image = available.get(file.stem, base / "AllImages" / f"{file.stem}.bmp")
                 record.acquisition = _acquisition(file, root, problems)
                 records.append(record)
-    return assemble(records, path, format=NAME, kind="obb", classes=classes or own, known=(CLASSES,), problems=problems)
+    return assemble(
+        records, path, format=NAME, kind="obb", classes=classes or listed, known=(CLASSES,), problems=problems
+    )
 
 
 def _is_base(base: Path) -> bool:
@@ -105,9 +106,10 @@ def _is_base(base: Path) -> bool:
 
 
 def _acquisition(file: Path, root: Element, problems: list[Problem]) -> Acquisition:
-    gsd, place = (root.findtext("Img_Resolution") or "").strip(), (root.findtext("Img_Location") or "").strip()
+    gsd, location = (root.findtext("Img_Resolution") or "").strip(), (root.findtext("Img_Location") or "").strip()
     try:
-        latitude, longitude = (number(part, "Img_Location") for part in place.split(",")) if place else (None, None)
+        degrees = [number(part, "Img_Location") for part in location.split(",")] if location else (None, None)
+        latitude, longitude = degrees
         gsd_m = number(gsd, "Img_Resolution") if gsd else None
         return Acquisition(gsd_m=gsd_m, latitude_deg=latitude, longitude_deg=longitude)
     except ValueError as error:  # pydantic's ValidationError is one too
@@ -118,9 +120,9 @@ def _acquisition(file: Path, root: Element, problems: list[Problem]) -> Acquisit
 def write(
     dataset: Dataset, path: str | Path, *, split: str = "train", progress: Progress | None = None
 ) -> list[Problem]:
-    """Write one split in the form that mmrotate's `HRSCDataset` loads. Gives back what was left out.
+    """Write one split for mmrotate's `HRSCDataset`. Returns problems: what was skipped.
 
-    Raises `UserError` when `path` holds anything but an HRSC set of the same classes that dataengine wrote.
+    Raises UserError unless `path` is new, empty or an HRSC set of the same classes written by dataengine.
     """
     path = Path(path)
     problems: list[Problem] = []
@@ -138,19 +140,19 @@ def write(
 
 def _annotation(layout: Layout, name: str, identities: dict[str, str]) -> Element:
     root = fill(Element("HRSC_Image"), Img_ID=name, Img_FileName=name, Img_FileFmt="bmp")
-    taken = layout.acquisition
-    if taken.gsd_m is not None:
-        fill(root, Img_Resolution=taken.gsd_m)
-    if taken.latitude_deg is not None and taken.longitude_deg is not None:
-        fill(root, Img_Location=f"{taken.latitude_deg},{taken.longitude_deg}")
+    acquisition = layout.acquisition
+    if acquisition.gsd_m is not None:
+        fill(root, Img_Resolution=acquisition.gsd_m)
+    if acquisition.latitude_deg is not None and acquisition.longitude_deg is not None:
+        fill(root, Img_Location=f"{acquisition.latitude_deg},{acquisition.longitude_deg}")
     fill(root, Img_SizeWidth=layout.size[0], Img_SizeHeight=layout.size[1], Img_SizeDepth=3)
     objects = SubElement(root, "HRSC_Objects")
     upright = geometry.to_aabb(layout.boxes)
-    for i, (word, box, around) in enumerate(zip(layout.names(), layout.boxes, upright, strict=True), 1):
+    for i, (word, box, hull) in enumerate(zip(layout.names(), layout.boxes, upright, strict=True), 1):
         cx, cy, w, _, theta = map(float, box)
         item = fill(SubElement(objects, "HRSC_Object"), Object_ID=i, Class_ID=identities[class_key(word)])
         fill(item, difficult=int(layout.difficult[i - 1]))
-        fill(item, **dict(zip(("box_xmin", "box_ymin", "box_xmax", "box_ymax"), map(decimal, around), strict=True)))
+        fill(item, **dict(zip(("box_xmin", "box_ymin", "box_xmax", "box_ymax"), map(decimal, hull), strict=True)))
         fill(item, **dict(zip(_FIELDS, [*map(decimal, box[:4]), decimal(theta, 7)], strict=True)))
         fill(item, header_x=round(cx + w / 2 * math.cos(theta)), header_y=round(cy + w / 2 * math.sin(theta)))
     return root

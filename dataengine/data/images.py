@@ -1,4 +1,4 @@
-"""Image files: found by stem, measured by their header, checked for truncation, copied or re-encoded."""
+"""Image files: finding, measuring, decoding and copying them; every failure is a `ValueError` with the reason."""
 
 from __future__ import annotations
 
@@ -18,53 +18,56 @@ from dataengine.errors import shown
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-LONGEST = 255  # bytes of a file's name that file systems take
-LONGEST_PATH = 2048  # of 4096 that Linux takes, with the folder before it
-LARGEST = 2**30  # pixels: DOTA 2.0 has scenes of 29,200 x 27,620, which is three quarters of it
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")  # of others, some start programs
+MAX_NAME_BYTES = 255  # limit of common file systems
+MAX_PATH_BYTES = 2048  # half of the limit of Linux, which leaves the other half to the root folder
+MAX_PIXELS = 2**30  # the largest images of DOTA 2.0, 29,200 x 27,620, have three quarters of it
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")  # some decoders of other formats start programs
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+_END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 
 
-# whatever Pillow's readers trip over in a file that is broken, or made to break them
-BROKEN = (
+# exceptions of Pillow's readers for broken or malicious files
+DECODING_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, EOFError,
     MemoryError, NotImplementedError, struct.error, zlib.error,
 )  # fmt: skip
 
 
 def opened(path: Path) -> Image:
-    """The Pillow image, of which only the header is read. `ValueError` when the file is missing, no image of a known
-    format, or says that it has more than 2^30 pixels, which no memory should be asked for."""
+    """The Pillow image, of which only the header is read.
+
+    Raises ValueError if the file is missing, not an image of a known format, or has more than 2^30 pixels according to
+    its header.
+    """
     import PIL.Image
 
-    PIL.Image.MAX_IMAGE_PIXELS = None  # LARGEST stands for it: it is more than Pillow takes for an attack
+    PIL.Image.MAX_IMAGE_PIXELS = None  # MAX_PIXELS replaces Pillow's lower limit
     try:
         image = PIL.Image.open(path, formats=FORMATS)
     except FileNotFoundError:
         raise ValueError("image is missing") from None
-    except BROKEN as error:
+    except DECODING_ERRORS as error:
         raise ValueError(f"image cannot be read ({error})") from None
     width, height = image.size
-    if width * height > LARGEST:
+    if width * height > MAX_PIXELS:
         image.close()
-        raise ValueError(f"image says that it is {width}x{height}, more than 2^30 pixels; cut it into parts")
+        raise ValueError(f"image has {width}x{height} pixels by its header, more than 2^30 pixels; cut it into tiles")
     return image
 
 
 def index_by_stem(folder: Path, problems: list[Problem]) -> dict[str, Path]:
-    """Image files below `folder`, keyed by their path without suffix relative to it, '/' as separator.
+    """Image files below `folder` by their relative path without suffix, '/' as separator.
 
-    Of two images with one name, labels may belong to either: the first is taken, and the other is a problem.
+    If two images have the same path without suffix, the first is used and the second becomes a `Problem`.
     """
     found: dict[str, Path] = {}
-    walked: set[tuple[int, int]] = set()  # links may lead in circles
+    visited: set[tuple[int, int]] = set()  # links may form cycles
     for base, folders, files in os.walk(folder, followlinks=True):
-        place = os.stat(base)
-        if (place.st_dev, place.st_ino) in walked:
+        status = os.stat(base)
+        if (status.st_dev, status.st_ino) in visited:
             folders.clear()
             continue
-        walked.add((place.st_dev, place.st_ino))
+        visited.add((status.st_dev, status.st_ino))
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
         for file in sorted(files):
             stem, suffix = os.path.splitext(file)
@@ -72,18 +75,18 @@ def index_by_stem(folder: Path, problems: list[Problem]) -> dict[str, Path]:
                 path = Path(base, file)
                 key = stem if base == str(folder) else (path.parent.relative_to(folder) / stem).as_posix()
                 if found.setdefault(key, path) != path:
-                    problems.append(Problem(path, None, f"{found[key].name} has the same name; this one is left out"))
+                    problems.append(Problem(path, None, f"{found[key].name} has the same name; this one is skipped"))
     return found
 
 
 def measure(path: Path) -> tuple[int, int]:
-    """(width, height) from the header. `ValueError` when the file is missing, no image, or visibly cut off.
+    """(width, height) from the header, in about 0.1 ms.
 
-    A JPEG without its end marker or a PNG without its last chunk is decoded in full to make sure, so that
-    trailing padding is not called truncation. `check` decodes every image; this costs about 0.1 ms for a sound one.
+    Raises ValueError if the file is missing, not an image, or truncated: a JPEG without end marker and a PNG without
+    its last chunk near the end of the file are decoded completely to find out.
     """
     with opened(path) as image:
-        size, end = image.size, _ENDS.get(image.format or "")
+        size, end = image.size, _END_MARKERS.get(image.format or "")
     if end is None:
         return size
     try:
@@ -98,32 +101,32 @@ def measure(path: Path) -> tuple[int, int]:
 
 
 def load(path: Path) -> Image:
-    """The decoded Pillow image, all pixels in memory; `ValueError` when the file is missing, truncated or broken."""
+    """The decoded Pillow image. Raises ValueError if the file is missing, truncated or broken."""
     image = opened(path)
     try:
         image.load()
-    except BROKEN as error:
+    except DECODING_ERRORS as error:
         image.close()
-        raise ValueError(f"image cannot be decoded ({error or 'it needs more memory than there is'})") from None
+        raise ValueError(f"image cannot be decoded ({error or 'there is not enough memory'})") from None
     return image
 
 
 def decode(path: Path) -> None:
-    """Decode every pixel; `ValueError` when the file is truncated or broken."""
+    """Decode all pixels. Raises ValueError if the file is missing, truncated or broken."""
     load(path).close()
 
 
 def place(source: Path, target: Path) -> None:
-    """Put an image at `target`: a byte copy when the suffixes agree, else re-encoded by Pillow.
+    """Copy an image to `target`, byte by byte if the suffixes mean the same format, else re-encoded by Pillow.
 
-    `ValueError` when the source is missing or cannot be decoded.
+    Raises ValueError if the source is missing or cannot be decoded.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    same = {".jpeg": ".jpg", ".tiff": ".tif"}
+    aliases = {".jpeg": ".jpg", ".tiff": ".tif"}
     old, new = source.suffix.lower(), target.suffix.lower()
     if not source.is_file():
         raise ValueError("image is missing")
-    if same.get(old, old) == same.get(new, new):
+    if aliases.get(old, old) == aliases.get(new, new):
         shutil.copyfile(source, target)
         return
     image = load(source)
@@ -136,7 +139,7 @@ def place(source: Path, target: Path) -> None:
 
 
 def read_picture(sample: Sample) -> np.ndarray | None:
-    """Pixels uint8 (H, W, 3), None where the file cannot be decoded."""
+    """Pixels of a sample, RGB uint8 (H, W, 3); None if the file cannot be decoded."""
     try:
         with load(sample.image) as file:
             return np.asarray(file.convert("RGB"))
@@ -145,31 +148,36 @@ def read_picture(sample: Sample) -> np.ndarray | None:
 
 
 def safe_name(file_name: str) -> str:
-    """A sample's name from a file name in an annotation: no suffix, no drive, no `..`, '/' as separator.
+    """A sample's name from a file name in an annotation: without suffix, drive and `..`, '/' as separator.
 
-    `ValueError` where nothing is left.
+    Raises ValueError if nothing is left.
+
+    >>> safe_name("C:\\\\images\\\\..\\\\a.b.png")
+    'images/a.b'
     """
     path = PurePosixPath(file_name.replace("\\", "/"))
     parts = [part for part in path.with_suffix("").parts if part not in ("/", "..") and not part.endswith(":")]
     if not parts:
-        raise ValueError(f"{shown(file_name)} is no file name")
+        raise ValueError(f"{shown(file_name)} is not a valid file name")
     return "/".join(parts)
 
 
 def named_file(root: Path, folders: Sequence[Path], file_name: str) -> Path:
-    """The file that an annotation names, in the first of a data set's folders that has it, else in the first.
+    """The file that an annotation names: in the first of `folders` that has it, else its path in the first folder.
 
-    `ValueError` when the name leads out of the data set's root: what a stranger's annotation points to elsewhere on
-    this machine must not become part of what is written. Links that lie in the folder are followed.
+    Raises ValueError if the name leads out of `root`: annotations of others must not pull files from elsewhere on this
+    machine into what is written. Symbolic links below `root` are followed.
     """
-    parts = file_name.split("/")
-    lengths = [len(os.fsencode(part)) for part in parts]
-    if not file_name or "\0" in file_name or max(lengths) > LONGEST or sum(lengths) + len(parts) > LONGEST_PATH:
-        raise ValueError(f"{shown(file_name)} is no file name")
+    encoded = os.fsencode(file_name)
+    too_long = len(encoded) >= MAX_PATH_BYTES or max(map(len, encoded.split(b"/"))) > MAX_NAME_BYTES
+    if not file_name or "\0" in file_name or too_long:
+        raise ValueError(f"{shown(file_name)} is not a valid file name")
     top = Path(os.path.abspath(root))
-    places = [folder / file_name for folder in folders]
-    within = [place for place in places if top in Path(os.path.abspath(place)).parents]
-    found = next((place for place in within if place.is_file()), None)
-    if found is None and places[0] not in within:
-        raise ValueError(f"file name {shown(file_name)} leads out of {root}; put the file in there")
-    return found or places[0]
+    for folder in folders:
+        path = folder / file_name
+        if top in Path(os.path.abspath(path)).parents and path.is_file():
+            return path
+    path = folders[0] / file_name
+    if top not in Path(os.path.abspath(path)).parents:
+        raise ValueError(f"file name {shown(file_name)} leads out of {root}; move the file into that folder")
+    return path

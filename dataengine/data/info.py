@@ -1,4 +1,4 @@
-"""What is in a data set, in figures."""
+"""Statistics of a data set, and their table for the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataengine.data.layout import Acquisition, Dataset
 
 @dataclass(frozen=True)
 class Spread:
-    """Five quantiles of a quantity; all None where there is nothing to measure."""
+    """Five quantiles of a quantity, None without values."""
 
     minimum: float | None
     p10: float | None
@@ -23,7 +23,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class ClassInfo:
-    """One class: its objects, the images that have it, sides and aspect ratio (long/short), angles in degrees."""
+    """Statistics of a class: objects, images with the class, sides in pixels, and aspect ratio (long / short side)."""
 
     name: str
     objects: int
@@ -36,11 +36,11 @@ class ClassInfo:
 
 @dataclass(frozen=True)
 class Info:
-    """Figures of a data set; `dataclasses.asdict` of it can be written as JSON. Sides are in pixels.
+    """Statistics of a data set. `dataclasses.asdict` makes a JSON value of them.
 
-    angles: objects in each of 12 bins of 15 degrees from -90 (le90), long sides without direction (square to 5 %,
-            which have no angle) left out.
-    areas:  objects by COCO's bounds: small below 32x32, medium below 96x96, large.
+    angles: number of objects in each of 12 bins of 15 degrees from -90 degrees (le90), without objects that are square
+            up to 5 % and have no angle.
+    areas:  number of objects by COCO's bounds: small below 32x32 pixels, medium below 96x96, large.
     """
 
     name: str
@@ -61,19 +61,23 @@ class Info:
 
 
 def spread(values: np.ndarray) -> Spread:
-    """Minimum, 10 %, median, 90 %, maximum."""
+    """Minimum, 10th percentile, median, 90th percentile and maximum, rounded to 3 decimals.
+
+    >>> spread(np.arange(11))
+    Spread(minimum=0.0, p10=1.0, median=5.0, p90=9.0, maximum=10.0)
+    """
     if len(values) == 0:
         return Spread(None, None, None, None, None)
     return Spread(*(round(float(value), 3) for value in np.quantile(values, (0, 0.1, 0.5, 0.9, 1))))
 
 
 def info(dataset: Dataset) -> Info:
-    """Counts, sizes, angles, objects per image, per class and in all."""
+    """Statistics of a data set and of its classes."""
     layouts = [sample.layout for sample in dataset]
     boxes = np.concatenate([layout.boxes for layout in layouts]) if layouts else np.zeros((0, 5), np.float32)
     labels = np.concatenate([layout.labels for layout in layouts]) if layouts else np.zeros(0, np.int64)
     difficult = np.concatenate([layout.difficult for layout in layouts]) if layouts else np.zeros(0, bool)
-    having = Counter(label for layout in layouts for label in np.unique(layout.labels).tolist())
+    images_with = Counter(label for layout in layouts for label in np.unique(layout.labels).tolist())
     sizes = Counter(f"{layout.size[0]}x{layout.size[1]}" for layout in layouts)
     area = boxes[:, 2] * boxes[:, 3]
     long = boxes[boxes[:, 2] > 1.05 * boxes[:, 3]]
@@ -85,10 +89,10 @@ def info(dataset: Dataset) -> Info:
     }
     per_class = []
     for label, name in enumerate(dataset.classes):
-        own = labels == label
-        w, h = boxes[own, 2], boxes[own, 3]
-        hard = int(difficult[own].sum())
-        per_class.append(ClassInfo(name, int(own.sum()), having[label], hard, spread(w), spread(h), spread(w / h)))
+        mask = labels == label
+        w, h = boxes[mask, 2], boxes[mask, 3]
+        sides = spread(w), spread(h), spread(w / h)
+        per_class.append(ClassInfo(name, int(mask.sum()), images_with[label], int(difficult[mask].sum()), *sides))
     return Info(
         name=dataset.name,
         format=dataset.format,
@@ -109,7 +113,7 @@ def info(dataset: Dataset) -> Info:
 
 
 def print_info(figures: Info) -> None:
-    """Print what `info` found."""
+    """Print statistics of a data set as text and a table."""
     from rich.console import Console
     from rich.table import Table
 
@@ -133,7 +137,7 @@ def print_info(figures: Info) -> None:
     console.print("areas: " + ", ".join(f"{count} {name}" for name, count in figures.areas.items()))
     if figures.kind == "obb":
         angles = ", ".join(f"{15 * i - 90}°: {n}" for i, n in enumerate(figures.angles) if n)
-        console.print(f"angles, of what is not square: {angles}")
+        console.print(f"angles of objects that are not square: {angles}")
     sizes = list(figures.image_sizes.items())
     console.print("image sizes: " + ", ".join(f"{size}: {n}" for size, n in sizes[:5]) + (", ..." if sizes[5:] else ""))
     if figures.known_acquisition:

@@ -141,7 +141,7 @@ class Layout:
         (['car', 'ship'], ('car', 'ship'))
         """
         classes = tuple(dict.fromkeys((*self.classes, *other.classes)))
-        renumbered = np.array([classes.index(name) for name in other.classes], np.int64)[other.labels]
+        renumbered = np.array(list(map(classes.index, other.classes)), np.int64)[other.labels]
         return replace(
             self,
             boxes=np.concatenate([self.boxes, other.boxes]),
@@ -245,7 +245,7 @@ def restrict_layout(layout: Layout, classes: tuple[str, ...]) -> Layout:
 
 
 def layout_to_json(layout: Layout) -> dict:
-    """The layout as a JSON value; pixels are rounded to 1/1000, angles to 1e-6. Silhouettes and origins are left out.
+    """The layout as a JSON value; pixels are rounded to 1/1000, angles to 1e-6. Silhouettes and origins are skipped.
 
     >>> layout = Layout([[5, 5, 4, 2, 0.5]], [0], ("car",), (16, 16))
     >>> layout_to_json(layout)["boxes"]

@@ -1,4 +1,4 @@
-"""Numbers, JSON and XML as the wild has them: every failure is a `ValueError` that says what was found."""
+"""Numbers, JSON and XML from files of others; every failure is a `ValueError` that shows the value at fault."""
 
 from __future__ import annotations
 
@@ -14,35 +14,46 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 
-LARGEST = 1e9  # pixels, metres, degrees; squares and sums of such numbers stay finite in float32
+MAX_NUMBER = 1e9  # pixels, metres, degrees; squares and sums of such numbers are finite in float32
 
 
 def number(value: object, field: str) -> float:
-    """A finite float from JSON or text. Takes "12", " 12.0 ", "1e3"; refuses NaN, infinities, "1_000" and booleans."""
+    """A finite float from a JSON value or text. Raises ValueError for NaN, infinities, "1_000", booleans and others.
+
+    >>> number(" 12.0 ", "width"), number("1e3", "width")
+    (12.0, 1000.0)
+    >>> number("1_000", "width")
+    Traceback (most recent call last):
+    ValueError: width is '1_000', not a number
+    """
     if isinstance(value, bool) or value is None or (isinstance(value, str) and "_" in value):
         raise ValueError(f"{field} is {shown(value)}, not a number")
     try:
         result = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise ValueError(f"{field} is {shown(value)}, not a number") from None
-    except OverflowError:  # JSON knows integers of any length
+    except OverflowError:  # JSON integers have any length
         raise ValueError(f"{field} is an integer of more than 300 digits") from None
     if not math.isfinite(result):
         raise ValueError(f"{field} is {value!r}, not a finite number")
-    if abs(result) > LARGEST:
-        raise ValueError(f"{field} is {shown(value)}, beyond all that is measured here")
+    if abs(result) > MAX_NUMBER:
+        raise ValueError(f"{field} is {shown(value)}, beyond the limit of {MAX_NUMBER:g}")
     return result
 
 
 def flag(value: object) -> bool:
-    """True for 1, "1", "1.0", true, "true", "yes"; False for everything else, as an absent `difficult` means 0."""
+    """A boolean from a JSON value or text: False for 0, "", "0", "false", "no", "unspecified" and None, else True.
+
+    >>> flag("1"), flag(True), flag("0"), flag(None)
+    (True, True, False, False)
+    """
     if isinstance(value, str):
         return value.strip().lower() not in {"", "0", "0.0", "false", "no", "unspecified"}
     return bool(value)
 
 
 def load_json(path: Path) -> dict:
-    """The JSON object in a file; `ValueError` with line and column where it breaks off."""
+    """The JSON object in a file. Raises ValueError, with line and column, for anything else."""
     try:
         value = parse_json(path.read_bytes())
     except OSError as error:
@@ -53,9 +64,9 @@ def load_json(path: Path) -> dict:
 
 
 def objects_only(path: Path, content: dict, problems: list[Problem]) -> dict:
-    """A COCO-like content whose lists hold JSON objects only; the rest is named. An odd `info` or `licenses` is empty.
+    """COCO-like content with lists that have JSON objects only; other entries become problems, an invalid `info` empty.
 
-    Raises ValueError for a category without id or name, since annotations would lose their meaning.
+    Raises ValueError for a category without id or name, which annotations need.
     """
     lists: dict = {"info": content.get("info") if isinstance(content.get("info"), dict) else {}}
     for key in ("images", "annotations", "categories", "licenses"):
@@ -63,17 +74,17 @@ def objects_only(path: Path, content: dict, problems: list[Problem]) -> dict:
         lists[key] = [entry for entry in entries if isinstance(entry, dict)]
         for i, entry in enumerate(entries):
             if not isinstance(entry, dict) and key != "licenses":
-                problems.append(Problem(path, None, f"{key}[{i}] is {shown(entry)}, not an object; it is left out"))
+                problems.append(Problem(path, None, f"{key}[{i}] is {shown(entry)}, not an object; it is skipped"))
     for i, category in enumerate(lists["categories"]):
         if "id" not in category or "name" not in category:
             raise ValueError(f"categories[{i}] has no {'name' if 'id' in category else 'id'}")
         if isinstance(category["id"], list | dict):
-            raise ValueError(f"categories[{i}] has the id {shown(category['id'])}, which is no number or word")
+            raise ValueError(f"categories[{i}] has the id {shown(category['id'])}, not a number or text")
     return content | lists
 
 
 def load_xml(path: Path) -> Element:
-    """The root element of an XML file, without following entities (defusedxml)."""
+    """The root element of an XML file. Entities are not followed (defusedxml). Raises ValueError for invalid files."""
     import defusedxml
     import defusedxml.ElementTree
 
@@ -87,12 +98,12 @@ def load_xml(path: Path) -> Element:
         raise ValueError("is missing") from None
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror})") from None
-    except (ValueError, LookupError) as error:  # an encoding that nobody knows, or that expat does not
+    except (ValueError, LookupError) as error:  # an encoding unknown to Python or to expat
         raise ValueError(f"is XML in an encoding that cannot be read ({error}); save it as UTF-8") from None
 
 
 def element_text(parent: Element, field: str) -> str:
-    """Text of a required child element, stripped."""
+    """Stripped text of a required child element. Raises ValueError if it is missing or empty."""
     text = parent.findtext(field)
     if text is None or not text.strip():
         raise ValueError(f"<{parent.tag}> has no <{field}>")
@@ -100,5 +111,5 @@ def element_text(parent: Element, field: str) -> str:
 
 
 def element_number(parent: Element, field: str) -> float:
-    """Finite number in a required child element."""
+    """Finite number in a required child element. Raises ValueError if it is missing or something else."""
     return number(element_text(parent, field), f"<{field}>")

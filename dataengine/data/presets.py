@@ -1,4 +1,4 @@
-"""Known data sets: `configs/datasets/<name>.yaml`, validated on load, and where to find them on this machine."""
+"""Presets of known data sets, `configs/datasets/<name>.yaml`, and where to find their files on this machine."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dataengine.errors import UserError, first_fault, shown
 from dataengine.files import read_yaml
 
 PACKAGE = Path(__file__).parents[1]
+UNUSED_FIELDS = {"image_size", "tile_size", "tile_overlap"}  # of presets of version 0.1.0
 
 
 class Preset(BaseModel):
-    """A known data set. `image_size` is None where sizes differ; `tile_size` is None where images need no tiling;
-    `format` is None where it is to be recognised."""
+    """A known data set. `format` None means that it is recognised from its files."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,42 +27,45 @@ class Preset(BaseModel):
     format: str | None = None
     kind: Kind = "obb"
     classes: tuple[str, ...] = Field(min_length=1)
-    image_size: tuple[int, int] | None = None
-    tile_size: int | None = Field(None, gt=0)
-    tile_overlap: int = Field(0, ge=0)
     licence: str = ""
     source: str = ""
-    places: tuple[str, ...] = Field((), description="folders to look in, the first that exists is taken")
+    places: tuple[str, ...] = Field((), description="folders to search; the first that exists is used")
 
     @model_validator(mode="before")
     @classmethod
-    def _titled(cls, values):
-        return {"title": values.get("name"), **values} if isinstance(values, dict) else values
+    def _complete(cls, values):
+        """The name as default title, and without fields of version 0.1.0 that had no effect."""
+        if not isinstance(values, dict):
+            return values
+        values = {"title": values.get("name"), **values}
+        for name in UNUSED_FIELDS:
+            values.pop(name, None)
+        return values
 
     @field_validator("format")
     @classmethod
     def _known(cls, value: str | None) -> str | None:
         if value is not None and value not in formats.FORMATS:
-            raise ValueError(f"{value!r} is no known format; choose one of {', '.join(formats.FORMATS)}")
+            raise ValueError(f"{value!r} is not a known format; choose one of {', '.join(formats.FORMATS)}")
         return value
 
     @field_validator("classes")
     @classmethod
     def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len({class_key(name) for name in value}) != len(value):
+        if len({*map(class_key, value)}) != len(value):
             raise ValueError("a class is listed twice")
         return value
 
 
 def configs(kind: str) -> Path:
-    """The folder of packaged YAML files of a kind, such as "datasets": inside the package in a wheel, beside it in a
+    """The folder of packaged YAML files of a kind such as "datasets", in the package of a wheel or next to it in a
     checkout."""
     inside = PACKAGE / "configs" / kind
     return inside if inside.is_dir() else PACKAGE.parent / "configs" / kind
 
 
 def config_file(kind: str, name: str) -> Path | None:
-    """The packaged YAML file of that name, None where there is none."""
+    """The packaged YAML file of that kind and name, or None."""
     file = configs(kind) / f"{name.lower()}.yaml"
     return file if os.path.isfile(file) else None
 
@@ -73,15 +76,14 @@ def preset_names() -> tuple[str, ...]:
 
 
 def load_preset(name: str) -> Preset:
-    """A preset by its name, or from a YAML file of your own. Raises `UserError` that names the field at fault."""
-    own = name.endswith((".yaml", ".yml"))
-    file = Path(name) if own else configs("datasets") / f"{name.lower()}.yaml"
-    if not os.path.isfile(file):  # unlike `Path`, not troubled by a name that is none
-        if own:
+    """A packaged preset by name, or a preset from a YAML file. Raises UserError, with the field, for invalid ones."""
+    is_file = name.endswith((".yaml", ".yml"))
+    file = Path(name) if is_file else configs("datasets") / f"{name.lower()}.yaml"
+    if not os.path.isfile(file):  # unlike `Path.is_file`, False for invalid names too
+        if is_file:
             raise UserError(f"--dataset {file}: there is no such file; check the spelling.")
-        raise UserError(
-            f"{shown(name)} is no known data set; choose one of {', '.join(preset_names())}, or give a YAML file"
-        )
+        names = ", ".join(preset_names())
+        raise UserError(f"{shown(name)} is not a known data set; choose one of {names}, or give a YAML file")
     try:
         return Preset.model_validate(read_yaml(file))
     except ValidationError as error:
@@ -89,36 +91,36 @@ def load_preset(name: str) -> Preset:
 
 
 def preset_of(dataset: Dataset, path: str | Path) -> Preset:
-    """A preset for a data set that has none: named for its folder, with its own classes and kind of boxes."""
+    """A preset for a data set without one: the name of its folder, its classes and its kind of boxes."""
     name = Path(path).resolve().stem
     return Preset(name=name, format=dataset.format, kind=dataset.kind, classes=dataset.classes, places=(str(path),))
 
 
 def find_dataset(preset: Preset, path: str | Path | None = None) -> Path:
-    """Where the data set lies: `path`, else `$DATAENGINE_DATA/<name>`, else the first of the preset's places.
+    """The folder of a data set: `path`, else `$DATAENGINE_DATA/<name>`, else the first of the preset's places.
 
-    Raises `UserError` that lists every place looked at, and where to get the data.
+    Raises UserError with all places searched and the source of the data if there is none.
     """
     if path is not None:
         if not Path(path).exists():
             raise UserError(f"{path} does not exist; give the folder of {preset.title}")
         return Path(path)
-    places = [Path(place) for place in preset.places]
+    places = list(map(Path, preset.places))
     if os.environ.get("DATAENGINE_DATA"):
         base = Path(os.environ["DATAENGINE_DATA"])
         places = [base / name for name in dict.fromkeys((preset.name, *(place.name for place in places)))] + places
     for place in places:
         if place.is_dir():
             return place
-    looked = f"is in none of {', '.join(map(str, places))}" if places else "has no place where it is looked for"
+    searched = f"is in none of {', '.join(map(str, places))}" if places else "has no default folder"
     source = f", or get it from {preset.source}" if preset.source else ""
-    raise UserError(f"{preset.title} {looked}; give its folder with --data{source}")
+    raise UserError(f"{preset.title} {searched}; give its folder with --data{source}")
 
 
 def read_dataset(preset: Preset, path: str | Path | None = None, *, split: str | None = None) -> Dataset:
-    """Read a preset's data set with its class list, licence and source; what a sample says of itself comes first.
+    """Read the data set of a preset with its class list. Samples without source and licence get those of the preset.
 
-    A `path` may hold the data set converted to another format, which is recognised.
+    If `path` has the data set in another format, that format is recognised.
     """
     place = find_dataset(preset, path)
     format = preset.format

@@ -1,9 +1,9 @@
 """roLabelImg XML: `robndbox` with `cx, cy, w, h, angle`, and plain `bndbox` for upright objects.
 
-Continuous pixels, no shift. The angle is in radians, clockwise with y down, from the horizontal to the side of length
-w, in any w/h order; `write` gives it in [0, pi) as the tool does. `bndbox` numbers are taken as they stand.
-Read: XML files beside their images, in one folder or one for each split; or `annotations/<split>/` beside
-`images/<split>/`, which is what `write` makes; or VOC's folders.
+Continuous pixels without shift, for `bndbox` too. The angle is in radians, clockwise (y down), from the horizontal to
+the side of length w, with w and h in any order; `write` gives it in [0, pi) as the tool does.
+Read: XML files next to their images, in one folder or one for each split; `annotations/<split>/` next to
+`images/<split>/`, as `write` makes them; or VOC's folders.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ _FIELDS = ("cx", "cy", "w", "h", "angle")
 
 
 def splits(path: Path) -> tuple[str, ...]:
-    """Names of the splits below a data set's root."""
+    """Names of the splits of a data set, given its root."""
     return find_splits(path, _FOLDERS)
 
 
 def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
-    """Read a data set's root. `split=None` reads every annotation there is.
+    """Read a data set from its root. `split=None` reads all annotations.
 
-    Raises `UserError` when the path or the split is missing or nothing in it can be used; smaller faults are
+    Raises UserError if the path or the split is missing or no image is usable. Smaller faults are listed in
     `Dataset.problems`.
     """
     path = Path(path)
     if not path.is_dir():
-        raise UserError(f"{path} is no folder; give the folder that has roLabelImg's XML files in it")
+        raise UserError(f"{path} is not a folder; give the folder with roLabelImg's XML files")
     problems: list[Problem] = []
     records: list[Record] = []
     for file, image, name in find_pairs(path, split, problems, _FOLDERS):
-        found = read_record(
+        result = read_record(
             file,
             problems,
             tag="object",
             parse_object=_parse,
             to_boxes=lambda values: geometry.regularize(values.astype(np.float32)),
         )
-        if found is not None:
-            found[0].image, found[0].split = image, name
-            records.append(found[0])
+        if result is not None:
+            result[0].image, result[0].split = image, name
+            records.append(result[0])
     chosen = classes or listed_classes(path)
     return assemble(records, path, format=NAME, kind="obb", classes=chosen, problems=problems)
 
@@ -73,9 +73,9 @@ def _parse(element: Element) -> tuple[str, list[float]]:
 def write(
     dataset: Dataset, path: str | Path, *, split: str = "train", progress: Progress | None = None
 ) -> list[Problem]:
-    """Write one split. Gives back what was left out.
+    """Write one split. Returns problems: what was skipped.
 
-    Raises `UserError` when `path` holds anything but a roLabelImg set of the same classes that dataengine wrote.
+    Raises UserError unless `path` is new, empty or a roLabelImg set of the same classes written by dataengine.
     """
     path = Path(path)
     problems: list[Problem] = []
@@ -85,8 +85,8 @@ def write(
             layout = sample.layout
             root = fill(Element("annotation", verified="no"), folder=split, filename=name + sample.image.suffix)
             fill(SubElement(root, "size"), width=layout.size[0], height=layout.size[1], depth=3)
-            for word, box, hard in zip(layout.names(), layout.boxes, layout.difficult, strict=True):
-                item = fill(SubElement(root, "object"), type="robndbox", name=word, difficult=int(hard))
+            for word, box, difficult in zip(layout.names(), layout.boxes, layout.difficult, strict=True):
+                item = fill(SubElement(root, "object"), type="robndbox", name=word, difficult=int(difficult))
                 values = [*map(decimal, box[:4]), decimal(float(box[4]) % np.pi, 7)]
                 fill(SubElement(item, "robndbox"), **dict(zip(_FIELDS, values, strict=True)))
             save_xml(root, work / "annotations" / split / f"{name}.xml")

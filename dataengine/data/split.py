@@ -1,4 +1,4 @@
-"""Splits that do not leak: what belongs together (one flight, one scene) is never divided."""
+"""Splits without leakage: images that belong together, such as those of one flight or scene, are not separated."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 from dataengine.data.layout import Dataset, Sample
 from dataengine.errors import UserError
 
-MAX_GAP = 60  # frame numbers; see `flight_key`
+MAX_FRAME_GAP = 60  # see `flight_key`
 
 
 def split_by_group(
     dataset: Dataset, fractions: Sequence[float], seed: int, key: Callable[[Sample], Hashable]
 ) -> list[Dataset]:
-    """Data sets with about these fractions of the images; samples of one `key` all go to the same of them.
+    """Data sets with about these fractions of the images. Samples with the same `key` go to the same data set.
 
-    Groups are shuffled with `seed`, then the larger ones placed first, each where most images are still missing, so
-    that the fractions are met as nearly as the groups allow. The order of samples is kept. The first data set carries
-    the problems. Raises `UserError` for fractions that are not positive or do not add up to 1, and when there are fewer
+    Groups are shuffled with `seed` and assigned in order of decreasing size, each to the data set that lacks most
+    images, so that the fractions are met as closely as the groups allow. The order of samples is kept. The first data
+    set has the problems. Raises UserError if fractions are not positive or do not add up to 1, or if there are fewer
     groups than fractions.
     """
     if not fractions or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
@@ -37,13 +37,13 @@ def split_by_group(
     members = list(groups.values())
     order = np.random.default_rng(seed).permutation(len(members))
     members = sorted((members[i] for i in order), key=len, reverse=True)
-    wanted = np.array(fractions) * len(dataset)
+    target_sizes = np.array(fractions) * len(dataset)
     parts: list[list[int]] = [[] for _ in fractions]
     for left, group in zip(range(len(members), 0, -1), members, strict=True):
         empty = [i for i, part in enumerate(parts) if not part]
-        # the last groups go to the splits that would else stay empty
-        choice = empty if len(empty) >= left else range(len(parts))
-        target = max(choice, key=lambda i: wanted[i] - len(parts[i]))
+        # the last groups go to parts that would otherwise remain empty
+        candidates = empty if len(empty) >= left else range(len(parts))
+        target = max(candidates, key=lambda i: target_sizes[i] - len(parts[i]))
         parts[target] += group
     return [
         replace(
@@ -54,7 +54,11 @@ def split_by_group(
 
 
 def parse_parts(text: str) -> dict[str, float]:
-    """{name: share}, the shares adding up to 1, of `train=80,test=20`. Raises UserError for anything else."""
+    """{name: fraction} of a text such as `train=80,test=20`; fractions add up to 1. Raises UserError for other texts.
+
+    >>> parse_parts("train=80,test=20")
+    {'train': 0.8, 'test': 0.2}
+    """
     example = "give names and sizes, such as train=80,test=20"
     shares: dict[str, float] = {}
     for piece in text.split(","):
@@ -72,16 +76,17 @@ def parse_parts(text: str) -> dict[str, float]:
 
 
 def random_images(dataset: Dataset, n: int, seed: int) -> Dataset:
-    """n of its images, in their order. Raises UserError where there are fewer."""
+    """The data set with n random images, in their order. Raises UserError if it has fewer."""
     if n > len(dataset):
-        raise UserError(f"--images {n}: the data set has {len(dataset)}; give a smaller number, or leave it out.")
+        raise UserError(f"--images {n}: the data set has {len(dataset)}; give a smaller number or omit the option.")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(dataset))[:n])
     return replace(dataset, samples=[dataset.samples[i] for i in chosen])
 
 
 def group_key(dataset: Dataset, group: str | None) -> Callable[[Sample], Hashable]:
-    """What stays together: each image by itself, those in whose names the regular expression `group` finds the same, or
-    with "flight" those of a HIT-UAV flight. Raises UserError for an expression that is none."""
+    """Key of the samples that stay together: those with the same match of the regular expression `group` in their
+    names, those of one HIT-UAV flight for "flight", and each sample by itself for None. Raises UserError for an invalid
+    expression."""
     if group is None:
         return lambda sample: sample.name
     if group == "flight":
@@ -91,34 +96,36 @@ def group_key(dataset: Dataset, group: str | None) -> Callable[[Sample], Hashabl
 
 
 def check_group(group: str) -> None:
-    """Raises UserError for a --group that is no regular expression."""
+    """Raises UserError if --group is not a regular expression."""
     try:
         re.compile(group)
     except re.error as error:
-        raise UserError(f"--group {group}: no regular expression ({error}).") from None
+        raise UserError(f"--group {group}: not a regular expression ({error}).") from None
 
 
 def group_of(name: str, group: str) -> str:
-    """What the regular expression finds in a name, or the whole of it: equal for what belongs together."""
-    return found[0] if (found := re.search(group, name)) else name
+    """The match of a regular expression in a name, else the name: equal for images that belong together.
+
+    >>> group_of("flight3_0017", r"flight\\d+"), group_of("other", r"flight\\d+")
+    ('flight3', 'other')
+    """
+    return match[0] if (match := re.search(group, name)) else name
 
 
-def flight_key(dataset: Dataset, max_gap: int = MAX_GAP) -> Callable[[Sample], Hashable]:
-    """Key of the flight that a HIT-UAV frame belongs to: date, altitude, camera angle, day or night, and run of frames.
+def flight_key(dataset: Dataset, max_gap: int = MAX_FRAME_GAP) -> Callable[[Sample], Hashable]:
+    """Key of the flight of a HIT-UAV frame: date, altitude, camera angle, day or night, and run of frames.
 
-    The frame number ends the file name (`1_60_30_0_00004`). Frames of equal settings whose numbers are at most
-    `max_gap` apart are one run. Neighbouring frames show nearly the same ground, so they must stay together; the
-    published frames were thinned out, which leaves gaps of some dozen numbers within a run. A name without a number
-    belongs to the run of all such names with the same settings.
+    File names end with the frame number (`1_60_30_0_00004`). Frames with the same settings whose numbers are at most
+    `max_gap` apart form a run: neighbouring frames show nearly the same ground, and the published subset of frames has
+    gaps of some dozen numbers within a run. Names without a number and with the same settings form a run too.
     """
     numbers: dict[tuple, list[tuple[int, str]]] = defaultdict(list)
     keys: dict[str, Hashable] = {}
     for sample in dataset:
-        taken = sample.layout.acquisition
-        settings = (taken.date, taken.altitude_m, taken.camera_angle_deg, taken.night)
-        found = re.search(r"(\d+)$", sample.name)
-        if found:
-            numbers[settings].append((int(found[1]), sample.name))
+        acquisition = sample.layout.acquisition
+        settings = (acquisition.date, acquisition.altitude_m, acquisition.camera_angle_deg, acquisition.night)
+        if match := re.search(r"(\d+)$", sample.name):
+            numbers[settings].append((int(match[1]), sample.name))
         else:
             keys[sample.name] = (*settings, None)
     for settings, frames in numbers.items():

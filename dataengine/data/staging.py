@@ -1,4 +1,4 @@
-"""Writing a data set so that it is there whole or not at all, and never over somebody else's files."""
+"""Writing data sets atomically, never over the files of others: what the writers of all formats share."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _SHARED = {"classes.txt", "data.yaml"}  # the same for all splits of a data set
 
 
 def check_empty(out: Path, what: str) -> None:
-    """Raises UserError where `out`, which is for `what`, is neither new nor an empty folder."""
+    """Raises UserError unless `out`, the folder for `what`, is new or empty."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not an empty folder; choose a new one for the {what}")
 
 
 @contextmanager
 def staged(path: Path, format: str, split: str, classes: Sequence[str]) -> Iterator[Path]:
-    """A temporary folder whose files move into `path` when the block ends well, and vanish when it does not.
+    """A temporary folder whose files move into `path` if the block succeeds, and are deleted if it fails.
 
-    `path` may be new, empty, or a data set that this function wrote in the same format with the same classes and
-    without this split; a split that was broken off while its files moved is written again. Anything else, and every
-    failure of the disk, is a `UserError`.
+    `path` may be new, empty, or a data set written by this function in the same format, with the same classes and
+    without this split. A split whose move was interrupted is written again. Anything else, and every error of the
+    file system, raises `UserError`.
     """
     if not split or Path(split).name != split:
-        raise UserError(f"{split!r} cannot name a split; use a plain word such as train or val")
+        raise UserError(f"{split!r} is not a valid name for a split; use a plain word such as train or val")
     try:
         done = _splits_of_marker(path, format, split, classes)
         work = path / f".partial-{split}"
@@ -55,13 +55,13 @@ def staged(path: Path, format: str, split: str, classes: Sequence[str]) -> Itera
     except OSError as error:
         raise UserError(
             f"{error.filename or path} could not be written ({error.strerror or error}); "
-            "free some space or choose a folder that can be written to"
+            "free some space or choose another folder"
         ) from error
 
 
 def _moves(source: Path, target: Path) -> Iterator[tuple[Path, Path]]:
-    """What has to be renamed, and into what, for all that is in `source` to be in `target`: whole folders where there
-    is none of that name yet, so that a million files are one rename."""
+    """(old, new) paths that move the content of `source` into `target`. A folder that is new in `target` moves as a
+    whole, so that a million files need one rename."""
     for name in sorted(os.listdir(source)):
         if (source / name).is_dir() and (target / name).is_dir():
             yield from _moves(source / name, target / name)
@@ -70,7 +70,7 @@ def _moves(source: Path, target: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _splits_of_marker(path: Path, format: str, split: str, classes: Sequence[str]) -> tuple[str | None, list[str]]:
-    """(split that was broken off, splits that are whole) of an earlier write into `path`."""
+    """(interrupted split, complete splits) of earlier writes into `path`."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file; give a folder to write the data set into")
     marker = path / MARKER
@@ -107,22 +107,22 @@ def placed(
     flat: bool = True,
     progress: Progress | None = None,
 ) -> Iterator[tuple[Sample, str]]:
-    """Copy each sample's image into `folder` and yield it with the name it has there, without suffix.
+    """Copy the image of each sample into `folder` and yield the sample with its name there, without suffix.
 
-    `flat` turns "a/b" into "a__b" for formats without sub-folders. `suffix` is the one that a format demands, None
-    keeps the image's own. An image that cannot be copied becomes a `Problem` and is not yielded.
+    `flat` turns "a/b" into "a__b" for formats without sub-folders. Images are converted to `suffix`; None keeps their
+    own. An image that cannot be copied becomes a `Problem` and is not yielded.
     """
-    suffixes: set[str] = set()  # looking for a file takes no memory, as a list of names would
+    suffixes: set[str] = set()  # names are looked up on the disk: a list of a million names would take memory
     for done, sample in enumerate(dataset, 1):
         name = sample.name.replace("/", "__") if flat else sample.name
         target = folder / (name + (suffix or sample.image.suffix))
         suffixes.add(suffix or sample.image.suffix)
         if any((folder / (name + each)).exists() for each in suffixes):
-            raise UserError(f"two images would both be called {name!r} in {folder.name}; rename one of them")
+            raise UserError(f"two images get the same name {name!r} in {folder.name}; rename one of them")
         try:
             images.place(sample.image, target)
         except ValueError as error:
-            problems.append(Problem(sample.image, None, f"{error}; the image is left out"))
+            problems.append(Problem(sample.image, None, f"{error}; the image is skipped"))
             continue
         yield sample, name
         if progress is not None:
@@ -130,12 +130,16 @@ def placed(
 
 
 def write_classes(root: Path, classes: Sequence[str]) -> None:
-    """`classes.txt`, one name a line, so that a format without a class list keeps the order."""
+    """Write `classes.txt`, one name a line, which keeps the class order in formats without a class list."""
     root.mkdir(parents=True, exist_ok=True)
-    (root / "classes.txt").write_text("".join(f"{name}\n" for name in classes), "utf-8")
+    (root / "classes.txt").write_text("\n".join([*classes, ""]), "utf-8")
 
 
 def decimal(value: float, places: int = 4) -> str:
-    """Shortest decimal text within half a unit of the last of `places`: "12", "12.5"; never an exponent, never "-0"."""
+    """The value rounded to `places` decimals, without trailing zeros, exponent or "-0".
+
+    >>> decimal(12.5), decimal(12.0), decimal(-0.00001), decimal(1e6)
+    ('12.5', '12', '0', '1000000')
+    """
     text = f"{float(value):.{places}f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text

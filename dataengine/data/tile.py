@@ -1,4 +1,4 @@
-"""Large images cut into overlapping tiles, image by image, with what each tile shows of every object."""
+"""Cutting large images into overlapping tiles, with the visible part of each object."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from dataengine.data.layout import Dataset, Layout, Problem, Sample
 from dataengine.data.staging import check_empty
 from dataengine.errors import UserError
 
-MIN_VISIBLE = 0.7  # of an object's area, to be an object of a tile
-WHOLE = 0.999  # visible fraction above which float32 rounding, not the border, has taken something
+MIN_VISIBLE = 0.7  # fraction of an object's area in a tile from which it is an object of the tile
+UNCUT_VISIBLE = 0.999  # visible fraction above which an object counts as uncut, up to float32 rounding
 
 
 def windows(image_size: tuple[int, int], size: int, overlap: int) -> Iterator[tuple[int, int, int, int]]:
-    """(x, y, width, height) of tiles that cover an image: `size - overlap` apart, the last of a row or column moved
-    back so that it ends with the image; an image smaller than `size` is one narrower tile, without padding."""
+    """(x, y, width, height) of the tiles of an image, `size - overlap` apart. The last tile of a row or column is moved
+    back to end with the image. A smaller image is a smaller tile, without padding.
+
+    >>> list(windows((250, 100), size=100, overlap=20))
+    [(0, 0, 100, 100), (80, 0, 100, 100), (150, 0, 100, 100)]
+    """
     width, height = image_size
     for y in _starts(height, size, overlap):
         for x in _starts(width, size, overlap):
@@ -34,10 +38,10 @@ def _starts(length: int, size: int, overlap: int) -> list[int]:
 
 
 def crop_layout(layout: Layout, window: tuple[int, int, int, int], min_visible: float) -> Layout:
-    """The layout of a tile.
+    """The layout of the window (x, y, width, height).
 
-    Objects with at least `min_visible` of their area inside are clipped to the tile (the smallest box around the part
-    inside) and carry that fraction in `visible`, times what they had; the part inside of all others is `ignored`.
+    Objects with at least `min_visible` of their area inside are clipped to the minimum-area box of the part inside, and
+    their `visible` is multiplied by that fraction. The parts inside of other objects become ignored regions.
     """
     x, y, width, height = window
     size, shift = (width, height), np.array([x, y, 0, 0, 0], np.float32)
@@ -46,16 +50,16 @@ def crop_layout(layout: Layout, window: tuple[int, int, int, int], min_visible: 
     keep, cut = fraction >= max(min_visible, 1e-6), (fraction > 1e-6) & (fraction < min_visible)
     ignored = np.concatenate([_clip(boxes[cut], size, layout.kind), _clip(layout.ignored - shift, size, layout.kind)])
     kept = layout.select(keep)
-    visible = np.where(fraction[keep] > WHOLE, 1, fraction[keep]).astype(np.float32)
+    visible = np.where(fraction[keep] > UNCUT_VISIBLE, 1, fraction[keep]).astype(np.float32)
     return replace(kept, boxes=_clip(boxes[keep], size, layout.kind), visible=visible, size=size, ignored=ignored)
 
 
 def _clip(boxes: np.ndarray, size: tuple[int, int], kind: str) -> np.ndarray:
-    """Parts inside the image; boxes wholly inside stay as they are to the bit, those wholly outside are left out."""
+    """Boxes clipped to the image: boxes inside are unchanged, boxes outside are dropped."""
     if not len(boxes):
         return boxes
     fraction = geometry.visible_fraction(boxes, size)
-    cut = (fraction > 1e-6) & (fraction <= WHOLE)
+    cut = (fraction > 1e-6) & (fraction <= UNCUT_VISIBLE)
     result = boxes.copy()
     if cut.any():
         result[cut] = (geometry.clip_aabb if kind == "hbb" else geometry.clip)(boxes[cut], size)
@@ -71,15 +75,15 @@ def tile(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Write the tiles as PNG into the folder `out`, and give back the data set of tiles.
+    """Write tiles as PNG into the folder `out` and return the data set of tiles.
 
-    size:        side of a tile in pixels. overlap: pixels that neighbours share, less than `size`.
-    min_visible: least fraction of an object's area, in (0, 1], that makes it an object of the tile.
-    progress:    called with (images done, images in all).
+    size:        side of a tile in pixels. overlap: pixels shared by neighbouring tiles, less than `size`.
+    min_visible: minimum fraction of an object's area in a tile, in (0, 1], for it to be an object of the tile.
+    progress:    called with (images done, number of images).
 
-    Only one source image is in memory at a time. Tiles are called `<image>__<size>__<x>___<y>` as by mmrotate's
-    splitter, so that its tools can merge detections. An image that cannot be decoded becomes a problem of the result.
-    Raises `UserError` for sizes that make no sense and for an `out` that is not empty.
+    One source image is in memory at a time. Tiles are named `<image>__<size>__<x>___<y>` as by mmrotate's splitter, so
+    that its tools can merge detections. An image that cannot be decoded becomes a problem of the result.
+    Raises UserError for invalid sizes and fractions, and if `out` is not empty.
     """
     out = Path(out)
     if size <= 0 or not 0 <= overlap < size:
@@ -93,7 +97,7 @@ def tile(
         try:
             samples += _tile_image(sample, out, size, overlap, min_visible)
         except ValueError as error:
-            problems.append(Problem(sample.image, None, f"{error}; the image is left out"))
+            problems.append(Problem(sample.image, None, f"{error}; the image is skipped"))
         if progress is not None:
             progress(done, len(dataset))
     return replace(dataset, samples=samples, problems=problems)

@@ -1,10 +1,10 @@
 """Pascal VOC XML: horizontal boxes as `xmin, ymin, xmax, ymax`, the indices of the first and last pixel, from 1.
 
 Pixels count from 1 and both ends are inside, so the continuous box is `xmin - 1, ymin - 1, xmax, ymax`, and a box of
-width w is written with `xmax - xmin = w - 1`. Labelling tools that count from 0 and leave the last pixel out are read
-with `first_pixel=0`, which takes the four numbers as they stand. Fractions are read and written.
-Read: `Annotations/*.xml`, `JPEGImages/`, `ImageSets/Main/<split>.txt`; or XML files beside their images, in one folder
-or one for each split. Rotated boxes are written as the upright box around them.
+width w is written with `xmax - xmin = w - 1`. For labelling tools that count from 0 and exclude the last pixel,
+`first_pixel=0` reads the four numbers without a shift. Fractions are read and written.
+Read: `Annotations/*.xml`, `JPEGImages/`, `ImageSets/Main/<split>.txt`; or XML files next to their images, in one folder
+or one for each split. Rotated boxes are written as the axis-aligned boxes around them.
 """
 
 from __future__ import annotations
@@ -28,41 +28,41 @@ HOLDS = frozenset({"difficult", "hbb"})
 
 
 def splits(path: Path) -> tuple[str, ...]:
-    """Names of the splits below a data set's root."""
+    """Names of the splits of a data set, given its root."""
     return find_splits(path)
 
 
 def read(
     path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None, first_pixel: int = 1
 ) -> Dataset:
-    """Read a data set's root. `split=None` reads every annotation there is.
+    """Read a data set from its root. `split=None` reads all annotations.
 
-    Raises `UserError` when the path or the split is missing or nothing in it can be used; smaller faults are
+    Raises UserError if the path or the split is missing or no image is usable. Smaller faults are listed in
     `Dataset.problems`.
     """
     path = Path(path)
     if not path.is_dir():
-        raise UserError(f"{path} is no folder; give the VOC folder that has Annotations/ and JPEGImages/ in it")
+        raise UserError(f"{path} is not a folder; give the VOC folder with Annotations/ and JPEGImages/")
     problems: list[Problem] = []
     records: list[Record] = []
     shift = np.array([first_pixel, first_pixel, 0, 0])
     for file, image, name in find_pairs(path, split, problems):
-        found = read_record(
+        result = read_record(
             file,
             problems,
             tag="object",
             parse_object=parse_upright,
             to_boxes=lambda values: geometry.from_aabb((values - shift).astype(np.float32)),
         )
-        if found is not None:
-            found[0].image, found[0].split = image, name
-            records.append(found[0])
+        if result is not None:
+            result[0].image, result[0].split = image, name
+            records.append(result[0])
     chosen = classes or listed_classes(path)
     return assemble(records, path, format=NAME, kind="hbb", classes=chosen, problems=problems)
 
 
 def parse_upright(element: Element) -> tuple[str, list[float]]:
-    """Class name and the numbers of `bndbox`; `ValueError` for a missing field or corners in the wrong order."""
+    """Class name and the numbers of `bndbox`. Raises ValueError for missing fields or corners in the wrong order."""
     name = element_text(element, "name")
     box = element.find("bndbox")
     if box is None:
@@ -76,9 +76,9 @@ def parse_upright(element: Element) -> tuple[str, list[float]]:
 def write(
     dataset: Dataset, path: str | Path, *, split: str = "train", progress: Progress | None = None
 ) -> list[Problem]:
-    """Write one split. Gives back what was left out.
+    """Write one split. Returns problems: what was skipped.
 
-    Raises `UserError` when `path` holds anything but a VOC set of the same classes that dataengine wrote.
+    Raises UserError unless `path` is new, empty or a VOC set of the same classes written by dataengine.
     """
     path = Path(path)
     problems: list[Problem] = []
@@ -90,8 +90,8 @@ def write(
             root = fill(Element("annotation"), folder="JPEGImages", filename=name + sample.image.suffix)
             fill(SubElement(root, "size"), width=layout.size[0], height=layout.size[1], depth=3)
             upright = geometry.to_aabb(layout.boxes) + np.array([1, 1, 0, 0])
-            for word, box, hard in zip(layout.names(), upright, layout.difficult, strict=True):
-                item = fill(SubElement(root, "object"), name=word, difficult=int(hard))
+            for word, box, difficult in zip(layout.names(), upright, layout.difficult, strict=True):
+                item = fill(SubElement(root, "object"), name=word, difficult=int(difficult))
                 fields = zip(("xmin", "ymin", "xmax", "ymax"), map(decimal, box), strict=True)
                 fill(SubElement(item, "bndbox"), **dict(fields))
             save_xml(root, work / "Annotations" / f"{name}.xml")

@@ -1,4 +1,4 @@
-"""What the XML formats share: an annotation file an image, objects in it, lists of image names for the splits."""
+"""What the XML formats share: annotation files with objects, and lists of image names for the splits."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ def read_record(
     parse_object: Callable[[Element], tuple[str, list[float]]],
     to_boxes: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[Record, Element] | None:
-    """One file's objects, and its root element. An object that `parse_object` refuses (`ValueError`) is a `Problem`.
+    """The record and root element of a file, None if it is invalid. Objects for which `parse_object` raises ValueError
+    become problems.
 
-    tag:          the element that is one object.
-    parse_object: its class name and its numbers, as many for each.
-    to_boxes:     (N, numbers) float64 -> le90 boxes (N, 5), for all objects at once.
+    tag:          name of the elements that are objects.
+    parse_object: element -> (class name, K numbers).
+    to_boxes:     numbers of all objects, float64 (N, K) -> le90 boxes (N, 5).
     """
     try:
         root = load_xml(path)
     except ValueError as error:
-        problems.append(Problem(path, None, f"{error}; the file is left out"))
+        problems.append(Problem(path, None, f"{error}; the file is skipped"))
         return None
     names, values, difficult, lines = [], [], [], []
     elements = list(root.iter(tag))
@@ -44,7 +45,7 @@ def read_record(
         try:
             name, row = parse_object(element)
         except ValueError as error:
-            problems.append(Problem(path, line, f"{error}; the object is left out"))
+            problems.append(Problem(path, line, f"{error}; the object is skipped"))
             continue
         names.append(name)
         values.append(row)
@@ -56,12 +57,12 @@ def read_record(
 
 
 def _lines(path: Path, tag: str) -> list[int]:
-    """Line of each opening `tag`, which ElementTree does not tell."""
-    lines, at, number = [], 0, 1
+    """Line number of each opening `tag`, which ElementTree does not provide."""
+    lines, position, number = [], 0, 1
     content = path.read_bytes()
     for match in re.finditer(rf"<{tag}[\s>]".encode(), content):
-        number += content.count(b"\n", at, match.start())
-        at = match.start()
+        number += content.count(b"\n", position, match.start())
+        position = match.start()
         lines.append(number)
     return lines
 
@@ -75,7 +76,7 @@ def _size(root: Element) -> tuple[int, int] | None:
 
 
 def image_lists(root: Path) -> dict[str, Path]:
-    """File with the image names of each split: `ImageSets/Main/*.txt`, `ImageSets/*.txt` or `Main/*.txt`."""
+    """{split: file with image names}: `ImageSets/Main/*.txt`, `ImageSets/*.txt` or `Main/*.txt`."""
     for folder in (root / "ImageSets" / "Main", root / "ImageSets", root / "Main"):
         lists = {file.stem: file for file in sorted(folder.glob("*.txt")) if _is_list(file)}
         if lists:
@@ -84,13 +85,13 @@ def image_lists(root: Path) -> dict[str, Path]:
 
 
 def _is_list(file: Path) -> bool:
-    """VOC's `dog_train.txt` has a second column with 1 or -1: it lists a class, not a split."""
+    """Whether a file lists a split. VOC's `dog_train.txt` lists a class: it has a second column with 1 or -1."""
     lines = read_text(file).splitlines()
     return not lines or len(lines[0].split()) <= 1
 
 
 def annotation_files(root: Path, folder: Path, split: str | None, problems: list[Problem]) -> list[Path]:
-    """XML files of a split, or all of them in `folder` when `split` is None; `UserError` when it is not there."""
+    """XML files of a split in `folder`, all files for None. Raises UserError for an unknown split."""
     if split is None:
         return sorted(folder.glob("*.xml"))
     lists = image_lists(root)
@@ -100,7 +101,7 @@ def annotation_files(root: Path, folder: Path, split: str | None, problems: list
     for number, line in enumerate(read_text(lists[split]).splitlines(), 1):
         name = line.strip().removesuffix(".jpg").removesuffix(".xml")
         if name and Path(name).name != name:
-            problems.append(Problem(lists[split], number, f"{name!r} is a path, not the plain name of an image"))
+            problems.append(Problem(lists[split], number, f"{name!r} is a path, not the name of an image"))
         elif name and not (folder / f"{name}.xml").is_file():
             problems.append(Problem(lists[split], number, f"image {name!r} has no annotation in {folder}"))
         elif name:
@@ -116,7 +117,7 @@ def save_xml(root: Element, path: Path) -> None:
 
 
 def fill(parent: Element, **fields: object) -> Element:
-    """Add child elements with text, in order, and give the parent back."""
+    """Append child elements with text to `parent` and return it."""
     for field, value in fields.items():
         SubElement(parent, field).text = str(value)
     return parent
@@ -127,20 +128,20 @@ def find_pairs(
 ) -> list[tuple[Path, Path, str]]:
     """(annotation, image, split) of every image below `path`.
 
-    Either the first of `folders` that exists holds the annotations, with images in any folder beside it that is called
-    like `JPEGImages` and splits in `image_lists`; or annotations lie beside their images, in `path` or in a folder for
-    each split. An annotation without an image is paired with the path where the image should be.
+    Either the first existing one of `folders` has the annotations, sibling folders with names like `JPEGImages` have
+    the images, and `image_lists` the splits; or annotations are next to their images, in `path` or a folder for each
+    split. An annotation without an image is paired with the expected path of the image.
     """
     folder = next((path / name for name in folders if (path / name).is_dir()), None)
     if folder is not None and any(folder.glob("*.xml")):
         available: dict[str, Path] = {}
-        for beside in sorted(path.iterdir()):
-            if beside.is_dir() and re.match(r"jpegimages|images|allimages", beside.name.lower()):
-                available |= {Path(key).name: image for key, image in images.index_by_stem(beside, problems).items()}
+        for sibling in sorted(path.iterdir()):
+            if sibling.is_dir() and re.match(r"jpegimages|images|allimages", sibling.name.lower()):
+                available |= {Path(key).name: image for key, image in images.index_by_stem(sibling, problems).items()}
         files = annotation_files(path, folder, split, problems)
         return [(file, available.get(file.stem, path / "JPEGImages" / f"{file.stem}.jpg"), "") for file in files]
     parts = {"": path} if any(path.glob("*.xml")) else {p.parent.name: p.parent for p in sorted(path.glob("*/*.xml"))}
-    if folder is not None:  # annotations/<split>/ beside images/<split>/
+    if folder is not None:  # annotations/<split>/ next to images/<split>/
         parts = {p.parent.name: p.parent for p in sorted(folder.glob("*/*.xml"))}
     if split is not None:
         if split not in parts:
@@ -148,14 +149,14 @@ def find_pairs(
         parts = {split: parts[split]}
     pairs = []
     for name, part in parts.items():
-        place = path / "images" / name if folder is not None else part
-        available = images.index_by_stem(place, problems)
-        pairs += [(f, available.get(f.stem, place / f"{f.stem}.jpg"), name) for f in sorted(part.glob("*.xml"))]
+        image_folder = path / "images" / name if folder is not None else part
+        available = images.index_by_stem(image_folder, problems)
+        pairs += [(f, available.get(f.stem, image_folder / f"{f.stem}.jpg"), name) for f in sorted(part.glob("*.xml"))]
     return pairs
 
 
 def find_splits(path: Path, folders: Sequence[str] = ("Annotations",)) -> tuple[str, ...]:
-    """Names of the splits that `find_pairs` knows below a data set's root."""
+    """Names of the splits that `find_pairs` finds, given the root of a data set."""
     if image_lists(path):
         return tuple(image_lists(path))
     folder = next((path / name for name in folders if (path / name).is_dir()), path)
@@ -163,7 +164,7 @@ def find_splits(path: Path, folders: Sequence[str] = ("Annotations",)) -> tuple[
 
 
 def write_list(root: Path, split: str, names: Sequence[str]) -> None:
-    """`ImageSets/Main/<split>.txt`, one name a line without suffix."""
+    """Write `ImageSets/Main/<split>.txt`, one image name without suffix a line."""
     file = root / "ImageSets" / "Main" / f"{split}.txt"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(f"{name}\n" for name in names), "utf-8")

@@ -1,11 +1,11 @@
-"""YOLO text: `class cx cy w h` (horizontal) or `class x1 y1 x2 y2 x3 y3 x4 y4` (YOLO-OBB), as shares of the image.
+"""YOLO text: `class cx cy w h` (horizontal) or `class x1 y1 x2 y2 x3 y3 x4 y4` (YOLO-OBB), relative to the image.
 
-Shares of width and height are continuous pixels divided by them: no half-pixel shift. Nine fields on any line make the
-data set rotated; `box_kind` in `data.yaml`, which `write` adds and Ultralytics ignores, decides where it is present.
-Read: `data.yaml` with `names`, `path` and `train`/`val`/`test` (a folder, several, or a list file; a leading `../` of
-Roboflow is forgiven), or `classes.txt`/`obj.names` beside `images/` and `labels/`; the label file of `images/a/b.jpg`
-is `labels/a/b.txt`; an image without one has no objects.
-Written: corners outside the image are moved onto its border, as Ultralytics throws away the whole image otherwise.
+Coordinates are continuous pixels divided by width and height, without half-pixel shift. Nine fields on any line make
+the data set rotated; `box_kind` in `data.yaml`, which `write` adds and Ultralytics ignores, takes precedence.
+Read: `data.yaml` with `names`, `path` and `train`/`val`/`test` (a folder, several, or a list file; Roboflow's leading
+`../` is ignored), or `classes.txt`/`obj.names` next to `images/` and `labels/`. The label file of `images/a/b.jpg` is
+`labels/a/b.txt`; an image without one has no objects.
+Written: corners outside the image are moved to its border, as Ultralytics rejects the whole image otherwise.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SPLITS = ("train", "val", "valid", "test")
 
 
 def _settings(path: Path) -> tuple[Path, dict]:
-    """(root, content of the YAML file) of a data set; `UserError` when there is no class list."""
+    """(root, content of the YAML file) of a data set. Raises UserError if there is no class list."""
     root = path if path.is_dir() else path.parent
     file = path if path.is_file() else next((root / name for name in ("data.yaml", "dataset.yaml")), None)
     if file is None or not file.is_file():
@@ -58,13 +58,13 @@ def _folders(root: Path, content: dict) -> dict[str, list[Path]]:
     """Image folders, or list files, of each split."""
     base = root / str(content.get("path") or "")
     if not os.path.isdir(base):
-        base = root  # Ultralytics looks for `path` below its own data folder
+        base = root  # Ultralytics resolves `path` in its own data folder
     parts: dict[str, list[Path]] = {}
     for split in _SPLITS:
         entries = content.get(split) or []
         entries = [entries] if isinstance(entries, str) else entries
         if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
-            raise UserError(f"{root}: {split}: {entries!r} in data.yaml is no folder or list of folders; mend it")
+            raise UserError(f"{root}: {split}: {entries!r} in data.yaml is not a folder or a list of folders; fix it")
         for entry in entries:
             places = (base / entry, root / entry, root / entry.removeprefix("../"))
             parts.setdefault(split, []).append(next((place for place in places if os.path.exists(place)), places[0]))
@@ -76,19 +76,19 @@ def _folders(root: Path, content: dict) -> dict[str, list[Path]]:
 
 
 def splits(path: Path) -> tuple[str, ...]:
-    """Names of the splits of a data set."""
+    """Names of the splits of a data set, given its root."""
     return tuple(name for name, places in _folders(*_settings(path)).items() if name and os.path.exists(places[0]))
 
 
 def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
-    """Read a data set's root, or its `data.yaml`. `split=None` reads all splits.
+    """Read a data set from its root or its `data.yaml`. `split=None` reads all splits.
 
-    Raises `UserError` when the path, the class names or the split are missing or nothing can be used; smaller faults
-    are `Dataset.problems`.
+    Raises UserError if the path, the class names or the split are missing or no image is usable. Smaller faults are
+    listed in `Dataset.problems`.
     """
     path = Path(path)
     if not path.exists():
-        raise UserError(f"{path} does not exist; give the folder with data.yaml, or that file")
+        raise UserError(f"{path} does not exist; give the folder with data.yaml or that file")
     root, content = _settings(path)
     parts = _folders(root, content)
     if split is not None:
@@ -100,8 +100,8 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
     rotated = content.get("box_kind") == "obb"
     for name, places in parts.items():
         for stem, image in (pair for place in places for pair in _images(root, place, problems)):
-            record, corners = _record(stem, image, name, content["names"], problems)
-            rotated |= corners and "box_kind" not in content
+            record, has_corners = _record(stem, image, name, content["names"], problems)
+            rotated |= has_corners and "box_kind" not in content
             records.append(record)
     kind = "obb" if rotated else "hbb"
     known = (tuple(content["names"]),)
@@ -110,10 +110,10 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
 
 def _images(root: Path, place: Path, problems: list[Problem]) -> list[tuple[str, Path]]:
     """(name, path) of the images in a folder or in a list file."""
-    if os.path.isdir(place):  # unlike `Path`, not troubled by a name that is no name
+    if os.path.isdir(place):  # unlike `Path.is_dir`, False for invalid names too
         return list(images.index_by_stem(place, problems).items())
     if not os.path.isfile(place):
-        problems.append(Problem(place, None, "image folder is missing; it is left out"))
+        problems.append(Problem(place, None, "image folder is missing; it is skipped"))
         return []
     pairs = []
     for at, line in enumerate(map(str.strip, read_text(place).splitlines()), 1):
@@ -121,21 +121,21 @@ def _images(root: Path, place: Path, problems: list[Problem]) -> list[tuple[str,
             if line:
                 pairs.append((Path(line).stem, named_file(root, (root,), line)))
         except ValueError as error:
-            problems.append(Problem(place, at, f"{error}; the image is left out"))
+            problems.append(Problem(place, at, f"{error}; the image is skipped"))
     return pairs
 
 
 def _label_file(image: Path) -> Path:
-    """Ultralytics' rule: the last folder called `images` becomes `labels`; or else the file beside the image."""
+    """Ultralytics' rule: the last folder named `images` becomes `labels`; else the label file next to the image."""
     parts = list(image.parts)
     if "images" in parts[:-1]:
         parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
-    file, beside = Path(*parts).with_suffix(".txt"), image.with_suffix(".txt")
-    return beside if not file.is_file() and beside.is_file() else file
+    file, adjacent = Path(*parts).with_suffix(".txt"), image.with_suffix(".txt")
+    return adjacent if not file.is_file() and adjacent.is_file() else file
 
 
 def _record(stem: str, image: Path, split: str, names: Sequence[str], problems: list[Problem]) -> tuple[Record, bool]:
-    """One image's objects, and whether any of them is given by its corners."""
+    """The record of an image, and whether any of its objects is given by corners."""
     file = _label_file(image)
     record = Record(stem, image, file, split=split, lines=[])
     if not file.is_file():
@@ -143,9 +143,9 @@ def _record(stem: str, image: Path, split: str, names: Sequence[str], problems: 
     try:
         width, height = images.measure(image)
         lines = file.read_text("utf-8-sig").splitlines()
-    except (ValueError, OSError):  # `assemble` names a broken image; a text in another encoding is named here
+    except (ValueError, OSError):  # `assemble` reports broken images, so only label files are reported here
         if image.is_file():
-            problems.append(Problem(file, None, "cannot be read together with its image; its objects are left out"))
+            problems.append(Problem(file, None, "cannot be read together with its image; its objects are skipped"))
         return record, False
     corners, rotated = [], False
     for line, text in enumerate(lines, 1):
@@ -158,7 +158,7 @@ def _record(stem: str, image: Path, split: str, names: Sequence[str], problems: 
             if index != int(index) or not 0 <= index < len(names):
                 raise ValueError(f"class number {fields[0]} is not in the class list, which has 0 to {len(names) - 1}")
         except ValueError as error:
-            problems.append(Problem(file, line, f"{error}; the object is left out"))
+            problems.append(Problem(file, line, f"{error}; the object is skipped"))
             continue
         rotated |= len(fields) == 9
         corners.append(row)
@@ -186,9 +186,9 @@ def _corners(fields: list[str]) -> list[float]:
 def write(
     dataset: Dataset, path: str | Path, *, split: str = "train", progress: Progress | None = None
 ) -> list[Problem]:
-    """Write one split, horizontal or rotated as the data set is, and `data.yaml`. Gives back what was left out.
+    """Write one split, horizontal or rotated as the data set is, and `data.yaml`. Returns problems: what was skipped.
 
-    Raises `UserError` when `path` holds anything but a YOLO set of the same classes that dataengine wrote.
+    Raises UserError unless `path` is new, empty or a YOLO set of the same classes written by dataengine.
     """
     path = Path(path)
     problems: list[Problem] = []
@@ -209,7 +209,7 @@ def write(
             for i, (label, points) in enumerate(zip(layout.labels, inside, strict=True)):
                 if (spans[i] * layout.size < 1e-3).any():
                     problems.append(
-                        Problem(sample.image, None, f"object {i + 1} lies outside the image; it is left out")
+                        Problem(sample.image, None, f"object {i + 1} lies outside the image; it is skipped")
                     )
                     continue
                 if dataset.kind == "hbb":

@@ -1,4 +1,4 @@
-"""Small data sets made on the spot, and boxes compared by where they lie."""
+"""Small data sets made for each test, and comparison of boxes by position."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TAKEN = Acquisition(gsd_m=0.5, altitude_m=80, camera_angle_deg=60, night=True, d
 
 
 def corners_of(box) -> np.ndarray:
-    """Corners by the formula in the contract, written without dataengine."""
+    """Corners by the definition of le90, without dataengine."""
     cx, cy, w, h, theta = map(float, box)
     c, s = math.cos(theta), math.sin(theta)
     signs = ((-1, -1), (1, -1), (1, 1), (-1, 1))
@@ -25,7 +25,7 @@ def corners_of(box) -> np.ndarray:
 
 
 def same_place(first, second, tolerance: float) -> bool:
-    """Whether two boxes cover the same ground, whatever corner comes first (an angle may flip at pi/2)."""
+    """Whether two boxes cover the same area, whichever corner is first (the angle may flip at pi/2)."""
     a, b = corners_of(first), corners_of(second)
     return min(float(np.abs(a - np.roll(b, turn, axis=0)).max()) for turn in range(4)) <= tolerance
 

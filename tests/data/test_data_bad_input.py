@@ -1,4 +1,4 @@
-"""Bad input: one clear sentence, nothing else lost."""
+"""Invalid input: one clear sentence, and nothing else is lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dataengine.errors import UserError
 
 @pytest.fixture
 def dota_folder(make_dataset, tmp_path):
-    """Three sound images with two objects each, in DOTA form."""
+    """Three valid images with two objects each, in DOTA format."""
     boxes = [[(60, 70, 40, 12, 0.2), (120, 80, 30, 20, 0.4)]] * 3
     dota.write(make_dataset(tmp_path / "in", boxes), tmp_path / "dota")
     return tmp_path / "dota"
@@ -26,12 +26,12 @@ def _only_problem(dataset):
     return dataset.problems[0]
 
 
-def test_a_sound_data_set_has_no_problems(dota_folder):
+def test_a_valid_data_set_has_no_problems(dota_folder):
     dataset = dota.read(dota_folder)
     assert (len(dataset), dataset.problems) == (3, [])
 
 
-def test_a_missing_image_is_named_and_the_others_are_read(dota_folder):
+def test_a_missing_image_is_reported_and_the_others_are_read(dota_folder):
     (dota_folder / "train" / "images" / "image_1.png").unlink()
     dataset = dota.read(dota_folder)
     assert [sample.name for sample in dataset] == ["image_0", "image_2"]
@@ -42,7 +42,7 @@ def test_a_missing_image_is_named_and_the_others_are_read(dota_folder):
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_a_truncated_image_is_named_and_the_others_are_read(suffix, make_dataset, tmp_path):
+def test_a_truncated_image_is_reported_and_the_others_are_read(suffix, make_dataset, tmp_path):
     dataset = make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0)]] * 3, suffix=suffix)
     coco.write(dataset, tmp_path / "out")
     broken = tmp_path / "out" / "images" / "train" / f"image_1{suffix}"
@@ -52,7 +52,7 @@ def test_a_truncated_image_is_named_and_the_others_are_read(suffix, make_dataset
     assert _only_problem(back).path == broken
 
 
-def test_bytes_after_the_end_of_a_jpeg_are_no_truncation(make_dataset, tmp_path):
+def test_bytes_after_the_end_of_a_jpeg_do_not_count_as_truncation(make_dataset, tmp_path):
     dataset = make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0)]], suffix=".jpg")
     with open(dataset.samples[0].image, "ab") as file:
         file.write(b"\0" * 500)
@@ -72,7 +72,7 @@ def test_bytes_after_the_end_of_a_jpeg_are_no_truncation(make_dataset, tmp_path)
         ("10 10 10 10 10 10 10 10 Car 0", "no area"),
     ],
 )
-def test_a_bad_dota_line_is_named_with_its_number_and_the_others_are_read(line, words, dota_folder):
+def test_an_invalid_dota_line_is_reported_with_its_number_and_the_others_are_read(line, words, dota_folder):
     file = dota_folder / "train" / "labelTxt" / "image_1.txt"
     first, second = file.read_text().splitlines()
     file.write_text(f"{first}\n\n{line}\n{second}\n")
@@ -109,7 +109,7 @@ def _replace_in(file, old, new):
         ("<xmin>41</xmin>", "<xmin>400</xmin>", "ends before it begins"),
     ],
 )
-def test_a_broken_voc_file_is_named_and_the_others_are_read(old, new, words, make_dataset, tmp_path):
+def test_an_invalid_voc_file_is_reported_and_the_others_are_read(old, new, words, make_dataset, tmp_path):
     voc.write(make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0), (120, 70, 20, 12, 0)]] * 2), tmp_path / "out")
     file = tmp_path / "out" / "Annotations" / "image_0.xml"
     _replace_in(file, old, new)
@@ -122,7 +122,7 @@ def test_a_broken_voc_file_is_named_and_the_others_are_read(old, new, words, mak
         assert [len(sample.layout) for sample in dataset] == [1, 2]
 
 
-def test_a_dior_object_without_a_corner_is_named(make_dataset, tmp_path):
+def test_a_dior_object_without_a_corner_is_reported(make_dataset, tmp_path):
     dior.write(make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0.5)] * 2]), tmp_path / "out")
     file = tmp_path / "out" / dior.ORIENTED / "image_0.xml"
     _replace_in(file, "x_left_bottom", "x_lost")
@@ -150,7 +150,7 @@ def test_xml_entities_are_not_followed(make_dataset, tmp_path):
         ({"image_id": 99}, "99 is unknown"),
     ],
 )
-def test_a_bad_coco_annotation_is_named_and_the_others_are_read(change, words, make_dataset, tmp_path):
+def test_an_invalid_coco_annotation_is_reported_and_the_others_are_read(change, words, make_dataset, tmp_path):
     coco.write(make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0.3)] * 3]), tmp_path / "out")
     file = tmp_path / "out" / "annotations" / "train.json"
     content = json.loads(file.read_text())
@@ -164,7 +164,7 @@ def test_a_bad_coco_annotation_is_named_and_the_others_are_read(change, words, m
 
 
 @pytest.mark.parametrize("module", [coco, hit_uav])
-def test_bad_json_in_one_split_leaves_the_other(module, make_dataset, tmp_path):
+def test_invalid_json_in_one_split_does_not_affect_the_other(module, make_dataset, tmp_path):
     dataset = make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0.3)]])
     module.write(dataset, tmp_path / "out", split="train")
     (tmp_path / "out" / "annotations" / "val.json").write_text('{"images": [\n{"id": 1,')
@@ -183,7 +183,7 @@ def test_bad_json_in_one_split_leaves_the_other(module, make_dataset, tmp_path):
         ("0 0.5 0.5 0 0.1", "no area"),
     ],
 )
-def test_a_bad_yolo_line_is_named_with_its_number(line, words, make_dataset, tmp_path):
+def test_an_invalid_yolo_line_is_reported_with_its_number(line, words, make_dataset, tmp_path):
     yolo.write(make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0.3)]] * 2), tmp_path / "out")
     file = tmp_path / "out" / "labels" / "train" / "image_0.txt"
     file.write_text(file.read_text() + line + "\n")
@@ -194,7 +194,7 @@ def test_a_bad_yolo_line_is_named_with_its_number(line, words, make_dataset, tmp
     assert [len(sample.layout) for sample in dataset] == [1, 1]
 
 
-def test_a_stated_size_that_is_not_the_images_is_named_and_the_image_is_right(make_dataset, tmp_path):
+def test_a_wrong_size_in_an_annotation_is_reported_and_the_size_of_the_image_is_used(make_dataset, tmp_path):
     coco.write(make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0.3)]]), tmp_path / "out")
     _replace_in(tmp_path / "out" / "annotations" / "train.json", '"width": 200', '"width": 300')
     dataset = coco.read(tmp_path / "out")
@@ -206,7 +206,7 @@ def test_a_stated_size_that_is_not_the_images_is_named_and_the_image_is_right(ma
     ("field", "value"),
     [("altitude", "-5"), ("altitude", "high"), ("perspective", "120"), ("date", "20211399"), ("date", "yesterday")],
 )
-def test_metadata_out_of_range_are_named_and_the_image_is_kept_with_them_unknown(field, value, make_dataset, tmp_path):
+def test_metadata_out_of_range_are_reported_and_become_unknown(field, value, make_dataset, tmp_path):
     hit_uav.write(make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0.3)]] * 2), tmp_path / "out")
     file = tmp_path / "out" / "annotations" / "train.json"
     content = json.loads(file.read_text())
@@ -234,19 +234,19 @@ def test_missing_paths_empty_folders_and_unknown_formats_are_user_errors(tmp_pat
             formats.read(tmp_path / "empty", format)
         with pytest.raises(UserError):
             formats.read(tmp_path / "nowhere", format)
-    with pytest.raises(UserError, match="'kitti' is no known format"):
+    with pytest.raises(UserError, match="'kitti' is not a known format"):
         formats.read(dota_folder, "kitti")
     with pytest.raises(UserError, match="no split 'test'; it has train"):
         formats.read(dota_folder, split="test")
 
 
-def test_an_empty_data_set_names_its_first_problem(dota_folder):
+def test_an_empty_data_set_reports_its_first_problem(dota_folder):
     shutil.rmtree(dota_folder / "train" / "images")
     with pytest.raises(UserError, match=r"no usable labelled image.*3 problems.*image_0.png.*missing"):
         dota.read(dota_folder)
 
 
-def test_a_class_list_of_another_data_set_is_refused(dota_folder):
+def test_a_class_list_of_another_data_set_is_rejected(dota_folder):
     with pytest.raises(UserError, match="shares no name"):
         dota.read(dota_folder, classes=("truck", "bus"))
     some = dota.read(dota_folder, classes=("Car", "plane"))
@@ -254,15 +254,15 @@ def test_a_class_list_of_another_data_set_is_refused(dota_folder):
     assert "'large-ship'" in some.problems[0].message
 
 
-def test_a_class_that_is_listed_twice_is_refused(dota_folder):
+def test_a_repeated_class_is_rejected(dota_folder):
     with pytest.raises(UserError, match="twice"):
         dota.read(dota_folder, classes=("Car", "car"))
 
 
 class TestWriting:
-    """Never over other people's files, never half a data set."""
+    """Other files are never overwritten, and a data set is never written in part."""
 
-    def test_a_foreign_folder_is_refused_and_left_as_it_was(self, make_dataset, tmp_path):
+    def test_a_folder_with_other_files_is_rejected_and_unchanged(self, make_dataset, tmp_path):
         dataset = make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0)]])
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine" / "thesis.txt").write_text("years of work")
@@ -271,7 +271,7 @@ class TestWriting:
                 formats.write(dataset, tmp_path / "mine", format)
         assert [file.name for file in (tmp_path / "mine").rglob("*")] == ["thesis.txt"]
 
-    def test_a_file_another_format_another_class_list_or_the_same_split_is_refused(self, make_dataset, tmp_path):
+    def test_a_file_another_format_another_class_list_or_the_same_split_is_rejected(self, make_dataset, tmp_path):
         dataset = make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0)]])
         coco.write(dataset, tmp_path / "out")
         with pytest.raises(UserError, match="is a file"):
@@ -283,7 +283,7 @@ class TestWriting:
         with pytest.raises(UserError, match="split 'train' already"):
             coco.write(dataset, tmp_path / "out")
 
-    def test_an_image_name_of_another_split_is_refused_where_splits_share_a_folder(self, make_dataset, tmp_path):
+    def test_an_image_name_of_another_split_is_rejected_if_splits_share_a_folder(self, make_dataset, tmp_path):
         dataset = make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0)]])
         dior.write(dataset, tmp_path / "out")
         before = sorted(file for file in (tmp_path / "out").rglob("*"))
@@ -292,9 +292,7 @@ class TestWriting:
         assert sorted(file for file in (tmp_path / "out").rglob("*")) == before
 
     @pytest.mark.parametrize("format", sorted(formats.FORMATS))
-    def test_a_write_that_fails_half_way_leaves_nothing_and_can_be_done_again(
-        self, format, make_dataset, tmp_path, monkeypatch
-    ):
+    def test_a_failed_write_leaves_nothing_and_can_be_repeated(self, format, make_dataset, tmp_path, monkeypatch):
         dataset = make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0)]] * 3)
         calls, whole = [], shutil.copyfile
 
@@ -315,7 +313,7 @@ class TestWriting:
         formats.write(dataset, tmp_path / "out", format)
         assert len(formats.read(tmp_path / "out", format)) == 3
 
-    def test_a_write_killed_while_files_move_is_done_again(self, make_dataset, tmp_path, monkeypatch):
+    def test_a_write_interrupted_while_files_move_can_be_repeated(self, make_dataset, tmp_path, monkeypatch):
         dataset = make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0)]] * 3)
         replace, moved = os.replace, []
 
@@ -332,14 +330,14 @@ class TestWriting:
         coco.write(dataset, tmp_path / "out")
         assert len(coco.read(tmp_path / "out")) == 3
 
-    def test_images_that_vanish_before_writing_are_named_and_the_rest_is_written(self, make_dataset, tmp_path):
+    def test_images_that_vanish_before_writing_are_reported_and_the_others_are_written(self, make_dataset, tmp_path):
         dataset = make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0)]] * 3)
         dataset.samples[1].image.unlink()
         left_out = coco.write(dataset, tmp_path / "out")
         assert [problem.path.name for problem in left_out] == ["image_1.png"]
         assert len(coco.read(tmp_path / "out")) == 2
 
-    def test_two_images_that_would_get_the_same_name_are_refused(self, make_dataset, tmp_path):
+    def test_two_images_that_would_get_the_same_name_are_rejected(self, make_dataset, tmp_path):
         dataset = make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0)]] * 2)
         names = ("a/b", "a__b")
         dataset.samples = [type(s)(name, s.image, s.layout) for s, name in zip(dataset, names, strict=True)]

@@ -1,4 +1,4 @@
-"""`check` finds what was put in, and only that; `info` counts right."""
+"""`check` reports exactly the faults of a data set; `info` counts correctly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dataengine.data.info import info
 SOUND = [(60, 70, 40, 12, 0.4), (120, 80, 30, 20, -0.2), (40, 30, 20, 10, 0.0)]
 
 
-def test_a_sound_data_set_passes(make_dataset, tmp_path):
+def test_a_valid_data_set_passes(make_dataset, tmp_path):
     seen = []
     dataset = make_dataset(tmp_path, [SOUND, SOUND])
     assert check(dataset, progress=lambda *state: seen.append(state)) == []
@@ -27,14 +27,14 @@ def test_a_sound_data_set_passes(make_dataset, tmp_path):
     ("box", "words"),
     [
         ((205, 70, 40, 12, 0.0), "outside the image"),
-        ((400, 70, 40, 12, 0.0), "wholly outside"),
+        ((400, 70, 40, 12, 0.0), "lies outside the image"),
         ((100, 120, 10, 1, 0.0), "less than 2 pixels"),
         ((60.2, 70, 40, 12, 0.4), "repeats object 1"),
         ((100, 120, 10, 0, 0.0), "no area"),
         ((float("nan"), 120, 10, 5, 0.0), "not finite"),
     ],
 )
-def test_each_fault_of_a_box_is_found_once(box, words, make_dataset, tmp_path):
+def test_each_fault_of_a_box_is_reported_once(box, words, make_dataset, tmp_path):
     problems = check(make_dataset(tmp_path, [SOUND, [*SOUND, box]]))
     assert len(problems) == 1
     assert words in problems[0].message
@@ -42,19 +42,19 @@ def test_each_fault_of_a_box_is_found_once(box, words, make_dataset, tmp_path):
     assert problems[0].path.name == "image_1.png"
 
 
-def test_a_fault_of_a_box_is_told_with_its_corners_by_which_it_is_found_in_a_label_file(make_dataset, tmp_path):
+def test_a_fault_of_a_box_is_reported_with_the_corners_of_the_label_file(make_dataset, tmp_path):
     [problem] = check(make_dataset(tmp_path, [[(400, 70, 40, 12, 0.0)]]))
     assert "corners 380 64 420 64 420 76 380 76" in problem.message
 
 
-def test_overlapping_boxes_of_two_classes_or_of_moderate_iou_are_not_twins(make_dataset, tmp_path):
+def test_overlapping_boxes_of_two_classes_or_of_moderate_iou_are_not_duplicates(make_dataset, tmp_path):
     other_class = [*SOUND, (140, 30, 20, 10, 0.0), (120, 80, 30, 20, -0.2 + np.pi / 2)]
     assert check(make_dataset(tmp_path / "a", [other_class])) == []
     for other in ((65, 70, 40, 12, 0.4), (60, 70, 40, 10, 0.4)):  # IoU 0.6 and 0.83
         assert check(make_dataset(tmp_path / "b", [[*SOUND, other]])) == []
 
 
-def test_faults_of_images_are_found(make_dataset, tmp_path):
+def test_faults_of_images_are_reported(make_dataset, tmp_path):
     dataset = make_dataset(tmp_path, [SOUND] * 4)
     first, second, third, _ = (sample.image for sample in dataset)
     data = bytearray(first.read_bytes())
@@ -69,7 +69,7 @@ def test_faults_of_images_are_found(make_dataset, tmp_path):
     assert len(found) == 3
 
 
-def test_labels_outside_the_class_list_are_found(make_dataset, tmp_path):
+def test_labels_outside_the_class_list_are_reported(make_dataset, tmp_path):
     dataset = make_dataset(tmp_path, [SOUND[:2]])
     assert check(dataset) == []
     dataset.samples[0].layout.labels[0] = 9
@@ -95,7 +95,7 @@ def test_info_counts_sizes_angles_and_metadata(make_dataset, tmp_path):
     assert again["classes"][2]["name"] == "Car"
 
 
-def test_info_of_nothing_is_still_info(make_dataset, tmp_path):
+def test_info_of_an_empty_data_set(make_dataset, tmp_path):
     figures = info(make_dataset(tmp_path, []))
     assert (figures.images, figures.objects) == (0, 0)
     assert figures.objects_per_image.median is None

@@ -1,4 +1,4 @@
-"""`dataengine data ...`: what the commands print, write and refuse."""
+"""`dataengine data ...`: what the commands print, write and reject."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_info_prints_a_table_or_json(folder):
     assert (figures["images"], figures["objects"], figures["format"]) == (2, 3, "dota")
 
 
-def test_check_is_silent_on_a_sound_set_and_ends_with_1_on_a_broken_one(folder):
+def test_check_exits_with_0_for_a_valid_data_set_and_with_1_for_an_invalid_one(folder):
     sound = _run("check", folder)
     assert (sound.exit_code, sound.stdout) == (0, "2 images, no problems.\n")
     file = folder / "train" / "labelTxt" / "image_0.txt"
@@ -55,7 +55,7 @@ def test_check_is_silent_on_a_sound_set_and_ends_with_1_on_a_broken_one(folder):
     assert report["problems"][0]["line"] == 4
 
 
-def test_convert_keeps_splits_and_says_what_is_lost(folder, make_dataset, tmp_path):
+def test_convert_keeps_splits_and_reports_losses(folder, make_dataset, tmp_path):
     val = make_dataset(tmp_path / "val", [[(60, 70, 40, 12, 0.4)]])
     val.samples[0] = type(val.samples[0])("v", val.samples[0].image, val.samples[0].layout)
     dota.write(val, folder, split="val")
@@ -79,7 +79,7 @@ def test_tile_writes_a_data_set_that_keeps_visible_fractions(folder, tmp_path):
     assert not [entry for entry in tmp_path.iterdir() if entry.name.startswith(".tiles-")]
 
 
-def test_draw_writes_a_sheet_and_refuses_a_place_it_cannot_write_to(folder, tmp_path):
+def test_draw_writes_a_sheet_and_rejects_a_path_it_cannot_write_to(folder, tmp_path):
     assert "2 of 2 images" in _run("draw", folder, "--out", tmp_path / "sheet.png").stdout
     assert (tmp_path / "sheet.png").stat().st_size > 1000
     for bad in (tmp_path / "no" / "sheet.png", tmp_path / "sheet.what"):
@@ -88,12 +88,12 @@ def test_draw_writes_a_sheet_and_refuses_a_place_it_cannot_write_to(folder, tmp_
 
 
 @pytest.mark.parametrize("command", ["info", "check"])
-def test_a_users_mistake_is_one_sentence(command, tmp_path):
+def test_a_user_error_is_one_sentence(command, tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         _run(command, tmp_path / "nowhere")
 
 
-def test_an_unknown_target_format_is_refused_before_anything_is_read(folder, tmp_path):
+def test_an_unknown_target_format_is_rejected_before_reading(folder, tmp_path):
     for command in ("convert", "tile"):
         refused = _run(command, folder, tmp_path / "out", "--to", "kitti")
         assert refused.exit_code == 2
@@ -101,7 +101,7 @@ def test_an_unknown_target_format_is_refused_before_anything_is_read(folder, tmp
     assert not (tmp_path / "out").exists()
 
 
-def test_the_formats_to_choose_from_are_those_that_there_are():
+def test_the_choices_of_format_are_the_known_formats():
     assert get_args(FormatName) == tuple(formats.FORMATS)
 
 
@@ -110,8 +110,8 @@ def test_help_ends_with_an_example(command):
     assert f"dataengine data {command}" in " ".join(_run(command, "--help").stdout.split())
 
 
-def test_merge_puts_the_images_of_all_into_one_set(folder, make_dataset, tmp_path):
-    """The other set counts its classes in another order."""
+def test_merge_writes_the_images_of_all_data_sets(folder, make_dataset, tmp_path):
+    """The other data set lists its classes in another order."""
     other = make_dataset(tmp_path / "other", [[(60, 70, 40, 12, 0.4)], []], classes=("car", "plane", "Large ship"))
     other = replace(other, samples=[replace(s, name=f"other_{s.name}") for s in other])
     coco.write(other, tmp_path / "coco")
@@ -126,7 +126,7 @@ def test_merge_puts_the_images_of_all_into_one_set(folder, make_dataset, tmp_pat
             assert kept.kind == "obb"
 
 
-def test_images_of_one_name_are_both_kept_when_merged(folder, make_dataset, tmp_path):
+def test_merge_keeps_both_images_with_the_same_name(folder, make_dataset, tmp_path):
     coco.write(make_dataset(tmp_path / "other", [[(100, 70, 60, 12, 0.4)]]), tmp_path / "coco")
     _run("merge", folder, tmp_path / "coco", "--out", tmp_path / "both")
     both = {sample.name: sample.layout for sample in formats.read(tmp_path / "both")}
@@ -135,14 +135,14 @@ def test_images_of_one_name_are_both_kept_when_merged(folder, make_dataset, tmp_
     assert len(both["image_0"]) == 3
 
 
-def test_a_picture_that_is_in_both_is_told_when_merged(folder, make_dataset, tmp_path):
+def test_merge_reports_equal_images(folder, make_dataset, tmp_path):
     result = _run("merge", folder, folder, "--out", tmp_path / "twice")
-    assert result.stderr.count("is the same picture as") == len(dota.read(folder))
+    assert result.stderr.count("is the same image as") == len(dota.read(folder))
     coco.write(make_dataset(tmp_path / "other", BOXES, size=(220, 150)), tmp_path / "coco")
-    assert "same picture" not in _run("merge", folder, tmp_path / "coco", "--out", tmp_path / "both").stderr
+    assert "same image" not in _run("merge", folder, tmp_path / "coco", "--out", tmp_path / "both").stderr
 
 
-def test_merged_with_horizontal_boxes_all_are_horizontal(folder, make_dataset, tmp_path):
+def test_merge_with_horizontal_boxes_makes_all_boxes_horizontal(folder, make_dataset, tmp_path):
     other = make_dataset(tmp_path / "other", [[(60, 70, 40, 12, 0.0)]], kind="hbb")
     coco.write(other, tmp_path / "coco")
     _run("merge", folder, tmp_path / "coco", "--out", tmp_path / "both")
@@ -152,7 +152,7 @@ def test_merged_with_horizontal_boxes_all_are_horizontal(folder, make_dataset, t
     assert turned[2:4] == pytest.approx(np.ptp(geometry.to_corners(np.float32([BOXES[0][0]]))[0], axis=0), abs=0.02)
 
 
-def test_sets_that_label_other_classes_are_not_merged(folder, make_dataset, tmp_path):
+def test_merge_rejects_data_sets_with_different_classes(folder, make_dataset, tmp_path):
     coco.write(make_dataset(tmp_path / "other", [[]], classes=("plane", "Car", "tree")), tmp_path / "coco")
     with pytest.raises(UserError, match=r"only one has large ship, tree, .*--classes"):
         _run("merge", folder, tmp_path / "coco", "--out", tmp_path / "both")
@@ -186,7 +186,7 @@ def test_split_writes_parts_that_share_no_image(film, tmp_path):
     assert _names(tmp_path / "other/test") != parts[2], "control: another seed"
 
 
-def test_frames_of_a_film_stay_together_where_the_split_is_told_so(film, tmp_path):
+def test_split_keeps_the_frames_of_a_group_together(film, tmp_path):
     def films_of_both(folder) -> set[str]:
         return set.intersection(*({name[0] for name in _names(folder / part)} for part in ("train", "test")))
 
@@ -197,7 +197,7 @@ def test_frames_of_a_film_stay_together_where_the_split_is_told_so(film, tmp_pat
     assert films_of_both(tmp_path / "divided") == set("abcd"), "control"
 
 
-def test_split_takes_only_so_many_images(film, tmp_path):
+def test_split_limits_the_number_of_images(film, tmp_path):
     _run("split", film, tmp_path / "parts", "--images", 10)
     parts = [_names(tmp_path / "parts" / name) for name in ("train", "test")]
     assert [len(part) for part in parts] == [8, 2]
@@ -212,11 +212,11 @@ def test_split_takes_only_so_many_images(film, tmp_path):
         (("--parts", "../train=80,test=20"), "'../train' cannot be the name of a part"),
         (("--parts", "train=80,train=20"), "'train' cannot be the name of a part"),
         (("--images", 41), "--images 41: the data set has 40"),
-        (("--group", "("), "--group (: no regular expression"),
+        (("--group", "("), "--group (: not a regular expression"),
         (("--group", "^[a-d]", "--parts", "a=1,b=1,c=1,d=1,e=1"), "has 4 groups, too few for 5"),
     ],
 )
-def test_split_says_what_does_not_fit_and_writes_nothing(film, tmp_path, wrong, said):
+def test_split_reports_invalid_options_and_writes_nothing(film, tmp_path, wrong, said):
     with pytest.raises(UserError) as error:
         _run("split", film, tmp_path / "parts", *wrong)
     assert said in str(error.value)

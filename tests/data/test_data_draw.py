@@ -1,4 +1,4 @@
-"""Layouts and samples as pictures."""
+"""Drawing layouts and samples."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_a_drawing_can_be_enlarged_and_cut_boxes_are_dashed():
     assert 0.3 * lit[0] < lit[1] < 0.8 * lit[0]
 
 
-def test_a_contact_sheet_holds_every_picture_in_rows():
+def test_a_contact_sheet_has_all_images_in_rows():
     tiles = [Image.new("RGB", (20, 10), (i, 0, 0)) for i in range(7)]
     sheet = contact_sheet(tiles, columns=3, margin=2)
     assert sheet.size == (3 * 22 + 2, 3 * 12 + 2)
@@ -39,7 +39,7 @@ def test_a_contact_sheet_holds_every_picture_in_rows():
     assert captioned.height > sheet.height
 
 
-def test_a_sheet_says_which_colour_is_which_class_even_for_many_classes():
+def test_a_sheet_has_a_legend_even_for_many_classes():
     tiles = [Image.new("RGB", (60, 40))] * 2
     plain = contact_sheet(tiles, margin=2)
     names = [f"a class called {i}" for i in range(5)]
@@ -64,6 +64,6 @@ def test_samples_are_drawn_small_enough_and_broken_images_are_counted(tmp_path):
     assert pixels.shape[1] == 4 * 54 + 4
     assert (pixels[8:20, 19:21] == COLOURS[0]).all(2).any()  # the box's left side, at a quarter of x = 60
     enlarged, _ = sample_sheet(Dataset(("a",), samples[:2]), 9, np.random.default_rng(0), side=600)
-    assert enlarged.size[0] > 600, "small pictures are looked at closely"
+    assert enlarged.size[0] > 600, "small images are enlarged"
     with pytest.raises(UserError, match="data check"):
         sample_sheet(Dataset(("a",), samples[3:4]), 9, np.random.default_rng(0))

@@ -1,4 +1,4 @@
-"""Recognition by content, in the wild's many folder shapes; real data where it is there."""
+"""Recognition by content in various folder structures, and of real data where it is available."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def test_dota_is_read_with_its_original_folders(make_dataset, tmp_path):
     ("last", "classes"),
     [("helicopter", dota.CLASSES_V10), ("container-crane", dota.CLASSES_V15), ("helipad", dota.CLASSES_V20)],
 )
-def test_the_dota_version_is_told_by_the_classes_found(last, classes, make_dataset, tmp_path):
+def test_the_dota_version_follows_from_the_classes(last, classes, make_dataset, tmp_path):
     dota.write(make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0.4)]], classes=(last,)), tmp_path / "out")
     (tmp_path / "out" / "classes.txt").unlink()
     assert dota.read(tmp_path / "out").classes == classes
 
 
-def test_dior_is_read_with_underscores_and_with_horizontal_boxes_alone(make_dataset, tmp_path):
+def test_dior_is_read_with_underscores_and_with_horizontal_boxes_only(make_dataset, tmp_path):
     dior.write(make_dataset(tmp_path / "in", BOXES), tmp_path / "out")
     _move(tmp_path / "out" / dior.ORIENTED, tmp_path / "out" / dior.ORIENTED.replace(" ", "_"))
     assert formats.read(tmp_path / "out").kind == "obb"
@@ -70,7 +70,7 @@ def test_dior_is_read_with_underscores_and_with_horizontal_boxes_alone(make_data
     assert set(dataset.samples[1].layout.boxes[:, 4].round(4)) <= {0, -1.5708}
 
 
-def test_hrsc_is_read_from_train_and_test_folders_with_lists_beside(make_dataset, tmp_path):
+def test_hrsc_is_read_from_train_and_test_folders_next_to_lists(make_dataset, tmp_path):
     hrsc.write(make_dataset(tmp_path / "in", BOXES, classes=hrsc.CLASSES), tmp_path / "out")
     _move(tmp_path / "out" / "FullDataSet", tmp_path / "out" / "Train")
     assert formats.recognize(tmp_path / "out") == "hrsc"
@@ -103,7 +103,7 @@ def test_images_of_splits_with_equal_names_are_kept_apart(make_dataset, tmp_path
     }
 
 
-def test_what_is_no_labelled_data_set_is_not_recognised(tmp_path):
+def test_a_folder_without_labels_is_not_recognised(tmp_path):
     from dataengine.errors import UserError
 
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
@@ -123,7 +123,7 @@ def test_what_is_no_labelled_data_set_is_not_recognised(tmp_path):
         ("hit-uav", "hit-uav", {"train", "val"}, 2319, 17628 + 2460 - 110 - 7),
     ],
 )
-def test_real_folders_are_recognised_and_read_without_a_problem(folder, format, splits, images, objects):
+def test_real_folders_are_recognised_and_read_without_problems(folder, format, splits, images, objects):
     path = REAL / folder
     if not path.is_dir():
         pytest.skip(f"the real sample {folder} is not on this machine")
@@ -135,7 +135,7 @@ def test_real_folders_are_recognised_and_read_without_a_problem(folder, format, 
 
 
 @pytest.mark.parametrize("folder", ["oil-tanks", "aid-small"])
-def test_real_folders_of_unknown_form_are_refused(folder):
+def test_real_folders_of_unknown_formats_are_rejected(folder):
     from dataengine.errors import UserError
 
     if not (REAL / folder).is_dir():
@@ -159,9 +159,9 @@ class TestPresets:
         assert by_name["dota-v1.5"].classes == dota.CLASSES_V15
         assert by_name["dota-v2.0"].classes == dota.CLASSES_V20
 
-    def test_an_unknown_or_invalid_preset_is_refused_with_its_field(self, tmp_path):
+    def test_an_unknown_or_invalid_preset_is_rejected_with_its_field(self, tmp_path):
 
-        with pytest.raises(UserError, match=r"'imagenet' is no known data set; choose one of dior, "):
+        with pytest.raises(UserError, match=r"'imagenet' is not a known data set; choose one of dior, "):
             presets.load_preset("imagenet")
         file = tmp_path / "mine.yaml"
         fields = {"name": "a", "title": "a", "format": "kitti", "kind": "obb", "classes": "[x]", "licence": "x"}
@@ -174,7 +174,7 @@ class TestPresets:
         file.write_text(file.read_text().replace("\nextra: 1", ""))
         assert presets.load_preset(str(file)).format == "coco"
 
-    def test_a_preset_of_ones_own_needs_a_name_and_classes_only(self, make_dataset, tmp_path):
+    def test_a_custom_preset_needs_a_name_and_classes_only(self, make_dataset, tmp_path):
         dataset = make_dataset(tmp_path / "in", BOXES, classes=("car", "person"))
         formats.write(dataset, tmp_path / "out", "coco")
         (tmp_path / "mine.yaml").write_text("name: mine\nclasses: [person]\n")
@@ -184,12 +184,12 @@ class TestPresets:
         with pytest.raises(UserError, match="--data"):
             presets.find_dataset(preset)
 
-    def test_a_data_set_without_a_preset_is_its_own(self, make_dataset, tmp_path):
+    def test_a_data_set_without_a_preset_gets_one(self, make_dataset, tmp_path):
         formats.write(make_dataset(tmp_path / "in", BOXES, classes=("car", "person")), tmp_path / "lots", "coco")
         preset = presets.preset_of(formats.read(tmp_path / "lots"), tmp_path / "lots")
         assert (preset.name, preset.classes, preset.format) == ("lots", ("car", "person"), "coco")
 
-    def test_a_data_set_is_found_by_path_environment_or_place(self, tmp_path, monkeypatch):
+    def test_a_data_set_is_found_by_path_environment_or_default_folder(self, tmp_path, monkeypatch):
 
         preset = presets.load_preset("hit-uav")
         monkeypatch.chdir(tmp_path)

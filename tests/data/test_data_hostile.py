@@ -1,4 +1,4 @@
-"""Files that are made to do harm: each is refused or read, in little time and memory, and nothing leaves the folder."""
+"""Malicious files are rejected or read in little time and memory, and nothing is written outside the folder."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def written(make_dataset, tmp_path):
 
 @pytest.mark.parametrize("hostile", [LAUGHS, OUTSIDE, DEFINED_ELSEWHERE], ids=["laughs", "outside", "elsewhere"])
 @pytest.mark.parametrize("format", XML)
-def test_entities_of_xml_are_neither_multiplied_nor_fetched(format, hostile, written):
+def test_xml_entities_are_neither_expanded_nor_fetched(format, hostile, written):
     root, files = written(format)
     for file in files:
         if file.name == "image_0.xml":  # DIOR has two of them
@@ -71,7 +71,7 @@ def test_entities_of_xml_are_neither_multiplied_nor_fetched(format, hostile, wri
         ("images", "height", float("-inf"), 2),
     ],
 )
-def test_numbers_that_are_none_leave_out_what_they_are_of(format, of, key, value, left, written):
+def test_invalid_numbers_skip_their_image_or_object(format, of, key, value, left, written):
     root, [file] = written(format)
     content = json.loads(file.read_text())
     entry = content[of][0]
@@ -86,7 +86,7 @@ def test_numbers_that_are_none_leave_out_what_they_are_of(format, of, key, value
         assert (sample.layout.boxes[:, 2:4] > 0).all()
 
 
-def test_a_negative_size_of_a_horizontal_box_is_no_object(make_dataset, tmp_path):
+def test_a_horizontal_box_of_negative_size_is_skipped(make_dataset, tmp_path):
     coco.write(make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0)]] * 2, kind="hbb"), tmp_path / "out")
     file = tmp_path / "out" / "annotations" / "train.json"
     content = json.loads(file.read_text())
@@ -99,18 +99,18 @@ def test_a_negative_size_of_a_horizontal_box_is_no_object(make_dataset, tmp_path
 
 @pytest.mark.parametrize("size", ["inf", "-inf", "nan", "1e400", "-5"])
 @pytest.mark.parametrize("format", ["dior", "voc", "rolabelimg"])
-def test_a_size_in_xml_that_is_no_number_counts_as_not_told(format, size, written):
+def test_an_invalid_size_in_xml_counts_as_missing(format, size, written):
     root, files = written(format)
     for file in files:
         if file.suffix == ".xml":
             file.write_text(file.read_text().replace("<width>200<", f"<width>{size}<"))
     dataset = formats.read(root, format)
     assert (len(dataset), dataset.problems) == (2, [])
-    assert dataset.samples[0].layout.size == (200, 150), "the image's own"
+    assert dataset.samples[0].layout.size == (200, 150), "the size of the image"
 
 
 @pytest.mark.parametrize("format", JSON)
-def test_a_key_that_is_there_twice_is_told(format, written):
+def test_a_repeated_key_is_reported(format, written):
     root, [file] = written(format)
     file.write_text(file.read_text().replace('"bbox": [', '"bbox": [1, 2, 3, 4, 0], "bbox": [', 1))
     with pytest.raises(UserError, match="the key 'bbox' twice"):
@@ -118,8 +118,8 @@ def test_a_key_that_is_there_twice_is_told(format, written):
 
 
 @pytest.mark.parametrize("format", JSON)
-def test_half_a_character_is_refused_and_a_whole_one_read(format, written):
-    """Nothing could be written with it: Python reads the escape, and no file's encoding has it."""
+def test_an_unpaired_surrogate_is_rejected_and_a_pair_is_read(format, written):
+    """Python reads its escape, but no text with it can be encoded."""
     root, [file] = written(format)
     text, name = file.read_text(), formats.read(root, format).classes[0]
     assert f'"{name}"' in text
@@ -130,7 +130,7 @@ def test_half_a_character_is_refused_and_a_whole_one_read(format, written):
         formats.read(root, format)
 
 
-def test_half_a_character_in_a_preset_is_told_with_its_line(tmp_path):
+def test_an_unpaired_surrogate_in_a_preset_is_reported_with_its_line(tmp_path):
     (tmp_path / "preset.yaml").write_text('name: toy\ntitle: "\\ud800"\n')
     with pytest.raises(UserError, match=r"preset\.yaml: line 2 .*half a character"):
         read_yaml(tmp_path / "preset.yaml")
@@ -138,7 +138,7 @@ def test_half_a_character_in_a_preset_is_told_with_its_line(tmp_path):
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "cp037", "utf-7"])
 @pytest.mark.parametrize("format", sorted(formats.FORMATS))
-def test_another_encoding_is_read_or_told_and_loses_nothing_silently(format, encoding, written):
+def test_another_encoding_is_read_or_reported(format, encoding, written):
     root, files = written(format)
     for file in files:
         file.write_text(file.read_text(), encoding)
@@ -152,7 +152,7 @@ def test_another_encoding_is_read_or_told_and_loses_nothing_silently(format, enc
 
 @pytest.mark.parametrize("name", ["../../secret.png", "/SECRET", "..\\..\\secret.png", "a/../../../secret.png"])
 @pytest.mark.parametrize("format", ["coco", "hit-uav", "hrsc", "yolo"])
-def test_a_file_name_leads_nowhere_else(format, name, written, tmp_path):
+def test_a_file_name_cannot_leave_the_data_set(format, name, written, tmp_path):
     root, files = written(format)
     secret = tmp_path / "secret.png"
     Image.new("RGB", (200, 150), "red").save(secret)
@@ -170,8 +170,8 @@ def test_a_file_name_leads_nowhere_else(format, name, written, tmp_path):
     assert not any(Path(os.path.abspath(sample.image)) == secret for sample in dataset)
 
 
-def test_a_name_that_leads_out_is_not_written_elsewhere(make_dataset, tmp_path):
-    """A sample whose name climbs: no writer follows it out of its folder."""
+def test_a_sample_name_cannot_leave_the_output_folder(make_dataset, tmp_path):
+    """No writer follows a name with `..` out of its folder."""
     dataset = make_dataset(tmp_path / "in", BOXES)
     [first, *_] = dataset.samples
     climbing = Sample("../../../climbed", first.image, first.layout)
@@ -185,7 +185,7 @@ def test_a_name_that_leads_out_is_not_written_elsewhere(make_dataset, tmp_path):
 
 
 def bomb(file: Path, width: int, height: int, rows: int = 1000) -> None:
-    """A PNG that says that it is so large, with `rows` rows of zeros packed."""
+    """A PNG with this size in its header and `rows` compressed rows of zeros."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -197,7 +197,7 @@ def bomb(file: Path, width: int, height: int, rows: int = 1000) -> None:
     file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
 
 
-def test_an_image_that_says_it_is_huge_is_refused_by_its_header(make_dataset, tmp_path):
+def test_a_huge_image_is_rejected_by_its_header(make_dataset, tmp_path):
     coco.write(make_dataset(tmp_path / "in", BOXES), tmp_path / "out")
     bomb(tmp_path / "out" / "images" / "train" / "image_0.png", 100_000, 100_000)
     dataset = coco.read(tmp_path / "out")
@@ -207,7 +207,7 @@ def test_an_image_that_says_it_is_huge_is_refused_by_its_header(make_dataset, tm
         images.decode(tmp_path / "out" / "images" / "train" / "image_0.png")
 
 
-def test_a_text_in_an_image_that_unpacks_to_gigabytes_is_refused(tmp_path):
+def test_a_text_chunk_of_gigabytes_in_an_image_is_rejected(tmp_path):
     packed = zlib.compress(bytes(200_000_000), 9)
     content = b"Comment\0\0" + packed
     chunk = struct.pack(">I", len(content)) + b"zTXt" + content + struct.pack(">I", zlib.crc32(b"zTXt" + content))
@@ -218,7 +218,7 @@ def test_a_text_in_an_image_that_unpacks_to_gigabytes_is_refused(tmp_path):
         images.measure(tmp_path / "a.png")
 
 
-def test_stored_layouts_that_unpack_to_gigabytes_are_refused(make_dataset, tmp_path):
+def test_stored_layouts_of_gigabytes_are_rejected(make_dataset, tmp_path):
     save_layouts(tmp_path / "a.npz", [s.layout for s in make_dataset(tmp_path / "in", BOXES)])
     arrays = dict(np.load(tmp_path / "a.npz"))
     arrays["difficult"] = np.zeros(2**30 + 1, bool)
@@ -228,8 +228,8 @@ def test_stored_layouts_that_unpack_to_gigabytes_are_refused(make_dataset, tmp_p
         load_layouts(tmp_path / "a.npz")
 
 
-def test_equal_boxes_by_the_ten_thousands_are_checked_in_time_and_each_is_told(tmp_path):
-    """Compared pair by pair they would be 2 * 10^8 pairs, and gigabytes."""
+def test_ten_thousands_of_equal_boxes_are_checked_in_time_and_all_reported(tmp_path):
+    """Comparing all pairs would take 2 * 10^8 comparisons and gigabytes."""
     n = 20_000
     Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
     boxes = np.tile(np.float32([50, 50, 20, 10, 0.3]), (n, 1))

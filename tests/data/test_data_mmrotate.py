@@ -1,4 +1,4 @@
-"""mmrotate's own loaders take what is written here, box for box."""
+"""mmrotate's loaders read the written files box by box."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files as other programs save them, and files that are something else."""
+"""Files as other programs save them, and files with other content."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def dota_folder(make_dataset, tmp_path):
     return tmp_path / "dota"
 
 
-def test_a_byte_order_mark_in_a_class_list_loses_no_class(dota_folder):
+def test_a_byte_order_mark_in_a_class_list_is_ignored(dota_folder):
     classes = dota_folder / "classes.txt"
     classes.write_text(classes.read_text(), "utf-8-sig")
     assert formats.read(dota_folder).problems == []
@@ -33,14 +33,14 @@ def test_a_class_list_in_another_encoding_is_one_sentence(dota_folder):
         formats.read(dota_folder)
 
 
-def test_a_yaml_fault_is_named_with_its_line(tmp_path):
+def test_a_yaml_error_is_reported_with_its_line(tmp_path):
     (tmp_path / "mine.yaml").write_text("name: mine\nclasses: [a, b\n")
     with pytest.raises(UserError, match=r"mine\.yaml: line \d+ is not valid YAML"):
         presets.load_preset(str(tmp_path / "mine.yaml"))
 
 
 @pytest.mark.parametrize("module", [coco, hit_uav])
-def test_entries_that_are_no_objects_are_named_and_the_rest_is_read(module, make_dataset, tmp_path):
+def test_entries_that_are_not_objects_are_reported_and_the_others_are_read(module, make_dataset, tmp_path):
     module.write(make_dataset(tmp_path / "in", BOXES), tmp_path / "out")
     [file] = (tmp_path / "out" / "annotations").glob("*.json")
     content = json.loads(file.read_text())
@@ -59,7 +59,7 @@ def test_entries_that_are_no_objects_are_named_and_the_rest_is_read(module, make
 
 
 @pytest.mark.parametrize(("line", "says"), [("names: {0: a, b: c}", "number the classes"), ("train: 5", "train: 5")])
-def test_a_yaml_of_yolo_with_odd_fields_is_one_sentence(line, says, make_dataset, tmp_path):
+def test_invalid_fields_in_a_yolo_yaml_are_one_sentence(line, says, make_dataset, tmp_path):
     yolo.write(make_dataset(tmp_path / "in", BOXES), tmp_path / "out")
     file = tmp_path / "out" / "data.yaml"
     file.write_text(line if line.startswith("names") else f"names: [a, b, c]\n{line}")
@@ -67,7 +67,7 @@ def test_a_yaml_of_yolo_with_odd_fields_is_one_sentence(line, says, make_dataset
         yolo.read(tmp_path / "out")
 
 
-def test_two_images_of_one_name_are_named(dota_folder):
+def test_two_images_with_the_same_name_are_reported(dota_folder):
     folder = dota_folder / "train" / "images"
     assert not dota.read(dota_folder).problems
     Image.open(folder / "image_0.png").convert("RGB").save(folder / "image_0.jpg")
@@ -76,7 +76,7 @@ def test_two_images_of_one_name_are_named(dota_folder):
     assert {problem.path.name, problem.message.split()[0]} == {"image_0.png", "image_0.jpg"}
 
 
-def test_a_box_beyond_every_image_is_left_out(dota_folder):
+def test_a_box_beyond_the_limit_is_skipped(dota_folder):
     file = dota_folder / "train" / "labelTxt" / "image_0.txt"
     file.write_text(file.read_text() + "1e12 1 2e12 1 2e12 9 1e12 9 Car 0\n")
     dataset = dota.read(dota_folder)
@@ -84,7 +84,7 @@ def test_a_box_beyond_every_image_is_left_out(dota_folder):
     assert "1,000,000 pixels" in dataset.problems[0].message
 
 
-def test_a_damaged_mark_of_an_earlier_write_is_one_sentence(make_dataset, tmp_path):
+def test_a_damaged_marker_of_an_earlier_write_is_one_sentence(make_dataset, tmp_path):
     dataset = make_dataset(tmp_path / "in", BOXES)
     coco.write(dataset, tmp_path / "out")
     (tmp_path / "out" / ".dataengine.json").write_text("{")

@@ -1,4 +1,4 @@
-"""Independent parsers read what is written: pycocotools, datumaro."""
+"""Independent parsers, pycocotools and datumaro, read the written files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_pycocotools_reads_the_coco_file(kind, make_dataset, true_corners, tmp_p
         assert {entry["category_id"] for entry in crowds} == {1, 2, 3}
 
 
-def test_pycocotools_gives_full_marks_to_the_labels_themselves(make_dataset, tmp_path):
+def test_pycocotools_gives_the_labels_themselves_an_ap_of_1(make_dataset, tmp_path):
     evaluation = pytest.importorskip("pycocotools.cocoeval", reason="pycocotools is not installed here")
     coco.write(make_dataset(tmp_path / "in", BOXES), tmp_path / "out")
     truth = _load(tmp_path / "out" / "annotations" / "train.json")
@@ -64,7 +64,7 @@ def test_pycocotools_gives_full_marks_to_the_labels_themselves(make_dataset, tmp
 def test_datumaro_reads_horizontal_boxes(module, name, place, make_dataset, true_corners, tmp_path):
     datumaro = pytest.importorskip("datumaro", reason="datumaro is not installed here")
     boxes = [[(*row[:4], 0) for row in rows] for rows in BOXES]
-    # datumaro knows VOC's own classes only
+    # datumaro only knows the classes of VOC
     dataset = make_dataset(tmp_path / "in", boxes, kind="hbb", classes=("aeroplane", "boat", "car"))
     module.write(dataset, tmp_path / "out")
     parsed = datumaro.Dataset.import_from(str(tmp_path / "out" / place), name)

@@ -1,4 +1,4 @@
-"""What is written comes back: every format, every pair of formats, every pixel rule by hand."""
+"""Round trips of every format and pair of formats, and the pixel rules of each format by hand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIZE = (200, 150)
 
 @st.composite
 def rotated_box(draw):
-    """A le90 box that lies inside a 200x150 image."""
+    """A le90 box inside a 200x150 image."""
     w = draw(st.floats(4, 60, width=32))
     h = draw(st.floats(3, 60, width=32).map(lambda value: min(value, w)))
     theta = draw(st.floats(-1.5703125, 1.5703125, width=32))
@@ -33,7 +33,7 @@ def rotated_box(draw):
 @pytest.mark.parametrize("format", ROTATED)
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(boxes=st.lists(st.lists(rotated_box(), max_size=4), min_size=1, max_size=3))
-def test_rotated_boxes_come_back_from_every_format_that_holds_angles(format, boxes, make_dataset, same):
+def test_rotated_boxes_round_trip_in_every_format_with_angles(format, boxes, make_dataset, same):
     with tempfile.TemporaryDirectory() as folder:
         dataset = make_dataset(Path(folder, "in"), boxes)
         assert formats.write(dataset, Path(folder, "out"), format) == []
@@ -52,7 +52,7 @@ def test_rotated_boxes_come_back_from_every_format_that_holds_angles(format, box
 @pytest.mark.parametrize("format", ["coco", "yolo", "voc"])
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sides=st.lists(st.tuples(*[st.floats(2, 60, width=32)] * 2), min_size=1, max_size=4))
-def test_horizontal_boxes_come_back_as_horizontal(format, sides, make_dataset, same):
+def test_horizontal_boxes_round_trip(format, sides, make_dataset, same):
     boxes = [[(70 + w, 80, max(w, h), min(w, h), 0 if w >= h else -np.pi / 2) for w, h in sides]]
     with tempfile.TemporaryDirectory() as folder:
         dataset = make_dataset(Path(folder, "in"), boxes, kind="hbb")
@@ -83,7 +83,7 @@ def test_any_format_converts_to_any_other(first, second, make_dataset, same, tmp
 
 
 @pytest.mark.parametrize("format", sorted(formats.FORMATS))
-def test_what_a_format_claims_to_hold_comes_back_and_the_rest_is_said(format, make_dataset, tmp_path):
+def test_a_format_keeps_what_it_claims_and_reports_the_rest(format, make_dataset, tmp_path):
     boxes = [[(60, 70, 40, 12, 0.4), (120, 80, 30, 20, -0.2)]]
     dataset = make_dataset(tmp_path / "in", boxes, ignored=[(100, 100, 20, 10, 0)])
     formats.write(dataset, tmp_path / "out", format)
@@ -101,7 +101,7 @@ def test_what_a_format_claims_to_hold_comes_back_and_the_rest_is_said(format, ma
 
 
 @pytest.mark.parametrize("format", sorted(formats.FORMATS))
-def test_the_images_written_show_the_same_pixels(format, make_dataset, tmp_path):
+def test_written_images_have_the_same_pixels(format, make_dataset, tmp_path):
     dataset = make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0.4)]], suffix=".png")
     formats.write(dataset, tmp_path / "out", format)
     before = np.asarray(Image.open(dataset.samples[0].image).convert("RGB"), float)
@@ -111,7 +111,7 @@ def test_the_images_written_show_the_same_pixels(format, make_dataset, tmp_path)
 
 
 @pytest.mark.parametrize("format", sorted(formats.FORMATS))
-def test_two_splits_lie_in_one_folder_and_are_read_apart_or_together(format, make_dataset, tmp_path):
+def test_two_splits_in_one_folder_are_read_separately_or_together(format, make_dataset, tmp_path):
     train = make_dataset(tmp_path / "a", [[(60, 70, 40, 12, 0.0)], [(60, 70, 30, 12, 0.0)]])
     val = make_dataset(tmp_path / "b", [[(90, 70, 20, 12, 0.0)]])
     val.samples[0] = type(val.samples[0])("other", val.samples[0].image, val.samples[0].layout)
@@ -150,7 +150,7 @@ def test_a_voc_box_counts_pixels_from_1_and_has_both_ends_inside(tmp_path, true_
     assert "<xmax>100</xmax>" in text
 
 
-def test_coco_dior_dota_and_hrsc_numbers_are_continuous_pixels_as_they_stand(tmp_path, true_corners):
+def test_coco_dior_dota_and_hrsc_numbers_are_continuous_pixels(tmp_path, true_corners):
     _image(tmp_path / "coco" / "images" / "a.png")
     content = {
         "images": [{"id": 1, "file_name": "a.png", "width": 100, "height": 50}],
@@ -208,7 +208,7 @@ def test_a_rolabelimg_angle_turns_clockwise_from_the_horizontal_to_the_width(tmp
     assert same(read[1], (25, 22.5, 30, 5, 0), 1e-4)
 
 
-def test_yolo_numbers_are_shares_of_the_image(tmp_path, same):
+def test_yolo_numbers_are_relative_to_the_image(tmp_path, same):
     _image(tmp_path / "images" / "train" / "a.png")
     (tmp_path / "labels" / "train").mkdir(parents=True)
     rows = "1 0.25 0.5 0.3 0.2\n0 0.1 0.2 0.4 0.2 0.4 0.6 0.1 0.6\n"
@@ -254,7 +254,7 @@ def test_hit_uav_metadata_are_read_with_their_units(tmp_path):
     )
 
 
-def test_class_order_is_mapped_by_name_whatever_the_case(make_dataset, tmp_path):
+def test_classes_are_matched_by_name_in_any_case(make_dataset, tmp_path):
     dataset = make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0), (90, 70, 40, 12, 0), (120, 70, 30, 12, 0)]])
     dota.write(dataset, tmp_path / "out")
     back = dota.read(tmp_path / "out", classes=("CAR", "Large_Ship", "Plane"))

@@ -51,7 +51,7 @@ def test_instance_masks_of_coco_are_the_silhouettes_and_other_objects_get_a_temp
 
 
 def test_silhouettes_move_with_their_pixels(dataset):
-    """Painted, augmented, and compared with the outline that came along: flips and turns included."""
+    """A painted object is compared with its outline after augmentation, with flips and rotations."""
     import cv2
 
     layout = replace(dataset.samples[0].layout, kind="obb")
@@ -100,7 +100,7 @@ def test_a_cut_object_and_added_ones_have_no_silhouette(dataset):
 
 
 @pytest.mark.parametrize("broken", [[[1, 2, "x"] * 4], "text", [[1.0] * 9], [None], {"counts": "abc"}])
-def test_a_broken_mask_is_a_missing_one(tmp_path, broken):
+def test_an_invalid_mask_counts_as_missing(tmp_path, broken):
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     entry = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [20, 20, 20, 10], "segmentation": broken}
     content = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [entry],

@@ -1,4 +1,4 @@
-"""Splits by group: nothing leaks, fractions are met, the seed decides."""
+"""Splits by group: no leakage, fractions are met, and the seed determines the split."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _scene(sample: Sample) -> str:
     return sample.name.split("_")[0]
 
 
-def test_no_group_is_divided_and_no_sample_lost_and_fractions_are_near():
+def test_groups_stay_together_no_sample_is_lost_and_fractions_are_met():
     rng = np.random.default_rng(0)
     names = [f"{scene}_{i}" for scene in range(60) for i in range(rng.integers(1, 30))]
     dataset = _dataset(names)
@@ -37,7 +37,7 @@ def test_no_group_is_divided_and_no_sample_lost_and_fractions_are_near():
         assert len(part) / len(dataset) == pytest.approx(fraction, abs=0.02)
 
 
-def test_the_seed_decides_and_repeats():
+def test_a_seed_gives_the_same_split_again_and_another_seed_another():
     dataset = _dataset([f"{scene}_{i}" for scene in range(20) for i in range(5)])
 
     def names(seed):
@@ -47,18 +47,18 @@ def test_the_seed_decides_and_repeats():
     assert names(1) != names(2)
 
 
-def test_no_split_stays_empty_even_when_one_group_is_huge():
+def test_no_split_is_empty_even_if_one_group_is_huge():
     dataset = _dataset([f"a_{i}" for i in range(100)] + ["b_0", "c_0"])
     assert all(len(part) for part in split_by_group(dataset, (0.9, 0.05, 0.05), 0, _scene))
 
 
 @pytest.mark.parametrize("fractions", [(), (0.5, 0.4), (1.2, -0.2), (1.0, 0.0)])
-def test_fractions_that_are_none_are_refused(fractions):
+def test_invalid_fractions_are_rejected(fractions):
     with pytest.raises(UserError, match="add up to 1"):
         split_by_group(_dataset(["a_0", "b_0"]), fractions, 0, _scene)
 
 
-def test_fewer_groups_than_splits_are_refused():
+def test_fewer_groups_than_splits_are_rejected():
     with pytest.raises(UserError, match="1 groups, too few"):
         split_by_group(_dataset(["a_0", "a_1"]), (0.5, 0.5), 0, _scene)
 

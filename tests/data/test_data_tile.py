@@ -1,4 +1,4 @@
-"""Tiles: every pixel covered, visible fractions as shapely has them, nothing lost."""
+"""Tiles cover every pixel, visible fractions agree with shapely, and no object is lost."""
 
 from __future__ import annotations
 
@@ -58,8 +58,10 @@ def test_visible_fractions_and_clipped_boxes_agree_with_shapely(true_corners, ro
             box, visible = kept[label]
             assert visible == pytest.approx(fraction, abs=1.5e-3)
             clipped = Polygon(true_corners(box) + np.array([40, 60]))
-            assert inside.difference(clipped.buffer(0.05)).area < 1e-3, "the clipped box holds all that shows"
-            assert clipped.area <= inside.minimum_rotated_rectangle.area * 1.02 + 0.5, "and no more than it must"
+            assert inside.difference(clipped.buffer(0.05)).area < 1e-3, "the clipped box contains the visible part"
+            assert clipped.area <= inside.minimum_rotated_rectangle.area * 1.02 + 0.5, (
+                "and is not larger than necessary"
+            )
     assert len(part.ignored) == expected_ignored
     assert part.size == (100, 80)
 
@@ -71,11 +73,11 @@ def test_a_horizontal_box_stays_horizontal_when_cut():
     np.testing.assert_allclose(part.visible, [0.75], atol=1e-5)
 
 
-def test_a_box_wholly_inside_is_moved_and_not_touched_otherwise():
+def test_a_box_inside_is_only_shifted():
     layout = Layout([(50, 50, 40, 20, 0.3)], [0], ("a",), (100, 100), visible=[0.5], difficult=[True])
     part = crop_layout(layout, (10, 5, 80, 90), 0.4)
     np.testing.assert_array_equal(part.boxes, np.array([(40, 45, 40, 20, 0.3)], np.float32))
-    assert part.visible.tolist() == [0.5], "what was hidden before stays hidden"
+    assert part.visible.tolist() == [0.5], "the part hidden before is still hidden"
     assert part.difficult.tolist() == [True]
 
 
@@ -87,13 +89,13 @@ def test_objects_below_min_visible_become_ignored_regions_and_ignored_regions_ar
 
 
 @pytest.mark.parametrize("beyond", [0, 2e-6, -2e-6, 1e-5])
-def test_an_object_that_ends_with_the_tile_is_wholly_visible(beyond):
+def test_an_object_that_ends_with_the_tile_is_completely_visible(beyond):
     height = 13.315799713134766
     layout = Layout([(184.1018, 512 - height / 2 + beyond, 14.2035, height, 0)], [0], ("a",), (640, 512))
     assert crop_layout(layout, (0, 0, 640, 512), 0.5).visible.tolist() == [1]
 
 
-def test_tiles_hold_the_pixels_of_their_window(make_dataset, tmp_path):
+def test_tiles_have_the_pixels_of_their_window(make_dataset, tmp_path):
     dataset = make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0.4)]], size=(250, 130))
     seen = []
     tiles = tile(dataset, tmp_path / "tiles", 100, 20, 0.5, progress=lambda *state: seen.append(state))
@@ -107,7 +109,7 @@ def test_tiles_hold_the_pixels_of_their_window(make_dataset, tmp_path):
         assert sample.layout.acquisition == dataset.samples[0].layout.acquisition
 
 
-def test_a_broken_image_is_named_and_the_others_are_tiled(make_dataset, tmp_path):
+def test_a_broken_image_is_reported_and_the_others_are_tiled(make_dataset, tmp_path):
     dataset = make_dataset(tmp_path / "in", [[], []])
     dataset.samples[0].image.write_bytes(dataset.samples[0].image.read_bytes()[:500])
     tiles = tile(dataset, tmp_path / "tiles", 100, 0)
@@ -116,7 +118,7 @@ def test_a_broken_image_is_named_and_the_others_are_tiled(make_dataset, tmp_path
 
 
 @pytest.mark.parametrize(("size", "overlap", "visible"), [(100, 100, 0.5), (0, 0, 0.5), (100, -1, 0.5), (100, 0, 0)])
-def test_settings_that_make_no_sense_are_refused(size, overlap, visible, make_dataset, tmp_path):
+def test_invalid_settings_are_rejected(size, overlap, visible, make_dataset, tmp_path):
     with pytest.raises(UserError):
         tile(make_dataset(tmp_path / "in", [[]]), tmp_path / "tiles", size, overlap, visible)
     with pytest.raises(UserError, match="not an empty folder"):

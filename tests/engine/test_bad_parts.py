@@ -133,7 +133,7 @@ def test_objects_to_begin_from_are_refused_with_the_option_at_fault(toy_recipe):
 def test_a_data_set_file_is_told_apart_from_a_name(tmp_path):
     with pytest.raises(UserError, match=r"--dataset .*mine\.yaml: there is no such file"):
         load_preset(str(tmp_path / "mine.yaml"))
-    with pytest.raises(UserError, match="'mine' is no known data set; choose one of"):
+    with pytest.raises(UserError, match="'mine' is not a known data set; choose one of"):
         load_preset("mine")
     (tmp_path / "mine.yaml").write_text("name: mine\nclases: [a]\n")
     with pytest.raises(UserError, match="clases: no such field; perhaps classes"):

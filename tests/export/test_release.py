@@ -263,7 +263,7 @@ def test_a_split_keeps_layouts_and_scenes_apart_and_says_how_many_images_that_co
         ({"val": 0.7}, r"--val 0\.7: give a share from 0 to 0\.5"),
         ({"formats": "dota,voc"}, r"--formats dota,voc: choose from dota, coco, yolo-obb"),
         ({"archive_size": "large"}, r"--archive-size large: give a size"),
-        ({"group": "("}, r"--group \(: no regular expression"),
+        ({"group": "("}, r"--group \(: not a regular expression"),
         ({"training": Path("x")}, r"--training and --held-out belong together"),
         ({"date": "25.11.2026"}, r"--date 25\.11\.2026: give year, month and day"),
     ],

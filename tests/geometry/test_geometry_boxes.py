@@ -1,4 +1,4 @@
-"""Conversions of boxes: the same rectangle in every convention, by shapely and OpenCV as references."""
+"""Conversions of boxes give the same rectangle in every convention; shapely and OpenCV are the references."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BOXES = st.lists(st.tuples(CENTRE, CENTRE, SIDE, SIDE, THETA), min_size=1, max_s
 
 
 def polygons(boxes: np.ndarray) -> np.ndarray:
-    """shapely polygons of boxes (N, 5): a rectangle stretched, turned and moved by shapely itself."""
+    """shapely polygons of boxes (N, 5): a rectangle scaled, rotated and translated by shapely itself."""
     unit = shapely.box(-0.5, -0.5, 0.5, 0.5)
     return np.array(
         [
@@ -38,7 +38,7 @@ def polygons(boxes: np.ndarray) -> np.ndarray:
 
 
 def rounding(boxes: np.ndarray) -> np.ndarray:
-    """How far float32 may move a corner of each box, in pixels."""
+    """Maximum rounding error of the corners of each box in float32, in pixels."""
     reach = np.abs(boxes[:, :2]).max(1) + boxes[:, 2:4].sum(1)
     return 16 * np.finfo(np.float32).eps * np.float64(reach)
 
@@ -106,12 +106,12 @@ def test_corners_may_start_anywhere_and_run_either_way(boxes, start, backwards):
 
 
 @given(BOXES)
-def test_every_convention_leads_to_every_other(boxes):
+def test_every_convention_converts_to_every_other(boxes):
     through = geometry.from_le135(geometry.to_le135(geometry.from_opencv(geometry.to_opencv(boxes))))
     assert_same_rectangles(geometry.from_corners(geometry.to_corners(through)), boxes)
 
 
-def test_corners_run_left_top_right_top_right_bottom_left_bottom_and_turn_clockwise_on_screen():
+def test_corners_are_left_top_right_top_right_bottom_left_bottom_and_rotate_clockwise_on_screen():
     upright, turned = geometry.to_corners(np.array([[10, 20, 8, 4, 0], [10, 20, 8, 4, np.pi / 2]]))
     np.testing.assert_allclose(upright, [(6, 18), (14, 18), (14, 22), (6, 22)], atol=1e-5)
     # y is down: the left-top corner goes to the right-top, clockwise as one sees it
@@ -134,7 +134,7 @@ def test_opencv_reads_our_opencv_boxes_as_the_same_rectangle(degrees):
 
 @settings(max_examples=50)
 @given(BOXES)
-def test_what_min_area_rect_returns_is_read_as_the_same_rectangle(boxes):
+def test_results_of_min_area_rect_are_read_as_the_same_rectangle(boxes):
     for box in boxes:
         centre, size, angle = cv2.minAreaRect(geometry.to_corners(box[None])[0])
         got = geometry.from_opencv(np.array([[*centre, *size, angle]]))
@@ -157,20 +157,20 @@ def test_other_quadrilaterals_become_their_minimum_area_rectangle(points):
     assert polygons(got)[0].buffer(1e-3).covers(hull)
 
 
-def test_a_long_thin_parallelogram_is_not_taken_for_a_rectangle():
+def test_a_long_thin_parallelogram_does_not_count_as_a_rectangle():
     points = np.array([[(0, 0), (100, 0), (101, 1), (1, 1)]], np.float32)
     got = geometry.from_corners(points)
     assert polygons(got)[0].buffer(1e-3).covers(shapely.Polygon(points[0]))
 
 
-def test_corners_that_fall_together_give_a_box_without_area():
+def test_coincident_corners_give_a_box_without_area():
     np.testing.assert_array_equal(geometry.from_corners(np.full((1, 4, 2), 7.0))[0, :4], [7, 7, 0, 0])
     line = geometry.from_corners(np.array([[(0, 0), (10, 0), (10, 0), (0, 0)], [(0, 0), (2, 2), (4, 4), (6, 6)]]))
     np.testing.assert_allclose(line[:, 2:4], [(10, 0), (np.hypot(6, 6), 0)], atol=1e-4)
 
 
 @given(BOXES)
-def test_enclosing_upright_boxes_are_shapelys_bounds(boxes):
+def test_axis_aligned_boxes_around_boxes_agree_with_shapely(boxes):
     got = geometry.to_aabb(boxes)
     assert (np.abs(got - shapely.bounds(polygons(boxes))) <= rounding(boxes)[:, None]).all()
 
@@ -185,7 +185,7 @@ def test_upright_boxes_round_trip(rows):
 
 
 @given(BOXES, st.floats(-4, 4), st.floats(0.1, 5), st.booleans(), CENTRE)
-def test_similarities_carry_boxes_exactly(boxes, angle, scale, mirrored, shift):
+def test_similarities_transform_boxes_exactly(boxes, angle, scale, mirrored, shift):
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     flip = -1 if mirrored else 1
     matrix = np.array([[cos, -sin * flip, shift], [sin, cos * flip, -shift]])
@@ -207,7 +207,7 @@ def test_a_shear_gives_the_minimum_area_rectangle_of_the_sheared_corners():
     assert polygons(got)[0].buffer(1e-3).covers(sheared)
 
 
-def test_area_is_shapelys():
+def test_area_agrees_with_shapely():
     boxes = np.array([[0, 0, 3, 2, 0.3], [9, 9, 5, 0, 1]], np.float32)
     np.testing.assert_allclose(geometry.area(boxes), [6, 0])
 

@@ -1,4 +1,4 @@
-"""Rotated IoU against shapely (exact) and mmcv, and the cases where implementations break."""
+"""Rotated IoU against shapely (exact) and mmcv, and cases in which implementations fail."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataengine import geometry
 
 
 def polygons(boxes: np.ndarray) -> np.ndarray:
-    """Corners in float64 by complex numbers, another way than the code under test."""
+    """Corners in float64 by complex numbers, unlike the code under test."""
     cx, cy, w, h, theta = np.asarray(boxes, np.float64).T
     ends = np.stack([w + 1j * h, -w + 1j * h, -w - 1j * h, w - 1j * h], 1) / 2
     points = (cx + 1j * cy)[:, None] + ends * np.exp(1j * theta)[:, None]
@@ -34,7 +34,7 @@ def random_boxes(rng: np.random.Generator, n: int, span: float, low: float, high
 @pytest.mark.parametrize(
     ("span", "low", "high"), [(60, 4, 40), (10, 5, 50), (300, 0.5, 400), (1e-3, 1e-4, 1e-3), (1e6, 1e4, 1e6)]
 )
-def test_iou_is_shapelys(span, low, high):
+def test_iou_agrees_with_shapely(span, low, high):
     rng = np.random.default_rng(1)
     a, b = random_boxes(rng, 150, span, low, high), random_boxes(rng, 170, span, low, high)
     shared, ratio = shapely_areas(a, b)
@@ -46,7 +46,7 @@ def test_iou_is_shapelys(span, low, high):
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_iou_of_any_two_boxes_is_shapelys(data):
+def test_iou_of_any_two_boxes_agrees_with_shapely(data):
     # coarse values: shared edges, shared corners and parallel sides are then common
     number = st.one_of(st.integers(-6, 6), st.floats(-6, 6, width=32))
     side = st.one_of(st.integers(1, 8), st.floats(0.125, 100, width=32))
@@ -58,7 +58,7 @@ def test_iou_of_any_two_boxes_is_shapelys(data):
     np.testing.assert_allclose(geometry.containment(a, b), shared / shapely.area(polygons(a))[:, None], atol=1e-6)
 
 
-def test_edges_that_coincide_up_to_rounding_lose_nothing():
+def test_edges_that_coincide_up_to_rounding_give_the_exact_area():
     rng = np.random.default_rng(2)
     n = 5000
     large = np.tile([[500, 500, 1000, 1000, 0.0]], (n, 1))
@@ -80,14 +80,14 @@ def test_iou_agrees_with_mmcv():
     np.testing.assert_allclose(geometry.iou(a, b), theirs, atol=1e-5)
 
 
-def test_a_box_covers_itself_however_it_is_written():
+def test_a_box_has_iou_1_with_itself_in_any_notation():
     box = np.array([[100, 50, 30, 10, 0.4]], np.float32)
     same = np.array([[100, 50, 10, 30, 0.4 + np.pi / 2], [100, 50, 30, 10, 0.4 - np.pi], [100, 50, 30, 10, 0.4]])
     np.testing.assert_allclose(geometry.iou(box, same), 1, atol=1e-6)
     assert (geometry.iou(same, same) <= 1).all()
 
 
-def test_boxes_that_touch_or_lie_apart_share_exactly_nothing():
+def test_boxes_that_touch_or_are_apart_have_intersection_exactly_0():
     box = np.array([[0, 0, 10, 10, 0]], np.float32)
     touching = np.array([[10, 0, 10, 10, 0], [10, 10, 10, 10, 0], [0, -10, 4, 10, 0], [0, 10, 10, 10, 0]])
     np.testing.assert_array_equal(geometry.intersection(box, touching), 0)
@@ -125,7 +125,7 @@ SIDES = st.floats(0, allow_infinity=False, width=32)
 
 @settings(max_examples=300)
 @given(st.lists(st.tuples(FINITE, FINITE, SIDES, SIDES, FINITE), min_size=1, max_size=6))
-def test_finite_boxes_never_give_nan_nor_leave_zero_to_one(rows):
+def test_finite_boxes_give_values_from_0_to_1(rows):
     boxes = np.array(rows, np.float32)
     with np.errstate(invalid="raise", divide="raise"):
         for value in (geometry.iou(boxes, boxes), geometry.containment(boxes, boxes)):
@@ -138,7 +138,7 @@ def test_pairs_are_the_diagonal_of_the_table():
     np.testing.assert_allclose(geometry.iou_pairs(a, b), np.diag(geometry.iou(a, b)), atol=1e-15)
 
 
-def test_tables_larger_than_one_block_are_whole(monkeypatch):
+def test_tables_larger_than_one_block_are_complete(monkeypatch):
     import sys
 
     module = sys.modules["dataengine.geometry.iou"]
