@@ -11,10 +11,8 @@ from dataengine.data.layout import Dataset, Sample
 from dataengine.errors import UserError
 from dataengine.layouts.denoiser import from_numbers, to_numbers
 from dataengine.layouts.diffusion_sampler import DiffusionSampler, load_layout_model
-from dataengine.layouts.enhance import EnhancedSampler
-from dataengine.layouts.fit_score import fit_score
-from dataengine.layouts.normal_filter import FilteredSampler, NormalFilter
-from dataengine.layouts.uniform import UniformSampler
+from dataengine.layouts.fit_score import UniformSampler, fit_score
+from dataengine.layouts.sampler import EnhancedSampler, FilteredSampler, NormalFilter
 from dataengine.layouts.windows import random_windows
 from dataengine.train.layouts import train_layouts
 from dataengine.train.loop import TrainSettings
@@ -60,7 +58,7 @@ def test_the_generator_decides_the_layout(model):
 def test_another_size_than_the_models_is_refused(model, tmp_path):
     with pytest.raises(UserError, match="--size 256"):
         DiffusionSampler(model, (512, 512))
-    with pytest.raises(UserError, match="no layout model"):
+    with pytest.raises(UserError, match="cannot load a layout model"):
         load_layout_model(tmp_path)
 
 

@@ -7,11 +7,10 @@ import pytest
 from scipy.stats import wasserstein_distance
 from test_layout_reuse import draws
 
-from dataengine.layouts.fit_score import TERMS, _circular_energy, fit_score, floor
+from dataengine.layouts.fit_score import TERMS, UniformSampler, _circular_energy, fit_score, floor
 from dataengine.layouts.prior_fit import fit
 from dataengine.layouts.prior_sampler import PriorSampler
 from dataengine.layouts.reuse import ReuseSampler
-from dataengine.layouts.uniform import UniformSampler
 from dataengine.layouts.windows import random_windows
 
 

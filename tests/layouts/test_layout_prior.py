@@ -89,7 +89,7 @@ def test_a_broken_prior_is_refused_with_its_field(prior, tmp_path, change, messa
 
 
 def test_a_missing_or_unwritable_prior_is_one_sentence(prior, tmp_path):
-    with pytest.raises(UserError, match="does not exist; make a prior with"):
+    with pytest.raises(UserError, match="does not exist; fit a prior with"):
         Prior.load(tmp_path / "none.json")
     with pytest.raises(UserError, match="could not be written"):
         prior.save(tmp_path / "no" / "folder.json")
