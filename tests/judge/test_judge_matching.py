@@ -4,7 +4,7 @@ import shapely
 from shapely import affinity
 
 from dataengine.data.layout import Layout
-from dataengine.judge.matching import match
+from dataengine.judge.verdict import match
 
 CLASSES = ("car", "ship")
 BOX = [50, 50, 20, 10, 0.3]
