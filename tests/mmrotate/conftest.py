@@ -15,7 +15,7 @@ SMALL = {256: 64, 1024: 64}  # channels of the networks; ResNet-18 has 16 to 128
 
 @pytest.fixture(scope="session")
 def make_real(tmp_path_factory):
-    """`make(format)`: real data of 96 px, 4 images to train on and 2 to be judged on."""
+    """`make(format)`: real data of 96 px, 4 images to train on and 2 to evaluate on."""
 
     def make(format: str = "coco", **settings) -> Path:
         root = tmp_path_factory.mktemp("real")

@@ -109,7 +109,7 @@ def test_the_test_images_may_be_a_data_set_of_their_own(run, make_run, real, tmp
     shutil.move(without_splits / "all" / "labelTxt", without_splits / "labelTxt")
     done = export(run, without_splits, tmp_path / "out", detector="oriented-rcnn", test=str(held_out))
     assert (done.real, done.test) == (4, 3)
-    with pytest.raises(UserError, match=r"needs a split to train on and another to be judged on; it has none"):
+    with pytest.raises(UserError, match=r"needs a split to train on and another to evaluate on; it has none"):
         export(run, without_splits, tmp_path / "other", detector="oriented-rcnn")
 
 
@@ -164,7 +164,7 @@ def test_a_ratio_that_is_none_is_refused(text):
         ({"--layout": "voc"}, "--layout voc"),
         ({"--ratio": "all"}, "--ratio all"),
         ({"--scale": "0"}, "--scale 0"),
-        ({"--test": "train"}, "--test train: the split is trained on, too"),
+        ({"--test": "train"}, "--test train: the split is also trained on"),
         ({"--test": "autumn"}, "no split 'autumn'"),
         ({"--real": "no-such-folder"}, "no-such-folder does not exist"),
         ({"--classes": "submarine"}, "submarine"),
