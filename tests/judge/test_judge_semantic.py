@@ -26,7 +26,7 @@ def picture(label: int, rng: np.random.Generator) -> tuple[np.ndarray, Layout]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A tiny CLIP, trained until it tells the two kinds of picture apart."""
+    """A tiny CLIP, trained until it distinguishes the two kinds of images."""
     from transformers import CLIPConfig, CLIPModel
 
     folder = tmp_path_factory.mktemp("clip")
@@ -52,7 +52,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_real_pictures_pass_and_those_with_another_prompt_do_not(folder):
+def test_real_images_pass_and_those_with_another_prompt_do_not(folder):
     rng = np.random.default_rng(1)
     semantic = SemanticFilter(folder)
     semantic.calibrate(*zip(*(picture(i % 2, rng) for i in range(40)), strict=True), pass_share=0.95)
