@@ -1,4 +1,4 @@
-"""Tiles for the training of detectors: packed images warped at random, their boxes by the same matrix."""
+"""Training tiles for detectors: randomly warped images and boxes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import numpy as np
 
 from dataengine import geometry
 
-MEAN = 110  # grey that lies outside of images, and in regions whose content is unknown
-MIN_VISIBLE = 0.35  # objects of which less is inside a tile are painted over
-OBJECT_SHARE = 0.75  # of the tiles are laid around an object, rare classes more often
-SLANT = np.deg2rad(12)  # pictures taken at a slant are turned by no more
+FILL_GREY = 110  # outside of images, and in regions with unknown content
+MIN_VISIBLE = 0.35  # objects with a smaller share inside the tile are painted over
+OBJECT_SHARE = 0.75  # of the tiles are placed around an object, more often of a rare class
+MAX_OBLIQUE_TURN_RAD = np.deg2rad(12)  # of oblique images
 
 
 class Tiles:
-    """A file of `pack_images.py`, and tiles drawn from it."""
+    """Random tiles from a file written by `pack_images.py`."""
 
     def __init__(self, path: str, size: int):
         with np.load(path) as packed:
@@ -26,8 +26,8 @@ class Tiles:
         self.cumulative = np.cumsum(weight / weight.sum())
         self.owner = np.repeat(np.arange(len(self.packed["down"])), np.diff(self.packed["first"]))
 
-    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """image float32 (S, S, 3) in [0, 255] RGB, boxes float32 (N, 6) le90 with the class as the sixth number."""
+    def sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Image float32 (S, S, 3) in [0, 255] RGB, boxes float32 (N, 6): le90 and the class index."""
         p, centre = self.packed, None
         if rng.random() < OBJECT_SHARE:
             which = min(int(np.searchsorted(self.cumulative, rng.random())), len(self.owner) - 1)
@@ -38,14 +38,14 @@ class Tiles:
         matrix = self._matrix(rng, image.shape, bool(p["down"][i]), bool(p["upright"][i]), centre)
         shifted = matrix.copy()
         shifted[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5  # OpenCV counts pixel centres from 0, boxes from 0.5
-        tile = cv2.warpAffine(image, shifted, (self.size,) * 2, borderValue=(MEAN,) * 3)
+        tile = cv2.warpAffine(image, shifted, (self.size,) * 2, borderValue=(FILL_GREY,) * 3)
         boxes = p["boxes"][p["first"][i] : p["first"][i + 1]]
         ignored = p["ignored"][p["ignored_first"][i] : p["ignored_first"][i + 1]]
         return self._relight(*self._place(tile, boxes, ignored, matrix, bool(p["upright"][i])), rng)
 
     def _matrix(self, rng, shape, down: bool, upright: bool, centre) -> np.ndarray:
-        """Image to tile, float64 (2, 3): a mirror, a turn, a scale, and where the tile's middle lies."""
-        turn = rng.uniform(-SLANT, SLANT)
+        """Transform from image to tile, float64 (2, 3): mirroring, turn, scale and position of the tile."""
+        turn = rng.uniform(-MAX_OBLIQUE_TURN_RAD, MAX_OBLIQUE_TURN_RAD)
         if upright:
             turn = rng.integers(4) * np.pi / 2
         elif down:
@@ -72,7 +72,7 @@ class Tiles:
             unknown.append(geometry.transform(ignored, matrix))
         corners = geometry.to_corners(np.concatenate(unknown)) - 0.5
         for region in corners:
-            cv2.fillConvexPoly(tile, np.round(region).astype(np.int32), (MEAN,) * 3)
+            cv2.fillConvexPoly(tile, np.round(region).astype(np.int32), (FILL_GREY,) * 3)
         inside = moved[keep]
         if len(inside):
             inside = geometry.clip_aabb(inside, size) if upright else geometry.clip(inside, size)
@@ -82,7 +82,7 @@ class Tiles:
     def _relight(tile, boxes, rng) -> tuple[np.ndarray, np.ndarray]:
         if rng.random() < 0.25:
             tile = cv2.GaussianBlur(tile, (0, 0), rng.uniform(0.4, 1.2))
-        image = (tile.astype(np.float32) - MEAN) * rng.uniform(0.7, 1.35) + MEAN + rng.uniform(-25, 25)
+        image = (tile.astype(np.float32) - FILL_GREY) * rng.uniform(0.7, 1.35) + FILL_GREY + rng.uniform(-25, 25)
         image += rng.uniform(-8, 8, 3).astype(np.float32)
         if rng.random() < 0.3:
             image += rng.normal(0, rng.uniform(2, 8), image.shape[:2]).astype(np.float32)[..., None]

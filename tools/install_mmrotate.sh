@@ -3,11 +3,10 @@
 #
 #     python3 -m venv mmrotate-venv && . mmrotate-venv/bin/activate && tools/install_mmrotate.sh
 #
-# The order is what matters: torch and torchvision of one build first, then onedl-mmcv compiled against that very torch,
-# then the rest, which must find them there. A torch and torchvision that load together are kept (on a CUDA machine:
-# yours). Environment variables:
-#     MMCV_WHEELS  folder with a finished wheel of onedl-mmcv for the CPU; ../shared/wheels where it is there
-#     MAX_JOBS     processes that compile onedl-mmcv where there is no wheel for it; all cores if not said
+# The order matters: first torch and torchvision of one build, then onedl-mmcv compiled against that torch, then the rest.
+# An installed torch and torchvision that load together are kept, such as those of a CUDA machine. Environment variables:
+#     MMCV_WHEELS  folder with a prebuilt wheel of onedl-mmcv for the CPU; default ../shared/wheels if it exists
+#     MAX_JOBS     processes that compile onedl-mmcv if there is no wheel; default: all cores
 set -euo pipefail
 cd "$(dirname "$0")/.."
 wheels=${MMCV_WHEELS:-../shared/wheels}
@@ -32,10 +31,10 @@ python -c 'import torch; major, minor = map(int, torch.__version__.split(".")[:2
 cuda=$(python -c "import torch; print(int(torch.cuda.is_available()))")
 if ! python -c "from mmcv.ops import nms_rotated" 2>/dev/null; then
     built_for=$(python -c 'import sys, torch; print(torch.__version__.split("+")[0], "cp%d%d" % sys.version_info[:2])')
-    finished=$(find "$wheels" -name "onedl_mmcv-*-${built_for#* }-*.whl" 2>/dev/null | head -n 1)
-    if [ "$cuda" = 0 ] && [ -n "$finished" ] && [ "${built_for% *}" = 2.13.0 ]; then
-        say "onedl-mmcv from $finished"
-        $install "$finished"
+    prebuilt=$(find "$wheels" -name "onedl_mmcv-*-${built_for#* }-*.whl" 2>/dev/null | head -n 1)
+    if [ "$cuda" = 0 ] && [ -n "$prebuilt" ] && [ "${built_for% *}" = 2.13.0 ]; then
+        say "onedl-mmcv from $prebuilt"
+        $install "$prebuilt"
     else
         if [ "$cuda" = 1 ] && ! python -c "from torch.utils.cpp_extension import CUDA_HOME; assert CUDA_HOME" 2>/dev/null; then
             say "this machine has a CUDA device but no CUDA compiler; install the CUDA toolkit of torch's version (nvcc)"

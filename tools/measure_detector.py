@@ -1,9 +1,10 @@
-"""Measure an exported detector on held-out images, and write its model card.
+"""Measure an exported detector on held-out images and write its model card.
 
     python tools/measure_detector.py work/export/filter configs/detectors/filter.py --trained work/filter
 
-Average precision on the test flights and scenes; how many real test images pass a filter that was calibrated on the
-calibration part, and how many with another image's labels. Writes metrics.json and README.md into the folder.
+Measures average precision on the test flights and scenes, and the shares of real test images that pass a filter
+calibrated on the calibration part, with their labels and with those of another image. Writes metrics.json and README.md
+into the folder.
 """
 
 from __future__ import annotations
@@ -31,16 +32,17 @@ license: cc-by-4.0
 
 {architecture}
 
-Trained for {steps} steps of {batch_size} tiles of {image_size} pixels on {threads} (bf16 arithmetic, random
-start, no other weights), on the training parts of HIT-UAV (Suo et al., Scientific Data 10, 227, 2023; CC BY 4.0;
+Trained for {steps} steps of {batch_size} tiles of {image_size} pixels on {threads} (bf16 arithmetic, randomly
+initialised), on the training parts of HIT-UAV (Suo et al., Scientific Data 10, 227, 2023; CC BY 4.0;
 thermal, rotated boxes) and HRPlanes v2 (CC BY 4.0; optical, horizontal boxes). HIT-UAV is split by flight, so that no
-held-out image shows ground that was trained on. Turned, mirrored, scaled, re-lit; regions to be ignored painted over.
+held-out image shows ground of a training image. Augmentation: turns, mirroring, scale, brightness; ignored regions are
+painted over.
 
 `model.onnx`: `images` float32 (1, 3, {image_size}, {image_size}), RGB in [0, 255] -> `boxes` (1, P, 5), `scores`
 (1, P, {n_classes}). Weights are stored as fp16. Classes: {classes}.
 
 ## Measured on held-out images
-Whole images in windows, DOTA's way of counting; difficult objects and regions to be ignored do not count.
+Whole images in windows, evaluated as DOTA does; difficult objects and ignored regions do not count.
 
 | data set | class | objects | AP50 | AP50:95 |
 |---|---|---|---|---|
@@ -48,20 +50,20 @@ Whole images in windows, DOTA's way of counting; difficult objects and regions t
 
 As a filter, calibrated on the calibration parts for 95 %, in windows of {window} pixels: share of test images that pass
 
-| data set | with their labels | with another image's labels |
+| data set | with their labels | with the labels of another image |
 |---|---|---|
 {pass_rows}
 
 ## Limits
-Few OtherVehicle objects were there to learn from ({rare} in all parts together). The detector has seen one thermal
-camera at 60 to 130 m and airports from above; elsewhere, train another.
+The training data have few OtherVehicle objects ({rare} in all parts together), one thermal camera at 60 to 130 m, and
+airports in nadir view. For other imagery, train another detector.
 """
 
 
 def measured_ap(detector: OnnxDetector, dataset: Dataset) -> dict[str, dict[str, float]]:
-    """{class: {objects, ap50, ap}} and the mean."""
-    seen = [detector.detect([load(sample)])[0] for sample in track(dataset.samples, f"{dataset.name} test")]
-    result = average_precision(seen, [sample.layout for sample in dataset], detector.classes)
+    """{class: {objects, ap50, ap}} with the mean over classes as "mean"."""
+    detections = [detector.detect([load(sample)])[0] for sample in track(dataset.samples, f"{dataset.name} test")]
+    result = average_precision(detections, [sample.layout for sample in dataset], detector.classes)
     table = {
         name: {"objects": int(n), "ap50": round(float(column[0]), 4), "ap": round(float(column.mean()), 4)}
         for name, n, column in zip(result.classes, result.objects, result.values.T, strict=True)
@@ -71,19 +73,17 @@ def measured_ap(detector: OnnxDetector, dataset: Dataset) -> dict[str, dict[str,
 
 
 def measured_filter(detector: OnnxDetector, parts: dict[str, Dataset]) -> dict[str, float] | str:
-    """Shares of test windows that pass with their own and with another image's labels, or why there is no filter."""
-    pictures, layouts = windows(parts["calibration"])
+    """Shares of test windows that pass with their labels and with those of another image, or why calibration fails."""
+    images, layouts = windows(parts["calibration"])
     try:
-        rule = calibrate(
-            detector, [lambda p=p: p for p in pictures], layouts, parts["calibration"].name, progress=track
-        )
+        rule = calibrate(detector, [lambda p=p: p for p in images], layouts, parts["calibration"].name, progress=track)
     except UserError as error:
         return str(error)
-    pictures, layouts = windows(parts["test"])
-    seen = [detector.detect([picture])[0] for picture in pictures]
+    images, layouts = windows(parts["test"])
+    detections = [detector.detect([image])[0] for image in images]
 
     def share(truths: list[Layout]) -> float:
-        pairs = zip(seen, truths, strict=True)
+        pairs = zip(detections, truths, strict=True)
         return float(np.mean([judge(found, truth, detector.classes, rule)[1].kept for found, truth in pairs]))
 
     half = len(layouts) // 2
@@ -91,7 +91,7 @@ def measured_filter(detector: OnnxDetector, parts: dict[str, Dataset]) -> dict[s
 
 
 def card(folder: Path, config: Path, trained: Path, metrics: dict, rare: int) -> str:
-    """The model card's text."""
+    """The text of the model card."""
     from runpy import run_path
 
     settings = run_path(str(config))
@@ -125,17 +125,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="model.onnx and config.json")
     parser.add_argument("config", type=Path)
-    parser.add_argument("--trained", type=Path, required=True, help="folder of train_detector.py")
+    parser.add_argument("--trained", type=Path, required=True, help="output folder of train_detector.py")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     detector = OnnxDetector(arguments.folder, arguments.threads)
-    every = splits(arguments.data)
+    data_sets = splits(arguments.data)
     metrics = {
         name: {"ap": measured_ap(detector, parts["test"]), "filter": measured_filter(detector, parts)}
-        for name, parts in every.items()
+        for name, parts in data_sets.items()
     }
-    rare = sum(s.layout.names().count("OtherVehicle") for part in every["hit-uav"].values() for s in part)
+    rare = sum(s.layout.names().count("OtherVehicle") for part in data_sets["hit-uav"].values() for s in part)
     (arguments.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     text = card(arguments.folder, arguments.config, arguments.trained, metrics, rare)
     (arguments.folder / "README.md").write_text(text)

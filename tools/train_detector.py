@@ -1,8 +1,8 @@
-"""Train an mmrotate detector on packed images, on the CPU or a GPU; checkpoints every minute and resumes exactly.
+"""Train an mmrotate detector on packed images, on the CPU or a GPU, with a checkpoint every minute and exact resume.
 
     python tools/train_detector.py configs/detectors/filter.py --images work/train.npz --out work/filter --steps 3000
 
-Needs the mmrotate extra. The averaged weights end up in OUT/detector.safetensors.
+Needs the mmrotate extra. The averaged weights are written to OUT/detector.safetensors.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from safetensors.torch import save_file
 from dataengine.mmrotate.cpu_layers import CornerLoss
 
 
-def draw_batch(tiles: Tiles, rng: np.random.Generator, batch_size: int) -> tuple[torch.Tensor, list]:
-    """Tiles at random: images float32 (B, 3, S, S) and data samples."""
+def sample_batch(tiles: Tiles, rng: np.random.Generator, batch_size: int) -> tuple[torch.Tensor, list]:
+    """A random batch of tiles: images float32 (B, 3, S, S) in [0, 255] and their data samples."""
     images, samples = [], []
     for _ in range(batch_size):
-        image, boxes = tiles.draw(rng)
+        image, boxes = tiles.sample(rng)
         images.append(image.transpose(2, 0, 1))
         shapes = ("img_shape", "batch_input_shape", "pad_shape")
         sample = DetDataSample(metainfo=dict.fromkeys(shapes, (tiles.size, tiles.size)))
@@ -44,7 +44,7 @@ def draw_batch(tiles: Tiles, rng: np.random.Generator, batch_size: int) -> tuple
 
 
 def loss_of(model: torch.nn.Module, x: torch.Tensor, samples: list, device: torch.device) -> torch.Tensor:
-    """Network in bf16, losses in fp32."""
+    """The sum of the losses, with the network in bf16 and the losses in fp32."""
     p = model.data_preprocessor
     x = ((x.to(device) - p.mean) / p.std).contiguous(memory_format=torch.channels_last)
     with torch.autocast(device.type, torch.bfloat16):
@@ -56,7 +56,7 @@ def loss_of(model: torch.nn.Module, x: torch.Tensor, samples: list, device: torc
 
 
 def warmed_up_average(decay: float):
-    """Exponential average that forgets quickly at first: else a short training ends with its start still in it."""
+    """Exponential moving average with a shorter memory at first, so that initial weights fade in short trainings."""
 
     def update(averages: list[torch.Tensor], current: list[torch.Tensor], n: torch.Tensor | int) -> None:
         if averages[0].is_floating_point():
@@ -70,7 +70,7 @@ def warmed_up_average(decay: float):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config")
-    parser.add_argument("--images", required=True, help="file of pack_images.py")
+    parser.add_argument("--images", required=True, help="file written by pack_images.py")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -109,11 +109,11 @@ def main() -> None:
         step = state["step"]
 
     def save() -> None:
-        fresh = checkpoint.with_suffix(".new")
+        temporary = checkpoint.with_suffix(".new")
         parts = {"model": model, "average": average, "optimizer": optimizer}
-        torch.save({name: part.state_dict() for name, part in parts.items()} | {"step": step}, fresh)
-        fresh.rename(checkpoint)
-        # copies, since safetensors refuses layers that share their weights
+        torch.save({name: part.state_dict() for name, part in parts.items()} | {"step": step}, temporary)
+        temporary.rename(checkpoint)
+        # copies, since safetensors does not store layers that share weights
         weights = {k: v.clone(memory_format=torch.contiguous_format) for k, v in average.module.state_dict().items()}
         save_file(weights, arguments.out / "detector.safetensors")
         (arguments.out / "state.json").write_text(json.dumps({"step": step, "steps": arguments.steps}))
@@ -130,7 +130,7 @@ def main() -> None:
         for group in optimizer.param_groups:
             group["lr"] = rate
         rng = np.random.default_rng((settings.seed, step))
-        loss = loss_of(model, *draw_batch(tiles, rng, settings.batch_size), device)
+        loss = loss_of(model, *sample_batch(tiles, rng, settings.batch_size), device)
         if not torch.isfinite(loss):
             raise SystemExit(f"the loss is {float(loss)} at step {step}: lower the learning rate in {arguments.config}")
         optimizer.zero_grad(set_to_none=True)

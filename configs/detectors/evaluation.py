@@ -1,5 +1,5 @@
 # ruff: noqa: C408
-# The detector that judges results: another architecture and seed than the filter (Rotated FCOS on a slim ResNet-18).
+# The detector for evaluation, with another architecture and seed than the filter: Rotated FCOS on a slim ResNet-18.
 classes = ("Person", "Car", "Bicycle", "OtherVehicle", "airplane")
 image_size = 256
 training = dict(batch_size=16, learning_rate=1e-3, weight_decay=0.05, ema_decay=0.998, box_loss_weight=1.0, seed=2)

@@ -1,6 +1,6 @@
 # ruff: noqa: C408
-# The packaged filter: RTMDet-R, smaller than tiny, without its coarsest stage and with a finer level (strides 4, 8,
-# 16), for a person in HIT-UAV is 20 x 11 pixels and no object is larger than 220.
+# The packaged filter: RTMDet-R, smaller than tiny, without the coarsest stage and with a finer level (strides 4, 8,
+# 16), since a person in HIT-UAV has 20 x 11 pixels and no object more than 220 pixels.
 classes = ("Person", "Car", "Bicycle", "OtherVehicle", "airplane")
 image_size = 256
 training = dict(batch_size=16, learning_rate=2e-3, weight_decay=0.05, ema_decay=0.998, box_loss_weight=2.0, seed=1)

@@ -19,8 +19,7 @@ from dataengine.engine.recipe import Recipe
 from dataengine.engine.record import Record
 from dataengine.engine.run_folder import image_name
 from dataengine.judge.detector import Detections
-from dataengine.judge.matching import match
-from dataengine.judge.verdict import Repair, Verdict, judge, repair
+from dataengine.judge.verdict import Repair, Verdict, judge, match, repair
 from dataengine.render.canvas import Canvas, Painted
 from dataengine.render.placement import beside
 from dataengine.seeds import Stream, generator, image_seed

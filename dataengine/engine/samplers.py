@@ -12,9 +12,7 @@ from dataengine.data.layout import Dataset, Layout, class_key, restrict_layout
 from dataengine.data.presets import Preset
 from dataengine.engine.recipe import RANGES, Recipe, folder_hash
 from dataengine.errors import UserError
-from dataengine.layouts.enhance import EnhancedSampler
-from dataengine.layouts.normal_filter import FilteredSampler, NormalFilter
-from dataengine.layouts.sampler import Sampler
+from dataengine.layouts.sampler import EnhancedSampler, FilteredSampler, NormalFilter, Sampler
 from dataengine.layouts.windows import random_windows
 
 OFTEN, RAISED = 50, 5  # a class's objects are told of when each comes up so often, and so many times as others do

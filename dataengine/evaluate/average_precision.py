@@ -10,7 +10,7 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data.layout import Layout
 from dataengine.judge.detector import Detections
-from dataengine.judge.matching import class_map, overlaps
+from dataengine.judge.verdict import class_map, overlaps
 
 COCO_THRESHOLDS = tuple(np.round(np.arange(0.5, 1.0, 0.05), 2).tolist())
 MIN_IGNORED_SHARE = 0.5  # share of a detection inside an ignored region above which it is not counted

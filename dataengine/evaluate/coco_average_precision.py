@@ -9,7 +9,7 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data.layout import Layout
 from dataengine.judge.detector import Detections
-from dataengine.judge.matching import class_map
+from dataengine.judge.verdict import class_map
 
 FIGURES = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large")
 

@@ -14,8 +14,8 @@ from dataengine.evaluate.average_precision import COCO_THRESHOLDS, AveragePrecis
 from dataengine.evaluate.coco_average_precision import coco_average_precision
 from dataengine.evaluate.results import Column, Figure, Result, Role, Row, bootstrap
 from dataengine.evaluate.windows import MIN_IMAGES, Window
+from dataengine.judge.calibrate import blur_objects
 from dataengine.judge.detector import Detections, Detector
-from dataengine.judge.smudge import smudge
 
 N_RESAMPLES = 100
 SIZES = {"small": (0.0, 16.0**2), "medium": (16.0**2, 32.0**2), "large": (32.0**2, float("inf"))}  # square pixels
@@ -74,7 +74,9 @@ def layout_score(
     layouts, real_layouts = ([restrict_layout(x.layout, classes) for x in windows] for windows in (generated, real))
     detected = [detector.detect([x.pixels()])[0] for x in bar(generated, "detecting in generated images")]
     real_detected = [detector.detect([x.pixels()])[0] for x in bar(real, "detecting in real images")]
-    blurred = [detector.detect([smudge(x.pixels(), x.layout)])[0] for x in bar(generated, "detecting blurred objects")]
+    blurred = [
+        detector.detect([blur_objects(x.pixels(), x.layout)])[0] for x in bar(generated, "detecting blurred objects")
+    ]
     rows = [
         ScoredImages("generated", "measured", detected, layouts),
         ScoredImages("real", "reference", real_detected, real_layouts),

@@ -1,4 +1,4 @@
-"""The filter's rule: from which score on an object counts as found, and how much may be missed or found beside it."""
+"""The filter's rule: the score from which an object counts as found, and how many missed and extra ones are allowed."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ Threshold = float | Annotated[list[tuple[float, float]], Field(min_length=1)]
 
 
 class Calibration(BaseModel):
-    """What an image must show to pass: an object is found when its score reaches the threshold of its class and size,
-    or, where its box touches another's, that of such objects, if there were enough real ones;
-    an image passes when at most `missed_share` of its objects are not found, and at most `extra_objects` +
-    `extra_share` times its objects are found beside them. Per class: detections below `extra_scores` are not held
-    against an image; labels are repaired from `repair_scores` on, and boxes moved when their IoU with the detection is
-    below `repair_ious`.
+    """The rule by which an image passes.
 
-    thresholds: a number, or steps of side (square root of the area in pixels) and threshold from there on. It is 0 for
-    sizes that are not judged: no such real objects were seen, or the detector missed too many of them.
+    An object is found when its score reaches the threshold of its class and size, or the crowded threshold if its box
+    touches another one. An image passes when at most `missed_share` of its objects are missed and it has at most
+    `extra_objects` + `extra_share` times its objects of extra detections. For each class: only detections from
+    `extra_scores` on count as extra; those from `repair_scores` on repair labels, and boxes whose IoU with the
+    detection is below `repair_ious` are moved.
+
+    thresholds: a number, or steps (side, threshold from that side on); side is the square root of the box area in
+    pixels. The threshold is 0 for sizes that are not judged: the calibration images have too few such objects, or the
+    detector misses too many of them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -37,9 +39,9 @@ class Calibration(BaseModel):
     dataset: str
     images: int
     objects: dict[str, int]
-    pass_share: float = Field(description="share of real images that pass, as measured")
-    shuffled_pass_share: float = Field(description="the same for real images with another image's layout")
-    smudged_pass_share: float = Field(description="the same for real images whose objects are blurred to blots")
+    pass_share: float = Field(description="measured share of real images that pass")
+    shuffled_pass_share: float = Field(description="the same with the layout of another image")
+    smudged_pass_share: float = Field(description="the same with blurred objects")
     thresholds: dict[str, Threshold]
     crowded_thresholds: dict[str, Threshold] = {}
     missed_share: float
@@ -50,12 +52,12 @@ class Calibration(BaseModel):
     repair_ious: dict[str, float]
 
     def save(self, path: str | Path) -> None:
-        """Write as JSON, whole or not at all."""
+        """Write as JSON, atomically."""
         write_whole(path, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
-        """Read what `save` wrote. Raises UserError for a missing or damaged file."""
+        """Read a file written by `save`. Raises UserError when it is missing or damaged."""
         try:
             if not Path(path).exists():
                 raise UserError(f"{path}: no such calibration; make one with: dataengine filter calibrate")
@@ -74,7 +76,7 @@ class Calibration(BaseModel):
             )
 
     def check_classes(self, names: Iterable[str]) -> None:
-        """Raises UserError for names without a threshold: whatever an image shows, they would all count as missed."""
+        """Raises UserError for names without a threshold, whose objects would always count as missed."""
         known = {class_key(name) for name in self.thresholds}
         unknown = [name for name in names if class_key(name) not in known]
         if unknown:
@@ -84,7 +86,7 @@ class Calibration(BaseModel):
             )
 
     def limits(self, layout: Layout) -> np.ndarray:
-        """float32 (N,): the threshold of each object, infinite for classes that were never calibrated."""
+        """float32 (N,): the threshold of each object, infinite for classes without one."""
         return limits(layout, self.thresholds, self.crowded_thresholds)
 
     def found(self, layout: Layout, scores: np.ndarray) -> np.ndarray:
@@ -92,7 +94,7 @@ class Calibration(BaseModel):
         return scores >= self.limits(layout)
 
     def failure(self, n: int, missed: int, extra: int) -> str:
-        """Why an image fails of whose n objects some are missed, and beside which others are found; "" if it passes."""
+        """Why an image with n objects, of which some are missed, and with extra detections fails; "" if it passes."""
         if exceeds(missed, n, self.missed_share):
             return f"{missed} of {n} objects not found"
         if exceeds(extra, n, self.extra_share, self.extra_objects):
@@ -101,44 +103,51 @@ class Calibration(BaseModel):
 
 
 def calibration_hash(calibration: Calibration | None) -> str:
-    """Hash of what a calibration says, 16 hexadecimal digits; "none" for none."""
+    """Hash of the content of a calibration, 16 hexadecimal digits; "none" for None."""
     return hashlib.sha256(calibration.model_dump_json().encode()).hexdigest()[:16] if calibration else "none"
 
 
-def exceeds(count, objects, share: float, beside: int = 0):
-    """Whether a count is more than this share of the objects and so many beside; ints or arrays of ints.
+def exceeds(count, objects, share: float, allowance: int = 0):
+    """Whether a count is more than this share of the objects plus an allowance; ints or arrays of ints.
 
-    Compared with a hair's slack, so that 0.2 of 5 is 1 whatever floats say.
+    A tolerance of 1e-9 keeps rounding from mattering.
+
+    >>> exceeds(1, 5, 0.2), exceeds(2, 5, 0.2), exceeds(2, 5, 0.2, allowance=1)
+    (False, True, False)
     """
-    return count > beside + share * objects + 1e-9
+    return count > allowance + share * objects + 1e-9
 
 
-def at_class(figures: dict[str, float], names: Sequence[str]) -> np.ndarray:
-    """float32 (N,): the figure of each named class, in any case; infinite for classes that were never calibrated."""
-    lower = {class_key(name): figure for name, figure in figures.items()}
-    return np.array([lower.get(class_key(name), np.inf) for name in names], np.float32)
+def at_class(values: dict[str, float], names: Sequence[str]) -> np.ndarray:
+    """float32 (N,): the value of each named class (compared by `class_key`); infinite for classes without one.
+
+    >>> at_class({"car": 0.5}, ["Car", "ship"]).tolist()
+    [0.5, inf]
+    """
+    by_key = {class_key(name): value for name, value in values.items()}
+    return np.array([by_key.get(class_key(name), np.inf) for name in names], np.float32)
 
 
 def limits(layout: Layout, thresholds: dict[str, Threshold], crowded_thresholds: dict[str, Threshold]) -> np.ndarray:
-    """float32 (N,): the threshold of each object, by class (in any case), by whether its box touches another's, and by
-    size; infinite for unknown classes."""
-    lower, close = ({class_key(name): t for name, t in each.items()} for each in (thresholds, crowded_thresholds))
-    found = np.full(len(layout), np.inf, np.float32)
+    """float32 (N,): the threshold of each object by class (compared by `class_key`), by whether its box touches another
+    one, and by size; infinite for unknown classes."""
+    by_key, close = ({class_key(name): t for name, t in each.items()} for each in (thresholds, crowded_thresholds))
+    result = np.full(len(layout), np.inf, np.float32)
     near = crowded(layout) if close else np.zeros(len(layout), bool)
     for i, (name, side, touches) in enumerate(zip(layout.names(), sides(layout), near, strict=True)):
         name = class_key(name)
-        steps = close[name] if touches and name in close else lower.get(name, np.inf)
+        steps = close[name] if touches and name in close else by_key.get(name, np.inf)
         if isinstance(steps, list):
             steps = max((step for step in steps if step[0] <= side), default=steps[0])[1]
-        found[i] = steps
-    return found
+        result[i] = steps
+    return result
 
 
 def crowded(layout: Layout) -> np.ndarray:
-    """Bool (N,): objects whose box shares some of its area with another's."""
+    """Bool (N,): objects whose box intersects that of another object."""
     return (geometry.intersection(layout.boxes, layout.boxes) > 0).sum(1) > 1
 
 
 def sides(layout: Layout) -> np.ndarray:
-    """float64 (N,): square root of each box's area in pixels."""
+    """float64 (N,): square root of the area of each box, in pixels."""
     return np.sqrt(geometry.area(layout.boxes)).astype(np.float64)

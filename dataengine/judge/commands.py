@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from dataengine.data.layout import Dataset
-    from dataengine.judge.acceptance import Acceptance
     from dataengine.judge.calibration import Calibration, Threshold
     from dataengine.judge.detector import Detector
+    from dataengine.judge.verdict import Acceptance
 
 app = typer.Typer(
     help="Filter labelled images with a detector. An image is accepted if the detector misses few of its labelled "
@@ -112,9 +112,8 @@ def judge_command(
 
     Example: dataengine filter judge runs/first/dota --calibration calibration.json
     """
-    from dataengine.judge.acceptance import acceptance
     from dataengine.judge.calibration import Calibration
-    from dataengine.judge.verdict import judge
+    from dataengine.judge.verdict import acceptance, judge
 
     rule = Calibration.load(calibration)
     found = _detector(detector, threads)

@@ -1,4 +1,4 @@
-"""Detectors that judge images: any ONNX model that gives decoded boxes and scores, or any mmrotate detector."""
+"""Detectors for the filter: any ONNX model with decoded boxes and scores as outputs, or any mmrotate detector."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from dataengine import geometry
 from dataengine.errors import UserError, first_fault, one_line
 from dataengine.files import parse_json, read_onnx, read_text
 
-CANDIDATES = 600  # best-scored boxes that enter non-maximum suppression
-OVERLAP = 128  # pixels by which windows of a large image overlap, at most half of the window
+MAX_CANDIDATES = 600  # highest-scored boxes that enter non-maximum suppression
+WINDOW_OVERLAP_PX = 128  # of the windows of a large image, at most half of the window
 
 
 @dataclass(frozen=True)
 class Detections:
-    """boxes float32 (N, 5) le90, scores float32 (N,) falling, labels int64 (N,) in the detector's classes."""
+    """boxes float32 (N, 5) le90, scores float32 (N,) descending, labels int64 (N,) in the detector's classes."""
 
     boxes: np.ndarray
     scores: np.ndarray
@@ -32,22 +32,31 @@ class Detections:
         return len(self.boxes)
 
     def select(self, keep: np.ndarray) -> Detections:
-        """The detections that `keep` (bool mask or indices) names."""
+        """The detections selected by a bool mask or indices."""
         return Detections(self.boxes[keep], self.scores[keep], self.labels[keep])
 
 
 class Detector(Protocol):
-    """What the filter needs of a detector. `identity` changes whenever its results may change."""
+    """The interface of detectors. identity: a hash that changes whenever the detections may change."""
 
     classes: tuple[str, ...]
     identity: str
 
-    def detect(self, images: Sequence[np.ndarray]) -> list[Detections]: ...
+    def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        """Detections of each image, uint8 (H, W, 3) RGB."""
+        ...
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, iou_threshold: float) -> Detections:
-    """Greedy non-maximum suppression by rotated IoU within each class; result sorted by falling score."""
-    order = np.argsort(-scores, kind="stable")[:CANDIDATES]
+    """Greedy non-maximum suppression by rotated IoU within each class.
+
+    boxes (N, 5), scores (N,), labels (N,). The result is sorted by descending score.
+
+    >>> boxes = np.float32([[10, 10, 8, 4, 0], [11, 10, 8, 4, 0], [40, 10, 8, 4, 0]])
+    >>> suppress(boxes, np.float32([0.5, 0.75, 0.25]), np.array([0, 0, 0]), 0.2).scores.tolist()
+    [0.75, 0.25]
+    """
+    order = np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
     boxes, scores, labels = boxes[order], scores[order], labels[order]
     overlap = geometry.iou(boxes, boxes) * (labels[:, None] == labels[None])
     keep = np.ones(len(boxes), bool)
@@ -58,7 +67,7 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, iou_thre
 
 
 class DetectorConfig(BaseModel):
-    """`config.json` beside `model.onnx`."""
+    """`config.json` in the folder of `model.onnx`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -71,21 +80,22 @@ class DetectorConfig(BaseModel):
 class OnnxDetector:
     """`model.onnx`: `images` float32 (1, 3, S, S) in [0, 255] RGB -> `boxes` (1, P, 5), `scores` (1, P, C) in [0, 1].
 
-    Images go through one at a time, so that a result never depends on the batch. Larger images are read in
-    overlapping windows, smaller ones are continued with their mean colour. Of an object near a window's inner border
-    the neighbouring window sees more, so each window answers for what is centred in its own part only.
+    Images are processed one at a time, so that a result does not depend on the batch. Images larger than S are split
+    into overlapping windows, smaller ones are padded with their mean colour. Each window yields only the detections
+    centred in its own part, since the neighbouring window sees more of an object near the border.
     """
 
     def __init__(self, folder: str | Path, threads: int = 0):
-        """threads: of onnxruntime, 0 for all cores. Raises UserError for missing or unusable files."""
+        """folder: with model.onnx and config.json. threads: of onnxruntime, 0 for all cores. Raises UserError for
+        missing or invalid files."""
         import onnxruntime
 
         folder = Path(folder)
         for name in ("config.json", "model.onnx"):
             if not (folder / name).exists():
                 raise UserError(
-                    f"{folder}: no {name} here; a detector folder holds config.json and model.onnx, or is the work "
-                    "folder of an mmrotate training, with last_checkpoint."
+                    f"{folder}: no {name} in this folder; a detector folder has config.json and model.onnx, or is the "
+                    "work folder of an mmrotate training, with last_checkpoint."
                 )
         try:
             self.config = DetectorConfig.model_validate(parse_json(read_text(folder / "config.json")))
@@ -106,22 +116,24 @@ class OnnxDetector:
         self.classes = self.config.classes
         outputs = [output.name for output in self.session.get_outputs()]
         if [i.name for i in self.session.get_inputs()] != ["images"] or outputs != ["boxes", "scores"]:
-            raise UserError(f"{folder / 'model.onnx'}: must take 'images' and give 'boxes' and 'scores'.")
+            raise UserError(
+                f"{folder / 'model.onnx'}: its input must be 'images' and its outputs 'boxes' and 'scores'."
+            )
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """Detections of each image, uint8 (H, W, 3) of any size."""
         return [self._detect(image) for image in images]
 
     def _run(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (P, 5) and scores (P, C) of a window (1, 3, S, S). Raises UserError for a model that gives others."""
+        """Boxes (P, 5) and scores (P, C) of a window (1, 3, S, S). Raises UserError for outputs of other shapes."""
         try:
             boxes, scores = self.session.run(None, {"images": window})
             n, form = np.shape(boxes)[1], (np.shape(boxes), np.shape(scores))
-        except Exception as error:  # onnxruntime raises many types for a model that does not fit together
+        except Exception as error:  # onnxruntime raises many types for an inconsistent model
             raise UserError(f"{self.file}: onnxruntime cannot run it ({one_line(error)}).") from None
         if form != ((1, n, 5), (1, n, len(self.classes))):
             raise UserError(
-                f"{self.file}: gives boxes {form[0]} and scores {form[1]}, not (1, P, 5) and (1, P, "
+                f"{self.file}: outputs boxes {form[0]} and scores {form[1]}, not (1, P, 5) and (1, P, "
                 f"{len(self.classes)}), since config.json has {len(self.classes)} classes."
             )
         return boxes[0], scores[0]
@@ -140,19 +152,27 @@ class OnnxDetector:
                 i, label = np.nonzero(score >= self.config.score_threshold)
                 shifted = found[i] + np.float32([left, top, 0, 0, 0])
                 x, y = shifted[:, 0], shifted[:, 1]
-                mine = (first <= x) & (x < last) & (upper <= y) & (y < lower)
-                mine &= np.isfinite(shifted).all(1) & (shifted[:, 2:4] > 0).all(1)
-                boxes.append(shifted[mine]), scores.append(score[i, label][mine]), labels.append(label[mine])
-        every = geometry.regularize(np.concatenate(boxes))
-        return suppress(every, np.concatenate(scores), np.concatenate(labels), self.config.nms_iou)
+                own = (first <= x) & (x < last) & (upper <= y) & (y < lower)
+                own &= np.isfinite(shifted).all(1) & (shifted[:, 2:4] > 0).all(1)
+                boxes.append(shifted[own]), scores.append(score[i, label][own]), labels.append(label[own])
+        regular = geometry.regularize(np.concatenate(boxes))
+        return suppress(regular, np.concatenate(scores), np.concatenate(labels), self.config.nms_iou)
 
 
 def window_spans(length: int, size: int) -> list[tuple[int, float, float]]:
-    """Along one side: where each window of `size` begins, and the span [first, last) that it answers for. The spans
-    cover `length` once; each lies half the overlap inside its window, save at the ends."""
+    """Windows of `size` along one side of an image of `length`: [(start, first, last)].
+
+    Each window yields the detections centred in its span [first, last). The spans cover `length` once; each is half the
+    overlap inside its window, except at the ends.
+
+    >>> window_spans(100, 256)
+    [(0, 0.0, 100.0)]
+    >>> window_spans(384, 256)
+    [(0, 0.0, 192.0), (128, 192.0, 384.0)]
+    """
     if length <= size:
         return [(0, 0.0, float(length))]
-    overlap = min(OVERLAP, size // 2)
+    overlap = min(WINDOW_OVERLAP_PX, size // 2)
     n = -(-(length - overlap) // (size - overlap))
     starts = [round(i * (length - size) / (n - 1)) for i in range(n)]
     between = [(after + before + size) / 2 for before, after in pairwise(starts)]
@@ -160,9 +180,9 @@ def window_spans(length: int, size: int) -> list[tuple[int, float, float]]:
 
 
 def load_detector(folder: str | Path, threads: int = 0) -> Detector:
-    """The detector in a folder: an ONNX model with its config.json, or what mmrotate trained (its work folder).
+    """The detector in a folder: an ONNX model with its config.json, or the work folder of an mmrotate training.
 
-    threads: on the CPU, 0 for all cores. Raises UserError when the folder holds neither, or something is amiss in it.
+    threads: on the CPU, 0 for all cores. Raises UserError when the folder holds neither, or invalid files.
     """
     if (Path(folder) / "last_checkpoint").exists():
         from dataengine.mmrotate.detector import MmrotateDetector, work_dir_parts

@@ -1,4 +1,4 @@
-"""Labels for real pictures that have none, where a calibrated detector leaves no doubt (self-training)."""
+"""Pseudo-labels for unlabelled real images from a calibrated detector (self-training)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataengine.data.layout import Dataset, Kind, Layout, Problem, Sample, class
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration, at_class
 from dataengine.judge.detector import Detections, Detector
-from dataengine.judge.matching import class_map
+from dataengine.judge.verdict import class_map
 
 
 def label(
@@ -24,13 +24,15 @@ def label(
     sure: float | None = None,
     doubt: float | None = None,
 ) -> Layout:
-    """The layout with every sure detection as an object and every doubtful one as an ignored region.
+    """The layout with confident detections as objects and doubtful ones as ignored regions.
 
-    layout: the picture's own, without objects; detections of classes that it lacks are passed over. Sure are detections
-    that score `sure` or more, or where that is None, of whose like nine in ten were right on the calibration's real
-    images (`repair_scores`). Doubtful are weaker ones that score `doubt` or more, or where that is None, those of which
-    half were right (`extra_scores`). What the detector sees less clearly than that stays unlabelled: labels are no more
-    complete than it is.
+    layout: that of the image, without objects; detections of classes that it does not have are ignored.
+    sure:   least score of an object; None for the scores at which nine in ten detections are right on the calibration
+            images (`repair_scores`).
+    doubt:  least score of an ignored region; None for the scores at which half of the detections are right
+            (`extra_scores`).
+
+    Objects that the detector misses stay unlabelled.
     """
     labels = class_map(layout.classes, detector_classes)[detections.labels]
     detections, labels = detections.select(labels >= 0), labels[labels >= 0]
@@ -57,9 +59,9 @@ def label_pictures(
     doubt: float | None = None,
     progress: Callable[[Sequence[Sample]], Iterable[Sample]] = lambda x: x,
 ) -> Dataset:
-    """The same pictures with the labels that `label` gives them, of the classes that detector and calibration know.
+    """The images with labels from `label`, for the classes that both the detector and the calibration know.
 
-    Pictures that cannot be read become problems. Raises UserError when one has labels already.
+    Images that cannot be read become problems of the data set. Raises UserError when an image has labels already.
     """
     known = {class_key(name) for name in calibration.thresholds}
     classes = tuple(name for name in detector.classes if class_key(name) in known)

@@ -140,8 +140,7 @@ def score_command(
     import numpy as np
 
     from dataengine.errors import UserError
-    from dataengine.layouts.fit_score import TERMS, fit_score, floor
-    from dataengine.layouts.uniform import UniformSampler
+    from dataengine.layouts.fit_score import TERMS, UniformSampler, fit_score, floor
     from dataengine.layouts.windows import random_windows
 
     sampler = _sampler(source, split, size, None)

@@ -1,4 +1,4 @@
-"""What a layout must obey: how much boxes may cover one another, and how much the border may cut away."""
+"""Rules for layouts: how much boxes may overlap, and how much of an object the image border may cut off."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data.layout import Layout
 
-Border = Literal["clip", "keep"]  # cut boxes are reduced to the part inside, or stick out of the image
+Border = Literal["clip", "keep"]  # a cut box is reduced to the part inside, or extends beyond the image
 
-MIN_VISIBLE = 0.3  # an object of which less is inside the image is not in the layout
-WHOLE = 0.999  # from this visible share on an object counts as inside: rounding must not make it a cut one
+MIN_VISIBLE = 0.3  # an object with a smaller visible share is removed from the layout
+FULLY_VISIBLE = 0.999  # an object with at least this visible share counts as uncut, whatever float32 rounds
 
 
 def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Share of the smaller box of each pair that the other covers: (N, 5), (M, 5) -> (N, M) float64 in [0, 1].
+    """Intersection over the area of the smaller box of each pair: (N, 5), (M, 5) -> (N, M) float64 in [0, 1].
 
-    Exact for rotated boxes; the exact intersection is computed only for pairs whose circumscribed circles meet.
+    Exact for rotated boxes; the intersection is computed only for pairs whose circumscribed circles meet.
+
+    >>> overlap(np.array([[10, 10, 10, 10, 0]]), np.array([[15, 10, 10, 10, 0], [50, 10, 10, 10, 0]])).tolist()
+    [[0.5, 0.0]]
     """
     boxes, others = np.asarray(boxes, np.float32).reshape(-1, 5), np.asarray(others, np.float32).reshape(-1, 5)
     shares = np.zeros((len(boxes), len(others)))
@@ -37,9 +40,11 @@ def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def apart(boxes: np.ndarray, max_overlap: float | np.ndarray, placed: np.ndarray | None = None) -> np.ndarray:
-    """bool (N,): boxes to keep so that no two, nor one and a `placed` one, overlap by more than `max_overlap`.
+    """Bool (N,): boxes to keep so that no two of them, nor one of them and a `placed` box, overlap by more than
+    `max_overlap` (share of the smaller box; one value or (N,)). Greedy in the given order: the earlier box stays.
 
-    Greedy in the given order: the earlier box stays. `max_overlap` (share of the smaller box) is one value or (N,).
+    >>> apart(np.array([[10, 10, 10, 10, 0], [12, 10, 10, 10, 0], [40, 10, 10, 10, 0]]), 0.2).tolist()
+    [True, False, True]
     """
     limits = np.broadcast_to(np.asarray(max_overlap, float), (len(boxes),))
     keep = np.ones(len(boxes), bool)
@@ -53,13 +58,14 @@ def apart(boxes: np.ndarray, max_overlap: float | np.ndarray, placed: np.ndarray
 
 
 def cut_by_border(layout: Layout, border: Border = "clip", min_visible: float = MIN_VISIBLE) -> Layout:
-    """The layout as its image shows it: objects mostly outside dropped, cut ones clipped, `visible` brought up to date.
+    """The layout without objects that are mostly outside the image, with cut boxes clipped and `visible` updated.
 
-    `visible` is multiplied by the share of each box inside the image, so that it stays the share of the whole object.
-    border: "clip" reduces a cut box to the part inside, "keep" lets it stick out, for a renderer that paints past it.
+    `visible` is multiplied by the share of each box inside the image, so it remains a share of the whole object.
+    border: "clip" reduces a cut box to the part inside; "keep" leaves it whole, for a renderer that paints beyond the
+    image. min_visible: objects with a smaller visible share are removed.
     """
     inside = geometry.visible_fraction(layout.boxes, layout.size) if len(layout) else np.ones(0)
-    visible = (layout.visible * np.where(inside >= WHOLE, 1, inside)).astype(np.float32)
+    visible = (layout.visible * np.where(inside >= FULLY_VISIBLE, 1, inside)).astype(np.float32)
     keep = (visible >= min_visible) & (inside > 0)
     ignored = layout.ignored
     if len(ignored):
@@ -67,12 +73,14 @@ def cut_by_border(layout: Layout, border: Border = "clip", min_visible: float = 
     boxes = layout.boxes.copy()
     if border == "clip":
         clip = geometry.clip if layout.kind == "obb" else geometry.clip_aabb
-        cut = keep & (inside < WHOLE)
+        cut = keep & (inside < FULLY_VISIBLE)
         if cut.any():
             boxes[cut] = clip(boxes[cut], layout.size)
-            if layout.silhouettes is not None:  # the frame of a cut box is another
-                whole = [np.zeros((0, 2)) if c else points for points, c in zip(layout.silhouettes, cut, strict=True)]
-                layout = replace(layout, silhouettes=tuple(whole))
+            if layout.silhouettes is not None:  # an outline is relative to its box, so clipping the box voids it
+                outlines = [
+                    np.zeros((0, 2)) if c else points for points, c in zip(layout.silhouettes, cut, strict=True)
+                ]
+                layout = replace(layout, silhouettes=tuple(outlines))
         if len(ignored):
             ignored = clip(ignored, layout.size)
     return replace(layout, boxes=boxes, visible=visible, ignored=ignored).select(keep)

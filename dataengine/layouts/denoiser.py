@@ -1,8 +1,8 @@
-"""A small diffusion model over layouts: a transformer that turns noise into a set of boxes.
+"""A small diffusion model of layouts: a transformer that denoises a set of boxes.
 
-AeroGen draws label maps, H x W x N, by a DDPM (its paper, section Pipeline): a third of a million numbers for a dozen
-boxes, from which the boxes have to be found again, without angle. Here each box is one token of a dozen numbers, so
-angle and sub-pixel place are kept, and there is no cap on their number.
+AeroGen's layout model is a DDPM of label maps, H x W x N (its paper, section Pipeline): a third of a million numbers
+for a dozen boxes, from which axis-aligned boxes are extracted. Here each box is one token of a dozen numbers, which
+keeps the angle and sub-pixel position and does not limit the number of boxes.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from torch import nn
 from dataengine.data.layout import Kind, Layout
 
 GEOMETRY = 7  # cx, cy, log w, log h, sin and cos of twice the angle, upright
-UPRIGHT_DEG = 0.5  # a box this near to an axis was annotated as upright
+UPRIGHT_TOLERANCE_DEG = 0.5  # a box nearer to an axis counts as annotated upright
 N_FREQUENCIES = 6
 
 
 class LayoutDenoiser(ModelMixin, ConfigMixin):
-    """Predicts the clean set of boxes from a noisy one, (B, N, 7 + classes), given how the picture was taken.
+    """Predicts the clean set of boxes from a noisy one, (B, N, 7 + classes), conditioned on the acquisition.
 
-    size: side of the layouts in pixels. occasions: [number of boxes, acquisition as JSON] of real layouts, from which
-    each new layout takes its own. log_size: mean and spread of the log sides.
+    size: side of the layouts in pixels. occasions: (number of boxes, acquisition as JSON) of real layouts, one of which
+    is chosen for each sampled layout. log_size: mean and standard deviation of the log sides. n_conditions: number of
+    acquisition fields. max_overlap: largest overlap of the boxes of a sampled layout, as a share of the smaller box.
     """
 
     @register_to_config
@@ -54,8 +55,8 @@ class LayoutDenoiser(ModelMixin, ConfigMixin):
     def forward(
         self, x: torch.Tensor, timesteps: torch.Tensor, conditions: torch.Tensor, present: torch.Tensor
     ) -> torch.Tensor:
-        """x (B, N, 7 + classes), timesteps (B,) in [0, 1000], conditions (B, n_conditions), `nan` where unknown,
-        present (B, N) bool -> the clean x."""
+        """x (B, N, 7 + classes), timesteps (B,) in [0, 1000], conditions (B, n_conditions) with `nan` for unknown
+        fields, present bool (B, N) -> the predicted clean x (B, N, 7 + classes)."""
         waves = x[..., :2, None] * (torch.pi * 2.0 ** torch.arange(N_FREQUENCIES, device=x.device))  # (B, N, 2, K)
         tokens = self.tokens(torch.cat([x, waves.sin().flatten(2), waves.cos().flatten(2)], -1))
         count = present.sum(1, keepdim=True).log()
@@ -65,10 +66,15 @@ class LayoutDenoiser(ModelMixin, ConfigMixin):
 
 
 def to_numbers(layout: Layout, log_size: tuple[float, float]) -> np.ndarray:
-    """A layout as (N, 7 + classes) float32 of order one."""
+    """A layout as float32 (N, 7 + classes) of order one: centre in [-1, 1], standardised log sides, sine and cosine of
+    twice the angle, then 1 or -1 for upright and for each class.
+
+    >>> to_numbers(Layout([[50, 50, 10, 10, 0]], [0], ("car",), (100, 100)), (np.log(10), 1.0)).tolist()
+    [[0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0]]
+    """
     b, mean, spread = layout.boxes.astype(np.float64), *log_size
     turn = np.abs(np.degrees(b[:, 4])) % 90
-    upright = np.minimum(turn, 90 - turn) < UPRIGHT_DEG
+    upright = np.minimum(turn, 90 - turn) < UPRIGHT_TOLERANCE_DEG
     side = np.float64(layout.size)
     geometry = np.column_stack([
         b[:, :2] / side * 2 - 1,
@@ -82,7 +88,7 @@ def to_numbers(layout: Layout, log_size: tuple[float, float]) -> np.ndarray:
 
 
 def from_numbers(x: np.ndarray, log_size: tuple[float, float], side: int) -> tuple[np.ndarray, np.ndarray]:
-    """What `to_numbers` made: boxes float32 (N, 5) le90 and labels int64 (N,)."""
+    """The inverse of `to_numbers`: boxes float32 (N, 5) le90 and labels int64 (N,), for an image of `side` pixels."""
     mean, spread = log_size
     centre = (x[:, :2] + 1) / 2 * side
     w, h = np.exp(np.clip(x[:, 2:4], -4, 4) * spread + mean).T

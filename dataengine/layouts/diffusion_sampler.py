@@ -1,4 +1,4 @@
-"""Layouts drawn by a trained `LayoutDenoiser`."""
+"""Layouts sampled from a trained `LayoutDenoiser`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from dataengine.layouts.constraints import apart, cut_by_border
 from dataengine.layouts.denoiser import LayoutDenoiser, from_numbers
 
 STEPS = 30
-SMALLEST_SIDE = 2.0  # pixels
-TRIES = 8
+MIN_SIDE_PX = 2.0
+MAX_TRIALS = 8  # layouts sampled until one has an object
 
 
 class DiffusionSampler:
-    """Draws new layouts: how many boxes and how the picture was taken as in a real one, the boxes by diffusion.
+    """New layouts: the number of boxes and the acquisition are those of a real layout, the boxes come from diffusion.
 
-    Boxes that overlap more than real ones do are left out, later ones first.
+    Of boxes that overlap more than real ones, the later one is removed.
     """
 
     def __init__(
@@ -31,34 +31,36 @@ class DiffusionSampler:
         model: LayoutDenoiser,
         size: tuple[int, int],
         steps: int = STEPS,
-        wanted: Callable[[Acquisition], bool] = lambda taken: True,
+        wanted: Callable[[Acquisition], bool] = lambda acquisition: True,
     ):
-        """wanted: of the acquisitions of real layouts, those to draw for. Raises UserError for another size than the
-        model's, and where no acquisition is wanted."""
+        """wanted: selects the acquisitions of real layouts to sample for. steps: of the diffusion. Raises UserError
+        when `size` is not the model's, and when no acquisition is selected."""
         c = model.config
         if size != (c.size, c.size):
-            raise UserError(f"this layout model draws {c.size}x{c.size} pixels, not {size[0]}x{size[1]}; "
-                            f"give --size {c.size}, or train one of that size.")  # fmt: skip
+            raise UserError(f"this layout model makes layouts of {c.size}x{c.size} pixels, not {size[0]}x{size[1]}; "
+                            f"give --size {c.size}, or train a model of that size.")  # fmt: skip
         self.model, self.size, self.steps = model.eval(), size, steps
         self.classes, self.kind = tuple(c.classes), c.kind
         self.scheduler = FlowMatchEulerDiscreteScheduler()
-        every = [(count, Acquisition.model_validate_json(taken)) for count, taken in c.occasions]
-        self.occasions = [(count, taken) for count, taken in every if wanted(taken)]
+        occasions = [(count, Acquisition.model_validate_json(text)) for count, text in c.occasions]
+        self.occasions = [(count, acquisition) for count, acquisition in occasions if wanted(acquisition)]
         if not self.occasions:
-            raise UserError("the layout model has seen no picture that was taken as asked for.")
+            raise UserError(
+                "the layout model has no layout with the requested acquisition; widen a range or leave an option out."
+            )
 
     def sample(self, rng: np.random.Generator) -> Layout:
-        """One layout with at least one object."""
-        for _ in range(TRIES):
-            layout = self._draw(rng, *self.occasions[rng.integers(len(self.occasions))])
+        """One layout with at least one object. Raises UserError when none of `MAX_TRIALS` has one."""
+        for _ in range(MAX_TRIALS):
+            layout = self._denoise(rng, *self.occasions[rng.integers(len(self.occasions))])
             if len(layout):
                 return layout
-        raise UserError("the layout model draws no box that is in the picture; train it for longer.")
+        raise UserError("the layout model places no box inside the image; train it longer.")
 
     @torch.no_grad()
-    def _draw(self, rng: np.random.Generator, count: int, taken: Acquisition) -> Layout:
+    def _denoise(self, rng: np.random.Generator, count: int, acquisition: Acquisition) -> Layout:
         c = self.model.config
-        conditions = torch.from_numpy(acquisition_values(taken, ACQUISITION_FIELDS))[None]
+        conditions = torch.from_numpy(acquisition_values(acquisition, ACQUISITION_FIELDS))[None]
         present = torch.ones(1, count, dtype=torch.bool)
         x = torch.from_numpy(rng.standard_normal((1, count, self.model.out.out_features)).astype(np.float32))
         self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / self.steps, self.steps))
@@ -67,8 +69,8 @@ class DiffusionSampler:
             velocity = (x - clean) / (t / 1000)
             x = self.scheduler.step(velocity, t, x, return_dict=False)[0]
         boxes, labels = from_numbers(x[0].numpy(), tuple(c.log_size), c.size)
-        good = (boxes[:, 2:4] >= SMALLEST_SIDE).all(1)
-        layout = Layout(boxes, labels, self.classes, self.size, self.kind, acquisition=taken).select(good)
+        large = (boxes[:, 2:4] >= MIN_SIDE_PX).all(1)
+        layout = Layout(boxes, labels, self.classes, self.size, self.kind, acquisition=acquisition).select(large)
         if self.kind == "hbb":
             upright = np.abs(np.sin(2 * layout.boxes[:, 4])) < 1e-3
             layout = layout.select(upright)
@@ -77,11 +79,12 @@ class DiffusionSampler:
 
 
 def load_layout_model(folder: Path) -> LayoutDenoiser:
-    """The model that `dataengine train layouts` wrote. Raises UserError where there is none."""
+    """The model in a folder written by `dataengine train layouts`. Raises UserError when it cannot be loaded."""
     check_depth(Path(folder) / "config.json")
     try:
         return LayoutDenoiser.from_pretrained(folder, use_safetensors=True)
-    except Exception as error:  # what a config asks for may be wrong in every way that torch knows
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{folder}: no layout model can be loaded ({reason}); give OUT/model of dataengine train "
-                        "layouts.") from None  # fmt: skip
+    except Exception as error:  # a wrong config makes torch and diffusers raise many types
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{folder}: cannot load a layout model ({reason}); give OUT/model of dataengine train layouts."
+        ) from None

@@ -1,15 +1,15 @@
-"""How far sampled layouts are from real ones.
+"""The distance between the distributions of sampled and real layouts.
 
 Each property of a layout (its terms, below) is compared as a distribution:
 
-- numbers by the first Wasserstein distance over the real ones' standard deviation (0 = the same distribution,
+- numbers by the first Wasserstein distance divided by the real standard deviation (0 = the same distribution,
   1 = on average a standard deviation away);
 - headings by the energy distance on the circle of the doubled angle, whose period is half a turn (Székely & Rizzo
   2013), as a share of its largest possible value;
 - shares (classes, sets of classes) by the total variation distance, 0 to 1.
 
-The score is the mean over the terms: 0 is a perfect fit. What to compare it with is `floor`, the score of one half of
-the real layouts against the other, and that of `uniform.UniformSampler`.
+The score is the mean over the terms: 0 is a perfect fit. Compare it with `floor`, the score of one half of the real
+layouts against the other half, and with the score of `UniformSampler`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from dataengine import geometry
-from dataengine.data.layout import Layout
-from dataengine.layouts.constraints import WHOLE, overlap
+from dataengine.data.layout import Kind, Layout
+from dataengine.layouts.constraints import FULLY_VISIBLE, cut_by_border, overlap
 
-# name: what it is. The order is that of the report.
+# {term: description}, in the order of the report
 TERMS = {
     "count": "log of the number of objects in a layout",
     "classes": "share of each class",
@@ -37,7 +37,7 @@ TERMS = {
     "distance": "log of the distance to the nearest neighbour, over the mean of both sides",
     "neighbour_angle": "angle between neighbours, 0 to 90 degrees",
     "neighbour_side": "log ratio of the sides of neighbours of one class",
-    "overlap": "largest share of a box that another covers, or is covered of it",
+    "overlap": "largest share of a box that another box covers, relative to the smaller of the two",
     "acquisition": "log side within each class after the altitude or GSD: log side + log of either",
 }
 
@@ -51,7 +51,12 @@ class FitScore:
 
 
 def fit_score(sampled: Sequence[Layout], real: Sequence[Layout]) -> FitScore:
-    """Compare layouts of one class list. Both must have objects in them; a term that neither side shows is left out."""
+    """Compare layouts of one class list. Both sides need objects; a term that has no values on one side is omitted.
+
+    >>> layouts = [Layout([[50, 25, 20, 5, 0]], [0], ("car",), (100, 100))] * 4
+    >>> fit_score(layouts, layouts).score
+    0.0
+    """
     from scipy.stats import wasserstein_distance
 
     a, b = _Traits(sampled), _Traits(real)
@@ -62,7 +67,7 @@ def fit_score(sampled: Sequence[Layout], real: Sequence[Layout]) -> FitScore:
         return float(wasserstein_distance(first, second) / max(np.std(second), 1e-3))
 
     def by_class(distance, name: str) -> float:
-        """Mean over the classes, each with its share among the real objects."""
+        """Mean over the classes, weighted by their number of real objects."""
         first, second = getattr(a, name), getattr(b, name)
         found, weights = [], []
         for label in np.unique(b.label):
@@ -99,14 +104,14 @@ def fit_score(sampled: Sequence[Layout], real: Sequence[Layout]) -> FitScore:
 
 
 def floor(real: Sequence[Layout], rng: np.random.Generator) -> FitScore:
-    """The score of a random half of real layouts against the other half: what chance alone makes of it."""
+    """The score of a random half of the real layouts against the other half: the lowest score to expect."""
     order = rng.permutation(len(real))
     half = len(real) // 2
     return fit_score([real[i] for i in order[:half]], [real[i] for i in order[half:]])
 
 
 class _Traits:
-    """Everything that is compared, one array a term; `nan` where a layout does not say."""
+    """The compared properties, one array for each term; `nan` where a layout has no value."""
 
     def __init__(self, layouts: Sequence[Layout]):
         layouts = [layout for layout in layouts if len(layout)]
@@ -123,9 +128,9 @@ class _Traits:
         self.across, self.down = (boxes[:, :2] / size).T
         aabb = geometry.to_aabb(boxes.astype(np.float32))
         visible = np.concatenate([layout.visible for layout in layouts])
-        self.cut = (visible < WHOLE) | (aabb[:, :2] <= 1).any(1) | (aabb[:, 2:] >= size - 1).any(1)
+        self.cut = (visible < FULLY_VISIBLE) | (aabb[:, :2] <= 1).any(1) | (aabb[:, 2:] >= size - 1).any(1)
         self.side_in_metres = self.side + np.repeat([_log_metres(layout) for layout in layouts], repeats)
-        # The shape of a cut box says nothing of the object.
+        # The shape of a cut box is not that of the object.
         self.aspect[self.cut] = self.heading[self.cut] = self.side_in_metres[self.cut] = np.nan
         pairs = [_neighbours(layout) for layout in layouts if len(layout) > 1]
         together = np.concatenate(pairs) if pairs else np.zeros((0, 4))
@@ -133,9 +138,9 @@ class _Traits:
 
 
 def _log_metres(layout: Layout) -> float:
-    """Log of what a pixel stands for, up to a constant of the camera; `nan` where unknown."""
-    taken = layout.acquisition.gsd_m or layout.acquisition.altitude_m
-    return float(np.log(taken)) if taken else np.nan
+    """Log of the metres for each pixel, up to a constant of the camera; `nan` where unknown."""
+    metres = layout.acquisition.gsd_m or layout.acquisition.altitude_m
+    return float(np.log(metres)) if metres else np.nan
 
 
 def _neighbours(layout: Layout) -> np.ndarray:
@@ -161,7 +166,7 @@ def _total_variation(first: Counter, second: Counter) -> float:
 
 
 def _circular_energy(first: np.ndarray, second: np.ndarray, bins: int = 180) -> float:
-    """Energy distance of two samples of headings on the unit circle of the doubled angle, over its largest value, 4."""
+    """Energy distance of two samples of headings on the unit circle of the doubled angle, divided by its maximum, 4."""
     edges = np.linspace(-np.pi / 2, np.pi / 2, bins + 1) - np.pi / bins / 2  # 0 and -pi/2 are bin centres
     shares = []
     for theta in (first, second):
@@ -171,3 +176,28 @@ def _circular_energy(first: np.ndarray, second: np.ndarray, bins: int = 180) -> 
     chord = 2 * np.abs(np.sin((centre[:, None] - centre[None]) / 2))
     difference = shares[0] - shares[1]
     return float(np.sqrt(max(-difference @ chord @ difference, 0) / 4))
+
+
+class UniformSampler:
+    """1 to `max_objects` boxes with uniform classes, places, sides (in pixels) and headings, which may overlap: the
+    control that a fitted sampler has to beat."""
+
+    def __init__(
+        self,
+        classes: tuple[str, ...],
+        size: tuple[int, int],
+        kind: Kind = "obb",
+        sides: tuple[float, float] = (6.0, 80.0),
+        max_objects: int = 12,
+    ):
+        self.classes, self.size, self.kind, self.sides, self.max_objects = classes, size, kind, sides, max_objects
+
+    def sample(self, rng: np.random.Generator) -> Layout:
+        """One layout."""
+        n = int(rng.integers(1, self.max_objects + 1))
+        sides = np.sort(rng.uniform(*self.sides, (n, 2)), axis=1)
+        theta = rng.uniform(-np.pi / 2, np.pi / 2, n)
+        if self.kind == "hbb":
+            theta = np.where(theta < 0, -np.pi / 2, 0)
+        boxes = np.column_stack([rng.uniform(0, 1, (n, 2)) * self.size, sides[:, 1], sides[:, 0], theta])
+        return cut_by_border(Layout(boxes, rng.integers(len(self.classes), size=n), self.classes, self.size, self.kind))

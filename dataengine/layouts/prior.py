@@ -1,8 +1,8 @@
-"""What the layouts of a data set are like, as a readable JSON file of quantiles: no layout of the data set is in it.
+"""The statistics of the layouts of a data set, as a readable JSON file of quantiles that contains no real layout.
 
-A layout is thought of as grown from a first object: each further one stands a step away from one that is there, seen
-in that one's frame and in units of both sizes, so that "beside it, parallel, a quarter apart" is the same step for a
-car of any size and heading, and a row is a step repeated. `prior_fit.fit` makes a `Prior`, `prior_sampler` draws.
+The model is a layout grown from a first object: each further object is a step away from an existing one, in the frame
+of that object and in units of both sizes. "Next to it, parallel, a quarter apart" is then the same step for a car of
+any size and heading, and a row is a repeated step. `prior_fit.fit` fits a `Prior`, `PriorSampler` samples from it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
-# Values at evenly spaced probabilities from 0 to 1
+# values at evenly spaced probabilities from 0 to 1
 Quantiles = Annotated[tuple[float, ...], Field(min_length=2), AfterValidator(_ascending)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 
 
-STANCES = ("lying", "standing", "slanting")  # as `growth.stance` counts them
+STANCES = ("lying", "standing", "slanting")  # in the order of `growth.stance`
 
 
 class _Part(BaseModel):
@@ -41,10 +41,11 @@ class _Part(BaseModel):
 
 
 class SceneType(_Part):
-    """Layouts with the same classes and about as many objects.
+    """Layouts with the same classes and a similar number of objects.
 
-    counts: objects of each class. scale: log of how much larger objects are than their class and acquisition say.
-    taken:  how often each of the prior's acquisitions (by its index) occurs.
+    counts: objects of each class. scale: log of the factor by which objects are larger than their class and acquisition
+            predict.
+    taken:  frequency of each of the prior's acquisitions, by index.
     """
 
     weight: Weight
@@ -54,7 +55,7 @@ class SceneType(_Part):
 
 
 class SizeModel(_Part):
-    """Log of the side (square root of the area, in pixels, or in metres where the GSD is known) of a class.
+    """Log side (square root of the area, in pixels, or in metres where the GSD is known) of a class.
 
     log side = log_side + per_log_altitude * (log altitude - mean) + per_cos_angle * (cos(camera angle) - mean)
     + the scene's scale + a residual; an unknown field counts as its mean.
@@ -67,14 +68,14 @@ class SizeModel(_Part):
 
 
 class ObjectPrior(_Part):
-    """One class: size, shape, heading, place.
+    """Size, shape, heading and position of one class.
 
-    aspect:      log(w / h) >= 0 of boxes that lie (within 22.5 degrees), stand, or slant in the image.
+    aspect:      log(w / h) >= 0 of lying (within 22.5 degrees), standing and slanting boxes.
     upright:     share of boxes at exactly 0 or 90 degrees; standing is the share of 90 degrees among them.
     heading:     theta in radians of the other boxes.
     places:      share of centres in each cell of a grid over the image, rows from the top.
     cut:         share of objects that the border cuts.
-    overlap:     the largest share by which objects cover an earlier one or are covered.
+    overlap:     largest overlap of an object with an earlier one, as a share of the smaller box.
     """
 
     size: SizeModel
@@ -88,10 +89,10 @@ class ObjectPrior(_Part):
 
 
 class Step(_Part):
-    """One kind of step, each number independent of the others.
+    """One kind of step, whose numbers are independent of one another.
 
     along, across: log(1 + u), log(1 + v); u and v as in `growth.steps`. turn: change of heading in radians.
-    larger, longer: log of the side, and of w / h, over those of the first object.
+    larger, longer: log ratio of the side, and of w / h, to those of the first object.
     """
 
     weight: Weight
@@ -113,11 +114,11 @@ class Step(_Part):
 
 
 class Row(_Part):
-    """Steps that repeat the one before, among three of a class in turn.
+    """Steps that repeat the previous step, among three consecutive objects of a class.
 
-    share:  of steps that do, after a step that did not, and after one that did.
-    wobble: by how much they differ, in units of the step, along it and across it.
-    turn, larger, longer: as for other steps.
+    share:  of repeating steps, after a step that does not repeat and after one that does.
+    wobble: deviation from the previous step, in units of its length, along and across it.
+    turn, larger, longer: as in `Step`.
     """
 
     share: tuple[Share, Share]
@@ -128,10 +129,10 @@ class Row(_Part):
 
 
 class Steps(_Part):
-    """How objects of class `to` stand beside objects of class `of`.
+    """Steps from objects of class `of` to objects of class `to`.
 
     share:         of all steps.
-    upright_after: share of upright boxes when the first is slanted, and when it is upright.
+    upright_after: share of upright boxes after a slanted box and after an upright one.
     """
 
     of: str
@@ -143,7 +144,7 @@ class Steps(_Part):
 
 
 class Prior(_Part):
-    """The layouts of a data set. `size` (width, height) is that of the images or windows it was fitted on."""
+    """The layouts of a data set. size: (width, height) in pixels of the windows that the prior was fitted on."""
 
     format: Literal["dataengine-prior-1"] = "dataengine-prior-1"
     name: str
@@ -172,25 +173,29 @@ class Prior(_Part):
         return self
 
     def save(self, path: str | Path) -> None:
-        """Write as JSON, one short list a line. The file appears whole or not at all; `UserError` if it cannot."""
+        """Write as JSON, one short list for each line, atomically. Raises UserError when the file cannot be written."""
         write_whole(path, _readable(self.model_dump(mode="json", exclude_none=True)) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Prior:
-        """Read and validate. Raises `UserError` naming the field at fault."""
+        """Read and validate a file. Raises UserError, which names the wrong field."""
         path = Path(path)
         if not path.is_file():
-            raise UserError(f"{path} does not exist; make a prior with `dataengine layout fit DATASET --out {path}`")
+            raise UserError(f"{path} does not exist; fit a prior with: dataengine layout fit DATASET --out {path}")
         try:
             return cls.model_validate_json(read_text(path))
         except ValidationError as error:
             raise UserError(
-                f"{path}: {first_fault(error, cls.model_fields)}; mend it or make it again with `dataengine layout fit`"
+                f"{path}: {first_fault(error, cls.model_fields)}; fix the file or fit it again: dataengine layout fit"
             ) from error
 
 
 def quantiles(values: np.ndarray, n: int) -> tuple[float, ...]:
-    """`n` quantiles at evenly spaced probabilities, rounded to four digits; values must not be empty."""
+    """`n` quantiles at evenly spaced probabilities from 0 to 1, rounded to four digits; values (N,) with N >= 1.
+
+    >>> quantiles(np.arange(11), 3)
+    (0.0, 5.0, 10.0)
+    """
     found = np.quantile(np.asarray(values, float), np.linspace(0, 1, n))
     return tuple(float(f"{value:.4g}") for value in np.maximum.accumulate(found))
 
@@ -201,12 +206,16 @@ def _knots(quantiles: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def at(quantiles: tuple[float, ...], probability: np.ndarray | float) -> np.ndarray:
-    """Values at the given probabilities, linear between quantiles."""
+    """Values at the given probabilities, linear between quantiles.
+
+    >>> float(at((0.0, 5.0, 10.0), 0.25))
+    2.5
+    """
     return np.interp(probability, *_knots(quantiles))
 
 
 def _readable(value: object, indent: int = 0, width: int = 118) -> str:
-    """JSON with what fits a line on one line."""
+    """JSON text in which a value that fits on one line is on one line."""
     flat = json.dumps(value)
     if indent + len(flat) <= width or not isinstance(value, dict | list):
         return flat

@@ -1,4 +1,4 @@
-"""Fitting a `Prior` to a labelled data set, in seconds."""
+"""Fits a `Prior` to a labelled data set, in seconds."""
 
 from __future__ import annotations
 
@@ -11,40 +11,41 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data.layout import Acquisition, Dataset, Layout
 from dataengine.errors import UserError
-from dataengine.layouts.constraints import WHOLE, overlap
+from dataengine.layouts.constraints import FULLY_VISIBLE, overlap
 from dataengine.layouts.growth import grow_order, is_upright, stance, steps
 from dataengine.layouts.prior import STANCES, ObjectPrior, Prior, Row, SceneType, SizeModel, Step, Steps, quantiles
 from dataengine.layouts.windows import random_windows
 
-_GRID = 4  # cells along each side of the image, for places
-_COUNT_RANKS = (0.3, 0.55, 0.75, 0.88, 0.96)  # where scene types of one set of classes part, from few objects to many
-_MIN_LAYOUTS = 200  # a set of classes seen less often is one scene type
+_SEED = 0  # of the windows and of k-means: the same data give the same prior
+_GRID_CELLS = 4  # along each side of the image, for `ObjectPrior.places`
+_COUNT_RANKS = (0.3, 0.55, 0.75, 0.88, 0.96)  # quantiles of the object count that separate scene types
+_MIN_LAYOUTS = 200  # a set of classes in fewer layouts is one scene type
 _MAX_SCENES = 60
-_MAX_KINDS = 12  # kinds of steps for a pair of classes
-_MIN_STEPS = 12  # pairs of classes that follow one another less often are placed without regard to one another
-_ALIKE = (0.35, 0.35, 0.4, 0.3, 0.3)  # differences that set two steps apart equally: `_numbers`
-_EDGE = 1.0  # pixels from the edge of a picture within which a box is taken to be cut by it
-_AT_EDGE = 0.998  # visible share that marks such a box
-_REPEAT = 0.35  # a step repeats the one before when it differs by less than this share of its length
+_MAX_KINDS = 12  # kinds of steps for each pair of classes
+_MIN_STEPS = 12  # pairs of classes with fewer steps are placed independently
+_STEP_SCALES = (0.35, 0.35, 0.4, 0.3, 0.3)  # of the five numbers of a step (`_numbers`), for k-means
+_EDGE_PX = 1.0  # a box within this distance of the image edge counts as cut by it
+_VISIBLE_AT_EDGE = 0.998  # visible share that marks such a box
+_MAX_DEVIATION = 0.35  # a step repeats the previous one when it differs by less than this share of its length
 
 
 def fit(
     layouts: Dataset | Iterable[Layout], size: tuple[int, int] = (256, 256), *, windows: int = 4, name: str = ""
 ) -> Prior:
-    """What layouts of `size` (width, height), cut at random from larger ones, are like.
+    """The statistics of windows of `size` (width, height) at random positions of the layouts.
 
-    windows: how many are cut from each layout. The same data give the same prior.
-    Raises `UserError` when no layout has an object.
+    windows: number of windows from each layout. name: of the prior, by default the data set's. The same data give the
+    same prior. Raises UserError when no layout has an object.
     """
     if isinstance(layouts, Dataset):
         name = name or layouts.name
         layouts = [sample.layout for sample in layouts]
-    pieces = random_windows(map(_edge_marked, layouts), size, np.random.default_rng(0), windows, border="keep")
+    pieces = random_windows(map(_edge_marked, layouts), size, np.random.default_rng(_SEED), windows, border="keep")
     if not pieces:
-        raise UserError("no layout has an object in it; give a data set with labelled objects")
+        raise UserError("no layout has an object; give a data set with labelled objects.")
     classes = pieces[0].classes
     acquisitions = [_rounded(layout.acquisition) for layout in pieces]
-    distinct = [taken for taken, _ in Counter(acquisitions).most_common()]
+    distinct = [acquisition for acquisition, _ in Counter(acquisitions).most_common()]
     field = _Field.of(pieces)
     sizes, scene_scale = _size_models(field)
     return Prior(
@@ -58,35 +59,34 @@ def fit(
         mean_cos_angle=field.mean_cos_angle,
         follows=_rounded_share(np.mean(field.parent == np.arange(len(field.label)) - 1)),
         acquisitions=distinct,
-        scenes=_scenes(pieces, scene_scale, [distinct.index(taken) for taken in acquisitions]),
+        scenes=_scenes(pieces, scene_scale, [distinct.index(acquisition) for acquisition in acquisitions]),
         objects={classes[label]: _object(field, label, size) for label, size in sizes.items()},
         steps=_steps(field, classes),
     )
 
 
 def _edge_marked(layout: Layout) -> Layout:
-    """Objects that the edge of the picture itself cuts get a visible share, unknown as it is, that is not 1."""
+    """Objects at the edge of the image get the visible share `_VISIBLE_AT_EDGE`, since the true one is unknown."""
     if not len(layout):
         return layout
     aabb = geometry.to_aabb(layout.boxes)
-    at_edge = (aabb[:, :2] <= _EDGE).any(1) | (aabb[:, 2:] >= np.array(layout.size) - _EDGE).any(1)
-    return replace(layout, visible=np.where(at_edge & (layout.visible == 1), np.float32(_AT_EDGE), layout.visible))
+    at_edge = (aabb[:, :2] <= _EDGE_PX).any(1) | (aabb[:, 2:] >= np.array(layout.size) - _EDGE_PX).any(1)
+    return replace(
+        layout, visible=np.where(at_edge & (layout.visible == 1), np.float32(_VISIBLE_AT_EDGE), layout.visible)
+    )
 
 
 @dataclass(frozen=True)
 class _Field:
-    """The objects of all layouts one after another, each layout in the order in which it grows.
-
-    parent: index of the object that each one joins, of itself for the first of a layout.
-    """
+    """The objects of all layouts, concatenated, each layout in the order of `growth.grow_order`."""
 
     boxes: np.ndarray  # (N, 5) float64
     label: np.ndarray
     owner: np.ndarray  # index of the layout
-    parent: np.ndarray
-    place: np.ndarray  # (N, 2), 0 to 1 across the image
+    parent: np.ndarray  # index of the neighbour that each object is placed next to, its own for the first of a layout
+    place: np.ndarray  # (N, 2), centre over the image size
     cut: np.ndarray
-    known: np.ndarray  # whether the box is the whole object's, not cut by the edge of the picture it comes from
+    known: np.ndarray  # whether the box is that of the whole object, not cut by the image edge
     covered: np.ndarray  # largest overlap with an earlier object
     log_side: np.ndarray  # of pixels, or of metres where the GSD is known
     altitude: np.ndarray  # log metres, 0 at the mean and where unknown
@@ -106,18 +106,18 @@ class _Field:
             parts["label"].append(layout.labels[order])
             parts["parent"].append(joined + start)
             parts["place"].append(boxes[:, :2] / layout.size)
-            parts["cut"].append(layout.visible[order] < WHOLE)
-            parts["known"].append(np.abs(layout.visible[order] - _AT_EDGE) > 1e-6)
+            parts["cut"].append(layout.visible[order] < FULLY_VISIBLE)
+            parts["known"].append(np.abs(layout.visible[order] - _VISIBLE_AT_EDGE) > 1e-6)
             parts["covered"].append(shares.max(1))
             start += len(layout)
         joined = {name: np.concatenate(values) for name, values in parts.items()}
         owner = np.repeat(np.arange(len(layouts)), [len(layout) for layout in layouts])
-        taken = [layout.acquisition for layout in layouts]
-        altitude = np.array([np.log(a.altitude_m) if a.altitude_m else np.nan for a in taken])
+        acquisitions = [layout.acquisition for layout in layouts]
+        altitude = np.array([np.log(a.altitude_m) if a.altitude_m else np.nan for a in acquisitions])
         cosine = np.array(
-            [np.nan if a.camera_angle_deg is None else np.cos(np.radians(a.camera_angle_deg)) for a in taken]
+            [np.nan if a.camera_angle_deg is None else np.cos(np.radians(a.camera_angle_deg)) for a in acquisitions]
         )
-        gsd = np.array([np.log(a.gsd_m) if a.gsd_m else 0.0 for a in taken])
+        gsd = np.array([np.log(a.gsd_m) if a.gsd_m else 0.0 for a in acquisitions])
         means = [round(float(np.nanmean(v)), 4) if np.isfinite(v).any() else 0.0 for v in (altitude, cosine)]
         sides = np.log(np.sqrt(joined["boxes"][:, 2] * joined["boxes"][:, 3])) + gsd[owner]
         return cls(
@@ -126,19 +126,20 @@ class _Field:
         )  # fmt: skip
 
 
-def _rounded(taken: Acquisition) -> Acquisition:
-    """What scenes are told apart by, coarse enough to recur. The day of the picture has no say in its layout."""
-    values = {name: float(f"{v:.2g}") for name in ("gsd_m", "altitude_m") if (v := getattr(taken, name)) is not None}
-    if taken.camera_angle_deg is not None:
-        values["camera_angle_deg"] = 5.0 * round(taken.camera_angle_deg / 5)
-    return Acquisition(**values, night=taken.night)
+def _rounded(exact: Acquisition) -> Acquisition:
+    """The acquisition rounded coarsely enough to recur, without the date, which does not influence layouts."""
+    values = {name: float(f"{v:.2g}") for name in ("gsd_m", "altitude_m") if (v := getattr(exact, name)) is not None}
+    if exact.camera_angle_deg is not None:
+        values["camera_angle_deg"] = 5.0 * round(exact.camera_angle_deg / 5)
+    return Acquisition(**values, night=exact.night)
 
 
 def _rounded_share(value: float) -> float:
     return round(float(np.clip(value, 0, 1)), 4)
 
 
-def _scenes(layouts: list[Layout], scale: np.ndarray, taken: list[int]) -> tuple[SceneType, ...]:
+def _scenes(layouts: list[Layout], scale: np.ndarray, acquisitions: list[int]) -> tuple[SceneType, ...]:
+    """Scene types by set of classes and number of objects; scale (L,) and acquisition index of each layout."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, layout in enumerate(layouts):
         groups[tuple(np.unique(layout.labels))].append(i)
@@ -155,19 +156,19 @@ def _scenes(layouts: list[Layout], scale: np.ndarray, taken: list[int]) -> tuple
                     weight=round(len(part) / len(layouts), 5),
                     counts={names[label]: quantiles(counts[:, label], 9) for label in labels},
                     scale=quantiles(scale[part], 9),
-                    taken=dict(Counter(taken[i] for i in part).most_common()),
+                    taken=dict(Counter(acquisitions[i] for i in part).most_common()),
                 )
             )
     return tuple(sorted(scenes, key=lambda scene: -scene.weight)[:_MAX_SCENES])
 
 
 def _size_models(field: _Field) -> tuple[dict[int, SizeModel], np.ndarray]:
-    """The size of each class given the acquisition, and each layout's own scale (L,) beside it."""
+    """The size of each class given the acquisition, and the scale of each layout (L,) relative to it."""
     fits, residual = {}, np.zeros(len(field.label))
     for label in np.unique(field.label):
         own = field.label == label
         design = np.column_stack([np.ones(own.sum()), field.altitude[own], field.cosine[own]])
-        ridge = np.diag([1e-9, 0.5, 0.5])  # a class seen a few times has no slope of its own
+        ridge = np.diag([1e-9, 0.5, 0.5])  # shrinks the slopes of a rare class
         weights = np.linalg.solve(design.T @ design + ridge, design.T @ field.log_side[own])
         residual[own] = field.log_side[own] - design @ weights
         fits[int(label)] = [round(float(value), 4) for value in weights]
@@ -176,7 +177,7 @@ def _size_models(field: _Field) -> tuple[dict[int, SizeModel], np.ndarray]:
     within = residual - mean[field.owner]
     spread = (within**2).sum() / max(1, (count - 1).sum())  # variance inside a layout
     between = max(float(np.var(mean) - np.mean(spread / count)), 1e-6)
-    scale = mean * between / (between + spread / count)  # a layout of one object says little of its scale
+    scale = mean * between / (between + spread / count)  # shrinkage: a layout of one object has an uncertain scale
     several = count[field.owner] > 1
     models = {}
     for label, (log_side, per_log_altitude, per_cos_angle) in fits.items():
@@ -196,8 +197,8 @@ def _object(field: _Field, label: int, size: SizeModel) -> ObjectPrior:
     boxes = field.boxes[own & field.known] if (own & field.known).any() else field.boxes[own]
     theta, aspect = boxes[:, 4], np.log(np.maximum(boxes[:, 2] / boxes[:, 3], 1))
     upright, lie = is_upright(theta), stance(theta)
-    cell = np.clip((field.place[own] * _GRID).astype(int), 0, _GRID - 1)
-    places = np.zeros((_GRID, _GRID))
+    cell = np.clip((field.place[own] * _GRID_CELLS).astype(int), 0, _GRID_CELLS - 1)
+    places = np.zeros((_GRID_CELLS, _GRID_CELLS))
     np.add.at(places, (cell[:, 1], cell[:, 0]), 1)
     by_stance = [aspect[lie == k] if (lie == k).sum() >= 5 else aspect for k in range(3)]
     return ObjectPrior(
@@ -208,7 +209,7 @@ def _object(field: _Field, label: int, size: SizeModel) -> ObjectPrior:
         heading=quantiles(theta[~upright], 17) if not upright.all() else (0.0, 0.0),
         places=tuple(tuple(round(float(value), 4) for value in row) for row in places / places.sum()),
         cut=_rounded_share(field.cut[own].mean()),
-        # The one in a hundred that is covered most is mostly a fault of labelling.
+        # The largest one per cent of overlaps is mostly labelling errors.
         overlap=quantiles(np.minimum(field.covered[own], np.quantile(field.covered[own], 0.99)), 21),
     )
 
@@ -243,7 +244,7 @@ def _steps(field: _Field, classes: tuple[str, ...]) -> tuple[Steps, ...]:
 
 
 def _numbers(field: _Field, children: np.ndarray) -> np.ndarray:
-    """(N, 5): log(1 + u), log(1 + v), turn, log ratio of sides, log ratio of aspects of the steps to some objects."""
+    """(N, 5): log(1 + u), log(1 + v), turn, log ratio of sides and of aspects of the steps that lead to `children`."""
     first, second = field.boxes[field.parent[children]], field.boxes[children]
     found = steps(first, second)
     sides = np.log(second[:, 2] * second[:, 3] / (first[:, 2] * first[:, 3])) / 2
@@ -252,11 +253,11 @@ def _numbers(field: _Field, children: np.ndarray) -> np.ndarray:
 
 
 def _kinds(numbers: np.ndarray) -> tuple[Step, ...]:
-    """Steps in groups of like ones, by k-means, for the five numbers depend on one another."""
+    """Steps clustered by k-means, since their five numbers depend on one another."""
     from scipy.cluster.vq import kmeans2
 
     groups = int(np.clip(len(numbers) // 12, 1, _MAX_KINDS))
-    _, group = kmeans2(numbers / _ALIKE, groups, minit="++", seed=np.random.default_rng(0))
+    _, group = kmeans2(numbers / _STEP_SCALES, groups, minit="++", seed=np.random.default_rng(_SEED))
     kinds = []
     for k in np.unique(group):
         own = numbers[group == k]
@@ -275,14 +276,14 @@ def _kinds(numbers: np.ndarray) -> tuple[Step, ...]:
 
 
 def _row(field: _Field, children: np.ndarray) -> Row | None:
-    """Steps of a class that repeat the one before; None where there are too few to tell."""
+    """Steps of a class that repeat the previous one; None with fewer than `_MIN_STEPS`."""
     centres, parents = field.boxes[:, :2], field.parent
     before = parents[parents[children]]
     chained = children[(before != parents[children]) & (field.label[before] == field.label[children])]
     step = centres[chained] - centres[parents[chained]]
     last = centres[parents[chained]] - centres[parents[parents[chained]]]
     length = np.maximum(np.hypot(*last.T), 1e-6)
-    repeated = np.hypot(*(step - last).T) < _REPEAT * length
+    repeated = np.hypot(*(step - last).T) < _MAX_DEVIATION * length
     if repeated.sum() < _MIN_STEPS:
         return None
     repeats = np.zeros(len(field.label), bool)

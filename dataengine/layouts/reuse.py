@@ -1,8 +1,8 @@
 """The default sampler: real layouts, scaled, shifted, turned, flipped, cropped and merged.
 
-AeroGen's "enhancement" (section Pipeline of its paper), in whose ablation it is worth +2.07 mAP where the learned
-layout model brings +0.38. Unlike there, the acquisition follows the scale, pictures taken at a slant are not turned,
-and boxes are never made loose by turning them.
+AeroGen's "enhancement" (section Pipeline of its paper), which adds 2.07 mAP in its ablation, against 0.38 of the
+learned layout model. Unlike AeroGen, the acquisition follows the scale, layouts of oblique images are not turned, and
+axis-aligned boxes are not turned by angles at which they would no longer fit their objects.
 """
 
 from __future__ import annotations
@@ -19,61 +19,76 @@ from dataengine.layouts import balance as balancing
 from dataengine.layouts.constraints import MIN_VISIBLE, Border, apart, cut_by_border, overlap
 from dataengine.layouts.rows import neighbours, with_rows
 
-SCALE, UNKNOWN_SCALE = (0.8, 1.25), (0.5, 2.0)
-USUAL = 0.05, 0.95  # quantiles of a class's lengths
-_BUDGET = 24  # windows tried before the one around an object is taken
-_UPRIGHT = 0.5  # a class whose boxes are at exactly 0 or 90 degrees this often is drawn upright, whatever its heading
-_LOOSE = 0.2  # a layout with a larger share of such boxes in other classes is turned by quarters only
+SCALE_RANGE = (0.8, 1.25)
+SCALE_RANGE_UNKNOWN_GSD = (0.5, 2.0)  # where neither altitude nor ground sample distance is known
+LENGTH_QUANTILES = 0.05, 0.95  # the usual lengths of a class lie between these
+OVERLAP_QUANTILE = 0.995  # of the overlaps of real objects: the default `max_overlap`
+MAX_OVERLAP_LAYOUTS = 400  # layouts to estimate that quantile from
+_MAX_WINDOWS = 24  # random windows sampled before one is centred on an object
+_MIN_UPRIGHT_SHARE = (
+    0.5  # a class with more boxes at exactly 0 or 90 degrees is annotated upright, whatever the heading
+)
+_MAX_LOOSE_SHARE = 0.2  # a layout with more such boxes in the other classes is turned by quarters only
+# Largest differences of two layouts to be merged: log altitude, camera angle in degrees, night, log median size
+_MERGE_TOLERANCE = np.array([0.13, 10.0, 0.0, 0.5])
 
 
 @dataclass(frozen=True)
 class _View:
-    """A similarity from a stored layout to the new one: x -> scale * R(angle) * mirror * x + shift, as (2, 3)."""
+    """A similarity transform from a real layout to the new one: x -> scale * R(angle) * mirror * x + shift."""
 
-    matrix: np.ndarray
+    matrix: np.ndarray  # (2, 3)
     scale: float
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What real layouts show. taken: smallest and largest altitude_m and gsd_m. lengths: of each class, by its name,
-    between which lengths in pixels most of its objects are."""
+    """Ranges found in real layouts. acquisition: smallest and largest `altitude_m` and `gsd_m`. lengths: {class name:
+    quantiles `LENGTH_QUANTILES` of the long sides in pixels}."""
 
-    taken: dict[str, tuple[float, float]]
+    acquisition: dict[str, tuple[float, float]]
     lengths: dict[str, tuple[float, float]]
 
 
 def limits_of(layouts: Sequence[Layout]) -> Limits:
-    """What these layouts show."""
-    taken = {name: _known_range(layouts, name) for name in ("altitude_m", "gsd_m")}
+    """The ranges of these layouts; (0, inf) for an acquisition field that none of them knows."""
+    acquisition = {name: _known_range(layouts, name) for name in ("altitude_m", "gsd_m")}
     lengths: dict[str, list[np.ndarray]] = {}
     for layout in layouts:
         for label in np.unique(layout.labels):
             lengths.setdefault(layout.classes[label], []).append(layout.boxes[layout.labels == label, 2])
-    usual = {name: tuple(np.quantile(np.concatenate(some), USUAL)) for name, some in lengths.items()}
-    return Limits(taken, usual)
+    usual = {name: tuple(np.quantile(np.concatenate(parts), LENGTH_QUANTILES)) for name, parts in lengths.items()}
+    return Limits(acquisition, usual)
 
 
 class ReuseSampler:
-    """Draws windows of real layouts through a random similarity.
+    """Samples windows of real layouts through a random similarity transform.
 
-    Looking straight down (camera angle from 80 degrees on, or unknown): flips, and turns by any angle for rotated
-    boxes, by quarters for horizontal ones and for rotated ones that were annotated upright. At a slant: the
-    left-right flip only, for else objects would stand on walls or hang from the ceiling.
+    Nadir images (camera angle of 80 degrees or more, or unknown) are flipped and turned: by any angle for rotated
+    boxes, by quarters for horizontal boxes and rotated boxes that were annotated upright. Oblique images are only
+    mirrored left to right, since gravity has a direction in them.
 
-    layouts:  a `Dataset` or layouts (see `stored.load_layouts`); those without objects are left out.
-    size:     (width, height) of the layouts to draw, in pixels.
-    balance:  minimum share of all objects for every class (0.2) or for some ({"OtherVehicle": 0.1}), None for as it is.
-    scale:    range of the change of scale. Altitude and ground sample distance change with it (contract 2), and are
-              kept within the range that the real layouts have. Where both are unknown, an object of any size may be
-              near or far: `UNKNOWN_SCALE` if not said, and objects are kept as long as those of their class are.
-    turn:     turn and flip them; off, their windows are seen as they are.
-    merge:    probability of joining two layouts of like acquisition along a line through the image.
-    rows:     share of the objects that become rows of such objects, at distances that real ones keep (`with_rows`).
-    max_overlap: largest share of the smaller box that another may cover; None for what real layouts show, save for
-              their most extreme half per cent.
+    layouts:  a `Dataset` or layouts (see `stored.load_layouts`); those without objects are ignored.
+    size:     (width, height) of the sampled layouts, in pixels.
+    balance:  minimum share of all objects for every class (0.2) or for some ({"OtherVehicle": 0.1}); None keeps the
+              real shares.
+    scale:    range of the scale factor. Altitude and ground sample distance are scaled too and stay within the range
+              of the real layouts. The default is `SCALE_RANGE`, or `SCALE_RANGE_UNKNOWN_GSD` where neither is known;
+              the lengths of objects then stay within those of their class.
+    turn:     whether layouts are turned and flipped.
+    merge:    probability of joining two layouts of similar acquisition along a line through the image.
+    rows:     share of the objects that become rows of such objects, at spacings of the real layouts (`with_rows`).
+    max_overlap: largest share of the smaller box that another may cover; None for the quantile `OVERLAP_QUANTILE` of
+              the real layouts.
     border:   "clip" or "keep" boxes that the border cuts (see `constraints.cut_by_border`).
-    limits:   altitudes, ground sample distances and lengths that the new ones stay within; None for the layouts' own.
+    limits:   altitudes, ground sample distances and lengths of the sampled layouts; None for those of `layouts`.
+
+    Raises UserError when no layout has an object, and for a `balance` that cannot be met.
+
+    >>> real = Layout([[100, 100, 40, 20, 0.3]], [0], ("car",), (200, 200))
+    >>> layout = ReuseSampler([real], (128, 128)).sample(np.random.default_rng(0))
+    >>> layout.size, len(layout)
+    ((128, 128), 1)
     """
 
     def __init__(
@@ -94,22 +109,20 @@ class ReuseSampler:
             layouts = [sample.layout for sample in layouts]
         self.layouts = [layout for layout in layouts if len(layout)]
         if not self.layouts:
-            raise UserError("no layout has an object in it; give a data set with labelled objects")
+            raise UserError("no layout has an object; give a data set with labelled objects.")
         self.classes, self.kind, self.size = self.layouts[0].classes, self.layouts[0].kind, size
         self.scale, self.turn, self.merge, self.rows, self.border = scale, turn, merge, rows, border
         self.max_overlap = _usual_overlap(self.layouts) if max_overlap is None else max_overlap
         self._places = _places_of_classes(self.layouts, len(self.classes))
         self._upright = _upright_classes(self.layouts, len(self.classes))
-        self._traits = np.array([_traits(layout) for layout in self.layouts])  # (L, 4), see `_traits`
+        self._traits = np.array([_traits(layout) for layout in self.layouts])  # (L, 4)
         self.limits = limits or limits_of(self.layouts)
         self._steps = neighbours(self.layouts) if rows else {}
         shares = balancing.shares_of(balance, self.classes)
         for label in np.flatnonzero(shares):
             if not len(self._places[label]):
-                raise UserError(
-                    f"balance asks for {self.classes[label]!r}, of which the layouts have no object; leave it out"
-                )
-        self.plan = balancing.plan(shares, self._counts, draws=400)
+                raise UserError(f"--balance: no layout has an object of {self.classes[label]!r}; leave it out.")
+        self.plan = balancing.plan(shares, self._counts, n_samples=400)
 
     def sample(self, rng: np.random.Generator) -> Layout:
         """One layout with at least one object."""
@@ -123,28 +136,30 @@ class ReuseSampler:
         return np.bincount(self._draw(rng, anchor).labels, minlength=len(self.classes))
 
     def _draw(self, rng: np.random.Generator, anchor: int | None) -> Layout:
-        for _ in range(_BUDGET):
-            index, focus = self._source(rng, anchor)
-            scale = self._drawn_scale(rng, self.layouts[index])
+        for _ in range(_MAX_WINDOWS):
+            index, focus = self._choose(rng, anchor)
+            scale = self._random_scale(rng, self.layouts[index])
             layout = self._window(rng, index, scale, focus)
             if rng.random() < self.merge:
                 layout = self._merged(rng, layout, index, scale)
-            layout = self._finished(with_rows(layout, self._steps, self.rows, rng))
+            if self.rows:
+                layout = with_rows(layout, self._steps, self.rows, rng)
+            layout = self._constrained(layout)
             if len(layout) and (anchor is None or (layout.labels == anchor).any()):
                 return layout
-        index, focus = self._source(rng, anchor if anchor is not None else int(rng.choice(self._present())))
-        # drawn layouts may hold one that is larger than the window, or mostly beyond their border
+        index, focus = self._choose(rng, anchor if anchor is not None else int(rng.choice(self._present())))
+        # sampled layouts may hold an object that is larger than the window, or mostly outside of it
         fits = min(self.size) / float(self.layouts[index].boxes[:, 2].max())
-        scale = min(self._drawn_scale(rng, self.layouts[index]), fits)
-        layout = self._finished(self._window(rng, index, scale, focus, around=True))
-        assert len(layout), "a window around an object holds that object"
+        scale = min(self._random_scale(rng, self.layouts[index]), fits)
+        layout = self._constrained(self._window(rng, index, scale, focus, around=True))
+        assert len(layout), "a window centred on an object shows that object"
         return layout
 
     def _present(self) -> list[int]:
         return [label for label, places in enumerate(self._places) if len(places)]
 
-    def _source(self, rng: np.random.Generator, anchor: int | None) -> tuple[int, np.ndarray | None]:
-        """A stored layout, and the object of the anchor class that must be seen."""
+    def _choose(self, rng: np.random.Generator, anchor: int | None) -> tuple[int, np.ndarray | None]:
+        """Index of a real layout, and the centre of an object of the anchor class to show, None for no anchor."""
         if anchor is None:
             return int(rng.integers(len(self.layouts))), None
         index, item = self._places[anchor][rng.integers(len(self._places[anchor]))]
@@ -154,64 +169,66 @@ class ReuseSampler:
         self, rng: np.random.Generator, index: int, scale: float, focus: np.ndarray | None, around: bool = False
     ) -> Layout:
         layout = self.layouts[index]
-        angle, mirror = self._drawn_turn(rng, layout)
+        angle, mirror = self._random_turn(rng, layout)
         view = _view(rng, layout.size, self.size, scale, angle, mirror, focus, around)
-        return self._seen(layout, view, angle)
+        return self._transformed(layout, view, angle)
 
-    def _drawn_scale(self, rng: np.random.Generator, layout: Layout) -> float:
-        taken = layout.acquisition
-        low, high = self.scale or (SCALE if taken.has_scale else UNKNOWN_SCALE)
-        for name, (smallest, largest) in self.limits.taken.items():
-            value = getattr(taken, name)
-            if value is not None:  # value / scale must stay within what is real
+    def _random_scale(self, rng: np.random.Generator, layout: Layout) -> float:
+        known = layout.acquisition.has_scale
+        low, high = self.scale or (SCALE_RANGE if known else SCALE_RANGE_UNKNOWN_GSD)
+        for name, (smallest, largest) in self.limits.acquisition.items():
+            value = getattr(layout.acquisition, name)
+            if value is not None:  # value / scale stays within the limits
                 low, high = max(low, min(value / largest, 1)), min(high, max(value / smallest, 1))
-        for label in () if taken.has_scale else np.unique(layout.labels):
+        for label in () if known else np.unique(layout.labels):
             length = np.median(layout.boxes[layout.labels == label, 2])
             shortest, longest = self.limits.lengths.get(layout.classes[label], (length, length))
             low, high = max(low, min(shortest / length, 1)), min(high, max(longest / length, 1))
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
-    def _drawn_turn(self, rng: np.random.Generator, layout: Layout) -> tuple[float, bool]:
+    def _random_turn(self, rng: np.random.Generator, layout: Layout) -> tuple[float, bool]:
         if not self.turn:
             return 0.0, False
         mirror = bool(rng.random() < 0.5)
         if not layout.acquisition.looks_down:
             return 0.0, mirror
-        # Quarters half of the time: a window turned by another angle never reaches the edge of the real image.
-        turns = self.kind == "obb" and rng.random() < 0.5 and self._loose_share(layout) <= _LOOSE
-        angle = rng.uniform(-np.pi, np.pi) if turns else rng.integers(4) * np.pi / 2
+        # Quarter turns half of the time: a window turned by another angle never reaches the edge of the real image.
+        free = self.kind == "obb" and rng.random() < 0.5 and self._loose_share(layout) <= _MAX_LOOSE_SHARE
+        angle = rng.uniform(-np.pi, np.pi) if free else rng.integers(4) * np.pi / 2
         return float(angle), mirror
 
     def _loose_share(self, layout: Layout) -> float:
-        """Share of boxes at exactly 0 or 90 degrees among the classes whose boxes follow the heading."""
+        """Share of axis-aligned boxes among the classes whose boxes follow the heading of the objects."""
         heading = ~self._upright[layout.labels]
         return float(_is_upright(layout.boxes[heading]).mean()) if heading.any() else 0.0
 
-    def _seen(self, layout: Layout, view: _View, angle: float) -> Layout:
-        """The layout through the view, uncut, in the new size."""
+    def _transformed(self, layout: Layout, view: _View, angle: float) -> Layout:
+        """The layout after the transform, in the new size, with objects outside of it too."""
         boxes = geometry.transform(layout.boxes, view.matrix)
         ignored = geometry.transform(layout.ignored, view.matrix) if len(layout.ignored) else layout.ignored
         quarter = abs(angle / (np.pi / 2) - round(angle / (np.pi / 2))) < 1e-9
         straight = _is_upright(layout.boxes) if quarter else self._upright[layout.labels] & _is_upright(layout.boxes)
         if straight.any():
             boxes[straight] = _set_upright(layout.boxes[straight], boxes[straight], angle, view.scale)
-        seen = replace(
+        transformed = replace(
             layout, boxes=boxes, ignored=ignored, size=self.size,
             acquisition=scaled_acquisition(layout.acquisition, view.scale),
         )  # fmt: skip
         if layout.silhouettes is None:
-            return seen
-        return seen.with_outlines(points @ view.matrix[:, :2].T + view.matrix[:, 2] for points in layout.outlines())
+            return transformed
+        return transformed.with_outlines(
+            points @ view.matrix[:, :2].T + view.matrix[:, 2] for points in layout.outlines()
+        )
 
     def _merged(self, rng: np.random.Generator, first: Layout, index: int, scale: float) -> Layout:
-        """`first` on one side of a random line, a second layout like it on the other."""
-        alike = np.abs(self._traits - self._traits[index])
-        partners = np.flatnonzero((alike <= _ALIKE).all(1) & (np.arange(len(self.layouts)) != index))
+        """`first` on one side of a random line, a second layout with similar traits on the other."""
+        difference = np.abs(self._traits - self._traits[index])
+        partners = np.flatnonzero((difference <= _MERGE_TOLERANCE).all(1) & (np.arange(len(self.layouts)) != index))
         if not len(partners):
             return first
         partner = int(rng.choice(partners))
-        taken_alike = scale * float(np.exp(self._traits[partner, 0] - self._traits[index, 0]))
-        second = self._window(rng, partner, taken_alike, None)
+        partner_scale = scale * float(np.exp(self._traits[partner, 0] - self._traits[index, 0]))
+        second = self._window(rng, partner, partner_scale, None)
         normal = np.array([np.cos(direction := rng.uniform(0, 2 * np.pi)), np.sin(direction)])
         through = np.array(self.size) * rng.uniform(0.25, 0.75, 2)
 
@@ -224,29 +241,32 @@ class ReuseSampler:
             second = second.select(overlap(second.boxes, first.boxes).max(1) == 0)
         return replace(first.joined(second), origins=(*first.origins, *second.origins))
 
-    def _finished(self, layout: Layout) -> Layout:
+    def _constrained(self, layout: Layout) -> Layout:
         layout = cut_by_border(layout, self.border, MIN_VISIBLE)
         if len(layout) > 1:
             layout = layout.select(apart(layout.boxes, self.max_overlap))
         return layout
 
 
-# Largest difference of two layouts that may be merged: log altitude, camera angle, night, log median size
-_ALIKE = np.array([0.13, 10.0, 0.0, 0.5])
-
-
 def _traits(layout: Layout) -> np.ndarray:
     """Log altitude (or log GSD), camera angle, night, log median side; 0 where unknown."""
-    taken = layout.acquisition
-    height = taken.altitude_m or taken.gsd_m
+    acquisition = layout.acquisition
+    height = acquisition.altitude_m or acquisition.gsd_m
     sides = np.sqrt(geometry.area(layout.boxes))
-    return np.array(
-        [np.log(height) if height else 0, taken.camera_angle_deg or 0, bool(taken.night), np.log(np.median(sides))]
-    )
+    return np.array([
+        np.log(height) if height else 0,
+        acquisition.camera_angle_deg or 0,
+        bool(acquisition.night),
+        np.log(np.median(sides)),
+    ])  # fmt: skip
 
 
 def scaled_acquisition(acquisition: Acquisition, scale: float) -> Acquisition:
-    """The acquisition under which everything is `scale` times larger in pixels: nearer, with finer sampling."""
+    """The acquisition in which objects are `scale` times larger in pixels: altitude and GSD divided by `scale`.
+
+    >>> scaled_acquisition(Acquisition(altitude_m=100), 2.0).altitude_m
+    50.0
+    """
     changed = {
         name: value / scale for name in ("gsd_m", "altitude_m") if (value := getattr(acquisition, name)) is not None
     }
@@ -263,14 +283,17 @@ def _view(
     focus: np.ndarray | None,
     around: bool,
 ) -> _View:
-    """A similarity whose window lies inside the source where it can, and shows the `focus` point if there is one."""
+    """A similarity whose window lies inside the source image if possible, and shows the point `focus` if given.
+
+    source, target: (width, height) in pixels. around: centre the window on `focus`.
+    """
     cos, sin = np.cos(angle), np.sin(angle)
     linear = scale * np.array([[cos, -sin], [sin, cos]]) @ np.diag([-1.0 if mirror else 1.0, 1.0])  # source -> target
     back = np.linalg.inv(linear)
     half = np.array(target) / 2
     reach = np.abs(back) @ half  # half the enclosing box of the window, in source pixels
     low, high = reach, np.array(source) - reach
-    # A window larger than the source shows all of it: the source then moves about inside the window.
+    # A window larger than the source image shows all of it, at a random position.
     low, high = np.minimum(low, high), np.maximum(low, high)
     if around:
         centre = focus
@@ -287,12 +310,12 @@ def _view(
 
 
 def _is_upright(boxes: np.ndarray) -> np.ndarray:
-    """bool (N,): sides along the axes, to float32's precision."""
+    """Bool (N,): axis-aligned boxes, to the precision of float32."""
     return np.abs(np.sin(2 * boxes[:, 4])) < 1e-4
 
 
 def _set_upright(before: np.ndarray, after: np.ndarray, angle: float, scale: float) -> np.ndarray:
-    """Boxes along the axes at their new centres, sides swapped by a turn nearer to 90 than to 0 degrees."""
+    """Axis-aligned boxes at their new centres; a turn nearer to 90 than to 0 degrees swaps width and height."""
     boxes = after.copy()
     boxes[:, 2:4] = before[:, 2:4] * scale
     standing = np.abs(before[:, 4]) > np.pi / 4
@@ -305,7 +328,7 @@ def _upright_classes(layouts: Sequence[Layout], classes: int) -> np.ndarray:
     labels = np.concatenate([layout.labels for layout in layouts])
     upright = _is_upright(np.concatenate([layout.boxes for layout in layouts]))
     counts = np.bincount(labels, minlength=classes)
-    return np.bincount(labels, weights=upright, minlength=classes) > _UPRIGHT * np.maximum(counts, 1)
+    return np.bincount(labels, weights=upright, minlength=classes) > _MIN_UPRIGHT_SHARE * np.maximum(counts, 1)
 
 
 def _places_of_classes(layouts: Sequence[Layout], classes: int) -> list[np.ndarray]:
@@ -322,10 +345,10 @@ def _known_range(layouts: Sequence[Layout], name: str) -> tuple[float, float]:
 
 
 def _usual_overlap(layouts: Sequence[Layout]) -> float:
-    """Overlap that 99.5 % of the objects stay below, from up to 400 layouts."""
+    """The quantile `OVERLAP_QUANTILE` of the largest overlap of each object, estimated from some of the layouts."""
     largest = []
-    for layout in layouts[:: max(1, len(layouts) // 400)]:
+    for layout in layouts[:: max(1, len(layouts) // MAX_OVERLAP_LAYOUTS)]:
         shares = overlap(layout.boxes, layout.boxes)
         np.fill_diagonal(shares, 0)
         largest.append(shares.max(1))
-    return float(np.quantile(np.concatenate(largest), 0.995))
+    return float(np.quantile(np.concatenate(largest), OVERLAP_QUANTILE))

@@ -1,4 +1,4 @@
-"""Rows: alike objects side by side, as cars are parked and airplanes stand, at distances that real ones keep."""
+"""Rows of similar objects side by side, such as parked cars and airplanes, at spacings found in real layouts."""
 
 from __future__ import annotations
 
@@ -11,47 +11,49 @@ from scipy.spatial import cKDTree
 from dataengine import geometry
 from dataengine.data.layout import Layout
 
-NEAR = 1.5  # neighbours are at most so many mean long sides apart, centre to centre
-ALIKE = 1.25  # largest ratio of their long sides
-PARALLEL = np.radians(15)  # largest angle between them
-FEWEST = 5  # pairs of a class, or nothing is known of its rows
-LOOKED_AT = 9  # nearest objects, itself among them
-LONGEST = 5  # objects of a row
+MAX_DISTANCE = 1.5  # of the centres of neighbours, in mean long sides of the two
+MAX_LENGTH_RATIO = 1.25  # of the long sides of neighbours
+MAX_ANGLE_RAD = np.radians(15)  # between neighbours
+MIN_PAIRS = 5  # a class with fewer pairs of neighbours gets no rows
+N_NEAREST = 9  # objects searched for a neighbour, the object itself included
+MAX_ROW_LENGTH = 5  # objects
 
 
 def neighbours(layouts: Sequence[Layout]) -> dict[str, np.ndarray]:
-    """By class name, float32 (K, 2): of each object with a like and parallel one near it, where the nearest of these
-    is, in the box's own frame (`geometry.to_frame`); of classes with a few at least."""
+    """{class name: float64 (K, 2)}: for each object with a parallel neighbour of like size, the position of the nearest
+    such neighbour in the frame of the object's box (`geometry.to_frame`). Classes with fewer than `MIN_PAIRS` are
+    omitted."""
     found: dict[str, list[np.ndarray]] = {}
     for layout in layouts:
         for label in np.unique(layout.labels):
             boxes = layout.boxes[(layout.labels == label) & (layout.visible > 0.99)].astype(np.float64)
             if len(boxes) < 2:
                 continue
-            distance, beside = cKDTree(boxes[:, :2]).query(boxes[:, :2], k=min(LOOKED_AT, len(boxes)))  # (N, K)
-            long, turned = boxes[:, 2], boxes[beside, 4] - boxes[:, None, 4]
-            fits = distance < NEAR * (long[beside] + long[:, None]) / 2
-            fits &= np.abs(np.log(long[beside] / long[:, None])) < np.log(ALIKE)
+            distance, near = cKDTree(boxes[:, :2]).query(boxes[:, :2], k=min(N_NEAREST, len(boxes)))  # (N, K)
+            long, turn = boxes[:, 2], boxes[near, 4] - boxes[:, None, 4]
+            fits = distance < MAX_DISTANCE * (long[near] + long[:, None]) / 2
+            fits &= np.abs(np.log(long[near] / long[:, None])) < np.log(MAX_LENGTH_RATIO)
             if layout.kind == "obb":
-                fits &= np.abs(turned - np.pi * np.round(turned / np.pi)) < PARALLEL
-            fits &= beside != np.arange(len(boxes))[:, None]
-            some = np.flatnonzero(fits.any(1))
-            nearest = beside[some, fits[some].argmax(1)]  # they come by distance
-            steps = [geometry.to_frame(boxes[j, :2], boxes[i]) for i, j in zip(some, nearest, strict=True)]
+                fits &= np.abs(turn - np.pi * np.round(turn / np.pi)) < MAX_ANGLE_RAD
+            fits &= near != np.arange(len(boxes))[:, None]
+            in_row = np.flatnonzero(fits.any(1))
+            nearest = near[in_row, fits[in_row].argmax(1)]  # `near` is sorted by distance
+            steps = [geometry.to_frame(boxes[j, :2], boxes[i]) for i, j in zip(in_row, nearest, strict=True)]
             found.setdefault(layout.classes[label], []).extend(steps)
-    return {name: np.stack(steps) for name, steps in found.items() if len(steps) >= FEWEST}
+    return {name: np.stack(steps) for name, steps in found.items() if len(steps) >= MIN_PAIRS}
 
 
 def with_rows(layout: Layout, steps: dict[str, np.ndarray], share: float, rng: np.random.Generator) -> Layout:
-    """The layout with rows of 2 to LONGEST in place of this share of the objects of classes with `neighbours`.
+    """The layout in which a `share` of the objects is extended to rows of 2 to `MAX_ROW_LENGTH` objects.
 
-    A row may reach others or beyond the border: what has no place there is the caller's to leave out."""
+    steps: from `neighbours`; objects of other classes stay single. A row may overlap other objects or extend beyond
+    the border: the caller removes what does not fit."""
     for k, name in enumerate(layout.names()):
         known = steps.get(name)
         if known is None or rng.random() >= share:
             continue
         step, box = known[rng.integers(len(known))], layout.boxes[k]
-        copies = int(rng.integers(1, LONGEST))
+        copies = int(rng.integers(1, MAX_ROW_LENGTH))
         row = np.tile(box, (copies, 1))
         row[:, :2] = geometry.from_frame(step * np.arange(1, copies + 1)[:, None] * rng.choice((-1, 1)), box)
         one = layout.select(np.full(copies, k))

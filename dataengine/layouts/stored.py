@@ -1,6 +1,6 @@
-"""Real layouts in one small file: a compressed npz of plain arrays, without pictures and without pickle.
+"""Real layouts in one small file: a compressed npz of plain arrays, without images and pickled objects.
 
-Positions and sizes are kept to 1/16 pixel, angles to pi / 65536 (0 and -pi/2 exactly), visible shares to 1/255.
+Resolution: 1/16 pixel for positions and sizes, pi / 65536 for angles (0 and -pi/2 are exact), 1/255 for visible shares.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from dataengine.errors import UserError
 from dataengine.files import write_whole
 
 _VERSION = 1
-LARGEST = 2**30  # bytes, unpacked
+MAX_UNPACKED_BYTES = 2**30
 _STEPS_PER_PIXEL = 16
 _STEPS_PER_RADIAN = 65536 / np.pi
 _OBJECT_ARRAYS = ("boxes", "labels", "difficult", "visible", "owner")
 
 
 def save_layouts(path: str | Path, layouts: Iterable[Layout]) -> None:
-    """Write layouts of one class list and one kind. The file appears whole or not at all.
+    """Write layouts with one class list and one kind, atomically.
 
-    Raises `UserError` when there are none, when they differ in classes or kind, or when the file cannot be written.
+    Raises UserError when there are none, when they differ in classes or kind, or when the file cannot be written.
     """
     path, layouts = Path(path), list(layouts)
     if not layouts:
-        raise UserError(f"there are no layouts to write to {path}; give a data set with labelled images")
+        raise UserError(f"there are no layouts to write to {path}; give a data set with labelled images.")
     classes, kind = layouts[0].classes, layouts[0].kind
     if any(layout.classes != classes or layout.kind != kind for layout in layouts):
-        raise UserError(f"layouts for {path} differ in classes or kind; store each data set in its own file")
+        raise UserError(f"layouts for {path} differ in classes or kind; store each data set in its own file.")
     boxes = np.concatenate([layout.boxes for layout in layouts])
     ignored = np.concatenate([layout.ignored for layout in layouts])
     acquisitions = [layout.acquisition.model_dump_json(exclude_none=True) for layout in layouts]
@@ -63,10 +63,10 @@ def save_layouts(path: str | Path, layouts: Iterable[Layout]) -> None:
 
 
 def load_layouts(path: str | Path) -> list[Layout]:
-    """Read what `save_layouts` wrote. Raises `UserError` when the file is missing or is something else."""
+    """Read a file written by `save_layouts`. Raises UserError when it is missing, damaged or of another format."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path} does not exist; give a file of stored layouts (.npz)")
+        raise UserError(f"{path} does not exist; give a file of stored layouts (.npz).")
     try:
         _refuse_bombs(path)
         with np.load(path, allow_pickle=False) as file:
@@ -77,11 +77,11 @@ def load_layouts(path: str | Path) -> list[Layout]:
         acquisitions = [Acquisition.model_validate_json(text) for text in header["acquisitions"]]
         classes, n = tuple(header["classes"]), len(arrays["boxes"])
         if any(len(arrays[name]) != n for name in _OBJECT_ARRAYS) or (n and arrays["labels"].max() >= len(classes)):
-            raise ValueError("its arrays do not fit together")
+            raise ValueError("its arrays do not match")
         if any(array.dtype.kind not in "bui" for array in arrays.values()) or (arrays["sizes"] <= 0).any():
-            raise ValueError("its arrays hold other numbers than layouts do")
+            raise ValueError("its arrays hold values of a wrong type or range")
         if any((arrays[name] < 0).any() for name in ("labels", "owner", "ignored_owner", "acquisition")):
-            raise ValueError("its arrays do not fit together")
+            raise ValueError("its arrays do not match")
         boxes, ignored = _unpacked(arrays["boxes"]), _unpacked(arrays["ignored"])
         count = len(arrays["sizes"])
         starts = np.searchsorted(arrays["owner"], np.arange(count + 1))
@@ -99,26 +99,28 @@ def load_layouts(path: str | Path) -> list[Layout]:
             AssertionError, AttributeError, MemoryError, NotImplementedError, RuntimeError, SyntaxError, OverflowError,
             struct.error, zlib.error) as error:  # fmt: skip
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is not a file of stored layouts ({reason}); write one with save_layouts") from error
+        raise UserError(
+            f"{path} is not a file of stored layouts ({reason}); write one with: dataengine layout store"
+        ) from error
     return layouts
 
 
 def _refuse_bombs(path: Path) -> None:
-    """`ValueError` where an array of the file says that it is larger than what is packed, or than all layouts are."""
+    """Raises ValueError where an array header declares more data than the file holds, or than `MAX_UNPACKED_BYTES`."""
     with zipfile.ZipFile(path) as packed:
-        if sum(member.file_size for member in packed.infolist()) > LARGEST:
-            raise ValueError("unpacked it would be larger than a gigabyte")
+        if sum(member.file_size for member in packed.infolist()) > MAX_UNPACKED_BYTES:
+            raise ValueError("it is larger than a gigabyte when unpacked")
         for member in packed.infolist():
             with packed.open(member) as file:
                 version = np.lib.format.read_magic(file)
                 header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
                 shape, _, dtype = header[version](file)
                 if math.prod(shape) * dtype.itemsize > member.file_size:
-                    raise ValueError(f"{member.filename} says that it is larger than it is")
+                    raise ValueError(f"{member.filename} declares more data than it holds")
 
 
 def _packed(boxes: np.ndarray) -> np.ndarray:
-    """(N, 5) float32 -> int32 steps. An angle that rounds to +pi/2 is -pi/2 again."""
+    """(N, 5) float32 -> int32 steps. An angle that rounds to +pi/2 becomes -pi/2."""
     steps = np.rint(boxes * np.array([*[_STEPS_PER_PIXEL] * 4, _STEPS_PER_RADIAN])).astype(np.int32)
     steps[:, 4] = (steps[:, 4] + 32768) % 65536 - 32768
     steps[:, 2:4] = np.maximum(steps[:, 2:4], 1)
@@ -126,4 +128,5 @@ def _packed(boxes: np.ndarray) -> np.ndarray:
 
 
 def _unpacked(steps: np.ndarray) -> np.ndarray:
+    """The inverse of `_packed`."""
     return (steps / np.array([*[_STEPS_PER_PIXEL] * 4, _STEPS_PER_RADIAN])).astype(np.float32).reshape(-1, 5)

@@ -1,4 +1,4 @@
-"""Layouts of large images cut into layouts of a given size, at native resolution."""
+"""Windows of a given size cut out of the layouts of large images, at native resolution."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ def cut(
     border: Border = "clip",
     min_visible: float = MIN_VISIBLE,
 ) -> Layout:
-    """The part of a layout inside the window of `size` (width, height) whose corner is at (left, top)."""
+    """The part of a layout inside the window of `size` (width, height) whose top left corner is at (left, top).
+
+    border, min_visible: see `constraints.cut_by_border`.
+
+    >>> layout = Layout([[50, 60, 10, 6, 0]], [0], ("car",), (200, 200))
+    >>> cut(layout, 30, 20, (100, 100)).boxes.tolist()
+    [[20.0, 40.0, 10.0, 6.0, 0.0]]
+    """
     shift = np.array([left, top, 0, 0, 0], np.float32)
     moved = replace(layout, boxes=layout.boxes - shift, ignored=layout.ignored - shift, size=size)
     return cut_by_border(moved, border, min_visible)
@@ -33,9 +40,9 @@ def random_windows(
     border: Border = "clip",
     min_objects: int = 1,
 ) -> list[Layout]:
-    """Up to `n` windows at whole pixels from each layout, those with fewer than `min_objects` left out.
+    """Up to `n` windows at random whole-pixel positions of each layout, without those with fewer than `min_objects`.
 
-    A layout not larger than the window gives itself once, at its own size.
+    A layout that is not larger than the window yields itself once, at its own size.
     """
     windows = []
     for layout in layouts:
@@ -51,12 +58,13 @@ def random_windows(
 
 
 def scaled(layout: Layout, scale: float) -> Layout:
-    """The layout as its picture, enlarged by `scale`, would show it; the ground sample distance follows."""
+    """The layout of the image resized by `scale`: boxes and size are multiplied, the ground sample distance divided."""
     if scale == 1:
         return layout
     factor = np.float32([scale, scale, scale, scale, 1])
-    taken = layout.acquisition
-    if taken.gsd_m is not None:
-        taken = taken.model_copy(update={"gsd_m": taken.gsd_m / scale})
+    acquisition = layout.acquisition
+    if acquisition.gsd_m is not None:
+        acquisition = acquisition.model_copy(update={"gsd_m": acquisition.gsd_m / scale})
     size = tuple(round(side * scale) for side in layout.size)
-    return replace(layout, boxes=layout.boxes * factor, ignored=layout.ignored * factor, size=size, acquisition=taken)
+    boxes, ignored = layout.boxes * factor, layout.ignored * factor
+    return replace(layout, boxes=boxes, ignored=ignored, size=size, acquisition=acquisition)

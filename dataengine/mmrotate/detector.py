@@ -1,4 +1,4 @@
-"""Any detector that mmrotate has trained looks at images for the filter."""
+"""A detector trained with mmrotate, as a detector of the filter."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from dataengine.mmrotate.safe_config import import_custom_modules, refuse_code
 if TYPE_CHECKING:
     import torch
 
-INSTALL = "install it with tools/install_mmrotate.sh (docs/mmrotate.md)"
+INSTALL_HINT = "install it with tools/install_mmrotate.sh (docs/mmrotate.md)"
 
 
 class MmrotateDetector:
-    """Config and checkpoint of mmrotate. Images go through one at a time, by the config's own test pipeline.
+    """A detector from a config and a checkpoint of mmrotate, which runs the test pipeline of the config.
 
-    Checkpoints and configs are read without running anything that they hold (contract 11).
+    Images are processed one at a time. Configs and checkpoints are read without executing code from them (contract 11).
     """
 
     def __init__(self, config: str | Path, checkpoint: str | Path, device: str | None = None, threads: int = 0):
-        """device: None is CUDA where it is there. threads: on the CPU, 0 for all cores. Raises UserError when mmrotate
-        or a file is missing, or the two do not belong together."""
+        """device: None for CUDA if available, else the CPU. threads: on the CPU, 0 for all cores. Raises UserError when
+        mmrotate or a file is missing, or config and checkpoint do not match."""
         self.model = load_model(config, checkpoint)
         if "test_dataloader" not in self.model.cfg:
             raise UserError(
-                f"{config}: no test_dataloader in it, whose pipeline prepares images; give the whole config."
+                f"{config}: it has no test_dataloader, whose pipeline prepares images; give the complete config."
             )
         import torch
         from mmdet.utils import get_test_pipeline_cfg
@@ -50,7 +50,7 @@ class MmrotateDetector:
         self.identity = hashlib.sha256(Path(config).read_bytes() + Path(checkpoint).read_bytes()).hexdigest()[:16]
         steps = get_test_pipeline_cfg(self.model.cfg.copy())
         steps[0] = {"type": "mmdet.LoadImageFromNDArray"}
-        # labels are not there, and not needed
+        # without the steps that load labels
         self.pipeline = Compose([s for s in steps if "Annotations" not in s["type"] and "Convert" not in s["type"]])
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
@@ -63,39 +63,40 @@ class MmrotateDetector:
         data = self.pipeline({"img": np.ascontiguousarray(image[..., ::-1]), "img_id": 0})
         batch = {"inputs": [data["inputs"]], "data_samples": [data["data_samples"]]}
         with torch.no_grad():
-            found = self.model.test_step(batch)[0].pred_instances.cpu()
-        boxes = np.asarray(getattr(found.bboxes, "tensor", found.bboxes), np.float32).reshape(-1, 5)
-        sound = np.isfinite(boxes).all(1) & (boxes[:, 2:4] > 0).all(1)
-        scores, labels = found.scores.numpy()[sound], found.labels.numpy().astype(np.int64)[sound]
+            predicted = self.model.test_step(batch)[0].pred_instances.cpu()
+        boxes = np.asarray(getattr(predicted.bboxes, "tensor", predicted.bboxes), np.float32).reshape(-1, 5)
+        valid = np.isfinite(boxes).all(1) & (boxes[:, 2:4] > 0).all(1)
+        scores, labels = predicted.scores.numpy()[valid], predicted.labels.numpy().astype(np.int64)[valid]
         order = np.argsort(-scores, kind="stable")
-        return Detections(geometry.regularize(boxes[sound][order]), scores[order], labels[order])
+        return Detections(geometry.regularize(boxes[valid][order]), scores[order], labels[order])
 
 
 def work_dir_parts(folder: str | Path) -> tuple[Path, Path]:
-    """(config, checkpoint) in a folder that mmengine trained in. Raises UserError that says what is missing."""
+    """(config, checkpoint) of the work folder of a training with mmengine. Raises UserError when one is missing."""
     folder = Path(folder)
-    named = folder / "last_checkpoint"
-    if not named.exists():
-        raise UserError(f"{folder}: no last_checkpoint here; give the work folder of a finished mmrotate training.")
-    checkpoint = folder / Path(read_text(named).strip()).name  # the folder may have been moved
+    pointer = folder / "last_checkpoint"
+    if not pointer.exists():
+        raise UserError(f"{folder}: it has no last_checkpoint; give the work folder of a finished mmrotate training.")
+    checkpoint = folder / Path(read_text(pointer).strip()).name  # the folder may have been moved
     configs = sorted(folder.glob("*.py"))
     if not checkpoint.exists() or len(configs) != 1:
         missing = f"no {checkpoint.name}" if not checkpoint.exists() else f"{len(configs)} configs (*.py), not one"
-        raise UserError(f"{folder}: {missing} here; give the work folder of a finished mmrotate training.")
+        raise UserError(f"{folder}: it has {missing}; give the work folder of a finished mmrotate training.")
     return configs[0], checkpoint
 
 
 def load_model(config: str | Path, checkpoint: str | Path) -> torch.nn.Module:
-    """The trained detector, in eval mode on the CPU, with `cfg` and `dataset_meta`.
+    """The trained detector, in eval mode on the CPU, with the attributes `cfg` and `dataset_meta`.
 
-    checkpoint: .pth of mmengine, or .safetensors, whose classes then stand in the config. Raises UserError.
+    checkpoint: .pth of mmengine, or .safetensors if the config lists the classes. Raises UserError when mmrotate or a
+    file is missing, config or checkpoint cannot be read safely, or the two do not match.
     """
     for path in (config, checkpoint):
         if not Path(path).is_file():
             raise UserError(f"{path}: no such file.")
     refuse_code(config)
     try:
-        with redirect_stdout(sys.stderr):  # mmrotate prints when it is imported, and a result may go to stdout
+        with redirect_stdout(sys.stderr):  # the import of mmrotate prints, and stdout is for results
             from mmdet.registry import MODELS
             from mmengine.config import Config
             from mmengine.model import revert_sync_batchnorm
@@ -105,28 +106,28 @@ def load_model(config: str | Path, checkpoint: str | Path) -> torch.nn.Module:
 
             register_all_modules()
     except ImportError as error:
-        raise UserError(f"mmrotate is not installed ({error}); {INSTALL}") from None
+        raise UserError(f"mmrotate is not installed ({error}); {INSTALL_HINT}") from None
     try:
         settings = Config.fromfile(str(config), import_custom_modules=False)
         import_custom_modules(settings)
-    except Exception as error:  # of values that do not fit, mmengine raises many types
+    except Exception as error:  # mmengine raises many types for wrong values
         raise UserError(f"{config}: mmengine cannot read it ({type(error).__name__}: {error}).") from None
     if "model" not in settings:
-        raise UserError(f"{config}: no `model` in it; give the config that the detector was trained with.")
-    _made_fit(settings.model)
-    model = revert_sync_batchnorm(MODELS.build(settings.model)).train()  # the mode whose weights e2cnn stores
+        raise UserError(f"{config}: it has no `model`; give the config that the detector was trained with.")
+    _adapt(settings.model)
+    model = revert_sync_batchnorm(MODELS.build(settings.model)).train()  # e2cnn stores the weights of the training mode
     weights, meta = _read_checkpoint(Path(checkpoint))
-    own = model.state_dict()
-    wrong = [name for name in own.keys() | weights.keys() if _shape(own, name) != _shape(weights, name)]
+    expected = model.state_dict()
+    wrong = [name for name in expected.keys() | weights.keys() if _shape(expected, name) != _shape(weights, name)]
     if wrong:
         raise UserError(
-            f"{checkpoint} does not belong to {config}: {len(wrong)} weights are missing, unknown or of another shape, "
+            f"{checkpoint} does not match {config}: {len(wrong)} weights are missing, unknown or of another shape, "
             f"such as {min(wrong)}."
         )
     model.load_state_dict(weights)
     classes = meta.get("classes") or settings.get("classes")
     if not classes:
-        raise UserError(f"{checkpoint}: no class names in it, nor `classes` in {config}; add them to the config.")
+        raise UserError(f"{checkpoint} has no class names, and {config} no `classes`; add them to the config.")
     model.dataset_meta = {"classes": tuple(classes)}
     model.cfg = settings
     return model.eval()
@@ -136,19 +137,19 @@ def _shape(weights: dict, name: str) -> tuple | None:
     return tuple(weights[name].shape) if name in weights else None
 
 
-def _made_fit(part: dict) -> None:
-    """No pretrained weights are fetched, since the checkpoint replaces them all, and every layer has a CPU form."""
+def _adapt(part: dict) -> None:
+    """Remove initial weights, which the checkpoint replaces, and use layers that run on the CPU."""
     part.pop("init_cfg", None)
     if part.get("type") == "RotatedSingleRoIExtractor" and part["roi_layer"]["type"] == "RiRoIAlignRotated":
         part["type"] = "RotationInvariantRoIExtractor"
     for value in part.values():
         for item in value if isinstance(value, list | tuple) else [value]:
             if isinstance(item, dict):
-                _made_fit(item)
+                _adapt(item)
 
 
 def _read_checkpoint(path: Path) -> tuple[dict, dict]:
-    """(weights, what is told of the data set). mmengine stores averaged weights, where it made such, in their place."""
+    """(weights, metadata of the data set). If mmengine averaged weights, it stores the averages as the weights."""
     import torch
     from mmengine.logging import HistoryBuffer
 
@@ -157,28 +158,28 @@ def _read_checkpoint(path: Path) -> tuple[dict, dict]:
 
         return load_file(path), {}
     core = np._core.multiarray
-    kinds = [type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "uint32", "bool")]
-    harmless = [HistoryBuffer, np.ndarray, np.dtype, core._reconstruct, core.scalar, *kinds]
+    dtypes = [type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "uint32", "bool")]
+    harmless = [HistoryBuffer, np.ndarray, np.dtype, core._reconstruct, core.scalar, *dtypes]
     harmless.append((_statistic, "builtins.getattr"))
     try:
         with torch.serialization.safe_globals(harmless):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)|Unsupported (class|operand) \S+", str(error))
+        match = re.search(r"GLOBAL (\S+)|Unsupported (class|operand) \S+", str(error))
         raise UserError(
-            f"{path}: holds more than weights ({found[0] if found else error}), which is not loaded, since it could "
-            "run any program; save the weights alone: {'state_dict': ..., 'meta': {'dataset_meta': {'classes': ...}}}."
+            f"{path}: contains more than weights ({match[0] if match else error}), which could run any program and is "
+            "not loaded; save only weights: {'state_dict': ..., 'meta': {'dataset_meta': {'classes': ...}}}."
         ) from None
     except (RuntimeError, EOFError, ValueError) as error:
         raise UserError(f"{path}: torch cannot read it ({error}).") from None
     if not isinstance(content, dict) or "state_dict" not in content:
-        raise UserError(f"{path}: no `state_dict` in it; give a checkpoint that mmengine wrote.")
+        raise UserError(f"{path}: it has no `state_dict`; give a checkpoint written by mmengine.")
     meta = content.get("meta", {}).get("dataset_meta", {})
     return content["state_dict"], {key.lower(): value for key, value in meta.items()}
 
 
 def _statistic(owner: object, name: str) -> object:
-    """What stands for `getattr` in a checkpoint: mmengine stores the means of its log by it, and nothing else may."""
+    """Replaces `getattr` in a checkpoint: mmengine stores the means of its log with it, anything else is refused."""
     from mmengine.logging import HistoryBuffer
 
     if owner is not HistoryBuffer or name not in ("min", "max", "mean", "current"):

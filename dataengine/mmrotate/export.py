@@ -1,4 +1,4 @@
-"""Real and synthetic images side by side, as mmrotate reads them, and a config that trains a detector on both."""
+"""Exports real and synthetic images in a layout that mmrotate reads, and a config that trains a detector on both."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Progress = Callable[[str, int, int], None]  # (what, images done, images in all)
 
 @dataclass(frozen=True)
 class Exported:
-    """config: the file to train with; real, synthetic, test: images in it; notes: sentences for the user."""
+    """config: path of the config; real, synthetic, test: numbers of images; notes: sentences for the user."""
 
     config: Path
     classes: tuple[str, ...]
@@ -38,9 +38,13 @@ class Exported:
 
 
 def parse_ratio(text: str) -> tuple[int, int]:
-    """ "1:2" -> (1, 2): how often an epoch shows each real and each synthetic image. Raises UserError otherwise."""
-    found = re.fullmatch(r"(\d{1,4}):(\d{1,4})", text.strip())
-    ratio = (int(found[1]), int(found[2])) if found else (0, 0)
+    """How often an epoch shows each real and each synthetic image. Raises UserError for any other text.
+
+    >>> parse_ratio("1:2")
+    (1, 2)
+    """
+    match = re.fullmatch(r"(\d{1,4}):(\d{1,4})", text.strip())
+    ratio = (int(match[1]), int(match[2])) if match else (0, 0)
     if ratio == (0, 0):
         raise UserError(f"--ratio {text}: give two whole numbers, real:synthetic, not both 0, such as 1:1.")
     return ratio
@@ -65,18 +69,20 @@ def export(
 ) -> Exported:
     """Write `out/data/real`, `out/data/synthetic` and `out/<detector>.py`; the folder can be moved as a whole.
 
-    run:          folder of `dataengine synth`, or any labelled data set that stands for one.
-    real:         labelled data set to train on, and to be judged on if it has a split for it.
-    layout:       form of the folders: dota, dior, hrsc or coco.
-    train_splits: of the real data; () is "trainval" or else "train".
-    test:         a split of the real data, or another labelled data set; None is the split "val", or else "test".
-    classes:      None is all of the real data; objects of other classes are left out.
-    most:         only so many synthetic images, the first of the run.
-    tile_size:    real images with a longer side are cut into tiles of it, overlapping by a fifth.
+    run:          folder of `dataengine synth`, or any labelled data set.
+    detector:     a key of DETECTORS.
+    real:         labelled data set to train on, and to evaluate on if it has a split for that.
+    ratio:        how often an epoch shows each real and each synthetic image.
+    layout:       layout of the folders: dota, dior, hrsc or coco.
+    train_splits: of the real data; () for "trainval" or else "train".
+    test:         a split of the real data, or another labelled data set; None for the split "val" or else "test".
+    classes:      None for all of the real data; objects of other classes are left out.
+    most:         maximum number of synthetic images, the first of the run.
+    tile_size:    real images with a longer side are cut into tiles of this size, which overlap by a fifth.
     scale, cpu:   see `config_text`.
 
-    A second detector uses the folders that are there. Raises UserError where something is missing or does not fit,
-    before anything is written.
+    Existing data of the same content are kept, for instance for a second detector. Raises UserError where something is
+    missing or does not match, before anything is written.
     """
     run, out = Path(run), Path(out)
     if detector not in DETECTORS:
@@ -85,17 +91,17 @@ def export(
         raise UserError(f"--layout {layout}: no such layout; choose one of {', '.join(LAYOUTS)}.")
     if not 0 < scale <= 8:
         raise UserError(f"--scale {scale:g}: give a number above 0 and up to 8.")
-    train, judged = _real(Path(real), train_splits, test, classes)
+    train, test_data = _real(Path(real), train_splits, test, classes)
     synthetic, synthetic_scale = _synthetic(run)
     synthetic = replace(synthetic, samples=[_as_a_tile(sample) for sample in synthetic.samples[:most]])
     unknown = [n for n in synthetic.classes if class_key(n) not in class_lookup(train.classes) and _shows(synthetic, n)]
     if unknown and classes is None:
         raise UserError(
-            f"{run} shows {', '.join(unknown)}, which {real} has not; it has {', '.join(train.classes)}. Name the "
-            "classes to train with --classes; objects of others are left out."
+            f"{run} shows {', '.join(unknown)}, which {real} does not have; it has {', '.join(train.classes)}. Give "
+            "the classes to train as --classes; objects of other classes are left out."
         )
     synthetic = _renamed(synthetic, train.classes)
-    parts = _parts(train, judged, synthetic)
+    parts = _parts(train, test_data, synthetic)
     content = {
         "layout": layout,
         "tile_size": tile_size,
@@ -109,7 +115,7 @@ def export(
         written = json.loads(read_text(stored))
         changed = sorted(name for name in content if written.get(name) != content[name])
         if changed:
-            raise UserError(f"{out / 'data'} holds other data ({', '.join(changed)} differ); give another --out.")
+            raise UserError(f"{out / 'data'} contains other data ({', '.join(changed)} differ); give another --out.")
     else:
         written = _write(parts, content, out / "data", progress)
     data = ExportedData(layout, spelling(train.classes, layout), written["largest_side"], synthetic_scale)
@@ -126,36 +132,36 @@ def _parts(train: Dataset, test: Dataset, synthetic: Dataset) -> tuple[tuple[str
 def _real(
     path: Path, train_splits: Sequence[str], test: str | None, classes: Sequence[str] | None
 ) -> tuple[Dataset, Dataset]:
-    """The real data to train on and to be judged on, with one class list.
+    """The real data to train on and to evaluate on, with one class list.
 
-    A class that only the test split shows cannot be learned: its objects there are problems, not objects."""
-    there = formats.splits(path)
-    wanted = list(train_splits) or [name for name in ("trainval", "train") if name in there][:1]
-    judged = test or next((name for name in ("val", "test") if name in there and name not in wanted), None)
-    elsewhere = judged is not None and judged not in there and Path(judged).exists()
-    if judged is None or not (wanted or (elsewhere and not there)):
-        has = f"it has {', '.join(there)}" if there else "it has none"
+    A class that only the test split shows cannot be learned: its objects become problems of that data set."""
+    splits = formats.splits(path)
+    chosen = list(train_splits) or [name for name in ("trainval", "train") if name in splits][:1]
+    test_split = test or next((name for name in ("val", "test") if name in splits and name not in chosen), None)
+    elsewhere = test_split is not None and test_split not in splits and Path(test_split).exists()
+    if test_split is None or not (chosen or (elsewhere and not splits)):
+        has = f"it has {', '.join(splits)}" if splits else "it has none"
         raise UserError(
-            f"{path}: a detector needs a split to train on and another to be judged on; {has}. Name them with --train "
+            f"{path}: a detector needs a split to train on and another to evaluate on; {has}. Give them as --train "
             "and --test, which may also be the folder of another labelled data set."
         )
-    if judged in wanted:
-        raise UserError(f"--test {judged}: the split is trained on, too; choose one that is not.")
-    every = (
-        classes or tuple(dict.fromkeys(n for name in wanted for n in formats.read(path, split=name).classes)) or None
+    if test_split in chosen:
+        raise UserError(f"--test {test_split}: the split is also trained on; choose another one.")
+    names = (
+        classes or tuple(dict.fromkeys(n for name in chosen for n in formats.read(path, split=name).classes)) or None
     )
-    parts = [formats.read(path, split=name, classes=every) for name in wanted or [None]]
+    parts = [formats.read(path, split=name, classes=names) for name in chosen or [None]]
     train = parts[0]
     if len(parts) > 1:
-        samples = [replace(s, name=f"{n}/{s.name}") for n, part in zip(wanted, parts, strict=True) for s in part]
+        samples = [replace(s, name=f"{n}/{s.name}") for n, part in zip(chosen, parts, strict=True) for s in part]
         train = replace(train, samples=samples, problems=[problem for part in parts for problem in part.problems])
     if elsewhere:
-        return train, formats.read(judged, classes=train.classes)
-    return train, formats.read(path, split=judged, classes=train.classes)
+        return train, formats.read(test_split, classes=train.classes)
+    return train, formats.read(path, split=test_split, classes=train.classes)
 
 
 def _synthetic(run: Path) -> tuple[Dataset, float]:
-    """The accepted images of a run, and how many of their pixels there are for one real pixel."""
+    """The accepted images of a run, and the number of their pixels for each real pixel."""
     recipe = run / "recipe.json"
     if not recipe.exists():
         return formats.read(run), 1.0
@@ -169,12 +175,12 @@ def _synthetic(run: Path) -> tuple[Dataset, float]:
 
 
 def _as_a_tile(sample: Sample) -> Sample:
-    """Objects of which the border leaves little are passed over, as in tiles of real pictures: else a detector learns
-    from some pictures what it is told to pass over in others."""
+    """Objects that the border mostly cuts off become ignored regions, as in tiles of real images: otherwise the labels
+    of real and synthetic images would contradict each other."""
     layout = sample.layout
-    enough = layout.visible >= MIN_VISIBLE
-    ignored = np.concatenate([layout.ignored, layout.boxes[~enough]])
-    return replace(sample, layout=replace(layout.select(enough), ignored=ignored))
+    visible = layout.visible >= MIN_VISIBLE
+    ignored = np.concatenate([layout.ignored, layout.boxes[~visible]])
+    return replace(sample, layout=replace(layout.select(visible), ignored=ignored))
 
 
 def _shows(dataset: Dataset, name: str) -> bool:
@@ -182,11 +188,11 @@ def _shows(dataset: Dataset, name: str) -> bool:
 
 
 def _renamed(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
-    """The data set with these classes, matched as the readers match them; objects of others are left out."""
+    """The data set with these classes, matched by name as in the readers; objects of other classes are left out."""
     lookup = class_lookup(classes)
-    own = tuple(classes[i] if (i := lookup.get(class_key(name))) is not None else name for name in dataset.classes)
-    samples = [replace(sample, layout=replace(sample.layout, classes=own)) for sample in dataset]
-    return restrict(replace(dataset, classes=own, samples=samples), classes)
+    matched = tuple(classes[i] if (i := lookup.get(class_key(name))) is not None else name for name in dataset.classes)
+    samples = [replace(sample, layout=replace(sample.layout, classes=matched)) for sample in dataset]
+    return restrict(replace(dataset, classes=matched, samples=samples), classes)
 
 
 def _fingerprint(dataset: Dataset) -> str:
@@ -198,7 +204,7 @@ def _fingerprint(dataset: Dataset) -> str:
 
 
 def _write(parts: tuple[tuple[str, Dataset], ...], content: dict, folder: Path, progress: Progress) -> dict:
-    """Write the folders beside their place and put them there when they are whole; gives back `export.json`."""
+    """Write the folders next to their final place, then move them to `folder`; returns the content of `export.json`."""
     if folder.exists():
         raise UserError(f"{folder} was not written by dataengine export; give another --out.")
     size, layout = content["tile_size"], content["layout"]
@@ -209,13 +215,13 @@ def _write(parts: tuple[tuple[str, Dataset], ...], content: dict, folder: Path, 
             longest, counts = 0, {}
             for name, part in parts:
                 if name != "synthetic" and any(max(sample.layout.size) > size for sample in part):
-                    told = lambda done, total, name=name: progress(f"tiling {name}", done, total)  # noqa: E731
-                    part = tile(part, work / f"tiles-{name}", size, size // 5, progress=told)
-                # as rotated boxes, so that COCO files hold the corners, which mmrotate reads
+                    report = lambda done, total, name=name: progress(f"tiling {name}", done, total)  # noqa: E731
+                    part = tile(part, work / f"tiles-{name}", size, size // 5, progress=report)
+                # as rotated boxes: COCO files then hold the corners, which mmrotate reads
                 part = replace(part, kind="obb")
                 place, split = (work / "data" / "real", "test") if name == "test" else (work / "data" / name, "train")
-                told = lambda done, total, name=name: progress(f"writing {name}", done, total)  # noqa: E731
-                left_out = formats.write(part, place, layout, split=split, progress=told)
+                report = lambda done, total, name=name: progress(f"writing {name}", done, total)  # noqa: E731
+                left_out = formats.write(part, place, layout, split=split, progress=report)
                 counts[name] = len(part) - len(left_out)
                 ground = content["synthetic_scale"] if name == "synthetic" else 1
                 longest = max([longest, *(max(s.layout.size) / ground for s in part)])

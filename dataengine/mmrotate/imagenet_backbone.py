@@ -1,4 +1,4 @@
-"""A backbone for mmrotate's detectors that has seen ImageNet, as detectors of the field have, without a model hub."""
+"""A backbone for detectors of mmrotate, pretrained on ImageNet, whose weights come as a Python package."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dataengine.imagenet import ImageNetFeatures
 
 @MODELS.register_module()
 class EfficientNetLite0(nn.Module):
-    """Feature maps (24, 40 and 112 channels at 1/4, 1/8 and 1/16) of pictures that were normalised by mean 127 and
-    deviation 128. Weights learn on from `first` (a block's number) on; batch statistics stay those of ImageNet.
+    """Feature maps (24, 40 and 112 channels at 1/4, 1/8 and 1/16) of images normalised by mean 127 and deviation 128.
 
-    Raises UserError where the package of the weights is not installed.
+    first: number of the first block that is trained; batch statistics stay those of ImageNet. Raises UserError when the
+    package of the weights is not installed.
     """
 
     def __init__(self, first: int = 0):
@@ -24,7 +24,7 @@ class EfficientNetLite0(nn.Module):
             block.requires_grad_(True)
 
     def init_weights(self) -> None:
-        """They are ImageNet's."""
+        """Does nothing: the weights are those of ImageNet."""
 
-    def forward(self, pictures: torch.Tensor) -> list[torch.Tensor]:
-        return self.features(pictures)[1:]
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return self.features(images)[1:]

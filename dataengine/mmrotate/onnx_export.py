@@ -1,9 +1,8 @@
-"""A trained mmrotate detector as ONNX model for the filter: pixels in, decoded boxes and scores out.
+"""A trained mmrotate detector as an ONNX model for the filter: pixels in, decoded boxes and scores out.
 
-What of mmrotate's test pipeline comes before the network (resizing, order of colours, normalisation) and what comes
-after it (decoding of boxes) lies in the model, as plain operators; suppression is left to the reader, which has the
-same rule. For detectors that predict at each place of a feature map by themselves; those of two stages choose regions
-in between, with mmcv's own operators, and serve the filter directly.
+The model includes the steps of the test pipeline before the network (resizing, channel order, normalisation) and the
+decoding of boxes, as standard operators; the reader applies non-maximum suppression by the same rule. Only one-stage
+detectors can be exported: two-stage detectors select regions with operators of mmcv, and serve the filter directly.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 POINT_HEADS = ("RotatedFCOSHead", "RotatedRTMDetHead", "RotatedRTMDetSepBNHead", "H2RBoxHead", "H2RBoxV2Head")
 ANCHOR_HEADS = ("RetinaHead", "RotatedRetinaHead")
-MULTIPLE = 32  # of the network's input side, as the feature pyramids want it
+SIDE_MULTIPLE = 32  # the input side of the network is a multiple of it, for the feature pyramid
 
 
 def export_detector(
@@ -39,14 +38,14 @@ def export_detector(
     score_threshold: float | None = None,
     half: bool = False,
 ) -> float:
-    """Write `out/model.onnx` and `out/config.json`, which OnnxDetector reads.
+    """Write `out/model.onnx` and `out/config.json`, which `OnnxDetector` reads.
 
-    image_size:      side of the square images that the model takes; larger ones are read in windows of it.
-    score_threshold: least score of a detection; None is that of the detector's `test_cfg`.
-    half:            weights are stored in 16 bits.
+    image_size:      side of the square input of the model; larger images are read in windows of it.
+    score_threshold: least score of a detection; None for that of the `test_cfg` of the detector.
+    half:            store weights in 16 bits.
 
-    Gives back by how many pixels boxes differ between onnxruntime and torch on noise. Raises UserError for a detector
-    that cannot be exported, before anything is written.
+    Returns the largest difference of a box between onnxruntime and torch on noise, in pixels. Raises UserError for a
+    detector that cannot be exported, before anything is written.
     """
     model = load_model(config, checkpoint)
     decoded, test = Decoded(model, image_size), model.cfg.model.test_cfg
@@ -60,7 +59,7 @@ def export_detector(
 
 
 class Decoded(torch.nn.Module):
-    """A dense mmrotate detector with what its test pipeline does before, and box decoding after.
+    """A one-stage mmrotate detector with its preprocessing and box decoding.
 
     `images` float32 (B, 3, S, S) RGB in [0, 255] -> boxes (B, P, 5) as cx, cy, w, h, theta in pixels of `images`, and
     scores (B, P, C) in [0, 1].
@@ -72,35 +71,35 @@ class Decoded(torch.nn.Module):
         self.kind = type(head).__name__
         if self.kind not in POINT_HEADS + ANCHOR_HEADS:
             raise UserError(
-                f"{type(model).__name__} ({self.kind if head is not None else 'two stages'}) cannot become an ONNX "
-                "model of plain operators; give the filter its mmrotate work folder instead: --detector WORK_FOLDER."
+                f"{type(model).__name__} ({self.kind if head is not None else 'two stages'}) cannot be exported "
+                "to ONNX with standard operators; give the filter its mmrotate work folder: --detector WORK_FOLDER."
             )
         self.model, self.image_size = model.eval(), image_size
-        self.factor = _enlargement(model, image_size)
+        self.factor = _resize_factor(model, image_size)
         self.side = round(image_size * self.factor)
-        if self.side % MULTIPLE:
+        if self.side % SIDE_MULTIPLE:
             raise UserError(
-                f"--image-size {image_size}: the network would see {self.side} pixels, which {MULTIPLE} does not "
-                "divide; choose another size."
+                f"--image-size {image_size}: the input of the network would have {self.side} pixels, which is not a "
+                f"multiple of {SIDE_MULTIPLE}; choose another size."
             )
-        # a pipeline loads blue first; a config of the network alone (configs/detectors) takes what it was trained on
+        # a test pipeline loads BGR images; a config without one (configs/detectors) is trained on RGB images
         self.bgr = "test_dataloader" in model.cfg and not model.cfg.model.data_preprocessor.get("bgr_to_rgb", False)
-        self.eval()  # the whole of it: the exporter gives it back in the mode it had
+        self.eval()  # the exporter restores the mode of this module in all its parts
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        normalise = self.model.data_preprocessor
+        preprocessor = self.model.data_preprocessor
         if self.factor != 1:
             size = (self.side, self.side)
             images = torch.nn.functional.interpolate(images, size, mode="bilinear", align_corners=False).round()
         if self.bgr:
             images = images[:, [2, 1, 0]]
-        features = self.model.extract_feat((images - normalise.mean) / normalise.std)
+        features = self.model.extract_feat((images - preprocessor.mean) / preprocessor.std)
         decode = self._points if self.kind in POINT_HEADS else self._anchors
         boxes, scores = decode(self.model.bbox_head(features))
         return torch.cat([boxes[..., :4] / self.factor, boxes[..., 4:]], -1), scores
 
     def _points(self, outputs: tuple) -> tuple[torch.Tensor, torch.Tensor]:
-        """Heads that predict four distances and an angle at each point."""
+        """Decode heads that predict four distances and an angle at each point: boxes (B, P, 5), scores (B, P, C)."""
         head = self.model.bbox_head
         scores, distances, angles, *centerness = outputs
         points = head.prior_generator.grid_priors([level.shape[-2:] for level in scores], device=scores[0].device)
@@ -120,17 +119,17 @@ class Decoded(torch.nn.Module):
         return boxes, probabilities
 
     def _by_class(self, boxes: torch.Tensor, scores: torch.Tensor, agnostic: list[int]) -> tuple:
-        """H2RBox-v2 gives round objects no angle and shrinks some, so each place has a box for each class."""
+        """A box for each point and class: H2RBox-v2 sets the angle of round classes to 0 and shrinks some of them."""
         n = scores.shape[-1]
         sides, angles = torch.ones(n), torch.ones(n)
         angles[agnostic] = 0
         sides[self.model.bbox_head.agnostic_resize_classes or []] = 0.85
         change = torch.stack([torch.ones(n), torch.ones(n), sides, sides, angles], -1)  # (C, 5)
-        every = boxes[:, :, None] * change  # (B, P, C, 5)
-        return every.flatten(1, 2), (scores[..., None] * torch.eye(n)).flatten(1, 2)
+        of_class = boxes[:, :, None] * change  # (B, P, C, 5)
+        return of_class.flatten(1, 2), (scores[..., None] * torch.eye(n)).flatten(1, 2)
 
     def _anchors(self, outputs: tuple) -> tuple[torch.Tensor, torch.Tensor]:
-        """Heads that predict the change of each anchor."""
+        """Decode heads that predict a change of each anchor: boxes (B, P, 5), scores (B, P, C)."""
         head = self.model.bbox_head
         scores, changes = outputs
         anchors = head.prior_generator.grid_priors([level.shape[-2:] for level in scores], device=scores[0].device)
@@ -139,7 +138,7 @@ class Decoded(torch.nn.Module):
             b, _, height, width = scores[i].shape
             change = changes[i].permute(0, 2, 3, 1).reshape(-1, 5)
             priors = getattr(anchors[i], "tensor", anchors[i]).repeat(b, 1)
-            # centres stay inside the picture, as mmrotate has it
+            # as in mmrotate, centres are clipped to the image
             decoded = head.bbox_coder.decode(priors, change, max_shape=(self.side, self.side))
             boxes.append(getattr(decoded, "tensor", decoded).reshape(b, -1, 5))
             n = height * width * head.num_base_priors
@@ -147,8 +146,8 @@ class Decoded(torch.nn.Module):
         return torch.cat(boxes, 1), torch.cat(probabilities, 1)
 
 
-def _enlargement(model: torch.nn.Module, image_size: int) -> float:
-    """By how much the test pipeline enlarges a square image of that side."""
+def _resize_factor(model: torch.nn.Module, image_size: int) -> float:
+    """The factor by which the test pipeline resizes a square image of that side."""
     from mmdet.utils import get_test_pipeline_cfg
 
     if "test_dataloader" not in model.cfg:
@@ -159,17 +158,17 @@ def _enlargement(model: torch.nn.Module, image_size: int) -> float:
             scale = step.get("scale")
             factor *= step["scale_factor"] if scale is None else min(np.atleast_1d(scale)) / image_size
         elif not step["type"].endswith(("LoadImageFromFile", "Annotations", "BoxType", "Pad", "PackDetInputs")):
-            raise UserError(f"the test pipeline has a step {step['type']}, which the ONNX model cannot hold.")
+            raise UserError(f"the test pipeline has a step {step['type']}, which cannot be exported to ONNX.")
     return float(factor)
 
 
 def write_onnx(decoded: Decoded, settings: dict, out: Path, half: bool) -> float:
-    """Write the folder, check it against torch on noise, and give back the largest difference of a box in pixels."""
+    """Write the folder and return the largest difference of a box to torch on noise, in pixels."""
     import onnx
 
     size = decoded.image_size
     with tempfile.TemporaryDirectory() as folder, torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what tracing cannot follow: the result is compared with torch below
+        warnings.simplefilter("ignore")  # about tracing; the result is compared with torch below
         raw = Path(folder) / "raw.onnx"
         torch.onnx.export(
             decoded,
@@ -184,7 +183,7 @@ def write_onnx(decoded: Decoded, settings: dict, out: Path, half: bool) -> float
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.exists() and any(entry.name not in ("model.onnx", "config.json") for entry in out.iterdir()):
-            raise UserError(f"{out} holds other files; give another --out.")
+            raise UserError(f"{out} contains other files; give another --out.")
         with tempfile.TemporaryDirectory(prefix=".detector-", dir=out.parent) as folder:
             work = Path(folder)
             onnx.save(content, work / "model.onnx")
@@ -199,30 +198,30 @@ def write_onnx(decoded: Decoded, settings: dict, out: Path, half: bool) -> float
 
 
 def _difference(decoded: Decoded, detector: OnnxDetector) -> float:
-    """Of centres, sides, and ends of the long sides; theta and theta + pi are the same box."""
+    """The largest difference of centres, sides, and ends of the long sides; theta and theta + pi are the same box."""
     side = decoded.image_size
     images = np.random.default_rng(0).uniform(0, 255, (1, 3, side, side)).astype(np.float32)
     with torch.no_grad():
         expected = decoded(torch.from_numpy(images))[0].numpy()
     change = detector.session.run(None, {"images": images})[0] - expected
-    turned = np.abs(np.sin(change[..., 4])) * expected[..., 2:4].max(-1) / 2
-    return float(max(np.abs(change[..., :4]).max(), turned.max()))
+    end = np.abs(np.sin(change[..., 4])) * expected[..., 2:4].max(-1) / 2
+    return float(max(np.abs(change[..., :4]).max(), end.max()))
 
 
 def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Store large weights as fp16 and cast them back in the graph: half the file, the same fp32 arithmetic."""
+    """Store large weights as fp16 and cast them to fp32 in the graph: half the file size, the same arithmetic."""
     from onnx import TensorProto, helper, numpy_helper
 
-    casts, kept = [], []
+    casts, initializers = [], []
     for weight in model.graph.initializer:
         values = numpy_helper.to_array(weight)
         if values.dtype == np.float32 and values.size > 256 and np.abs(values).max() < 6e4:
-            kept.append(numpy_helper.from_array(values.astype(np.float16), weight.name + "_fp16"))
+            initializers.append(numpy_helper.from_array(values.astype(np.float16), weight.name + "_fp16"))
             casts.append(helper.make_node("Cast", [weight.name + "_fp16"], [weight.name], to=TensorProto.FLOAT))
         else:
-            kept.append(weight)
+            initializers.append(weight)
     del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+    model.graph.initializer.extend(initializers)
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)

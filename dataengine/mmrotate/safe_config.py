@@ -1,4 +1,4 @@
-"""Is a config of mmengine, which is a Python file, nothing but values? It is read without being run."""
+"""Checks that a config of mmengine, which is a Python file, contains only values, without executing it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 _LIBRARIES = r"(?:mmengine|mmcv|mmdet|mmrotate)"
-# mmengine takes a type with points for the path of any Python object, which it then calls: os.system is one, too
+# mmengine imports and calls any Python object that a dotted `type` names, such as os.system
 _TYPE = re.compile(rf"(?:{_LIBRARIES}\.)?[A-Za-z_]\w*")
 _IMPORT = re.compile(rf"(?:{_LIBRARIES}|dataengine\.(?:judge|mmrotate))(?:\.\w+)*")
 _BASE = re.compile(r"(?:mmrotate|mmdet)::(?:[\w-]+/)*[\w.-]+\.py")
-# modules that configs of version 0.1.0 import, and where they are now
+# {module that configs of version 0.1.0 import: its present name}
 _MOVED = {
     "dataengine.judge.cpu_forms": "dataengine.mmrotate.cpu_layers",
     "dataengine.judge.imagenet_backbone": "dataengine.mmrotate.imagenet_backbone",
@@ -27,44 +27,44 @@ _BUILDERS = ("dict", "list", "tuple", "set")
 
 
 def refuse_code(config: str | Path) -> None:
-    """Raises UserError, with the line, for a config that holds more than named values: mmengine would run it."""
+    """Raises UserError, which names the line, for a config with more than named values, since mmengine would run it."""
     text = read_text(config)
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UserError(f"{config}: mmengine cannot read it ({type(error).__name__}: {error}).") from None
-    if "{{" in text:  # mmengine puts the file's own name there, or a variable of the environment, before it reads
+    if "{{" in text:  # mmengine replaces it by a file name or an environment variable before parsing
         raise _fault(config, text[: text.index("{{")].count("\n") + 1, "`{{`, which mmengine replaces")
     names: set[str] = set()
     for line in tree.body:
         if isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant):
-            continue  # a comment in quotes
+            continue  # a docstring
         targets = line.targets if isinstance(line, ast.Assign) else []
         if len(targets) != 1 or not isinstance(targets[0], ast.Name):
             raise _fault(config, line.lineno, f"a statement ({type(line).__name__})")
         _refuse_in(config, line.value, names)
         name = targets[0].id
         if name in ("_base_", "custom_imports"):
-            _refuse_others(config, line, name)
+            _refuse_foreign_files(config, line, name)
         elif name in _BUILDERS:
             raise _fault(config, line.lineno, f"another {name}")
         names.add(name)
 
 
 def _refuse_in(config: str | Path, value: ast.expr, names: set[str]) -> None:
-    """Whatever is no plain value, and no name that has one."""
+    """Raises UserError for anything but plain values and names of values."""
     for node in ast.walk(value):
         if isinstance(node, ast.Call):
-            sound = isinstance(node.func, ast.Name) and node.func.id in _BUILDERS
+            is_builder = isinstance(node.func, ast.Name) and node.func.id in _BUILDERS
             entries = [(keyword.arg, keyword.value) for keyword in node.keywords]
-            if not sound:
+            if not is_builder:
                 raise _fault(config, node.lineno, "a call")
         elif isinstance(node, ast.Dict):
             keys = (key.value if isinstance(key, ast.Constant) else None for key in node.keys)
             entries = list(zip(keys, node.values, strict=True))
         elif isinstance(node, ast.Name):
             if node.id not in names and node.id not in _BUILDERS:
-                raise _fault(config, node.lineno, f"the name {node.id}, which has no value before")
+                raise _fault(config, node.lineno, f"the name {node.id}, which has no value yet")
             continue
         elif isinstance(node, ast.Constant | ast.List | ast.Tuple | ast.Set | ast.UnaryOp | ast.expr_context
                         | ast.unaryop | ast.keyword):  # fmt: skip
@@ -72,10 +72,10 @@ def _refuse_in(config: str | Path, value: ast.expr, names: set[str]) -> None:
         else:
             raise _fault(config, getattr(node, "lineno", value.lineno), f"a {type(node).__name__}")
         for key, entry in entries:
-            if key is None:  # of another dict, or not to be told without running it
-                raise _fault(config, node.lineno, "a dict whose keys are not written out")
+            if key is None:  # unpacked from another dict, or an expression
+                raise _fault(config, node.lineno, "a dict whose keys are not literals")
             if key in ("type", "_scope_") and not _is_type(entry):
-                raise _fault(config, entry.lineno, "a `type` that is no class of mmengine's libraries")
+                raise _fault(config, entry.lineno, "a `type` that is not a class of the libraries of mmengine")
 
 
 def _is_type(value: ast.expr) -> bool:
@@ -83,14 +83,14 @@ def _is_type(value: ast.expr) -> bool:
     return text is None or (isinstance(text, str) and _TYPE.fullmatch(text) is not None)
 
 
-def _refuse_others(config: str | Path, line: ast.Assign, name: str) -> None:
-    """Other files that the config takes values or modules from, unless they come with mmengine's libraries."""
+def _refuse_foreign_files(config: str | Path, line: ast.Assign, name: str) -> None:
+    """Raises UserError for base files and imports that are not part of the libraries of mmengine or of dataengine."""
     allowed = _BASE if name == "_base_" else _IMPORT
     for node in ast.walk(line.value):
         if isinstance(node, ast.Name) and node.id not in _BUILDERS:
-            raise _fault(config, line.lineno, f"a {name} that is not written out")
+            raise _fault(config, line.lineno, f"a {name} that is not a literal")
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and not allowed.fullmatch(node.value):
-            # the one key of custom_imports that is no module stands in quotes where it is a {...}
+            # the keys of custom_imports if it is written as {...}
             if name == "custom_imports" and node.value in ("imports", "allow_failed_imports"):
                 continue
             raise _fault(config, node.lineno, f"{node.value!r} as {name}, which is another file")
@@ -113,7 +113,7 @@ def import_custom_modules(config: Config) -> None:
 
 def _fault(config: str | Path, line: int, what: str) -> UserError:
     return UserError(
-        f"{config}:{line}: holds {what}, so reading it could run any program; give the config that mmengine wrote into "
-        "the work folder of the training, which is plain values (or, of a config that you trust, make one: "
+        f"{config}:{line}: contains {what}, so reading it could run any program; give the config in the work folder of "
+        "the training, where mmengine writes plain values (or convert a config that you trust: "
         "mmengine.Config.fromfile(...).dump(...))."
     )

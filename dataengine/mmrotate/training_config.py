@@ -1,8 +1,8 @@
-"""The text of an mmrotate config that trains on real and synthetic images and is evaluated on real ones only.
+"""The text of an mmrotate config that trains on real and synthetic images and evaluates on real ones only.
 
-It inherits from mmrotate's own config (`mmrotate::...`), so backbone, schedule, angle version and normalisation are
-mmrotate's; what is written is what depends on the data. Images are read as three channels of 8 bits, a thermal one
-three times the same, which is what a pretrained backbone takes, so mmrotate's mean and deviation stay.
+It inherits from a config of mmrotate (`mmrotate::...`), so backbone, schedule, angle version and normalisation are
+those of mmrotate; only what depends on the data is written. Images are loaded as three channels of 8 bits, as the
+pretrained backbone expects; a thermal image has its channel three times.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ from dataclasses import dataclass
 
 from dataengine.data.hrsc import class_ids
 
-# what looks the same from all sides, so that its box has no angle to be learned
-ROUND = ("storage-tank", "storagetank", "roundabout", "chimney")
-DIAMONDS = ("baseball-diamond", "baseballfield")
+# classes that look the same from all sides, whose boxes have no angle to learn
+ROUND_CLASSES = ("storage-tank", "storagetank", "roundabout", "chimney")
+DIAMOND_CLASSES = ("baseball-diamond", "baseballfield")
 
 
 @dataclass(frozen=True)
 class MmrotateConfig:
-    """config:     mmrotate's config, below its folder `configs/`.
-    heads:         where in `model` the number of classes stands.
-    cuda_only:     the parts that mmcv has for CUDA only, as `path in model: what stands for it with --cpu`.
-    rotates:       the config turns pictures by any angle as augmentation.
-    from_hbb:      it learns from the upright boxes around the rotated ones.
+    """A detector of mmrotate, and what in its config depends on the data.
+
+    config:    path below the folder `configs/` of mmrotate.
+    heads:     paths in `model` of the parts with `num_classes`.
+    cuda_only: parts that mmcv implements for CUDA only: (path in `model`, its replacement with --cpu).
+    rotates:   whether images are turned by any angle as augmentation.
+    from_hbb:  whether it learns from the horizontal hulls of the rotated boxes.
     """
 
     config: str
@@ -65,17 +67,17 @@ DETECTORS: dict[str, MmrotateConfig] = {
 
 LAYOUTS = ("dota", "dior", "hrsc", "coco")
 CPU_LAYERS = "dataengine.mmrotate.cpu_layers"
-STRIDE = 32  # sides of a batch are multiples of it, for the feature pyramid
+SIDE_MULTIPLE = 32  # the sides of a batch are multiples of it, for the feature pyramid
 
 
 @dataclass(frozen=True)
 class ExportedData:
-    """What a config has to know of the folders `real` (train, test) and `synthetic` (train) beside it.
+    """The exported folders `real` (train, test) and `synthetic` (train) in the folder of the config.
 
     layout:          one of LAYOUTS.
-    classes:         as mmrotate's loader of this layout spells them.
+    classes:         in the spelling of mmrotate's loader for this layout.
     largest_side:    of all images, in real pixels.
-    synthetic_scale: synthetic pixels for a real one; synthetic images are brought to real size when they are loaded.
+    synthetic_scale: synthetic pixels for each real pixel; synthetic images are resized by its inverse when loaded.
     """
 
     layout: str
@@ -85,35 +87,39 @@ class ExportedData:
 
 
 def spelling(classes: tuple[str, ...], layout: str) -> tuple[str, ...]:
-    """Class names as mmrotate's loaders read them: DOTA's splits at blanks, DIOR's puts them into lower case."""
+    """Class names as the loaders of mmrotate read them: that of DOTA splits at blanks, that of DIOR lowercases names.
+
+    >>> spelling(("Small Vehicle",), "dota"), spelling(("Small Vehicle",), "dior")
+    (('Small-Vehicle',), ('small vehicle',))
+    """
     if layout == "dota":
         return tuple("-".join(name.split()) for name in classes)
     return tuple(name.lower() for name in classes) if layout == "dior" else classes
 
 
 def config_text(detector: str, data: ExportedData, ratio: tuple[int, int], scale: float, cpu: bool) -> str:
-    """The config file.
+    """The text of the config file.
 
     detector: a key of DETECTORS. ratio: how many times an epoch shows each real and each synthetic image.
-    scale:    enlargement of all images when they are loaded. cpu: parts that mmcv has for CUDA only are exchanged.
+    scale:    resize factor of all images when they are loaded. cpu: replace parts that mmcv implements for CUDA only.
     """
     chosen = DETECTORS[detector]
     real, synthetic = ratio
-    side = math.ceil(data.largest_side * scale / STRIDE) * STRIDE  # of the largest picture once loaded
+    side = math.ceil(data.largest_side * scale / SIDE_MULTIPLE) * SIDE_MULTIPLE  # of the largest image after loading
     parts = []
     for times, name, factor in ((real, "real", scale), (synthetic, "synthetic", scale / data.synthetic_scale)):
         if times:
-            shown = _dataset(data, name, "train") | {"filter_cfg": {"filter_empty_gt": True}}
-            shown["pipeline"] = _train_pipeline(detector, data, factor, side)
-            parts.append({"type": "RepeatDataset", "times": times, "dataset": shown} if times > 1 else shown)
+            part = _dataset(data, name, "train") | {"filter_cfg": {"filter_empty_gt": True}}
+            part["pipeline"] = _train_pipeline(detector, data, factor, side)
+            parts.append({"type": "RepeatDataset", "times": times, "dataset": part} if times > 1 else part)
     train = {"_delete_": True, "type": "ConcatDataset", "ignore_keys": ["DATASET_TYPE"], "datasets": parts}
-    judged = {"_delete_": True} | _dataset(data, "real", "test")
-    judged |= {"test_mode": True, "pipeline": _test_pipeline(data, scale)}
+    evaluated = {"_delete_": True} | _dataset(data, "real", "test")
+    evaluated |= {"test_mode": True, "pipeline": _test_pipeline(data, scale)}
     metric = {"type": "DOTAMetric", "metric": "mAP"}
     if data.layout == "coco":
         metric = {"type": "RotatedCocoMetric", "metric": "bbox", "classwise": True}
     lines = [
-        f"# {detector} on real and synthetic images ({real}:{synthetic}), judged on real ones; written by dataengine.",
+        f"# {detector} on real and synthetic images ({real}:{synthetic}), tested on real ones; written by dataengine.",
         f'_base_ = ["mmrotate::{chosen.config}"]',
         "",
         *(
@@ -122,44 +128,44 @@ def config_text(detector: str, data: ExportedData, ratio: tuple[int, int], scale
             else []
         ),
         "model = _base_.model",
-        f"model.data_preprocessor.pad_size_divisor = {STRIDE}",
+        f"model.data_preprocessor.pad_size_divisor = {SIDE_MULTIPLE}",
         *(f"model.{head}.num_classes = {len(data.classes)}" for head in chosen.heads),
         *_model_lines(detector, data.classes, side),
-        *(_exchange(path, part) for path, part in (chosen.cuda_only if cpu else ())),
+        *(_replacement(path, part) for path, part in (chosen.cuda_only if cpu else ())),
         "",
         _assignment("train_dataloader", {"dataset": train}),
-        *(_assignment(f"{name}_dataloader", {"dataset": judged}) for name in ("val", "test")),
+        *(_assignment(f"{name}_dataloader", {"dataset": evaluated}) for name in ("val", "test")),
         *(_assignment(f"{name}_evaluator", {"_delete_": True} | metric) for name in ("val", "test")),
     ]
     return "\n".join(lines) + "\n"
 
 
 def _model_lines(detector: str, classes: tuple[str, ...], side: int) -> list[str]:
-    """H2RBox-v2 crops a square from the middle of each batch, and names classes by number."""
+    """H2RBox-v2 crops a central square of each batch, and lists round classes by index."""
     if not DETECTORS[detector].from_hbb:
         return []
     return [
         f"model.crop_size = ({side}, {side})",
-        f"model.bbox_head.rotation_agnostic_classes = {_numbers(classes, ROUND + DIAMONDS)}",
-        f"model.bbox_head.agnostic_resize_classes = {_numbers(classes, DIAMONDS)}",
+        f"model.bbox_head.rotation_agnostic_classes = {_indices(classes, ROUND_CLASSES + DIAMOND_CLASSES)}",
+        f"model.bbox_head.agnostic_resize_classes = {_indices(classes, DIAMOND_CLASSES)}",
     ]
 
 
-def _numbers(classes: tuple[str, ...], names: tuple[str, ...]) -> list[int]:
+def _indices(classes: tuple[str, ...], names: tuple[str, ...]) -> list[int]:
     return [i for i, name in enumerate(classes) if name.lower() in names]
 
 
-def _exchange(path: str, part: dict) -> str:
+def _replacement(path: str, part: dict) -> str:
     if path.endswith(".type"):
         return f"model.{path} = {part['type']!r}"
     return f"model.{path} = {_text(part)}"
 
 
 def _dataset(data: ExportedData, name: str, split: str) -> dict:
-    """The loader of one split: `real` or `synthetic` below the config's own folder, wherever that is."""
+    """The loader of one split of `real` or `synthetic`, relative to the folder of the config."""
     root = "{{ fileDirname }}/data/" + name + "/"
     meta: dict = {"classes": data.classes, "palette": "random"}
-    places: dict = {
+    location: dict = {
         "dota": {
             "type": "DOTADataset",
             "ann_file": f"{split}/labelTxt/",
@@ -183,20 +189,20 @@ def _dataset(data: ExportedData, name: str, split: str) -> dict:
     }[data.layout]
     if data.layout == "hrsc" and data.classes != ("ship",):
         meta["classes_id"] = tuple(identity.removeprefix("1000000") for identity in class_ids(data.classes))
-        places["classwise"] = True
-    return {**places, "data_root": root, "metainfo": meta}
+        location["classwise"] = True
+    return {**location, "data_root": root, "metainfo": meta}
 
 
 def _loading(layout: str, box_type: str) -> list[dict]:
-    """Boxes of the given mmrotate type. COCO files hold a rotated box as polygon, the others as four corners."""
+    """Steps that load boxes of a box type of mmrotate. COCO files hold rotated boxes as polygons, others as corners."""
     if layout == "coco" and box_type != "hbox":
         return [
             {"type": "mmdet.LoadAnnotations", "with_bbox": True, "with_mask": True, "poly2mask": False},
             {"type": "ConvertMask2BoxType", "box_type": box_type},
         ]
-    own = "hbox" if layout == "coco" else "qbox"
-    convert = [{"type": "ConvertBoxType", "box_type_mapping": {"gt_bboxes": box_type}}] if box_type != own else []
-    return [{"type": "mmdet.LoadAnnotations", "with_bbox": True, "box_type": own}, *convert]
+    stored = "hbox" if layout == "coco" else "qbox"
+    convert = [{"type": "ConvertBoxType", "box_type_mapping": {"gt_bboxes": box_type}}] if box_type != stored else []
+    return [{"type": "mmdet.LoadAnnotations", "with_bbox": True, "box_type": stored}, *convert]
 
 
 def _resize(factor: float) -> dict:
@@ -210,9 +216,9 @@ def _train_pipeline(detector: str, data: ExportedData, factor: float, side: int)
     steps = [{"type": "mmdet.LoadImageFromFile"}, *loading, _resize(factor)]
     steps.append({"type": "mmdet.RandomFlip", "prob": 0.75, "direction": ["horizontal", "vertical", "diagonal"]})
     if chosen.rotates:
-        upright = _numbers(data.classes, ROUND)
+        upright = _indices(data.classes, ROUND_CLASSES)
         steps.append({"type": "RandomRotate", "prob": 0.5, "angle_range": 180, "rect_obj_labels": upright or None})
-    if chosen.from_hbb:  # the square that it crops lies inside every picture
+    if chosen.from_hbb:  # the cropped square lies inside every image
         steps.append({"type": "mmdet.Pad", "size": (side, side), "pad_val": {"img": (114, 114, 114)}})
     return [*steps, {"type": "mmdet.PackDetInputs"}]
 
@@ -223,7 +229,7 @@ def _test_pipeline(data: ExportedData, scale: float) -> list[dict]:
     return [
         {"type": "mmdet.LoadImageFromFile"},
         _resize(scale),
-        *_loading(data.layout, "qbox" if coco else "rbox"),  # after resizing: boxes stay in pixels of the file
+        *_loading(data.layout, "qbox" if coco else "rbox"),  # after resizing, so that boxes stay in pixels of the file
         {"type": "mmdet.PackDetInputs", "meta_keys": (*keys, "instances") if coco else keys},
     ]
 
@@ -233,7 +239,7 @@ def _assignment(name: str, value: dict) -> str:
 
 
 def _text(value: object, indent: int = 0) -> str:
-    """Python text of plain values, dicts as `dict(...)`, what is long a line for each item."""
+    """Python source of plain values: dicts as `dict(...)`, long values with one line for each item."""
     if isinstance(value, dict):
         items = [f"{key}={_text(item, indent + 4)}" for key, item in value.items()]
         opening, closing = "dict(", ")"

@@ -13,7 +13,7 @@ from dataengine.data import images
 from dataengine.data.images import read_picture
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Sample, class_key
 from dataengine.errors import UserError
-from dataengine.layouts.constraints import WHOLE
+from dataengine.layouts.constraints import FULLY_VISIBLE
 from dataengine.layouts.windows import cut
 from dataengine.render.augment import augmented_window, turned_freely, window_scales
 from dataengine.render.canvas import Canvas, Provenance
@@ -237,5 +237,5 @@ def room_for(new: Layout, existing: Layout) -> np.ndarray:
     grown[:, 2:4] += 2 * (MARGIN_SHARE * new.boxes[:, 2:3] + MARGIN_PX)
     labelled = np.concatenate([existing.boxes, existing.ignored])
     free = ~(geometry.intersection(grown, labelled) > 0).any(1) if len(labelled) else np.ones(len(new), bool)
-    inside = geometry.visible_fraction(grown, new.size) >= WHOLE if len(new) else np.ones(0, bool)
-    return free & inside & (new.visible >= WHOLE)
+    inside = geometry.visible_fraction(grown, new.size) >= FULLY_VISIBLE if len(new) else np.ones(0, bool)
+    return free & inside & (new.visible >= FULLY_VISIBLE)

@@ -27,7 +27,7 @@ class LazyDetector:
         theta) and `object` (index of the matched label, or null). Raises UserError where the detector cannot be loaded.
         """
         from dataengine.judge.detector import load_detector  # slow import, needed for detections only
-        from dataengine.judge.matching import match
+        from dataengine.judge.verdict import match
 
         with self._lock:
             if self._detector is None:

@@ -69,7 +69,7 @@ def test_layouts_seeds_and_noise_are_those_of_the_version_before(name):
 def test_a_change_would_be_noticed(change, monkeypatch):
     golden = json.loads(GOLDEN.read_text())["hit-uav"]
     if change == "sampler":
-        monkeypatch.setattr("dataengine.layouts.reuse._BUDGET", 0)
+        monkeypatch.setattr("dataengine.layouts.reuse._MAX_WINDOWS", 0)
     if change == "noise":
         monkeypatch.setattr(sys.modules[__name__], "noise_seed", lambda seed, k: seed % 2**63)
     now = drawn("hit-uav", seed=int(change == "seed of the run"))

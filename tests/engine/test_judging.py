@@ -21,7 +21,7 @@ from dataengine.engine.recipe import Recipe, image_seed
 from dataengine.engine.run import synth
 from dataengine.judge.calibration import Calibration
 from dataengine.judge.detector import Detections
-from dataengine.judge.matching import match
+from dataengine.judge.verdict import match
 from dataengine.render.frame import FrameSpec
 
 CAR, VAN, OWN = [40, 40, 24, 12, 0.3], [110, 60, 24, 12, -0.4], [60, 120, 24, 12, 0]

@@ -1,4 +1,4 @@
-"""A detector of known errors, and pictures of labelled squares for it."""
+"""A detector with known errors, and images of labelled squares for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLASSES = ("car", "ship", "rare")
 
 @dataclass
 class Oracle:
-    """Knows what is in each picture, whose number is written into its first pixel, and errs as it is told."""
+    """Knows the objects of each image by the number in its first pixel, and makes errors at given rates."""
 
     truths: list[Layout]
     seed: int = 0

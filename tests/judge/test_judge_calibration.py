@@ -45,21 +45,21 @@ def test_published_share_is_what_the_judge_lets_pass(oracle):
     assert np.mean([verdict.kept for verdict in verdicts]) == calibration.pass_share
 
 
-def test_worse_detector_is_given_a_laxer_rule(oracle):
+def test_a_worse_detector_gets_a_more_lenient_rule(oracle):
     good = calibrate(*oracle(200, recall=1.0, false_alarms=0), "squares")
     bad = calibrate(*oracle(200, recall=0.92, false_alarms=2), "squares")
     assert good.missed_share < bad.missed_share
     assert good.shuffled_pass_share <= bad.shuffled_pass_share
 
 
-def test_picture_that_shows_nothing_is_dropped_however_lax_the_rule(oracle):
+def test_an_image_without_detections_is_dropped_however_lenient_the_rule(oracle):
     rule = calibrate(*oracle(200, recall=0.92, false_alarms=2), "squares")
     assert rule.missed_share > 0
     assert all(rule.failure(n, missed=n, extra=0) for n in range(1, 40))
     assert not rule.failure(10, missed=0, extra=0)
 
 
-def test_a_dense_picture_may_show_as_many_more_as_real_ones_do_for_their_objects():
+def test_extra_detections_are_allowed_in_proportion_to_the_objects():
     objects, extra = np.full(100, 10), np.tile([0, 1, 2, 1], 25)
     extra[:5] = 500  # pictures that are not to pass say nothing
     share = extra_share(objects, extra, 0.95)
@@ -68,7 +68,7 @@ def test_a_dense_picture_may_show_as_many_more_as_real_ones_do_for_their_objects
 
 
 def test_the_rule_for_extra_detections_follows_the_number_of_objects(oracle):
-    """false_alarms: in every image, so that the calibrated rule has a share above nothing."""
+    """false_alarms: in every image, so that the calibrated share is above 0."""
     rule = calibrate(*oracle(200, recall=1.0, false_alarms=2), "squares")
     clean = calibrate(*oracle(200, recall=1.0, false_alarms=0), "squares")
     assert rule.extra_share > 0
@@ -81,17 +81,17 @@ def test_the_rule_for_extra_detections_follows_the_number_of_objects(oracle):
 
 @pytest.mark.parametrize("false_alarms", [0, 30])
 def test_detector_that_finds_no_object_is_refused(oracle, false_alarms):
-    with pytest.raises(UserError, match="does not know this imagery"):
+    with pytest.raises(UserError, match="too weak on this imagery"):
         calibrate(*oracle(50, recall=0.0, false_alarms=false_alarms), "squares")
 
 
-def test_each_image_is_looked_at_once_as_it_is_and_once_smudged(oracle):
+def test_the_detector_sees_each_image_once_sharp_and_once_with_blurred_objects(oracle):
     detector, images, layouts = oracle(40)
     calibrate(detector, images, layouts, "squares")
     assert detector.asked == [k for k in range(40) for _ in range(2)]
 
 
-def test_rare_class_takes_the_threshold_of_all_classes(oracle):
+def test_a_rare_class_uses_the_threshold_of_all_classes(oracle):
     detector, images, layouts = oracle(200)
     calibration = calibrate(detector, images, layouts, "squares")
     assert 0 < calibration.objects["rare"] < 20
@@ -105,7 +105,7 @@ def test_rare_class_takes_the_threshold_of_all_classes(oracle):
 
 @dataclass
 class Weak:
-    """Sees objects as they are, but those that are `hard` only in part and with low scores."""
+    """Detects all objects exactly, but only a part of the `hard` ones and with low scores."""
 
     layouts: list[Layout]
     share: float
@@ -125,8 +125,8 @@ class Weak:
 
 
 @pytest.mark.parametrize(("share", "judged"), [(0.95, True), (0.5, False)])
-def test_what_is_small_is_asked_for_what_real_objects_of_its_size_reach(share, judged):
-    """Of twice as many small squares as large ones most or half are seen; half is too few to judge a size by."""
+def test_small_objects_have_the_threshold_of_real_objects_of_their_size(share, judged):
+    """Twice as many small squares as large ones, of which most or half are detected; half is too few to judge them."""
     rng = np.random.default_rng(0)
 
     def layout() -> Layout:
@@ -149,8 +149,8 @@ def test_what_is_small_is_asked_for_what_real_objects_of_its_size_reach(share, j
 
 
 @pytest.mark.parametrize(("share", "judged"), [(0.95, True), (0.5, False)])
-def test_what_touches_another_is_asked_for_what_such_real_objects_reach(share, judged):
-    """Of pairs side by side, most or half are seen; half is too few to judge by. Control: no group of their own."""
+def test_touching_objects_have_the_threshold_of_real_touching_objects(share, judged):
+    """Most or half of the adjacent pairs are detected; half is too few to judge them. Control: no crowded group."""
     rng = np.random.default_rng(0)
 
     def layout() -> Layout:
@@ -170,7 +170,7 @@ def test_what_touches_another_is_asked_for_what_such_real_objects_reach(share, j
     assert every.found(asked, scores).tolist() == [False, False, True, False]
 
 
-def test_few_objects_that_touch_another_make_no_group(oracle):
+def test_few_touching_objects_get_no_threshold_of_their_own(oracle):
     detector, images, layouts = oracle(60)
     assert not np.concatenate([crowded(layout) for layout in layouts]).any()
     assert calibrate(detector, images, layouts, "squares").crowded_thresholds == {}
@@ -214,7 +214,7 @@ def test_too_few_images_and_unknown_classes_are_refused(oracle):
         calibrate(detector, images, layouts, "squares")
 
 
-def test_saved_calibration_comes_back_and_belongs_to_its_detector(oracle, tmp_path):
+def test_a_calibration_round_trips_and_belongs_to_its_detector(oracle, tmp_path):
     detector, images, layouts = oracle(60)
     calibration = calibrate(detector, images, layouts, "squares")
     path = tmp_path / "calibration.json"
@@ -261,8 +261,8 @@ def test_empty_layouts_do_not_count_towards_the_twenty():
         calibrate(Blind(), [lambda: np.zeros((9, 9, 3), np.uint8)] * 50, empty, "nothing")
 
 
-def test_a_detector_that_is_content_with_blots_is_told_from_one_that_is_not(oracle):
-    """Control: one that looks at nothing but the picture's number finds smudged objects as well as sharp ones."""
+def test_a_detector_that_accepts_blurred_objects_is_revealed(oracle):
+    """Control: a detector that reads only the number of the image finds blurred objects as well as sharp ones."""
     detector, _, layouts = oracle(60)
     sharp = np.indices((200, 200)).sum(0) % 2 * 120 + 60  # a chequered ground, of which a blot leaves only grey
 

@@ -75,7 +75,7 @@ def test_calibrate_writes_what_it_prints(toy_detector, tmp_path):
     assert "controls: 0.0% with another image's labels" in " ".join(table.split())
 
 
-def test_judge_keeps_other_images_of_the_kind_and_drops_mislabelled_ones(calibrated, tmp_path):
+def test_judge_keeps_correct_images_and_drops_mislabelled_ones(calibrated, tmp_path):
     arguments, _ = calibrated
     right = json.loads(run("judge", squares(tmp_path / "right", 30, seed=1), *arguments, "--json").stdout)
     wrong = json.loads(run("judge", squares(tmp_path / "wrong", 30, seed=1, shift=1), *arguments, "--json").stdout)
@@ -106,7 +106,7 @@ def test_images_larger_than_the_detector_are_judged_whole(calibrated, tmp_path):
     assert found == objects
 
 
-def test_broken_image_is_named_counted_and_stops_nothing(calibrated, tmp_path):
+def test_a_broken_image_is_reported_and_does_not_stop_the_command(calibrated, tmp_path):
     arguments, _ = calibrated
     data = squares(tmp_path / "broken", 21, seed=3)
     file = sorted(sample.image for sample in formats.read(data))[0]

@@ -1,4 +1,4 @@
-"""The ONNX detector on a tiny network made here: each cell of 8 pixels is an object as sure as it is bright."""
+"""The ONNX detector on a tiny network made here: each cell of 8 pixels is an object whose score is its brightness."""
 
 import json
 import shutil
@@ -69,7 +69,7 @@ def corners_found(detections):
     return sorted(map(tuple, np.round(detections.boxes[:, :2] - CELL / 2).astype(int).tolist()))
 
 
-def test_finds_what_is_bright_with_its_score(folder):
+def test_bright_cells_are_found_with_their_scores(folder):
     (found,) = OnnxDetector(folder, threads=1).detect([picture(32, 32, [(8, 16)], 200)])
     assert corners_found(found) == [(8, 16)]
     assert found.scores[0] == pytest.approx(200 / 255)
@@ -94,7 +94,7 @@ def test_every_object_of_an_image_of_another_size_is_found_once_where_it_is(fold
 
 
 @given(st.integers(1, 700), st.integers(2, 300))
-def test_windows_answer_for_every_pixel_once_and_see_all_they_answer_for(length, size):
+def test_window_spans_cover_every_pixel_once_and_lie_in_their_windows(length, size):
     spans = window_spans(length, size)
     assert spans[0][1] == 0
     assert spans[-1][2] == length
@@ -163,7 +163,7 @@ def test_mmrotate_detector_says_how_to_install_mmrotate_where_it_is_missing(tmp_
         load_detector(tmp_path)
 
 
-def test_what_onnxruntime_says_in_several_lines_is_one_sentence(toy_detector, tmp_path):
+def test_an_error_of_onnxruntime_with_several_lines_is_one_sentence(toy_detector, tmp_path):
     import onnx
 
     shutil.copytree(toy_detector, tmp_path / "detector")
@@ -178,7 +178,7 @@ def test_what_onnxruntime_says_in_several_lines_is_one_sentence(toy_detector, tm
 @pytest.mark.parametrize(
     ("field", "value", "said"), [("image_size", 64, "cannot run it"), ("classes", ["a"], "classes")]
 )
-def test_a_config_of_another_model_is_told(field, value, said, toy_detector, tmp_path):
+def test_a_config_of_another_model_is_refused(field, value, said, toy_detector, tmp_path):
     shutil.copytree(toy_detector, tmp_path / "detector")
     config = tmp_path / "detector" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {field: value}))

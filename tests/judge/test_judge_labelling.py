@@ -1,4 +1,4 @@
-"""`dataengine filter label`: real pictures without labels get those that leave no doubt."""
+"""`dataengine filter label`: confident detections become labels of unlabelled real images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FAINT = (100, 90, 90)  # as a car, 0.7 to the toy detector; bare ground is 0.5
 
 
 def rule(toy_calibration, sure):
-    """The toy's rule, which holds nothing below 0.6 for an object."""
+    """The rule of the toy detector, with 0.6 as the least score of an object."""
     every = {name: dict.fromkeys(("car", "van"), 0.6) for name in ("thresholds", "extra_scores")}
     every["repair_scores"] = dict.fromkeys(("car", "van"), sure)
     return Calibration.load(toy_calibration).model_copy(update=every)
@@ -30,7 +30,7 @@ def calibration(toy_detector, toy_calibration, tmp_path):
 
 @pytest.fixture
 def flights(tmp_path):
-    """(folder of ten pictures of squares without labels, their labels), of which the third shows a faint square."""
+    """(folder of ten unlabelled images of squares, their labels); the third image shows a faint square."""
     truth = {sample.name: sample.layout for sample in formats.read(squares(tmp_path / "made", 10, repeat=2))}
     folder = tmp_path / "made" / "raw"
     image = np.array(Image.open(folder / "002.png"))
@@ -40,7 +40,7 @@ def flights(tmp_path):
     return folder, truth
 
 
-def test_sure_objects_become_labels_and_pictures_with_doubtful_ones_are_left_out(flights, calibration, tmp_path):
+def test_confident_detections_become_labels_and_images_with_doubtful_ones_are_left_out(flights, calibration, tmp_path):
     folder, truth = flights
     said = run("label", folder, *calibration, "--out", tmp_path / "scenes").stdout
     assert "9 of 10 images have no doubtful detection" in said
@@ -53,7 +53,7 @@ def test_sure_objects_become_labels_and_pictures_with_doubtful_ones_are_left_out
         assert [truth[sample.name].labels[i] for i in iou.argmax(1)] == sample.layout.labels.tolist()
 
 
-def test_a_doubtful_place_costs_only_its_tile(flights, calibration, tmp_path):
+def test_a_doubtful_detection_removes_only_its_tile(flights, calibration, tmp_path):
     folder, truth = flights
     said = run("label", folder, *calibration, "--out", tmp_path / "scenes", "--tile-size", SIZE).stdout
     assert "19 of 20 images have no doubtful detection" in said
@@ -62,7 +62,7 @@ def test_a_doubtful_place_costs_only_its_tile(flights, calibration, tmp_path):
     assert sum(len(sample.layout) for sample in made) == sum(map(len, truth.values())) - spoilt.sum()
 
 
-def test_scores_of_doubtful_detections_can_be_set_by_hand(flights, calibration, tmp_path):
+def test_the_least_score_of_a_doubtful_detection_can_be_given(flights, calibration, tmp_path):
     """The faint square scores 0.7, bare ground 0.5."""
     said = run("label", flights[0], *calibration, "--doubtful-score", 0.8, "--out", tmp_path / "scenes").stdout
     assert "10 of 10 images have no doubtful detection" in said
@@ -70,7 +70,7 @@ def test_scores_of_doubtful_detections_can_be_set_by_hand(flights, calibration, 
         run("label", flights[0], *calibration, "--doubtful-score", 0.4, "--out", tmp_path / "none")
 
 
-def test_what_is_sure_can_be_told_by_hand(flights, calibration, tmp_path):
+def test_the_least_score_of_a_confident_detection_can_be_given(flights, calibration, tmp_path):
     """The faint square, which is not one of the true objects, becomes one."""
     folder, truth = flights
     said = run("label", folder, *calibration, "--min-score", 0.65, "--out", tmp_path / "scenes").stdout
@@ -79,7 +79,7 @@ def test_what_is_sure_can_be_told_by_hand(flights, calibration, tmp_path):
     assert made == {name: len(layout) + (name == "002") for name, layout in truth.items()}
 
 
-def test_doubtful_images_can_be_kept_with_their_doubtful_places_marked(flights, calibration, tmp_path):
+def test_doubtful_images_can_be_kept_with_ignored_regions(flights, calibration, tmp_path):
     folder, truth = flights
     said = run("label", folder, *calibration, "--keep-doubtful", "--out", tmp_path / "scenes").stdout
     assert "9 of 10 images have no doubtful detection" in said
@@ -92,8 +92,8 @@ def test_doubtful_images_can_be_kept_with_their_doubtful_places_marked(flights, 
     assert np.prod(sides) == pytest.approx((picture == FAINT).all(2).sum(), rel=0.25)
 
 
-def test_a_detector_that_doubts_everything_labels_nothing(flights, toy_detector, toy_calibration, tmp_path):
-    """The control: with a rule for which no score is sure."""
+def test_without_confident_detections_nothing_is_labelled(flights, toy_detector, toy_calibration, tmp_path):
+    """The control: a rule for which no score is confident."""
     rule(toy_calibration, sure=1.0).save(tmp_path / "unsure.json")
     with pytest.raises(UserError, match="every image has a doubtful detection"):
         run("label", flights[0], "--detector", toy_detector, "--calibration", tmp_path / "unsure.json",
@@ -101,7 +101,7 @@ def test_a_detector_that_doubts_everything_labels_nothing(flights, toy_detector,
     assert not (tmp_path / "scenes").exists()
 
 
-def test_pictures_that_have_labels_are_refused(calibration, tmp_path):
+def test_images_with_labels_are_refused(calibration, tmp_path):
     with pytest.raises(UserError, match="has labels already"):
         run("label", squares(tmp_path, 3), *calibration, "--out", tmp_path / "scenes")
     assert not (tmp_path / "scenes").exists()

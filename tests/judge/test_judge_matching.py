@@ -4,7 +4,7 @@ import shapely
 from shapely import affinity
 
 from dataengine.data.layout import Layout
-from dataengine.judge.matching import match
+from dataengine.judge.verdict import match
 
 CLASSES = ("car", "ship")
 BOX = [50, 50, 20, 10, 0.3]
@@ -15,7 +15,7 @@ def layout(boxes, labels=None, **more) -> Layout:
     return Layout(boxes, np.zeros(len(boxes)) if labels is None else labels, CLASSES, (200, 200), **more)
 
 
-def test_surest_detection_takes_the_object_and_a_second_one_is_no_hallucination(found):
+def test_the_highest_score_matches_the_object_and_a_duplicate_is_not_extra(found):
     result = match(found([BOX, BOX], [0.6, 0.9]), layout([BOX]), CLASSES)
     assert result.scores.tolist() == [np.float32(0.9)]
     assert result.detections.tolist() == [1]
@@ -50,7 +50,7 @@ def test_classes_are_mapped_by_name_and_foreign_ones_left_out(found):
         ({"difficult": [False, True]}, 0),
     ],
 )
-def test_detection_in_an_ignored_or_difficult_region_is_no_hallucination(found, more, extra):
+def test_a_detection_in_an_ignored_or_difficult_region_is_not_extra(found, more, extra):
     boxes = [BOX, [150, 150, 80, 80, 0]] if "difficult" in more else [BOX]
     result = match(found([BOX, [150, 150, 20, 10, 1]], [0.9, 0.8]), layout(boxes, **more), CLASSES)
     assert len(result.extra) == extra

@@ -10,7 +10,7 @@ from dataengine.errors import UserError
 pytest.importorskip("transformers")
 from toy_text import toy_tokenizer
 
-from dataengine.judge.semantic import MEAN, SPREAD, SemanticFilter
+from dataengine.judge.semantic import CLIP_MEAN, CLIP_STD, SemanticFilter
 from dataengine.render.text import prompt_of
 
 CLASSES = ("car", "ship")
@@ -26,7 +26,7 @@ def picture(label: int, rng: np.random.Generator) -> tuple[np.ndarray, Layout]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A tiny CLIP, trained until it tells the two kinds of picture apart."""
+    """A tiny CLIP, trained until it distinguishes the two kinds of images."""
     from transformers import CLIPConfig, CLIPModel
 
     folder = tmp_path_factory.mktemp("clip")
@@ -42,7 +42,8 @@ def folder(tmp_path_factory):
     rng = np.random.default_rng(0)
     for _ in range(80):
         pairs = [picture(label, rng) for label in (0, 1)]
-        pixels = torch.from_numpy((np.stack([p / 255 for p, _ in pairs]) - MEAN) / SPREAD).float().permute(0, 3, 1, 2)
+        pixels = (np.stack([p / 255 for p, _ in pairs]) - CLIP_MEAN) / CLIP_STD
+        pixels = torch.from_numpy(pixels).float().permute(0, 3, 1, 2)
         tokens = tokenizer([prompt_of(x) for _, x in pairs], padding="max_length", max_length=40, return_tensors="pt")
         loss = model(pixel_values=pixels, input_ids=tokens.input_ids, attention_mask=tokens.attention_mask,
                      return_loss=True).loss  # fmt: skip
@@ -51,7 +52,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_real_pictures_pass_and_those_with_another_prompt_do_not(folder):
+def test_real_images_pass_and_those_with_another_prompt_do_not(folder):
     rng = np.random.default_rng(1)
     semantic = SemanticFilter(folder)
     semantic.calibrate(*zip(*(picture(i % 2, rng) for i in range(40)), strict=True), pass_share=0.95)
@@ -65,8 +66,8 @@ def test_real_pictures_pass_and_those_with_another_prompt_do_not(folder):
     assert not any(semantic.failure(image, fresh[i - 1][1]) for i, (image, _) in enumerate(fresh)), "mutation: off"
 
 
-def test_too_few_real_pictures_or_no_model_are_told(folder, tmp_path):
-    with pytest.raises(UserError, match="fewer than 20"):
+def test_too_few_real_images_or_a_missing_model_is_one_sentence(folder, tmp_path):
+    with pytest.raises(UserError, match="20 or more real images"):
         SemanticFilter(folder).calibrate([], [], 0.95)
-    with pytest.raises(UserError, match="no CLIP model"):
+    with pytest.raises(UserError, match="cannot load a CLIP model"):
         SemanticFilter(tmp_path)

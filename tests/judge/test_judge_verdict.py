@@ -24,7 +24,7 @@ def layout(boxes, **more) -> Layout:
     return Layout(boxes, np.zeros(len(boxes)), CLASSES, (200, 200), **more)
 
 
-def test_image_that_shows_its_labels_is_kept_as_it_is(found):
+def test_an_image_that_shows_its_labels_is_kept_unchanged(found):
     asked = layout([A, B])
     result, verdict = judge(found([A, B], [0.9, 0.8]), asked, CLASSES, rule())
     assert verdict.kept
@@ -35,7 +35,7 @@ def test_image_that_shows_its_labels_is_kept_as_it_is(found):
 
 
 @pytest.mark.parametrize("mode", ["drop", "difficult", "repair"])
-def test_image_that_misses_too_much_is_dropped_with_the_reason(found, mode):
+def test_an_image_with_too_many_missed_objects_is_dropped_with_the_reason(found, mode):
     asked = layout([A, B])
     result, verdict = judge(found([A, B], [0.9, 0.2]), asked, CLASSES, rule(), mode)
     assert not verdict.kept
@@ -44,14 +44,14 @@ def test_image_that_misses_too_much_is_dropped_with_the_reason(found, mode):
     assert result is asked
 
 
-def test_shares_allow_what_they_say_and_no_more(found):
+def test_shares_allow_exactly_their_number(found):
     asked = layout([A, B, C, [40, 160, 20, 10, 0], [100, 160, 20, 10, 0]])
     for n_found, kept in ((4, True), (3, False)):
         seen = found(asked.boxes[:n_found], [0.9] * n_found)
         assert judge(seen, asked, CLASSES, rule(missed_share=0.2))[1].kept == kept
 
 
-def test_unasked_objects_drop_an_image_from_their_score_on(found):
+def test_extra_detections_drop_an_image_from_their_score_on(found):
     asked = layout([A])
     for score, kept in ((0.39, True), (0.41, False)):
         _, verdict = judge(found([A, B], [0.9, score]), asked, CLASSES, rule())
@@ -77,7 +77,7 @@ def test_difficult_objects_are_neither_missed_nor_counted(found):
     assert verdict.missed == []
 
 
-def test_repair_adds_what_is_surely_there_and_records_it(found):
+def test_repair_adds_confident_detections_and_records_them(found):
     asked = layout([A])
     result, verdict = judge(found([A, B], [0.9, 0.8]), asked, CLASSES, rule(), "repair")
     assert verdict.kept
@@ -89,7 +89,7 @@ def test_repair_adds_what_is_surely_there_and_records_it(found):
         assert not judge(found([A, B], [0.9, 0.8]), asked, CLASSES, rule(), mode)[1].kept
 
 
-def test_repair_leaves_out_what_is_not_sure(found):
+def test_repair_ignores_detections_that_are_not_confident(found):
     _, verdict = judge(found([A, B], [0.9, 0.6]), layout([A]), CLASSES, rule(), "repair")
     assert not verdict.kept
     assert verdict.repairs == []
@@ -106,7 +106,7 @@ def test_repair_moves_a_box_that_fits_worse_than_real_ones_do(found):
     assert result.boxes[0] == pytest.approx(A)
 
 
-def test_repair_brings_a_box_to_an_object_that_was_drawn_beside_it(found):
+def test_repair_moves_a_box_to_a_displaced_object(found):
     strayed = [A[0] + 9, A[1] + 3, *A[2:]]
     asked = layout([A])
     assert not judge(found([strayed], [0.9]), asked, CLASSES, rule(extra_objects=1))[1].kept
@@ -117,7 +117,7 @@ def test_repair_brings_a_box_to_an_object_that_was_drawn_beside_it(found):
     assert result.boxes[0] == pytest.approx(strayed)
 
 
-def test_repair_leaves_objects_at_the_border_alone(found):
+def test_repair_does_not_move_cut_objects(found):
     off = [A[0] + 4, *A[1:]]
     result, verdict = judge(found([off], [0.9]), layout([A], visible=[0.6]), CLASSES, rule(), "repair")
     assert verdict.kept

@@ -1,4 +1,4 @@
-"""Made-up parking lots seen from a drone: rows of parallel cars, upright persons without overlap, a rare truck."""
+"""Synthetic parking lots from a drone: rows of parallel cars, upright persons without overlap, a rare truck."""
 
 from pathlib import Path
 

@@ -41,13 +41,13 @@ def test_a_prior_is_fitted_sampled_and_scored(dota_folder, tmp_path):
     assert "what is compared" in run("score", tmp_path / "prior.json", "--real", dota_folder, "--n", 40).output
 
 
-def test_real_layouts_are_stored_and_used_again_without_the_data_set(dota_folder, tmp_path):
+def test_stored_layouts_are_sampled_without_the_data_set(dota_folder, tmp_path):
     assert run("store", dota_folder, "--out", tmp_path / "layouts.npz").exit_code == 0
     for source in (tmp_path / "layouts.npz", dota_folder):
         assert run("sample", source, "--n", 4, "--out", tmp_path / "sheet.png").exit_code == 0
 
 
-def test_the_same_seed_draws_the_same_sheet(dota_folder, tmp_path):
+def test_the_same_seed_gives_the_same_sheet(dota_folder, tmp_path):
     run("store", dota_folder, "--out", tmp_path / "layouts.npz")
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         run("sample", tmp_path / "layouts.npz", "--n", 4, "--seed", seed, "--out", tmp_path / f"{name}.png")

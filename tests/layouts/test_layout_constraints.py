@@ -58,7 +58,7 @@ def test_a_cut_box_is_clipped_and_its_visible_share_recorded(kind):
             assert polygon(box).symmetric_difference(inside).area < 1e-3
 
 
-def test_a_kept_border_leaves_the_box_whole():
+def test_border_keep_does_not_clip_the_box():
     layout = Layout([[0, 50, 20, 10, 0.2]], [0], ("a",), (100, 100))
     seen = cut_by_border(layout, "keep")
     np.testing.assert_array_equal(seen.boxes, layout.boxes)
@@ -78,13 +78,13 @@ def test_a_window_moves_boxes_and_ignored_regions_by_its_corner():
     np.testing.assert_allclose(seen.ignored[0, :2], [30, 50], atol=1e-5)
 
 
-def test_random_windows_have_the_size_and_leave_empty_ones_out(lots):
+def test_random_windows_have_the_size_and_empty_ones_are_omitted(lots):
     windows = random_windows(lots, (256, 256), np.random.default_rng(0), n=3)
     assert 100 < len(windows) < 360
     assert all(window.size == (256, 256) and len(window) for window in windows)
 
 
-def test_an_image_smaller_than_the_window_gives_itself():
+def test_an_image_smaller_than_the_window_yields_itself():
     layout = Layout([[50, 60, 10, 6, 0.4]], [0], ("a",), (200, 100))
     (window,) = random_windows([layout], (256, 256), np.random.default_rng(0))
     assert window.size == (200, 100)

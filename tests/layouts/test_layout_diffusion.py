@@ -11,10 +11,8 @@ from dataengine.data.layout import Dataset, Sample
 from dataengine.errors import UserError
 from dataengine.layouts.denoiser import from_numbers, to_numbers
 from dataengine.layouts.diffusion_sampler import DiffusionSampler, load_layout_model
-from dataengine.layouts.enhance import EnhancedSampler
-from dataengine.layouts.fit_score import fit_score
-from dataengine.layouts.normal_filter import FilteredSampler, NormalFilter
-from dataengine.layouts.uniform import UniformSampler
+from dataengine.layouts.fit_score import UniformSampler, fit_score
+from dataengine.layouts.sampler import EnhancedSampler, FilteredSampler, NormalFilter
 from dataengine.layouts.windows import random_windows
 from dataengine.train.layouts import train_layouts
 from dataengine.train.loop import TrainSettings
@@ -33,7 +31,7 @@ def model(lots, tmp_path_factory):
     return load_layout_model(out / "model")
 
 
-def test_a_layout_goes_into_numbers_and_comes_back(lots):
+def test_numbers_of_a_layout_round_trip(lots):
     layout = random_windows(lots, (256, 256), np.random.default_rng(0))[0]
     boxes, labels = from_numbers(to_numbers(layout, (3.0, 0.5)), (3.0, 0.5), 256)
     assert (labels == layout.labels).all()
@@ -60,11 +58,11 @@ def test_the_generator_decides_the_layout(model):
 def test_another_size_than_the_models_is_refused(model, tmp_path):
     with pytest.raises(UserError, match="--size 256"):
         DiffusionSampler(model, (512, 512))
-    with pytest.raises(UserError, match="no layout model"):
+    with pytest.raises(UserError, match="cannot load a layout model"):
         load_layout_model(tmp_path)
 
 
-def test_the_label_filter_refuses_a_box_of_an_unheard_of_size(lots):
+def test_the_label_filter_rejects_a_box_of_an_unseen_size(lots):
     real = NormalFilter(lots, 3.0)
     layout = lots[0]
     assert real.accepts(layout).mean() > 0.9
@@ -76,7 +74,7 @@ def test_the_label_filter_refuses_a_box_of_an_unheard_of_size(lots):
     assert NormalFilter(lots, 1000.0).accepts(giant).all(), "mutation: with the filter wide open"
 
 
-def test_filtered_layouts_all_pass_and_a_filter_that_nothing_passes_is_told(model, lots):
+def test_filtered_layouts_all_pass_and_a_filter_that_rejects_everything_is_an_error(model, lots):
     sampler = DiffusionSampler(model, (256, 256))
     windows = random_windows(lots, (256, 256), np.random.default_rng(1))
     strict = NormalFilter(windows, 2.5)
@@ -86,7 +84,7 @@ def test_filtered_layouts_all_pass_and_a_filter_that_nothing_passes_is_told(mode
         FilteredSampler(sampler, NormalFilter(windows, 1e-6)).sample(np.random.default_rng(0))
 
 
-def test_enhanced_layouts_hold_the_same_objects_elsewhere_and_at_another_scale(lots):
+def test_enhanced_layouts_have_the_same_objects_at_other_places_and_scales(lots):
     class Same:
         classes, kind, size = lots[0].classes, "obb", (256, 256)
         layout = random_windows(lots, (256, 256), np.random.default_rng(0), min_objects=4)[0]
@@ -105,7 +103,7 @@ def test_enhanced_layouts_hold_the_same_objects_elsewhere_and_at_another_scale(l
     assert np.ptp(still) < 0.01, "control: no scale that real pictures do not have"
 
 
-def test_torch_is_left_deterministic(model):
+def test_torch_stays_deterministic(model):
     state = torch.get_rng_state()
     DiffusionSampler(model, (256, 256)).sample(np.random.default_rng(0))
     assert torch.equal(state, torch.get_rng_state()), "sampling draws from its own generator only"

@@ -1,4 +1,4 @@
-"""The measure of fit, its floor and its control."""
+"""The fit score, its floor and its control."""
 
 from dataclasses import replace
 
@@ -7,11 +7,10 @@ import pytest
 from scipy.stats import wasserstein_distance
 from test_layout_reuse import draws
 
-from dataengine.layouts.fit_score import TERMS, _circular_energy, fit_score, floor
+from dataengine.layouts.fit_score import TERMS, UniformSampler, _circular_energy, fit_score, floor
 from dataengine.layouts.prior_fit import fit
 from dataengine.layouts.prior_sampler import PriorSampler
 from dataengine.layouts.reuse import ReuseSampler
-from dataengine.layouts.uniform import UniformSampler
 from dataengine.layouts.windows import random_windows
 
 
@@ -50,12 +49,12 @@ def test_counts_are_compared_by_wassersteins_distance(real):
         ),
     ],
 )
-def test_each_term_sees_the_fault_it_is_for(real, term, change):
+def test_each_term_detects_its_kind_of_error(real, term, change):
     spoilt = fit_score([change(layout) for layout in real], real)
     assert spoilt.terms[term] > 5 * max(floor(real, np.random.default_rng(0)).terms[term], 0.02)
 
 
-def test_neighbours_that_are_no_longer_parallel_show(real):
+def test_neighbours_that_are_not_parallel_are_detected(real):
     rng = np.random.default_rng(0)
     spoilt = [
         replace(

@@ -61,7 +61,7 @@ def test_touching_parallel_boxes_are_one_step_apart():
     np.testing.assert_allclose(found, [[0, 1, 0]], atol=1e-9)
 
 
-def test_the_file_is_small_readable_and_gives_the_same_prior_back(prior, tmp_path):
+def test_the_file_is_small_and_readable_and_round_trips(prior, tmp_path):
     prior.save(tmp_path / "prior.json")
     assert Prior.load(tmp_path / "prior.json") == prior
     text = (tmp_path / "prior.json").read_text()
@@ -89,13 +89,13 @@ def test_a_broken_prior_is_refused_with_its_field(prior, tmp_path, change, messa
 
 
 def test_a_missing_or_unwritable_prior_is_one_sentence(prior, tmp_path):
-    with pytest.raises(UserError, match="does not exist; make a prior with"):
+    with pytest.raises(UserError, match="does not exist; fit a prior with"):
         Prior.load(tmp_path / "none.json")
     with pytest.raises(UserError, match="could not be written"):
         prior.save(tmp_path / "no" / "folder.json")
 
 
-def test_quantiles_are_numpys_and_read_back_between():
+def test_quantiles_are_numpys_and_interpolated_linearly():
     values = np.random.default_rng(0).normal(size=5000)
     found = quantiles(values, 11)
     np.testing.assert_allclose(found, np.quantile(values, np.linspace(0, 1, 11)), rtol=1e-3)
@@ -209,6 +209,6 @@ def test_a_larger_image_has_as_many_more_objects(prior):
 
 
 def test_an_impossible_size_ends_with_one_object(prior):
-    """Cars do not fit into 24 pixels: the budget of tries is spent and the sampler gives what it can."""
+    """Cars do not fit into 24 pixels: the sampler uses up its trials and yields what fits."""
     for layout in draws(PriorSampler(prior, (24, 24)), 20):
         assert len(layout) <= 2

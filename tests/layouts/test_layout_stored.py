@@ -12,7 +12,7 @@ from dataengine.layouts.reuse import ReuseSampler
 from dataengine.layouts.stored import load_layouts, save_layouts
 
 
-def test_stored_layouts_come_back_as_they_were(lots, tmp_path):
+def test_stored_layouts_round_trip(lots, tmp_path):
     odd = Layout(
         np.zeros((0, 5)), [], lots[0].classes, (640, 512), ignored=[[5, 6, 7, 3, -np.pi / 2]],
         acquisition=Acquisition(gsd_m=0.3, night=False),
@@ -45,7 +45,7 @@ def test_two_thousand_real_layouts_are_below_a_megabyte_and_can_be_sampled(hit_u
     assert all(len(layout) for layout in draws(ReuseSampler(load_layouts(tmp_path / "hit.npz"), (256, 256)), 20))
 
 
-def test_what_is_no_file_of_layouts_is_refused(lots, tmp_path):
+def test_other_files_are_refused(lots, tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         load_layouts(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("hello")

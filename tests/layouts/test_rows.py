@@ -1,4 +1,4 @@
-"""Rows of alike objects: as far apart as real ones, of one size and heading."""
+"""Rows of similar objects: spaced as real ones, of one size and heading."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def test_the_distance_of_neighbours_is_measured_in_their_own_frame(angle):
     assert np.abs(found["car"]) == pytest.approx(np.tile([0, 2.4], (6, 1)), abs=0.01)
 
 
-def test_what_is_far_away_or_of_another_heading_is_no_neighbour():
+def test_a_distant_object_or_one_with_another_heading_is_no_neighbour():
     assert neighbours([parked(0.7, gap=3.0)]) == {}
     assert neighbours([parked(0.7, gap=1.0, turn=1.0, n=4)] * 3) == {}
     assert neighbours([parked(0.7, n=3)]) == {}, "two or three say nothing of a class"
 
 
 @pytest.mark.parametrize("angle", [0.0, -1.1])
-def test_an_object_becomes_a_row_as_real_ones_stand(angle):
+def test_an_object_becomes_a_row_at_the_spacing_of_real_ones(angle):
     one = Layout([[150, 150, 30, 15, angle]], [0], CLASSES, (300, 300))
     made = [with_rows(one, neighbours([parked(0.7)]), 1.0, np.random.default_rng(seed)) for seed in range(30)]
     assert {len(layout) for layout in made} == {2, 3, 4, 5}
@@ -51,8 +51,8 @@ def test_an_object_becomes_a_row_as_real_ones_stand(angle):
     assert len(with_rows(one, {}, 1.0, np.random.default_rng(0))) == 1, "control: of its class no rows are known"
 
 
-def test_layouts_show_rows_only_as_real_ones_do():
-    """Share of objects with a neighbour so near; control: no rows are asked for."""
+def test_rows_have_the_spacing_of_real_ones():
+    """Share of objects with a neighbour so near; control: no rows."""
     lonely = [Layout([[150, 150, 40, 20, 0.7]], [0], CLASSES, (300, 300))] * 20
 
     def together(rows: float, real: list[Layout]) -> float:

@@ -1,4 +1,4 @@
-"""A small real data set with two splits, a run beside it, and mmrotate's detectors made small enough for a test."""
+"""A small real data set with two splits, a run beside it, and detectors of mmrotate in a size for tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SMALL = {256: 64, 1024: 64}  # channels of the networks; ResNet-18 has 16 to 128
 
 @pytest.fixture(scope="session")
 def make_real(tmp_path_factory):
-    """`make(format)`: real data of 96 px, 4 images to train on and 2 to be judged on."""
+    """`make(format)`: real data of 96 px, 4 images to train on and 2 to evaluate on."""
 
     def make(format: str = "coco", **settings) -> Path:
         root = tmp_path_factory.mktemp("real")
@@ -33,7 +33,7 @@ def real(make_real) -> Path:
 
 @pytest.fixture(scope="session")
 def make_run(tmp_path_factory):
-    """`make(scale)`: what a finished run of dataengine synth leaves, 3 images in which real pixels are so large."""
+    """`make(scale)`: a finished run of dataengine synth with 3 images at this `layout_scale`."""
 
     def make(layout_scale: float = 1.0, **settings) -> Path:
         run = tmp_path_factory.mktemp("run") / "first"

@@ -1,4 +1,4 @@
-"""The stand-ins for what mmcv has for CUDA only: the same formulas, by another way of writing them."""
+"""The layers that replace those of mmcv for CUDA only, against the same formulas written another way."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_rotation_invariant_roi_align_is_mmcvs_kernel(theta):
         assert np.abs(found - other).max() > 0.1, "the control: another angle gives other features"
 
 
-def test_roi_align_without_the_shift_of_orientations_is_another_thing():
+def test_roi_align_without_the_shift_of_orientations_differs():
     import torch
     from mmcv.ops import roi_align_rotated
 

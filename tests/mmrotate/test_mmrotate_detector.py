@@ -1,4 +1,4 @@
-"""mmrotate detectors as the filter's: from their work folder, and as the ONNX model made of them."""
+"""mmrotate detectors in the filter: from their work folder, and exported to ONNX."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TWO_STAGES = {
 
 
 def work_folder(folder: Path, base: str, enlarge: float = 1.0, nms_iou: float = 0.1, classes=CLASSES) -> Path:
-    """What a training leaves, of a network with random weights that sees many objects everywhere."""
+    """The work folder of a training, with random weights that detect many objects everywhere."""
     import torch
     from mmengine.config import Config
     from mmengine.logging import HistoryBuffer
@@ -117,7 +117,7 @@ def same_boxes(first, second, n: int) -> float:
         ("rtmdet-r", 1.0, 0.1), ("h2rbox-v2", 2.0, 0.1),  # those that suppression leaves
     ],
 )  # fmt: skip
-def test_the_onnx_model_sees_what_mmrotate_sees(name, enlarge, nms_iou, image, tmp_path):
+def test_the_onnx_model_detects_what_mmrotate_detects(name, enlarge, nms_iou, image, tmp_path):
     from dataengine.judge.detector import OnnxDetector, load_detector
     from dataengine.mmrotate.detector import work_dir_parts
     from dataengine.mmrotate.onnx_export import export_detector
@@ -142,7 +142,7 @@ def test_the_onnx_model_sees_what_mmrotate_sees(name, enlarge, nms_iou, image, t
 
 
 @pytest.mark.parametrize("name", TWO_STAGES)
-def test_a_detector_of_two_stages_serves_directly_and_says_so_when_it_is_to_be_exported(name, image, tmp_path):
+def test_a_two_stage_detector_serves_directly_and_its_export_is_refused(name, image, tmp_path):
     from dataengine.judge.detector import load_detector
     from dataengine.mmrotate.detector import work_dir_parts
     from dataengine.mmrotate.onnx_export import export_detector
@@ -222,7 +222,7 @@ def test_a_config_that_would_run_a_program_is_refused(line, tmp_path):
     folder, proof = work_folder(tmp_path / "work", DENSE["rotated-fcos"]), tmp_path / "proof"
     config = folder / "config.py"
     config.write_text(config.read_text() + line.replace("PROOF", str(proof)) + "\n")
-    with pytest.raises(UserError, match=r"config\.py:\d+: holds .*could run any program"):
+    with pytest.raises(UserError, match=r"config\.py:\d+: contains .*could run any program"):
         load_detector(folder)
     assert not proof.exists()
     if "touch" in line:
@@ -234,12 +234,12 @@ def test_a_config_that_would_run_a_program_is_refused(line, tmp_path):
     ("spoil", "said"),
     [
         (lambda f: (f / "config.py").write_text("model = ("), "mmengine cannot read it"),
-        (lambda f: (f / "config.py").write_text("a = 1"), "no `model` in it"),
+        (lambda f: (f / "config.py").write_text("a = 1"), "it has no `model`"),
         (lambda f: (f / "epoch_1.pth").write_bytes(b"no weights"), "epoch_1.pth"),
         (lambda f: (f / "other.py").write_text(""), "2 configs"),
     ],
 )
-def test_a_work_folder_with_something_amiss_is_refused_in_one_sentence(spoil, said, tmp_path):
+def test_a_faulty_work_folder_is_refused_in_one_sentence(spoil, said, tmp_path):
     from dataengine.judge.detector import load_detector
 
     folder = work_folder(tmp_path / "work", DENSE["rotated-fcos"])
@@ -248,7 +248,7 @@ def test_a_work_folder_with_something_amiss_is_refused_in_one_sentence(spoil, sa
         load_detector(folder)
 
 
-def test_a_network_alone_is_exported_as_it_was_trained_on_red_green_blue(image, tmp_path):
+def test_a_config_without_a_test_pipeline_is_exported_for_rgb_images(image, tmp_path):
     """configs/detectors/filter.py, which tools/train_detector.py trains without mmrotate's pipelines."""
     import torch
     from mmengine.config import Config
@@ -286,7 +286,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
     folder = work_folder(tmp_path / "work", DENSE["rotated-fcos"])
     other = work_folder(tmp_path / "other", DENSE["rotated-retinanet"])
     shutil.copy(other / "config.py", folder / "config.py")
-    with pytest.raises(UserError, match="does not belong to"):
+    with pytest.raises(UserError, match="does not match"):
         load_detector(folder)
 
 

@@ -33,7 +33,7 @@ def values_of(config: Path) -> dict:
     return space
 
 
-def test_the_command_writes_a_config_and_the_data_beside_it(run, real, tmp_path):
+def test_the_command_writes_a_config_and_its_data(run, real, tmp_path):
     out = tmp_path / "out"
     made = dataengine("export", "mmrotate", run, "--real", real, "--detector", "s2anet", "--ratio", "1:2", "--out", out)
     assert made.returncode == 0, made.stderr
@@ -55,7 +55,7 @@ def test_without_out_the_export_lies_in_the_run_and_the_run_stays_one(make_run, 
     assert (run / "mmrotate" / "oriented-rcnn.py").is_file()
 
 
-def test_a_second_detector_takes_the_data_that_is_there_and_other_data_is_refused(run, real, make_real, tmp_path):
+def test_a_second_detector_uses_the_existing_data_and_other_data_is_refused(run, real, make_real, tmp_path):
     export(run, real, tmp_path, detector="redet")
     file = next((tmp_path / "data/real/train/images").iterdir())
     before = file.stat().st_mtime_ns
@@ -109,7 +109,7 @@ def test_the_test_images_may_be_a_data_set_of_their_own(run, make_run, real, tmp
     shutil.move(without_splits / "all" / "labelTxt", without_splits / "labelTxt")
     done = export(run, without_splits, tmp_path / "out", detector="oriented-rcnn", test=str(held_out))
     assert (done.real, done.test) == (4, 3)
-    with pytest.raises(UserError, match=r"needs a split to train on and another to be judged on; it has none"):
+    with pytest.raises(UserError, match=r"needs a split to train on and another to evaluate on; it has none"):
         export(run, without_splits, tmp_path / "other", detector="oriented-rcnn")
 
 
@@ -135,7 +135,7 @@ def test_classes_are_matched_by_name_and_the_order_is_the_real_datas(make_run, m
     assert rotation["rect_obj_labels"] == [1], "a round object keeps its upright box when the picture is turned"
 
 
-def test_a_class_that_the_real_data_has_not_is_named_and_left_out_when_asked(make_run, real, tmp_path):
+def test_a_class_missing_in_the_real_data_is_named_and_left_out_on_request(make_run, real, tmp_path):
     run = make_run(classes=("airship", "van"))
     with pytest.raises(UserError, match="shows airship, which"):
         export(run, real, tmp_path / "out", detector="redet")
@@ -147,12 +147,12 @@ def test_a_class_that_the_real_data_has_not_is_named_and_left_out_when_asked(mak
     assert "airship" not in labels
 
 
-def test_only_so_many_synthetic_images_are_taken_as_are_asked_for(run, real, tmp_path):
+def test_most_limits_the_number_of_synthetic_images(run, real, tmp_path):
     assert export(run, real, tmp_path, detector="redet", most=2).synthetic == 2
 
 
 @pytest.mark.parametrize("text", ["", "1", "a:b", "0:0", "-1:1", "1:2:3", "1.5:1"])
-def test_a_ratio_that_is_none_is_refused(text):
+def test_an_invalid_ratio_is_refused(text):
     with pytest.raises(UserError, match="two whole numbers"):
         parse_ratio(text)
 
@@ -164,7 +164,7 @@ def test_a_ratio_that_is_none_is_refused(text):
         ({"--layout": "voc"}, "'--layout': 'voc' is not one of 'dota'"),
         ({"--ratio": "all"}, "--ratio all"),
         ({"--scale": "0"}, "--scale 0"),
-        ({"--test": "train"}, "--test train: the split is trained on, too"),
+        ({"--test": "train"}, "--test train: the split is also trained on"),
         ({"--test": "autumn"}, "no split 'autumn'"),
         ({"--real": "no-such-folder"}, "no-such-folder does not exist"),
         ({"--classes": "submarine"}, "submarine"),
@@ -179,7 +179,7 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(change, says, run, rea
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unfinished_run_and_a_damaged_one_are_told(make_run, real, tmp_path):
+def test_an_unfinished_run_and_a_damaged_one_are_refused(make_run, real, tmp_path):
     run = make_run()
     shutil.rmtree(run / "coco")
     with pytest.raises(UserError, match="not finished"):
@@ -190,7 +190,7 @@ def test_an_unfinished_run_and_a_damaged_one_are_told(make_run, real, tmp_path):
         export(run, real, tmp_path / "out", detector="redet")
 
 
-def test_an_export_that_was_broken_off_leaves_no_data_behind(run, real, tmp_path, monkeypatch):
+def test_an_interrupted_export_leaves_no_data_behind(run, real, tmp_path, monkeypatch):
     written = []
 
     def breaks(*arguments, **options):
@@ -207,7 +207,7 @@ def test_an_export_that_was_broken_off_leaves_no_data_behind(run, real, tmp_path
 
 @pytest.mark.parametrize("cpu", [False, True])
 @pytest.mark.parametrize("detector", DETECTORS)
-def test_every_config_is_python_and_names_a_stand_in_only_for_the_cpu(detector, cpu, run, real, tmp_path):
+def test_every_config_is_python_and_replaces_layers_only_for_the_cpu(detector, cpu, run, real, tmp_path):
     config = export(run, real, tmp_path, detector=detector, cpu=cpu).config
     text = config.read_text()
     assert values_of(config)["_base_"] == [f"mmrotate::{DETECTORS[detector].config}"]
@@ -215,7 +215,7 @@ def test_every_config_is_python_and_names_a_stand_in_only_for_the_cpu(detector, 
     assert max(map(len, text.splitlines())) <= 120
 
 
-def test_the_data_tell_from_what_they_were_written(run, real, tmp_path):
+def test_the_exported_data_records_its_source(run, real, tmp_path):
     export(run, real, tmp_path, detector="redet")
     stored = json.loads((tmp_path / "data/export.json").read_text())
     assert stored["counts"] == {"real": 4, "test": 2, "synthetic": 3}

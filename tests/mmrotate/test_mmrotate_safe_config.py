@@ -1,4 +1,4 @@
-"""A config of mmengine is a Python file: values pass, whatever would run does not."""
+"""A config of mmengine is a Python file: values are accepted, code is refused."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_code_is_refused_in_one_sentence_with_its_line(line, tmp_path):
     file = tmp_path / "a.py"
     file.write_text(f"angle = 'le90'\nmodel = dict(type='mmdet.FCOS')\n{line}\n")
     with pytest.raises(
-        UserError, match=rf"^{file}(:\d+: holds .*could run any program|: mmengine cannot read it)"
+        UserError, match=rf"^{file}(:\d+: contains .*could run any program|: mmengine cannot read it)"
     ) as e:
         refuse_code(file)
     assert "\n" not in str(e.value)

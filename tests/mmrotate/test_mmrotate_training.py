@@ -1,4 +1,4 @@
-"""mmrotate itself loads, builds and trains what is exported, and sees the boxes that were meant."""
+"""mmrotate loads, builds and trains exported configs, and loads the intended boxes."""
 
 from __future__ import annotations
 
@@ -59,9 +59,7 @@ def test_every_detector_trains_on_the_cpu_with_finite_losses_and_moves(detector,
 
 
 @pytest.mark.parametrize("detector", ["rtmdet-r", "rotated-fcos", "redet"])
-def test_what_mmcv_has_for_cuda_only_does_not_train_on_the_cpu_without_its_stand_in(
-    detector, run, real, shrink, tmp_path
-):
+def test_layers_that_mmcv_has_for_cuda_only_do_not_train_on_the_cpu_unreplaced(detector, run, real, shrink, tmp_path):
     exported = export(run, real, tmp_path / "out", detector=detector, scale=2.0)
     runner = runner_of(config_of(exported, shrink), tmp_path / "work")
     with pytest.raises(RuntimeError, match="implementation for device cpu not found"):
@@ -107,9 +105,7 @@ def seen(config, part: int) -> list:
         ("hrsc", (SHIPS[4], SHIPS[21])), ("coco", ("big car", "Van")),
     ],
 )  # fmt: skip
-def test_mmrotates_own_data_sets_see_the_boxes_and_classes_that_were_meant(
-    layout, classes, make_real, make_run, tmp_path
-):
+def test_data_sets_of_mmrotate_load_the_exported_boxes_and_classes(layout, classes, make_real, make_run, tmp_path):
     from mmengine.config import Config
 
     real, run = make_real(classes=classes), make_run(classes=classes)
@@ -128,7 +124,7 @@ def test_mmrotates_own_data_sets_see_the_boxes_and_classes_that_were_meant(
     assert [name.replace("-", " ").lower() for name in spelt] == [name.replace("-", " ").lower() for name in classes]
 
 
-def test_h2rbox_sees_upright_boxes_around_the_turned_ones_only(run, real, tmp_path):
+def test_h2rbox_sees_only_the_horizontal_hulls(run, real, tmp_path):
     from mmengine.config import Config
 
     for layout in ("dota", "coco"):
@@ -140,7 +136,7 @@ def test_h2rbox_sees_upright_boxes_around_the_turned_ones_only(run, real, tmp_pa
                 assert polygon.intersection(around).area / polygon.union(around).area >= 0.999
 
 
-def test_synthetic_images_are_brought_to_the_size_of_the_real_ones(make_run, real, tmp_path):
+def test_synthetic_images_are_resized_to_real_scale(make_run, real, tmp_path):
     from mmengine.config import Config
 
     exported = export(make_run(0.5), real, tmp_path / "out", detector="oriented-rcnn", scale=1.5)
@@ -167,7 +163,7 @@ def test_a_thermal_image_of_one_channel_enters_the_network_as_three_equal_ones(m
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
-def test_heads_know_the_classes_and_every_coder_speaks_le90(detector, run, real, tmp_path):
+def test_heads_have_the_classes_and_every_coder_uses_le90(detector, run, real, tmp_path):
     from mmengine.config import Config
 
     model = Config.fromfile(export(run, real, tmp_path / "out", detector=detector).config).model
@@ -227,7 +223,7 @@ def test_evaluation_is_on_real_images_alone_and_perfect_for_their_labels(
 
 
 def _as_predicted(sample, layout) -> dict:
-    """As a detector's data sample leaves it, with these boxes as what it found."""
+    """A data sample with these boxes as predictions, in the form in which a detector returns it."""
     import torch
     from mmdet.models.utils import samplelist_boxtype2tensor
     from mmengine.structures import InstanceData

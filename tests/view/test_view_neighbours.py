@@ -80,7 +80,7 @@ def test_the_page_is_given_neighbours_with_their_windows(real, make_run, open_in
 
 def test_detections_are_what_the_detector_sees_and_which_label_each_matches(toy_detector, toy_dataset, open_index):
     from dataengine.judge.detector import load_detector
-    from dataengine.judge.matching import match
+    from dataengine.judge.verdict import match
 
     index = open_index(toy_dataset)
     gallery, lazy = Gallery(index), LazyDetector(toy_detector)

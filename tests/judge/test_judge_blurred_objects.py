@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 from toy_scenes import paint, random_layout
 
-from dataengine.judge.smudge import smudge
+from dataengine.judge.calibrate import blur_objects
 
 
-def test_a_smudged_object_keeps_its_colour_and_place_and_loses_its_shape():
+def test_a_blurred_object_keeps_its_colour_and_place_and_loses_its_shape():
     rng = np.random.default_rng(0)
     layout = random_layout(rng)
     image = paint(layout, rng)
-    blots = smudge(image, layout).astype(int)
+    blots = blur_objects(image, layout).astype(int)
     y, x = np.mgrid[:96, :96] + 0.5
     points = np.stack([x.ravel(), y.ravel()], 1)
     inside, far = np.zeros(96 * 96, bool), np.ones(96 * 96, bool)
@@ -27,7 +27,7 @@ def test_a_smudged_object_keeps_its_colour_and_place_and_loses_its_shape():
     assert after < 0.5 * before, "no edge is left as sharp as the object's own"
 
 
-def test_an_empty_layout_is_left_alone():
+def test_an_empty_layout_changes_nothing():
     layout = random_layout(np.random.default_rng(1))
     image = paint(layout, np.random.default_rng(1))
-    assert (smudge(image, layout.select(np.zeros(3, bool))) == image).all()
+    assert (blur_objects(image, layout.select(np.zeros(3, bool))) == image).all()
