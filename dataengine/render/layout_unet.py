@@ -134,7 +134,7 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         return self.config.sample_size // self.config.patch
 
     def standardise_references(self, embeddings: np.ndarray) -> None:
-        """Set mean and spread from the training embeddings (M, R, E), to standardise all later ones; before training."""
+        """Set mean and spread from the training embeddings (M, R, E), to standardise all later ones."""
         flat = torch.from_numpy(embeddings.reshape(-1, embeddings.shape[-1])).float()
         self.reference_mean.copy_(flat.mean(0))
         self.reference_spread.copy_(flat.std(0).clamp(min=1e-6))
@@ -175,7 +175,7 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         return torch.cat([first, tokens], 1)
 
     def box_bias(self, batch: LayoutBatch) -> dict[int, torch.Tensor]:
-        """For each resolution of the U-Net, by its number of pixels L: half the log of the box coverage, (B, L, 1 + N)."""
+        """Half the log of the box coverage at each resolution of the U-Net: {number of pixels L: (B, L, 1 + N)}."""
         bias, covered = {}, batch.coverage * batch.known[:, None, None, None]
         for _ in self.config.block_out_channels:
             log = covered.flatten(2).transpose(1, 2).clamp(min=1e-30).log()  # (B, L, N)

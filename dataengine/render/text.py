@@ -61,7 +61,7 @@ def encode_prompts(prompts: Sequence[str], tokenizer, text_encoder) -> torch.Ten
 
 @torch.no_grad()
 def embed_names(names: Sequence[str], tokenizer, text_encoder) -> torch.Tensor:
-    """One vector per name, (N, D): CLIP's state at the end token, where the causal text model has read the whole name."""
+    """One vector per name, (N, D): CLIP's state at the end token, where a causal model has read the whole name."""
     tokens = tokenizer(
         list(names), padding="max_length", max_length=text_encoder.config.max_position_embeddings, truncation=True,
         return_tensors="pt",

@@ -160,7 +160,7 @@ def make_batch(frames: Frames, spec: FrameSpec, nothing: int, batch_size: int):
 
 
 def frame_example(batch: Batch, generator: torch.Generator, null: int | None = None) -> Example:
-    """Frames and their conditions; the hole has weight 1, the given surroundings 0.1. null: label of an unknown class."""
+    """Frames and their conditions; the hole has weight 1, its surroundings 0.1. null: label of an unknown class."""
     x, hole = batch["frames"], batch["hole"]
     conditions = (x * (1 - hole), hole, batch["box"], batch["labels"], batch["fields"])
     unknown = None if null is None else (*conditions[:3], torch.full_like(batch["labels"], null), batch["fields"])
