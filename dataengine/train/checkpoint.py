@@ -33,7 +33,7 @@ def trained_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 
 
 def save_checkpoint(folder: Path, step: int, model: torch.nn.Module, ema: EMAModel, optimizer, recipe: str) -> None:
-    """Write weights, averaged weights and optimizer as safetensors; a run killed meanwhile keeps its last checkpoint."""
+    """Write weights, averaged weights and optimizer as safetensors; a killed run keeps its last checkpoint."""
     fresh = folder.with_name(folder.name + ".new")
     fresh.mkdir(parents=True, exist_ok=True)
     parameters = trained_parameters(model)
