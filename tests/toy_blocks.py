@@ -1,4 +1,4 @@
-"""Pictures of random bright and dark blocks, which thumbnails do not show, and a small decoder trained on them."""
+"""Images of random bright and dark blocks, which thumbnails do not show, and a small decoder trained on them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataengine.train.flow_loss import flow_loss
 
 
 def blocks(rng: np.random.Generator, n: int) -> dict[str, torch.Tensor]:
-    """A batch of crops of 32 pixels; the mean of all that a picture might be is grey."""
+    """A batch of crops of 32 pixels; the mean of all possible images is grey."""
     pixels = np.where(rng.random((n, 1, 16, 16)) < 0.5, 0.7, -0.7).repeat(2, 2).repeat(2, 3).astype(np.float32)
     rasters = torch.zeros(n, 3, 32, 32, dtype=torch.int8)
     rasters[:, 0] = NOTHING
@@ -21,7 +21,7 @@ def blocks(rng: np.random.Generator, n: int) -> dict[str, torch.Tensor]:
 
 
 def trained() -> ThumbnailDecoder:
-    """By flow matching, so that in one step it draws the mean."""
+    """A decoder trained by flow matching, so that it predicts the mean in one step."""
     torch.manual_seed(0)
     model = ThumbnailDecoder(domains=["toy"], block_out_channels=(32, 48))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -33,8 +33,8 @@ def trained() -> ThumbnailDecoder:
     return model.eval()
 
 
-def drawn(model: ThumbnailDecoder) -> torch.Tensor:
-    """16 pictures (16, 3, 32, 32), always of the same noise, in one step."""
+def decoded(model: ThumbnailDecoder) -> torch.Tensor:
+    """16 images (16, 3, 32, 32), always from the same noise, in one step."""
     batch = blocks(np.random.default_rng(1), 16)
     generators = [torch.Generator().manual_seed(i) for i in range(16)]
     thumbnails = thumbnails_of(batch["images"])

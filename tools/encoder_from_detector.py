@@ -1,4 +1,4 @@
-"""An image encoder for reference conditions from the trunk of a packaged detector.
+"""Extract an image encoder for reference conditions from the backbone of a packaged detector.
 
     python tools/encoder_from_detector.py --out dataengine/weights/encoder/model.onnx
 
@@ -15,18 +15,18 @@ from onnx.utils import Extractor
 
 from dataengine import weights
 
-LAST = "/backbone/stage2/stage2.1/final_conv/activate/Mul_output_0"
+LAST_TENSOR = "/backbone/stage2/stage2.1/final_conv/activate/Mul_output_0"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--detector", type=Path, help="folder; the packaged one if not given")
+    parser.add_argument("--detector", type=Path, help="folder [the packaged detector]")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     model = onnx.load((arguments.detector or weights.packaged("detector")) / "model.onnx")
     model = onnx.shape_inference.infer_shapes(model)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(Extractor(model).extract_model(["images"], [LAST]), arguments.out)
+    onnx.save(Extractor(model).extract_model(["images"], [LAST_TENSOR]), arguments.out)
     print(arguments.out, f"{arguments.out.stat().st_size / 1e6:.1f} MB")
 
 

@@ -1,10 +1,10 @@
-"""Put the images and labels of one part of the sample data into one file, which training needs nothing else for.
+"""Pack the images and labels of one part of the sample data into one file, for detector training elsewhere.
 
     python tools/pack_images.py --out work/train.npz
 
-data: uint8, all image files one behind the other, image i is data[start[i]:start[i + 1]]. boxes: float32 (K, 6), five
-numbers and the class, image i owns first[i]:first[i + 1]; ignored: float32 (M, 5), likewise by ignored_first.
-down: bool (N,), the camera looked straight down; upright: bool (N,), the boxes are axis-aligned by definition.
+data: uint8, the concatenated image files; image i is data[start[i]:start[i + 1]]. boxes: float32 (K, 6), box and class;
+those of image i are first[i]:first[i + 1]. ignored: float32 (M, 5), likewise by ignored_first. down: bool (N,), the
+camera looks straight down. upright: bool (N,), boxes are axis-aligned by definition.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sample_splits import DEFAULT_DATA, PARTS, splits
 
 
 def pack(data: Path, part: str) -> dict[str, np.ndarray]:
-    """One part of both data sets, with one list of classes; difficult objects become ignored regions."""
+    """Pack one part of both data sets, with a common list of classes; difficult objects become ignored regions."""
     datasets = [named[part] for named in splits(data).values()]
     classes = [name for dataset in datasets for name in dataset.classes]
     files, boxes, ignored, down, upright = [], [], [], [], []

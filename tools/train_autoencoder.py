@@ -1,4 +1,4 @@
-"""Train the packaged autoencoder on the shared imagery; stopped, the same command continues it.
+"""Train the packaged autoencoder on the sample imagery. The same command resumes a stopped run.
 
 python tools/train_autoencoder.py --out work/autoencoder --threads 1 --minutes 150
 """
@@ -22,14 +22,12 @@ HELD_OUT_WINDOWS = 20  # of each source
 
 
 def files(data: Path, part: str) -> dict[str, list[Path]]:
-    """Picture files of each source; part is "train" or "val"."""
+    """Image files of each source; part is "train" or "val"."""
     named = {name: parts["train" if part == "train" else "calibration"] for name, parts in splits(data).items()}
-    found = {name: [sample.image for sample in dataset] for name, dataset in named.items()}
+    images = {name: [sample.image for sample in dataset] for name, dataset in named.items()}
     for name in ("naip-urban-ca", "aerial-maritime", "kit-ais-cars"):
-        found[name] = sorted(
-            f for f in (data / name / part).rglob("*") if f.suffix.lower() in (".jpg", ".jpeg", ".png")
-        )
-    return found
+        images[name] = sorted(f for f in (data / name / part).rglob("*") if f.suffix.lower() in SUFFIXES)
+    return images
 
 
 def main() -> None:
@@ -53,8 +51,8 @@ def main() -> None:
         evaluate_every=500,
     )
     held_out = {}
-    for name, found in files(arguments.data, "val").items():
-        windows = mixed_windows([found], [1.0], seed=1)[:HELD_OUT_WINDOWS]
+    for name, images in files(arguments.data, "val").items():
+        windows = mixed_windows([images], [1.0], seed=1)[:HELD_OUT_WINDOWS]
         held_out[name] = [np.asarray(window.pixels()) for window in windows]
     model_settings = {"latent_channels": LATENT_CHANNELS}
     teacher = load_teacher(arguments.teacher)

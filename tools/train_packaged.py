@@ -1,15 +1,16 @@
-"""Make the packaged weights from the sample data: start to end, on two CPU cores or a GPU; stopped, it continues.
+"""Train the packaged weights on the sample data, on two CPU cores or a GPU. The same command resumes a stopped run.
 
-    python tools/train_packaged.py --work work decoder thumbnails in-scene                  # the base environment
-    python tools/train_packaged.py --work work quick-decoder quick-thumbnails whole quick-in-scene layouts
+    python tools/train_packaged.py --work work decoder thumbnails in-scene                  # base environment
+    python tools/train_packaged.py --work work few-step-decoder few-step-thumbnails whole \\
+        few-step-in-scene layouts
     python tools/pack_images.py --out work/train.npz
     python tools/train_detector.py configs/detectors/filter.py --images work/train.npz --out work/filter   # mmrotate
     dataengine filter export-detector configs/detectors/filter.py work/filter/detector.safetensors \\
         --out work/export/filter --score-threshold 0.02 --half
     python tools/train_packaged.py --work work detector calibration
 
-Weights go to dataengine/weights as fp16 safetensors in files below 16 MB. `--scale 0.01` makes everything with a
-hundredth of the steps, to see that it runs.
+Weights are written to dataengine/weights as fp16 safetensors in files below 16 MB. `--scale 0.01` trains everything
+with a hundredth of the steps, as a test.
 """
 
 from __future__ import annotations
@@ -26,23 +27,23 @@ from sample_splits import DEFAULT_DATA, splits, windows
 from dataengine import weights
 from dataengine.train.loop import TrainSettings
 
-LARGEST_FILE = "15MB"
-PASS_SHARE = 0.95  # of real images, contract 10
-# name: (steps, batch size, learning rate, EMA decay); what two cores manage in an hour or so each
+MAX_FILE_SIZE = "15MB"
+MIN_PASS_RATE = 0.95  # of real images (contract 10)
+# name: (steps, batch size, learning rate, EMA decay); each takes about an hour on two cores
 SCHEDULES = {
     "decoder": (5000, 64, 8e-4, 0.9985),
     "thumbnails": (9000, 64, 8e-4, 0.9985),
     "in-scene": (12_000, 64, 6e-4, 0.9985),
-    "quick-decoder": (2000, 16, 1e-3, 0.998),
-    "quick-thumbnails": (2000, 32, 1e-3, 0.998),
-    "quick-in-scene": (4000, 32, 1e-3, 0.998),
+    "few-step-decoder": (2000, 16, 1e-3, 0.998),
+    "few-step-thumbnails": (2000, 32, 1e-3, 0.998),
+    "few-step-in-scene": (4000, 32, 1e-3, 0.998),
 }
-STEPS, DECODER_STEPS, GUIDANCE = 4, 2, 1.6  # of the packaged renderers; docs/quality.md has what they were chosen by
+STEPS, DECODER_STEPS, GUIDANCE = 4, 2, 1.6  # of the packaged renderers, chosen in docs/quality.md
 THUMBNAILS = {"shape_prior": True, "reference_width": 96}
 
 
 def settings_for(name: str, scale: float, minutes: float | None) -> TrainSettings:
-    """The schedule of a model, with its number of steps scaled."""
+    """Settings of a stage, with its number of steps scaled."""
     steps, batch_size, learning_rate, ema_decay = SCHEDULES[name]
     steps = max(1, round(steps * scale))
     return TrainSettings(
@@ -52,23 +53,23 @@ def settings_for(name: str, scale: float, minutes: float | None) -> TrainSetting
         ema_decay=ema_decay,
         minutes=minutes,
         evaluate_every=500,
-        compile=scale >= 1 and name in ("decoder", "in-scene"),  # the others gain nothing from it on a CPU
+        compile=scale >= 1 and name in ("decoder", "in-scene"),  # no gain for the others on a CPU
         warmup_steps=min(200, steps // 2),
     )
 
 
 def save_half(pipeline, folder: Path) -> None:
-    """Write a pipeline as fp16 in files of at most LARGEST_FILE; loading it gives fp32 again."""
+    """Write a pipeline as fp16 in files of at most MAX_FILE_SIZE; it is loaded as fp32."""
     shutil.rmtree(folder, ignore_errors=True)
-    pipeline.to(torch.float16).save_pretrained(folder, max_shard_size=LARGEST_FILE)
-    for file in folder.glob("*/config.json"):  # where a part was loaded from is nobody's business
+    pipeline.to(torch.float16).save_pretrained(folder, max_shard_size=MAX_FILE_SIZE)
+    for file in folder.glob("*/config.json"):  # remove the machine path a part was loaded from
         settings = json.loads(file.read_text())
         settings.pop("_name_or_path", None)
         file.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def train_stage(name: str, data: Path, work: Path, scale: float, minutes: float | None) -> None:
-    """Train one model; the last in-scene one goes among the packaged weights."""
+    """Train one model; the few-step in-scene one is written to the packaged weights."""
     from dataengine.render.in_scene import InSceneUNet
     from dataengine.render.in_scene_pipeline import InScenePipeline
     from dataengine.render.layout_unet import LayoutUNet
@@ -82,7 +83,7 @@ def train_stage(name: str, data: Path, work: Path, scale: float, minutes: float 
     parts = [named["train"] for named in splits(data).values()]
     classes = [c for dataset in parts for c in dataset.classes]
     settings, out = settings_for(name, scale, minutes), work / name
-    trained = work / name.removeprefix("quick-") / "model"
+    trained = work / name.removeprefix("few-step-") / "model"
     encoder = load_encoder(weights.packaged("encoder") / "model.onnx") if "thumbnails" in name else None
     if name == "decoder":
         train_decoder(parts, classes, out, settings)
@@ -90,11 +91,11 @@ def train_stage(name: str, data: Path, work: Path, scale: float, minutes: float 
         train_thumbnails(parts, classes, out, settings, copies=6, model_settings=THUMBNAILS, encoder=encoder)
     elif name == "in-scene":
         train_in_scene(parts, classes, out, settings)
-    elif name == "quick-decoder":
+    elif name == "few-step-decoder":
         model = ThumbnailDecoder.from_pretrained(trained)
         distill_decoder(model, parts, out, settings, DECODER_STEPS)
         model.save_pretrained(out / "model")
-    elif name == "quick-thumbnails":
+    elif name == "few-step-thumbnails":
         model = LayoutUNet.from_pretrained(trained)
         distill_thumbnails(model, parts, out, settings, STEPS, encoder)
         model.save_pretrained(out / "model")
@@ -112,14 +113,14 @@ def store_whole(data: Path, work: Path) -> None:
     from dataengine.train.thumbnails import grey_domains
 
     grey = grey_domains([named["train"] for named in splits(data).values()])
-    unet = LayoutUNet.from_pretrained(work / "quick-thumbnails" / "model")
-    decoder = ThumbnailDecoder.from_pretrained(work / "quick-decoder" / "model")
+    unet = LayoutUNet.from_pretrained(work / "few-step-thumbnails" / "model")
+    decoder = ThumbnailDecoder.from_pretrained(work / "few-step-decoder" / "model")
     steps = {"few_steps": STEPS, "decoder_few_steps": DECODER_STEPS}
     save_half(LayoutPipeline(unet, decoder, FlowMatchEulerDiscreteScheduler(), grey, **steps), weights.FOLDER / "whole")
 
 
 def store_layouts(data: Path) -> None:
-    """Real training layouts, without pictures, for machines that have no data."""
+    """Real training layouts, without images, for machines without data."""
     from dataengine.layouts.stored import save_layouts
 
     (weights.FOLDER / "layouts").mkdir(exist_ok=True)
@@ -128,24 +129,24 @@ def store_layouts(data: Path) -> None:
 
 
 def copy_detectors(work: Path) -> None:
-    """Exported detectors of the other environment."""
+    """Copy detectors exported in the other environment."""
     for source, target in (("filter", "detector"), ("evaluation", "evaluation-detector")):
         if (work / "export" / source).exists():
-            ignored = shutil.ignore_patterns("metrics.json")  # which its card shows
+            ignored = shutil.ignore_patterns("metrics.json")  # shown on the detector's card
             shutil.copytree(work / "export" / source, weights.FOLDER / target, ignore=ignored, dirs_exist_ok=True)
 
 
 def calibrate_filter(data: Path) -> None:
-    """Thresholds on the calibration part, in windows of the packaged size."""
+    """Calibrate thresholds on the calibration part, in windows of the packaged size."""
     from dataengine.judge.calibrate import calibrate
     from dataengine.judge.detector import OnnxDetector
 
     (weights.FOLDER / "calibration").mkdir(exist_ok=True)
     detector = OnnxDetector(weights.packaged("detector"))
     for name, parts in splits(data).items():
-        pictures, layouts = windows(parts["calibration"])
-        loaders = [lambda picture=picture: picture for picture in pictures]
-        calibration = calibrate(detector, loaders, layouts, name, PASS_SHARE)
+        images, layouts = windows(parts["calibration"])
+        loaders = [lambda image=image: image for image in images]
+        calibration = calibrate(detector, loaders, layouts, name, MIN_PASS_RATE)
         calibration.save(weights.FOLDER / "calibration" / f"{name}.json")
         print(calibration.model_dump_json(indent=2))
 

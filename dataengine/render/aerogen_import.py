@@ -1,7 +1,7 @@
-"""AeroGen's published checkpoint to a `LatentPipeline`: its state dict, under latent diffusion's names, to ours.
+"""Converts AeroGen's published checkpoint, with latent diffusion's tensor names, to a `LatentPipeline`.
 
-Every tensor is accounted for: what is not ours to use is named here, and anything else left over, missing or of another
-shape is refused. Nothing pickled is executed: unknown objects in the file become inert stand-ins.
+Every tensor is accounted for: unused ones are listed here, and any other that is left over, missing or of another shape
+is an error. No pickled code is executed: unknown objects in the file become inert placeholders.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from dataengine.render.layout_unet import LayoutUNet
 
 UNET, BOXES, VAE, TEXT = "model.diffusion_model.", "condition_tokenizer.", "first_stage_model.", "cond_stage_model."
 REGIONAL = f"{UNET}maskcrossattention."
-N_POSITION = 128  # 8 corner coordinates in 8 frequencies, as sine and cosine
-# Never used by the original: a GroupNorm, and second projections in self-attentions. Without influence: query and key
-# of an attention to one key. Derived from the configuration: the noise schedule, the order of the text's positions.
+N_POSITION = 128  # 8 corner coordinates at 8 frequencies, sine and cosine
+# Never used by the original: a GroupNorm, and second projections in self-attentions. Without effect: query and key of
+# an attention to a single key. Derived from the configuration: the noise schedule, and the text's position ids.
 UNUSED = re.compile(
     rf"{re.escape(REGIONAL)}(norm1|norm2|crossattn\.to_[qk])\."
     r"|\.attn1\.to_[kv]_control\.weight$"
@@ -35,7 +35,7 @@ UNUSED = re.compile(
 
 
 class Inert(dict):
-    """Stands for any object that a checkpoint holds beside its tensors: takes everything, does nothing."""
+    """Replaces any object in a checkpoint that is not a tensor: accepts everything, does nothing."""
 
     def __init__(self, *args, **kwargs):
         super().__init__()
@@ -67,12 +67,12 @@ class _Unpickler(pickle.Unpickler):
         self._file = file
 
     def load(self):
-        """What the next pickle holds. Python's own reader would first set aside as many bytes as a damaged or hostile
-        one says that it has (BYTEARRAY8), which may be all memory; no checkpoint has any."""
+        """Load the next pickle, without BYTEARRAY8 opcodes: for one, Python allocates as many bytes as a damaged or
+        hostile file claims to hold, perhaps all memory. Checkpoints have none."""
         start = self._file.tell()
         for opcode, _, _ in pickletools.genops(self._file):
             if opcode.name == "BYTEARRAY8":
-                raise pickle.UnpicklingError("it asks for memory that no tensor needs")
+                raise pickle.UnpicklingError("it requests memory that no tensor needs")
         self._file.seek(start)
         return super().load()
 
@@ -85,9 +85,9 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a Lightning or plain checkpoint, or of a .safetensors file, left on disk until they are needed.
+    """Tensors of a Lightning checkpoint, a plain checkpoint or a .safetensors file, memory-mapped where possible.
 
-    Raises UserError for a file that is none of them.
+    Raises UserError for any other file.
     """
     if file.suffix == ".safetensors":
         from safetensors import SafetensorError, safe_open
@@ -97,13 +97,13 @@ def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
                 return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise UserError(f"{file}: cannot be read ({error}); download it again.") from None
-    # torch asks a "pickle module" for these two; its own reader refuses all that it does not know
+    # the two names that torch needs of a pickle module; its own safe reader rejects unknown objects
     inert = SimpleNamespace(Unpickler=_Unpickler, load=lambda f, **k: _Unpickler(f, **k).load(), __name__="pickle")
     try:
         loaded = torch.load(file, map_location="cpu", mmap=True, weights_only=False, pickle_module=inert)
-    except Exception as error:  # pickle and torch raise whatever a damaged file makes them trip over
+    except Exception as error:  # pickle and torch raise many types for a damaged file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{file}: is not a checkpoint that torch.save wrote ({reason}); download it again.") from None
+        raise UserError(f"{file}: is no checkpoint of torch.save ({reason}); download it again.") from None
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
     tensors = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
     if not tensors:
@@ -113,7 +113,7 @@ def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
 
 def _shape(state: dict[str, torch.Tensor], name: str) -> tuple[int, ...]:
     if name not in state:
-        raise UserError(f"the checkpoint lacks {name}, which every model of AeroGen has; give AeroGen's checkpoint.")
+        raise UserError(f"the checkpoint lacks {name}, which every AeroGen model has; give AeroGen's checkpoint.")
     return tuple(state[name].shape)
 
 
@@ -122,7 +122,7 @@ def _count(state: dict[str, torch.Tensor], pattern: str) -> int:
 
 
 def unet_config(state: dict[str, torch.Tensor], sample_size: int) -> dict:
-    """Arguments of `LayoutUNet`, read off the tensors' shapes."""
+    """Arguments of `LayoutUNet`, inferred from the tensors' shapes."""
     blocks = _count(state, rf"{re.escape(UNET)}input_blocks\.(\d+)\.")
     downs = _count(state, rf"{re.escape(UNET)}input_blocks\.(\d+)\.0\.op\.weight")
     levels = downs + 1
@@ -174,7 +174,7 @@ def _unet_tensors(state: dict[str, torch.Tensor], config: dict, ema: bool) -> di
     for name in [name for name in state if name.startswith(BOXES)]:
         ours = name.removeprefix(BOXES).replace("linears", "mlp")
         tensors[f"box_encoder.{ours}".replace("text_feature", "category").replace("_feature", "")] = state[name]
-    first = tensors["box_encoder.mlp.0.weight"]  # theirs reads category, position; ours position, category
+    first = tensors["box_encoder.mlp.0.weight"]  # input order: theirs category, position; ours position, category
     tensors["box_encoder.mlp.0.weight"] = torch.cat([first[:, -N_POSITION:], first[:, :-N_POSITION]], 1)
     return tensors
 
@@ -194,7 +194,7 @@ def _vae_config(state: dict[str, torch.Tensor]) -> dict:
 
 
 def _load(model: torch.nn.Module, tensors: dict[str, torch.Tensor], part: str, file: Path) -> None:
-    """Put tensors into a model without memory of its own. Raises UserError that names what does not fit."""
+    """Assign tensors to a model on the meta device. Raises UserError that names the first mismatch."""
     wanted = model.state_dict()
     missing = sorted(name for name in wanted if tensors.get(name) is None)
     if missing:
@@ -217,12 +217,12 @@ def import_aerogen(
     sample_size: int = 64,
     ema: bool = False,
 ):
-    """AeroGen's checkpoint as a `LatentPipeline`, ready for `save_pretrained`.
+    """Convert AeroGen's checkpoint to a `LatentPipeline`, ready for `save_pretrained`.
 
     categories: the authors' category_embeddings.npy, (len(classes), 768), in the order of `classes`. tokenizer: CLIP's,
-    which the checkpoint does not hold. sample_size: side of the latents; pixels are 8 times as many. ema: the averaged
-    weights of the denoiser, where the checkpoint has them. Raises UserError for anything missing, left over, or of
-    another shape.
+    which the checkpoint does not contain. sample_size: side of the latents, an eighth of the image's side. ema: use the
+    averaged weights of the denoiser, which some checkpoints have. Raises UserError for a tensor that is missing, left
+    over or of another shape.
     """
     from diffusers import AutoencoderKL, DPMSolverMultistepScheduler
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
@@ -232,7 +232,7 @@ def import_aerogen(
 
     state = read_state_dict(file)
     if ema and not any(name.startswith("model_ema.") for name in state):
-        raise UserError(f"{file}: holds no averaged weights (model_ema); leave --ema out.")
+        raise UserError(f"{file}: has no averaged weights (model_ema); drop --ema.")
     config = unet_config(state, sample_size)
     vectors = _category_vectors(categories, len(classes), config["category_width"])
     denoiser = _unet_tensors(state, config, ema) | {"box_encoder.classes.weight": vectors}
@@ -244,7 +244,7 @@ def import_aerogen(
         hidden_size=width,
         intermediate_size=_shape(state, f"{TEXT}transformer.text_model.encoder.layers.0.mlp.fc1.weight")[0],
         num_hidden_layers=_count(state, rf"{re.escape(TEXT)}transformer\.text_model\.encoder\.layers\.(\d+)\."),
-        num_attention_heads=max(1, width // 64),  # as in every CLIP
+        num_attention_heads=max(1, width // 64),  # as in every CLIP model
         max_position_embeddings=_shape(state, f"{TEXT}transformer.text_model.embeddings.position_embedding.weight")[0],
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -260,13 +260,13 @@ def import_aerogen(
         for name, value in state.items()
         if name.startswith(TEXT)
     }
-    denoiser["text_null"] = torch.zeros(config["cross_attention_dim"])  # the original's null is the empty prompt
+    denoiser["text_null"] = torch.zeros(config["cross_attention_dim"])  # the original's null text is the empty prompt
     parts = {"denoiser": (unet, denoiser), "autoencoder": (vae, decoder), "text encoder": (text_encoder, text)}
     for part, (model, tensors) in parts.items():
         _load(model, tensors, part, file)
     _refuse_left_over(file, state, list(parts.values()), ema)
     for name, buffer in text_encoder.named_buffers():
-        if buffer.is_meta:  # the order of positions, which is not stored
+        if buffer.is_meta:  # position ids, which are not stored
             parent = text_encoder.get_submodule(name.rpartition(".")[0])
             parent.register_buffer(name.rpartition(".")[2], torch.arange(buffer.shape[-1])[None], persistent=False)
     scheduler = DPMSolverMultistepScheduler(
@@ -281,24 +281,24 @@ def _category_vectors(file: Path, n: int, width: int) -> torch.Tensor:
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read as a .npy file of numbers ({error}).") from None
     if vectors.shape != (n, width):
-        raise UserError(f"{file}: has shape {vectors.shape}; ({n}, {width}), a row for each class, was expected.")
+        raise UserError(f"{file}: has shape {vectors.shape}, not ({n}, {width}), one row per class.")
     return torch.from_numpy(vectors.astype(np.float32))
 
 
-# made anew on the way: 1x1 convolutions as linear layers, and the first layer of the box encoder
-REMADE = re.compile(
+# converted to new tensors: 1x1 convolutions as linear layers, and the first layer of the box encoder
+CONVERTED = re.compile(
     rf"^{re.escape(VAE)}(encoder|decoder)\.mid\.attn_1\.(q|k|v|proj_out)\.weight$|^{BOXES}linears\.0\.weight$"
 )
 
 
 def _refuse_left_over(file: Path, state: dict[str, torch.Tensor], parts: list, ema: bool) -> None:
-    """Raise UserError when a tensor of the checkpoint is neither in a model nor known to be of no use."""
+    """Raise UserError when a tensor of the checkpoint is neither in a model nor known to be unused."""
     used = {id(value) for _, tensors in parts for value in tensors.values()}
     left = sorted(
         name
         for name, value in state.items()
         if id(value) not in used
-        and not REMADE.match(name)
+        and not CONVERTED.match(name)
         and not UNUSED.search(name)
         and not (ema and name.startswith(UNET))
     )

@@ -1,7 +1,7 @@
-"""Augmentation with albumentations, in which boxes move truly with the pixels.
+"""Augmentation with albumentations that moves boxes exactly with the pixels.
 
-albumentations 2.0.8 knows no oriented boxes, so the four corners travel as keypoints. Every transform used here
-maps straight lines to straight lines with right angles kept (`moves` boxes by a similarity, or `keeps` them).
+albumentations 2.0.8 has no oriented boxes, so the four corners are passed as keypoints. Every transform used here is a
+similarity, so a box stays a box. Label effect: moves.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def _pipeline(rotate: bool, quarter_turns: bool, scale: tuple[float, float]):
     if quarter_turns:
         steps.append(A.RandomRotate90(p=1.0))
     angle = (-45.0, 45.0) if rotate else (0.0, 0.0)
-    # replicated border: with a reflected one albumentations 2.0.8 returns reflected copies of the keypoints as well
-    # cubic: interpolated linearly, every scene would be softer than real images are
+    # border: with reflection, albumentations 2.0.8 also returns reflected copies of the keypoints
+    # cubic interpolation: with linear, scenes would be softer than real images
     steps.append(
         A.Affine(
             scale=scale, rotate=angle, keep_ratio=True, border_mode=cv2.BORDER_REPLICATE,
@@ -40,24 +40,24 @@ def _pipeline(rotate: bool, quarter_turns: bool, scale: tuple[float, float]):
     return A.Compose(steps, keypoint_params=keypoints)
 
 
-SCALE = (0.85, 1.15)
-SHRUNK, ENLARGED = 0.5, 1.25  # beyond these a picture shows that it was scaled
+SCALE_RANGE = (0.85, 1.15)
+MIN_WINDOW_SCALE, MAX_WINDOW_SCALE = 0.5, 1.25  # beyond these, resampling is visible
 
 
 def augment(
-    image: np.ndarray, layout: Layout, rng: np.random.Generator, scale: tuple[float, float] = SCALE
+    image: np.ndarray, layout: Layout, rng: np.random.Generator, scale: tuple[float, float] = SCALE_RANGE
 ) -> tuple[np.ndarray, Layout]:
-    """A flipped, turned, scaled and re-lit copy of an image (H, W, 3) uint8 and its layout.
+    """A copy of an image (H, W, 3) uint8 and its layout: flipped, rotated, scaled, with other brightness and contrast.
 
-    Pictures taken at a slant are not turned, for then objects would stand on walls. Horizontal boxes are turned by
-    quarters only, for another angle would loosen them around their object. The ground sample distance follows the
-    scale; objects that leave the image are dropped, those cut by the border keep their visible share.
+    Oblique images are not rotated: objects would stand on walls. Horizontal boxes are rotated by quarter turns only:
+    other angles would loosen them. The ground sample distance follows the scale. Objects that leave the image are
+    dropped; those cut by the border keep their visible share.
     """
     down = layout.acquisition.looks_down
     pipeline = _pipeline(down and layout.kind == "obb", down, scale)
     pipeline.set_random_seed(int(rng.integers(2**31)))
     boxes = np.concatenate([layout.boxes, layout.ignored])
-    # albumentations counts pixel centres from 0, the engine from 0.5
+    # pixel centres: at 0 in albumentations, at 0.5 here
     corners = geometry.to_corners(boxes).reshape(-1, 2) - 0.5
     outlines = layout.outlines()
     out = pipeline(image=image, keypoints=np.concatenate([corners, *(points - 0.5 for points in outlines)]))
@@ -70,8 +70,8 @@ def augment(
     inside = geometry.visible_fraction(moved_boxes, (width, height)) if len(moved_boxes) else np.zeros(0)
     acquisition = layout.acquisition
     if acquisition.gsd_m is not None and n:
-        grown = float(np.median(moved_boxes[:n, 2] / np.maximum(boxes[:n, 2], 1e-6)))
-        acquisition = acquisition.model_copy(update={"gsd_m": acquisition.gsd_m / max(grown, 1e-6)})
+        growth = float(np.median(moved_boxes[:n, 2] / np.maximum(boxes[:n, 2], 1e-6)))
+        acquisition = acquisition.model_copy(update={"gsd_m": acquisition.gsd_m / max(growth, 1e-6)})
     result = replace(
         layout,
         boxes=moved_boxes[:n],
@@ -93,11 +93,10 @@ def random_window(
     around: np.ndarray | None = None,
     min_visible: float = MIN_VISIBLE,
 ) -> tuple[np.ndarray, Layout]:
-    """A random size x size window of an image (H, W, 3) and the part of its layout inside: what is visible of objects
-    to at least the share `min_visible`.
+    """A random size x size window of an image (H, W, 3), with the objects that are visible to at least `min_visible`.
 
-    around (2,): a point in pixels that is to be in the middle half of the window, as far as the border lets it.
-    Smaller images are continued by mirroring, and what lies in the mirror is marked as ignored.
+    around: a point (2,) in pixels that lies in the middle half of the window, as far as the border allows. Smaller
+    images are padded by mirroring, and the mirrored part is marked as ignored.
     """
     height, width = image.shape[:2]
     pad_x, pad_y = max(0, size - width), max(0, size - height)
@@ -115,15 +114,21 @@ def random_window(
 
 
 def turned_freely(layout: Layout) -> bool:
-    """Whether augmented copies are turned by any angle, for which a window has to be cut from a larger one."""
+    """Whether augmented copies are rotated by any angle, so that a window must be cut from a larger one."""
     return layout.acquisition.looks_down and layout.kind == "obb"
 
 
-def window_scales(picture: tuple[int, int], size: int, turned: bool) -> tuple[float, float]:
-    """Smallest and largest `scale` of augmented windows of a picture (width, height), turned freely or not, that show
-    nothing from beyond its border; of pictures that leave no choice, 1."""
-    smallest = size * (np.sqrt(2) if turned else 1) / (min(picture) - 3)
-    return (max(smallest, SHRUNK), ENLARGED) if smallest < 1 else (1.0, 1.0)
+def window_scales(image_size: tuple[int, int], size: int, turned: bool) -> tuple[float, float]:
+    """Smallest and largest `scale` of augmented windows, rotated freely or not, that stay inside an image (width,
+    height); (1, 1) for images too small for a choice.
+
+    >>> window_scales((259, 400), 128, turned=False)
+    (0.5, 1.25)
+    >>> window_scales((100, 100), 128, turned=False)
+    (1.0, 1.0)
+    """
+    smallest = size * (np.sqrt(2) if turned else 1) / (min(image_size) - 3)
+    return (max(smallest, MIN_WINDOW_SCALE), MAX_WINDOW_SCALE) if smallest < 1 else (1.0, 1.0)
 
 
 def augmented_window(
@@ -135,22 +140,21 @@ def augmented_window(
     scale: float = 1.0,
     min_visible: float = MIN_VISIBLE,
 ) -> tuple[np.ndarray, Layout]:
-    """A random window of an augmented copy, size x size, that shows nothing from beyond the picture's border.
+    """A random size x size window of an augmented copy of an image (H, W, 3) uint8 that stays inside the image.
 
-    A larger window is cut first, of which enough is left however it is turned; around (2,): a point in pixels that is
-    to be in the middle half of it. scale: about how many times as large it is to be shown, see `window_scales`.
-    min_visible: share of an object that has to be visible for its label to come along.
-    Pictures too small for that give windows whose corners may be continued from the border.
+    A window large enough for any rotation is cut first. around: a point (2,) in pixels that lies in the middle half of
+    that window. scale: approximate magnification, see `window_scales`. min_visible: visible share an object needs to
+    keep its label. In images too small for that, corners of the window may be filled from the border.
     """
-    turns = turned_freely(layout)
-    least = window_scales(layout.size, size, turns)[0]
-    smallest, largest = max(SCALE[0] * scale, least), max(SCALE[1] * scale, least)
-    side = int(np.ceil(size / min(smallest, 1) * (np.sqrt(2) if turns else 1))) + 2
+    turned = turned_freely(layout)
+    least = window_scales(layout.size, size, turned)[0]
+    smallest, largest = max(SCALE_RANGE[0] * scale, least), max(SCALE_RANGE[1] * scale, least)
+    side = int(np.ceil(size / min(smallest, 1) * (np.sqrt(2) if turned else 1))) + 2
     if side > min(image.shape[:2]):
         return random_window(*augment(image, layout, rng), size, rng, min_visible=min_visible)
     larger = random_window(image, layout, side, rng, around, min_visible)
-    turned, moved = augment(*larger, rng, (smallest, largest))
+    augmented, moved = augment(*larger, rng, (smallest, largest))
     start = (side - size) // 2
-    return turned[start : start + size, start : start + size], cut(
+    return augmented[start : start + size, start : start + size], cut(
         moved, start, start, (size, size), min_visible=min_visible
     )

@@ -1,4 +1,4 @@
-"""Autoencoder of aerial pictures: pixels to latents at an eighth of the side, and back."""
+"""Autoencoder of aerial images: pixels to latents at an eighth of the side, and back."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from diffusers.configuration_utils import register_to_config
 from torch import nn
 from torch.nn import functional as F
 
-LATENT_RATIO = 8  # pixels of a side for one latent
-LATENT_LIMIT = 3.0  # latents are squashed to this range before they are decoded
+LATENT_RATIO = 8  # pixels of a side per latent
+LATENT_LIMIT = 3.0  # a soft limit of latents before decoding
 
 
 def _convolution(inputs: int, outputs: int, kernel: int = 3) -> nn.Conv2d:
-    """Border pixels are repeated: zeros would tell the network how far from the border it is."""
+    """A convolution that replicates border pixels: with zero padding the network could recognise the border."""
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, padding_mode="replicate")
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions added to their input. No normalisation, so that pixels far apart do not see each other."""
+    """Two convolutions added to their input. Without normalisation, so that distant pixels do not affect each other."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -35,12 +35,12 @@ def _blocks(width: int, count: int) -> list[nn.Module]:
 
 
 class Autoencoder(ModelMixin, ConfigMixin):
-    """Pictures (B, 3, H, W) in [-1, 1], H and W multiples of 8, to latents (B, latent_channels, H / 8, W / 8) of about
-    unit spread, and back.
+    """Encodes images (B, 3, H, W) in [-1, 1], H and W multiples of 8, to latents (B, latent_channels, H / 8, W / 8) of
+    about unit spread, and decodes them.
 
-    Convolutional, and local: a pixel depends on a bounded neighbourhood, so pictures may have any size, and windows of
-    one picture agree where they overlap (`reach`). widths and blocks are those at 1/2, 1/4 and 1/8 of the side; the
-    encoder has no blocks at 1/2.
+    Fully convolutional and local: a pixel depends on a bounded neighbourhood, so images may have any size, and windows
+    of one image agree where they overlap. widths, blocks: channels and residual blocks at 1/2, 1/4 and 1/8 of the side;
+    the encoder has no blocks at 1/2.
 
     >>> model = Autoencoder(latent_channels=4, widths=(8, 8, 8), blocks=(1, 1, 1))
     >>> model.decode(model.encode(torch.zeros(1, 3, 64, 48))).shape
@@ -81,15 +81,15 @@ class Autoencoder(ModelMixin, ConfigMixin):
         )
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """Latents of pictures in [-1, 1]."""
+        """Latents of images in [-1, 1]."""
         return self.encoder(images.contiguous(memory_format=torch.channels_last))
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Pictures, about in [-1, 1], of latents."""
+        """Images, about in [-1, 1], from latents."""
         bounded = LATENT_LIMIT * torch.tanh(latents / LATENT_LIMIT)
         return self.decoder(bounded.contiguous(memory_format=torch.channels_last))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(latents, decoded pictures)."""
+        """(latents, decoded images)."""
         latents = self.encode(images)
         return latents, self.decode(latents)

@@ -1,4 +1,4 @@
-"""Layers of the whole-image model that read boxes: boxes to tokens, and attention of pixels to them."""
+"""Layers of the whole-image model that process boxes: encoding to tokens, and attention of pixels to them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ N_FREQUENCIES = 8
 
 
 class BoxEncoder(nn.Module):
-    """Box features and class to one token a box (AeroGen, section 3.2): Fourier features of the 8 corner coordinates
-    with the class embedding through a three-layer MLP.
+    """Encodes each box as one token (AeroGen, section 3.2): Fourier features of the 8 corner coordinates, concatenated
+    with the class embedding, through a three-layer MLP.
 
-    corners "exact": features of order one, themselves and in waves of frequencies pi 2^k. "grid": AeroGen's own,
-    integers on the latent grid in waves of frequencies 100^(k/8) alone, and learned nulls where there is no box.
+    corners: "exact" takes features of order one, raw and at frequencies pi 2^k; "grid" is AeroGen's encoding of
+    integers on the latent grid, at frequencies 100^(k/8) only. nulls: learned vectors where there is no box.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class BoxEncoder(nn.Module):
 
 
 class SelfAttention(AttnProcessor2_0):
-    """diffusers' own, told of the keywords that are meant for `BoxAttention`: diffusers hands them to all."""
+    """diffusers' processor, which ignores the keywords of `BoxAttention`: diffusers passes them to all processors."""
 
     def __call__(self, attn, hidden_states, *args, box_tokens=None, box_bias=None, **kwargs) -> torch.Tensor:
         return super().__call__(attn, hidden_states, *args, **kwargs)
@@ -72,10 +72,10 @@ class SelfAttention(AttnProcessor2_0):
 
 class BoxAttention(nn.Module):
     """Dual cross-attention (AeroGen, section 3.3): softmax(Q K_text) V_text + softmax(Q K_box) V_box with the same
-    queries. An attention processor of diffusers that holds the second key and value projections.
+    queries. A diffusers attention processor that holds the second key and value projections.
 
-    With a bias the box softmax runs over the boxes that cover the pixel, weighed by how much of it they cover, and a
-    background token; without one, as in AeroGen's code, every pixel attends to every token.
+    With a bias, a pixel attends to a background token and to the boxes that cover it, weighted by their coverage;
+    without one, as in AeroGen's code, every pixel attends to every token.
     """
 
     def __init__(self, hidden: int, cross_attention_dim: int):
@@ -111,12 +111,12 @@ class BoxAttention(nn.Module):
 
 
 class RegionalAttention(nn.Module):
-    """AeroGen's regional attention (section 3.3): each object's category, through attention and feed-forward, into the
-    features under its mask M_i: `strength * sum_i M_i f(x, c_i) + (1 - strength) x`, from `threshold` on.
+    """AeroGen's regional attention (section 3.3): adds each object's category to the features under its mask M_i,
+    through attention and feed-forward: `strength * sum_i M_i f(x, c_i) + (1 - strength) x` at timesteps from
+    `threshold`.
 
-    A softmax over one key is 1, so the attention adds the category's value vector, the same in every pixel, and needs
-    neither queries nor keys. And f works on each pixel alone, so it is computed only where a mask is not zero: cost
-    follows the boxes' areas.
+    A softmax over one key is 1, so attention adds the category's value vector to every pixel and needs neither queries
+    nor keys. f acts on each pixel alone, so it is computed only where a mask is not zero.
     """
 
     def __init__(self, channels: int, category_width: int, strength: float = 0.2, threshold: int = 200):
@@ -133,11 +133,11 @@ class RegionalAttention(nn.Module):
     def forward(
         self, features: torch.Tensor, categories: torch.Tensor, masks: torch.Tensor, timesteps: torch.Tensor
     ) -> torch.Tensor:
-        """features (B, C, H, W), categories (B, N, D), masks (B, N, H, W) in [0, 1], timesteps (B,) -> as features."""
-        image, item, row, column = masks.nonzero(as_tuple=True)  # (K,) each: an object and a pixel of it
+        """features (B, C, H, W), categories (B, N, D), masks (B, N, H, W) in [0, 1], timesteps (B,) -> (B, C, H, W)."""
+        image, item, row, column = masks.nonzero(as_tuple=True)  # (K,) each: an object and one of its pixels
         x = self.proj_in(features[image, :, row, column])  # (K, C)
-        read = self.to_out(self.to_v(categories))  # (B, N, C)
-        x = x + read[image, item]
+        values = self.to_out(self.to_v(categories))  # (B, N, C)
+        x = x + values[image, item]
         x = x + self.ffn(self.norm(x))
         x = self.proj_out(x) * masks[image, item, row, column, None].to(x.dtype)
         total = torch.zeros_like(features).permute(0, 2, 3, 1).contiguous()

@@ -1,4 +1,4 @@
-"""The flow-matching terms that both renderers share."""
+"""Flow matching: the terms and samplers that all renderers share."""
 
 from __future__ import annotations
 
@@ -13,31 +13,43 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 if TYPE_CHECKING:
     from dataengine.render.inpaint import Known
 
-Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of (noisy pictures, timesteps in [0, 1000])
+Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of (noisy images, timesteps in [0, 1000])
 
-SHIFT = 3.0  # of few steps towards noise, where it is decided what the picture will be
-SMALLEST_SIGMA = 0.05  # below this share of noise the velocity is not divided further
+TIMESTEP_SHIFT = 3.0  # moves few steps towards noise, where the content of the image is decided
+MIN_SIGMA = 0.05  # at less noise the velocity is not divided further
 
 
 def velocity_of(noisy: torch.Tensor, clean: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-    """The velocity `noise - clean` that leads from noisy (B, C, H, W) to a predicted clean picture, at timesteps (B,)
-    in [0, 1000] (Lipman et al. 2023, in diffusers' sign)."""
-    sigma = (timesteps.float() / 1000).clamp(min=SMALLEST_SIGMA)[:, None, None, None]
+    """The velocity `noise - clean` of a predicted clean image (Lipman et al. 2023, in diffusers' sign).
+
+    noisy, clean: (B, C, H, W). timesteps: (B,) in [0, 1000].
+
+    >>> noise, clean = torch.full((1, 1, 1, 1), 3.0), torch.ones(1, 1, 1, 1)
+    >>> velocity_of(0.5 * noise + 0.5 * clean, clean, torch.tensor([500])).item()
+    2.0
+    """
+    sigma = (timesteps.float() / 1000).clamp(min=MIN_SIGMA)[:, None, None, None]
     return (noisy - clean) / sigma
 
 
-def velocity_error(predicted: torch.Tensor, wanted: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """Squared error (B, C, H, W) of a predicted velocity at noise shares sigma (B,): that of the clean picture, divided
-    by sigma^2 + 0.1. This is the velocity's own weight (Lipman et al. 2023, eq. 23), held finite near sigma = 0."""
+def velocity_error(predicted: torch.Tensor, target: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """Weighted squared error (B, C, H, W) of a predicted velocity at noise levels sigma (B,).
+
+    It equals the error of the clean image divided by sigma^2 + 0.1: the velocity's own weighting (Lipman et al. 2023,
+    eq. 23), kept finite near sigma = 0.
+    """
     s = sigma[:, None, None, None] ** 2
-    return s / (s + 0.1) * (predicted - wanted) ** 2
+    return s / (s + 0.1) * (predicted - target) ** 2
 
 
 def few_sigmas(steps: int) -> list[float]:
-    """Shares of noise from which a model of few steps draws, the first of them 1: of four steps 1, 0.9, 0.75, 0.5 (the
-    timestep shift of Esser et al. 2024, section 5.3.2)."""
+    """Noise levels that a few-step model denoises from (the timestep shift of Esser et al. 2024, section 5.3.2).
+
+    >>> few_sigmas(4)
+    [1.0, 0.9, 0.75, 0.5]
+    """
     even = [1 - k / steps for k in range(steps)]
-    return [SHIFT * s / (1 + (SHIFT - 1) * s) for s in even]
+    return [TIMESTEP_SHIFT * s / (1 + (TIMESTEP_SHIFT - 1) * s) for s in even]
 
 
 def sample_few(
@@ -47,17 +59,16 @@ def sample_few(
     settle: Callable[[torch.Tensor], torch.Tensor] = lambda clean: clean,
     start: Start | None = None,
 ) -> torch.Tensor:
-    """A picture in few steps, by a model that was trained to draw it from each of `few_sigmas`: drawn, put under new
-    noise, drawn again (Sauer et al. 2023, "Adversarial diffusion distillation"). With the noise of before, as Euler
-    steps have it, contrast would grow from step to step.
+    """Images from a few-step model: denoise, add new noise, denoise again (Sauer et al. 2023, "Adversarial diffusion
+    distillation"). With the same noise throughout, as in Euler steps, contrast would grow from step to step.
 
-    noise: gives new noise at each call. settle: puts back what is known of each drawn picture. start: pictures to begin
-    from, under its strength of noise; of the shares of noise, those below follow.
+    noise: returns new noise at each call. settle: applied to each clean image, to put known pixels back. start: images
+    to start from at their own noise level; only the lower noise levels follow.
     """
     sigmas = few_sigmas(steps)
     if start is not None:
         sigmas = [start.strength, *(s for s in sigmas if s < start.strength - 1e-6)]
-    x = _begun(start, sigmas[0], noise())
+    x = _initial(start, sigmas[0], noise())
     for sigma, following in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
         timesteps = torch.full((len(x),), 1000.0 * sigma, device=x.device)
         clean = settle(x - sigma * velocity(x, timesteps).float())
@@ -67,21 +78,23 @@ def sample_few(
 
 @dataclass(frozen=True)
 class Start:
-    """Pictures (B, C, H, W) float32 that a drawing begins from in place of noise alone: under `strength` of noise, in
-    (0, 1], it goes on as any other (SDEdit, Meng et al. 2022). At 1 nothing is left of them."""
+    """Images to start from in place of pure noise (SDEdit, Meng et al. 2022).
 
-    pictures: torch.Tensor
+    images: (B, C, H, W) float32. strength: in (0, 1], the noise level to start at; 1 leaves nothing of the images.
+    """
+
+    images: torch.Tensor
     strength: float
 
 
-def _begun(start: Start | None, sigma: float, noise: torch.Tensor) -> torch.Tensor:
-    return noise if start is None else (1 - sigma) * start.pictures + sigma * noise
+def _initial(start: Start | None, sigma: float, noise: torch.Tensor) -> torch.Tensor:
+    return noise if start is None else (1 - sigma) * start.images + sigma * noise
 
 
 def draw_noise(
     generators: list[torch.Generator], shape: tuple[int, ...], device: torch.device
 ) -> Callable[[], torch.Tensor]:
-    """A function that gives new noise (B, *shape), picture i's from generators[i] alone (CPU; contract 4)."""
+    """A function that returns new noise (B, *shape); image i's comes from generators[i] alone (CPU; contract 4)."""
     return lambda: torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
 
 
@@ -95,9 +108,10 @@ def sample(
     known: Known | None = None,
     start: Start | None = None,
 ) -> torch.Tensor:
-    """Pictures (B, C, H, W) float32 from `noise()`, in Euler steps, or, for a model that was trained to need so few
-    steps, by `sample_few`. known: what is to stay as it is outside a mask, put back at every step. start: pictures to
-    begin from, in fewer of the steps."""
+    """Images (B, C, H, W) float32 from `noise()`, in Euler steps, or by `sample_few` for few-step models (few).
+
+    known: content outside a mask, put back after every step. start: images to start from, which takes fewer steps.
+    """
     if few:
         settle = (lambda x: x) if known is None else (lambda x: known.put_back(x, known.clean))
         return sample_few(velocity, noise, steps, settle, start)
@@ -105,7 +119,7 @@ def sample(
     sigma = 1.0 if start is None else start.strength
     count = max(1, round(steps * sigma))
     first = noise()
-    x = _begun(start, sigma, first)
+    x = _initial(start, sigma, first)
     scheduler.set_timesteps(sigmas=np.linspace(sigma, sigma / count, count), device=x.device)
     for k, t in enumerate(scheduler.timesteps):
         x = scheduler.step(velocity(x, t.expand(len(x))).float(), t, x, return_dict=False)[0]

@@ -1,7 +1,7 @@
 """The frame of one object: upright, scaled to a fixed size, with a margin of context.
 
-In this frame the object's long side lies along x and the box is centred, whatever its place, angle and size in
-the image. A model that works there need not learn orientation and scale.
+The box is centred and its long side lies along x, whatever its position, angle and size in the image, so that a model
+of frames need not learn orientation and scale.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data.layout import Kind
 
-LIKE_GROUND, UNLIKE_GROUND = 5.0, 18.0  # of 255 levels; a shadow on tarmac differs by 20 or more
+MATTE_LOW, MATTE_HIGH = 5.0, 18.0  # levels of 255 between which a change fades in; shadows differ by 20 or more
 
 
 @dataclass(frozen=True)
 class FrameSpec:
-    """How frames are cut. Sizes in pixels of the frame unless said otherwise.
+    """How frames are cut.
 
-    size:        side of the square frame.
+    size:        side of the square frame, in frame pixels.
     context:     side of the frame / long side of the box.
-    min_side:    smallest frame in pixels of the image: tiny objects need surroundings too.
-    hole_margin: the part to be painted reaches this share of the box's long side beyond the box, for shadows.
-    hole_pixels: and at least this many pixels of the image beyond it.
+    min_side:    smallest side of a frame in image pixels, so that tiny objects have surroundings too.
+    hole_margin: how far the painted area extends beyond the box, as a share of the box's long side, for shadows.
+    hole_pixels: the least extent beyond the box, in image pixels.
     """
 
     size: int = 48
@@ -35,20 +35,21 @@ class FrameSpec:
 
 
 def frame_angles(boxes: np.ndarray, kind: Kind) -> np.ndarray:
-    """Rotation of each frame in radians, (N,) float32.
-
-    A horizontal box says nothing of the object's heading, so its frame stays upright in the image.
-    """
+    """Rotation of each frame in radians, (N,) float32; 0 for horizontal boxes, whose heading is unknown."""
     return np.zeros(len(boxes), np.float32) if kind == "hbb" else boxes[:, 4].astype(np.float32)
 
 
 def frame_sides(boxes: np.ndarray, spec: FrameSpec, context: float | None = None) -> np.ndarray:
-    """Side of each frame in pixels of the image, (N,) float32."""
+    """Side of each frame in image pixels, (N,) float32.
+
+    >>> frame_sides(np.float32([[0, 0, 40, 10, 0], [0, 0, 4, 2, 0]]), FrameSpec(context=2, min_side=28)).tolist()
+    [80.0, 28.0]
+    """
     return np.maximum(boxes[:, 2] * (spec.context if context is None else context), spec.min_side).astype(np.float32)
 
 
 def frame_matrices(boxes: np.ndarray, kind: Kind, spec: FrameSpec, context: float | None = None) -> np.ndarray:
-    """(N, 2, 3) float32 similarity transforms from continuous frame coordinates to image coordinates."""
+    """Similarity transforms from continuous frame coordinates to image coordinates, (N, 2, 3) float32."""
     scale = frame_sides(boxes, spec, context) / spec.size
     angle = frame_angles(boxes, kind)
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
@@ -62,16 +63,16 @@ def frame_matrices(boxes: np.ndarray, kind: Kind, spec: FrameSpec, context: floa
 
 
 def _pixel_centres(matrix: np.ndarray) -> np.ndarray:
-    """The same map between pixel indices: OpenCV puts the centre of pixel 0 at 0, the engine at 0.5."""
+    """The same transform between pixel indices: the centre of pixel 0 is at 0 in OpenCV, at 0.5 here."""
     out = matrix.astype(np.float64)
     out[:, 2] += 0.5 * (matrix[:, 0] + matrix[:, 1]) - 0.5
     return out
 
 
 def cut(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-    """Sample a frame (size, size, C) from an image (H, W, C) of the same dtype; beyond the border it is mirrored.
+    """Sample a frame (size, size, C) from an image (H, W, C) of the same dtype; the image is mirrored at its border.
 
-    Cubic, as pasting is: interpolated linearly, a small object would come back a fifth softer than it was.
+    Cubic interpolation, as in `paste`: with linear, a small object would lose a fifth of its sharpness on a round trip.
     """
     import cv2
 
@@ -82,12 +83,12 @@ def cut(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
 
 
 def greyed(frame: np.ndarray) -> np.ndarray:
-    """A frame (H, W, 3) float32 with the mean of its channels in all three, as a one-channel sensor gives it."""
+    """A frame (H, W, 3) float32 with the mean of its channels in all three, as from a one-channel sensor."""
     return np.repeat(frame.mean(2, keepdims=True), 3, 2)
 
 
 def resized(frame: np.ndarray, size: int) -> np.ndarray:
-    """A frame (F, F) or (F, F, C) float32 at another size: means of pixels where it shrinks, else interpolated."""
+    """A frame (F, F) or (F, F, C) float32 at another size: area-averaged when smaller, interpolated when larger."""
     import cv2
 
     if len(frame) == size:
@@ -96,20 +97,28 @@ def resized(frame: np.ndarray, size: int) -> np.ndarray:
 
 
 def finer_mask(mask: np.ndarray, size: int) -> np.ndarray:
-    """A frame's mask (F, F) in pixels K times as fine, (K F, K F): not a hair wider."""
+    """A mask (F, F) at K times the resolution, (size, size), size = K F; its outline stays exactly the same.
+
+    >>> finer_mask(np.array([[0, 1]]), 2).tolist()
+    [[0, 0, 1, 1], [0, 0, 1, 1]]
+    """
     times = size // len(mask)
     return mask.repeat(times, 0).repeat(times, 1)
 
 
 def _smoothed(image: np.ndarray, shrink: float) -> np.ndarray:
-    """The image as it can be sampled at 1 / shrink of its size: sampling alone would alias, if it is much smaller."""
+    """The image blurred against aliasing when it is sampled at 1 / shrink of its size."""
     import cv2
 
     return cv2.GaussianBlur(image, (0, 0), 0.4 * shrink) if shrink > 1.5 else image
 
 
 def box_coverage(width: float, height: float, size: int) -> np.ndarray:
-    """Share of each frame pixel that a centred upright box covers, (size, size) float32 in [0, 1]."""
+    """Share of each frame pixel that a centred upright box covers, (size, size) float32 in [0, 1].
+
+    >>> box_coverage(3, 2, 4).tolist()[1]
+    [0.5, 1.0, 1.0, 0.5]
+    """
 
     def along(length: float) -> np.ndarray:
         edges = np.arange(size + 1) - size / 2
@@ -139,25 +148,25 @@ def box_in_frame(box: np.ndarray, kind: Kind, spec: FrameSpec, context: float | 
 
 
 def masks(box: np.ndarray, kind: Kind, spec: FrameSpec, context: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """`(hole, box)` coverage of the frame, each (size, size) float32: what is to be painted, and the label itself."""
+    """`(hole, box)`, each (size, size) float32: the area to paint (0 or 1), and the label's box (coverage)."""
     width, height = box_in_frame(box, kind, spec, context)
     scale = spec.size / float(frame_sides(box[None], spec, context)[0])
     margin = max(spec.hole_margin * max(width, height), spec.hole_pixels * scale)
-    limit = spec.size - 2.0  # a rim of one pixel always stays as context
+    limit = spec.size - 2.0  # a rim of one pixel is always context
     hole = box_coverage(min(width + 2 * margin, limit), min(height + 2 * margin, limit), spec.size)
     return (hole > 0).astype(np.float32), box_coverage(width, height, spec.size)
 
 
 def matte(patch: np.ndarray, ground: np.ndarray) -> np.ndarray:
-    """Share of each pixel (size, size) that a painted frame (size, size, C) changes, float32 in [0, 1].
+    """How much a painted frame changes each pixel of the ground, (size, size) float32 in [0, 1].
 
-    Where the frame was painted with ground like the one that is there (within a few of 255 levels, seen through a small
-    blur), 0: the scene then keeps its own, which is sharp. Both float32 in [0, 255].
+    patch, ground: (size, size, C) float32 in [0, 255]. Where both are alike up to a few levels after a small blur, the
+    matte is 0, so that the scene keeps its own, sharper ground.
     """
     import cv2
 
     difference = np.abs(cv2.GaussianBlur(patch - ground, (0, 0), 1.0)).reshape(*patch.shape[:2], -1).max(2)
-    x = np.clip((difference - LIKE_GROUND) / (UNLIKE_GROUND - LIKE_GROUND), 0, 1)
+    x = np.clip((difference - MATTE_LOW) / (MATTE_HIGH - MATTE_LOW), 0, 1)
     return cv2.dilate((x * x * (3 - 2 * x)).astype(np.float32), np.ones((3, 3), np.uint8))
 
 
@@ -166,9 +175,9 @@ def paste(
 ) -> None:
     """Blend a painted frame (size, size, C) float32 into the float32 image (H, W, C), in place.
 
-    The weight is `changed` (size, size), such as the `matte`, well inside the hole and falls to 0 over its three
-    outermost frame pixels, so no seam shows. In the last of them it is 0: interpolation then reaches no pixel outside
-    the hole, which all keep their value.
+    The weight is `changed` (size, size), such as a `matte`, inside the hole, and falls to 0 over its three outermost
+    frame pixels, so that no seam shows. In the last of them it is 0, so interpolation never reaches pixels outside the
+    hole: they keep their exact value.
     """
     import cv2
 

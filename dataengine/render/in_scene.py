@@ -14,15 +14,15 @@ from dataengine.data.layout import Layout, acquisition_values
 from dataengine.render.flow import Start, draw_noise, sample, velocity_of
 from dataengine.render.frame import FrameSpec, frame_angles, frame_sides
 
-# Order of the columns; `nan` is "unknown" and takes the field's learned null (contract 7).
+# Continuous conditions of an object, in the order of their columns; `nan` is unknown (contract 7)
 FIELDS = ("aspect", "scale", "angle_sin", "angle_cos", "altitude", "camera_angle", "night", "gsd")
 
 
 def object_fields(layout: Layout, spec: FrameSpec, context: float | None = None) -> np.ndarray:
-    """(N, len(FIELDS)) float32, each column of order one.
+    """Continuous conditions of the objects, (N, len(FIELDS)) float32, each column of order one.
 
-    aspect and scale are log2 of w/h and of image pixels per frame pixel; the frame's angle goes as sine and cosine,
-    because light and slant have a direction in the image that the upright frame no longer shows.
+    aspect and scale: log2 of w/h and of image pixels per frame pixel. The frame's angle (as sine and cosine) is a
+    condition because light and camera tilt have a direction in the image that an upright frame does not show.
     """
     n = len(layout)
     out = np.full((n, len(FIELDS)), np.nan, np.float32)
@@ -35,9 +35,9 @@ def object_fields(layout: Layout, spec: FrameSpec, context: float | None = None)
 
 
 class FieldEmbedding(nn.Module):
-    """Sum of one sinusoidal embedding and MLP a field, as DiffusionSat adds its metadata to the time embedding
-    (Khanna et al. 2024, section 3.2), but with a learned vector, not the number zero, where a field is unknown.
-    """
+    """Embedding of continuous conditions: the sum over fields of a sinusoidal embedding through an MLP, as DiffusionSat
+    adds metadata to the time embedding (Khanna et al. 2024, section 3.2). An unknown field has a learned vector in
+    place of zero (contract 7)."""
 
     def __init__(self, n_fields: int, width: int):
         super().__init__()
@@ -59,12 +59,12 @@ class FieldEmbedding(nn.Module):
 class InSceneUNet(ModelMixin, ConfigMixin):
     """diffusers' `UNet2DModel` over pixel-unshuffled frames, with the conditions added to the time embedding.
 
-    Gives the flow-matching velocity `noise - image` (Lipman et al. 2023, in diffusers' sign). The network itself
-    predicts the clean image, which is smooth where noise is not, and so is learned sooner from patches (Li and He
+    Returns the flow-matching velocity `noise - image` (Lipman et al. 2023, in diffusers' sign). The network itself
+    predicts the clean image, which is easier to learn from patches because it is smooth and noise is not (Li and He
     2025, "Back to basics": x-prediction).
 
-    classes: names the model can paint. Two more embeddings follow them: "nothing" (empty ground, used to paint
-    objects over) and the learned null that stands for an unknown class (contract 7).
+    classes: names the model can paint. Two embeddings follow them: "nothing" (empty ground, to paint over objects) and
+    the learned null of an unknown class (contract 7).
     """
 
     @register_to_config
@@ -100,7 +100,7 @@ class InSceneUNet(ModelMixin, ConfigMixin):
 
     @property
     def spec(self) -> FrameSpec:
-        """How this model's frames are cut."""
+        """Geometry of this model's frames."""
         c = self.config
         return FrameSpec(c.frame_size, c.context, c.min_side, c.hole_margin, c.hole_pixels)
 
@@ -124,11 +124,10 @@ class InSceneUNet(ModelMixin, ConfigMixin):
         labels: torch.Tensor,
         fields: torch.Tensor,
     ) -> torch.Tensor:
-        """Velocity (B, 3, F, F) for noisy frames (B, 3, F, F) at timesteps (B,) in [0, 1000].
+        """Velocity (B, 3, F, F) of noisy frames (B, 3, F, F) at timesteps (B,) in [0, 1000].
 
-        labels (B,) int64; fields (B, len(FIELDS)), `nan` where unknown.
-
-        surroundings: (B, 3, F, F) in [-1, 1], 0 inside the hole. hole, box: (B, 1, F, F) in [0, 1].
+        surroundings: (B, 3, F, F) in [-1, 1], 0 inside the hole. hole, box: (B, 1, F, F) in [0, 1], see `frame.masks`.
+        labels: (B,) int64. fields: (B, len(FIELDS)), `nan` where unknown.
         """
         x = torch.cat([frames, surroundings, hole, box], 1)  # (B, 8, F, F)
         x = F.pixel_unshuffle(x, self.config.patch).contiguous(memory_format=torch.channels_last)
@@ -155,9 +154,10 @@ def sample_frames(
 ) -> torch.Tensor:
     """Paint B frames; returns (B, 3, F, F) float32 in about [-1, 1].
 
-    Frame i draws its noise from generators[i] alone (CPU), so it does not depend on its batch (contract 4).
-    Guidance is `null + guidance_scale * (class - null)` on the class label; 1 needs a single pass. few: for a model
-    that was trained to need so few steps (`flow.sample_few`). start: frames to begin from.
+    The noise of frame i comes from generators[i] alone (CPU), so it does not depend on its batch (contract 4). Guidance
+    is `null + guidance_scale * (class - null)` on the class label; 1 needs a single pass. few: sample as few-step
+    models need it (`flow.sample_few`). start: frames to start from. The other arguments are those of
+    `InSceneUNet.forward`.
     """
     size = model.config.frame_size
 

@@ -12,19 +12,25 @@ import torch
 from dataengine import geometry
 from dataengine.data.layout import Layout, acquisition_values
 
-Precision = Literal["exact", "grid"]  # coordinates as they are, or cut to whole cells of the latent grid, as AeroGen's
-PADDED_TO = 32  # boxes: few sizes of tensors, for which a compiled model is compiled anew
+Precision = Literal["exact", "grid"]  # full precision, or AeroGen's whole cells of the latent grid
+PADDED_TO = 32  # boxes; few tensor sizes, because a compiled model is recompiled for each
 
 
 def grid_corners(layout: Layout, grid: int) -> np.ndarray:
-    """Corners (N, 4, 2) in cells of a grid x grid raster, cut to integers in [0, grid - 1], as AeroGen's code does."""
+    """Corners (N, 4, 2) float32 in cells of a grid x grid raster, truncated to integers in [0, grid - 1], as in
+    AeroGen's code.
+
+    >>> layout = Layout([[30, 20, 20, 10, 0]], [0], ("car",), (64, 64))
+    >>> grid_corners(layout, 16).tolist()
+    [[[5.0, 3.0], [10.0, 3.0], [10.0, 6.0], [5.0, 6.0]]]
+    """
     cells = geometry.to_corners(layout.boxes) / np.float32(layout.size) * grid
     return np.clip(np.trunc(cells), 0, grid - 1).astype(np.float32)
 
 
 def box_features(layout: Layout, angle: bool = True) -> np.ndarray:
-    """(N, 12) float32: the 8 corner coordinates over the image size at full precision, sine and cosine of twice
-    the angle (a box turned by half a turn is the same box), and log sizes; (N, 8) without angle."""
+    """(N, 12) float32: the 8 corner coordinates divided by the image size, sine and cosine of twice the angle (a box
+    rotated by half a turn is the same box), and log sizes. Without angle only the corners, (N, 8)."""
     corners = (geometry.to_corners(layout.boxes) / np.float32(layout.size)).reshape(-1, 8)
     if not angle:
         return corners.astype(np.float32)
@@ -35,7 +41,11 @@ def box_features(layout: Layout, angle: bool = True) -> np.ndarray:
 
 
 def coverage(layout: Layout, grid: int, supersample: int = 4) -> np.ndarray:
-    """Share of each cell of a grid x grid raster that each box covers, (N, grid, grid) float32, by point sampling."""
+    """Share of each cell of a grid x grid raster that each box covers, (N, grid, grid) float32, by point sampling.
+
+    >>> coverage(Layout([[32, 16, 32, 16, 0]], [0], ("car",), (64, 64)), 4)[0].tolist()[:2]
+    [[0.0, 0.5, 0.5, 0.0], [0.0, 0.5, 0.5, 0.0]]
+    """
     n = grid * supersample
     centres = (np.arange(n, dtype=np.float32) + 0.5) / n
     x, y = centres[None, None] * layout.size[0], centres[None, :, None] * layout.size[1]
@@ -44,7 +54,7 @@ def coverage(layout: Layout, grid: int, supersample: int = 4) -> np.ndarray:
     across = -(x - cx) * np.sin(theta) + (y - cy) * np.cos(theta)
     inside = (np.abs(along) <= w / 2) & (np.abs(across) <= h / 2)
     covered = inside.reshape(-1, grid, supersample, grid, supersample).mean((2, 4), dtype=np.float32)
-    # a box that falls between the sample points still belongs to the cell of its centre
+    # a box that falls between the sample points still covers a little of its centre's cell
     ix = np.clip((layout.boxes[:, 0] / layout.size[0] * grid).astype(int), 0, grid - 1)
     iy = np.clip((layout.boxes[:, 1] / layout.size[1] * grid).astype(int), 0, grid - 1)
     index = np.arange(len(layout))
@@ -53,9 +63,9 @@ def coverage(layout: Layout, grid: int, supersample: int = 4) -> np.ndarray:
 
 
 def grid_masks(layout: Layout, grid: int) -> np.ndarray:
-    """0 or 1 for each cell, (N, grid, grid) float32, by AeroGen's integer corners: a cell belongs to a box when the
-    cell's index lies inside the polygon of the cut corners, by the even-odd rule, which leaves out half of the border.
-    So boxes thinner than a cell have no cell at all."""
+    """AeroGen's coverage, 0 or 1 for each cell, (N, grid, grid) float32: a cell belongs to a box when its index lies
+    inside the polygon of `grid_corners`, by the even-odd rule, which excludes half of the border. Boxes thinner than a
+    cell therefore cover no cell."""
     first = grid_corners(layout, grid)[..., None, None]  # (N, 4, 2, 1, 1)
     second = np.roll(first, -1, 1)
     y, x = np.mgrid[:grid, :grid].astype(np.float32)
@@ -67,11 +77,11 @@ def grid_masks(layout: Layout, grid: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LayoutBatch:
-    """Layouts as tensors, padded to one number of boxes N.
+    """Layouts as tensors, padded to the same number of boxes N.
 
-    features (B, N, F), labels (B, N) int64, coverage (B, N, G, G) with 0 in padding, counts (B,) int64: boxes before
-    the padding, known (B,) bool: False is the null layout (unknown, not empty), fields (B, number of fields),
-    domains (B,) int64, references (B, R, E) with `nan` where unknown, shapes (B, S, S) in [0, 1].
+    features: (B, N, F). labels: (B, N) int64. coverage: (B, N, G, G), 0 in padding. counts: (B,) int64, boxes without
+    padding. known: (B,) bool, False for the null layout (unknown, not empty). fields: (B, number of fields). domains:
+    (B,) int64. references: (B, R, E), `nan` where unknown. shapes: (B, S, S) in [0, 1].
     """
 
     features: torch.Tensor
@@ -85,11 +95,11 @@ class LayoutBatch:
     shapes: torch.Tensor
 
     def to(self, device: torch.device) -> LayoutBatch:
-        """The same on another device."""
+        """A copy on another device."""
         return LayoutBatch(**{name: value.to(device) for name, value in vars(self).items()})
 
     def unknown(self) -> LayoutBatch:
-        """The same with the null layout: nothing is said of boxes; fields, domain and references stay."""
+        """A copy with the null layout: boxes are unknown; fields, domains and references stay."""
         nothing = {"known": torch.zeros_like(self.known), "shapes": torch.zeros_like(self.shapes)}
         return LayoutBatch(**(vars(self) | nothing))
 
@@ -108,10 +118,10 @@ def layout_batch(
     references: np.ndarray | None = None,
     shapes: np.ndarray | None = None,
 ) -> LayoutBatch:
-    """Pad layouts into tensors; `LayoutUNet.layout_batch` calls it in a model's own form.
+    """Layouts as padded tensors; `LayoutUNet.layout_batch` calls this in a model's own form.
 
-    labels[i] are the layout's labels in the model's numbering; grid is the side of the raster of latents or patches;
-    N is the largest number of boxes, brought up to a multiple of padded_to; references (B, R, E) float32.
+    labels[i]: the layout's labels in the model's numbering. grid: side of the raster of latents or patches. padded_to:
+    N is a multiple of this. references: (B, R, E) float32.
     """
     b, most = len(layouts), max([1, *(len(layout) for layout in layouts)])
     n = -(-most // padded_to) * padded_to

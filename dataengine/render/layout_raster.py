@@ -1,4 +1,4 @@
-"""Layouts as pictures: which class lies under each pixel, and where in its box the pixel is."""
+"""Layouts as rasters: the class of each pixel and its position in its box, and the silhouettes of objects."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data.layout import Layout, class_key
 
-UNKNOWN, NOTHING = -1, -2  # in the first channel, beside the numbers of classes
-PLACE_LEVELS = 127  # of places, from [-1, 1]
+UNKNOWN, NOTHING = -1, -2  # in the first channel, in addition to the numbers of classes
+PLACE_LEVELS = 127  # int8 levels of positions in [-1, 1]
 
 
 def layout_raster(layout: Layout, classes: Sequence[str]) -> np.ndarray:
-    """(3, H, W) int8 in the layout's own pixels: the class's number in `classes`, UNKNOWN for a class that is not among
-    them, NOTHING where there is no box; then the place in the box along and across it, -127 to 127, 0 without a box.
-    Where boxes overlap, the smaller one is on top. At most 128 classes."""
+    """Class and position in the box of each pixel of the layout, (3, H, W) int8.
+
+    Channel 0 holds the class's number in `classes`, UNKNOWN for other classes, NOTHING where there is no box; channels
+    1 and 2 the position along and across the box, -127 to 127, 0 without a box. Where boxes overlap, the smallest is on
+    top. At most 128 classes.
+
+    >>> layout_raster(Layout([[3, 1, 4, 2, 0]], [0], ("car",), (6, 2)), ["car"])[:2, 0].tolist()
+    [[-2, 0, 0, 0, 0, -2], [0, -95, -32, 32, 95, 0]]
+    """
     width, height = layout.size
     raster = np.zeros((3, height, width), np.int8)
     raster[0] = NOTHING
@@ -43,11 +49,13 @@ def layout_raster(layout: Layout, classes: Sequence[str]) -> np.ndarray:
 
 
 def layout_rasters(layouts: Sequence[Layout], classes: Sequence[str]) -> np.ndarray:
-    """(B, 3, H, W) int8, of layouts of one size."""
+    """`layout_raster` of layouts of one size, (B, 3, H, W) int8."""
     return np.stack([layout_raster(layout, classes) for layout in layouts])
 
 
-# outlines in the unit box, -1 to 1 along the long and the short side; every other class is an ellipse
+# Outlines in [-1, 1] along the long and the short side of the box. After OF-Diff, whose shape masks from instance masks
+# lower FID from 42.6 to 24.9: where a data set has only boxes, its objects get a template of their class, or an
+# ellipse.
 AIRPLANE = np.float32([
     (1, 0), (0.8, 0.12), (0.3, 0.14), (-0.2, 1), (-0.4, 1), (-0.15, 0.14), (-0.7, 0.1), (-0.9, 0.4), (-1, 0.4),
     (-0.92, 0), (-1, -0.4), (-0.9, -0.4), (-0.7, -0.1), (-0.15, -0.14), (-0.4, -1), (-0.2, -1), (0.3, -0.14),
@@ -68,22 +76,21 @@ SUPERSAMPLE = 4
 
 
 def template(name: str) -> np.ndarray:
-    """Outline (K, 2) float32 of a class in the unit box; an ellipse for classes without one of their own."""
+    """Outline (K, 2) float32 of a class, in [-1, 1]; an ellipse for classes without a template."""
     return TEMPLATES.get(class_key(name), ELLIPSE)
 
 
 def outlines(layout: Layout) -> list[np.ndarray]:
-    """One polygon (K, 2) a box, in pixels: the object's own outline where the data set tells it, else the class's
-    template along the box's sides."""
-    own = layout.outlines()
+    """One polygon (K, 2) per box, in pixels: the object's outline if known, else the class's template in its box."""
+    known = layout.outlines()
     return [
         points if len(points) else geometry.from_frame(template(name), box)
-        for points, box, name in zip(own, layout.boxes, layout.names(), strict=True)
+        for points, box, name in zip(known, layout.boxes, layout.names(), strict=True)
     ]
 
 
 def shape_raster(layout: Layout, grid: int) -> np.ndarray:
-    """Share of each cell that silhouettes cover, (grid, grid) float32 in [0, 1]."""
+    """Share of each cell of a grid x grid raster that silhouettes cover, (grid, grid) float32 in [0, 1]."""
     n = grid * SUPERSAMPLE
     canvas = np.zeros((n, n), np.float32)
     for polygon in outlines(layout):
@@ -93,5 +100,5 @@ def shape_raster(layout: Layout, grid: int) -> np.ndarray:
 
 
 def shape_rasters(layouts: Sequence[Layout], grid: int) -> np.ndarray:
-    """(B, grid, grid) float32."""
+    """`shape_raster` of each layout, (B, grid, grid) float32."""
     return np.stack([shape_raster(layout, grid) for layout in layouts])

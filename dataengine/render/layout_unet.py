@@ -1,4 +1,4 @@
-"""The whole-image denoiser: diffusers' conditional U-Net with attention to boxes."""
+"""The whole-image model's network: diffusers' conditional U-Net with attention to boxes, and its sampler."""
 
 from __future__ import annotations
 
@@ -24,20 +24,26 @@ from dataengine.render.layout_raster import shape_rasters
 class LayoutUNet(ModelMixin, ConfigMixin):
     """Denoiser of latents (B, C, S, S) given a `LayoutBatch` of grid G = S / patch.
 
-    One class from the small packaged model, which is the default, to AeroGen's (configs/models/aerogen.yaml), which is
-    Stable Diffusion 1.5's U-Net with three additions; every step from the one to the other is an argument.
+    Covers the small packaged model (the defaults) and AeroGen's (configs/models/aerogen.yaml), which is Stable
+    Diffusion 1.5's U-Net with three additions; every difference between them is an argument.
 
-    classes: names it can draw, in its own numbering. domains: the data sets it was trained on (a sensor and a look).
-    prediction: "flow", the velocity `noise - latents`, for which the network itself predicts the clean latents from
-    patches of them (Li and He 2025, "Back to basics": x-prediction), as `InSceneUNet` does; or "epsilon", the noise.
-    attention_levels: at which levels pixels attend to text and boxes; all but the finest if None.
-    masked_attention: a pixel attends only to the boxes that cover it; else to all, as in AeroGen's code.
-    corners, areas: "exact", or cut to whole cells as AeroGen's. angle: sin/cos of the angle, and sizes, in the tokens.
-    painted_channels: of each patch's mean box token, joined to the input. regional: AeroGen's regional attention.
-    shape_prior: silhouettes of the objects joined to the input (`shapes`). fields: some of `ACQUISITION_FIELDS`.
-    reference_width: of the embeddings of reference images, 0 for none. category_width, box_hidden: of the class
-    embedding and the box encoder; if None, 1 and 2 times cross_attention_dim. heads: of the attention, the same at all
-    levels; if None, one for each attention_head_dim channels. padded_to: box tokens a multiple of this.
+    classes: names it can render, in its own numbering.
+    domains: data sets it was trained on, each a sensor and an appearance.
+    prediction: "flow", the velocity `noise - latents`, for which the network predicts the clean latents from patches
+        (Li and He 2025, "Back to basics": x-prediction) as `InSceneUNet` does; or "epsilon", the noise.
+    attention_levels: levels where pixels attend to text and boxes; all but the finest if None.
+    masked_attention: a pixel attends only to boxes that cover it; otherwise to all, as in AeroGen's code.
+    corners, areas: "exact", or on the latent grid as in AeroGen.
+    angle: adds the angle's sine and cosine, and sizes, to the tokens.
+    painted_channels: width of each patch's mean box token, an extra input.
+    regional: AeroGen's regional attention.
+    shape_prior: silhouettes as an extra input (`layout_raster`).
+    fields: names from `ACQUISITION_FIELDS`.
+    reference_width: of embeddings of reference images, 0 for none.
+    category_width, box_hidden: widths of the class embedding and the box encoder; if None, 1 and 2 times
+        cross_attention_dim.
+    heads: attention heads at all levels; if None, one per attention_head_dim channels.
+    padded_to: box tokens per image are a multiple of this.
     """
 
     @register_to_config
@@ -70,7 +76,7 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         padded_to: int = PADDED_TO,
     ):
         super().__init__()
-        # attention at the finest level would take most of the time; there, boxes are painted into the input
+        # attention at the finest level would take most of the time; boxes are painted into the input instead
         attends = attention_levels or (False, *(True,) * (len(block_out_channels) - 1))
         conditioned = bool(fields or domains)
         extra = painted_channels + (patch**2 if shape_prior else 0)
@@ -107,7 +113,7 @@ class LayoutUNet(ModelMixin, ConfigMixin):
             self.unknown = nn.Parameter(torch.randn(cross_attention_dim) * 0.02)
         if painted_channels:
             self.painted = nn.Linear(cross_attention_dim, painted_channels)
-        if regional:  # stands between the first convolution and the rest, so it takes the convolution out
+        if regional:  # goes between the first convolution and the rest, so the convolution is taken out of the U-Net
             self.conv_in, self.unet.conv_in = self.unet.conv_in, nn.Identity()
             self.regional_attention = RegionalAttention(first, category)
         if reference_width:
@@ -124,11 +130,11 @@ class LayoutUNet(ModelMixin, ConfigMixin):
 
     @property
     def grid(self) -> int:
-        """Side of the raster of patches, on which boxes are attended to."""
+        """Side of the raster of patches, at which pixels attend to boxes."""
         return self.config.sample_size // self.config.patch
 
     def standardise_references(self, embeddings: np.ndarray) -> None:
-        """Take mean and spread of the training embeddings (M, R, E), to which all are brought; before training."""
+        """Set mean and spread from the training embeddings (M, R, E), to standardise all later ones."""
         flat = torch.from_numpy(embeddings.reshape(-1, embeddings.shape[-1])).float()
         self.reference_mean.copy_(flat.mean(0))
         self.reference_spread.copy_(flat.std(0).clamp(min=1e-6))
@@ -147,7 +153,7 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         domains: Sequence[int] | None = None,
         references: np.ndarray | None = None,
     ) -> LayoutBatch:
-        """Layouts as tensors in this model's form; unknown domain and references if None."""
+        """Layouts as tensors in this model's form; domains and references are unknown if None."""
         c = self.config
         if c.reference_width and references is None:
             references = np.full((len(layouts), 1, c.reference_width), np.nan, np.float32)
@@ -158,8 +164,8 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         )  # fmt: skip
 
     def box_tokens(self, batch: LayoutBatch) -> torch.Tensor:
-        """(B, T, D): one token a box; with masked attention, before them the background token, or the null of an
-        unknown layout; without, AeroGen's learned nulls where there is no box."""
+        """(B, T, D): one token per box. With masked attention, preceded by the background token, or the null of an
+        unknown layout; without, padded by AeroGen's learned nulls."""
         index = torch.arange(batch.labels.shape[1], device=batch.labels.device)
         valid = (index < batch.counts[:, None]) & batch.known[:, None]
         tokens = self.box_encoder(batch.features, self.box_encoder.classes(batch.labels), valid)
@@ -169,25 +175,25 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         return torch.cat([first, tokens], 1)
 
     def box_bias(self, batch: LayoutBatch) -> dict[int, torch.Tensor]:
-        """For each resolution of the U-Net, by its number of pixels L: log of the box coverage, (B, L, 1 + N)."""
+        """Half the log of the box coverage at each resolution of the U-Net: {number of pixels L: (B, L, 1 + N)}."""
         bias, covered = {}, batch.coverage * batch.known[:, None, None, None]
         for _ in self.config.block_out_channels:
             log = covered.flatten(2).transpose(1, 2).clamp(min=1e-30).log()  # (B, L, N)
             log = torch.where(log < -60, torch.full_like(log, float("-inf")), log * 0.5)
-            bias[log.shape[1]] = F.pad(log, (1, 0), value=-1.0)  # the background token is always there, at e^-1
-            covered = F.max_pool2d(covered, 2, ceil_mode=True)  # a small box stays visible at coarse levels
+            bias[log.shape[1]] = F.pad(log, (1, 0), value=-1.0)  # the background token counts e^-1 everywhere
+            covered = F.max_pool2d(covered, 2, ceil_mode=True)  # so that small boxes stay visible at coarse levels
         return bias
 
     def paint(self, tokens: torch.Tensor, batch: LayoutBatch) -> torch.Tensor:
-        """Each patch's boxes, as the mean of their tokens by coverage, (B, painted_channels, G, G)."""
+        """Coverage-weighted mean of the projected tokens of each patch's boxes, (B, painted_channels, G, G)."""
         covered = batch.coverage * batch.known[:, None, None, None]
-        if self.config.masked_attention:  # the first token, background or unknown, is everywhere
+        if self.config.masked_attention:  # the first token, background or unknown, covers all
             covered = F.pad(covered, (0, 0, 0, 0, 1, 0), value=0.1)
         share = covered / covered.sum(1, keepdim=True).clamp(min=1e-6)
         return torch.einsum("bnhw,bnc->bchw", share, self.painted(tokens))
 
     def context(self, latents: torch.Tensor, batch: LayoutBatch, text: torch.Tensor | None) -> torch.Tensor:
-        """Tokens that every pixel attends to (B, T, D): text or its learned null, then the reference images'."""
+        """Tokens (B, T, D) that every pixel attends to: text or its learned null, then those of reference images."""
         if text is None:
             text = self.text_null.expand(len(latents), 1, -1)
         if not self.config.reference_width:
@@ -204,7 +210,7 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         batch: LayoutBatch,
         text: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The prediction (B, C, S, S) at timesteps (B,) in [0, 1000]; text (B, T, D), its learned null if None."""
+        """Prediction (B, C, S, S) at timesteps (B,) in [0, 1000]. text: (B, T, D), or None for its learned null."""
         c, condition = self.config, None
         if c.fields or c.domains:
             condition = self.field_embedding(batch.fields) + self.domain_embedding(batch.domains)
@@ -239,11 +245,10 @@ def sample_latents(
     known: Known | None = None,
     few: bool = False,
 ) -> torch.Tensor:
-    """Latents (B, C, S, S), float32. Image i draws its noise from generators[i] alone (CPU; contract 4).
+    """Sample latents (B, C, S, S) float32. The noise of image i comes from generators[i] alone (CPU; contract 4).
 
-    Guidance: `null + guidance_scale * (layout - null)`, where in null, unless it is given, only the boxes are unknown.
-    known: latents that are to stay as they are outside a mask. few: for a model that was trained to need so few steps
-    (`flow.sample_few`).
+    Guidance: `null + guidance_scale * (layout - null)`; in the default null only the boxes are unknown. known: latents
+    to keep outside a mask. few: sample as few-step models need it (`flow.sample_few`).
     """
     config = model.config
     shape = (config.latent_channels, config.sample_size, config.sample_size)

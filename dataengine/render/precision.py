@@ -6,13 +6,12 @@ import torch
 
 
 def has_native_bf16(device: torch.device) -> bool:
-    """True on CUDA devices from Ampere on and on CPUs with AVX-512 BF16 (all those with AMX tiles, Zen 4 and later);
-    elsewhere bf16 is slower than fp32."""
+    """Whether bf16 is faster than fp32: on CUDA devices since Ampere and CPUs with AVX-512 BF16 (AMX, Zen 4)."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
 def fast_autocast(device: torch.device) -> torch.autocast:
-    """Autocast to bf16 where that is native, else a context that does nothing."""
+    """Autocast to bf16 where that is native, otherwise a context without effect."""
     return torch.autocast(device.type, torch.bfloat16, enabled=has_native_bf16(device))

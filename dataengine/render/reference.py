@@ -1,7 +1,7 @@
-"""Reference images: their embeddings, as tokens that a whole-image model attends to, and new ones drawn like them.
+"""Reference images: their embeddings, which a whole-image model attends to as tokens, and a sampler of new ones.
 
 After Graikos et al. (2024), who condition on a self-supervised embedding of the image, and ZoomLDM (2025), which takes
-a grid of them. A token says how a place looks, not where its objects are. Label effect: keeps.
+a grid of them. A token describes the appearance of a place, not the positions of its objects. Label effect: keeps.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from dataengine.errors import UserError, install, one_line
 from dataengine.files import read_onnx
 
 Encoder = Callable[[Sequence[np.ndarray]], np.ndarray]
-KEPT_VARIANCE = 0.99  # of the embeddings, in the components that new ones are drawn in
+KEPT_VARIANCE = 0.99  # share of the embeddings' variance in the principal components that are sampled
 
 
 def load_encoder(source: str | Path, grid: int = 1, image_size: int = 224) -> Encoder:
     """A function from images uint8 (H, W, 3) to embeddings float32 (B, grid * grid, E).
 
-    source: a `.onnx` file that gives a feature map (1, E, h, w) for images float32 (1, 3, S, S) in [0, 255]; the folder
-    of a transformers vision model; or "timm:NAME" with its weights. Feature maps are averaged over grid x grid parts.
-    Raises UserError for an unknown source or a library that is not installed.
+    source: an `.onnx` file that maps images float32 (1, 3, S, S) in [0, 255] to a feature map (1, E, h, w); the folder
+    of a transformers vision model; or "timm:NAME" with pretrained weights. Feature maps are averaged over grid x grid
+    parts. Raises UserError for an unknown source or a library that is not installed.
     """
     text = str(source)
     if text.endswith(".onnx"):
@@ -32,11 +32,11 @@ def load_encoder(source: str | Path, grid: int = 1, image_size: int = 224) -> En
         return _timm_encoder(text.removeprefix("timm:"), grid, image_size)
     if (Path(source) / "config.json").exists():
         return _transformers_encoder(Path(source), grid)
-    raise UserError(f"{source}: no encoder; give an .onnx file, a folder with a transformers model, or timm:NAME.")
+    raise UserError(f"{source}: is no encoder; give an .onnx file, the folder of a transformers model, or timm:NAME.")
 
 
 def _pooled(maps: np.ndarray, grid: int) -> np.ndarray:
-    """Feature maps (B, E, h, w) -> means over the parts of a grid, row by row, (B, grid * grid, E)."""
+    """Means of feature maps (B, E, h, w) over the cells of a grid, row by row, (B, grid * grid, E)."""
     import torch
     from torch.nn import functional as F
 
@@ -66,13 +66,13 @@ def _onnx_encoder(file: Path, grid: int) -> Encoder:
         raise
     except Exception as error:  # onnxruntime raises many types for a bad file
         raise UserError(f"{file}: onnxruntime cannot load it ({one_line(error)}).") from None
-    given, shapes = next(iter(session.get_inputs()), None), [output.shape for output in session.get_outputs()]
-    size = given.shape[2] if given is not None and len(given.shape) == 4 else None
+    first, shapes = next(iter(session.get_inputs()), None), [output.shape for output in session.get_outputs()]
+    size = first.shape[2] if first is not None and len(first.shape) == 4 else None
     if not isinstance(size, int) or not shapes or len(shapes[0]) != 4:
-        raise UserError(f"{file}: must take images (1, 3, S, S) and give one feature map (1, E, h, w).")
+        raise UserError(f"{file}: must have one input (1, 3, S, S) and one output, a feature map (1, E, h, w).")
 
     def encode(images: Sequence[np.ndarray]) -> np.ndarray:
-        maps = [session.run(None, {given.name: square[None]})[0] for square in _squares(images, size)]
+        maps = [session.run(None, {first.name: square[None]})[0] for square in _squares(images, size)]
         return _pooled(np.concatenate(maps), grid)
 
     return encode
@@ -82,7 +82,7 @@ def _timm_encoder(name: str, grid: int, size: int) -> Encoder:
     try:
         import timm
     except ImportError:
-        raise UserError(f"encoders of timm need: {install('reference')}.") from None
+        raise UserError(f"timm encoders need: {install('reference')}.") from None
     import torch
 
     model = timm.create_model(name, pretrained=True, features_only=True).eval()
@@ -101,13 +101,13 @@ def _transformers_encoder(folder: Path, grid: int) -> Encoder:
     try:
         from transformers import AutoModel
     except ImportError:
-        raise UserError(f"encoders of transformers need: {install('text')}.") from None
+        raise UserError(f"transformers encoders need: {install('text')}.") from None
     import torch
 
     try:
         model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise UserError(f"{folder}: no encoder can be loaded ({str(error).strip().splitlines()[0]}).") from None
+        raise UserError(f"{folder}: cannot be loaded as an encoder ({str(error).strip().splitlines()[0]}).") from None
     model = model.eval()
     model = getattr(model, "vision_model", model)
     size, patch = model.config.image_size, model.config.patch_size
@@ -116,7 +116,7 @@ def _transformers_encoder(folder: Path, grid: int) -> Encoder:
     @torch.no_grad()
     def encode(images: Sequence[np.ndarray]) -> np.ndarray:
         pixels = (torch.from_numpy(_squares(images, size)) - mean[:, None, None]) / std[:, None, None]
-        states = model(pixel_values=pixels).last_hidden_state  # (B, 1 + patches, E): class token first, or registers
+        states = model(pixel_values=pixels).last_hidden_state  # (B, T, E): class or register tokens, then the patches
         side = size // patch
         maps = states[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))
         return _pooled(maps.numpy(), grid)
@@ -125,13 +125,13 @@ def _transformers_encoder(folder: Path, grid: int) -> Encoder:
 
 
 class ReferenceSampler:
-    """New embeddings like those of a set of real images: a Gaussian kernel density over their principal components
-    (Graikos et al. train a small diffusion model for this; a density of tens of components needs no training)."""
+    """Samples embeddings like those of a set of real images, from a Gaussian kernel density over their principal
+    components. (Graikos et al. train a small diffusion model; a density needs no training.)"""
 
     def __init__(self, embeddings: np.ndarray):
         """embeddings float32 (M, R, E) of real images. Raises UserError for fewer than 3."""
         if len(embeddings) < 3:
-            raise UserError(f"{len(embeddings)} reference images: at least 3 are needed to draw new ones like them.")
+            raise UserError(f"{len(embeddings)} reference images: at least 3 are needed.")
         self.shape = embeddings.shape[1:]
         flat = embeddings.reshape(len(embeddings), -1).astype(np.float64)
         self.mean = flat.mean(0)
@@ -143,12 +143,12 @@ class ReferenceSampler:
         self.bandwidth = len(flat) ** (-1 / (n + 4))  # Scott's rule
 
     def draw(self, seeds: Sequence[int]) -> np.ndarray:
-        """float32 (len(seeds), R, E); embedding i depends on seeds[i] alone."""
-        drawn = []
+        """Sample embeddings float32 (len(seeds), R, E); embedding i depends on seeds[i] alone."""
+        samples = []
         for seed in seeds:
             rng = np.random.default_rng((seed, 0x4EF))
             point = self.points[rng.integers(len(self.points))]
-            h = self.bandwidth  # shrunk towards the mean, so that variance stays that of the real ones
-            drawn.append((point + h * rng.standard_normal(len(point))) / np.sqrt(1 + h**2))
-        flat = np.stack(drawn) * self.scales @ self.axes + self.mean
+            h = self.bandwidth  # shrunk towards the mean, to keep the variance of the real embeddings
+            samples.append((point + h * rng.standard_normal(len(point))) / np.sqrt(1 + h**2))
+        flat = np.stack(samples) * self.scales @ self.axes + self.mean
         return flat.reshape(-1, *self.shape).astype(np.float32)

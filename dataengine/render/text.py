@@ -8,7 +8,7 @@ import torch
 
 from dataengine.data.layout import Layout, class_key
 
-# phrases for classes whose bare name would be misread; the rest are their names
+# phrases for classes whose bare name is ambiguous; all other classes are called by their name
 PHRASES = {
     "airplane": "airplane parked on the ground",
     "plane": "airplane parked on the ground",
@@ -28,12 +28,20 @@ PHRASES = {
 
 
 def phrase(class_name: str) -> str:
-    """How a class is called in a prompt."""
+    """Words for a class in a prompt.
+
+    >>> phrase("Golffield"), phrase("small-vehicle")
+    ('golf field', 'small vehicle')
+    """
     return PHRASES.get(class_key(class_name), class_name.replace("-", " ").replace("_", " ").lower())
 
 
 def prompt_of(layout: Layout) -> str:
-    """AeroGen's prompt: "an aerial image with" a phrase for each class that is present, joined by commas and "and"."""
+    """AeroGen's prompt: "an aerial image with" a phrase for each class that is present.
+
+    >>> prompt_of(Layout([[9, 9, 4, 2, 0]] * 3, [0, 1, 0], ("ship", "van"), (20, 20)))
+    'an aerial image with ship on the water and van'
+    """
     phrases = list(dict.fromkeys(phrase(name) for name in layout.names()))
     if not phrases:
         return "an aerial image"
@@ -43,7 +51,7 @@ def prompt_of(layout: Layout) -> str:
 
 @torch.no_grad()
 def encode_prompts(prompts: Sequence[str], tokenizer, text_encoder) -> torch.Tensor:
-    """CLIP's states after the last norm, (B, T, D); prompts longer than the encoder reads are cut."""
+    """CLIP's states after the last norm, (B, T, D); prompts longer than the encoder's context are truncated."""
     tokens = tokenizer(
         list(prompts), padding="max_length", max_length=text_encoder.config.max_position_embeddings, truncation=True,
         return_tensors="pt",
@@ -53,7 +61,7 @@ def encode_prompts(prompts: Sequence[str], tokenizer, text_encoder) -> torch.Ten
 
 @torch.no_grad()
 def embed_names(names: Sequence[str], tokenizer, text_encoder) -> torch.Tensor:
-    """One vector a name, (N, D): CLIP's state at the end of the name, where a causal text model has read all of it."""
+    """One vector per name, (N, D): CLIP's state at the end token, where a causal model has read the whole name."""
     tokens = tokenizer(
         list(names), padding="max_length", max_length=text_encoder.config.max_position_embeddings, truncation=True,
         return_tensors="pt",

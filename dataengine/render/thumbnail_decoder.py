@@ -1,5 +1,9 @@
-"""From a thumbnail to pixels: a diffusion decoder (Chen et al. 2025, "Diffusion autoencoders are scalable image
-tokenizers"), convolutional throughout, so that pictures may have any size."""
+"""Thumbnails, the latents of the whole-image renderer, and the diffusion decoder from them to pixels.
+
+Encoding is a mean over squares, the same for all imagery, and needs no training. The decoder generates the detail that
+the mean has lost (Chen et al. 2025, "Diffusion autoencoders are scalable image tokenizers"). It is fully convolutional,
+so images may have any size.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +17,25 @@ from dataengine.render.flow import draw_noise, sample, velocity_of
 from dataengine.render.inpaint import Known
 from dataengine.render.layout_raster import NOTHING, PLACE_LEVELS
 
-THUMBNAIL_RATIO = 8
-THUMBNAIL_SCALE = 2.0  # brings thumbnails of aerial pictures, which are pale, to about unit spread
-THUMBNAIL_NOISE = 0.1  # which the decoder is trained to overlook in drawn thumbnails (Ho et al. 2022, section 4)
-OBJECT_NOISE = 0.4  # the same within boxes, where it is told what there is, in pixels that thumbnails do not have
+THUMBNAIL_RATIO = 8  # pixels of a side per thumbnail pixel
+THUMBNAIL_SCALE = 2.0  # scales thumbnails of aerial images, which have low contrast, to about unit spread
+THUMBNAIL_NOISE = (
+    0.1  # conditioning augmentation: the decoder tolerates errors of generated thumbnails (Ho et al. 2022)
+)
+OBJECT_NOISE = 0.4  # the same inside boxes, where the class and place of each pixel are conditions too
 
 
 def thumbnails_of(images: torch.Tensor) -> torch.Tensor:
-    """Means over squares of THUMBNAIL_RATIO pixels, (B, 3, H, W) in [-1, 1] -> (B, 3, H / 8, W / 8) of order one."""
+    """Means over squares of THUMBNAIL_RATIO pixels, (B, 3, H, W) in [-1, 1] -> (B, 3, H / 8, W / 8) of order one.
+
+    >>> thumbnails_of(torch.full((1, 3, 16, 24), 0.5)).shape
+    torch.Size([1, 3, 2, 3])
+    """
     return F.avg_pool2d(images, THUMBNAIL_RATIO) * THUMBNAIL_SCALE
 
 
 def thumbnail_pixels(thumbnails: torch.Tensor) -> torch.Tensor:
-    """Thumbnails (B, 3, h, w) enlarged smoothly to pixels (B, 3, 8 h, 8 w) in [-1, 1]."""
+    """Thumbnails (B, 3, h, w) enlarged by bicubic interpolation to pixels (B, 3, 8 h, 8 w) in [-1, 1]."""
     large = F.interpolate(
         thumbnails / THUMBNAIL_SCALE, scale_factor=THUMBNAIL_RATIO, mode="bicubic", align_corners=False
     )
@@ -33,12 +43,12 @@ def thumbnail_pixels(thumbnails: torch.Tensor) -> torch.Tensor:
 
 
 class ThumbnailDecoder(ModelMixin, ConfigMixin):
-    """Denoiser of pixels (B, 3, H, W), H and W multiples of 16, given their thumbnails.
+    """Denoiser of pixels (B, 3, H, W), H and W multiples of 16, conditioned on their thumbnails.
 
-    Gives the flow-matching velocity `noise - image`; the network itself predicts the clean image, like `InSceneUNet`.
-    domains: the data sets it was trained on (a sensor and a look); one more embedding is the learned null.
-    classes: of the boxes that it is told of; without any it knows thumbnails only. padding: of the convolutions, as
-    torch names it: with "zeros" a network can tell how far from the border it is, and draws what belongs there.
+    Returns the flow-matching velocity `noise - image`; the network itself predicts the clean image, like `InSceneUNet`.
+    domains: data sets it was trained on, each a sensor and an appearance; one more embedding is the learned null.
+    classes: of the boxes it is conditioned on; if empty, thumbnails are its only condition. padding: of the
+    convolutions in torch's names; with "zeros" a network can recognise the border and generates what is typical there.
     """
 
     @register_to_config
@@ -55,7 +65,7 @@ class ThumbnailDecoder(ModelMixin, ConfigMixin):
         super().__init__()
         levels = len(block_out_channels)
         self.unet = UNet2DModel(
-            # noisy RGB, enlarged thumbnail; box or not, place along and across it
+            # noisy RGB, enlarged thumbnail; box or not, position along and across it
             in_channels=(9 * patch**2 + class_width) if classes else 6 * patch**2,
             out_channels=3 * patch**2,
             block_out_channels=block_out_channels,
@@ -81,8 +91,11 @@ class ThumbnailDecoder(ModelMixin, ConfigMixin):
         domains: torch.Tensor,
         rasters: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Velocity (B, 3, H, W) for noisy images at timesteps (B,) in [0, 1000]; thumbnails (B, 3, H / 8, W / 8) with
-        noise (`with_noise`); domains (B,) int64; rasters (B, 3, H, W) int8 (`layout_raster`) where it has classes."""
+        """Velocity (B, 3, H, W) of noisy images at timesteps (B,) in [0, 1000].
+
+        thumbnails: (B, 3, H / 8, W / 8), noisy (`with_noise`). domains: (B,) int64. rasters: (B, 3, H, W) int8
+        (`layout_raster`), for a decoder with classes.
+        """
         patch = self.config.patch
         x = F.pixel_unshuffle(torch.cat([images, thumbnail_pixels(thumbnails)], 1), patch)
         if self.config.classes:
@@ -98,8 +111,8 @@ class ThumbnailDecoder(ModelMixin, ConfigMixin):
 
 
 def with_noise(thumbnails: torch.Tensor, noise: torch.Tensor, rasters: torch.Tensor | None = None) -> torch.Tensor:
-    """Thumbnails (B, 3, h, w) as the decoder sees them, in training and in use, given rasters (B, 3, 8 h, 8 w) or
-    none."""
+    """Thumbnails (B, 3, h, w) with the noise that the decoder expects in training and sampling: more inside the boxes
+    of rasters (B, 3, 8 h, 8 w)."""
     if rasters is None:
         return thumbnails + THUMBNAIL_NOISE * noise
     covered = F.avg_pool2d((rasters[:, :1] != NOTHING).to(noise.dtype), THUMBNAIL_RATIO)
@@ -119,17 +132,20 @@ def decode_thumbnails(
     rasters: torch.Tensor | None = None,
     few: bool = False,
 ) -> torch.Tensor:
-    """Images (B, 3, 8 h, 8 w) float32, about in [-1, 1]; image i draws its noise from generators[i] alone (CPU).
-    known: pixels that are to stay as they are outside a mask. rasters (B, 3, 8 h, 8 w) int8: for a decoder that is
-    told of boxes. few: for one that was trained to need so few steps (`flow.sample_few`)."""
+    """Decode thumbnails (B, 3, h, w) to images (B, 3, 8 h, 8 w) float32, about in [-1, 1].
+
+    The noise of image i comes from generators[i] alone (CPU; contract 4). known: pixels to keep outside a mask.
+    rasters: (B, 3, 8 h, 8 w) int8, for a decoder with classes. few: sample as few-step models need it
+    (`flow.sample_few`).
+    """
     height, width = (THUMBNAIL_RATIO * side for side in thumbnails.shape[-2:])
 
     domains, rasters = domains.to(model.device), None if rasters is None else rasters.to(model.device)
-    veil = draw_noise(generators, tuple(thumbnails.shape[1:]), model.device)
-    seen = with_noise(thumbnails.to(model.device), veil(), rasters)
+    thumbnail_noise = draw_noise(generators, tuple(thumbnails.shape[1:]), model.device)
+    noisy_thumbnails = with_noise(thumbnails.to(model.device), thumbnail_noise(), rasters)
 
     def velocity(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        return model(x, times, seen, domains, rasters)
+        return model(x, times, noisy_thumbnails, domains, rasters)
 
     noise = draw_noise(generators, (3, height, width), model.device)
     return sample(velocity, noise, steps, few=few, scheduler=scheduler, known=known)

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: written whole or not at all, and read only by the training that they belong to."""
+"""Checkpoints of a training: written atomically, and loaded only by a training with the same settings."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torc
 
 
 def trained_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """Those that are trained, by name, in their order."""
+    """Parameters that require gradients, by name, in the model's order."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def save_checkpoint(folder: Path, step: int, model: torch.nn.Module, ema: EMAModel, optimizer, recipe: str) -> None:
-    """Write weights, averaged weights and optimizer as safetensors, atomically: a killed run keeps the last one."""
+    """Write weights, averaged weights and optimizer as safetensors; a killed run keeps its last checkpoint."""
     fresh = folder.with_name(folder.name + ".new")
     fresh.mkdir(parents=True, exist_ok=True)
     parameters = trained_parameters(model)
@@ -53,9 +53,9 @@ def save_checkpoint(folder: Path, step: int, model: torch.nn.Module, ema: EMAMod
 
 
 def load_checkpoint(folder: Path, model: torch.nn.Module, ema: EMAModel, optimizer, recipe: str) -> int:
-    """Load what `save_checkpoint` wrote and return the step, 0 when there is no checkpoint.
+    """Load a checkpoint of `save_checkpoint` and return its step, or 0 when there is none.
 
-    Raises UserError when the checkpoint belongs to another recipe.
+    Raises UserError when it was written with another recipe.
     """
     old = folder.with_name(folder.name + ".old")
     if not folder.exists() and old.exists():  # killed between the two renames
@@ -67,8 +67,8 @@ def load_checkpoint(folder: Path, model: torch.nn.Module, ema: EMAModel, optimiz
         before, now = (re.split(r", (?=\()|,(?=\")|(?<=\]) ", text) for text in (state["recipe"], recipe))
         changed = " ".join(line for line in difflib.ndiff(before, now) if line[0] in "+-")
         raise UserError(
-            f"{folder}: this checkpoint was made with other settings (- before, + now: {changed}); give another --out, "
-            "or the settings of before."
+            f"{folder}: this checkpoint was made with other settings (- before, + now: {changed}); use another --out, "
+            "or the same settings as before."
         )
     model.load_state_dict(load_file(folder / "model.safetensors"))
     shadow = load_file(folder / "ema.safetensors")

@@ -24,11 +24,11 @@ from dataengine.render.thumbnail_decoder import (
 )
 from dataengine.train.flow_loss import Batch, Example, flow_loss
 from dataengine.train.loop import TrainSettings, model_settings_text, moved, save_once, train
-from dataengine.train.warm_start import take_weights
+from dataengine.train.warm_start import copy_weights
 
 NULL_PROBABILITY = 0.1
 FOREGROUND_WEIGHT = 3.0
-NEAR_OBJECTS = 0.6  # share of crops
+OBJECT_CROP_SHARE = 0.6  # of crops that lie around an object
 
 
 def random_crops(
@@ -37,40 +37,41 @@ def random_crops(
     domains: list[str],
     crop: int,
     batch_size: int,
-    near_objects: float = NEAR_OBJECTS,
+    object_share: float = OBJECT_CROP_SHARE,
 ):
     """A function rng -> {"images": float32 (B, 3, crop, crop) in [-1, 1], "domains": int64 (B,), "rasters": int8
-    (B, 3, crop, crop)}, of augmented crops; a share of them lies around objects, rare classes more often. All images
-    are held in memory. Data sets have their number by name in domains; len(domains) stands for unknown.
+    (B, 3, crop, crop)} of augmented crops.
 
-    Raises UserError when no image is as large as the crop.
+    object_share: of crops that lie around an object, those of rare classes more often. domains: names that data sets
+    are numbered by; len(domains) is the number of an unknown one. All images are held in memory. Raises UserError when
+    no image is as large as the crop.
     """
     samples = [(d, s) for d, dataset in enumerate(datasets) for s in dataset if min(s.layout.size) >= crop]
     if not samples:
         raise UserError(
-            f"no image of the training data is at least {crop} pixels wide and high; give a smaller --crop."
+            f"no image of the training data is at least {crop} pixels wide and high; choose a smaller --crop."
         )
     numbers = domain_numbers(datasets, domains)
-    pictures = []
+    pixels = []
     for _, sample in track(samples, "reading images"):
         with Image.open(sample.image) as file:
-            pictures.append(np.asarray(file.convert("RGB")))
-    places = [(i, box[:2], name) for i, (_, s) in enumerate(samples) for box, name in named_boxes(s.layout, classes)]
-    _, which, counts = np.unique([name for *_, name in places], return_inverse=True, return_counts=True)
-    chances = counts[which] ** -0.5 if places else np.zeros(0)
-    chances /= chances.sum()
+            pixels.append(np.asarray(file.convert("RGB")))
+    objects = [(i, box[:2], name) for i, (_, s) in enumerate(samples) for box, name in named_boxes(s.layout, classes)]
+    _, which, counts = np.unique([name for *_, name in objects], return_inverse=True, return_counts=True)
+    probabilities = counts[which] ** -0.5 if objects else np.zeros(0)
+    probabilities /= probabilities.sum()
 
     def one(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
-        if places and rng.random() < near_objects:
-            i, around, _ = places[rng.choice(len(places), p=chances)]
+        if objects and rng.random() < object_share:
+            i, around, _ = objects[rng.choice(len(objects), p=probabilities)]
         else:
             i, around = rng.integers(len(samples)), None
-        image, layout = augmented_window(pictures[i], samples[i][1].layout, crop, rng, around)
+        image, layout = augmented_window(pixels[i], samples[i][1].layout, crop, rng, around)
         return image, layout_raster(layout, classes), numbers[samples[i][0]]
 
     def batch(rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        images, rasters, looks = zip(*(one(rng) for _ in range(batch_size)), strict=True)
-        images, labels = np.stack(images).astype(np.float32) / 127.5 - 1, np.array(looks)
+        images, rasters, domain_labels = zip(*(one(rng) for _ in range(batch_size)), strict=True)
+        images, labels = np.stack(images).astype(np.float32) / 127.5 - 1, np.array(domain_labels)
         labels[rng.random(batch_size) < NULL_PROBABILITY] = len(domains)
         return {
             "images": torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
@@ -82,29 +83,33 @@ def random_crops(
 
 
 def domain_name(dataset: Dataset) -> str:
-    """What the models call a data set's look."""
+    """A data set's name among the domains of a model."""
     return dataset.name or dataset.format
 
 
 def domain_numbers(datasets: list[Dataset], domains: list[str]) -> np.ndarray:
-    """Number of each data set's look among the names, int64 (len(datasets),); len(domains) for an unknown one."""
+    """Number of each data set's domain, int64 (len(datasets),); len(domains) for an unknown one.
+
+    >>> domain_numbers([Dataset(("car",), [], name=name) for name in ("dota", "mars")], ["hit-uav", "dota"]).tolist()
+    [1, 2]
+    """
     names = [domain_name(dataset) for dataset in datasets]
     return np.array([domains.index(name) if name in domains else len(domains) for name in names])
 
 
 def named_boxes(layout: Layout, classes: list[str]) -> list[tuple[np.ndarray, str]]:
-    """Boxes (5,) and lower-case names of the layout's objects of these classes."""
+    """Boxes (5,) and class keys of the layout's objects of these classes."""
     known = {class_key(name) for name in classes}
     return [(box, class_key(n)) for box, n in zip(layout.boxes, layout.names(), strict=True) if class_key(n) in known]
 
 
 def crop_example(batch: Batch, generator: torch.Generator) -> Example:
-    """Pixels in boxes weigh more."""
+    """Crops and their conditions; pixels inside boxes have a higher weight."""
     x, rasters = batch["images"], batch["rasters"]
     thumbnails = thumbnails_of(x)
-    seen = with_noise(thumbnails, torch.randn(thumbnails.shape, generator=generator, device=x.device), rasters)
+    noisy = with_noise(thumbnails, torch.randn(thumbnails.shape, generator=generator, device=x.device), rasters)
     weight = torch.where(rasters[:, :1] != NOTHING, FOREGROUND_WEIGHT, 1.0)
-    return Example(x, (seen, batch["domains"], rasters), weight)
+    return Example(x, (noisy, batch["domains"], rasters), weight)
 
 
 def to_pixels(images: torch.Tensor) -> np.ndarray:
@@ -113,7 +118,7 @@ def to_pixels(images: torch.Tensor) -> np.ndarray:
 
 
 def show_crops(batch: Callable, model: ThumbnailDecoder, step: int, folder: Path, few: int | None = None) -> None:
-    """A sheet, `folder/samples/STEP.png`: real crops, their thumbnails and what is decoded of them, in `few` steps."""
+    """Write `folder/samples/STEP.png`: real crops, their thumbnails, and the thumbnails decoded in `few` steps."""
     shown = moved(batch(np.random.default_rng(2)), model.device)
     thumbnails = thumbnails_of(shown["images"])
     generators = [torch.Generator().manual_seed(i) for i in range(len(thumbnails))]
@@ -135,13 +140,15 @@ def train_decoder(
     model_settings: dict | None = None,
     start: ThumbnailDecoder | None = None,
 ) -> ThumbnailDecoder:
-    """Train on random crops, whose side is a multiple of 16 pixels, and write the model to `out/model`; sample grids
-    show real crops, their thumbnails and what was decoded. start: a trained model, from whose weights to go on."""
+    """Train a decoder on random crops, whose side is a multiple of 16 pixels, and write it to `out/model`.
+
+    Sample grids as in `show_crops`. start: a trained model whose weights initialise this one (`copy_weights`).
+    """
     torch.manual_seed(settings.seed)
     names = [domain_name(dataset) for dataset in datasets]
     model = ThumbnailDecoder(domains=names, classes=list(classes), **(model_settings or {}))
     if start is not None:
-        take_weights(model, start)
+        copy_weights(model, start)
     batch = random_crops(datasets, classes, names, crop, settings.batch_size)
     largest = min(256, min(min(s.layout.size) for dataset in datasets for s in dataset)) // 16 * 16
     show = partial(show_crops, random_crops(datasets, classes, names, largest, 8))

@@ -1,4 +1,4 @@
-"""Renderers in fewer steps, and sharper: each of their networks trained on adversarially, on the data of before."""
+"""Distillation to few steps: each network of a renderer trained further, adversarially, on its training data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.reference import Encoder
 from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, ThumbnailDecoder
-from dataengine.train.adversarial import Goal, train_against
+from dataengine.train.adversarial import Goal, train_adversarially
 from dataengine.train.decoder import crop_example, domain_numbers, random_crops, show_crops
 from dataengine.train.in_scene import collect_frames, frame_example, show_frames
 from dataengine.train.in_scene import make_batch as frame_batch
@@ -22,7 +22,7 @@ from dataengine.train.loop import TrainSettings
 from dataengine.train.thumbnails import collect_windows, show_windows, window_example
 from dataengine.train.thumbnails import make_batch as window_batch
 
-COPIES = 4  # windows of each image
+WINDOWS_PER_IMAGE = 4
 
 
 def distill_in_scene(
@@ -33,17 +33,17 @@ def distill_in_scene(
     steps: int = 4,
     guidance: float | None = None,
 ) -> InScenePipeline:
-    """The renderer trained on, on the objects of the data sets, to need so many steps, unless it does already; and
-    then to draw without guidance as it does with it (None is its own). Checkpoints in `out/unet`, `out/guided`."""
-    unet, quick = pipeline.unet, bool(pipeline.config.few_steps)
+    """Train an in-scene renderer to need `steps` steps, unless it is a few-step model already, and then to produce
+    without guidance what it produces with it (None for its own). Checkpoints in `out/unet` and `out/guided`."""
+    unet, few_step = pipeline.unet, bool(pipeline.config.few_steps)
     guidance = pipeline.config.guidance if guidance is None else guidance
     frames = collect_frames(datasets, pipeline.classes, unet.spec, 1, np.random.default_rng((settings.seed, 1)))
     batch = frame_batch(frames, unet.spec, unet.nothing, settings.batch_size)
     show = partial(show_frames, frame_batch(frames, unet.spec, unet.nothing, 32), few=steps)
     data, goal = partial(frame_example, null=unet.null), Goal(steps, 2 * unet.config.patch)
-    done = quick or train_against(unet, batch, data, out / "unet", settings, goal, show)
+    done = few_step or train_adversarially(unet, batch, data, out / "unet", settings, goal, show)
     if done and guidance != 1:
-        train_against(unet, batch, data, out / "guided", settings, replace(goal, guidance=guidance), show)
+        train_adversarially(unet, batch, data, out / "guided", settings, replace(goal, guidance=guidance), show)
     return InScenePipeline(unet, pipeline.scheduler, few_steps=steps)
 
 
@@ -55,15 +55,17 @@ def distill_thumbnails(
     steps: int = 4,
     encoder: Encoder | None = None,
 ) -> bool:
-    """The thumbnail model trained on in place, on windows of the data sets; True when all is done. encoder: of
+    """Train a thumbnail model in place, on windows of the data sets; True when all training steps are done. encoder: of
     reference images, for a model that was trained with it."""
     classes, side = list(unet.config.classes), unet.config.sample_size * THUMBNAIL_RATIO
-    windows = collect_windows(datasets, classes, side, COPIES, np.random.default_rng((settings.seed, 1)), encoder)
+    rng = np.random.default_rng((settings.seed, 1))
+    windows = collect_windows(datasets, classes, side, WINDOWS_PER_IMAGE, rng, encoder)
     numbers = domain_numbers(datasets, list(unet.config.domains))
     windows = replace(windows, domains=numbers[windows.domains])
     show = partial(show_windows, windows, few=steps)
     batch = window_batch(windows, unet, settings.batch_size)
-    return train_against(unet, batch, window_example, out, settings, Goal(steps, 2 * unet.config.patch), show)
+    goal = Goal(steps, 2 * unet.config.patch)
+    return train_adversarially(unet, batch, window_example, out, settings, goal, show)
 
 
 def distill_decoder(
@@ -74,12 +76,12 @@ def distill_decoder(
     steps: int = 2,
     crop: int = 96,
 ) -> bool:
-    """The decoder trained on in place, on crops of the data sets; True when all is done."""
-    classes, looks = list(decoder.config.classes), list(decoder.config.domains)
-    batch = random_crops(datasets, classes, looks, crop, settings.batch_size)
-    show = partial(show_crops, random_crops(datasets, classes, looks, crop, 16), few=steps)
-    goal = Goal(steps, THUMBNAIL_RATIO, means_told=True)
-    return train_against(decoder, batch, crop_example, out, settings, goal, show)
+    """Train a decoder in place, on crops of the data sets; True when all training steps are done."""
+    classes, domains = list(decoder.config.classes), list(decoder.config.domains)
+    batch = random_crops(datasets, classes, domains, crop, settings.batch_size)
+    show = partial(show_crops, random_crops(datasets, classes, domains, crop, 16), few=steps)
+    goal = Goal(steps, THUMBNAIL_RATIO, means_known=True)
+    return train_adversarially(decoder, batch, crop_example, out, settings, goal, show)
 
 
 def distill_whole(
@@ -91,8 +93,8 @@ def distill_whole(
     decoder_steps: int = 2,
     encoder: Encoder | None = None,
 ) -> LayoutPipeline:
-    """Both parts of the renderer trained on, on images of the data sets, which it has to have been trained on;
-    checkpoints in `out/unet` and `out/decoder`."""
+    """Train both networks of a whole-image renderer on the data sets it was trained on; checkpoints in `out/unet` and
+    `out/decoder`."""
     unet, decoder = pipeline.unet, pipeline.decoder
     distill_thumbnails(unet, datasets, out / "unet", settings, steps, encoder)
     half = settings.model_copy(update={"batch_size": max(1, settings.batch_size // 2)})

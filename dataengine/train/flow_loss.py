@@ -1,4 +1,4 @@
-"""Flow matching: one loss for every model of pictures here."""
+"""Flow matching: the loss of every image model."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ Batch = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Example:
-    """A batch as a model learns from it: clean (B, C, H, W); `model(noisy, timesteps, *conditions)` is its velocity;
-    weight (B, 1, H, W) of each pixel's error; region (B, 1, H, W) that is to be drawn, all of it if None; null: the
-    conditions with the learned null in place of what can be guided."""
+    """A training batch in the form that the losses need.
+
+    clean: (B, C, H, W). conditions: `model(noisy, timesteps, *conditions)` is the velocity. weight: (B, 1, H, W), of
+    each pixel's error. region: (B, 1, H, W), 1 where the model generates; everywhere if None. null: the conditions with
+    the learned null in place of the guided one.
+    """
 
     clean: torch.Tensor
     conditions: tuple
@@ -32,7 +35,7 @@ Loss = Callable[[torch.nn.Module, Batch, torch.Generator], dict[str, torch.Tenso
 
 
 def flow_loss(data: Data, logit_mean: float = 0.0, logit_spread: float = 1.0) -> Loss:
-    """Flow matching (Lipman et al. 2023) with logit-normal noise shares (Esser et al. 2024, eq. 19)."""
+    """Flow matching (Lipman et al. 2023) with logit-normal noise levels (Esser et al. 2024, eq. 19)."""
 
     def loss(model: torch.nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
         example = data(batch, generator)
@@ -41,19 +44,15 @@ def flow_loss(data: Data, logit_mean: float = 0.0, logit_spread: float = 1.0) ->
         normal = torch.randn(len(x), generator=generator, device=x.device)
         sigma = torch.sigmoid(logit_mean + logit_spread * normal)
         s = sigma[:, None, None, None]
-        with quick_backward(x):
+        with fast_backward(x):
             predicted = model((1 - s) * x + s * noise, sigma * 1000, *example.conditions).float()
-        return _weighed(velocity_error(predicted, noise - x, sigma), example.weight)
+        error = velocity_error(predicted, noise - x, sigma).mean(1, keepdim=True)  # (B, 1, H, W)
+        return {"loss": (example.weight * error).sum() / example.weight.sum(), "mse": error.mean()}
 
     return loss
 
 
-def _weighed(error: torch.Tensor, weight: torch.Tensor) -> dict[str, torch.Tensor]:
-    error = error.mean(1, keepdim=True)
-    return {"loss": (weight * error).sum() / weight.sum(), "mse": error.mean()}
-
-
-def quick_backward(x: torch.Tensor):
-    """A context for the forward pass of a model that is trained, where x is."""
-    # the backward pass of flash attention is slow on CPUs: 45 images/s against 63
+def fast_backward(x: torch.Tensor):
+    """A context for the forward pass in training, on the device of x, that makes the backward pass fast."""
+    # the backward pass of flash attention is slower on CPUs: 45 images/s, 63 without
     return sdpa_kernel(SDPBackend.MATH) if x.device.type == "cpu" else nullcontext()

@@ -1,4 +1,4 @@
-"""Training of the in-scene renderer: real objects in their frames, to be painted back from their surroundings."""
+"""Training of the in-scene renderer: it learns to paint real objects back into their surroundings."""
 
 from __future__ import annotations
 
@@ -20,60 +20,60 @@ from dataengine.render.frame import FrameSpec, cut, frame_matrices, frame_sides,
 from dataengine.render.in_scene import InSceneUNet, object_fields
 from dataengine.train.flow_loss import Batch, Example, flow_loss
 from dataengine.train.loop import TrainSettings, model_settings_text, moved, save_once, train
-from dataengine.train.warm_start import take_weights
+from dataengine.train.warm_start import copy_weights
 
-WIDEST = 2.3  # frames are kept with this much context, and cropped to between TIGHTEST and WIDEST in training
-TIGHTEST = 1.5
-NULL_PROBABILITY = 0.1
-NOTHING_SHARE = 0.15
+MIN_CONTEXT, MAX_CONTEXT = 1.5, 2.3  # frame side / long side of the box: stored at the largest, cropped at random
+NULL_PROBABILITY = 0.1  # of each condition
+NOTHING_SHARE = 0.15  # of frames, with empty ground
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Objects cut from real images.
+    """Objects and empty ground, cut from real images.
 
-    images: uint8 (N, S, S, 3), S = frame size x WIDEST / context. holes, boxes: coverage at the model's own context.
-    labels: int64 (N,) in the model's numbering ("nothing" included). fields: float32 (N, len(FIELDS)).
+    images: uint8 (N, S, S, 3), S = frame size * MAX_CONTEXT / context. boxes: float32 (N, 5), in pixels of the source
+    image. labels: int64 (N,), in the model's numbering ("nothing" included). fields: float32 (N, len(FIELDS)).
+    horizontal: bool (N,).
     """
 
     images: np.ndarray
-    boxes: np.ndarray  # float32 (N, 5), in pixels of the source image
+    boxes: np.ndarray
     labels: np.ndarray
     fields: np.ndarray
-    horizontal: np.ndarray  # bool (N,)
+    horizontal: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
 def _empty_boxes(layout: Layout, rng: np.random.Generator) -> np.ndarray:
-    """Boxes like the layout's own, moved to where nothing is, (<= 2, 5)."""
+    """Up to 2 boxes of the layout, (N, 5), moved to random places without objects."""
     if not len(layout):
         return layout.boxes
     boxes = layout.boxes[rng.integers(0, len(layout), 6)].copy()
     boxes[:, 0] = rng.uniform(0, layout.size[0], 6)
     boxes[:, 1] = rng.uniform(0, layout.size[1], 6)
-    taken = np.concatenate([layout.boxes, layout.ignored])
+    occupied = np.concatenate([layout.boxes, layout.ignored])
     wide = boxes + np.float32([0, 0, 4, 4, 0])
     wide[:, 2:4] *= 1.3
-    free = (geometry.intersection(wide, taken) == 0).all(1)
+    free = (geometry.intersection(wide, occupied) == 0).all(1)
     return boxes[free & (geometry.visible_fraction(boxes, layout.size) > 0.9)][:2]
 
 
 def collect_frames(
     datasets: list[Dataset], classes: list[str], spec: FrameSpec, copies: int, rng: np.random.Generator
 ) -> Frames:
-    """Cut every object of at least half visibility, from each image and from `copies` augmented copies of it.
+    """Cut out every object that is visible to at least half, from each image and `copies` augmented copies of it.
 
-    Class names are matched without regard to case. Raises UserError when no object of the classes is found.
+    Classes are matched by `class_key`. Raises UserError when there is no object of the classes.
     """
     number = {class_key(name): i for i, name in enumerate(classes)}
-    size = round(spec.size * WIDEST / spec.context)
+    size = round(spec.size * MAX_CONTEXT / spec.context)
     wide = replace(spec, size=size)
     out: dict[str, list] = {"images": [], "boxes": [], "labels": [], "fields": [], "horizontal": []}
 
     def add(image: np.ndarray, layout: Layout, labels: np.ndarray) -> None:
-        matrices = frame_matrices(layout.boxes, layout.kind, wide, WIDEST)
+        matrices = frame_matrices(layout.boxes, layout.kind, wide, MAX_CONTEXT)
         fields = object_fields(layout, spec)
         for i in range(len(layout)):
             out["images"].append(cut(image, matrices[i], size))
@@ -84,9 +84,9 @@ def collect_frames(
 
     samples = [(dataset, sample) for dataset in datasets for sample in dataset]
     for _dataset, sample in track(samples, "cutting frames"):
-        picture = np.asarray(Image.open(sample.image).convert("RGB"))
+        original = np.asarray(Image.open(sample.image).convert("RGB"))
         for copy in range(copies + 1):
-            image, layout = augment(picture, sample.layout, rng) if copy else (picture, sample.layout)
+            image, layout = augment(original, sample.layout, rng) if copy else (original, sample.layout)
             labels = np.array([number.get(class_key(name), -1) for name in layout.names()], np.int64)
             keep = (labels >= 0) & (layout.visible > 0.5) & (layout.boxes[:, 2] >= 5) & ~layout.difficult
             add(image, layout.select(keep), labels[keep])
@@ -94,7 +94,7 @@ def collect_frames(
             add(image, replace(layout, boxes=empty, labels=np.zeros(len(empty)), difficult=None, visible=None),
                 np.full(len(empty), len(classes)))  # fmt: skip
     if not out["images"]:
-        raise UserError(f"no object of the classes {', '.join(classes)} was found in the training data.")
+        raise UserError(f"the training data has no object of the classes {', '.join(classes)}.")
     return Frames(
         np.stack(out["images"]),
         np.stack(out["boxes"]).astype(np.float32),
@@ -105,8 +105,8 @@ def collect_frames(
 
 
 def _weights(frames: Frames, nothing: int) -> np.ndarray:
-    """Rare classes are drawn more often: by the square root of their inverse share; objects in horizontal boxes twice
-    as often, for they must be learnt in every direction; empty ground at its own share."""
+    """Cumulative sampling probabilities (N,): by the inverse square root of a class's count, doubled for horizontal
+    boxes (objects in them have any heading), and NOTHING_SHARE for empty ground."""
     counts = np.bincount(frames.labels, minlength=nothing + 1).astype(np.float64)
     weight = 1 / np.sqrt(np.maximum(counts, 1))
     p = weight[frames.labels] * np.where(frames.horizontal, 2, 1)
@@ -117,19 +117,19 @@ def _weights(frames: Frames, nothing: int) -> np.ndarray:
 
 
 def make_batch(frames: Frames, spec: FrameSpec, nothing: int, batch_size: int):
-    """A function rng -> batch: frames at a random tightness, mirrored, re-lit; holes of random margin."""
+    """A function rng -> batch of frames with random context, mirroring, brightness and contrast, and hole margin."""
     cumulative = _weights(frames, nothing)
-    kept_side = frame_sides(frames.boxes, spec, WIDEST)
+    stored_side = frame_sides(frames.boxes, spec, MAX_CONTEXT)
 
     def batch(rng: np.random.Generator) -> dict[str, torch.Tensor]:
         index = np.searchsorted(cumulative, rng.random(batch_size))
-        context = np.exp(rng.uniform(np.log(TIGHTEST), np.log(WIDEST), batch_size)).astype(np.float32)
+        context = np.exp(rng.uniform(np.log(MIN_CONTEXT), np.log(MAX_CONTEXT), batch_size)).astype(np.float32)
         images, holes, boxes, fields = [], [], [], frames.fields[index].copy()
         for j, i in enumerate(index):
             side = float(frame_sides(frames.boxes[i : i + 1], spec, context[j])[0])
-            kept = frames.images.shape[1]
-            scale = side / kept_side[i] * kept / spec.size
-            offset = (kept - spec.size * scale) / 2
+            stored = frames.images.shape[1]
+            scale = side / stored_side[i] * stored / spec.size
+            offset = (stored - spec.size * scale) / 2
             image = cut(frames.images[i], np.float32([[scale, 0, offset], [0, scale, offset]]), spec.size)
             margins = replace(
                 spec,
@@ -141,7 +141,7 @@ def make_batch(frames: Frames, spec: FrameSpec, nothing: int, batch_size: int):
             fields[j, 1] = np.log2(side / spec.size)
             if rng.random() < 0.5:
                 image = image[:, ::-1]
-                fields[j, 2] *= -1  # the mirrored picture holds the object at the opposite angle
+                fields[j, 2] *= -1  # mirroring reverses the object's angle
             images.append(image), holes.append(hole), boxes.append(box)
         x = np.stack(images).astype(np.float32) / 127.5 - 1  # (B, F, F, 3)
         x = x * rng.uniform(0.85, 1.15, (batch_size, 1, 1, 1)) + rng.uniform(-0.12, 0.12, (batch_size, 1, 1, 1))
@@ -160,7 +160,7 @@ def make_batch(frames: Frames, spec: FrameSpec, nothing: int, batch_size: int):
 
 
 def frame_example(batch: Batch, generator: torch.Generator, null: int | None = None) -> Example:
-    """The part to be painted counts in full, its given surroundings a tenth. null: the label of an unknown class."""
+    """Frames and their conditions; the hole has weight 1, its surroundings 0.1. null: label of an unknown class."""
     x, hole = batch["frames"], batch["hole"]
     conditions = (x * (1 - hole), hole, batch["box"], batch["labels"], batch["fields"])
     unknown = None if null is None else (*conditions[:3], torch.full_like(batch["labels"], null), batch["fields"])
@@ -168,7 +168,7 @@ def frame_example(batch: Batch, generator: torch.Generator, null: int | None = N
 
 
 def show_frames(batch: Callable, model: InSceneUNet, step: int, folder: Path, few: int | None = None) -> None:
-    """A sheet `folder/samples/STEP.png` of frames: as they were, as the model is given them, painted in `few` steps."""
+    """Write `folder/samples/STEP.png`: real frames, the model's input, and the frames painted in `few` steps."""
     from dataengine.render.in_scene import sample_frames
 
     shown = moved(batch(np.random.default_rng(2)), model.device)
@@ -180,18 +180,18 @@ def show_frames(batch: Callable, model: InSceneUNet, step: int, folder: Path, fe
     rows = []
     for start in range(0, len(real), 16):
         for stack in (real, conditions[0], painted):
-            pictures = ((stack[start : start + 16] + 1) * 127.5).clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
-            rows.append(np.concatenate(list(pictures), 1))
+            pixels = ((stack[start : start + 16] + 1) * 127.5).clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+            rows.append(np.concatenate(list(pixels), 1))
     (folder / "samples").mkdir(exist_ok=True)
     grid = Image.fromarray(np.concatenate(rows, 0))
     grid.resize((grid.width * 2, grid.height * 2)).save(folder / "samples" / f"{step:07d}.png")
 
 
 def with_classes(model: InSceneUNet, classes: list[str]) -> InSceneUNet:
-    """A model with the same weights and other classes: those it knows keep their embedding, new ones get the null's."""
+    """A copy of a model with other classes: known ones keep their embedding, new ones get the null's."""
     settings = {name: value for name, value in model.config.items() if not name.startswith("_")}
     other = InSceneUNet(**(settings | {"classes": list(classes)}))
-    take_weights(other, model)
+    copy_weights(other, model)
     return other
 
 
@@ -204,9 +204,10 @@ def train_in_scene(
     model_settings: dict | None = None,
     start: InSceneUNet | None = None,
 ) -> InSceneUNet:
-    """Train on the objects of the data sets and write the model to `out/model` (diffusers folder format).
+    """Train a model on the objects of the data sets and write it to `out/model` (a diffusers folder).
 
-    start: a trained model to go on from, with its own settings and with these classes.
+    copies: augmented copies of each image. start: a trained model to continue from, with its own settings and these
+    classes.
     """
     torch.manual_seed(settings.seed)
     model = (

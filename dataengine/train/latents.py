@@ -1,4 +1,4 @@
-"""Training of the full-size renderer on the latents of Stable Diffusion's autoencoder: AeroGen's model, or ours."""
+"""Training of the full-size renderer (AeroGen's model, or ours) on the latents of Stable Diffusion's autoencoder."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ from dataengine.render.text import embed_names, phrase, prompt_of
 from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
 
 Trainable = Literal["paper", "all", "lora"]
-# AeroGen trains the box encoder, all transformer blocks and the regional attention; ours has more that is new
-NEW = ("box_encoder", "regional_attention", "processor", "background", "unknown", "painted", "field_embedding",
+# parameters that Stable Diffusion does not have: AeroGen's, and those of our other forms
+NEW_PARAMETERS = ("box_encoder", "regional_attention", "processor", "background", "unknown", "painted",
+"field_embedding",
        "domain_embedding", "reference", "conv_in")  # fmt: skip
 
 
@@ -45,7 +46,7 @@ class Base:
 
 
 def load_base(source: str) -> Base:
-    """From a folder or a hub id. Raises UserError where a part is missing."""
+    """Load a Stable Diffusion 1.x pipeline from a folder or a hub id. Raises UserError where a part is missing."""
     try:
         from transformers import CLIPTextModel, CLIPTokenizer
     except ImportError:
@@ -62,27 +63,27 @@ def load_base(source: str) -> Base:
         )
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"--base {source}: is no Stable Diffusion 1.x pipeline ({reason}); give a folder or a hub id "
+        raise UserError(f"--base {source}: is no Stable Diffusion 1.x pipeline ({reason}); use a folder or a hub id "
                         "such as stable-diffusion-v1-5/stable-diffusion-v1-5.") from None  # fmt: skip
 
 
 def model_arguments(form: str) -> dict:
-    """Arguments of `LayoutUNet` from a packaged preset (configs/models) or a YAML file of your own."""
+    """Arguments of `LayoutUNet` from a packaged preset (configs/models) or a YAML file."""
     file = Path(form) if form.endswith((".yaml", ".yml")) else config_file("models", form)
     if file is None or not file.exists():
-        raise UserError(f"--form {form}: no such model; give aerogen, full, or a YAML file.")
+        raise UserError(f"--form {form}: no such model; use aerogen, full, or a YAML file.")
     return read_yaml(file)
 
 
 def from_base(base: Base, classes: list[str], domains: list[str], form: dict, sample_size: int) -> LayoutUNet:
-    """A `LayoutUNet` of this form with the base's weights; what the base has not starts without influence or at random.
-
-    Class vectors are the text encoder's own and stay fixed, so that other names can be given later.
-    """
+    """A `LayoutUNet` of this form, initialised with the base's weights. Parameters that the base lacks start at zero or
+    at random. Class vectors come from the text encoder and stay fixed, so that classes can be added later."""
     c = base.unet.config
     heads = c.attention_head_dim if isinstance(c.attention_head_dim, int) else None
     if heads is None:
-        raise UserError("--base: has different numbers of heads at its levels, as Stable Diffusion 2 has; give a 1.x.")
+        raise UserError(
+            "--base: its levels have different numbers of attention heads, as in Stable Diffusion 2; use a 1.x model."
+        )
     model = LayoutUNet(
         classes,
         domains if form.get("fields") else [],
@@ -98,24 +99,24 @@ def from_base(base: Base, classes: list[str], domains: list[str], form: dict, sa
         **form,
     )
     weights = base.unet.state_dict()
-    own = model.unet.state_dict()
+    expected = model.unet.state_dict()
     first = model.conv_in if form.get("regional") else model.unet.conv_in
     with torch.no_grad():
-        first.weight.zero_()  # channels that the base does not have, such as painted boxes
+        first.weight.zero_()  # channels that the base lacks, such as painted boxes
         first.weight[:, : c.in_channels] = weights.pop("conv_in.weight")
         first.bias.copy_(weights.pop("conv_in.bias"))
-    missing = [n for n in own if n not in weights and not n.startswith("conv_in") and "processor" not in n]
+    missing = [n for n in expected if n not in weights and not n.startswith("conv_in") and "processor" not in n]
     if missing:
-        raise UserError(f"--base: its denoiser lacks {missing[0]}; give a Stable Diffusion 1.x pipeline.")
-    model.unet.load_state_dict({n: v for n, v in weights.items() if n in own}, strict=False)
+        raise UserError(f"--base: its denoiser lacks {missing[0]}; use a Stable Diffusion 1.x pipeline.")
+    model.unet.load_state_dict({n: v for n, v in weights.items() if n in expected}, strict=False)
     vectors = embed_names([phrase(name) for name in classes], base.tokenizer, base.text_encoder)
     model.box_encoder.classes.weight.data.copy_(vectors)
     return model
 
 
 def set_trainable(model: LayoutUNet, which: Trainable, rank: int = 16) -> None:
-    """paper: what is new and all transformer blocks. all: everything. lora: what is new, and low-rank changes (peft) of
-    the attentions' projections. Class vectors stay fixed in each."""
+    """Set which parameters are trained. paper: new ones and all transformer blocks. all: every one. lora: new ones, and
+    low-rank updates (peft) of the attention projections. Class vectors are never trained."""
     if which == "lora":
         try:
             from peft import LoraConfig
@@ -125,27 +126,27 @@ def set_trainable(model: LayoutUNet, which: Trainable, rank: int = 16) -> None:
         model.unet.add_adapter(
             LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)
         )
-    parts = (*NEW, *{"paper": ("transformer_blocks",), "lora": ("lora_",), "all": ("",)}[which])
+    parts = (*NEW_PARAMETERS, *{"paper": ("transformer_blocks",), "lora": ("lora_",), "all": ("",)}[which])
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(any(part in name for part in parts))
     model.box_encoder.classes.weight.requires_grad_(False)
-    model.text_null.requires_grad_(False)  # the null is the empty prompt
+    model.text_null.requires_grad_(False)  # the null text is the empty prompt
 
 
-def loader(
+def window_sampler(
     datasets: list[Dataset], size: int, scale: float
 ) -> Callable[[np.random.Generator], tuple[np.ndarray, Layout, int]]:
-    """A function that draws a window: pixels uint8 (size, size, 3), layout and number of the data set.
+    """A function rng -> window: pixels uint8 (size, size, 3), layout, and number of the data set.
 
-    scale: of the pictures before the windows are cut; 0.64 shows all of DIOR's 800 pixels in 512, as AeroGen does.
+    scale: applied to images before a window is cut; 0.64 fits DIOR's 800 pixels into 512, as in AeroGen.
     """
     import cv2
 
     samples = [(number, sample) for number, dataset in enumerate(datasets) for sample in dataset]
     if not samples:
-        raise UserError("the training data holds no images.")
+        raise UserError("the training data has no images.")
 
-    def draw(rng: np.random.Generator) -> tuple[np.ndarray, Layout, int]:
+    def sample_window(rng: np.random.Generator) -> tuple[np.ndarray, Layout, int]:
         number, sample = samples[rng.integers(len(samples))]
         with Image.open(sample.image) as file:
             pixels = np.asarray(file.convert("RGB"))
@@ -155,7 +156,7 @@ def loader(
         pixels, layout = augment(pixels, layout, rng, scale=(1.0, 1.0)) if rng.random() < 0.5 else (pixels, layout)
         return *random_window(pixels, layout, size, rng), number
 
-    return draw
+    return sample_window
 
 
 def snr_weight(scheduler: DDPMScheduler, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
@@ -166,7 +167,7 @@ def snr_weight(scheduler: DDPMScheduler, timesteps: torch.Tensor, gamma: float) 
 
 
 def noise_loss(base: Base, foreground_weight: float, snr_gamma: float | None):
-    """Mean squared error of the predicted noise; cells under objects weigh more, and so do timesteps by min-SNR."""
+    """Mean squared error of the predicted noise, weighted by foreground and by min-SNR (`snr_weight`)."""
 
     def loss(model: torch.nn.Module, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict:
         batch = dict(batch)
@@ -177,8 +178,8 @@ def noise_loss(base: Base, foreground_weight: float, snr_gamma: float | None):
             latents = posterior.sample(generator) * base.vae.config.scaling_factor
             text = base.text_encoder(tokens).last_hidden_state
         noise = torch.randn(latents.shape, generator=generator, device=latents.device)
-        most = base.scheduler.config.num_train_timesteps
-        timesteps = torch.randint(0, most, (len(latents),), generator=generator, device=latents.device)
+        n_timesteps = base.scheduler.config.num_train_timesteps
+        timesteps = torch.randint(0, n_timesteps, (len(latents),), generator=generator, device=latents.device)
         noisy = base.scheduler.add_noise(latents, noise, timesteps)
         error = (model(noisy, timesteps, layouts, text).float() - noise).square().mean(1)  # (B, S, S)
         weight = (
@@ -196,17 +197,17 @@ def noise_loss(base: Base, foreground_weight: float, snr_gamma: float | None):
 
 def make_batch(
     model: LayoutUNet,
-    draw: Callable,
+    sample_window: Callable,
     tokenizer,
     length: int,
     batch_size: int,
     null_layout: float,
     null_text: float = 0.1,
 ) -> Callable[[np.random.Generator], dict[str, torch.Tensor]]:
-    """A function rng -> batch; each condition dropped to its null on its own (contract 7)."""
+    """A function rng -> batch; each condition is independently replaced by its null (contract 7)."""
 
     def batch(rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        pixels, layouts, numbers = zip(*(draw(rng) for _ in range(batch_size)), strict=True)
+        pixels, layouts, numbers = zip(*(sample_window(rng) for _ in range(batch_size)), strict=True)
         labels = [class_numbers(layout, model.config.classes) for layout in layouts]
         tensors = model.layout_batch(layouts, labels, numbers if model.config.domains else None)
         nothing = torch.from_numpy(rng.random(batch_size) < null_layout)
@@ -240,9 +241,10 @@ def train_latents(
     foreground_weight: float = 2.0,
     null_layout: float = 0.1,
 ) -> LatentPipeline:
-    """Train, and write a `LatentPipeline` to `out/pipeline`. null_layout 0 and foreground_weight 1 are AeroGen's.
+    """Train a model and write a `LatentPipeline` to `out/pipeline`.
 
-    Runs on several GPUs under `accelerate launch`; the batch size is then each process's own.
+    null_layout: probability of the null layout; 0 in AeroGen. foreground_weight: 1 in AeroGen. scale, size: see
+    `window_sampler`. Runs on several GPUs under `accelerate launch`; the batch size is then per process.
     """
     ratio = 2 ** (len(base.vae.config.block_out_channels) - 1)
     if size % (8 * ratio):
@@ -253,11 +255,11 @@ def train_latents(
     set_trainable(model, trainable, rank)
     if gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
-    device = PartialState().device  # of several GPUs, this process's own
+    device = PartialState().device  # this process's, of several GPUs
     base.vae.to(device), base.text_encoder.to(device)
     length = base.text_encoder.config.max_position_embeddings
-    draw = loader(datasets, size, scale)
-    batch = make_batch(model, draw, base.tokenizer, length, settings.batch_size, null_layout)
+    sample_window = window_sampler(datasets, size, scale)
+    batch = make_batch(model, sample_window, base.tokenizer, length, settings.batch_size, null_layout)
     recipe = f"latents {model_settings_text(model)} size={size} scale={scale} trainable={trainable} rank={rank} "
     recipe += f"snr={snr_gamma} foreground={foreground_weight} null={null_layout} "
     train(model, batch, noise_loss(base, foreground_weight, snr_gamma), out, settings, recipe)

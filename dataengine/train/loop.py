@@ -1,4 +1,4 @@
-"""The training loop that all models share: accelerate, EMA, exact resume from its checkpoints."""
+"""The training loop of all models: accelerate, EMA, and exact resume from checkpoints."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from dataengine.errors import UserError, install
 from dataengine.render.precision import has_native_bf16
 from dataengine.train.checkpoint import load_checkpoint, save_checkpoint, trained_parameters
 
-MOST_WORKERS = 8
+MAX_WORKERS = 8
 
 
 class TrainSettings(BaseModel):
-    """How long and how fast to train. One step is one batch on each process."""
+    """Hyperparameters of a training. One step is one batch on each process."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,12 +49,12 @@ class TrainSettings(BaseModel):
     checkpoint_minutes: float = Field(1.0, gt=0)
     evaluate_every: int = Field(1000, gt=0, description="steps between sample grids")
     workers: int | None = Field(
-        None, ge=0, description="processes that make batches; none on a CPU, which has to train"
+        None, ge=0, description="processes that prepare batches; none by default on a CPU, which trains"
     )
 
 
 def precision_for(device: torch.device, asked: str) -> str:
-    """accelerate's name of the precision: as asked, or bf16 where that is native."""
+    """accelerate's name of the precision: as asked; for "auto", bf16 where that is native."""
     if asked != "auto":
         return asked
     return "bf16" if has_native_bf16(device) else "no"
@@ -67,7 +67,7 @@ def moved(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, tor
 
 @dataclass(frozen=True)
 class Batches(Dataset):
-    """The batch of each step, made of (seed, step, process) alone, and a seed for the step's loss."""
+    """Each step's batch, determined by (seed, step, process) alone, and a seed for the step's loss."""
 
     batch: Callable[[np.random.Generator], dict[str, torch.Tensor]]
     seed: int
@@ -81,24 +81,29 @@ class Batches(Dataset):
 def _one_thread(_worker: int) -> None:
     import cv2
 
-    cv2.setNumThreads(0)  # its threads do not survive a fork
+    cv2.setNumThreads(0)  # OpenCV's threads do not survive a fork
 
 
 def batches_from(step: int, batches: Batches, settings: TrainSettings, device: torch.device) -> DataLoader:
-    """The batches from `step` to the last, in order, made ahead by other processes where a GPU would wait for them."""
+    """The batches from `step` to the last, in order; on a GPU, worker processes prepare them ahead."""
     on_gpu, fork = device.type == "cuda", "fork" in multiprocessing.get_all_start_methods()
     workers = settings.workers
     if workers is None:
-        workers = min(MOST_WORKERS, max(1, (os.cpu_count() or 1) - 1)) if on_gpu and fork else 0
+        workers = min(MAX_WORKERS, max(1, (os.cpu_count() or 1) - 1)) if on_gpu and fork else 0
     return DataLoader(
         batches, batch_size=None, sampler=range(step, settings.steps), num_workers=workers, pin_memory=on_gpu,
-        multiprocessing_context="fork" if workers else None,  # what makes batches cannot be sent, only inherited
+        multiprocessing_context="fork" if workers else None,  # the batch function cannot be pickled, only inherited
         worker_init_fn=_one_thread, generator=torch.Generator(),
     )  # fmt: skip
 
 
 def learning_rate_at(step: int, settings: TrainSettings) -> float:
-    """Linear warm-up, then a cosine down to the final share."""
+    """Linear warm-up, then cosine decay to the final share.
+
+    >>> settings = TrainSettings(steps=100, warmup_steps=10, learning_rate=1, final_learning_rate_share=0.1)
+    >>> [round(learning_rate_at(step, settings), 3) for step in (0, 9, 10, 55, 100)]
+    [0.1, 1.0, 1.0, 0.55, 0.1]
+    """
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
     progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
@@ -120,7 +125,8 @@ def save_once(model, folder: Path) -> None:
 
 
 def _groups(model: torch.nn.Module) -> list[dict]:
-    """Parameters in their own order; a share of the learning rate for those under a name in `model.rate_shares`."""
+    """One group per parameter, in the model's order; `model.rate_shares` maps name prefixes to shares of the learning
+    rate."""
     shares = getattr(model, "rate_shares", {})
     return [
         {"params": [p], "share": next((share for part, share in shares.items() if name.startswith(part)), 1.0)}
@@ -139,15 +145,15 @@ def train(
 ) -> bool:
     """Train `model` in place until `settings.steps` or `settings.minutes`; True when all steps are done.
 
-    batch(rng) draws one batch of CPU tensors; loss(model, batch, generator) returns named scalars of which "loss"
-    is minimised. Both get randomness seeded by (seed, step, process), so a resumed run repeats an unbroken one
-    exactly. `evaluate(averaged_model, step, folder)` writes sample grids. The model holds the averaged weights (EMA)
-    when the call returns. `recipe` names everything that must not change between resumed calls.
+    batch(rng) returns CPU tensors; loss(model, batch, generator) returns named scalars, of which "loss" is minimised.
+    Both get randomness seeded by (seed, step, process), so a resumed training equals an uninterrupted one exactly.
+    evaluate(averaged_model, step, folder) writes sample grids. recipe: describes everything that must not change when a
+    training is resumed. On return, the model has the averaged weights (EMA).
     """
     out.mkdir(parents=True, exist_ok=True)
     on_cpu = not torch.cuda.is_available()
     device = torch.device("cpu" if on_cpu else "cuda")
-    AcceleratorState._reset_state()  # or a second training in this process could not have another precision
+    AcceleratorState._reset_state()  # so that a second training in this process may use another precision
     accelerator = Accelerator(mixed_precision=precision_for(device, settings.precision), cpu=on_cpu)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
@@ -169,7 +175,7 @@ def train(
 
             writer = SummaryWriter(str(out / "tensorboard"), purge_step=step)
         except ImportError:
-            print(f"tensorboard is not installed, so no curves are written: {install('train')}")
+            print(f"tensorboard is not installed, so no loss curves are written: {install('train')}")
 
     def checkpoint() -> None:
         if accelerator.is_main_process:
@@ -226,7 +232,7 @@ def train(
             if now - saved > 60 * settings.checkpoint_minutes:
                 checkpoint()
                 saved = now
-                if not progress.console.is_terminal:  # a log file gets a line a checkpoint instead of the bar
+                if not progress.console.is_terminal:  # a log file gets a line per checkpoint instead of the bar
                     print(f"step {step}/{settings.steps}: {progress.tasks[task].description}", flush=True)
             if settings.minutes is not None and now - started > 60 * settings.minutes:
                 break

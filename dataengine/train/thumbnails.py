@@ -1,7 +1,7 @@
 """Training of the whole-image renderer's thumbnail model: flow matching on thumbnails of labelled windows.
 
-Two stages, thumbnail and decoder, each learn in an hour on a CPU core what one stage, on the latents of a trained
-autoencoder, had not learnt in as long on two (docs/training-log.md).
+The two stages, thumbnails and their decoder, each train in an hour on one CPU core. A single stage on the latents of an
+autoencoder did not reach the same quality in an hour on two cores (docs/training-log.md).
 """
 
 from __future__ import annotations
@@ -27,18 +27,21 @@ from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, thumbnail_pixel
 from dataengine.train.decoder import domain_name, to_pixels
 from dataengine.train.flow_loss import Batch, Example, flow_loss
 from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
-from dataengine.train.warm_start import take_weights
+from dataengine.train.warm_start import copy_weights
 
-NULL_PROBABILITY = 0.1
-REFERENCE_NULL_PROBABILITY = 0.5  # most pictures are drawn without one
+NULL_PROBABILITY = 0.1  # of each other condition
+REFERENCE_NULL_PROBABILITY = 0.5  # most images are generated without a reference
 FOREGROUND_WEIGHT = 2.0
-GREY_SPREAD = 8  # of a pixel's channels, that JPEG alone may cause
+MAX_GREY_SPREAD = 8  # levels between a pixel's channels that JPEG alone can cause
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of real images: thumbnails float16 (N, C, S, S), layouts, their labels in the model's numbering,
-    domains int64 (N,), and, for a model with a reference, embeddings of real images float32 (N, R, E)."""
+    """Windows of real images.
+
+    thumbnails: float16 (N, C, S, S). labels: of the layouts, in the model's numbering. domains: int64 (N,). references:
+    embeddings float32 (N, R, E), for a model with reference images.
+    """
 
     thumbnails: np.ndarray
     layouts: list[Layout]
@@ -55,33 +58,31 @@ def collect_windows(
     rng: np.random.Generator,
     encoder: Encoder | None = None,
 ) -> Windows:
-    """Cut `copies` augmented windows of each image, with the encoder's embedding of the whole image as the reference.
-
-    Raises UserError when the data sets hold no image.
-    """
+    """Cut `copies` augmented windows of size x size pixels from each image; the encoder's embedding of the whole image
+    is their reference. Raises UserError when the data sets have no image."""
     number = {class_key(name): i for i, name in enumerate(classes)}
     thumbnails, layouts, labels, domains, references = [], [], [], [], []
     samples = [(d, sample) for d, dataset in enumerate(datasets) for sample in dataset]
     for d, sample in track(samples, "cutting windows"):
         with Image.open(sample.image) as file:
-            picture = np.asarray(file.convert("RGB"))
+            original = np.asarray(file.convert("RGB"))
         if encoder is not None:
-            references += [encoder([picture])[0]] * copies
+            references += [encoder([original])[0]] * copies
         for _ in range(copies):
-            image, layout = augmented_window(picture, sample.layout, size, rng)
-            own = np.array([number.get(class_key(name), -1) for name in layout.names()], np.int64)
+            image, layout = augmented_window(original, sample.layout, size, rng)
+            numbers = np.array([number.get(class_key(name), -1) for name in layout.names()], np.int64)
             pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None] / 127.5 - 1
             thumbnails.append(thumbnails_of(pixels)[0].half().numpy())
-            layouts.append(layout.select(own >= 0)), labels.append(own[own >= 0]), domains.append(d)
+            layouts.append(layout.select(numbers >= 0)), labels.append(numbers[numbers >= 0]), domains.append(d)
     if not layouts:
-        raise UserError("the training data holds no images.")
-    found = np.stack(references) if references else None
-    return Windows(np.stack(thumbnails), layouts, labels, np.asarray(domains), found)
+        raise UserError("the training data has no images.")
+    stacked = np.stack(references) if references else None
+    return Windows(np.stack(thumbnails), layouts, labels, np.asarray(domains), stacked)
 
 
 def make_batch(windows: Windows, model: LayoutUNet, batch_size: int, null_probability: float = NULL_PROBABILITY):
-    """A function rng -> batch of thumbnails and layout tensors; each condition dropped to its null on its own, the
-    layout with `null_probability`."""
+    """A function rng -> batch of thumbnails and layout tensors. Each condition is independently replaced by its null,
+    the layout with `null_probability` (contract 7)."""
     fields = model.config.fields
 
     def dropped(rng: np.random.Generator, probability: float = NULL_PROBABILITY) -> torch.Tensor:
@@ -107,7 +108,7 @@ def make_batch(windows: Windows, model: LayoutUNet, batch_size: int, null_probab
 
 
 def window_example(batch: Batch, generator: torch.Generator, foreground_weight: float = FOREGROUND_WEIGHT) -> Example:
-    """Patches under objects weigh more."""
+    """Thumbnails and their conditions; patches under objects have a higher weight."""
     batch = dict(batch)
     x = batch.pop("thumbnails")
     layouts = LayoutBatch(**batch)
@@ -117,16 +118,16 @@ def window_example(batch: Batch, generator: torch.Generator, foreground_weight: 
 
 
 def show_windows(windows: Windows, model: LayoutUNet, step: int, folder: Path, few: int | None = None) -> None:
-    """A sheet `folder/samples/STEP.png` of real windows, each above what is drawn for its layout, in `few` steps."""
+    """Write `folder/samples/STEP.png`: real windows, each above one generated for its layout in `few` steps."""
     chosen = np.random.default_rng(2).integers(0, len(windows.layouts), 16)
     shown = [windows.layouts[i] for i in chosen]
     layouts = model.layout_batch(shown, [windows.labels[i] for i in chosen], windows.domains[chosen])
     real = torch.from_numpy(windows.thumbnails[chosen].astype(np.float32))
     generators = [torch.Generator().manual_seed(i) for i in range(len(shown))]
-    drawn = sample_latents(model, layouts, generators=generators, steps=few or 20, few=bool(few)).cpu()
+    generated = sample_latents(model, layouts, generators=generators, steps=few or 20, few=bool(few)).cpu()
     rows = []
     for start in (0, 8):
-        for stack in (real, drawn):
+        for stack in (real, generated):
             images = to_pixels(thumbnail_pixels(stack[start : start + 8]))
             boxed = [np.asarray(draw(image, shown[start + i])) for i, image in enumerate(images)]
             rows.append(np.concatenate(boxed, 1))
@@ -135,21 +136,17 @@ def show_windows(windows: Windows, model: LayoutUNet, step: int, folder: Path, f
 
 
 def grey_domains(datasets: list[Dataset]) -> list[str]:
-    """Names of the data sets whose images have one channel, or three that are the same."""
+    """Names of the data sets whose images have one channel, or three equal ones."""
 
     def is_grey(dataset: Dataset) -> bool:
         step = -(-len(dataset) // 20)
         for sample in dataset.samples[::step]:
             with Image.open(sample.image) as file:
-                if np.ptp(np.asarray(file.convert("RGB")), axis=2).max() > GREY_SPREAD:
+                if np.ptp(np.asarray(file.convert("RGB")), axis=2).max() > MAX_GREY_SPREAD:
                     return False
         return True
 
-    return [name for name, dataset in zip(_domains(datasets), datasets, strict=True) if is_grey(dataset)]
-
-
-def _domains(datasets: list[Dataset]) -> list[str]:
-    return [domain_name(dataset) for dataset in datasets]
+    return [name for name, dataset in zip(map(domain_name, datasets), datasets, strict=True) if is_grey(dataset)]
 
 
 def train_thumbnails(
@@ -163,14 +160,20 @@ def train_thumbnails(
     start: LayoutUNet | None = None,
     encoder: Encoder | None = None,
 ) -> LayoutUNet:
-    """Train on windows of size x size pixels and write the model to `out/model`; sample grids show real windows above
-    drawn ones. start: a trained model, from whose weights to go on. encoder: of reference images, for a model with a
-    reference_width."""
+    """Train a model on windows of size x size pixels and write it to `out/model`.
+
+    copies: augmented windows of each image. start: a trained model whose weights initialise this one (`copy_weights`).
+    encoder: of reference images, for a model with a reference_width.
+    """
     torch.manual_seed(settings.seed)
     sides = {"sample_size": size // THUMBNAIL_RATIO, "latent_channels": 3}
-    model = LayoutUNet(classes=list(classes), domains=_domains(datasets), **(sides | (model_settings or {})))
+    model = LayoutUNet(
+        classes=list(classes),
+        domains=[domain_name(dataset) for dataset in datasets],
+        **(sides | (model_settings or {})),
+    )
     if start is not None:
-        take_weights(model, start)
+        copy_weights(model, start)
     windows = collect_windows(datasets, classes, size, copies, np.random.default_rng((settings.seed, 1)), encoder)
     if windows.references is not None:
         model.standardise_references(windows.references)

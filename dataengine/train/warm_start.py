@@ -1,4 +1,4 @@
-"""Going on from the weights of a model that may have other classes, data sets or inputs."""
+"""Initialisation from a trained model that may have other classes, domains or inputs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 from dataengine.data.layout import class_key
 
-TABLES = {  # one row a name: the setting that lists the names, and the row of the first; rows after them have none
+NAMED_ROWS = {  # tensors with one row per name, and the setting that lists the names; rows after those have no name
     "class_embedding.weight": "classes",
     "box_encoder.classes.weight": "classes",
     "domain_embedding.weight": "domains",
@@ -14,36 +14,36 @@ TABLES = {  # one row a name: the setting that lists the names, and the row of t
 
 
 @torch.no_grad()
-def take_weights(model: torch.nn.Module, start: torch.nn.Module) -> None:
-    """Copy into `model` every tensor of `start` that has a place there; the others stay as they are.
+def copy_weights(model: torch.nn.Module, start: torch.nn.Module) -> None:
+    """Copy every tensor of `start` that fits into `model`; the model's other tensors stay unchanged.
 
-    Rows of classes and data sets go by name; a new name gets the row of the unknown one. A first layer that reads more
-    channels than before gets zeros for the new ones, which come last, so that the model draws at first what `start`
-    draws.
+    Rows of classes and domains are matched by name; a new name gets the row of the unknown one. A first layer with more
+    input channels gets zeros for the new ones, which come last, so that the model initially predicts what `start`
+    predicts.
     """
     old = start.state_dict()
     for name, tensor in model.state_dict().items():
-        given = old.get(name)
-        if given is None:
+        source = old.get(name)
+        if source is None:
             continue
-        if name in TABLES:
-            _take_rows(tensor, given, model.config[TABLES[name]], start.config[TABLES[name]])
-        elif given.shape == tensor.shape:
-            tensor.copy_(given)
-        elif tensor.ndim == 4 and tensor[:, :1].shape == given[:, :1].shape and tensor.shape[1] > given.shape[1]:
+        if name in NAMED_ROWS:
+            _copy_rows(tensor, source, model.config[NAMED_ROWS[name]], start.config[NAMED_ROWS[name]])
+        elif source.shape == tensor.shape:
+            tensor.copy_(source)
+        elif tensor.ndim == 4 and tensor[:, :1].shape == source[:, :1].shape and tensor.shape[1] > source.shape[1]:
             tensor.zero_()
-            tensor[:, : given.shape[1]] = given
+            tensor[:, : source.shape[1]] = source
 
 
-def _take_rows(table: torch.Tensor, given: torch.Tensor, names: list[str], old_names: list[str]) -> None:
-    if table.shape[1] != given.shape[1]:
+def _copy_rows(table: torch.Tensor, source: torch.Tensor, names: list[str], old_names: list[str]) -> None:
+    if table.shape[1] != source.shape[1]:
         return
-    extra = len(given) - len(old_names)  # rows after the names: nothing, unknown
-    rows = {class_key(name): row for name, row in zip(old_names, given, strict=False)}
+    extra = len(source) - len(old_names)  # rows after the names: nothing, unknown
+    rows = {class_key(name): row for name, row in zip(old_names, source, strict=False)}
     for i, name in enumerate(names):
         if class_key(name) in rows:
             table[i] = rows[class_key(name)]
         elif extra:
-            table[i] = given[-1]
+            table[i] = source[-1]
     if extra:
-        table[-extra:] = given[-extra:]
+        table[-extra:] = source[-extra:]

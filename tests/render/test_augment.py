@@ -30,21 +30,21 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("kind", ["obb", "hbb"])
-def test_boxes_are_where_the_pixels_went(kind):
+def test_boxes_move_with_the_pixels(kind):
     rng = np.random.default_rng(0)
-    right, unmoved = [], []
+    ious, unmoved = [], []
     for _ in range(40):
         layout = random_layout(rng, 192, kind)
         image, moved = augment(painted(layout, 192), layout, rng)
         seen = image[..., 0] > 150
-        right.append(overlap(seen, mask_of(moved, 192)))
+        ious.append(overlap(seen, mask_of(moved, 192)))
         unmoved.append(overlap(seen, mask_of(layout, 192)))
         assert len(moved) == len(layout), "objects well inside the image stay in it"
-    assert min(right) > 0.8
-    assert np.mean(unmoved) < 0.4, "control: the boxes of before do not fit"
+    assert min(ious) > 0.8
+    assert np.mean(unmoved) < 0.4, "control: the original boxes do not fit"
 
 
-def test_a_copy_is_about_as_sharp_as_the_picture():
+def test_a_copy_is_about_as_sharp_as_the_image():
     rng = np.random.default_rng(2)
     picture = cv2.GaussianBlur(rng.normal(120, 60, (160, 160, 3)), (0, 0), 0.7).clip(0, 255).astype(np.uint8)
     layout = Layout([[80, 80, 40, 20, 0.3]], [0], ("a",), (160, 160))
@@ -53,10 +53,12 @@ def test_a_copy_is_about_as_sharp_as_the_picture():
         image = image[40:120, 40:120].astype(np.float32)
         return cv2.Laplacian(image, cv2.CV_32F).std() / image.std()
 
-    # shown as large as it is
+    # at about the original scale
     ratios = [fine(augment(picture, layout, rng, (0.999, 1.001))[0]) / fine(picture) for _ in range(20)]
     assert 0.9 < np.mean(ratios) < 1.1
-    assert fine(cv2.GaussianBlur(picture, (0, 0), 0.5)) < 0.85 * fine(picture), "control: half a pixel's blur is seen"
+    assert fine(cv2.GaussianBlur(picture, (0, 0), 0.5)) < 0.85 * fine(picture), (
+        "control: a blur of half a pixel is detected"
+    )
 
 
 def test_objects_that_leave_the_image_are_dropped_and_cut_ones_lose_visibility():
@@ -70,7 +72,7 @@ def test_objects_that_leave_the_image_are_dropped_and_cut_ones_lose_visibility()
     assert min(visible) < 0.6
 
 
-def test_pictures_taken_at_a_slant_are_never_turned():
+def test_oblique_images_are_never_rotated():
     rng = np.random.default_rng(2)
     layout = replace(random_layout(rng, 96), acquisition=Acquisition(camera_angle_deg=40))
     angles = set()
@@ -95,7 +97,7 @@ def test_the_ground_sample_distance_follows_the_scale():
     assert moved.acquisition.gsd_m == pytest.approx(0.5 / 0.8, rel=1e-3)
 
 
-def test_a_window_larger_than_the_image_marks_what_is_mirrored_as_ignored():
+def test_a_window_larger_than_the_image_marks_its_mirrored_part_as_ignored():
     rng = np.random.default_rng(5)
     layout = random_layout(rng, 96)
     image, window = random_window(painted(layout, 96), layout, 128, rng)
@@ -107,8 +109,8 @@ def test_a_window_larger_than_the_image_marks_what_is_mirrored_as_ignored():
 
 @pytest.mark.parametrize("scale", [1.0, 0.5, 1.25])
 @pytest.mark.parametrize("kind", ["obb", "hbb"])
-def test_an_augmented_window_shows_nothing_from_beyond_the_border(kind, scale):
-    """The outermost pixels are red: were they continued outwards, windows would be red too. Control: augment alone."""
+def test_an_augmented_window_stays_inside_the_image(kind, scale):
+    """The border pixels are red: if they were replicated outwards, windows would be red too. Control: augment alone."""
     rng = np.random.default_rng(6)
     layout = random_layout(rng, 400, kind)
     image = painted(layout, 400)

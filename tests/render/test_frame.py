@@ -39,7 +39,7 @@ def hole_outline(hole: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return in_image(np.float32([[x1, y1], [x2, y1], [x2, y2], [x1, y2]]), matrix)
 
 
-def test_what_is_painted_in_the_box_of_a_frame_covers_the_box_in_the_image():
+def test_pasting_the_box_of_a_frame_covers_the_box_in_the_image():
     rng = np.random.default_rng(0)
     for box in random_boxes(rng, 12, 128):
         matrix = frame_matrices(box[None], "obb", SPEC)[0]
@@ -52,10 +52,10 @@ def test_what_is_painted_in_the_box_of_a_frame_covers_the_box_in_the_image():
         turned = box + np.float32([0, 0, 0, 0, 0.5])
         if box[3] < 0.6 * box[2]:
             other = covered(geometry.to_corners(turned[None])[0], 128)
-            assert np.abs(image[..., 0] - other).sum() > 0.3 * wanted.sum(), "control: a turned box does not fit"
+            assert np.abs(image[..., 0] - other).sum() > 0.3 * wanted.sum(), "control: a rotated box does not fit"
 
 
-def test_the_frame_shows_the_object_upright_centred_and_at_its_size():
+def test_the_frame_shows_the_object_upright_and_centred_at_its_size():
     rng = np.random.default_rng(1)
     for box in random_boxes(rng, 12, 128, 20) * np.float32([1, 1, 1, 0.6, 1]):
         image = covered(geometry.to_corners(box[None])[0], 128).astype(np.float32)[..., None]
@@ -64,11 +64,11 @@ def test_the_frame_shows_the_object_upright_centred_and_at_its_size():
         assert np.abs(frame - inside).sum() < 0.15 * inside.sum()
         if abs(np.sin(box[4])) > 0.4:
             wrong = cut(image, frame_matrices(box[None], "hbb", SPEC)[0], SPEC.size)[..., 0]
-            assert np.abs(wrong - inside).sum() > 0.3 * inside.sum(), "mutation: without the turn it does not fit"
+            assert np.abs(wrong - inside).sum() > 0.3 * inside.sum(), "mutation: without the rotation it does not fit"
 
 
 @pytest.mark.parametrize("length", [12, 60, 300])
-def test_pixels_outside_the_hole_keep_their_value_to_the_last_bit(length):
+def test_pixels_outside_the_hole_keep_their_exact_value(length):
     rng = np.random.default_rng(2)
     size = 2 * length + 40
     for box in random_boxes(rng, 3, size, length, length + 1):
@@ -83,9 +83,9 @@ def test_pixels_outside_the_hole_keep_their_value_to_the_last_bit(length):
         assert (after != before).any()
 
 
-def test_a_small_object_that_is_cut_out_and_pasted_back_is_as_sharp_as_it_was():
+def test_a_small_object_keeps_its_sharpness_when_cut_out_and_pasted_back():
     rng = np.random.default_rng(6)
-    picture = cv2.GaussianBlur(rng.normal(120, 60, (128, 128, 3)).astype(np.float32), (0, 0), 0.7)  # a lens's sharpness
+    picture = cv2.GaussianBlur(rng.normal(120, 60, (128, 128, 3)).astype(np.float32), (0, 0), 0.7)  # as sharp as a lens
     back, soft = [], []
     for box in random_boxes(rng, 12, 128, 12, 24):
         matrix = frame_matrices(box[None], "obb", SPEC)[0]
@@ -98,10 +98,10 @@ def test_a_small_object_that_is_cut_out_and_pasted_back_is_as_sharp_as_it_was():
             paste(pasted, cut(image, matrix, SPEC.size), hole, matrix)
             found.append(cv2.Laplacian(pasted, cv2.CV_32F)[mask].std() / cv2.Laplacian(picture, cv2.CV_32F)[mask].std())
     assert np.mean(back) > 0.8
-    assert np.mean(soft) < 0.65, "control: half a pixel's blur is seen"
+    assert np.mean(soft) < 0.65, "control: a blur of half a pixel is detected"
 
 
-def test_no_seam_shows_at_the_rim_of_a_hole_where_the_patch_is_the_picture():
+def test_no_seam_shows_at_the_rim_of_a_hole_where_the_patch_equals_the_image():
     rng = np.random.default_rng(3)
     noise = rng.normal(0, 60, (160, 160, 3)).astype(np.float32)
     ground = 110 + 2 * cv2.GaussianBlur(noise, (0, 0), 3)
@@ -127,7 +127,7 @@ def test_no_seam_shows_at_the_rim_of_a_hole_where_the_patch_is_the_picture():
     assert rim > 1.5 * elsewhere, "control: a patch of another brightness has a seam"
 
 
-def test_a_frame_beyond_the_border_is_cut_and_pasted_without_failure():
+def test_a_frame_across_the_border_can_be_cut_and_pasted():
     picture = np.random.default_rng(5).uniform(0, 255, (64, 64, 3)).astype(np.float32)
     for box in np.float32([[2, 3, 30, 12, 0.4], [63, 63, 20, 20, -1], [-40, 30, 20, 10, 0]]):
         matrix = frame_matrices(box[None], "obb", SPEC)[0]
@@ -146,10 +146,10 @@ def test_the_frame_of_a_horizontal_box_is_upright_in_the_image_and_its_mask_is_t
     scale = SPEC.size / frame_sides(boxes, SPEC)[0]
     assert box_in_frame(boxes[0], "hbb", SPEC) == pytest.approx((30 * scale, 12 * scale), rel=1e-4)
     assert box_in_frame(boxes[1], "hbb", SPEC) == pytest.approx((12 * scale, 30 * scale), rel=1e-4)
-    assert abs(frame_matrices(boxes, "obb", SPEC)[1, 0, 1]) > 0.5, "control: an oriented one is turned"
+    assert abs(frame_matrices(boxes, "obb", SPEC)[1, 0, 1]) > 0.5, "control: that of an oriented box is rotated"
 
 
-def test_every_hole_holds_its_box_and_leaves_a_rim_of_context():
+def test_every_hole_contains_its_box_and_leaves_a_rim_of_context():
     boxes = random_boxes(np.random.default_rng(6), 50, 200, 2, 150)
     for box in boxes:
         hole, inside = masks(box, "obb", SPEC)
@@ -157,7 +157,7 @@ def test_every_hole_holds_its_box_and_leaves_a_rim_of_context():
         assert hole[0].sum() == hole[-1].sum() == hole[:, 0].sum() == hole[:, -1].sum() == 0
 
 
-def test_fields_are_unknown_where_the_acquisition_is_and_follow_it_where_it_is_known():
+def test_fields_follow_the_acquisition_and_are_unknown_where_it_is():
     from dataengine.data.layout import Acquisition
 
     boxes = [[50, 50, 40, 10, 0.5]]
@@ -171,22 +171,22 @@ def test_fields_are_unknown_where_the_acquisition_is_and_follow_it_where_it_is_k
     )
 
 
-def test_the_scene_keeps_its_own_ground_where_the_frame_was_painted_with_ground_like_it():
-    """A white object on even ground of the scene's mean. Mutation: without the matte the scene's texture is gone."""
+def test_the_scene_keeps_its_ground_where_the_painted_frame_is_like_it():
+    """A white object on uniform ground of the scene's mean. Mutation: without the matte the scene's texture is lost."""
     texture = np.random.default_rng(0).normal(0, 6, (128, 128, 1)).repeat(3, 2)
     scene = (102 + texture).astype(np.float32)
     hole = np.zeros((48, 48), np.float32)
     hole[4:44, 4:44] = 1
     patch = np.full((48, 48, 3), 102, np.float32)
     patch[18:30, 18:30] = 255
-    matrix = np.array([[2, 0, 16], [0, 2, 16]], np.float32)  # frame pixels are two of the image wide
+    matrix = np.array([[2, 0, 16], [0, 2, 16]], np.float32)  # frame pixels are two image pixels wide
     ground = cut(scene, matrix, 48)
     with_matte, without = scene.copy(), scene.copy()
     paste(with_matte, patch, hole, matrix, matte(patch, ground))
     paste(without, patch, hole, matrix)
-    beside, inside = np.s_[36:46, 36:96], np.s_[56:72, 56:72]  # in the image: ground in the hole, and the object
-    assert with_matte[beside].std() > 0.9 * scene[beside].std()
-    assert without[beside].std() < 0.1 * scene[beside].std()
+    around, inside = np.s_[36:46, 36:96], np.s_[56:72, 56:72]  # in the image: ground in the hole, and the object
+    assert with_matte[around].std() > 0.9 * scene[around].std()
+    assert without[around].std() < 0.1 * scene[around].std()
     np.testing.assert_allclose(with_matte[inside], 255, atol=1)
-    wrong = matte(patch, ground - 60)  # control: ground unlike the scene's is painted, or it would shine through
+    wrong = matte(patch, ground - 60)  # control: ground unlike the scene's is painted over
     assert wrong.min() == 1

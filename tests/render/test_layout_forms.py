@@ -1,4 +1,4 @@
-"""Each argument that leads from AeroGen's form to ours: what it does, and what is lost without it."""
+"""The arguments of `LayoutUNet` in which AeroGen's form and ours differ: each one's effect."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def change(model: LayoutUNet, one: Layout, other: Layout) -> float:
     return float((outs[0] - outs[1]).abs().max())
 
 
-def test_a_shift_below_a_cell_is_seen_with_exact_corners_and_lost_on_the_grid():
+def test_a_shift_below_a_cell_has_an_effect_with_exact_corners_only():
     one, other = boxes([60, 60, 28, 12, 0]), boxes([60.6, 60, 28, 12, 0])
     assert change(unet(), one, other) > 1e-4
     assert change(unet(corners="grid", areas="grid", painted_channels=0), one, other) == 0
 
 
-def test_a_thin_box_is_painted_with_exact_areas_and_lost_on_the_grid():
+def test_a_thin_box_is_painted_with_exact_areas_only():
     thin, nothing = boxes([60, 60, 6, 3, 0.2]), boxes()
     masks = unet(areas="grid").layout_batch([thin], [thin.labels]).coverage
     assert masks.sum() == 0
@@ -54,7 +54,7 @@ def test_a_thin_box_is_painted_with_exact_areas_and_lost_on_the_grid():
     assert change(unet(), thin, nothing) > 1e-4
 
 
-def test_more_than_fifteen_boxes_are_all_seen_in_either_form():
+def test_more_than_fifteen_boxes_have_an_effect_in_either_form():
     rng = np.random.default_rng(0)
     rows = [[*rng.uniform(20, 108, 2), 20, 9, rng.uniform(-1.5, 1.5)] for _ in range(40)]
     other = [*rows[:-1], [*(rng.uniform(20, 108, 2)), 20, 9, 0.2]]
@@ -62,7 +62,7 @@ def test_more_than_fifteen_boxes_are_all_seen_in_either_form():
         assert change(unet(**arguments), boxes(*rows), boxes(*other)) > 1e-5
 
 
-def test_the_angle_tells_a_square_box_from_one_turned_by_half_a_right_angle():
+def test_the_angle_distinguishes_a_square_box_from_one_rotated_by_45_degrees():
     one, other = boxes([60, 60, 20, 20, 0.0]), boxes([60, 60, 20, 20, 0.5])
     features = [unet().layout_batch([layout], [layout.labels]).features[0, 0] for layout in (one, other)]
     assert (features[0][8:10] - features[1][8:10]).abs().max() > 0.3
@@ -70,7 +70,7 @@ def test_the_angle_tells_a_square_box_from_one_turned_by_half_a_right_angle():
 
 
 @torch.no_grad()
-def test_regional_attention_reaches_the_boxes_cells_and_early_timesteps_only():
+def test_regional_attention_acts_on_cells_of_boxes_and_early_timesteps_only():
     model = unet(regional=True)
     layout = boxes([40, 40, 40, 40, 0])
     batch = model.layout_batch([layout], [layout.labels])
@@ -78,14 +78,14 @@ def test_regional_attention_reaches_the_boxes_cells_and_early_timesteps_only():
     masks = batch.coverage.expand(2, -1, -1, -1)
     out = model.regional_attention(features, categories.expand(2, -1, -1), masks, torch.tensor([500, 199]))
     inside = masks[0].amax(0) > 0
-    assert torch.equal(out[1], features[1]), "below timestep 200 nothing happens"
+    assert torch.equal(out[1], features[1]), "no effect below timestep 200"
     assert torch.allclose(out[0][:, ~inside], 0.8 * features[0][:, ~inside])
     assert (out[0] - 0.8 * features[0])[:, inside].abs().max() > 0.01
     less = model.regional_attention(features, categories.expand(2, -1, -1), 0.5 * masks, torch.tensor([500, 500]))
     assert torch.allclose((less[0] - 0.8 * features[0]) * 2, out[0] - 0.8 * features[0], atol=1e-5)
 
 
-def test_silhouettes_lie_inside_their_boxes_and_leave_room_in_them():
+def test_silhouettes_lie_inside_their_boxes_and_do_not_fill_them():
     layout = random_layout(np.random.default_rng(0), 96)
     layout = replace(layout, classes=("airplane", "car"))
     for polygon, box, name in zip(outlines(layout), layout.boxes, layout.names(), strict=True):
@@ -101,7 +101,7 @@ def test_silhouettes_lie_inside_their_boxes_and_leave_room_in_them():
 
 
 @pytest.mark.parametrize("shape_prior", [True, False])
-def test_the_silhouette_is_seen_and_unknown_layouts_have_none(shape_prior):
+def test_the_silhouette_has_an_effect_and_unknown_layouts_have_none(shape_prior):
     model = unet(shape_prior=shape_prior)
     layout = boxes([60, 60, 40, 20, 0.3])
     batch = model.layout_batch([layout], [layout.labels])

@@ -11,7 +11,7 @@ def layout(boxes, labels, classes=("car", "ship")) -> Layout:
     return Layout(np.float32(boxes), labels, classes, (64, 48))
 
 
-def test_pixels_in_a_turned_box_have_its_class_and_their_place_in_it():
+def test_pixels_in_a_rotated_box_have_its_class_and_their_position_in_it():
     raster = layout_raster(layout([[30, 20, 24, 10, 0.5]], [1]), ["car", "ship"])
     assert raster.shape == (3, 48, 64)
     inside = raster[0] == 1
@@ -24,7 +24,7 @@ def test_pixels_in_a_turned_box_have_its_class_and_their_place_in_it():
     assert np.abs(back[1] - y - 0.5).max() < 0.15
 
 
-def test_a_box_across_the_border_keeps_the_places_of_the_whole_object():
+def test_a_box_across_the_border_keeps_the_positions_of_the_whole_object():
     raster = layout_raster(layout([[0, 20, 20, 10, 0]], [0]), ["car", "ship"])
     assert (raster[1, 20, :10] > 0).all(), "only the right half is in the picture"
     assert raster[0, 20, 10] == NOTHING
@@ -38,7 +38,7 @@ def test_the_smaller_of_two_boxes_is_on_top_whatever_their_order():
         assert raster[0, 10, 20] == 0
 
 
-def test_classes_go_by_name_and_others_are_unknown():
+def test_classes_are_matched_by_name_and_others_are_unknown():
     both = layout([[10, 20, 8, 8, 0], [40, 20, 8, 8, 0]], [0, 1])
     raster = layout_raster(both, ["Ship", "plane"])
     assert raster[0, 20, 10] == UNKNOWN

@@ -54,7 +54,7 @@ def test_a_pixel_attends_only_to_the_boxes_that_cover_it():
     assert (change[:2] > 1e-3).all()
     assert (change[2:] == 0).all()
     unmasked = (out(moved, torch.zeros_like(bias)) - out(tokens, torch.zeros_like(bias))).abs().amax(-1)[0]
-    assert (unmasked > 1e-3).all(), "mutation: without the mask every pixel sees the box"
+    assert (unmasked > 1e-3).all(), "mutation: without the mask every pixel attends to the box"
 
 
 def test_an_unknown_layout_is_not_an_empty_one():
@@ -69,7 +69,7 @@ def test_an_unknown_layout_is_not_an_empty_one():
             assert (outputs[i] - outputs[j]).abs().max() > 1e-4
 
 
-def test_padding_to_a_fuller_layout_in_the_batch_changes_nothing():
+def test_padding_to_a_larger_layout_in_the_batch_changes_nothing():
     model = tiny_unet()
     rng = np.random.default_rng(1)
     few = random_layout(rng)
@@ -78,7 +78,7 @@ def test_padding_to_a_fuller_layout_in_the_batch_changes_nothing():
     assert torch.allclose(alone[0], together[0], atol=1e-5)
 
 
-def test_class_and_place_of_a_box_change_the_result():
+def test_class_and_position_of_a_box_change_the_result():
     model = tiny_unet()
     layout = random_layout(np.random.default_rng(2))
     base = velocity(model, batch_of([layout]))
@@ -88,7 +88,7 @@ def test_class_and_place_of_a_box_change_the_result():
     assert (base - moved).abs().max() > 1e-4
 
 
-def test_coverage_is_the_area_of_box_and_cell_in_common():
+def test_coverage_is_the_common_area_of_box_and_cell():
     layout = random_layout(np.random.default_rng(3))
     found = coverage(layout, 8, supersample=16)
     cell = 96 / 8
@@ -100,7 +100,7 @@ def test_coverage_is_the_area_of_box_and_cell_in_common():
                 assert found[k, i, j] == pytest.approx(common / cell**2, abs=0.03)
 
 
-def test_a_box_turned_by_half_a_turn_has_the_same_angle_features():
+def test_a_box_rotated_by_half_a_turn_has_the_same_angle_features():
     layout = random_layout(np.random.default_rng(4))
     turned = replace(layout, boxes=layout.boxes + np.float32([0, 0, 0, 0, np.pi]))
     assert np.allclose(box_features(layout)[:, 8:], box_features(turned)[:, 8:], atol=1e-4)
@@ -128,7 +128,7 @@ def test_a_whole_image_depends_on_its_seed_and_not_on_its_batch(tiny_pipeline):
     assert np.abs(pair[0].astype(int) - pair[1]).max() > 5
 
 
-def test_layouts_of_another_size_unknown_looks_and_classes_are_refused(tiny_pipeline):
+def test_layouts_of_another_size_unknown_domains_and_classes_are_refused(tiny_pipeline):
     with pytest.raises(UserError, match="--size 64"):
         tiny_pipeline([random_layout(np.random.default_rng(0))], [0])
     with pytest.raises(UserError, match="not trained on 'mars'"):
@@ -142,10 +142,10 @@ def test_generated_scenes_are_empty_and_grey_where_the_sensor_is(tiny_pipeline):
     assert len(scene.layout) == 0
     assert np.ptp(scene.image, axis=2).max() == 0
     coloured = tiny_pipeline([layout_64()], [3], None, num_inference_steps=2)[0]
-    assert np.ptp(coloured, axis=2).max() > 0, "control: a look of unknown sensor keeps its colours"
+    assert np.ptp(coloured, axis=2).max() > 0, "control: an unknown domain keeps its colours"
 
 
-def test_the_ground_is_drawn_for_the_objects_or_for_none(tiny_pipeline):
+def test_the_ground_is_generated_with_the_objects_or_without(tiny_pipeline):
     layouts = [layout_64(), random_layout(np.random.default_rng(8), 64)]
 
     def differ(occupied: bool) -> bool:

@@ -62,7 +62,7 @@ def test_guidance_is_null_plus_scale_times_the_difference_to_null(sample, shape,
         assert torch.allclose(sample(scale, steps), wanted, atol=1e-4)
 
 
-def test_guidance_leads_away_from_the_null_that_is_given():
+def test_guidance_uses_the_given_null():
     layouts = [random_layout(np.random.default_rng(i)) for i in range(2)]
     batch = layout_batch(layouts, [x.labels for x in layouts], [0, 0], 8)
 
@@ -70,12 +70,14 @@ def test_guidance_leads_away_from_the_null_that_is_given():
         return sample_latents(LatentVelocity(), batch, generators=generators(), guidance_scale=2.5, null=null)
 
     noise = torch.stack([torch.randn((4, 8, 8), generator=g) for g in generators()])
-    assert torch.allclose(drawn(batch), noise - 3, atol=1e-4), "away from itself: as it is"
-    assert torch.equal(drawn(batch.unknown()), drawn(None)), "control: the unknown layout, as without"
+    assert torch.allclose(drawn(batch), noise - 3, atol=1e-4), (
+        "with the layout itself as the null, guidance has no effect"
+    )
+    assert torch.equal(drawn(batch.unknown()), drawn(None)), "control: the unknown layout is the default null"
     assert not torch.allclose(drawn(None), noise - 3, atol=1e-4)
 
 
-def test_an_unknown_field_takes_its_learned_null_and_not_the_number_zero():
+def test_an_unknown_field_uses_its_learned_null_and_not_zero():
     torch.manual_seed(0)
     embedding = FieldEmbedding(3, 16)
     known, unknown = torch.tensor([[0.3, 0.0, -1.0]]), torch.tensor([[0.3, torch.nan, -1.0]])
@@ -86,56 +88,56 @@ def test_an_unknown_field_takes_its_learned_null_and_not_the_number_zero():
         assert torch.allclose(embedding(unknown), before + 5, atol=1e-5)
         still = embedding(known)
         embedding.nulls[0] += 5
-        assert torch.equal(embedding(known), still), "control: the null of a known field plays no part"
+        assert torch.equal(embedding(known), still), "control: the null of a known field has no effect"
 
 
-class Truth:
-    """A model of few steps that knows the picture: its velocity leads there from any noise."""
+class PerfectModel:
+    """A few-step model that knows the image: its velocity leads there from any noise."""
 
-    def __init__(self, picture: torch.Tensor):
-        self.picture, self.seen = picture, []
+    def __init__(self, image: torch.Tensor):
+        self.image, self.seen = image, []
 
     def __call__(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         self.seen.append((float(timesteps[0]) / 1000, x))
-        return (x - self.picture) / (timesteps[0] / 1000)
+        return (x - self.image) / (timesteps[0] / 1000)
 
 
-def test_few_steps_draw_from_new_noise_of_the_shares_that_were_trained():
-    picture, generator = torch.full((1, 3, 64, 64), 2.0), torch.Generator().manual_seed(0)
-    truth = Truth(picture)
-    drawn = sample_few(truth, lambda: torch.randn((1, 3, 64, 64), generator=generator), 4)
-    assert torch.allclose(drawn, picture, atol=1e-4)
-    shares = [share for share, _ in truth.seen]
-    assert shares == pytest.approx([1, 0.9, 0.75, 0.5]), "and so few_sigmas, which are trained"
+def test_few_step_sampling_uses_new_noise_at_the_trained_levels():
+    image, generator = torch.full((1, 3, 64, 64), 2.0), torch.Generator().manual_seed(0)
+    model = PerfectModel(image)
+    drawn = sample_few(model, lambda: torch.randn((1, 3, 64, 64), generator=generator), 4)
+    assert torch.allclose(drawn, image, atol=1e-4)
+    shares = [share for share, _ in model.seen]
+    assert shares == pytest.approx([1, 0.9, 0.75, 0.5]), "the levels of few_sigmas, which are trained"
     assert few_sigmas(4) == pytest.approx(shares)
-    noises = [(x - (1 - share) * picture) / share for share, x in truth.seen]
+    noises = [(x - (1 - share) * image) / share for share, x in model.seen]
     for noise in noises:
         assert float(noise.std()) == pytest.approx(1, abs=0.03)
     for a, b in itertools.pairwise(noises):
         correlation = float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1])
-        assert abs(correlation) < 0.05, "of each step anew; Euler steps would keep it, with a correlation of 1"
+        assert abs(correlation) < 0.05, "each step has new noise; Euler steps would keep it, with a correlation of 1"
 
 
 @pytest.mark.parametrize(("strength", "expected"), [(0.3, [0.3]), (0.5, [0.5]), (0.8, [0.8, 0.75, 0.5])])
-def test_few_steps_begin_from_pictures_under_just_the_noise_that_was_asked_for(strength, expected):
-    picture, generator = torch.full((1, 3, 64, 64), 2.0), torch.Generator().manual_seed(0)
-    truth, begun = Truth(picture), torch.full((1, 3, 64, 64), -1.0)
-    sample_few(truth, lambda: torch.randn((1, 3, 64, 64), generator=generator), 4, start=Start(begun, strength))
-    assert [share for share, _ in truth.seen] == pytest.approx(expected)
-    first = truth.seen[0][1]
+def test_few_step_sampling_starts_from_images_at_the_given_noise_level(strength, expected):
+    image, generator = torch.full((1, 3, 64, 64), 2.0), torch.Generator().manual_seed(0)
+    model, begun = PerfectModel(image), torch.full((1, 3, 64, 64), -1.0)
+    sample_few(model, lambda: torch.randn((1, 3, 64, 64), generator=generator), 4, start=Start(begun, strength))
+    assert [share for share, _ in model.seen] == pytest.approx(expected)
+    first = model.seen[0][1]
     assert float(first.mean()) == pytest.approx((1 - strength) * -1.0, abs=0.02)
     assert float(first.std()) == pytest.approx(strength, abs=0.02)
 
 
-def test_what_is_known_is_put_back_in_few_steps():
+def test_few_step_sampling_keeps_known_content():
     generator = torch.Generator().manual_seed(0)
-    truth, known = Truth(torch.full((1, 1, 8, 8), 2.0)), torch.full((1, 1, 8, 8), -1.0)
+    model, known = PerfectModel(torch.full((1, 1, 8, 8), 2.0)), torch.full((1, 1, 8, 8), -1.0)
     left = torch.zeros(1, 1, 8, 8)
     left[..., :4] = 1
 
     def settle(clean: torch.Tensor) -> torch.Tensor:
         return left * clean + (1 - left) * known
 
-    drawn = sample_few(truth, lambda: torch.randn((1, 1, 8, 8), generator=generator), 3, settle)
+    drawn = sample_few(model, lambda: torch.randn((1, 1, 8, 8), generator=generator), 3, settle)
     assert drawn[..., 4:].eq(-1).all()
     assert torch.allclose(drawn[..., :4], torch.tensor(2.0), atol=1e-4)

@@ -10,12 +10,12 @@ from dataengine.render.thumbnail_decoder import ThumbnailDecoder, decode_thumbna
 
 
 def gradient(height: int = 64, width: int = 64) -> torch.Tensor:
-    """A picture (1, 3, H, W) that rises evenly from left to right in red and from top to bottom in blue."""
+    """An image (1, 3, H, W) with a gradient from left to right in red and from top to bottom in blue."""
     red, blue = torch.linspace(-0.8, 0.8, width), torch.linspace(-0.8, 0.8, height)
     return torch.stack([red.expand(height, -1), torch.zeros(height, width), blue[:, None].expand(-1, width)])[None]
 
 
-def test_a_smooth_picture_comes_back_from_its_thumbnail():
+def test_a_smooth_image_is_recovered_from_its_thumbnail():
     image = gradient()
     small = thumbnails_of(image)
     assert small.shape == (1, 3, 8, 8)
@@ -25,7 +25,7 @@ def test_a_smooth_picture_comes_back_from_its_thumbnail():
 
 @pytest.fixture(scope="module")
 def trained() -> ThumbnailDecoder:
-    """A small decoder that has learnt pictures of one colour each."""
+    """A small decoder trained on images of a single colour."""
     torch.manual_seed(0)
     model = ThumbnailDecoder(domains=["toy"], block_out_channels=(16, 32))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -50,18 +50,18 @@ def decode(model, images, seeds) -> torch.Tensor:
     return decode_thumbnails(model, thumbnails_of(images), domains, generators=generators, steps=8)
 
 
-def test_pictures_have_the_colours_of_their_thumbnails(trained):
+def test_decoded_images_have_the_colours_of_their_thumbnails(trained):
     images = torch.tensor([[0.6, -0.6, 0.0], [-0.5, 0.5, 0.5]])[:, :, None, None].expand(-1, -1, 32, 32)
     colours = decode(trained, images, [1, 2]).mean((2, 3))
     assert (colours - images.mean((2, 3))).abs().max() < 0.2
-    assert (colours - images.flip(0).mean((2, 3))).abs().max() > 0.8, "control: the other picture's thumbnail"
+    assert (colours - images.flip(0).mean((2, 3))).abs().max() > 0.8, "control: the other image's thumbnail"
 
 
-def test_pictures_of_other_shapes_than_those_of_the_training_are_decoded(trained):
+def test_images_of_other_shapes_than_in_training_are_decoded(trained):
     assert decode(trained, gradient(32, 96), [0]).shape == (1, 3, 32, 96)
 
 
-def test_a_picture_depends_on_its_own_seed_only(trained):
+def test_an_image_depends_on_its_own_seed_only(trained):
     images = gradient(32, 32).expand(2, -1, -1, -1)
     pair, alone = decode(trained, images, [1, 2]), decode(trained, images[:1], [2])
     assert torch.allclose(pair[1], alone[0], atol=1e-4)

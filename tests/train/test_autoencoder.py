@@ -1,4 +1,4 @@
-"""The autoencoder is local and keeps sizes, and its training teaches it the teacher's latents and the pixels."""
+"""The autoencoder is local, and its training brings latents to the teacher's and reconstructs pixels."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ def _teacher(images: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def image_files(tmp_path):
     for i in range(4):
         Image.fromarray(_stripes(i)).save(tmp_path / f"{i}.png")
     return sorted(tmp_path.glob("*.png"))
 
 
-def test_windows_of_one_picture_agree_away_from_their_borders():
+def test_windows_of_one_image_agree_away_from_their_borders():
     torch.manual_seed(0)
     model = Autoencoder(**SMALL)
-    for p in model.parameters():  # blocks begin as the identity, which would hide what they see
+    for p in model.parameters():  # blocks start as the identity, which would hide their reach
         torch.nn.init.normal_(p, std=0.1)
-    picture = torch.randn(1, 3, 320, 320)
-    whole = model(picture)[1]
-    part = model(picture[..., 32:288, 32:288])[1]
+    image = torch.randn(1, 3, 320, 320)
+    whole = model(image)[1]
+    part = model(image[..., 32:288, 32:288])[1]
     assert torch.allclose(part[..., 88:-88, 88:-88], whole[..., 120:-120, 120:-120], atol=1e-4)
 
 
-def test_training_brings_latents_to_the_teachers_and_pixels_back(pictures, tmp_path, monkeypatch):
+def test_training_matches_the_teachers_latents_and_reconstructs_pixels(image_files, tmp_path, monkeypatch):
     errors = []
-    shown = training.show_reconstructions
+    show = training.show_reconstructions
 
     def measure(held_out, model, step, folder):
-        shown(held_out, model, step, folder)
-        picture = held_out["stripes"][0]
-        x = torch.from_numpy(picture / np.float32(127.5) - 1).permute(2, 0, 1)[None]
+        show(held_out, model, step, folder)
+        image = held_out["stripes"][0]
+        x = torch.from_numpy(image / np.float32(127.5) - 1).permute(2, 0, 1)[None]
         with torch.no_grad():
-            latents, back = model(x)
-        errors.append((float((latents - _teacher(x)).square().mean()), float((back - x).abs().mean())))
+            latents, decoded = model(x)
+        errors.append((float((latents - _teacher(x)).square().mean()), float((decoded - x).abs().mean())))
 
     monkeypatch.setattr(training, "show_reconstructions", measure)
     settings = TrainSettings(
@@ -62,30 +62,30 @@ def test_training_brings_latents_to_the_teachers_and_pixels_back(pictures, tmp_p
     )
     held_out = {"stripes": [_stripes(9)]}
     training.train_autoencoder(
-        {"stripes": pictures}, {"stripes": 1.0}, held_out, _teacher, tmp_path / "out", settings, 64, SMALL
+        {"stripes": image_files}, {"stripes": 1.0}, held_out, _teacher, tmp_path / "out", settings, 64, SMALL
     )
     assert errors[-1][0] < 0.5 * errors[0][0]
     assert errors[-1][1] < 0.75 * errors[0][1]
     assert (tmp_path / "out" / "model" / "config.json").exists()
 
 
-def test_latents_of_a_window_are_asked_of_the_teacher_once(pictures, tmp_path):
-    asked = []
+def test_the_teacher_encodes_a_window_once(image_files, tmp_path):
+    calls = []
 
     def counted(images):
-        asked.append(len(images))
+        calls.append(len(images))
         return _teacher(images)
 
-    windows = training.mixed_windows([pictures], [1.0], seed=0)
+    windows = training.mixed_windows([image_files], [1.0], seed=0)
     for _ in range(2):
         cache = training.LatentCache(windows, counted, tmp_path / "cache", 4)
         pixels, latents = cache[1]
-    assert asked == [1]
+    assert calls == [1]
     x = torch.from_numpy(pixels / np.float32(127.5) - 1).permute(2, 0, 1)[None]
     assert np.allclose(latents, _teacher(x)[0].numpy(), atol=2e-3)
 
 
-def test_a_blurred_picture_has_a_smaller_share_of_gradients():
+def test_a_blurred_image_has_a_smaller_gradient_share():
     class Blur(torch.nn.Module):
         device = torch.device("cpu")
 

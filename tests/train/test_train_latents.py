@@ -50,14 +50,14 @@ def layout_64(n: int, classes) -> Layout:
 
 @pytest.mark.parametrize("form", ["aerogen", "full"])
 @torch.no_grad()
-def test_before_training_the_model_computes_what_its_base_does_where_nothing_new_has_a_say(source, form):
+def test_before_training_the_model_equals_its_base_where_new_parameters_have_no_effect(source, form):
     base = load_base(str(source))
     model = from_base(base, ["car", "van"], [], model_arguments(form), 32).eval()
     layout = layout_64(2, ("car", "van"))
     batch = model.layout_batch([layout], [layout.labels])
     latents, text, t = torch.randn(1, 4, 32, 32), torch.randn(1, 16, 32), torch.tensor([100])
     for name, parameter in model.named_parameters():
-        if "to_v_box" in name:  # what the box tokens add
+        if "to_v_box" in name:  # the contribution of the box tokens
             parameter.zero_()
     if model.config.fields:
         model.field_embedding.apply(lambda m: [p.zero_() for p in m.parameters(recurse=False)])
@@ -66,12 +66,12 @@ def test_before_training_the_model_computes_what_its_base_does_where_nothing_new
     assert torch.allclose(ours, theirs, atol=1e-5)
     from_noise = model(latents, torch.tensor([900]), batch, text)
     assert not torch.allclose(from_noise, base.unet(latents, torch.tensor([900]), text).sample, atol=1e-5), (
-        "control: from timestep 200 on the regional attention scales the features"
+        "control: from timestep 200 the regional attention scales the features"
     )
 
 
 @pytest.mark.parametrize("which", ["paper", "all", "lora"])
-def test_what_is_said_to_be_trained_is_trained_and_nothing_else(source, which):
+def test_each_mode_trains_its_parameters_and_no_others(source, which):
     if which == "lora":
         pytest.importorskip("peft")
     model = from_base(load_base(str(source)), ["car", "van"], [], model_arguments("aerogen"), 16)
@@ -86,7 +86,7 @@ def test_what_is_said_to_be_trained_is_trained_and_nothing_else(source, which):
     assert any("lora_A" in name for name in trained) == (which == "lora")
 
 
-def test_min_snr_weights_are_one_where_there_is_much_noise_and_fall_where_there_is_little():
+def test_min_snr_weights_are_one_at_high_noise_and_fall_at_low_noise():
     from diffusers import DDPMScheduler
 
     scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
@@ -97,7 +97,7 @@ def test_min_snr_weights_are_one_where_there_is_much_noise_and_fall_where_there_
     assert weight[0] < weight[1] <= 1
 
 
-def test_training_writes_a_renderer_that_the_engine_loads_and_draws_with(trained):
+def test_training_writes_a_renderer_that_the_engine_loads_and_uses(trained):
     pipeline, out = trained
     again = load_renderer(out / "pipeline", "whole")
     assert again.config.dropped_in_training == ["text", "layout"]
@@ -105,11 +105,11 @@ def test_training_writes_a_renderer_that_the_engine_loads_and_draws_with(trained
     images = again(layouts, [1, 2, 3], num_inference_steps=3, guidance_scale=2.0, layout_guidance_scale=1.5)
     assert [image.shape for image in images] == [(64, 64, 3)] * 3
     alone = again(layouts[:1], [1], num_inference_steps=3, guidance_scale=2.0, layout_guidance_scale=1.5)[0]
-    assert np.abs(alone.astype(int) - images[0]).max() <= 1, "no image depends on its company"
+    assert np.abs(alone.astype(int) - images[0]).max() <= 1, "no image depends on its batch"
 
 
 @pytest.mark.parametrize("scheduler", [DDIMScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler])
-def test_any_scheduler_draws_and_the_seed_decides(trained, scheduler):
+def test_any_scheduler_works_and_the_seed_decides(trained, scheduler):
     pipeline = trained[0]
     before = pipeline.scheduler
     try:
@@ -122,7 +122,7 @@ def test_any_scheduler_draws_and_the_seed_decides(trained, scheduler):
     assert not np.array_equal(one, other)
 
 
-def test_guidance_on_a_condition_that_was_never_null_is_refused(trained):
+def test_guidance_on_a_condition_that_was_never_dropped_is_refused(trained):
     pipeline = trained[0]
     layout = layout_64(1, pipeline.classes)
     dropped = pipeline.config.dropped_in_training
@@ -136,7 +136,7 @@ def test_guidance_on_a_condition_that_was_never_null_is_refused(trained):
         pipeline([random_layout(np.random.default_rng(0))], [1])
 
 
-def test_a_class_that_was_never_a_label_can_be_drawn_by_its_name(trained):
+def test_a_class_that_was_never_a_label_can_be_rendered_by_its_name(trained):
     pipeline = trained[0]
     with pytest.raises(UserError, match="does not know the class windmill"):
         pipeline([layout_64(2, ("windmill", "car"))], [1], num_inference_steps=1)
@@ -155,7 +155,7 @@ def test_a_class_that_was_never_a_label_can_be_drawn_by_its_name(trained):
     assert one.shape == other.shape
 
 
-def test_lora_is_merged_into_what_is_saved(source, toy_dataset, tmp_path):
+def test_lora_is_merged_into_the_saved_model(source, toy_dataset, tmp_path):
     pytest.importorskip("peft")
     dataset = read(toy_dataset)
     settings = TrainSettings(steps=2, batch_size=2, learning_rate=1e-2, warmup_steps=0, ema_decay=0.0)
@@ -171,14 +171,14 @@ def test_lora_is_merged_into_what_is_saved(source, toy_dataset, tmp_path):
     assert torch.linalg.matrix_rank(after - before, rtol=1e-3) <= 2
 
 
-def test_a_base_that_is_none_is_told(tmp_path):
+def test_an_invalid_base_is_refused(tmp_path):
     with pytest.raises(UserError, match="is no Stable Diffusion"):
         load_base(str(tmp_path))
     with pytest.raises(UserError, match="no such model"):
         model_arguments("unheard-of")
 
 
-def test_synth_draws_another_class_in_the_boxes_of_one(trained, toy_preset, toy_dataset, tmp_path):
+def test_synth_renders_another_class_in_the_boxes_of_one(trained, toy_preset, toy_dataset, tmp_path):
     import json
 
     from dataengine.engine.recipe import Recipe

@@ -36,7 +36,7 @@ def settings(**changes) -> TrainSettings:
 
 
 def run(out, stop_after=None, **changes) -> dict[str, torch.Tensor]:
-    """Weights after training; `stop_after` breaks off at that step, as a kill would."""
+    """Weights after training; `stop_after` interrupts it at that step, as a kill would."""
     model, seen = tiny_model(), []
 
     def counted(rng):
@@ -52,10 +52,10 @@ def run(out, stop_after=None, **changes) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def test_batches_that_other_processes_make_give_the_very_same_weights(tmp_path):
-    here = run(tmp_path / "a", workers=0)
-    ahead = run(tmp_path / "b", workers=2)
-    assert all(torch.equal(here[name], ahead[name]) for name in here)
+def test_batches_from_worker_processes_give_exactly_the_same_weights(tmp_path):
+    main_process = run(tmp_path / "a", workers=0)
+    with_workers = run(tmp_path / "b", workers=2)
+    assert all(torch.equal(main_process[name], with_workers[name]) for name in main_process)
 
     def signed(rng) -> dict[str, torch.Tensor]:
         (tmp_path / str(os.getpid())).touch()
@@ -67,14 +67,14 @@ def test_batches_that_other_processes_make_give_the_very_same_weights(tmp_path):
     assert str(os.getpid()) not in makers
 
 
-def test_a_training_that_was_broken_off_ends_with_the_very_weights_of_an_unbroken_one(tmp_path):
-    unbroken = run(tmp_path / "a")
+def test_an_interrupted_training_ends_with_exactly_the_weights_of_an_uninterrupted_one(tmp_path):
+    uninterrupted = run(tmp_path / "a")
     run(tmp_path / "b", stop_after=4, checkpoint_minutes=1e-9)  # a checkpoint at every step
     assert (tmp_path / "b" / "checkpoint" / "state.json").exists()
     continued = run(tmp_path / "b")
-    assert all(torch.equal(unbroken[name], continued[name]) for name in unbroken)
+    assert all(torch.equal(uninterrupted[name], continued[name]) for name in uninterrupted)
     other = run(tmp_path / "c", seed=4)
-    assert not all(torch.equal(unbroken[name], other[name]) for name in unbroken), "control: the seed matters"
+    assert not all(torch.equal(uninterrupted[name], other[name]) for name in uninterrupted), "control: the seed matters"
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
@@ -105,7 +105,7 @@ def test_the_loss_falls_and_does_not_without_a_learning_rate(tmp_path):
     assert final_loss(1e-2) < 0.3 * final_loss(1e-12)
 
 
-def test_a_loss_that_is_no_number_stops_the_training_with_a_word(tmp_path):
+def test_a_loss_that_is_nan_stops_the_training_with_an_error(tmp_path):
     def broken(model, batch, generator):
         return {"loss": denoising_loss(model, batch, generator)["loss"] * float("nan")}
 
@@ -113,7 +113,7 @@ def test_a_loss_that_is_no_number_stops_the_training_with_a_word(tmp_path):
         train(tiny_model(), batch, broken, tmp_path, settings(steps=40), "tiny")
 
 
-def test_the_learning_rate_rises_then_falls_to_its_last_share():
+def test_the_learning_rate_warms_up_and_decays_to_its_final_share():
     plan = settings(steps=100, warmup_steps=10, learning_rate=1.0, final_learning_rate_share=0.1)
     rates = [learning_rate_at(step, plan) for step in range(101)]
     assert rates[0] == pytest.approx(0.1)
