@@ -25,9 +25,9 @@ from sample_splits import DEFAULT_DATA, splits
 
 from dataengine.data import coco
 from dataengine.data.layout import Dataset
-from dataengine.evaluate.detector_training import train_detector
 from dataengine.files import read_yaml
 from dataengine.mmrotate.export import export
+from dataengine.mmrotate.training import train_detector
 from dataengine.render.placement import empty_layout
 
 FOR_DETECTOR = 0.8  # of the labelled images; the rule learns from the others

@@ -14,9 +14,10 @@ from scipy import stats
 
 from dataengine.data import coco, formats
 from dataengine.errors import UserError
-from dataengine.evaluate import detector_training, lift
+from dataengine.evaluate import lift
 from dataengine.evaluate.lift import Protocol, interval, run_lift, tables
 from dataengine.judge.detector import Detections
+from dataengine.mmrotate import training
 from dataengine.render.precision import has_native_bf16
 
 
@@ -165,7 +166,7 @@ def test_networks_compute_in_bf16_and_give_fp32_to_the_losses():
 
     net, x = Net(), torch.randn(2, 3, 32, 32)
     before = net(x)
-    detector_training._quicken(net)
+    training._accelerate_on_cpu(net)
     after = net(x)
     assert after.dtype == torch.float32
     assert 0 < float((after - before).norm() / before.norm()) < 0.02

@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from dataengine.data import coco, formats
 from dataengine.data.layout import Dataset
-from dataengine.evaluate.detector_training import train_detector
 from dataengine.files import read_yaml
 from dataengine.mmrotate.detector import MmrotateDetector
 from dataengine.mmrotate.export import export
+from dataengine.mmrotate.training import train_detector
 
 pytestmark = pytest.mark.mmrotate
 OPTIONS = Path(__file__).resolve().parents[2] / "configs" / "detectors" / "small-rtmdet-r.yaml"

@@ -61,7 +61,7 @@ def saved_again(folder: Path) -> None:
     pixels.putpixel((3, 3), (1, 2, 3))
     pixels.save(file)
     packet = marks.xmp_packet(mark.source_type, "", "", "")
-    file.write_bytes(marks.marked(file.read_bytes(), packet, mark.story))
+    file.write_bytes(marks.marked(file.read_bytes(), packet, mark.details))
 
 
 def moved_to_val(folder: Path) -> None:

@@ -25,8 +25,8 @@ from dataengine.export.release.sides import leaks, sources_of
 from dataengine.files import read_text
 
 CONTENT = "release.json"
-LEAST_IOU = 0.97  # of the same box in two formats: they keep other numbers of digits
-TOLD_TWICE = ("seed", "layout_from", "scene", "scene_source", "scene_license", "license", "sha256")
+MIN_IOU = 0.97  # of the same box in two formats: they keep other numbers of digits
+DUPLICATED_KEYS = ("seed", "layout_from", "scene", "scene_source", "scene_license", "license", "sha256")
 
 
 @dataclass(frozen=True)
@@ -123,15 +123,15 @@ def _mark(file: Path, content: dict, line: dict) -> Iterator[str]:
         return
     if size != (line["width"], line["height"]):
         yield f"the image is {size[0]} x {size[1]} pixels, {METADATA} says {line['width']} x {line['height']}"
-    if mark.source_type not in (marks.GENERATED, marks.PAINTED_INTO) or not mark.story.get("synthetic"):
+    if mark.source_type not in (marks.GENERATED, marks.PAINTED_INTO) or not mark.details.get("synthetic"):
         yield "no mark says that the image is synthetic"
         return
     if mark.source_type != line["digital_source_type"]:
         yield f"its digital source type is another than {METADATA} says"
-    for key in TOLD_TWICE:
-        if mark.story.get(key) != line[key]:
-            yield f"the image says {key} {mark.story.get(key)!r}, {METADATA} says {line[key]!r}"
-    if mark.story.get("parts") != content["parts"] or mark.story.get("run") != content["identity"]:
+    for key in DUPLICATED_KEYS:
+        if mark.details.get(key) != line[key]:
+            yield f"the image says {key} {mark.details.get(key)!r}, {METADATA} says {line[key]!r}"
+    if mark.details.get("parts") != content["parts"] or mark.details.get("run") != content["identity"]:
         yield f"the image names another run or other models than {CONTENT}"
     if hashlib.sha256(marks.unmarked(png)).hexdigest() != line["sha256"]:
         yield "without its marks it is not the image that the run made and judged"
@@ -194,7 +194,7 @@ def _against(dataset: Dataset, name: str, content: dict, part: list[dict]) -> It
 
 def _same(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """bool (N,): boxes that are the same but for rounding."""
-    return np.array([geometry.iou(x[None], y[None])[0, 0] >= LEAST_IOU for x, y in zip(a, b, strict=True)], bool)
+    return np.array([geometry.iou(x[None], y[None])[0, 0] >= MIN_IOU for x, y in zip(a, b, strict=True)], bool)
 
 
 def _archives(folder: Path, prefix: str) -> Iterator[str]:
