@@ -151,14 +151,14 @@ def test_images_say_that_they_are_synthetic_and_their_pixels_are_the_runs_own(re
         with Image.open(file) as image, Image.open(io.BytesIO(original)) as before:
             assert np.array_equal(np.asarray(image), np.asarray(before))
             description = image.getxmp()["xmpmeta"]["RDF"]["Description"]
-            story = json.loads(image.text["dataengine"])
+            details = json.loads(image.text["dataengine"])
         assert description["DigitalSourceType"].endswith("/digitalsourcetype/compositeWithTrainedAlgorithmicMedia")
         assert description["rights"]["Alt"]["li"]["text"].startswith("CC-BY-4.0; scene: Toy ")
         assert description["WebStatement"] == "https://creativecommons.org/licenses/by/4.0/"
-        assert story["synthetic"] is True
+        assert details["synthetic"] is True
         for key in ("seed", "scene", "scene_license", "layout_from", "verdict", "sha256"):
-            assert story[key] == record[key], key
-        assert story["parts"] == json.loads((painted_run / "recipe.json").read_text())["parts"]
+            assert details[key] == record[key], key
+        assert details["parts"] == json.loads((painted_run / "recipe.json").read_text())["parts"]
 
 
 @pytest.mark.skipif(shutil.which("exiftool") is None, reason="exiftool is not installed")
@@ -258,8 +258,8 @@ def test_a_split_keeps_layouts_and_scenes_apart_and_says_how_many_images_that_co
     [
         ({"name": "my cars"}, r"--name my cars: give letters, digits"),
         ({"license": "wtfpl"}, r"--license wtfpl: not in the table"),
-        ({"source_license": ""}, r"the renderer \(.*\) has no known licence: say what it is with --source-license"),
-        ({"source_license": "academic use"}, r"may not be used commercially .* --allow-license-mix releases it"),
+        ({"source_license": ""}, r"the renderer \(.*\) has no known licence: state it with --source-license"),
+        ({"source_license": "academic use"}, r"may not be used commercially .* with --allow-license-mix"),
         ({"val": 0.7}, r"--val 0\.7: give a share from 0 to 0\.5"),
         ({"formats": "dota,voc"}, r"--formats dota,voc: choose from dota, coco, yolo-obb"),
         ({"archive_size": "large"}, r"--archive-size large: give a size"),
@@ -281,7 +281,7 @@ def test_a_release_against_licences_says_so_in_its_card(painted_run, settings, t
     done = make(painted_run, tmp_path / "out", changed)
     assert any("may not be used commercially" in note for note in done.notes)
     card = (done.folder / "README.md").read_text()
-    assert "**Released although licences are against it**" in card
+    assert "**Released despite licence conflicts**" in card
     assert "may not be used commercially (academic-use)" in card
     assert not (done.folder / "labelTxt").exists()
 
@@ -300,10 +300,10 @@ def test_a_run_whose_objects_began_as_real_ones_is_not_divided_since_nobody_know
     stored = json.loads((run / "recipe.json").read_text())
     stored["recipe"]["strength"] = 0.5
     (run / "recipe.json").write_text(json.dumps(stored))
-    with pytest.raises(UserError, match=r"began as real ones \(strength 0\.5\).* give --val 0"):
+    with pytest.raises(UserError, match=r"repainted real ones \(strength 0\.5\).* give --val 0"):
         make(run, tmp_path / "out", settings)
     done = make(run, tmp_path / "out", replace(settings, val=0))
-    assert "| real objects to begin from | Toy | CC0 |" in (done.folder / "README.md").read_text()
+    assert "| repainted real objects | Toy | CC0 |" in (done.folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("damage", ["changed", "lost"])

@@ -101,11 +101,11 @@ def cut_off(file: Path) -> None:
 # what is touched, and what verify has to say even when the checksums were written anew
 DAMAGES = {
     "mark taken out": (without_mark, "no mark says that the image is synthetic"),
-    "pixel changed": (saved_again, "not the image that the run made and judged"),
+    "pixel changed": (saved_again, "not the image that the run generated and filtered"),
     "image cut off": (lambda f: cut_off(first_image(f)), "the image is damaged"),
     "image lost": (lambda f: first_image(f).unlink(), "is missing, and metadata.jsonl names it"),
     "image added": (lambda f: shutil.copy(first_image(f), f / "images/train/77.png"), "77.png is not in metadata"),
-    "image in both splits": (moved_to_val, "train and val both show images made from"),
+    "image in both splits": (moved_to_val, "train and val both have images made from"),
     "seed changed": (lambda f: edit_line(f, lambda v: v.update(seed=5)), "the image says seed"),
     "licence changed": (lambda f: edit_line(f, lambda v: v.update(license="CC0-1.0")), "the image says license"),
     "box moved in DOTA": (lambda f: edit(first_label(f, "labelTxt"), other_box), "object 1 has another box"),
@@ -120,7 +120,7 @@ DAMAGES = {
     "Croissant broken": (lambda f: edit_json(f / "croissant.json", other_source), "croissant.json: "),
     "metadata no JSON": (lambda f: edit(f / "images/train/metadata.jsonl", lambda t: t[:30]), "is damaged"),
 }  # fmt: skip
-TOLD = ("checksum is another", "is missing", "added later", "damaged")
+TOLD = ("checksum differs", "is missing", "added later", "damaged")
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_what_was_touched_is_told_in_a_sentence_also_when_the_checksums_were_wri
     ("damage", "said"),
     [
         (lambda file: file.unlink(), "is missing"),
-        (lambda file: file.write_bytes(file.read_bytes()[:-1]), "its checksum is another"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-1]), "its checksum differs"),
     ],
 )
 def test_an_archive_that_was_touched_is_told(copy, damage, said):
@@ -166,7 +166,7 @@ def test_an_archive_that_holds_something_else_than_the_folder_is_told(copy):
     (copy / "README.md").write_text("another card")
     write_sums(copy, files_below(copy))
     faults = verify(copy).faults
-    assert any("holds another toy-cars/README.md than the folder" in fault for fault in faults)
+    assert any("has another toy-cars/README.md than the folder" in fault for fault in faults)
 
 
 def test_a_split_that_looks_at_seeds_only_would_leak_and_verify_finds_it(painted_run, settings, tmp_path, monkeypatch):
@@ -174,7 +174,7 @@ def test_a_split_that_looks_at_seeds_only_would_leak_and_verify_finds_it(painted
     monkeypatch.setattr(making, "sources_of", lambda layout, scene, seed, group: frozenset([f"seed:{seed}"]))
     done = make(painted_run, tmp_path / "out", settings)
     assert done.left_out == 0
-    assert any("train and val both show images made from" in fault for fault in verify(done.folder).faults)
+    assert any("train and val both have images made from" in fault for fault in verify(done.folder).faults)
 
 
 def test_the_command_says_what_is_wrong_and_ends_with_1(copy):
@@ -219,7 +219,7 @@ def repacked(copy: Path, change, form: str = "w") -> str:
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "toy-cars/../../outside"])
 def test_a_path_that_leads_out_of_an_archive_is_told_and_nothing_is_unpacked(copy, name):
     before = sorted(copy.parent.rglob("*"))
-    assert f"holds another {name} than the folder" in repacked(copy, lambda member: member.replace(name=name))
+    assert f"has another {name} than the folder" in repacked(copy, lambda member: member.replace(name=name))
     assert sorted(copy.parent.rglob("*")) == before
 
 
@@ -263,4 +263,4 @@ def test_metadata_and_checksums_that_name_files_elsewhere_are_told(copy, name):
     with open(copy / "archives" / "SHA256SUMS", "a") as sums:
         sums.write(f"{'0' * 64}  {name}\n")
     faults = " ".join(verify(copy).faults)
-    assert faults.count("another folder's") + faults.count("is missing") >= 2
+    assert faults.count("in another folder") + faults.count("is missing") >= 2

@@ -96,7 +96,7 @@ def test_the_same_data_make_the_same_files_whose_checksums_are_told(source, tmp_
 def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(source, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="exists already"):
         write_shards(source, tmp_path / "full", "webdataset")
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "recipe.json").write_text('{"recipe": {}, "parts": {}}')
