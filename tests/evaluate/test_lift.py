@@ -1,4 +1,4 @@
-"""The lift: what synthetic images bring to a detector, beside real ones alone and copy-paste."""
+"""The lift: the benefit of synthetic images for a detector, over real images alone and copy-paste."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Half:
 
 @pytest.fixture
 def trained(protocol, monkeypatch) -> list[dict]:
-    """What was asked of each training, which is left out."""
+    """Settings of each training, which is skipped."""
     asked: list[dict] = []
 
     def train(config: Path, out: Path, **settings):

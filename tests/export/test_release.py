@@ -73,7 +73,7 @@ def test_pycocotools_reads_the_coco_files(released):
         assert len(coco.getAnnIds(iscrowd=False)) == objects
         for image in coco.loadImgs(coco.getImgIds()):
             assert (released / "images" / split / image["file_name"]).exists()
-            assert image["source"].startswith("Toy "), "whose image it was painted into"
+            assert image["source"].startswith("Toy "), "source of the real image"
             assert coco.dataset["licenses"][image["license"] - 1]["name"] == "CC-BY-4.0"
 
 
@@ -186,7 +186,7 @@ def test_a_mark_is_written_once_and_into_png_files_only():
             marks.read_mark(broken)
 
 
-def test_the_same_run_makes_the_same_bytes_also_after_a_release_was_broken_off(
+def test_the_same_run_gives_the_same_bytes_also_after_an_interruption(
     released, painted_run, settings, tmp_path, monkeypatch
 ):
     out = tmp_path / "again"
@@ -248,9 +248,9 @@ def test_a_split_keeps_layouts_and_scenes_apart_and_says_how_many_images_that_co
         for source in (*line["layout_from"], line["scene"].partition("@")[0]):
             sides.setdefault(source, set()).add(line["split"])
     assert all(len(split) == 1 for split in sides.values())
-    told = content(released)
-    assert told["left_out"]["leaks"] == len(kept(painted_run)) - len(metadata(released))
-    assert sum(told["splits"].values()) == len(metadata(released))
+    release = content(released)
+    assert release["left_out"]["leaks"] == len(kept(painted_run)) - len(metadata(released))
+    assert sum(release["splits"].values()) == len(metadata(released))
 
 
 @pytest.mark.parametrize(
@@ -292,9 +292,7 @@ def test_without_validation_all_images_are_trained_on(painted_run, settings, tmp
     assert done.left_out == 0
 
 
-def test_a_run_whose_objects_began_as_real_ones_is_not_divided_since_nobody_knows_which(
-    painted_run, settings, tmp_path
-):
+def test_a_run_of_repainted_real_objects_is_not_split_since_their_sources_are_unknown(painted_run, settings, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(painted_run, run)
     stored = json.loads((run / "recipe.json").read_text())
@@ -307,7 +305,7 @@ def test_a_run_whose_objects_began_as_real_ones_is_not_divided_since_nobody_know
 
 
 @pytest.mark.parametrize("damage", ["changed", "lost"])
-def test_an_image_that_is_not_the_one_that_was_judged_is_not_released(painted_run, settings, tmp_path, damage):
+def test_an_image_that_differs_from_its_record_is_not_released(painted_run, settings, tmp_path, damage):
     run = tmp_path / "run"
     shutil.copytree(painted_run, run)
     make(run, tmp_path / "whole", settings)
@@ -321,7 +319,7 @@ def test_an_image_that_is_not_the_one_that_was_judged_is_not_released(painted_ru
     assert sorted(os.listdir(tmp_path)) == ["run", "whole"]
 
 
-def test_a_run_that_is_none_or_unfinished_or_of_an_earlier_version_is_told(painted_run, settings, tmp_path):
+def test_no_run_or_an_unfinished_one_or_one_of_an_earlier_version_is_refused(painted_run, settings, tmp_path):
     with pytest.raises(UserError, match=r"no run of dataengine synth"):
         make(tmp_path, tmp_path / "out", settings)
     run = tmp_path / "run"

@@ -86,3 +86,16 @@ def test_layouts_have_the_licence_of_their_images_where_all_scenes_tell_it(
     recipe["recipe"] |= {"dataset": None, "scenes": scenes}
     (run / "recipe.json").write_text(json.dumps(recipe))
     assert [source.license for source in read_run(run).sources if source.what == "layouts"] == [known]
+
+
+def test_a_real_image_named_like_a_generated_scene_keeps_its_licence(painted_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(painted_run, run)
+    records = [json.loads(line) for line in (run / "manifest.jsonl").read_text().splitlines()]
+    for i, record in enumerate(records):
+        record |= {"scene": f"generated:{i}@3,4", "scene_license": "CC BY 4.0"}
+    (run / "manifest.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    released = read_run(run)
+    assert {record.provenance.license for record in released.records} == {"CC BY 4.0"}
+    assert {source.license for source in released.sources if source.what == "scenes"} == {"CC BY 4.0"}
+    assert not any(source.what == "scene renderer" for source in released.sources)
