@@ -1,14 +1,13 @@
-"""The protocols HIT-UAV-100 and HRPlanes-100, after AeroGen's HRSC-100: 100 real training images, and what synthetic
-ones made from these alone bring to a detector.
+"""The protocols HIT-UAV-100 and HRPlanes-100, after AeroGen's HRSC-100: the benefit for a detector of synthetic images
+that are generated from 100 labelled real images only.
 
     python tools/lift_protocol.py hit-uav --work work/hit-uav-100            # in an environment with mmrotate
 
-The generator, the filter's detector and its calibration see the 100 images and no other label: the renderer learns from
-all of them, the detector from 80, the rule from the other 20. Beside the run `synthetic` there are others in which one
-thing is otherwise (`RUNS`): three ablations, and one that also sees the other training images, labelled by the filter's
-detector. All labelled training images are an arm of their own, `more real`: what labelling them would bring. Each step
-is a command that a user would type; stopped or killed, the same call continues. `--scale` shortens it; the detector
-needs some hundreds of steps (0.3) before it can be calibrated.
+The renderer is trained on all 100 images, the filter's detector on 80 of them, and the filter is calibrated on the
+other 20; none of them sees another label. The run `synthetic` is compared with variants (`RUNS`): ablations, and a run
+that also uses the other training images, labelled by the filter's detector. The arm `more real` has the labels of all
+training images. Each step is a public command, and the same call continues an interrupted protocol. `--scale` shortens
+it; the detector needs some hundreds of steps (0.3) before it can be calibrated.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from sample_splits import DEFAULT_DATA, splits
 
 from dataengine.data import coco
 from dataengine.data.layout import Dataset
-from dataengine.evaluate.detector_training import train_detector
 from dataengine.files import read_yaml
 from dataengine.mmrotate.export import export
+from dataengine.mmrotate.training import train_detector
 from dataengine.render.placement import empty_layout
 
-FOR_DETECTOR = 0.8  # of the labelled images; the rule learns from the others
+DETECTOR_SHARE = 0.8  # of the labelled images; the others are for the calibration
 SIZES = 500, 2000, 5000
 RUNS = {
     "synthetic": (),
@@ -40,20 +39,20 @@ RUNS = {
     "plain-layouts": ("--no-enhance", "--rows", 0),
     "bootstrapped": ("--data", "{work}/bootstrapped-real"),
 }
-OTHER_SIZE = 2000  # images of all but the first that is asked for
-RENDERER_STEPS, QUICK_STEPS = 1500, 300
-PASS_SHARE = 0.7  # more of the real images a detector that saw 80 does not let pass, under any rule
-STRENGTH = 0.3  # objects begin as real ones: 100 images are too few to draw from nothing
-ROWS = 0.3  # of objects: what a scene leaves no room for is mostly what stands close together
-SURE, DOUBT = 0.42, 0.3  # scores of labels for the other training images
-# of objects: nearer to equal than they are; not OtherVehicle, for copies of six objects teach those six
+OTHER_SIZE = 2000  # images of every run but the first
+RENDERER_STEPS, DISTILL_STEPS = 1500, 300
+PASS_SHARE = 0.7  # the largest share of real images that a detector trained on 80 images passes
+STRENGTH = 0.3  # repaints real objects: 100 images are too few to paint objects from noise
+ROWS = 0.3  # share of objects in rows: scenes have too little room for objects close together
+MIN_LABEL_SCORE, MIN_DOUBTFUL_SCORE = 0.42, 0.3  # of labels for the other training images
+# shares of classes, closer to equal; not OtherVehicle, of which there are only six objects
 BALANCE = {"hit-uav": ("--balance", "Car=0.3,Bicycle=0.25"), "hrplanes": ()}
-JUDGE_STEPS, STEPS, BATCH, TILE = 1200, 4000, 8, 256
+FILTER_STEPS, STEPS, BATCH_SIZE, TILE_SIZE = 1200, 4000, 8, 256
 PASTED = 5000
 DETECTOR = "rtmdet-r"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "detectors"
 OPTIONS = CONFIGS / "lite0-rtmdet-r.yaml"  # of the filter's detector
-# of the lift: airplanes can be told at half their size, so that a random start can be trained until it has learnt
+# of the lift: airplanes are recognisable at half size, where training from scratch converges
 LIFT = {
     "hit-uav": ("--options", CONFIGS / "lite0-rtmdet-r.yaml"),
     "hrplanes": ("--options", CONFIGS / "tiny-rtmdet-r.yaml", "--scale", 0.5),
@@ -61,11 +60,11 @@ LIFT = {
 
 
 def write_parts(name: str, data: Path, work: Path, labelled: int) -> None:
-    """So many random images of the training part, those of fewer among them; the same in two parts, of 80 and 20 %; all
-    of it; and the test part."""
+    """Write the data sets: random labelled training images (fewer are a subset of more), their 80 % and 20 % parts, all
+    training images, the unlabelled ones, and the test part."""
     parts = splits(data)[name]
     chosen = np.random.default_rng(100).permutation(len(parts["train"]))[:labelled]
-    for_detector = round(FOR_DETECTOR * labelled)
+    for_detector = round(DETECTOR_SHARE * labelled)
 
     def write(numbers: np.ndarray, source: Dataset, folder: str) -> None:
         if not (work / folder).exists():
@@ -82,7 +81,7 @@ def write_parts(name: str, data: Path, work: Path, labelled: int) -> None:
 
 
 def command(*words: object, made: Path | None = None) -> None:
-    """Run `dataengine WORDS`, unless what it makes is there. Steps that continue by themselves have no `made`."""
+    """Run `dataengine WORDS` unless `made` exists. Commands that continue by themselves have no `made`."""
     if made is not None and made.exists():
         return
     words = [str(word) for word in words]
@@ -97,7 +96,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--labelled", type=int, default=100, help="real images whose labels are used")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS), help="those to make and measure")
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS), help="runs to generate and measure")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="images of the arms of the first run")
     parser.add_argument("--steps", type=int, default=STEPS, help="of the optimiser, in every arm")
     parser.add_argument("--workers", type=int, default=2, help="trainings at a time")
@@ -113,16 +112,16 @@ def main() -> None:
     command("train", "renderer", real, "--out", slow, "--steps", scaled(RENDERER_STEPS), "--copies", 9,
             made=slow / "pipeline")  # fmt: skip
     command("train", "fewer-steps", real, "--model", slow / "pipeline", "--guidance", 1, "--out", quick,
-            "--steps", scaled(QUICK_STEPS), made=quick / "pipeline")  # fmt: skip
+            "--steps", scaled(DISTILL_STEPS), made=quick / "pipeline")  # fmt: skip
     onnx, rule = work / "detector", work / "calibration.json"
-    filtered = any("off" not in RUNS[name] for name in arguments.runs)  # of some dozen images, no filter can be learnt
+    filtered = any("off" not in RUNS[name] for name in arguments.runs)  # a few dozen images are too few for a filter
     if filtered and not onnx.exists():
         exported = export(
             work / "for-detector", work / "for-detector", work / "judge", detector=DETECTOR, ratio=(1, 0), most=1,
-            test=str(work / "for-calibration"), tile_size=TILE, cpu=True,
+            test=str(work / "for-calibration"), tile_size=TILE_SIZE, cpu=True,
         )  # fmt: skip
         trained = train_detector(
-            exported.config, work / "judge" / "training", steps=scaled(JUDGE_STEPS, 10), batch_size=BATCH,
+            exported.config, work / "judge" / "training", steps=scaled(FILTER_STEPS, 10), batch_size=BATCH_SIZE,
             seed=100, options=read_yaml(OPTIONS),
         )  # fmt: skip
         command("filter", "export-detector", *trained, "--out", onnx)
@@ -133,8 +132,8 @@ def main() -> None:
         if name == "bootstrapped":
             labelled, both = work / "labelled", work / "bootstrapped-real"
             command("filter", "label", work / "unlabelled", "--detector", onnx, "--calibration", rule,
-                    "--min-score", SURE,
-                    "--doubtful-score", DOUBT, "--keep-doubtful", "--out", labelled, made=labelled)  # fmt: skip
+                    "--min-score", MIN_LABEL_SCORE, "--doubtful-score", MIN_DOUBTFUL_SCORE, "--keep-doubtful",
+                    "--out", labelled, made=labelled)  # fmt: skip
             command("data", "merge", real, labelled, "--out", both, made=both)
         sizes = [scaled(n) for n in (arguments.sizes if name == arguments.runs[0] else [OTHER_SIZE])]
         changes = [str(word).format(work=work) for word in RUNS[name]]
@@ -145,8 +144,8 @@ def main() -> None:
         command("evaluate", "lift", work / name, "--real", real, "--test", work / "test", "--out", work / "lift",
                 "--more-real", work / "more-real", *(word for n in sizes for word in ("--images", n)),
                 "--seeds", arguments.seeds, "--workers", arguments.workers, "--steps", scaled(arguments.steps, 10),
-                "--batch-size", BATCH, "--tile-size", TILE, "--detector", DETECTOR, "--pasted", scaled(PASTED), "--cpu",
-                *LIFT[arguments.dataset])  # fmt: skip
+                "--batch-size", BATCH_SIZE, "--tile-size", TILE_SIZE, "--detector", DETECTOR,
+                "--pasted", scaled(PASTED), "--cpu", *LIFT[arguments.dataset])  # fmt: skip
 
 
 if __name__ == "__main__":

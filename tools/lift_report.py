@@ -3,8 +3,8 @@ r"""The outcomes of the protocols as one JSON file and one plot, for docs/lift.m
     python tools/lift_report.py hrplanes=work/hrplanes-100/lift \
         --json docs/lift-outcomes.json --plot docs/images/lift-ap50.png
 
-The plot shows the given ones. Outcomes that the file holds of other data sets, arms or seeds stay, and the given ones
-take the place of their like. Source folders, which differ from machine to machine, are left out.
+The plot shows the given outcomes. In the JSON file they replace outcomes with the same settings; all others stay. The
+source folders, which differ between machines, are omitted.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from dataengine.evaluate.lift import COPY_PASTE, MORE_REAL, REAL, interval
 from dataengine.files import read_text, read_yaml, write_whole
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "detectors"
-# an outcome is another's like where all of these are
-SAME = "data", "options", "scale", "steps", "real_share", "arm", "seed"
+# settings that identify an outcome
+KEY = "data", "options", "scale", "steps", "real_share", "arm", "seed"
 
 
 def outcomes(data: str, folder: Path) -> list[dict]:
-    """Those of a folder of `dataengine evaluate lift`, with the settings that they were trained with."""
+    """Outcomes in a folder of `dataengine evaluate lift`, with their training settings."""
     protocol = json.loads(read_text(folder / "protocol.json"))
     options = next((file.stem for file in CONFIGS.glob("*.yaml") if read_yaml(file) == protocol["options"]), "other")
     settings = {"data": data, "options": options}
@@ -34,13 +34,13 @@ def outcomes(data: str, folder: Path) -> list[dict]:
 
 
 def merged(before: list[dict], now: list[dict]) -> list[dict]:
-    """All of both, the later ones in place of their like."""
-    found = {tuple(outcome[key] for key in SAME): outcome for outcome in before + now}
-    return list(found.values())
+    """Both lists; later outcomes replace earlier ones with the same key."""
+    by_key = {tuple(outcome[key] for key in KEY): outcome for outcome in before + now}
+    return list(by_key.values())
 
 
 def plot(all_outcomes: list[dict], path: Path) -> None:
-    """A panel for each data set and detector: AP50 of every training, and each arm's mean with its interval."""
+    """A panel for each data set and detector: AP50 of every training, and the mean of each arm with its interval."""
     from matplotlib.figure import Figure
 
     def panel(outcome: dict) -> str:

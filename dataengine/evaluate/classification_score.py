@@ -142,12 +142,12 @@ def _embedded(windows, classes, background, encode, rng, bar, title) -> tuple[np
 
 def _empty_places(layout: Layout, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Each box (K, 5) moved to a random place without labels; skipped where MAX_TRIES random places overlap labels."""
-    taken, places = np.concatenate([layout.boxes, layout.ignored]), []
+    occupied, places = np.concatenate([layout.boxes, layout.ignored]), []
     for box in boxes:
         for _ in range(MAX_TRIES):
             moved = box.copy()
             moved[:2] = rng.uniform(0, layout.size)
-            if not geometry.iou(moved[None], taken).any():
+            if not geometry.iou(moved[None], occupied).any():
                 places.append(moved)
                 break
     return np.array(places, np.float32).reshape(-1, 5)

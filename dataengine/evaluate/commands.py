@@ -91,7 +91,7 @@ def _sides(
     seed: Annotated[int, typer.Option(help="Random seed of images, windows and halves.")] = 0,
 ) -> Sides:
     """Generated and real images of one size."""
-    from dataengine.evaluate.windows import common_size, cut_windows, random_subset, read_generated, read_real
+    from dataengine.evaluate.windows import common_size, cut_windows, random_windows, read_generated, read_real
 
     ours, theirs = read_generated(made, split, all_attempts), read_real(real, real_split)
     _print_problems(made, ours)
@@ -103,12 +103,11 @@ def _sides(
         _print_problems(path, dataset)
         return cut_windows(dataset, size, fit, windows, "image", seed)
 
-    generated = cut_windows(ours, size, fit, 1, "image", seed)
-    held_out = cut_windows(theirs, size, fit, windows, group, seed)
+    generated = random_windows(ours, images, size, fit, 1, "image", seed)
+    held_out = random_windows(theirs, images, size, fit, windows, group, seed)
     name = made.resolve().name + (", all attempts" if all_attempts else "")
     how = f"{size[0]} x {size[1]} pixels, {'windows of' if fit == 'window' else 'resized from'} larger images"
-    sides = random_subset(generated, images, seed), random_subset(held_out, images, seed)
-    return Sides(*sides, cut, seed, name, real.resolve().name, how)
+    return Sides(generated, held_out, cut, seed, name, real.resolve().name, how)
 
 
 def compares(command: Callable[..., None]) -> Callable[..., None]:

@@ -24,12 +24,12 @@ from dataengine.data.tile import tile
 from dataengine.errors import UserError
 from dataengine.evaluate.average_precision import COCO_THRESHOLDS, average_precision
 from dataengine.evaluate.copy_paste import write_copy_paste
-from dataengine.evaluate.detector_training import batch_shares, train_detector
 from dataengine.evaluate.layout_score import SIZES
 from dataengine.evaluate.results import Column, Figure, Result, Row
 from dataengine.files import read_text, write_whole
 from dataengine.mmrotate.detector import MmrotateDetector
 from dataengine.mmrotate.export import export
+from dataengine.mmrotate.training import batch_shares, train_detector
 
 REAL, COPY_PASTE, MORE_REAL = "real", "copy-paste", "more real"
 

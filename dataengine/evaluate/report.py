@@ -100,13 +100,13 @@ def sections(
     table, neighbours = copies_of_training(generated, real, training, load_features(FEATURES), seed, bar)
     distances = neighbours.distances["generated"]
     order = np.argsort(distances)[:N_PAIRS]
-    beside = plots.pairs(
+    sheet = plots.pairs(
         [generated[i] for i in order],
         [training[neighbours.indices[i]] for i in order],
         [f"{generated[i].name}: {distances[i]:.2f} to {training[neighbours.indices[i]].name}" for i in order],
     )
     caption = "Generated images nearest to a training image, each with that training image on the right"
-    found.append(Section("Memorisation", [table], [("", plots.histograms(neighbours.distances)), (caption, beside)]))
+    found.append(Section("Memorisation", [table], [("", plots.histograms(neighbours.distances)), (caption, sheet)]))
     return found
 
 

@@ -1,10 +1,10 @@
-"""A run, or any labelled data set, as few large files: WebDataset tar or Parquet, in which millions of images travel.
+"""A run, or any labelled data set, as a few large files for millions of images: WebDataset tar or Parquet.
 
     train-00000-of-00042.tar        <number>.png, <number>.json of each image, in order
-    train-00000-of-00042.parquet    the columns of `features`, as the `datasets` library and the hub read them
-    dataset.json                    classes, kind of boxes, and of each file: images, bytes, sha256
+    train-00000-of-00042.parquet    the columns of `features`, for the `datasets` library and the hub
+    dataset.json                    classes, kind of boxes, and for each file: images, bytes, sha256
 
-Nothing but the images decides a byte: times and owners are not written, so the same run makes the same files.
+Times and owners are not written, so the same run gives the same bytes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from dataengine.errors import UserError, install
 
 Form = Literal["webdataset", "parquet"]
 SUFFIXES = {"webdataset": "tar", "parquet": "parquet"}
-ROWS_TOGETHER = 64  # a row group of Parquet: what a reader that streams has in memory
-Add = Callable[[dict, bytes, str], int]  # (labels, image, its suffix) -> bytes in the file, about
+ROW_GROUP_SIZE = 64  # images that a streaming reader of Parquet has in memory
+Add = Callable[[dict, bytes, str], int]  # (labels, image file, its suffix) -> approximate bytes written
 
 
 def write_shards(
@@ -39,11 +39,12 @@ def write_shards(
     megabytes: float = 256,
     progress: Callable[[int, int], None] = lambda n, of: None,
 ) -> list[Path]:
-    """Write the accepted images of a finished run, or all of a data set, as files of about so many megabytes (10^6).
+    """Write the accepted images of a finished run, or all images of a data set, as files of about `megabytes` x 10^6
+    bytes; returns the files.
 
-    Memory does not grow with the number of images. progress: (images done, images in all). Raises UserError when
-    `source` is no finished run and no data set, has no images, one of them is missing, `out` is not empty, or a library
-    is not installed.
+    Memory does not grow with the number of images. progress: called with (images done, images in total). Raises
+    UserError when `source` is neither a finished run nor a data set, has no images or a missing image, `out` is not
+    empty, or a library is not installed.
     """
     open_file = {"webdataset": _tar_file, "parquet": _parquet_file}[form]
     run = RunFolder(source)
@@ -51,35 +52,35 @@ def write_shards(
     if not len(dataset):
         raise UserError(f"{source}: no image of this run was accepted, so there is nothing to write.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is there already; give a new folder with --out.")
+        raise UserError(f"{out} exists already; choose a new folder with --out.")
     building = out.with_name(f".{out.name}.{os.getpid()}")
     shutil.rmtree(building, ignore_errors=True)
     try:
         building.mkdir(parents=True)
-        told = list(_fill(dataset, building, open_file, megabytes * 1e6, progress))
-        for number, one in enumerate(told):
-            name = f"train-{number:05d}-of-{len(told):05d}.{SUFFIXES[form]}"
+        files = list(_fill(dataset, building, open_file, megabytes * 1e6, progress))
+        for number, one in enumerate(files):
+            name = f"train-{number:05d}-of-{len(files):05d}.{SUFFIXES[form]}"
             os.rename(building / one["file"], building / name)
             one["file"] = name
         content = {
             "name": dataset.name, "kind": dataset.kind, "classes": list(dataset.classes), "images": len(dataset),
-            "files": told,
+            "files": files,
         }  # fmt: skip
         (building / "dataset.json").write_text(json.dumps(content, indent=2) + "\n")
         out.mkdir(parents=True, exist_ok=True)
         os.replace(building, out)
     except OSError as error:
-        raise UserError(f"{error.filename or out} could not be read or written ({error.strerror or error}).") from None
+        raise UserError(f"{error.filename or out} cannot be read or written ({error.strerror or error}).") from None
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return [out / one["file"] for one in told]
+    return [out / one["file"] for one in files]
 
 
 def labels_of(sample: Sample) -> dict:
-    """Labels of an image as plain values, named as in a release.
+    """Labels of an image as plain values, with the names of a release.
 
-    obb: corners of each object, x and y in turn, in pixels; bbox: x, y, width, height of the upright box around them;
-    category: number in the class list; ignored: corners of regions whose content is unknown.
+    obb: four corners of each object, x and y in turn, in pixels. bbox: x, y, width, height of the upright hull.
+    category: index into the class list. ignored: corners of ignored regions.
     """
     layout = sample.layout
     corners = np.round(geometry.to_corners(layout.boxes).astype(np.float64), 4)  # (N, 4, 2)
@@ -102,7 +103,7 @@ def labels_of(sample: Sample) -> dict:
 
 
 def features(classes: tuple[str, ...]):
-    """What the columns of the Parquet files are to the `datasets` library."""
+    """Types of the Parquet columns for the `datasets` library."""
     from datasets import ClassLabel, Features, Image, List, Value
 
     numbers, text = List(Value("float32")), Value("string")
@@ -117,7 +118,7 @@ def features(classes: tuple[str, ...]):
 
 
 def _fill(dataset: Dataset, folder: Path, open_file, most_bytes: float, progress) -> Iterator[dict]:
-    """Write the files one after the other; tells of each."""
+    """Write the files one after the other; yields a description of each."""
     numbered = enumerate(dataset)
     pending = next(numbered, None)
     while pending is not None:
@@ -141,7 +142,7 @@ def _bytes(sample: Sample) -> bytes:
         return sample.image.read_bytes()
     except OSError as error:
         raise UserError(
-            f"{sample.image} cannot be read ({error.strerror}); dataengine data check names all such."
+            f"{sample.image} cannot be read ({error.strerror}); list all such files with dataengine data check."
         ) from None
 
 
@@ -155,7 +156,7 @@ def _tar_file(file: Path, classes: tuple[str, ...]) -> Iterator[Add]:
 
         def add(labels: dict, image: bytes, suffix: str) -> int:
             names = {"category_name": [classes[i] for i in labels["objects"]["category"]]}
-            # numbers, since WebDataset takes all after the first point of a name for the suffix
+            # numbers as keys: in names, WebDataset treats everything after the first point as the suffix
             key = f"{labels.pop('number'):08d}"
             labels["objects"] |= names
             writer.write({"__key__": key, suffix[1:]: image, "json": json.dumps(labels).encode()})
@@ -183,7 +184,7 @@ def _parquet_file(file: Path, classes: tuple[str, ...]) -> Iterator[Add]:
         def add(labels: dict, image: bytes, suffix: str) -> int:
             del labels["number"]
             rows.append({"image": {"bytes": image, "path": f"{labels['name'].replace('/', '__')}{suffix}"}, **labels})
-            if len(rows) == ROWS_TOGETHER:
+            if len(rows) == ROW_GROUP_SIZE:
                 flush()
             return stream.tell() + sum(len(row["image"]["bytes"]) for row in rows)
 

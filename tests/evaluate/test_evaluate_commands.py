@@ -54,7 +54,7 @@ def test_fidelity_and_diversity_of_the_same_kind_of_image_are_those_of_real_halv
     assert found["generated"]["vendi"] > 0.8 * found["real, other half"]["vendi"]
 
 
-def test_softer_objects_and_softer_ground_are_told_from_sharp_ones(toy_dataset, other_dataset, tmp_path):
+def test_softer_objects_and_softer_ground_are_distinguished_from_sharp_ones(toy_dataset, other_dataset, tmp_path):
     sharp = figures(run("sharpness", other_dataset, "--real", toy_dataset, "--json"))["sharpness"]
     rows = sharp["generated"], sharp["real"], sharp["real, blurred by half a pixel"]
     for key in ("ground", "car", "van"):
@@ -159,7 +159,7 @@ def test_a_report_that_cannot_be_written_is_refused_before_any_work(toy_dataset,
 
 
 @pytest.mark.parametrize(("command", "module"), [("fidelity", "torchmetrics"), ("layout", "faster_coco_eval")])
-def test_what_is_not_installed_is_said_with_its_mend(toy_dataset, other_dataset, monkeypatch, command, module):
+def test_a_missing_package_is_reported_with_its_fix(toy_dataset, other_dataset, monkeypatch, command, module):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == module else found(name, *more))
     with pytest.raises(UserError, match=rf"{module}.*pip install 'aerial-dataengine\[evaluate\]'"):

@@ -91,14 +91,14 @@ def test_wrong_labels_teach_the_wrong_thing(generated, real):
     assert whole.value("generated", "CAS") < 0.05
 
 
-def test_a_single_class_is_told_from_background(tmp_path):
+def test_a_single_class_is_classified_against_background(tmp_path):
     sides = [squares(tmp_path / str(seed), 30, seed, ("car",), 1) for seed in (0, 1)]
     whole, by_class = classification_score(*sides)
     assert [row.name for row in by_class.rows] == ["car", "background"]
     assert whole.value("generated", "CAS") > 0.95
 
 
-def test_too_few_objects_are_said_with_their_number(generated, real):
+def test_too_few_objects_are_reported_with_their_number(generated, real):
     with pytest.raises(UserError, match="car"):
         classification_score(generated[:2], real)
     other = [replace(x, layout=replace(x.layout, classes=("dam", "ship"))) for x in real]

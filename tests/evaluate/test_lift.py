@@ -1,4 +1,4 @@
-"""The lift: what synthetic images bring to a detector, beside real ones alone and copy-paste."""
+"""The lift: the benefit of synthetic images for a detector, over real images alone and copy-paste."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from scipy import stats
 
 from dataengine.data import coco, formats
 from dataengine.errors import UserError
-from dataengine.evaluate import detector_training, lift
+from dataengine.evaluate import lift
 from dataengine.evaluate.lift import Protocol, interval, run_lift, tables
 from dataengine.judge.detector import Detections
+from dataengine.mmrotate import training
 from dataengine.render.precision import has_native_bf16
 
 
@@ -47,7 +48,7 @@ class Half:
 
 @pytest.fixture
 def trained(protocol, monkeypatch) -> list[dict]:
-    """What was asked of each training, which is left out."""
+    """Settings of each training, which is skipped."""
     asked: list[dict] = []
 
     def train(config: Path, out: Path, **settings):
@@ -165,7 +166,7 @@ def test_networks_compute_in_bf16_and_give_fp32_to_the_losses():
 
     net, x = Net(), torch.randn(2, 3, 32, 32)
     before = net(x)
-    detector_training._quicken(net)
+    training._accelerate_on_cpu(net)
     after = net(x)
     assert after.dtype == torch.float32
     assert 0 < float((after - before).norm() / before.norm()) < 0.02

@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from dataengine.data import coco, formats
 from dataengine.data.layout import Dataset
-from dataengine.evaluate.detector_training import train_detector
 from dataengine.files import read_yaml
 from dataengine.mmrotate.detector import MmrotateDetector
 from dataengine.mmrotate.export import export
+from dataengine.mmrotate.training import train_detector
 
 pytestmark = pytest.mark.mmrotate
 OPTIONS = Path(__file__).resolve().parents[2] / "configs" / "detectors" / "small-rtmdet-r.yaml"
@@ -50,8 +50,8 @@ def test_every_arm_is_trained_and_judged_by_one_command_which_continues(toy_data
     assert set(outcomes) == {"real", "copy-paste", "run-4"}
     assert all(0 <= outcome["AP50"] <= 1 for outcome in outcomes.values())
     assert (tmp_path / "lift/real/seed-0/iter_3.pth").exists()
-    told = json.loads(first.stdout)  # nothing but JSON, whatever mmengine logs
-    assert [row["name"] for row in told[0]["rows"]] == ["real", "copy-paste", "run 4"]
+    tables = json.loads(first.stdout)  # nothing but JSON, whatever mmengine logs
+    assert [row["name"] for row in tables[0]["rows"]] == ["real", "copy-paste", "run 4"]
     before = (tmp_path / "lift/real/seed-0/iter_3.pth").stat().st_mtime_ns
     (tmp_path / "lift/real/seed-0/outcome.json").unlink()
     again = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)

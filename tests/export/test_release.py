@@ -73,7 +73,7 @@ def test_pycocotools_reads_the_coco_files(released):
         assert len(coco.getAnnIds(iscrowd=False)) == objects
         for image in coco.loadImgs(coco.getImgIds()):
             assert (released / "images" / split / image["file_name"]).exists()
-            assert image["source"].startswith("Toy "), "whose image it was painted into"
+            assert image["source"].startswith("Toy "), "source of the real image"
             assert coco.dataset["licenses"][image["license"] - 1]["name"] == "CC-BY-4.0"
 
 
@@ -151,14 +151,14 @@ def test_images_say_that_they_are_synthetic_and_their_pixels_are_the_runs_own(re
         with Image.open(file) as image, Image.open(io.BytesIO(original)) as before:
             assert np.array_equal(np.asarray(image), np.asarray(before))
             description = image.getxmp()["xmpmeta"]["RDF"]["Description"]
-            story = json.loads(image.text["dataengine"])
+            details = json.loads(image.text["dataengine"])
         assert description["DigitalSourceType"].endswith("/digitalsourcetype/compositeWithTrainedAlgorithmicMedia")
         assert description["rights"]["Alt"]["li"]["text"].startswith("CC-BY-4.0; scene: Toy ")
         assert description["WebStatement"] == "https://creativecommons.org/licenses/by/4.0/"
-        assert story["synthetic"] is True
+        assert details["synthetic"] is True
         for key in ("seed", "scene", "scene_license", "layout_from", "verdict", "sha256"):
-            assert story[key] == record[key], key
-        assert story["parts"] == json.loads((painted_run / "recipe.json").read_text())["parts"]
+            assert details[key] == record[key], key
+        assert details["parts"] == json.loads((painted_run / "recipe.json").read_text())["parts"]
 
 
 @pytest.mark.skipif(shutil.which("exiftool") is None, reason="exiftool is not installed")
@@ -186,7 +186,7 @@ def test_a_mark_is_written_once_and_into_png_files_only():
             marks.read_mark(broken)
 
 
-def test_the_same_run_makes_the_same_bytes_also_after_a_release_was_broken_off(
+def test_the_same_run_gives_the_same_bytes_also_after_an_interruption(
     released, painted_run, settings, tmp_path, monkeypatch
 ):
     out = tmp_path / "again"
@@ -248,9 +248,9 @@ def test_a_split_keeps_layouts_and_scenes_apart_and_says_how_many_images_that_co
         for source in (*line["layout_from"], line["scene"].partition("@")[0]):
             sides.setdefault(source, set()).add(line["split"])
     assert all(len(split) == 1 for split in sides.values())
-    told = content(released)
-    assert told["left_out"]["leaks"] == len(kept(painted_run)) - len(metadata(released))
-    assert sum(told["splits"].values()) == len(metadata(released))
+    release = content(released)
+    assert release["left_out"]["leaks"] == len(kept(painted_run)) - len(metadata(released))
+    assert sum(release["splits"].values()) == len(metadata(released))
 
 
 @pytest.mark.parametrize(
@@ -258,8 +258,8 @@ def test_a_split_keeps_layouts_and_scenes_apart_and_says_how_many_images_that_co
     [
         ({"name": "my cars"}, r"--name my cars: give letters, digits"),
         ({"license": "wtfpl"}, r"--license wtfpl: not in the table"),
-        ({"source_license": ""}, r"the renderer \(.*\) has no known licence: say what it is with --source-license"),
-        ({"source_license": "academic use"}, r"may not be used commercially .* --allow-license-mix releases it"),
+        ({"source_license": ""}, r"the renderer \(.*\) has no known licence: state it with --source-license"),
+        ({"source_license": "academic use"}, r"may not be used commercially .* with --allow-license-mix"),
         ({"val": 0.7}, r"--val 0\.7: give a share from 0 to 0\.5"),
         ({"formats": "dota,voc"}, r"--formats dota,voc: choose from dota, coco, yolo-obb"),
         ({"archive_size": "large"}, r"--archive-size large: give a size"),
@@ -281,7 +281,7 @@ def test_a_release_against_licences_says_so_in_its_card(painted_run, settings, t
     done = make(painted_run, tmp_path / "out", changed)
     assert any("may not be used commercially" in note for note in done.notes)
     card = (done.folder / "README.md").read_text()
-    assert "**Released although licences are against it**" in card
+    assert "**Released despite licence conflicts**" in card
     assert "may not be used commercially (academic-use)" in card
     assert not (done.folder / "labelTxt").exists()
 
@@ -292,22 +292,20 @@ def test_without_validation_all_images_are_trained_on(painted_run, settings, tmp
     assert done.left_out == 0
 
 
-def test_a_run_whose_objects_began_as_real_ones_is_not_divided_since_nobody_knows_which(
-    painted_run, settings, tmp_path
-):
+def test_a_run_of_repainted_real_objects_is_not_split_since_their_sources_are_unknown(painted_run, settings, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(painted_run, run)
     stored = json.loads((run / "recipe.json").read_text())
     stored["recipe"]["strength"] = 0.5
     (run / "recipe.json").write_text(json.dumps(stored))
-    with pytest.raises(UserError, match=r"began as real ones \(strength 0\.5\).* give --val 0"):
+    with pytest.raises(UserError, match=r"repainted real ones \(strength 0\.5\).* give --val 0"):
         make(run, tmp_path / "out", settings)
     done = make(run, tmp_path / "out", replace(settings, val=0))
-    assert "| real objects to begin from | Toy | CC0 |" in (done.folder / "README.md").read_text()
+    assert "| repainted real objects | Toy | CC0 |" in (done.folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("damage", ["changed", "lost"])
-def test_an_image_that_is_not_the_one_that_was_judged_is_not_released(painted_run, settings, tmp_path, damage):
+def test_an_image_that_differs_from_its_record_is_not_released(painted_run, settings, tmp_path, damage):
     run = tmp_path / "run"
     shutil.copytree(painted_run, run)
     make(run, tmp_path / "whole", settings)
@@ -321,7 +319,7 @@ def test_an_image_that_is_not_the_one_that_was_judged_is_not_released(painted_ru
     assert sorted(os.listdir(tmp_path)) == ["run", "whole"]
 
 
-def test_a_run_that_is_none_or_unfinished_or_of_an_earlier_version_is_told(painted_run, settings, tmp_path):
+def test_no_run_or_an_unfinished_one_or_one_of_an_earlier_version_is_refused(painted_run, settings, tmp_path):
     with pytest.raises(UserError, match=r"no run of dataengine synth"):
         make(tmp_path, tmp_path / "out", settings)
     run = tmp_path / "run"

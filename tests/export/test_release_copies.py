@@ -42,7 +42,7 @@ def copied(painted_run, tmp_path_factory) -> tuple[Path, list[str]]:
 
 def test_copies_are_named_and_not_released(painted_run, settings, held_out, copied, tmp_path):
     training, names = copied
-    with pytest.raises(UserError, match=r"of 12 images .* --drop-copies leaves them out") as refused:
+    with pytest.raises(UserError, match=r"of 12 images .* Leave them out with --drop-copies") as refused:
         make(painted_run, tmp_path / "out", replace(settings, training=training, held_out=held_out))
     assert all(name in str(refused.value) for name in names)
     assert not list(tmp_path.iterdir())
@@ -55,7 +55,7 @@ def test_copies_can_be_left_out_and_the_card_says_how_many(painted_run, settings
     assert done.copies >= len(names)
     assert not {path.stem for path in done.folder.glob("images/*/*.png")} & set(names)
     card = (done.folder / "README.md").read_text()
-    assert f"{done.copies} images were left out for it." in card
+    assert f"{done.copies} near copies are left out." in card
     assert "| noisy copies of training |" in card
 
 
@@ -65,7 +65,7 @@ def test_images_unlike_the_training_images_are_released(painted_run, settings, h
     shutil.copytree(copied[0], training, ignore=shutil.ignore_patterns("copied-*"))
     done = make(painted_run, tmp_path / "out", replace(settings, training=training, held_out=held_out))
     assert done.copies == 0
-    assert "0.0% are; none was left out for it." in (done.folder / "README.md").read_text()
+    assert "0.0% are near copies; none is left out." in (done.folder / "README.md").read_text()
 
 
 def test_a_share_of_near_images_may_be_allowed(painted_run, settings, held_out, copied, tmp_path):

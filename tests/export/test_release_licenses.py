@@ -39,9 +39,9 @@ def test_a_release_that_keeps_the_conditions_of_its_sources_is_allowed(source, r
         ("CC BY-NC 4.0", "cc0-1.0", "may not be used commercially"),
         ("CC BY-ND 4.0", "cc-by-4.0", "may not be changed"),
         ("CC BY-NC-ND 4.0", "cc-by-nc-4.0", "may not be changed"),
-        ("CC BY-SA 4.0", "cc-by-4.0", "asks for the same licence"),
-        ("cc-by-nc-sa-4.0", "cc-by-nc-4.0", "asks for the same licence"),
-        ("CC BY 4.0", "cc0-1.0", "has to be named"),
+        ("CC BY-SA 4.0", "cc-by-4.0", "requires the same licence"),
+        ("cc-by-nc-sa-4.0", "cc-by-nc-4.0", "requires the same licence"),
+        ("CC BY 4.0", "cc0-1.0", "requires attribution"),
         ("", "cc-by-4.0", "no known licence"),
         ("see our terms", "cc-by-nc-4.0", "'see our terms', which is not in the table"),
     ],
@@ -86,3 +86,16 @@ def test_layouts_have_the_licence_of_their_images_where_all_scenes_tell_it(
     recipe["recipe"] |= {"dataset": None, "scenes": scenes}
     (run / "recipe.json").write_text(json.dumps(recipe))
     assert [source.license for source in read_run(run).sources if source.what == "layouts"] == [known]
+
+
+def test_a_real_image_named_like_a_generated_scene_keeps_its_licence(painted_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(painted_run, run)
+    records = [json.loads(line) for line in (run / "manifest.jsonl").read_text().splitlines()]
+    for i, record in enumerate(records):
+        record |= {"scene": f"generated:{i}@3,4", "scene_license": "CC BY 4.0"}
+    (run / "manifest.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    released = read_run(run)
+    assert {record.provenance.license for record in released.records} == {"CC BY 4.0"}
+    assert {source.license for source in released.sources if source.what == "scenes"} == {"CC BY 4.0"}
+    assert not any(source.what == "scene renderer" for source in released.sources)

@@ -84,7 +84,7 @@ def test_nothing_is_validated_when_nothing_is_asked_for():
 
 
 def test_images_of_one_layout_cannot_be_divided_and_that_is_said():
-    with pytest.raises(UserError, match=r"--val 0\.1: all images hang together"):
+    with pytest.raises(UserError, match=r"--val 0\.1: all images are connected"):
         divide([frozenset("a"), frozenset("a")], 0.1)
 
 

@@ -35,9 +35,11 @@ def test_made_looked_at_exported_and_read_back_as_the_page_says(tmp_path, monkey
     assert not (tmp_path / "runs" / "large" / "dota").exists()
 
     program = block("python").replace(
-        '["category_name"]\n', '["category_name"]\n    print("tar", image.size, *names)\n'
+        '["category_name"]\n', '["category_name"]\n    print("tar", picture.size, *names)\n'
     )
-    program += '    print("parquet", image.size, *map(rows.features["objects"]["category"].feature.int2str, classes))\n'
+    program += (
+        '    print("parquet", picture.size, *map(rows.features["objects"]["category"].feature.int2str, classes))\n'
+    )
     capsys.readouterr()
     exec(program, {})
     records = map(json.loads, (tmp_path / "runs" / "large" / "manifest.jsonl").read_text().splitlines())

@@ -81,22 +81,22 @@ def test_datasets_reads_parquet_as_images_with_named_classes(source, tmp_path, m
 
 
 @pytest.mark.parametrize("form", ["webdataset", "parquet"])
-def test_the_same_data_make_the_same_files_whose_checksums_are_told(source, tmp_path, form):
+def test_the_same_data_make_the_same_files_with_their_checksums(source, tmp_path, form):
     pytest.importorskip("webdataset" if form == "webdataset" else "datasets")
     first = write_shards(source, tmp_path / "first", form, megabytes=0.05)
     second = write_shards(source, tmp_path / "second", form, megabytes=0.05)
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
-    told = json.loads((tmp_path / "first" / "dataset.json").read_text())
-    assert told["classes"] == list(CLASSES)
-    assert [one["sha256"] for one in told["files"]] == [hashlib.sha256(f.read_bytes()).hexdigest() for f in first]
-    assert sum(one["images"] for one in told["files"]) == told["images"] == 12
-    assert {one["images"] for one in told["files"][:-1]} == {told["files"][0]["images"]}, "evenly filled"
+    content = json.loads((tmp_path / "first" / "dataset.json").read_text())
+    assert content["classes"] == list(CLASSES)
+    assert [one["sha256"] for one in content["files"]] == [hashlib.sha256(f.read_bytes()).hexdigest() for f in first]
+    assert sum(one["images"] for one in content["files"]) == content["images"] == 12
+    assert {one["images"] for one in content["files"][:-1]} == {content["files"][0]["images"]}, "evenly filled"
 
 
 def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(source, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="exists already"):
         write_shards(source, tmp_path / "full", "webdataset")
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "recipe.json").write_text('{"recipe": {}, "parts": {}}')
@@ -115,7 +115,7 @@ def test_what_cannot_be_written_is_one_sentence_and_leaves_nothing(source, tmp_p
         (lambda record: [record], "no record of an image"),
     ],
 )
-def test_a_manifest_from_elsewhere_packs_no_other_file_and_is_told_where_it_is_damaged(change, said, tmp_path):
+def test_a_manifest_from_elsewhere_packs_no_other_file_and_is_refused_with_the_damaged_line(change, said, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     Image.new("RGB", (64, 64)).save(tmp_path / "secret.png")

@@ -22,12 +22,12 @@ def cache_of_its_own(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
-def layout(boxes, labels, classes=("car", "van"), size=(96, 96), **taken) -> dict:
+def layout(boxes, labels, classes=("car", "van"), size=(96, 96), **acquisition) -> dict:
     """A layout as a manifest has it."""
     n = len(boxes)
     return {
         "size": list(size), "kind": "obb", "classes": list(classes), "labels": labels, "boxes": boxes,
-        "difficult": [False] * n, "visible": [1.0] * n, "ignored": [], "acquisition": taken,
+        "difficult": [False] * n, "visible": [1.0] * n, "ignored": [], "acquisition": acquisition,
     }  # fmt: skip
 
 

@@ -35,7 +35,7 @@ def call(monkeypatch):
     return run
 
 
-def test_view_opens_a_run_with_a_data_set_beside_it(call, make_run, toy_dataset):
+def test_view_opens_a_run_with_a_data_set_to_compare_with(call, make_run, toy_dataset):
     site = call("view", make_run(12), "--real", toy_dataset)
     assert len(site.made.index) == 12
     assert len(site.real.index) == 24
@@ -59,7 +59,7 @@ def test_view_opens_a_data_set_and_a_plain_folder_of_images(call, toy_dataset, t
         (["layout", "draw", "--out", "x", "--dataset", "hit-uav", "--size", "3"], "size"),
     ],
 )
-def test_a_mistake_is_told_before_anything_is_served_or_written(call, arguments, says, tmp_path, monkeypatch):
+def test_a_mistake_is_reported_before_anything_is_served_or_written(call, arguments, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=says):
         call(*arguments)
@@ -72,7 +72,7 @@ def test_without_the_extra_the_command_says_what_to_install(call, make_run, monk
         call("view", make_run(1))
 
 
-def test_a_port_that_is_taken_is_named():
+def test_a_port_in_use_is_named():
     with socket.socket() as other:
         other.bind((HOST, 0))
         other.listen()

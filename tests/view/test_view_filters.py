@@ -55,12 +55,12 @@ def objects_of(record):
         ),
     ],
 )
-def test_a_filter_chooses_the_images_that_a_look_at_every_record_chooses(index, parameters, keep):
+def test_a_filter_matches_the_images_that_a_check_of_every_record_matches(index, parameters, keep):
     assert matching_images(index, read_filter(parameters)).tolist() == by_hand(index, keep)
 
 
-def test_class_score_and_size_are_asked_of_the_same_object(make_run, open_index):
-    """Control: a car of the size and a van beside it are no van of the size."""
+def test_class_score_and_size_apply_to_the_same_object(make_run, open_index):
+    """Control: a car of the size next to a van is no van of the size."""
     root = make_run(1)
     record = json.loads((root / "manifest.jsonl").read_text())
     for kind in ("asked", "labels"):
@@ -109,11 +109,11 @@ def test_a_filter_that_makes_no_sense_is_named(parameters, says):
         read_filter(parameters)
 
 
-def test_an_empty_field_of_the_page_asks_for_nothing(index):
+def test_an_empty_field_of_the_page_is_no_filter(index):
     assert len(matching_images(index, read_filter({"q": [""], "score": [""], "verdict": [""]}))) == len(index)
 
 
-def test_statistics_count_what_a_look_at_every_record_counts(index):
+def test_statistics_agree_with_counts_over_every_record(index):
     found = statistics(index, read_filter({"verdict": ["kept"]}))
     records = [r for r in records_of(index) if r["verdict"]["kept"]]
     assert found["pictures"] == len(records)

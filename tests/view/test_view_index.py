@@ -13,7 +13,7 @@ from dataengine.view import index as index_module
 from dataengine.view.index import Columns
 
 
-def test_an_index_says_of_each_image_what_its_record_says(make_run, open_index):
+def test_an_index_agrees_with_each_record(make_run, open_index):
     index = open_index(make_run(24))
     columns = index.columns
     assert len(index) == 24
@@ -38,7 +38,7 @@ def test_an_image_that_is_not_there_has_no_record(make_run, open_index):
             index.entry(i)
 
 
-def test_reasons_are_told_apart_by_what_they_say_and_not_by_their_counts(make_run, open_index):
+def test_reasons_differ_by_their_words_and_not_by_their_counts(make_run, open_index):
     index = open_index(make_run(24))
     assert len({index.entry(i).record.verdict.reason for i in range(24)}) > 2, "else this test shows nothing"
     assert index.reasons == ("", "objects not found")
@@ -54,7 +54,7 @@ def test_objects_that_the_scene_held_before_count_for_no_score(make_run, open_in
     records[1]["verdict"]["scores"] = [0.8, 0.9, 0.01]
     (root / "manifest.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     columns = open_index(root).columns
-    assert columns.score[1] == np.float32(0.8), "0.01 is the scene's own object's, for which nobody looked"
+    assert columns.score[1] == np.float32(0.8), "0.01 is the scene's own object's, for which the detector did not look"
     assert columns.own[columns.image == 1].tolist() == [False, False, True]
     assert columns.objects[1] == 3
 
@@ -70,7 +70,7 @@ def test_the_index_is_read_once_and_then_comes_from_the_cache(make_run, open_ind
     monkeypatch.undo()
 
 
-def test_a_run_that_has_grown_is_read_anew(make_run, open_index):
+def test_a_changed_run_is_read_again(make_run, open_index):
     assert len(open_index(make_run(8))) == 8
     root = make_run(8, name="other")
     assert len(open_index(root)) == 8
@@ -79,7 +79,7 @@ def test_a_run_that_has_grown_is_read_anew(make_run, open_index):
     assert len(open_index(root)) == 5
 
 
-def test_a_damaged_cache_is_made_again(make_run, open_index):
+def test_a_damaged_cache_is_rebuilt(make_run, open_index):
     root = make_run(4)
     index = open_index(root)
     [cached] = index.source.cache.glob("index*.npz")
@@ -99,7 +99,7 @@ def test_a_damaged_record_is_named_with_its_line(make_run, open_index, line):
 
 
 @pytest.mark.parametrize("value", [{}, "wide", 2**40, None])
-def test_a_size_that_is_no_number_of_pixels_is_told(make_run, open_index, value):
+def test_a_size_that_is_no_number_of_pixels_is_reported(make_run, open_index, value):
     root = make_run(3)
     *lines, last = (root / "manifest.jsonl").read_text().splitlines()
     record = json.loads(last)
@@ -109,7 +109,7 @@ def test_a_size_that_is_no_number_of_pixels_is_told(make_run, open_index, value)
         open_index(root)
 
 
-def test_nothing_is_written_into_what_is_looked_at(make_run, open_index):
+def test_nothing_is_written_into_the_viewed_folder(make_run, open_index):
     root = make_run(3)
     before = {file: file.stat().st_mtime_ns for file in root.rglob("*")}
     open_index(root)
@@ -162,7 +162,7 @@ def test_an_image_outside_of_a_data_sets_folder_is_listed_by_its_full_path(tmp_p
 
 
 @pytest.mark.parametrize(("name", "says"), [("nowhere", "does not exist"), ("file.txt", "is a file")])
-def test_what_is_no_folder_is_said_to_be_none(tmp_path, open_index, name, says):
+def test_a_path_that_is_no_folder_is_refused(tmp_path, open_index, name, says):
     (tmp_path / "file.txt").write_text("")
     with pytest.raises(UserError, match=says):
         open_index(tmp_path / name)

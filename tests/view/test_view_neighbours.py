@@ -54,7 +54,7 @@ def test_embeddings_are_made_once(real, monkeypatch):
     np.testing.assert_array_equal(first._embeddings, second._embeddings)
 
 
-def test_a_failure_is_told_and_not_waited_for(real, monkeypatch):
+def test_a_failure_is_reported_at_once(real, monkeypatch):
     def broken(*_):
         raise neighbours_module.UserError("the encoder is not here.")
 

@@ -46,7 +46,7 @@ def test_every_image_in_sight_has_its_boxes_over_it(page, run):
     assert page.locator(".counter strong").inner_text() == "200"
 
 
-def test_a_filter_is_in_the_address_can_be_sent_and_taken_back(page, run, browser):
+def test_a_filter_is_in_the_address_and_can_be_shared_and_cleared(page, run, browser):
     page.goto(run)
     page.wait_for_selector(TILES)
     page.get_by_label("van").check()

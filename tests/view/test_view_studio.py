@@ -86,7 +86,7 @@ def test_the_page_shows_the_guidance_that_the_recipe_states_also_when_it_is_0(ma
     assert make_studio(guidance_scale=guidance_scale).summary()["guidance_scale"] == guidance_scale
 
 
-def test_the_same_order_gives_the_same_image_and_another_seed_another(make_studio):
+def test_the_same_request_gives_the_same_image_and_another_seed_another(make_studio):
     studio = make_studio()
     first = studio.render(request_of(ground_boxes=(CAR,), ground_seed=3))
     again = studio.render(request_of(ground_boxes=(CAR,), ground_seed=3))
@@ -154,7 +154,7 @@ def test_an_own_object_that_a_new_box_touches_goes(make_studio):
         ({"ground": "picture"}, "no image is open"),
     ],
 )
-def test_a_layout_that_cannot_be_drawn_is_said_why(make_studio, changes, says):
+def test_an_invalid_layout_is_refused_with_the_reason(make_studio, changes, says):
     studio = make_studio()
     with pytest.raises(UserError, match=says):
         studio.render(RenderRequest.model_validate({"boxes": [CAR], "seed": 1} | changes))
@@ -165,7 +165,7 @@ def test_a_layout_that_cannot_be_drawn_is_said_why(make_studio, changes, says):
     [{"boxes": []}, {"seed": -1}, {"seed": 1.5}, {"boxes": [{**CAR, "w": 0}]}, {"boxes": [{**CAR, "cx": float("nan")}]},
      {"boxes": [{**CAR, "cx": 1e9}]}, {"ground": "sea"}, {"picture": ["etc", 0]}, {"more": 1}],
 )  # fmt: skip
-def test_an_order_that_makes_no_sense_is_refused_before_anything_is_rendered(changes):
+def test_an_invalid_request_is_refused_before_anything_is_rendered(changes):
     with pytest.raises(ValueError, match="validation error"):
         RenderRequest.model_validate({"boxes": [CAR], "seed": 1} | changes)
 
@@ -180,7 +180,7 @@ def test_a_box_that_sticks_out_is_cut_as_in_every_layout(make_studio):
     assert made.asked.boxes[0, 0] == pytest.approx(7.5, abs=0.01)
 
 
-def test_what_is_kept_is_read_back_by_every_format_with_the_same_boxes(make_studio, tmp_path):
+def test_kept_images_are_read_back_in_every_format_with_the_same_boxes(make_studio, tmp_path):
     studio = make_studio()
     made = studio.render(request_of())
     assert studio.folder.add(made) == 0
@@ -201,7 +201,7 @@ def test_what_is_kept_is_read_back_by_every_format_with_the_same_boxes(make_stud
         np.testing.assert_allclose(found[:, :4], expected[:, :4], atol=0.1)
 
 
-def test_what_is_kept_can_be_looked_at_and_measured_like_a_run(make_studio, tmp_path, open_index):
+def test_kept_images_can_be_viewed_and_evaluated_like_a_run(make_studio, tmp_path, open_index):
     from dataengine.evaluate.windows import read_generated
 
     studio = make_studio()
@@ -210,7 +210,7 @@ def test_what_is_kept_can_be_looked_at_and_measured_like_a_run(make_studio, tmp_
     assert len(read_generated(tmp_path / "drawn")) == 1
 
 
-def test_no_run_is_continued_over_what_was_drawn(make_studio, toy_recipe, tmp_path):
+def test_no_run_continues_in_a_folder_of_drawn_images(make_studio, toy_recipe, tmp_path):
     from dataengine.engine.run import synth
 
     studio = make_studio()
@@ -233,7 +233,7 @@ def test_a_later_start_goes_on_in_the_same_folder(make_studio, tmp_path):
     assert later.folder.add(made) == 1
 
 
-def test_what_is_taken_out_is_out_of_everything(make_studio, tmp_path):
+def test_a_removed_image_is_removed_everywhere(make_studio, tmp_path):
     studio = make_studio()
     made = studio.render(request_of())
     for _ in range(2):
@@ -250,7 +250,7 @@ def test_what_is_taken_out_is_out_of_everything(make_studio, tmp_path):
 
 
 @pytest.mark.parametrize("module", ["dota", "coco"])
-def test_broken_off_while_data_sets_are_written_nothing_is_lost_and_the_next_start_mends(
+def test_after_an_interruption_while_data_sets_are_written_the_next_start_repairs_them(
     make_studio, tmp_path, monkeypatch, module
 ):
     studio = make_studio()
@@ -278,7 +278,7 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_alone(make_studi
     assert [file.name for file in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
 
 
-def test_a_newer_order_replaces_those_that_wait(make_studio, monkeypatch):
+def test_a_newer_request_replaces_those_that_wait(make_studio, monkeypatch):
     studio, go_on, seeds = make_studio(), threading.Event(), []
     render = Studio.render
 
@@ -306,13 +306,13 @@ def wait_for(condition) -> None:
     pytest.fail("it did not happen")
 
 
-def test_the_page_renders_waits_looks_and_keeps(make_studio, client, tmp_path):
+def test_the_page_renders_waits_and_keeps(make_studio, client, tmp_path):
     site = Site(studio=make_studio())
     page = client(site)
     headers = {"origin": "http://127.0.0.1:8765", TOKEN_HEADER: site.token}
-    told = page.get("/api/draw").json()
-    assert told["state"] == "ready"
-    assert [one["name"] for one in told["classes"]] == ["car", "van"]
+    state = page.get("/api/draw").json()
+    assert state["state"] == "ready"
+    assert [one["name"] for one in state["classes"]] == ["car", "van"]
     asked = {"boxes": [CAR, VAN], "seed": "7"}
     assert page.post("/api/draw/render", json=asked).status_code == 403, "without the token"
     job = page.post("/api/draw/render", json=asked, headers=headers).json()
@@ -331,7 +331,7 @@ def test_the_page_renders_waits_looks_and_keeps(make_studio, client, tmp_path):
     assert page.post("/api/draw/remove/0", headers=headers, json={}).json() == {"kept": []}
 
 
-def test_parts_that_cannot_be_loaded_are_told_by_the_page(client, tmp_path):
+def test_parts_that_cannot_be_loaded_are_reported_on_the_page(client, tmp_path):
     def load():
         raise UserError("there is no such model.")
 

@@ -1,5 +1,5 @@
-"""How long the page of `dataengine view` takes over 100,000 images. Prints machine, versions and figures, and appends
-them as JSON. CPU seconds stand beside those of the clock, which mean nothing on a machine that is busy otherwise.
+"""Speed of the page of `dataengine view` with 100,000 images. Prints machine, versions and figures, and appends them as
+JSON. It measures wall-clock and CPU seconds; only CPU seconds are meaningful on a busy machine.
 
 python tools/bench/view.py [--pictures 100000] [--browser] [--json results.jsonl]
 """
@@ -31,7 +31,7 @@ FILTERS = {
 
 
 def make(root: Path, pictures: int, rng: np.random.Generator) -> None:
-    """A run folder with as many records, of five objects on average, and ten images that they share."""
+    """A run folder with this number of records, five objects on average, and ten shared image files."""
     (root / "shards" / "000000").mkdir(parents=True)
     for k in range(10):
         pixels = rng.integers(40, 200, (256, 256, 3)).astype(np.uint8)
@@ -67,7 +67,7 @@ def make(root: Path, pictures: int, rng: np.random.Generator) -> None:
 
 
 def timed(does: Callable[[], object], times: int = 5) -> tuple[float, float]:
-    """Median seconds by the clock, and of this process's CPU time."""
+    """Median wall-clock seconds and CPU seconds of this process."""
     clock, cpu = [], []
     for _ in range(times):
         start, used = time.perf_counter(), time.process_time()
@@ -77,7 +77,7 @@ def timed(does: Callable[[], object], times: int = 5) -> tuple[float, float]:
 
 
 def in_a_browser(gallery) -> dict:
-    """Scroll through all images in headless Chromium: elements in the document, and frames while scrolling."""
+    """Scroll through all images in headless Chromium: elements in the document, and frame times."""
     from playwright.sync_api import sync_playwright
 
     from dataengine.view.app import Site, make_app
@@ -101,7 +101,7 @@ def in_a_browser(gallery) -> dict:
     return found
 
 
-# 100 steps from the first image to the last; the time of each frame is what a person would see stutter
+# 100 steps from the first image to the last, with the time of each frame
 SCROLL = """async () => {
   const grid = document.querySelector('.grid'), frames = [];
   let elements = 0, before = performance.now();
@@ -121,7 +121,7 @@ def main() -> None:
     """Make the run, read it, filter it, and scroll through it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=100_000)
-    parser.add_argument("--browser", action="store_true", help="Scroll through them in headless Chromium, too.")
+    parser.add_argument("--browser", action="store_true", help="Also scroll through them in headless Chromium.")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     from dataengine.view.filters import matching_images, read_filter

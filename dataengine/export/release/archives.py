@@ -1,4 +1,4 @@
-"""Checksums, and archives that are the same to the last byte whenever and wherever they are made."""
+"""Checksums and reproducible tar archives of a release."""
 
 from __future__ import annotations
 
@@ -14,51 +14,56 @@ from dataengine.files import write_whole
 SUMS = "SHA256SUMS"
 FOLDER = "archives"
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-LEAST = 100_000
+MIN_ARCHIVE_BYTES = 100_000
 
 
 def parse_size(text: str) -> int:
-    """ "1GB", "500 MB" or "2000000" -> bytes, in powers of ten. Raises UserError for anything else, or below 100 kB."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip().upper())
-    size = int(float(found[1]) * _UNITS[found[2]]) if found else 0
-    if size < LEAST:
+    """Size in bytes of a text such as "1GB", "500 MB" or "2000000", in powers of ten. Raises UserError for other texts
+    and for sizes below 100 kB.
+
+    >>> parse_size("1.5 MB")
+    1500000
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip().upper())
+    size = int(float(match[1]) * _UNITS[match[2]]) if match else 0
+    if size < MIN_ARCHIVE_BYTES:
         raise UserError(f"--archive-size {text}: give a size of at least 100 kB, such as 500MB or 2GB.")
     return size
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
+    """SHA-256 of a file as a hexadecimal string."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_below(folder: Path) -> list[str]:
-    """Paths of all files relative to a folder, with '/', sorted; the checksums and the archives are not among them."""
-    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(name for name in found if name != SUMS and not name.startswith(f"{FOLDER}/"))
+    """Sorted paths, relative to a folder and with '/', of all files except the checksums and the archives."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if name != SUMS and not name.startswith(f"{FOLDER}/"))
 
 
 def write_sums(folder: Path, names: Iterable[str]) -> None:
-    """`SHA256SUMS` of these files, as `sha256sum --check` reads it."""
+    """Write `SHA256SUMS` of these files in the format of `sha256sum`."""
     write_whole(folder / SUMS, "".join(f"{digest(folder / name)}  {name}\n" for name in names))
 
 
 def read_sums(file: Path) -> dict[str, str]:
-    """Digest by name. Raises ValueError for a line of another form."""
-    found = {}
+    """Digest of each file by name. Raises ValueError for an invalid line."""
+    sums = {}
     for line in file.read_text("utf-8").splitlines():
         value, _, name = line.partition("  ")
         if not re.fullmatch(r"[0-9a-f]{64}", value) or not name:
             raise ValueError(f"{line[:40]!r} is no checksum")
-        found[name] = value
-    return found
+        sums[name] = value
+    return sums
 
 
 def write_archives(folder: Path, prefix: str, largest: int) -> list[str]:
-    """`archives/<prefix>-00001-of-00003.tar` and so on, each at most `largest` bytes, with all files of a release.
+    """Write all files of a release as `archives/<prefix>-00001-of-00003.tar` and so on; returns the file names.
 
-    Every archive can be unpacked alone; together they make the folder `prefix`. Raises UserError where one file does
-    not fit.
+    Each archive has at most `largest` bytes and can be unpacked alone; together they contain the folder `prefix`.
+    Raises UserError where a single file does not fit.
     """
     (folder / FOLDER).mkdir()
     groups = list(_grouped(folder, prefix, largest))
@@ -74,13 +79,13 @@ def write_archives(folder: Path, prefix: str, largest: int) -> list[str]:
 
 
 def _grouped(folder: Path, prefix: str, largest: int) -> Iterator[list[str]]:
-    """Files of each archive, in order."""
+    """Names of the files in each archive."""
     names, filled = [], 0
     for name in [SUMS, *files_below(folder)]:
         member = _member(folder / name, f"{prefix}/{name}")
         size = len(member.tobuf(tarfile.PAX_FORMAT)) + member.size + -member.size % tarfile.BLOCKSIZE
         if _closed(size) > largest:
-            raise UserError(f"--archive-size: {name} alone needs {_closed(size)} bytes, more than {largest}.")
+            raise UserError(f"--archive-size: {name} alone needs {_closed(size)} bytes; give a size above {largest}.")
         if _closed(filled + size) > largest:
             yield names
             names, filled = [], 0
@@ -90,26 +95,26 @@ def _grouped(folder: Path, prefix: str, largest: int) -> Iterator[list[str]]:
 
 
 def _closed(filled: int) -> int:
-    """Size of an archive: two empty blocks end it, and it is filled up to whole records."""
+    """Size of a complete archive: two empty blocks at its end, padded to whole records."""
     return -(-(filled + 2 * tarfile.BLOCKSIZE) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
 
 
 def _member(file: Path, name: str) -> tarfile.TarInfo:
-    """A header that depends on name and size only: no time, owner or mode of this machine."""
+    """A header that depends on name and size only, without time, owner or mode."""
     info = tarfile.TarInfo(name)
     info.size, info.mode = file.stat().st_size, 0o644
     return info
 
 
 def archived(file: Path) -> Iterator[tuple[str, str]]:
-    """Name and digest of each file in an archive; nothing is unpacked. Raises ValueError where it cannot be read, or
-    holds anything but files: links, and files with holes, which say that they are of any size."""
+    """Name and digest of each file in an archive, without unpacking it. Raises ValueError for an unreadable archive and
+    for members other than regular files: links, and sparse files, which can claim any size."""
     try:
-        with tarfile.open(file, "r:") as archive:  # never compressed: a small file would stand for a huge one
+        with tarfile.open(file, "r:") as archive:  # uncompressed only: protects against decompression bombs
             for member in archive:
                 content = archive.extractfile(member) if member.isreg() and not member.issparse() else None
                 if content is None:
                     raise ValueError(f"{member.name} is no file")
                 yield member.name, hashlib.file_digest(content, "sha256").hexdigest()
-    except (tarfile.TarError, OSError, OverflowError, LookupError) as error:  # the last two of odd headers
+    except (tarfile.TarError, OSError, OverflowError, LookupError) as error:  # the last two: invalid headers
         raise ValueError(f"no whole archive ({error})") from None

@@ -1,4 +1,4 @@
-"""Accepted images that are as near to a training image as real ones hardly ever are."""
+"""The check of a release for near copies of training images."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from dataengine.evaluate.results import Result
 from dataengine.evaluate.windows import common_size, cut_windows, read_generated, read_real
 
 Bar = Callable[[Sequence, str], Sequence]
-WINDOWS = 4  # of each training image
+WINDOWS_PER_IMAGE = 4  # of training and held-out images
 
 
 def near_copies(run: Path, training: Path, held_out: Path, bar: Bar, seed: int = 0) -> tuple[Result, list[str]]:
-    """`dataengine evaluate memorisation` of a run: its table, and the names of accepted images nearer to a training
-    image than 99 % of held-out ones are.
+    """The table of `dataengine evaluate memorisation` for a run, and the names of its near copies: accepted images
+    nearer to a training image than 99 % of the held-out images.
 
-    Raises UserError where the data sets cannot be read, are too few, or where even noisy copies would not be found.
+    Raises UserError where a data set cannot be read or has no images, and where the check does not find noisy copies.
     """
     generated = _all_of(read_generated(run))
     size = common_size(generated)
     windows = cut_windows(generated, size, of_each=1, seed=seed)
     real, trained = (
-        cut_windows(_all_of(read_real(path)), size, of_each=WINDOWS, seed=seed) for path in (held_out, training)
+        cut_windows(_all_of(read_real(path)), size, of_each=WINDOWS_PER_IMAGE, seed=seed)
+        for path in (held_out, training)
     )
     if not real or not trained:
-        raise UserError(f"{training if real else held_out}: no image to compare with; give another folder.")
+        raise UserError(f"{training if real else held_out}: no image to compare with; choose another folder.")
     result, neighbours = copies_of_training(windows, real, trained, load_features(FEATURES), seed, bar)
     if failed := result.failed_controls():
         raise UserError(f"--training: the check fails on these images ({failed[0]}); choose other --held-out images.")
@@ -43,7 +44,6 @@ def near_copies(run: Path, training: Path, held_out: Path, bar: Bar, seed: int =
 
 
 def _all_of(dataset: Dataset) -> Dataset:
-    """The data set without labels: images and windows that show nothing may be copies, too, and `windows` would leave
-    them out."""
+    """The data set without labels: images without objects can be copies, too, and `cut_windows` would skip them."""
     nothing = np.zeros(0, int)
     return replace(dataset, samples=[replace(s, layout=s.layout.select(nothing)) for s in dataset])

@@ -1,4 +1,4 @@
-"""Croissant metadata (MLCommons, version 1.1) of a release: what lies where, and how records are read from it."""
+"""Croissant metadata (MLCommons, version 1.1) of a release: its files and how records are read from them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write_croissant(folder: Path, content: dict, description: str, license: Lice
         )
 
     text, real, whole, yes = mlc.DataType.TEXT, mlc.DataType.FLOAT, mlc.DataType.INTEGER, mlc.DataType.BOOL
-    told = {
+    meanings = {
         "split": "train, or val for validation",
         "digital_source_type": "IPTC's digital source type: wholly generated, or painted into a real picture",
         "license": "licence of the image, an SPDX id",
@@ -55,7 +55,7 @@ def write_croissant(folder: Path, content: dict, description: str, license: Lice
             references=source("image-files", file_property="filename"),
         ),
         field("image", mlc.DataType.IMAGE_OBJECT, "the picture", source("image-files", file_property="content")),
-        *(field(name, text, meaning, source("metadata", column=name)) for name, meaning in told.items()),
+        *(field(name, text, meaning, source("metadata", column=name)) for name, meaning in meanings.items()),
         field("width", whole, "of the image in pixels", source("metadata", column="width")),
         field("height", whole, "of the image in pixels", source("metadata", column="height")),
         field("seed", whole, "everything random in the image comes from it", source("metadata", column="seed")),
@@ -95,14 +95,14 @@ def write_croissant(folder: Path, content: dict, description: str, license: Lice
 
 
 def croissant_faults(file: Path) -> list[str]:
-    """What mlcroissant finds wrong in a file, one sentence each."""
+    """Faults that mlcroissant finds in a file, one sentence each."""
     mlc = load_mlcroissant()
-    logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of what is merely recommended
+    logging.getLogger("absl").setLevel(logging.ERROR)  # hides warnings about recommended fields
     try:
         mlc.Dataset(jsonld=str(file))
     except mlc.ValidationError as error:
         return [line.strip(" -") for line in str(error).splitlines() if line.strip().startswith("-")] or [str(error)]
-    except (ValueError, OSError, AttributeError, TypeError, KeyError) as error:  # of JSON that is no Croissant at all
+    except (ValueError, OSError, AttributeError, TypeError, KeyError) as error:  # JSON that is not Croissant
         return [f"it cannot be read ({error})"]
     return []
 

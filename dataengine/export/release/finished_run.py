@@ -109,7 +109,7 @@ def _sources(recipe: dict, records: list[Record], source_license: str) -> list[S
     license = known[0] or _own_license(recipe, records) or source_license
     sources.append(Source("layouts", title, license, known[1]))
     if recipe.get("strength", 1) < 1:
-        sources.append(Source("real objects to begin from", title, license, known[1]))
+        sources.append(Source("repainted real objects", title, license, known[1]))
     for record in records:
         scene = record.provenance
         if not scene.generated:

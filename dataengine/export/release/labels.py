@@ -1,9 +1,9 @@
-"""The images of a release, once, and their labels beside them in every form that is asked for.
+"""Images and labels of a release. All label formats share one set of image files.
 
-images/train/*.png  metadata.jsonl    what `datasets` and the hub read; images/val likewise
+images/train/*.png  metadata.jsonl    for `datasets` and the hub; the same for images/val
 labelTxt/train/*.txt                  DOTA
 annotations/train.json                COCO
-labels/train/*.txt  data.yaml         YOLO, with corners where boxes are rotated
+labels/train/*.txt  data.yaml         YOLO, with corners of rotated boxes
 """
 
 from __future__ import annotations
@@ -26,41 +26,45 @@ from dataengine.export.release import marks
 from dataengine.export.release.finished_run import FinishedRun
 from dataengine.export.release.licenses import License, find_license
 
-Progress = Callable[[str, int, int], None]  # (what, images done, images in all)
+Progress = Callable[[str, int, int], None]  # (task, images done, images in total)
 FORMATS = ("dota", "coco", "yolo")
 METADATA = "metadata.jsonl"
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
-    """ "dota,coco,yolo-obb" -> ("dota", "coco", "yolo"). Raises UserError for others."""
+    """Formats of an option. Raises UserError for an unknown format.
+
+    >>> parse_formats("dota, YOLO-OBB")
+    ('dota', 'yolo')
+    """
     names = [name.strip().lower().removesuffix("-obb") for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in FORMATS]
     if unknown or not names:
-        raise UserError(f"--formats {text}: choose from dota, coco, yolo-obb, with commas.")
+        raise UserError(f"--formats {text}: choose from dota, coco, yolo-obb, separated by commas.")
     return tuple(dict.fromkeys(names))
 
 
 def write_images(
     run: FinishedRun, records: Sequence[Record], split: str, license: License, folder: Path, progress: Progress
 ) -> Dataset:
-    """Images of one split with their marks, and `metadata.jsonl`; gives them as a data set. Raises UserError for an
-    image that is missing or damaged."""
+    """Write the images of one split with their marks, and `metadata.jsonl`; returns them as a data set. Raises
+    UserError for a missing or damaged image."""
     images = folder / "images" / split
     images.mkdir(parents=True)
     samples, lines = [], []
     for done, record in enumerate(records, 1):
         layout, file = run.labels(record), images / f"{record.name}.png"
-        story = _story(run, record, license)
+        details = _details(run, record, license)
         kind = marks.GENERATED if record.provenance.generated else marks.PAINTED_INTO
         packet = marks.xmp_packet(kind, _rights(record, license), license.url, f"dataengine {__version__}")
         try:
-            file.write_bytes(marks.marked(_original(run, record), packet, story))
+            file.write_bytes(marks.marked(_original(run, record), packet, details))
         except (ValueError, FileNotFoundError) as error:
             raise UserError(
                 f"{run.folder / record.image}: the image is damaged ({error}); the same dataengine synth command "
                 "makes it again."
             ) from None
-        lines.append(json.dumps(_metadata(file.name, split, layout, story, kind)) + "\n")
+        lines.append(json.dumps(_metadata(file.name, split, layout, details, kind)) + "\n")
         samples.append(Sample(file.stem, file, layout, _third_party(record), license.id))
         progress(f"{split}: images", done, len(records))
     (images / METADATA).write_text("".join(lines), "utf-8")
@@ -68,36 +72,36 @@ def write_images(
 
 
 def write_labels(splits: dict[str, Dataset], name: str, folder: Path, progress: Progress) -> None:
-    """Labels of all splits in one format. Its own writer copies images, too: it writes elsewhere, and only the labels
-    are kept."""
-    aside = folder / ".aside"
+    """Write the labels of all splits in one format. The format's writer also copies the images, so it writes to a
+    temporary folder, and only the labels are moved."""
+    temporary = folder / ".aside"
     for split, dataset in splits.items():
-        told = lambda done, total, split=split: progress(f"{split}: {name}", done, total)  # noqa: E731
-        if left_out := formats.write(dataset, aside, name, split=split, progress=told):
+        report = lambda done, total, split=split: progress(f"{split}: {name}", done, total)  # noqa: E731
+        if left_out := formats.write(dataset, temporary, name, split=split, progress=report):
             raise UserError(f"{left_out[0]}")
     if name == "dota":
         (folder / "labelTxt").mkdir()
         for split in splits:
-            (aside / split / "labelTxt").rename(folder / "labelTxt" / split)
-        (aside / "classes.txt").rename(folder / "classes.txt")
+            (temporary / split / "labelTxt").rename(folder / "labelTxt" / split)
+        (temporary / "classes.txt").rename(folder / "classes.txt")
     elif name == "coco":
-        (aside / "annotations").rename(folder / "annotations")
+        (temporary / "annotations").rename(folder / "annotations")
     else:
-        (aside / "labels").rename(folder / "labels")
-        (aside / "data.yaml").rename(folder / "data.yaml")
-    shutil.rmtree(aside)
+        (temporary / "labels").rename(folder / "labels")
+        (temporary / "data.yaml").rename(folder / "data.yaml")
+    shutil.rmtree(temporary)
 
 
 def _original(run: FinishedRun, record: Record) -> bytes:
-    """The run's own file. Raises ValueError where it is not the one that was judged."""
+    """The image file of the run. Raises ValueError where its checksum differs from the record."""
     content = (run.folder / record.image).read_bytes()
     if hashlib.sha256(content).hexdigest() != record.sha256:
-        raise ValueError("its checksum is another")
+        raise ValueError("its checksum differs")
     return content
 
 
-def _story(run: FinishedRun, record: Record, license: License) -> dict:
-    """What the image's own JSON says of where it comes from."""
+def _details(run: FinishedRun, record: Record, license: License) -> dict:
+    """Content of the JSON mark in an image: its provenance."""
     return {
         "synthetic": True,
         "dataengine": __version__,
@@ -115,11 +119,11 @@ def _story(run: FinishedRun, record: Record, license: License) -> dict:
     }
 
 
-def _metadata(file_name: str, split: str, layout: Layout, story: dict, source_type: str) -> dict:
+def _metadata(file_name: str, split: str, layout: Layout, details: dict, source_type: str) -> dict:
     """A line of `metadata.jsonl`. bbox: x, y, width, height in pixels; obb: four corners, x and y in turn."""
     corners = np.round(geometry.to_corners(layout.boxes).astype(np.float64), 4)  # (N, 4, 2)
     low, high = corners.min(axis=1), corners.max(axis=1)
-    told = ("license", "seed", "layout_from", "scene", "scene_source", "scene_license", "sha256")
+    copied = ("license", "seed", "layout_from", "scene", "scene_source", "scene_license", "sha256")
     return {
         "file_name": file_name,
         "split": split,
@@ -133,14 +137,14 @@ def _metadata(file_name: str, split: str, layout: Layout, story: dict, source_ty
             "difficult": layout.difficult.tolist(),
         },
         "digital_source_type": source_type,
-        "model": story["parts"]["model"],
-        "layouts": story["parts"]["layouts"],
-        **{key: story[key] for key in told},
+        "model": details["parts"]["model"],
+        "layouts": details["parts"]["layouts"],
+        **{key: details[key] for key in copied},
     }
 
 
 def _third_party(record: Record) -> str:
-    """Whose image the objects were painted into, with its licence; "" where there is none."""
+    """Source, name and licence of the real image below the painted objects; "" where there is none."""
     scene = record.provenance
     if scene.generated:
         return ""

@@ -64,8 +64,8 @@ _KNOWN = {name.lower(): license for name, license in LICENSES.items()} | {"cc0":
 
 @dataclass(frozen=True)
 class Source:
-    """Something of others that went into a release: what it is ("renderer", "layouts", "scenes"), its name, the licence
-    as it was stated ("" where it is unknown), and where it comes from."""
+    """A third-party source of a release. what: its role ("renderer", "layouts", "scenes"). license: as stated, "" where
+    unknown. url: where it comes from."""
 
     what: str
     name: str
@@ -74,13 +74,16 @@ class Source:
 
 
 def find_license(name: str) -> License | None:
-    """The licence of a name as people write it ("CC BY 4.0", "cc-by-4.0", "academic use"), None for others."""
+    """The licence with a common spelling of its name, None if unknown.
+
+    >>> find_license("CC BY 4.0").id
+    'CC-BY-4.0'
+    """
     return _KNOWN.get("-".join(name.replace("_", " ").split()).lower())
 
 
 def release_license(name: str) -> License:
-    """The licence that a release is to carry. Raises UserError for one whose conditions are not known here, or under
-    which nobody may change what they got."""
+    """The licence of a release. Raises UserError for an unknown licence and for academic use only."""
     found = find_license(name)
     if found is None or found.id == ACADEMIC:
         given = ", ".join(license.id.lower() for license in LICENSES.values() if license.id != ACADEMIC)
@@ -89,7 +92,7 @@ def release_license(name: str) -> License:
 
 
 def conflicts(sources: list[Source], release: License) -> list[str]:
-    """One sentence for each source whose licence forbids a release under `release`, in their order."""
+    """One sentence for each source whose licence does not permit a release under `release`, in order."""
     return [sentence for source in sources if (sentence := _conflict(source, release))]
 
 
@@ -97,14 +100,14 @@ def _conflict(source: Source, release: License) -> str:
     what = f"the {source.what} ({source.name})"
     found = find_license(source.license)
     if found is None:
-        said = f"the licence {source.license!r}, which is not in the table" if source.license else "no known licence"
-        return f"{what} has {said}: say what it is with --source-license"
+        stated = f"the licence {source.license!r}, which is not in the table" if source.license else "no known licence"
+        return f"{what} has {stated}: state it with --source-license"
     if not found.derivatives:
-        return f"{what} may not be changed ({found.id}), and images made from it are changed works"
+        return f"{what} may not be changed ({found.id}), and images made from it are derivative works"
     if found.share_alike and found.id != release.id:
-        return f"{what} is {found.id}, which asks for the same licence, not {release.id}"
+        return f"{what} is {found.id}, which requires the same licence, not {release.id}"
     if not found.commercial and release.commercial:
         return f"{what} may not be used commercially ({found.id}), which {release.id} would allow"
     if found.attribution and not release.attribution:
-        return f"{what} has to be named by all who pass it on ({found.id}), which {release.id} does not ask for"
+        return f"{what} requires attribution ({found.id}), which {release.id} does not require"
     return ""

@@ -1,7 +1,7 @@
-"""Where an image comes from, written into the PNG file itself: an XMP packet that other programs read, and our JSON.
+"""Marks of synthetic images inside the PNG file: an XMP packet for other programs, and the provenance as JSON.
 
-Two `iTXt` chunks (PNG specification, third edition, section 11.3.3.4) are put behind the header; every other byte stays
-as it was, so the pixels cannot change, and taking the chunks out gives the first file again.
+Two `iTXt` chunks (PNG specification, third edition, section 11.3.3.4) are inserted after the header. All other bytes
+stay unchanged, so the pixels stay the same, and removing the chunks restores the original file.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 
 @dataclass(frozen=True)
 class Mark:
-    """What an image says of itself. source_type: address of IPTC's digital source type, "" where there is none;
-    story: our JSON, empty where there is none."""
+    """Marks of an image. source_type: URL of IPTC's digital source type, "" without one. details: our JSON, empty
+    without one."""
 
     source_type: str
-    story: dict
+    details: dict
 
 
 def xmp_packet(source_type: str, rights: str, url: str, tool: str) -> str:
-    """An XMP packet that says by what an image was made, and under which licence it is."""
+    """An XMP packet with the source type, the licence and the creating program of an image."""
     return _XMP.format(
         tool=quoteattr(tool),
         url=quoteattr(url),
@@ -59,35 +59,35 @@ def xmp_packet(source_type: str, rights: str, url: str, tool: str) -> str:
     )
 
 
-def marked(png: bytes, xmp: str, story: dict) -> bytes:
-    """The PNG file with both chunks. Raises ValueError where it is no PNG, or carries such a chunk already."""
+def marked(png: bytes, xmp: str, details: dict) -> bytes:
+    """The PNG file with both chunks added. Raises ValueError for other files and for an image with marks."""
     if read_mark(png) != Mark("", {}):
         raise ValueError("the image carries a mark already")
     end_of_header = len(SIGNATURE) + 25  # IHDR is 13 bytes long, with length, type and checksum 25
-    text = json.dumps(story, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(details, sort_keys=True, ensure_ascii=False)
     return png[:end_of_header] + _itxt(XMP_KEYWORD, xmp) + _itxt(JSON_KEYWORD, text) + png[end_of_header:]
 
 
 def unmarked(png: bytes) -> bytes:
-    """The file as it was before `marked`. Raises ValueError where it is no PNG."""
+    """The file before `marked`. Raises ValueError where it is not a PNG file."""
     return SIGNATURE + b"".join(
         png[start:end] for kind, start, end in _chunks(png) if _keyword(png, kind, start) not in _OURS
     )
 
 
 def read_mark(png: bytes) -> Mark:
-    """What a PNG file says of itself. Raises ValueError where it is no PNG, or what it says is damaged."""
+    """Marks in a PNG file. Raises ValueError for other files and for damaged marks."""
     from defusedxml import ElementTree
 
-    source_type, story = "", {}
+    source_type, details = "", {}
     for kind, start, end in _chunks(png):
         keyword = _keyword(png, kind, start)
         if keyword not in _OURS:
             continue
-        # after the keyword: its end, compressed or not, the method, an empty language and an empty translation
+        # after the keyword: terminator, compression flag, method, empty language and empty translated keyword
         content = png[start + 8 + len(keyword) + 5 : end - 4].decode()
         if keyword == JSON_KEYWORD:
-            story = json.loads(content)
+            details = json.loads(content)
             continue
         try:
             root = ElementTree.fromstring(content)
@@ -95,7 +95,7 @@ def read_mark(png: bytes) -> Mark:
             raise ValueError(f"its XMP packet is no XML ({error})") from None
         name = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"
         source_type = next((e.attrib.get(name) or e.findtext(name) or "" for e in root.iter(_DESCRIPTION)), "")
-    return Mark(source_type, story)
+    return Mark(source_type, details)
 
 
 _OURS = (XMP_KEYWORD, JSON_KEYWORD)

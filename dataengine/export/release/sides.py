@@ -1,8 +1,8 @@
-"""Train or validation: images of one layout, or in one scene, never lie on both sides.
+"""Split into train and validation: images with a common layout or scene are never in both.
 
-Images and what they were made from form a graph. Where it falls into many pieces, whole pieces are validated. Where
-most of it hangs together, as with many images of few real ones, sources are divided, and images that have some on
-either side are left out.
+Images and their sources form a graph. If it has many components, whole components become the validation split. If most
+of it is connected, as with many images from few real ones, the sources are divided, and images with sources in both
+splits are left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataengine.errors import UserError
 from dataengine.render.canvas import Provenance
 
 Side = Literal["train", "val"]
-NEAR = 0.25  # of the wanted share: so far it may be missed where that leaves no image out
+MAX_SHARE_ERROR = 0.25  # of the requested share; tolerated where no image has to be left out
 
 
 def sources_of(layout_from: Sequence[str], scene: Provenance, seed: int, group: str | None = None) -> frozenset[str]:
@@ -36,16 +36,19 @@ def sources_of(layout_from: Sequence[str], scene: Provenance, seed: int, group: 
 
 
 def divide(sources: Sequence[frozenset[str]], share: float, seed: int = 0) -> list[Side | None]:
-    """The side of each image, None where it must be left out since its sources lie on both.
+    """The split of each image, None for images left out because their sources are in both splits.
 
-    sources: of each image, at least one. share: of the images that are not left out, which are validated; 0 is none.
-    Depends on nothing but these and `seed`. Raises UserError where not one image could be on each side.
+    sources: of each image, at least one. share: of the validation split among the images that are not left out; 0 for
+    none. The result depends on these and `seed` only. Raises UserError where a split would be empty.
+
+    >>> divide([frozenset("a"), frozenset("ab"), frozenset("c")], 0.33)
+    ['train', 'train', 'val']
     """
     if share == 0:
         return ["train"] * len(sources)
     order = _order(sources, seed)
     place = {source: i for i, source in enumerate(order)}
-    # an image is validated when the first k sources hold all of its own, and trained on when they hold none
+    # an image is in val if all its sources are among the first k in order, and in train if none is
     first = np.array([min(place[s] for s in own) for own in sources])
     last = np.array([max(place[s] for s in own) for own in sources])
     cuts = np.arange(1, len(order))
@@ -55,19 +58,18 @@ def divide(sources: Sequence[frozenset[str]], share: float, seed: int = 0) -> li
     usable = (n_val > 0) & (n_train > 0)
     if not usable.any():
         raise UserError(
-            f"--val {share:g}: all images hang together by the layouts and scenes that they were made from, so "
-            "none can be validated that shares nothing with training images; make more images, or give --val 0."
+            f"--val {share:g}: all images are connected by common layouts and scenes, so no validation split is "
+            "independent of the training images; generate more images, or give --val 0."
         )
-    whole = usable & (n_val + n_train == len(sources)) & (np.abs(shares - share) <= NEAR * share)
+    whole = usable & (n_val + n_train == len(sources)) & (np.abs(shares - share) <= MAX_SHARE_ERROR * share)
     chosen = whole if whole.any() else usable
     cut = cuts[chosen][np.argmin(np.abs(shares[chosen] - share))]
     return ["val" if b < cut else "train" if a >= cut else None for a, b in zip(first, last, strict=True)]
 
 
 def _order(sources: Sequence[frozenset[str]], seed: int) -> list[str]:
-    """All sources, so that neighbours in the graph follow each other: a cut between two then divides few images.
-
-    Pieces come in the order of their size; in each, a breadth-first walk from a random source."""
+    """All sources in an order in which a cut divides few images: components of the graph by size, and each component
+    in breadth-first order from a random source."""
     neighbours: dict[str, set[str]] = defaultdict(set)
     for own in sources:
         for source in own:
@@ -82,7 +84,7 @@ def _order(sources: Sequence[frozenset[str]], seed: int) -> list[str]:
             continue
         piece = [name]
         seen.add(name)
-        for current in piece:  # grows while it is walked
+        for current in piece:  # grows during the loop
             fresh = sorted(neighbours[current] - seen, key=rank.__getitem__)
             seen.update(fresh)
             piece += fresh
@@ -91,5 +93,5 @@ def _order(sources: Sequence[frozenset[str]], seed: int) -> list[str]:
 
 
 def leaks(train: Sequence[frozenset[str]], val: Sequence[frozenset[str]]) -> frozenset[str]:
-    """Sources of images on both sides."""
+    """Sources of images in both splits."""
     return frozenset().union(*train) & frozenset().union(*val)

@@ -1,4 +1,4 @@
-"""Is a release what it says? Files, counts, labels in all formats, marks and splits are compared with each other."""
+"""Verification of a release: files, counts, labels in all formats, marks and splits must agree."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from dataengine import geometry
 from dataengine.data import formats, images
-from dataengine.data.layout import Dataset
+from dataengine.data.layout import Dataset, class_key
 from dataengine.engine.record import provenance_from_json
 from dataengine.errors import UserError, shown
 from dataengine.export.release import marks
@@ -25,13 +25,13 @@ from dataengine.export.release.sides import leaks, sources_of
 from dataengine.files import read_text
 
 CONTENT = "release.json"
-LEAST_IOU = 0.97  # of the same box in two formats: they keep other numbers of digits
-TOLD_TWICE = ("seed", "layout_from", "scene", "scene_source", "scene_license", "license", "sha256")
+MIN_IOU = 0.97  # between the same box in two formats, which round differently
+DUPLICATED_KEYS = ("seed", "layout_from", "scene", "scene_source", "scene_license", "license", "sha256")
 
 
 @dataclass(frozen=True)
 class Verified:
-    """faults: sentences, none where all is well; images: how many there are; checked: what was looked at."""
+    """faults: one sentence each, empty for a valid release. images: their number. checked: names of the checks."""
 
     faults: list[str]
     images: int
@@ -39,12 +39,12 @@ class Verified:
 
 
 def verify(folder: Path) -> Verified:
-    """Compare everything in a release with everything else.
+    """Check whether all parts of a release agree.
 
-    Raises UserError where the folder holds no release at all; whatever is wrong in one is a sentence in `faults`.
+    Raises UserError where the folder has no release; faults of a release are sentences in the result.
     """
     if not (folder / CONTENT).exists():
-        raise UserError(f"{folder}: no release (it has no {CONTENT}); give a folder that dataengine release made.")
+        raise UserError(f"{folder}: no release (it has no {CONTENT}); give a folder written by dataengine release.")
     try:
         content = json.loads(read_text(folder / CONTENT))
         lines = {split: _lines(folder, split) for split in content["splits"]}
@@ -61,7 +61,7 @@ def verify(folder: Path) -> Verified:
             checks["archives"] = _archives(folder, content["name"])
         faults = [fault for found in checks.values() for fault in found]
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError, OverflowError, RecursionError) as error:
-        # damaged JSON can have any form; what it is meant to say cannot be compared
+        # damaged JSON can have any content
         return Verified([f"{folder}: {CONTENT} or {METADATA} is damaged ({error})"], 0, [])
     return Verified(faults, sum(map(len, lines.values())), list(checks))
 
@@ -83,7 +83,7 @@ def _sums(folder: Path) -> Iterator[str]:
         yield f"{name} is not in {SUMS}: it was added later"
     for name in sorted(there & stored.keys()):
         if digest(folder / name) != stored[name]:
-            yield f"{name} was changed: its checksum is another"
+            yield f"{name} was changed: its checksum differs"
 
 
 def _counts(content: dict, lines: dict[str, list[dict]]) -> Iterator[str]:
@@ -105,8 +105,8 @@ def _marks(folder: Path, content: dict, lines: dict[str, list[dict]]) -> Iterato
         for line in part:
             file = folder / "images" / split / line["file_name"]
             if Path(line["file_name"]).name != line["file_name"]:
-                yield f"images/{split}/{METADATA} names {shown(line['file_name'])}, which is another folder's"
-            elif os.path.isfile(file):  # unlike `Path`, not troubled by a name that is none
+                yield f"images/{split}/{METADATA} names {shown(line['file_name'])}, which is in another folder"
+            elif os.path.isfile(file):  # unlike `Path`, accepts invalid names
                 yield from (f"{_name(folder, file)}: {fault}" for fault in _mark(file, content, line))
             else:
                 yield f"{_name(folder, file)} is missing, and {METADATA} names it"
@@ -123,18 +123,18 @@ def _mark(file: Path, content: dict, line: dict) -> Iterator[str]:
         return
     if size != (line["width"], line["height"]):
         yield f"the image is {size[0]} x {size[1]} pixels, {METADATA} says {line['width']} x {line['height']}"
-    if mark.source_type not in (marks.GENERATED, marks.PAINTED_INTO) or not mark.story.get("synthetic"):
+    if mark.source_type not in (marks.GENERATED, marks.PAINTED_INTO) or not mark.details.get("synthetic"):
         yield "no mark says that the image is synthetic"
         return
     if mark.source_type != line["digital_source_type"]:
-        yield f"its digital source type is another than {METADATA} says"
-    for key in TOLD_TWICE:
-        if mark.story.get(key) != line[key]:
-            yield f"the image says {key} {mark.story.get(key)!r}, {METADATA} says {line[key]!r}"
-    if mark.story.get("parts") != content["parts"] or mark.story.get("run") != content["identity"]:
+        yield f"its digital source type differs from {METADATA}"
+    for key in DUPLICATED_KEYS:
+        if mark.details.get(key) != line[key]:
+            yield f"the image says {key} {mark.details.get(key)!r}, {METADATA} says {line[key]!r}"
+    if mark.details.get("parts") != content["parts"] or mark.details.get("run") != content["identity"]:
         yield f"the image names another run or other models than {CONTENT}"
     if hashlib.sha256(marks.unmarked(png)).hexdigest() != line["sha256"]:
-        yield "without its marks it is not the image that the run made and judged"
+        yield "without its marks it is not the image that the run generated and filtered"
 
 
 def _splits(content: dict, lines: dict[str, list[dict]]) -> Iterator[str]:
@@ -145,17 +145,17 @@ def _splits(content: dict, lines: dict[str, list[dict]]) -> Iterator[str]:
         for split, part in lines.items()
     }
     for source in sorted(leaks(sources.get("train", []), sources.get("val", []))):
-        yield f"train and val both show images made from {source}"
+        yield f"train and val both have images made from {source}"
     seeds = {split: {line["seed"] for line in part} for split, part in lines.items()}
     for seed in sorted(seeds.get("train", set()) & seeds.get("val", set())):
-        yield f"train and val both hold an image of seed {seed}"
+        yield f"train and val both have an image of seed {seed}"
 
 
 def _labels(folder: Path, name: str, content: dict, lines: dict[str, list[dict]]) -> Iterator[str]:
     """Labels of a format, read by its reader, against `metadata.jsonl`."""
     for split, part in lines.items():
         try:
-            # names as they stand: some formats have no blanks in them
+            # some formats have no blanks in names
             dataset = formats.read(folder, name, split=split)
         except UserError as error:
             yield f"{name}: {error}"
@@ -166,9 +166,9 @@ def _labels(folder: Path, name: str, content: dict, lines: dict[str, list[dict]]
 
 def _against(dataset: Dataset, name: str, content: dict, part: list[dict]) -> Iterator[str]:
     found = {Path(sample.name).name: sample.layout for sample in dataset}
-    classes = [_word(name) for name in content["classes"]]
-    if unknown := {_word(name) for name in dataset.classes} - set(classes):
-        yield f"it has the classes {', '.join(sorted(unknown))}, {CONTENT} has not"
+    classes = [class_key(name) for name in content["classes"]]
+    if unknown := {class_key(name) for name in dataset.classes} - set(classes):
+        yield f"it has the classes {', '.join(sorted(unknown))}, which {CONTENT} does not have"
         return
     for line in part:
         stem = Path(line["file_name"]).stem
@@ -177,11 +177,11 @@ def _against(dataset: Dataset, name: str, content: dict, part: list[dict]) -> It
             yield f"{stem} has no labels"
             continue
         stated = [classes[label] for label in line["objects"]["category"]]
-        if [_word(x) for x in layout.names()] != stated:
+        if [class_key(x) for x in layout.names()] != stated:
             yield f"{stem} has objects of other classes than in {METADATA}"
             continue
         corners = np.array(line["objects"]["obb"], np.float32).reshape(-1, 4, 2)
-        if name == "yolo":  # which knows no corners outside the image
+        if name == "yolo":  # which clips corners at the border of the image
             corners = corners.clip(0, np.float32([line["width"], line["height"]]))
         if "difficult" in formats.module(name).HOLDS and layout.difficult.tolist() != line["objects"]["difficult"]:
             yield f"{stem} has other difficult objects than in {METADATA}"
@@ -193,8 +193,8 @@ def _against(dataset: Dataset, name: str, content: dict, part: list[dict]) -> It
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """bool (N,): boxes that are the same but for rounding."""
-    return np.array([geometry.iou(x[None], y[None])[0, 0] >= LEAST_IOU for x, y in zip(a, b, strict=True)], bool)
+    """bool (N,): boxes that are equal except for rounding."""
+    return np.array([geometry.iou(x[None], y[None])[0, 0] >= MIN_IOU for x, y in zip(a, b, strict=True)], bool)
 
 
 def _archives(folder: Path, prefix: str) -> Iterator[str]:
@@ -211,27 +211,22 @@ def _archives(folder: Path, prefix: str) -> Iterator[str]:
         file = folder / FOLDER / name
         if Path(name).name != name:
             whole = False
-            yield f"{FOLDER}/{SUMS} names {shown(name)}, which is another folder's"
+            yield f"{FOLDER}/{SUMS} names {shown(name)}, which is in another folder"
             continue
         if not os.path.isfile(file) or digest(file) != value:
             whole = False
-            what = "was changed: its checksum is another" if os.path.isfile(file) else "is missing"
+            what = "was changed: its checksum differs" if os.path.isfile(file) else "is missing"
             yield f"{FOLDER}/{name} {what}"
             continue
         try:
             for member, content in archived(file):
                 if expected.pop(member, None) != content:
-                    yield f"{FOLDER}/{name} holds another {member} than the folder"
+                    yield f"{FOLDER}/{name} has another {member} than the folder"
         except ValueError as error:
             whole = False
             yield f"{FOLDER}/{name}: {error}"
     if whole and expected:
-        yield f"no archive holds {next(iter(expected))}"
-
-
-def _word(name: str) -> str:
-    """A class name as formats without blanks write it."""
-    return "-".join(name.split()).lower()
+        yield f"no archive has {next(iter(expected))}"
 
 
 def _name(folder: Path, file: Path) -> str:

@@ -51,7 +51,7 @@ class Draw {
     this.seed = parameters.get("seed") ?? opened?.record?.seed ?? "0";
     this.held = redrawn ? { boxes: boxesOf(opened.record.asked), seed: opened.record.seed } : null;
     this.class = studio.classes[0].name;
-    this.taken = { ...(opened?.record ?? opened)?.[redrawn ? "asked" : "labels"]?.acquisition, ...(opened && !redrawn ? opened.layout.acquisition : {}) };
+    this.acquisition = { ...(opened?.record ?? opened)?.[redrawn ? "asked" : "labels"]?.acquisition, ...(opened && !redrawn ? opened.layout.acquisition : {}) };
     this.editor = new Editor({ kind: studio.kind, colours: this.colours, signal, classOf: () => this.class, sideOf: (name) => studio.sides[name] ?? [24, 12], changed: () => this.show() });
     this.rendering = new Rendering(this);
     this.bar = el("div", { class: "bar" });
@@ -86,7 +86,7 @@ class Draw {
 
   order() {
     const boxes = this.editor.boxes.map(({ name, ...box }) => ({ class: name, ...box }));
-    const order = { boxes, seed: this.seed, ground: this.ground, acquisition: this.taken };
+    const order = { boxes, seed: this.seed, ground: this.ground, acquisition: this.acquisition };
     if (this.ground === "picture") order.picture = [this.opened.on, this.opened.id];
     else if (this.held) Object.assign(order, { ground_boxes: this.held.boxes.map(({ name, ...box }) => ({ class: name, ...box })), ground_seed: this.held.seed });
     if (this.guidance !== undefined) order.guidance_scale = this.guidance;
@@ -113,29 +113,29 @@ class Draw {
 
   setClass(name) {
     this.class = name;
-    if (this.editor.chosen !== null) this.editor.change(this.editor.chosen, { name });
+    if (this.editor.selected !== null) this.editor.change(this.editor.selected, { name });
     else this.show();
   }
 
   async sample() {
     const layout = await get(`/api/draw/sampled/${Math.floor(Math.random() * 1e9)}`, this.signal);
-    this.taken = layout.acquisition;
+    this.acquisition = layout.acquisition;
     this.editor.set(boxesOf(layout));
   }
 
   showList() {
     const { editor } = this;
-    const box = editor.chosen === null ? null : editor.boxes[editor.chosen];
+    const box = editor.selected === null ? null : editor.boxes[editor.selected];
     const verdicts = this.rendering.verdicts();
     const focus = document.activeElement?.id;
     const field = (key, label, value, apply, step = 1) => el("label", { class: "figure" }, el("span", {}, label), el("input", { id: `box-${key}`, type: "number", step, value: String(Math.round(value * 10) / 10), onchange: (event) => Number.isFinite(event.target.valueAsNumber) && apply(event.target.valueAsNumber) }));
-    const change = (changes) => editor.change(editor.chosen, changes);
+    const change = (changes) => editor.change(editor.selected, changes);
     const figures = box && el("div", { class: "figures-grid" },
       field("x", "x", box.cx, (cx) => change({ cx })), field("y", "y", box.cy, (cy) => change({ cy })),
       field("w", "width", box.w, (w) => w >= 1 && change({ w })), field("h", "height", box.h, (h) => h >= 1 && change({ h })),
       this.studio.kind === "obb" ? field("angle", "angle °", box.theta * DEGREES, (angle) => change({ theta: angle / DEGREES }), 5) : null);
     const rows = editor.boxes.map((one, i) => el("li", {},
-      el("button", { type: "button", id: `box-${i}`, class: "box-row", "aria-pressed": String(i === editor.chosen), onclick: () => editor.choose(i) }, swatch(this.colours.get(one.name)), el("span", { class: "grows" }, one.name), el("span", { class: verdicts[i]?.[1] ?? "aside" }, verdicts[i]?.[0] ?? `${one.w.toFixed(0)} × ${one.h.toFixed(0)}`)),
+      el("button", { type: "button", id: `box-${i}`, class: "box-row", "aria-pressed": String(i === editor.selected), onclick: () => editor.choose(i) }, swatch(this.colours.get(one.name)), el("span", { class: "grows" }, one.name), el("span", { class: verdicts[i]?.[1] ?? "aside" }, verdicts[i]?.[0] ?? `${one.w.toFixed(0)} × ${one.h.toFixed(0)}`)),
       el("button", { type: "button", class: "quiet", "aria-label": `Remove box ${i + 1}`, title: "Remove (Delete)", onclick: () => editor.remove(i) }, "×")));
     this.list.replaceChildren(el("h3", {}, rows.length === 1 ? "1 box" : `${rows.length} boxes`, editor.fixed.length ? el("span", { class: "aside" }, ` and ${editor.fixed.length} in the image`) : null),
       rows.length ? el("ul", { class: "box-rows" }, rows) : el("p", { class: "aside" }, "Drag to draw a box; click to place a box of the class's median size."), ...(figures ? [figures] : []));
@@ -154,8 +154,8 @@ class Draw {
     this.holding = el("input", { type: "checkbox", id: "hold", checked: this.held !== null, onchange: (event) => { this.held = event.target.checked ? this.rendering.ground() : null; if (event.target.checked && !this.held) event.target.checked = false; } });
     this.stays = el("label", { class: "check" }, this.holding, "keep the ground when boxes change");
     this.stays.hidden = this.ground === "picture";
-    const amount = (key, label, low, high) => el("div", { class: "field" }, el("label", { for: key }, label), el("input", { id: key, type: "number", min: low, max: high, step: "any", placeholder: "unknown", value: this.taken[key] === undefined ? "" : String(Math.round(this.taken[key] * 10) / 10), onchange: (event) => { if (event.target.value === "") delete this.taken[key]; else this.taken[key] = event.target.valueAsNumber; } }));
-    const night = el("select", { id: "night", onchange: (event) => { if (event.target.value === "") delete this.taken.night; else this.taken.night = event.target.value === "night"; } }, [["", "unknown"], ["day", "day"], ["night", "night"]].map(([value, label]) => el("option", { value, selected: this.taken.night !== undefined && value === (this.taken.night ? "night" : "day") }, label)));
+    const amount = (key, label, low, high) => el("div", { class: "field" }, el("label", { for: key }, label), el("input", { id: key, type: "number", min: low, max: high, step: "any", placeholder: "unknown", value: this.acquisition[key] === undefined ? "" : String(Math.round(this.acquisition[key] * 10) / 10), onchange: (event) => { if (event.target.value === "") delete this.acquisition[key]; else this.acquisition[key] = event.target.valueAsNumber; } }));
+    const night = el("select", { id: "night", onchange: (event) => { if (event.target.value === "") delete this.acquisition.night; else this.acquisition.night = event.target.value === "night"; } }, [["", "unknown"], ["day", "day"], ["night", "night"]].map(([value, label]) => el("option", { value, selected: this.acquisition.night !== undefined && value === (this.acquisition.night ? "night" : "day") }, label)));
     const guidance = el("input", { id: "guidance", type: "number", min: 0, max: 50, step: "any", placeholder: String(studio.guidance_scale), onchange: (event) => { this.guidance = event.target.value === "" ? undefined : event.target.valueAsNumber; } });
     return el("details", { class: "settings", open: true }, el("summary", {}, "Settings"), el("div", { class: "settings-grid" },
       el("div", { class: "field wide" }, el("label", { for: "seed" }, "Seed"), el("div", { class: "range" }, seed, shuffle)),

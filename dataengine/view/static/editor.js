@@ -16,7 +16,7 @@ export class Editor {
     Object.assign(this, options);
     this.boxes = [];
     this.fixed = [];
-    this.chosen = null;
+    this.selected = null;
     this.past = [];
     this.future = [];
     this.size = [1, 1];
@@ -68,14 +68,14 @@ export class Editor {
 
   // Initial boxes, without undo.
   start(boxes) {
-    [this.boxes, this.past, this.future, this.chosen] = [boxes.map((box) => ({ ...box })), [], [], null];
+    [this.boxes, this.past, this.future, this.selected] = [boxes.map((box) => ({ ...box })), [], [], null];
     this.draw();
   }
 
-  set(boxes, chosen = null) {
+  set(boxes, selected = null) {
     this.past.push(this.boxes);
     this.future = [];
-    [this.boxes, this.chosen] = [boxes, chosen];
+    [this.boxes, this.selected] = [boxes, selected];
     this.draw();
     this.changed();
   }
@@ -89,7 +89,7 @@ export class Editor {
   }
 
   choose(i) {
-    this.chosen = i;
+    this.selected = i;
     this.draw();
     this.changed();
   }
@@ -101,7 +101,7 @@ export class Editor {
     if (!from.length) return;
     to.push(this.boxes);
     this.boxes = from.pop();
-    this.chosen = null;
+    this.selected = null;
     this.draw();
     this.changed();
   }
@@ -115,15 +115,15 @@ export class Editor {
   draw() {
     const grip = HANDLE_PX / (this.scale ?? 1);
     const fixed = this.fixed.map((box) => svg("path", { class: "box fixed", d: outline([box.cx, box.cy, box.w, box.h, box.theta]), stroke: this.colours.get(box.name) ?? "#bbb", "vector-effect": "non-scaling-stroke" }));
-    const boxes = this.boxes.map((box, i) => svg("g", { class: i === this.chosen ? "drawn chosen" : "drawn", "data-box": i, transform: `translate(${box.cx} ${box.cy}) rotate(${(box.theta * 180) / Math.PI})` },
+    const boxes = this.boxes.map((box, i) => svg("g", { class: i === this.selected ? "drawn selected" : "drawn", "data-box": i, transform: `translate(${box.cx} ${box.cy}) rotate(${(box.theta * 180) / Math.PI})` },
       svg("rect", { class: "hit", x: -box.w / 2, y: -box.h / 2, width: box.w, height: box.h, stroke: this.colours.get(box.name), "vector-effect": "non-scaling-stroke" })));
-    const box = this.boxes[this.chosen];
+    const box = this.boxes[this.selected];
     if (box) {
-      const group = boxes[this.chosen];
+      const group = boxes[this.selected];
       const top = -box.h / 2 - ROTATION_ARM_PX / (this.scale ?? 1);
       if (this.kind === "obb") group.append(svg("line", { class: "arm", x1: 0, x2: 0, y1: -box.h / 2, y2: top, "vector-effect": "non-scaling-stroke" }), svg("circle", { class: "grip turn", "data-grip": "turn", cx: 0, cy: top, r: grip * 1.2 }));
       group.append(...ENDS.map(([a, b], k) => svg("rect", { class: "grip", "data-grip": k, x: (a * box.w) / 2 - grip, y: (b * box.h) / 2 - grip, width: 2 * grip, height: 2 * grip })));
-      boxes.push(boxes.splice(this.chosen, 1)[0]); // above all others
+      boxes.push(boxes.splice(this.selected, 1)[0]); // above all others
     }
     this.drawn.replaceChildren(...fixed, ...boxes);
   }
@@ -141,13 +141,13 @@ export class Editor {
     const grip = event.target.dataset.grip;
     const group = event.target.closest("[data-box]");
     const before = this.boxes;
-    if (grip !== undefined) this.drag = { does: grip === "turn" ? "turn" : Number(grip), box: { ...this.boxes[this.chosen] }, x, y, before };
+    if (grip !== undefined) this.drag = { does: grip === "turn" ? "turn" : Number(grip), box: { ...this.boxes[this.selected] }, x, y, before };
     else if (group) {
       const i = Number(group.dataset.box);
-      if (i !== this.chosen) this.choose(i);
+      if (i !== this.selected) this.choose(i);
       this.drag = { does: "move", box: { ...this.boxes[i] }, x, y, before };
     } else {
-      this.chosen = null;
+      this.selected = null;
       this.drag = { does: "new", x, y, before };
       this.draw();
     }
@@ -161,10 +161,10 @@ export class Editor {
       if (Math.max(Math.abs(x - x0), Math.abs(y - y0)) < MIN_DRAG_PX) return;
       const drawn = { name: this.classOf(), cx: (x + x0) / 2, cy: (y + y0) / 2, w: Math.max(1, Math.abs(x - x0)), h: Math.max(1, Math.abs(y - y0)), theta: 0 };
       this.boxes = [...before, drawn];
-      this.chosen = before.length;
+      this.selected = before.length;
     } else {
       const next = does === "move" ? { ...box, cx: box.cx + x - x0, cy: box.cy + y - y0 } : does === "turn" ? turned(box, x, y, event.shiftKey) : resized(box, ENDS[does], x, y);
-      this.boxes = before.map((one, i) => (i === this.chosen ? next : one));
+      this.boxes = before.map((one, i) => (i === this.selected ? next : one));
     }
     this.drag.moved = true;
     this.draw();
@@ -183,11 +183,11 @@ export class Editor {
       const [w, h] = this.sideOf(name);
       if (event.target.closest?.("svg") !== this.canvas) return;
       this.boxes = [...before, { name, cx: x, cy: y, w, h, theta: 0 }];
-      this.chosen = before.length;
+      this.selected = before.length;
     } else if (!moved) return this.changed();
     const after = this.boxes.map((box) => this.sound(box));
     this.boxes = before;
-    this.set(after, this.chosen);
+    this.set(after, this.selected);
   }
 
   // Whether the key is a command for the boxes.
@@ -195,10 +195,10 @@ export class Editor {
     const { key, shiftKey } = event;
     if (key === "Tab") {
       if (!this.boxes.length || !this.canvas.parentElement.parentElement.matches(":focus-within, :hover")) return false;
-      this.choose(this.chosen === null ? 0 : (this.chosen + (shiftKey ? this.boxes.length - 1 : 1)) % this.boxes.length);
+      this.choose(this.selected === null ? 0 : (this.selected + (shiftKey ? this.boxes.length - 1 : 1)) % this.boxes.length);
       return true;
     }
-    const box = this.boxes[this.chosen];
+    const box = this.boxes[this.selected];
     if (!box) return false;
     const by = shiftKey ? 10 : 1;
     const turn = ((shiftKey ? 1 : 5) * Math.PI) / 180;
@@ -206,8 +206,8 @@ export class Editor {
       ArrowLeft: { cx: box.cx - by }, ArrowRight: { cx: box.cx + by }, ArrowUp: { cy: box.cy - by }, ArrowDown: { cy: box.cy + by },
       "[": { theta: box.theta - turn }, "]": { theta: box.theta + turn }, "{": { theta: box.theta - turn }, "}": { theta: box.theta + turn },
     }[key];
-    if (changes) this.change(this.chosen, changes);
-    else if (key === "Delete" || key === "Backspace") this.remove(this.chosen);
+    if (changes) this.change(this.selected, changes);
+    else if (key === "Delete" || key === "Backspace") this.remove(this.selected);
     else if (key === "c") this.set([...this.boxes, { ...box, cx: box.cx + 8, cy: box.cy + 8 }], this.boxes.length);
     else if (key === "Escape") this.choose(null);
     else return false;

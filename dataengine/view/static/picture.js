@@ -27,15 +27,15 @@ class Opened {
     this.colours = new Map(this.summary.classes.map(({ name, colour }) => [name, colour]));
     this.shown = new Set((parameters.get("layers") ?? "labels").split("-"));
     this.zoom = Number(parameters.get("zoom")) || 0;
-    this.least = Number(parameters.get("least") ?? MIN_SCORE);
+    this.minScore = Number(parameters.get("least") ?? MIN_SCORE);
     const { size } = found.labels;
     this.picture = el("div", { class: "stage-picture" }, el("img", { src: imageOf(site, of, found.id), alt: `${found.name}, ${found.labels.boxes.length} objects`, draggable: "false" }));
     this.stage = el("div", { class: "stage", tabindex: "0", "aria-label": "Image" }, this.picture);
     this.layers = el("div", { class: "choices", role: "group", "aria-label": "Boxes" });
-    this.sureness = el("label", { class: "sureness" }, "from score", el("input", { type: "number", min: 0, max: 1, step: 0.05, value: String(this.least), onchange: (event) => this.from(event.target.valueAsNumber) }));
+    this.threshold = el("label", { class: "threshold" }, "from score", el("input", { type: "number", min: 0, max: 1, step: 0.05, value: String(this.minScore), onchange: (event) => this.from(event.target.valueAsNumber) }));
     this.zooms = el("div", { class: "choices", role: "group", "aria-label": "Size" });
     this.panel = el("div", { class: "panel" });
-    main.replaceChildren(el("div", { class: "bar" }, this.place(), this.sureness, this.layers, this.zooms), el("div", { class: "opened" }, this.stage, this.panel));
+    main.replaceChildren(el("div", { class: "bar" }, this.place(), this.threshold, this.layers, this.zooms), el("div", { class: "opened" }, this.stage, this.panel));
     this.fit = () => this.scale(size);
     this.resizing = new ResizeObserver(this.fit);
     this.resizing.observe(this.stage);
@@ -43,7 +43,7 @@ class Opened {
     document.addEventListener("keydown", (event) => this.key(event), { signal });
     this.facts();
     this.draw();
-    if (this.shown.has("seen")) this.look();
+    if (this.shown.has("seen")) this.detect();
     this.preload();
   }
 
@@ -77,7 +77,7 @@ class Opened {
     const { found } = this;
     const layer = (name, label, key) => choice(label, this.shown.has(name), () => this.toggle(name), { title: `${label} (${key})` });
     this.layers.replaceChildren(layer("labels", "Labels", "l"), found.asked ? layer("asked", "Requested layout", "a") : "", layer("seen", "Detections", "d"));
-    this.sureness.hidden = !this.shown.has("seen");
+    this.threshold.hidden = !this.shown.has("seen");
     this.zooms.replaceChildren(el("button", { type: "button", onclick: () => this.enlarge(-1), "aria-label": "Smaller", title: "Smaller (−)" }, "−"),
       el("button", { type: "button", onclick: () => this.set({ zoom: null }), title: "Fit to the window" }, "Fit"),
       el("button", { type: "button", onclick: () => this.enlarge(1), "aria-label": "Larger", title: "Larger (+)" }, "+"));
@@ -101,19 +101,19 @@ class Opened {
     if (!this.shown.delete(name)) this.shown.add(name);
     const layers = [...this.shown].join("-");
     this.set({ layers: layers === "labels" ? null : layers || "none" });
-    if (name === "seen" && this.shown.has("seen")) this.look();
+    if (name === "seen" && this.shown.has("seen")) this.detect();
     this.draw();
   }
 
   // Show detections from this score on.
   from(score) {
-    this.least = Number.isFinite(score) ? score : MIN_SCORE;
-    this.set({ least: this.least === MIN_SCORE ? null : this.least });
+    this.minScore = Number.isFinite(score) ? score : MIN_SCORE;
+    this.set({ least: this.minScore === MIN_SCORE ? null : this.minScore });
     this.facts();
     this.draw();
   }
 
-  async look() {
+  async detect() {
     if (this.seen) return this.draw();
     this.note.textContent = "running the detector …";
     try {
@@ -133,7 +133,7 @@ class Opened {
     const groups = [{ boxes: labels.ignored, colour: "currentColor", kind: "ignored" }];
     if (this.shown.has("labels")) groups.push(...groupsOf(rowsOf(labels), colours(labels), "label"));
     if (this.shown.has("asked") && asked) groups.push(...groupsOf(rowsOf(asked), colours(asked), "asked"));
-    if (this.shown.has("seen") && this.seen) groups.push(...this.sure().map(({ label, box }) => ({ boxes: [box], colour: this.colours.get(this.seen.classes[label]) ?? "#fff", kind: "seen" })));
+    if (this.shown.has("seen") && this.seen) groups.push(...this.shownDetections().map(({ label, box }) => ({ boxes: [box], colour: this.colours.get(this.seen.classes[label]) ?? "#fff", kind: "seen" })));
     const drawn = overlay(labels.size, groups);
     this.mark = svg("path", { class: "box marked", "vector-effect": "non-scaling-stroke" });
     drawn.append(this.mark);
@@ -143,15 +143,15 @@ class Opened {
   }
 
   // Shown detections: those above the threshold, and all that match a label.
-  sure() {
-    return (this.seen?.detections ?? []).filter(({ score, object }) => object !== null || score >= this.least);
+  shownDetections() {
+    return (this.seen?.detections ?? []).filter(({ score, object }) => object !== null || score >= this.minScore);
   }
 
   facts() {
     const { found } = this;
     this.note = el("p", { class: "aside note", role: "status" });
     const rows = [["Name", found.name], ["Image", found.image], ["Size", found.labels.size.join(" × ")], ["Seed", found.seed], ["Scene", found.scene], ["Licence", found.license],
-      ...Object.entries(found.labels.acquisition).map(([name, value]) => [name.replace(/_(m|deg)$/, "").replaceAll("_", " "), taken(name, value)]),
+      ...Object.entries(found.labels.acquisition).map(([name, value]) => [name.replace(/_(m|deg)$/, "").replaceAll("_", " "), formatted(name, value)]),
       ["Layout of", found.layout_from?.join(", ")], ["SHA-256", found.sha256]].filter(([, value]) => value !== undefined && value !== null && value !== "");
     const edit = this.site.studio ? el("a", { class: "button", href: `?${new URLSearchParams({ view: "draw", on: this.of, id: found.id })}`, title: "Edit (e)" }, found.asked ? "Edit this layout" : "Draw on this image") : null;
     this.panel.replaceChildren(...[this.verdict(), this.note, this.objects(), edit,
@@ -186,7 +186,7 @@ class Opened {
       return el("tr", { tabindex: "0", onmouseenter: () => this.point(box), onmouseleave: () => this.point(), onfocus: () => this.point(box), onblur: () => this.point() },
         el("th", { scope: "row" }, swatch(this.colours.get(name)), name), el("td", {}, `${box[2].toFixed(0)} × ${box[3].toFixed(0)}`), el("td", {}, `${(box[4] * DEGREES).toFixed(0)}°`), el("td", {}, score === undefined ? "" : score.toFixed(2)), el("td", { class: state.replace(" ", "-") }, state));
     });
-    const extra = this.sure().filter(({ object }) => object === null).map(({ label, box, score }) =>
+    const extra = this.shownDetections().filter(({ object }) => object === null).map(({ label, box, score }) =>
       el("tr", { class: "extra", tabindex: "0", onmouseenter: () => this.point(box), onmouseleave: () => this.point(), onfocus: () => this.point(box), onblur: () => this.point() },
         el("th", { scope: "row" }, swatch(this.colours.get(this.seen.classes[label]) ?? "#fff"), this.seen.classes[label]), el("td", {}, `${box[2].toFixed(0)} × ${box[3].toFixed(0)}`), el("td", {}, `${(box[4] * DEGREES).toFixed(0)}°`), el("td", {}, score.toFixed(2)), el("td", {}, "detected, no label")));
     return el("section", {}, el("h3", {}, `${labels.boxes.length} ${labels.boxes.length === 1 ? "object" : "objects"}`), el("div", { class: "scrolls" }, el("table", {}, el("thead", {}, el("tr", {}, ["Class", "Pixels", "Angle", "Score", ""].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, rows, extra))));
@@ -218,7 +218,7 @@ class Opened {
   }
 }
 
-function taken(name, value) {
+function formatted(name, value) {
   if (name.endsWith("_m")) return `${Math.round(value * 100) / 100} m${name === "gsd_m" ? " per pixel" : ""}`;
   if (name.endsWith("_deg")) return `${Math.round(value * 10) / 10}°`;
   return typeof value === "boolean" ? (value ? "yes" : "no") : String(value);

@@ -36,14 +36,14 @@ function frame(most, format) {
 
 const short = (value) => (value >= 1e6 ? `${value / 1e6}M` : value >= 1e3 ? `${value / 1e3}k` : String(Math.round(value * 100) / 100));
 
-// edges: n + 1 values, null for infinity; series: [{name, colour, counts (n)}], stacked; beside: counts (n) as a line.
-export function columns(edges, series, beside = null) {
+// edges: n + 1 values, null for infinity; series: [{name, colour, counts (n)}], stacked; reference: counts (n) as a line.
+export function columns(edges, series, reference = null) {
   const drawn = series.filter(({ counts }) => counts.some(Boolean));
   const sums = edges.slice(1).map((_, i) => drawn.reduce((sum, { counts }) => sum + counts[i], 0));
   const total = sums.reduce((a, b) => a + b, 0);
   if (!total) return el("p", { class: "aside" }, "Nothing to show.");
-  const all = beside?.reduce((a, b) => a + b, 0);
-  const scaled = all ? beside.map((value) => (value * total) / all) : null;
+  const all = reference?.reduce((a, b) => a + b, 0);
+  const scaled = all ? reference.map((value) => (value * total) / all) : null;
   let [first, last] = [0, sums.length - 1]; // empty ends are omitted
   const empty = (i) => !sums[i] && !scaled?.[i];
   while (empty(last)) last--;
@@ -64,9 +64,9 @@ export function columns(edges, series, beside = null) {
   }
   const every = Math.ceil((last - first + 2) / 10);
   for (let i = first; i <= last + 1; i++) if ((i - first) % every === 0) parts.push(svg("text", { x: LEFT + (i - first) * step, y: HEIGHT - 8, "text-anchor": i === first ? "start" : "middle" }, name(i)));
-  if (scaled) parts.push(svg("path", { class: "beside", d: scaled.slice(first, last + 1).map((value, i) => `${i ? "H" : "M"}${LEFT + i * step}${i ? "" : `,${y(value)}`}V${y(value)}H${LEFT + (i + 1) * step}`).join("") }));
-  const rows = sums.slice(first, last + 1).map((_, k) => [`${name(first + k)} – ${name(first + k + 1)}`, ...drawn.map(({ counts }) => number.format(counts[first + k])), ...(beside ? [number.format(beside[first + k])] : [])]);
-  return [svg("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, "aria-hidden": "true" }, marks, parts), table("Counts", ["", ...drawn.map(({ name }) => name), ...(beside ? ["real"] : [])], rows)];
+  if (scaled) parts.push(svg("path", { class: "reference", d: scaled.slice(first, last + 1).map((value, i) => `${i ? "H" : "M"}${LEFT + i * step}${i ? "" : `,${y(value)}`}V${y(value)}H${LEFT + (i + 1) * step}`).join("") }));
+  const rows = sums.slice(first, last + 1).map((_, k) => [`${name(first + k)} – ${name(first + k + 1)}`, ...drawn.map(({ counts }) => number.format(counts[first + k])), ...(reference ? [number.format(reference[first + k])] : [])]);
+  return [svg("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, "aria-hidden": "true" }, marks, parts), table("Counts", ["", ...drawn.map(({ name }) => name), ...(reference ? ["real"] : [])], rows)];
 }
 
 // points: [{x, y (0 to 1), label}] as a line.

@@ -13,12 +13,12 @@ export function showStatistics(main, site, parameters) {
   const real = filterOf(parameters, { verdict: null, reason: null, score: null, sort: null });
   const asked = [get(`/api/${of}/statistics?${query}`, leaving.signal), of === "made" && site.real ? get(`/api/real/statistics?${real}`, leaving.signal) : null];
   Promise.all(asked)
-    .then(([made, beside]) => main.replaceChildren(...figures(site, of, made, beside)))
+    .then(([made, reference]) => main.replaceChildren(...figures(site, of, made, reference)))
     .catch((error) => error.name !== "AbortError" && main.replaceChildren(failure(error)));
   return () => leaving.abort();
 }
 
-function figures(site, of, made, beside) {
+function figures(site, of, made, reference) {
   const summary = site[of];
   const colours = summary.classes.map(({ colour }) => colour);
   const judged = summary.judged;
@@ -28,7 +28,7 @@ function figures(site, of, made, beside) {
   // class numbers of the real images differ, so only sums over classes are compared
   const together = (of) => of && of.counts.reduce((sum, row) => row.map((n, i) => n + (sum[i] ?? 0)), []);
   const plot = (title, note, ...content) => el("figure", { class: "plot" }, el("figcaption", {}, el("h3", {}, title), note ? el("p", { class: "aside" }, note) : null), content);
-  const lineOfReal = beside ? "Line: real images, scaled to the same sum." : "";
+  const lineOfReal = reference ? "Line: real images, scaled to the same sum." : "";
   return [
     el("div", { class: "bar" }, el("p", { class: "counter" }, el("strong", {}, number.format(made.pictures)), " images, ", el("strong", {}, number.format(made.objects)), " objects",
       judged && tried ? el("span", { class: "aside" }, ` ${number.format(kept)} of ${number.format(tried)} kept (${percent(kept, tried)})`) : null),
@@ -36,8 +36,8 @@ function figures(site, of, made, beside) {
     el("div", { class: "plots" },
       plot("Classes", "Objects of each class.", bars(made.classes.map((row, k) => ({ name: row.name, value: row.objects, colour: colours[k], label: `${number.format(row.objects)} in ${number.format(row.pictures)} images` })))),
       judged ? plot("Acceptance by class", "Share of images with the class that were kept.", bars(made.classes.filter((row) => row.tried).map((row) => ({ name: row.name, value: row.kept / row.tried, most: 1, colour: colours[summary.classes.findIndex(({ name }) => name === row.name)], label: `${percent(row.kept, row.tried)}: ${number.format(row.kept)} of ${number.format(row.tried)}` })))) : null,
-      plot("Size", `Longer side of the box in pixels. ${lineOfReal}`, columns(made.sizes.edges, series(made.sizes.counts), together(beside?.sizes))),
-      plot("Angle", `Direction of the longer side in degrees, clockwise from the right; without nearly square boxes. ${lineOfReal}`, columns(made.angles.edges, series(made.angles.counts), together(beside?.angles))),
+      plot("Size", `Longer side of the box in pixels. ${lineOfReal}`, columns(made.sizes.edges, series(made.sizes.counts), together(reference?.sizes))),
+      plot("Angle", `Direction of the longer side in degrees, clockwise from the right; without nearly square boxes. ${lineOfReal}`, columns(made.angles.edges, series(made.angles.counts), together(reference?.angles))),
       plot("Objects per image", "Number of images by their number of matching objects.", columns(made.counts.edges, [{ name: "images", colour: "var(--accent)", counts: made.counts.counts[0] }])),
       judged && made.scores.counts.some((row) => row.some(Boolean)) ? plot("Score", "Score of each object by the filter's detector; 0 if it was not found.", columns(made.scores.edges, series(made.scores.counts))) : null,
       made.acceptance.length > 1 ? plot("Acceptance along the run", "Share of kept images, in parts with equal numbers of attempts.", line(made.acceptance.map((part) => ({ x: (part.first + part.last) / 2, y: part.kept / part.tried, label: `${part.first} to ${part.last}: ${percent(part.kept, part.tried)}` })))) : null,
