@@ -134,6 +134,10 @@ def read(
 
     Raises `UserError` when the path or split is missing, nothing is recognised, nothing usable is in it, or `classes`
     shares no name with it. A broken file, image or object is left out and named in `Dataset.problems`.
+
+    >>> dataset = read("data/dota", split="val", classes=["plane", "ship"])  # doctest: +SKIP
+    >>> dataset.samples[0].layout.boxes.shape  # doctest: +SKIP
+    (12, 5)
     """
     with np.errstate(over="ignore", invalid="ignore"):  # numbers out of all bounds become problems, not warnings
         return module(format or recognize(path)).read(Path(path), split=split, classes=classes)
@@ -179,6 +183,16 @@ def write(
     """Write one split with its images in any known format; gives back what had to be left out.
 
     Raises `UserError` for an unknown format, and when `path` holds anything that dataengine did not write.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> Image.new("RGB", (64, 64)).save(folder / "a.png")
+    >>> layout = Layout([[32, 32, 20, 10, 0.5]], [0], ("car",), (64, 64))
+    >>> write(Dataset(("car",), [Sample("a", folder / "a.png", layout)]), folder / "cars", "coco")
+    []
+    >>> read(folder / "cars").samples[0].layout.names()
+    ['car']
     """
     return module(format).write(dataset, Path(path), split=split, progress=progress)
 

@@ -73,6 +73,11 @@ def calibrate(
     `extra_share` is what real images have, for a dense image has more of everything.
     Raises UserError with fewer than 20 images that show objects, for a class that the detector does not know, and when
     no rule lets enough pass or every such rule lets most images pass with wrong labels too.
+
+    >>> val = read("data/hit-uav", split="val")  # doctest: +SKIP
+    >>> load = [lambda file=s.image: np.asarray(Image.open(file)) for s in val]  # doctest: +SKIP
+    >>> calibration = calibrate(detector, load, [sample.layout for sample in val], "hit-uav")  # doctest: +SKIP
+    >>> calibration.save("calibration.json")  # doctest: +SKIP
     """
     usable = [i for i, layout in enumerate(layouts) if (~layout.difficult).any()]
     if len(usable) < FEWEST_IMAGES:
