@@ -238,8 +238,8 @@ def main() -> None:
     except usage_error as error:
         message = error.format_message()
         if not message.startswith("Usage:"):  # the whole help, where a command group is given no command
-            message = " ".join(message.replace("Value error, ", "").split())
-            message = f"error: {message} See {error.ctx.command_path} --help."
+            message = " ".join(message.replace("Value error, ", "").split()).removesuffix(".")
+            message = f"error: {message}. See {error.ctx.command_path} --help."
         print(message, file=sys.stderr)
         sys.exit(2)
     except BaseException as error:

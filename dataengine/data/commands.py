@@ -106,7 +106,7 @@ def check_command(
     Reports, with file and line: broken or missing images, image sizes that differ from the annotation, boxes outside
     the image, tiny or duplicate boxes, unknown classes.
 
-    Example: dataengine data check data/dota --json > problems.json
+    Example: dataengine data check data/dota --json
     """
     from dataengine.data.check import check
 

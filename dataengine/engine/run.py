@@ -170,7 +170,11 @@ def synth(
     first `recipe.n` accepted images in order of attempt, or all there are when the budget of attempts is spent.
     workers: None for one a core; with ray, one a GPU or else a core of the cluster. address, gpus_per_worker: see
     `cluster.on_cluster`. datasets: False leaves the DOTA and COCO folders out.
-    Raises UserError for anything the user can mend; finished shards are never lost.
+    Raises UserError for anything the user can fix; finished shards are never lost.
+
+    >>> result = synth(Recipe(dataset="hit-uav", n=20), Path("runs/first"))  # doctest: +SKIP
+    >>> result.accepted  # doctest: +SKIP
+    20
     """
     run = RunFolder(Path(out))
     if executor == "local" and (address is not None or gpus_per_worker is not None):

@@ -77,6 +77,11 @@ def calibrate(
 
     Raises UserError with fewer than `MIN_IMAGES` images with objects, for a class that the detector does not know, when
     no rule lets enough images pass, and when that rule lets most images with wrong layouts pass too.
+
+    >>> val = read("data/hit-uav", split="val")  # doctest: +SKIP
+    >>> load = [lambda file=s.image: np.asarray(Image.open(file)) for s in val]  # doctest: +SKIP
+    >>> calibration = calibrate(detector, load, [sample.layout for sample in val], "hit-uav")  # doctest: +SKIP
+    >>> calibration.save("calibration.json")  # doctest: +SKIP
     """
     usable = [i for i, layout in enumerate(layouts) if (~layout.difficult).any()]
     if len(usable) < MIN_IMAGES:
