@@ -1,7 +1,7 @@
 """Training of the whole-image renderer's thumbnail model: flow matching on thumbnails of labelled windows.
 
 Two stages, thumbnail and decoder, each learn in an hour on a CPU core what one stage, on the latents of a trained
-autoencoder, had not learnt in as long on two (docs/training-log.md).
+autoencoder, had not learnt in as long on two (docs/log/training.md).
 """
 
 from __future__ import annotations
