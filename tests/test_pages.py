@@ -1,7 +1,7 @@
-"""Every command of README.md and docs/ is run as it stands there, in a folder that has what it names, made smaller.
+"""Every command of README.md and docs/ runs as it is written, in a folder with the files it names, on smaller inputs.
 
-A command that is new in a page needs nothing here if it can be run so. One that takes too long is made small by a row
-of `SMALL`; one that cannot be run at all says why in `NOT_RUN`.
+A new command in a page usually needs no change here. A slow one is made small by a row of `SMALL`; one that cannot run
+has its reason in `NOT_RUN`. The pages are also compared with the code: options, files, manifest keys, contracts.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from page_folder import make_folder
@@ -25,12 +27,21 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dataengine.cli import app
+from dataengine.data.layout import Acquisition
+from dataengine.engine.recipe import Recipe
+from dataengine.judge.verdict import Repair
 
 ROOT = Path(__file__).parents[1]
-PAGES = {page.name: page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+sys.path.insert(0, str(ROOT / "tools"))
+import docs_hook  # noqa: E402
+
+DOCS = ROOT / "docs"
+PAGES = {"README.md": ROOT / "README.md"}
+PAGES |= {page.relative_to(DOCS).as_posix(): page for page in sorted(DOCS.rglob("*.md"))}
 MMROTATE = ("lift.md", "mmrotate.md")  # need its environment
-ELSEWHERE = ("scale.md", "trust.md")  # tests of their own also read back what is written
-SLOW = ("evaluate.md", "train.md")
+ELSEWHERE = ("scale.md", "trust.md")  # tests of their own also read what is written
+SLOW = ("evaluate.md", "train.md", *(page for page in PAGES if page.startswith("tutorials/")))
+RUN_PATHS = re.compile(r"`((?:runs|work|releases)/[a-z\d_./-]+)`")
 
 # stands for what is in the page
 INSTEAD = {
@@ -71,6 +82,8 @@ NOT_RUN = {
     "pip install": "changes the environment",
     "pytest": "is what runs this",
     "hf download": "needs the network",
+    "hf upload": "needs the network",
+    "dataengine evaluate lift runs/of-few": "needs mmrotate; lift.md has the same command, run in its environment",
     "accelerate launch --multi_gpu": "needs several GPUs",
     "dataengine release runs/first --name thermal-cars --license cc-by-4.0 --out releases/checked": (
         "painted squares are too alike to look for copies among them; see test_release_copies.py"
@@ -151,7 +164,7 @@ def run_page(prepared, tmp_path, monkeypatch):
             assert status == 0, f"{command}\n{said[-3000:]}"
             for path in written(command):
                 assert path.exists(), f"{command} wrote no {path}"
-        for path in re.findall(r"`((?:runs|work|releases)/[a-z\d_./-]+)`", PAGES[page].read_text()):
+        for path in RUN_PATHS.findall(PAGES[page].read_text()):
             assert Path(path).exists() or path.endswith("/dropped.png"), f"{page} speaks of {path}"  # if any was
         return work
 
@@ -179,18 +192,61 @@ def remove(path: Path) -> None:
 
 
 OTHERS = [page for page in PAGES if page not in (*MMROTATE, *ELSEWHERE, "release.md")]
+OTHERS = [page for page in OTHERS if commands(page) or RUN_PATHS.search(PAGES[page].read_text())]
 
 
 @pytest.mark.parametrize("page", [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in OTHERS])
 def test_the_commands_of_a_page_run_and_write_what_they_say(page, run_page):
     folder = run_page(page)
-    if page == "README.md":  # a run with everything in it, as another page tells
-        for names in re.findall(
-            r"^\| (`.*?) \|", PAGES["synth.md"].read_text().partition("What lies in")[2], re.MULTILINE
-        ):
-            for name in re.findall(r"`([\w.]+)/?`", names):
-                there = (folder / "runs" / "first" / name).exists()
-                assert there or name == "dropped.png", f"synth.md speaks of {name}"
+    if page == "README.md":  # a complete run
+        files = PAGES["reference/run-folder.md"].read_text().partition("## Files")[2].partition("## Manifest")[0]
+        names = [name for cell in first_cells(files) for name in re.findall(r"`([\w.]+)/?`", cell)]
+        assert len(names) >= 9
+        for name in names:
+            there = (folder / "runs" / "first" / name).exists()
+            assert there or name == "dropped.png", f"reference/run-folder.md names {name}"
+
+
+def first_cells(text: str) -> list[str]:
+    """The first cell of each row of the tables in a text that begins with code."""
+    return re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+
+
+def test_the_page_of_the_run_folder_names_every_key(prepared):
+    text = PAGES["reference/run-folder.md"].read_text()
+    _, record, layout, verdict, recipe = re.split(
+        r"^## Manifest|^A \*\*layout|^A \*\*verdict|^## recipe", text, flags=re.M
+    )
+    named = [
+        {key for cell in first_cells(part) for key in re.findall(r"`(\w+)`", cell)}
+        for part in (record, layout, verdict, recipe)
+    ]
+    run = prepared / "runs" / "first"
+    line = json.loads((run / "manifest.jsonl").read_text().splitlines()[0])
+    stored = json.loads((run / "recipe.json").read_text())
+    assert named == [set(line), set(line["labels"]), set(line["verdict"]), set(stored)]
+    assert set(line["asked"]) == set(line["labels"])
+    rows = [row for row in text.splitlines() if row.startswith(("| `acquisition`", "| `repairs`"))]
+    known = [set(re.findall(r"`(\w+)`", row)) for row in rows]
+    assert set(Acquisition.model_fields) < known[0]
+    assert {field.name for field in fields(Repair)} < known[1]
+
+
+def test_the_program_of_the_python_page_makes_a_data_set(tmp_path, monkeypatch, capsys):
+    [program] = re.findall(r"```python\n(.*?)```", PAGES["python.md"].read_text(), re.DOTALL)
+    assert len([line for line in program.splitlines() if line and not line.startswith("#")]) <= 30
+    assert program.count("n=20") == 1
+    monkeypatch.chdir(tmp_path)
+    exec(program.replace("n=20", "n=2"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert "2 of 2 images accepted" in lines
+    assert sum(line.endswith("accepted") and line.startswith("0000") for line in lines) == 2
+    assert len(list((tmp_path / "runs" / "python" / "coco").rglob("*.png"))) == 2
+    with Image.open("painted.png") as image:
+        grey = np.abs(np.asarray(image, np.int16) - 128).max(-1)
+    assert image.size == (256, 256)
+    assert grey[118:138, 118:138].max() > 20, "the car is painted"
+    assert grey[:60].max() == 0, "nothing else is"
 
 
 def test_the_page_of_releases_makes_one_of_the_packaged_models_alone(run_page):
@@ -250,3 +306,55 @@ def test_files_commands_and_options_that_a_page_names_exist():
             if words[0] == "dataengine" or words[0].startswith("--"):
                 wrong += [(page, word) for word in words if re.fullmatch(r"--[\w-]+", word) and word not in options]
     assert sorted(set(wrong)) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_images_of_a_page_exist_and_images_have_captions(page):
+    file, text = PAGES[page], re.sub(r"```.*?```", "", PAGES[page].read_text(), flags=re.DOTALL)
+    generated = {DOCS / "reference" / f"{name}.md" for name in ("cli", "recipe", "python-api")}  # tools/docs_hook.py
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if not target.startswith("https://"):
+            path = (file.parent / target).resolve()
+            assert path.exists() or path in generated, f"{page} links to {target}"
+    for alternative, caption in re.findall(r"^!\[(.*?)\]\(.*\)\n\n(.*)", text, re.MULTILINE):
+        assert len(alternative.split()) > 5, f"{page}: {alternative!r} does not describe the image"
+        assert caption.startswith("*"), f"{page}: no caption below {alternative!r}"
+
+
+def test_every_contract_that_the_code_cites_is_on_the_page():
+    numbered = re.findall(r"^## (\d+)\. ", PAGES["contracts.md"].read_text(), re.MULTILINE)
+    assert numbered == [str(number) for number in range(1, 14)]
+    files = [file for room in ("dataengine", "tools", "tests") for file in (ROOT / room).rglob("*.py")]
+    cited = set(re.findall(r"contracts? (\d+)", "".join(file.read_text() for file in files)))
+    assert cited
+    assert cited <= set(numbered)
+
+
+def test_the_glossary_is_in_order_and_has_at_least_twenty_terms():
+    terms = re.findall(r"^\*\*(.+)\*\*$", PAGES["glossary.md"].read_text(), re.MULTILINE)
+    assert len(terms) >= 20
+    assert terms == sorted(terms, key=str.lower)
+
+
+def test_findings_stay_on_one_page():
+    assert len(PAGES["lift.md"].read_text().splitlines()) <= 150
+    assert len((ROOT / "dataengine" / "ARCHITECTURE.md").read_text().partition("| file")[0].splitlines()) <= 14
+
+
+def test_files_that_the_architecture_page_names_exist():
+    for names in first_cells((ROOT / "dataengine" / "ARCHITECTURE.md").read_text()):
+        paths = [Path(name) for name in re.findall(r"`([^`]+)`", names)]
+        for path in paths:  # "render/a.py, b.py": the first names the package of all
+            inside = path if path.parent.name or path == paths[0] else paths[0].parent / path
+            assert (ROOT / "dataengine" / inside).exists(), inside
+
+
+def test_the_generated_reference_has_every_command_option_and_field():
+    pages = docs_hook.generated_pages()
+    for words, command in docs_hook.all_commands(typer.main.get_command(app)):
+        heading = " ".join(["dataengine", *words])
+        part = re.search(rf"^#+ {heading}\n(.*?)(?=^#|\Z)", pages["reference/cli.md"], re.M | re.DOTALL)[1]
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and not parameter.hidden and words:
+                assert all(f"`{name}`" in part for name in parameter.opts), f"{heading} {parameter.opts}"
+    assert all(f"| `{name}` |" in pages["reference/recipe.md"] for name in Recipe.model_fields)
