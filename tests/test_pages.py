@@ -43,11 +43,11 @@ ELSEWHERE = ("scale.md", "trust.md")  # tests of their own also read what is wri
 SLOW = ("evaluate.md", "train.md", *(page for page in PAGES if page.startswith("tutorials/")))
 RUN_PATHS = re.compile(r"`((?:runs|work|releases)/[a-z\d_./-]+)`")
 
-# stands for what is in the page
+# replaces text of a page
 INSTEAD = {
     "openai/clip-vit-large-patch14": "path/to/tokenizer",  # hub ids need the network
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "path/to/sd15",
-    "--balance 0.1 ": "",  # plans for seconds; layouts.md has it, too
+    "--balance 0.1 ": "",  # takes seconds to plan; layouts.md has it, too
     "--images 500 --images 5000": "--images 2 --images 4",
     "oriented-rcnn": "rtmdet-r",  # the smallest
     "rotated-fcos": "rtmdet-r",
@@ -56,15 +56,15 @@ FEW = "--n 2 --workers 1 --config small.yaml"
 SHORT = "--cfg-options train_cfg.max_epochs=12 train_cfg.val_interval=12 model.backbone.init_cfg=None " + " ".join(
     f"{part}_dataloader.num_workers=0 {part}_dataloader.persistent_workers=False" for part in ("train", "val", "test")
 )
-# put behind a command that begins so, by the first row that fits; of an option given twice the last one holds
+# appended to a command with this prefix, by the first row that matches; the last of repeated options counts
 SMALL = {
     "dataengine synth --dataset hit-uav --n 20 ": "--workers 1 --config small.yaml --n 3",  # the packaged models alone
     "dataengine synth --dataset hit-uav --n": "--workers 1 --config small.yaml --n 6",
     "dataengine synth --config": "--n 2 --workers 1 --size 64 --layout-scale 1 --steps 2 --filter off",
     "dataengine synth --dataset dior-r": f"{FEW} --size 64 --layout-scale 1 --steps 2",
     "dataengine synth --data path/to/dataset --renderer whole": f"{FEW} --size 96",
-    "dataengine synth --dataset": f"{FEW} --size 96 --filter off",  # no packaged model knows painted squares
-    "dataengine synth --data": f"{FEW} --size 96 --filter off",  # and a renderer of two steps draws nothing
+    "dataengine synth --dataset": f"{FEW} --size 96 --filter off",  # no packaged model finds painted squares
+    "dataengine synth --data": f"{FEW} --size 96 --filter off",  # and a renderer trained for two steps paints nothing
     "dataengine model import": "--size 64",
     "dataengine train layouts": "--steps 2 --batch-size 2 --size 64",
     "dataengine train full": "--steps 2 --batch-size 2 --size 64 --scale 1",
@@ -86,12 +86,12 @@ NOT_RUN = {
     "dataengine evaluate lift runs/of-few": "needs mmrotate; lift.md has the same command, run in its environment",
     "accelerate launch --multi_gpu": "needs several GPUs",
     "dataengine release runs/first --name thermal-cars --license cc-by-4.0 --out releases/checked": (
-        "painted squares are too alike to look for copies among them; see test_release_copies.py"
+        "painted squares are too similar for a search for copies; see test_release_copies.py"
     ),
     "python3 -m venv": "the environment in which these tests run, made by .ci/run",
     ". mmrotate-venv": "the same",
     "tools/install_mmrotate.sh": "the same",
-    "dataengine filter calibrate path/to/held-out --detector work/": "a detector of few steps finds nothing",
+    "dataengine filter calibrate path/to/held-out --detector work/": "a detector trained for few steps finds nothing",
     "dataengine synth --data path/to/dataset --model work/renderer/pipeline --detector work/": "the same",
 }
 
@@ -104,7 +104,7 @@ def commands(page: str) -> list[str]:
     return [" ".join(part.split()) for part in parts if part.strip()]
 
 
-def first_that_fits(command: str, table: dict[str, str]) -> str | None:
+def first_match(command: str, table: dict[str, str]) -> str | None:
     return next((value for start, value in table.items() if command.startswith(start)), None)
 
 
@@ -112,8 +112,8 @@ def to_run(page: str) -> list[str]:
     """A page's commands as the tests run them."""
     found = []
     for command in commands(page):
-        if first_that_fits(command, NOT_RUN) is None:
-            small = f"{command} {first_that_fits(command, SMALL) or ''}".strip()
+        if first_match(command, NOT_RUN) is None:
+            small = f"{command} {first_match(command, SMALL) or ''}".strip()
             for there, here in INSTEAD.items():
                 small = small.replace(there, here)
             found.append(small)
@@ -121,9 +121,9 @@ def to_run(page: str) -> list[str]:
 
 
 def written(command: str) -> list[Path]:
-    """What a command says that it writes."""
+    """The paths that a command writes."""
     words = shlex.split(command)
-    if "--dry-run" in words or words[1:3] == ["layout", "draw"]:  # that writes what its user keeps
+    if "--dry-run" in words or words[1:3] == ["layout", "draw"]:  # writes only what its user keeps
         return []
     if words[1:3] in (["data", "convert"], ["data", "tile"]):
         return [Path(words[4])]
@@ -139,7 +139,7 @@ def prepared(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run_page(prepared, tmp_path, monkeypatch):
-    """`run_page(name)`: run all commands of a page in a copy of the prepared folder; gives that folder."""
+    """`run_page(name)` runs all commands of a page in a copy of the prepared folder, and returns that folder."""
     work = tmp_path / "work"
     shutil.copytree(prepared, work, symlinks=True)
     monkeypatch.chdir(work)
@@ -150,7 +150,7 @@ def run_page(prepared, tmp_path, monkeypatch):
     def run(page: str) -> Path:
         shell = ""
         for path in [path for command in to_run(page) for path in written(command)]:
-            remove(path)  # what another page needs, and this one makes
+            remove(path)  # another page needs it, and this one makes it
         for command in to_run(page):
             if command.startswith("dataengine "):  # here, to import once
                 done = CliRunner().invoke(app, shlex.split(command)[1:], catch_exceptions=False)
@@ -165,14 +165,14 @@ def run_page(prepared, tmp_path, monkeypatch):
             for path in written(command):
                 assert path.exists(), f"{command} wrote no {path}"
         for path in RUN_PATHS.findall(PAGES[page].read_text()):
-            assert Path(path).exists() or path.endswith("/dropped.png"), f"{page} speaks of {path}"  # if any was
+            assert Path(path).exists() or path.endswith("/dropped.png"), f"{page} names {path}"  # if any was
         return work
 
     return run
 
 
 def visit(application, port, started) -> None:
-    """In the place of a server that runs until Ctrl-C."""
+    """Replaces a server that runs until Ctrl-C."""
     from starlette.testclient import TestClient
 
     client = TestClient(application, base_url=f"http://127.0.0.1:{port}")
@@ -196,7 +196,7 @@ OTHERS = [page for page in OTHERS if commands(page) or RUN_PATHS.search(PAGES[pa
 
 
 @pytest.mark.parametrize("page", [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in OTHERS])
-def test_the_commands_of_a_page_run_and_write_what_they_say(page, run_page):
+def test_the_commands_of_a_page_run_and_write_their_files(page, run_page):
     folder = run_page(page)
     if page == "README.md":  # a complete run
         files = PAGES["reference/run-folder.md"].read_text().partition("## Files")[2].partition("## Manifest")[0]
@@ -277,7 +277,7 @@ def test_the_commands_of_a_page_run_with_mmrotate(page, run_page):
 
 
 @pytest.mark.parametrize("table", [SMALL, NOT_RUN, INSTEAD], ids=["SMALL", "NOT_RUN", "INSTEAD"])
-def test_no_row_is_left_of_a_command_that_is_gone(table):
+def test_every_row_matches_a_command(table):
     every = [command for page in PAGES for command in commands(page)]
     assert [row for row in table if not any(row in command for command in every)] == []
 

@@ -9,6 +9,7 @@ changelog.md             CHANGELOG.md
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -94,10 +95,10 @@ def _command(words: tuple[str, ...], command) -> str:
     level = "##" if len(words) < 2 else "###"
     text = [f"{level} {' '.join(['dataengine', *words])}\n"]
     if help_text := inspect.cleandoc((command.help or "").replace("\b", "")):
-        text.append(f"{help_text}\n")
+        text.append(f"{_marked(help_text)}\n")
     text.append(f"```text\n{usage}\n```\n")
     if getattr(command, "epilog", None):
-        text.append(f"{command.epilog}\n")
+        text.append(f"{_marked(inspect.cleandoc(command.epilog))}\n")
     panels = defaultdict(list)
     for option in (*arguments, *options):
         panel = getattr(option, "rich_help_panel", None)
@@ -156,7 +157,14 @@ def _type_name(annotation) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").strip()
+    return _marked(text).replace("|", "\\|").replace("<", "&lt;").strip()
+
+
+def _marked(text: str) -> str:
+    """Help text with its example and its options as code."""
+    lines = re.sub(r"^(Example: +)(.+)$", r"\1`\2`", text, flags=re.MULTILINE).split("`")
+    lines[::2] = [re.sub(r"(?<![\w-])--[a-z][\w-]*", r"`\g<0>`", part) for part in lines[::2]]
+    return "`".join(lines)
 
 
 def recipe_page() -> str:
@@ -166,7 +174,9 @@ def recipe_page() -> str:
     rows, hints = [], get_type_hints(Recipe, include_extras=True)
     for name, field in Recipe.model_fields.items():
         kind = _type_name(hints[name])
-        default = "depends on `renderer`" if field.default_factory else f"`{field.default}`"
+        default = (
+            "depends on `renderer`" if field.default_factory else "" if field.default is None else f"`{field.default}`"
+        )
         rows.append(f"| `{name}` | {_cell(kind)} | {default} | {_cell(field.description or '')} |")
     return "\n".join(
         [
