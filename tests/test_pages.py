@@ -26,7 +26,7 @@ from page_folder import make_folder
 from PIL import Image
 from typer.testing import CliRunner
 
-from dataengine.cli import app
+from dataengine.cli import RENAMED_OPTIONS, app
 from dataengine.data.layout import Acquisition
 from dataengine.engine.recipe import Recipe
 from dataengine.judge.verdict import Repair
@@ -299,7 +299,7 @@ def test_files_commands_and_options_that_a_page_names_exist():
     options |= {"--help", "--cfg-options"}  # the latter is mmrotate's
     wrong = []
     for page, file in PAGES.items():
-        if page == "renamed.md":  # names old options, too
+        if page == "renamed.md":  # names old options, too; tested below
             continue
         for code in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", file.read_text(), flags=re.DOTALL)):
             words = code.split()
@@ -352,6 +352,16 @@ def test_files_that_the_architecture_page_names_exist():
         for path in paths:  # "render/a.py, b.py": the first names the package of all
             inside = path if path.parent.name or path == paths[0] else paths[0].parent / path
             assert (ROOT / "dataengine" / inside).exists(), inside
+
+
+def test_options_that_the_page_of_new_names_lists_are_those_of_the_command_line():
+    table = PAGES["renamed.md"].read_text().partition("## Options")[2].partition("## Modules")[0]
+    rows = {}
+    for command, old, new in re.findall(r"^\| `dataengine (.*?)` \| (`--.*) \| (`--.*) \|$", table, re.MULTILINE):
+        rows[tuple(command.split())] = dict(
+            zip(*(re.findall(r"`(--[\w-]+)", text) for text in (old, new)), strict=True)
+        )
+    assert rows == RENAMED_OPTIONS
 
 
 def test_modules_that_the_page_of_new_names_lists_exist():
