@@ -1,4 +1,4 @@
-"""The folder that the pages' commands are run in: what they name as the user's own, made small."""
+"""The folder in which the commands of the pages run, with small versions of the files that they name."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from dataengine.cli import app
 from dataengine.data import formats
 from dataengine.data.layout import Dataset, Sample
 
-SPLITS = {"train": 20, "test": 16}  # 20 images are the least for a calibration
+SPLITS = {"train": 20, "test": 16}  # a calibration needs at least 20 images
 
 
 def make_folder(root: Path) -> None:
-    """Data sets, detectors, models and a run, where the pages have them."""
+    """Data sets, detectors, models and a run, under the paths of the pages."""
     own = root / "path" / "to" / "dataset"
     labelled(own, "coco", ("Person", "Car"))
     for name in ("held-out", "labelled", "train"):
@@ -39,7 +39,7 @@ def make_folder(root: Path) -> None:
     (root / "models").mkdir()
     models_with_text(root)
     small = root / "small.yaml"
-    small.write_text("shard_size: 2")  # so many images are made even where fewer are wanted
+    small.write_text("shard_size: 2")  # this many images are made even if fewer are requested
     words = ["synth", "--dataset", "hit-uav", "--data", own, "--out", root / "runs" / "first", "--config", small]
     words += ["--n", 10, "--size", 96, "--filter", "off", "--workers", 1]
     done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
@@ -53,7 +53,7 @@ def make_folder(root: Path) -> None:
 
 
 def labelled(folder: Path, format: str, classes: tuple[str, ...]) -> None:
-    """Painted images of 96 px with three turned squares each, which the detector finds, in two splits."""
+    """Images of 96 px with three rotated squares each, which the detector finds, in two splits."""
     for seed, (split, n) in enumerate(SPLITS.items()):
         rng, samples = np.random.default_rng(seed), []
         for i in range(n):
@@ -71,7 +71,7 @@ def models_with_text(root: Path) -> None:
     """Stable Diffusion, CLIP, and AeroGen's checkpoint with its class vectors, all random and tiny."""
     try:
         import transformers  # noqa: F401
-    except ImportError:  # not in the environment of mmrotate, whose pages need none of it
+    except ImportError:  # not in the environment of mmrotate, whose pages do not need these models
         return
     from toy_text import toy_clip, toy_stable_diffusion
 

@@ -1,7 +1,7 @@
 """Training of the whole-image renderer's thumbnail model: flow matching on thumbnails of labelled windows.
 
 The two stages, thumbnails and their decoder, each train in an hour on one CPU core. A single stage on the latents of an
-autoencoder did not reach the same quality in an hour on two cores (docs/training-log.md).
+autoencoder did not reach the same quality in an hour on two cores (docs/log/training.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The commands of docs/trust.md, run as they stand there with fewer images, and the tests that it names."""
+"""The commands of docs/trust.md run with fewer images, and the tests that it names exist."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def test_a_run_is_made_and_verified_by_the_pages_commands(tmp_path):
     assert '"faults": []' in done.stdout
 
 
-def test_every_test_and_reader_that_the_page_names_is_there():
+def test_every_test_and_reader_that_the_page_names_exists():
     for name in re.findall(r"tests/[\w/.]+\.(?:py|json)", PAGE):
         assert (ROOT / name).is_file(), name
     done = subprocess.run(
         [sys.executable, "tools/fuzz.py", "--list"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    table = PAGE[PAGE.index("### Fuzzing") : PAGE.index("## The same again")]
+    table = PAGE[PAGE.index("### Fuzzing") : PAGE.index("## Reproducibility")]
     assert set(done.stdout.split()) == set(re.findall(r"^\| ([a-z-]+) \| [\d,]", table, re.MULTILINE))

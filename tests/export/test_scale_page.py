@@ -1,4 +1,4 @@
-"""The commands of docs/scale.md, run as they stand there with fewer images; what they export is read by its program."""
+"""The commands of docs/scale.md run with fewer images, and its program reads what they export."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def block(language: str) -> str:
     return re.search(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)[1]
 
 
-def test_made_looked_at_exported_and_read_back_as_the_page_says(tmp_path, monkeypatch, capsys):
+def test_a_run_is_made_verified_exported_and_read_as_the_page_says(tmp_path, monkeypatch, capsys):
     pytest.importorskip("webdataset")
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
-    told = ""
+    output = ""
     for line in block("bash").replace("--n 100000", "--n 3 --workers 1 --batch-size 4").splitlines():
         done = CliRunner().invoke(app, shlex.split(line, comments=True)[1:], catch_exceptions=False)
         assert done.exit_code == 0, line + done.output
-        told += done.output
-    assert "render" in told
-    assert "accepted; unchanged" in told
+        output += done.output
+    assert "render" in output
+    assert "accepted; unchanged" in output
     assert not (tmp_path / "runs" / "large" / "dota").exists()
 
     program = block("python").replace(
@@ -50,7 +50,7 @@ def test_made_looked_at_exported_and_read_back_as_the_page_says(tmp_path, monkey
     assert capsys.readouterr().out.splitlines() == expected
 
 
-def test_the_clusters_command_has_options_that_there_are():
+def test_the_command_for_a_cluster_has_only_options_that_exist():
     synth = get_command(app).commands["synth"]
     known = {name for option in synth.params for name in (*option.opts, *option.secondary_opts)}
     [line] = [line for line in block("sh").splitlines() if line.startswith("dataengine")]
