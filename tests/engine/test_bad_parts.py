@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from dataengine.engine.parts import load_parts
 from dataengine.engine.recipe import load_recipe
 from dataengine.engine.run import synth
 from dataengine.errors import UserError
+
+WHOLE, IN_SCENE = SimpleNamespace(paints_on="blank"), SimpleNamespace(paints_on="scene")
 
 
 @pytest.fixture
@@ -76,13 +79,13 @@ def test_scenes_whose_labels_cannot_be_read_stop_the_run_and_plain_images_do_not
     coco.write(formats.read(toy_dataset), tmp_path / "labelled")
     [annotations] = (tmp_path / "labelled" / "annotations").glob("*.json")
     recipe = toy_recipe.model_copy(update={"scenes": tmp_path / "labelled"})
-    assert all(len(sample.layout) for sample in load_parts(recipe).scenes.samples)
+    assert all(len(sample.layout) for sample in load_parts(recipe).canvases.samples)
     annotations.write_text("<html>not found</html>")
     with pytest.raises(UserError, match="no known format"):
         load_parts(recipe)
     shutil.rmtree(annotations.parent)
     (tmp_path / "labelled" / "README.txt").write_text("pictures of a car park")
-    assert not any(len(sample.layout) for sample in load_parts(recipe).scenes.samples)
+    assert not any(len(sample.layout) for sample in load_parts(recipe).canvases.samples)
 
 
 def test_a_scene_that_is_no_image_is_named_and_the_others_serve(toy_recipe, tmp_path):
@@ -90,7 +93,7 @@ def test_a_scene_that_is_no_image_is_named_and_the_others_serve(toy_recipe, tmp_
     Image.fromarray(np.full((128, 128, 3), 90, np.uint8)).save(tmp_path / "plain" / "a.png")
     (tmp_path / "plain" / "b.png").write_bytes(b"")
     parts = load_parts(toy_recipe.model_copy(update={"scenes": tmp_path / "plain"}))
-    assert len(parts.scenes.samples) == 1
+    assert len(parts.canvases.samples) == 1
     assert any("b.png" in note for note in parts.notes)
 
 
@@ -125,9 +128,9 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_anything_is_loaded(to
 
 def test_objects_to_begin_from_are_refused_with_the_option_at_fault(toy_recipe):
     with pytest.raises(UserError, match=r"the renderer whole does not begin objects .*--renderer in-scene"):
-        find_objects(toy_recipe.model_copy(update={"strength": 0.3, "renderer": "whole"}), None, None)
+        find_objects(toy_recipe.model_copy(update={"strength": 0.3, "renderer": "whole"}), WHOLE, None)
     with pytest.raises(UserError, match="give these with --data"):
-        find_objects(toy_recipe.model_copy(update={"strength": 0.3}), None, None)
+        find_objects(toy_recipe.model_copy(update={"strength": 0.3}), IN_SCENE, None)
 
 
 def test_a_data_set_file_is_told_apart_from_a_name(tmp_path):

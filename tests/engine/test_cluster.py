@@ -18,6 +18,7 @@ import pytest
 from dataengine.engine import cluster
 from dataengine.engine.parts import load_parts
 from dataengine.engine.run import synth
+from dataengine.engine.run_folder import RunFolder
 from dataengine.engine.trace import read_trace
 from dataengine.engine.worker import Done, Job
 from dataengine.errors import UserError
@@ -87,7 +88,7 @@ def test_nodes_workers_and_the_run_itself_are_lost_and_every_byte_is_that_of_the
     result = synth(recipe, out, None, progress=lose_a_node, executor="ray", address=own.address)
     assert content(result.out) == expected
     assert given_up, "a worker was lost with its node, and told so"
-    events = read_trace(out)
+    events = read_trace(RunFolder(out))
     # what the lost one told last may be lost with it
     assert len({event["pid"] for event in events if event["name"] == "load"}) >= 2, "the work was shared"
     assert (
@@ -176,7 +177,7 @@ def made(ray: PretendedRay, out: Path, life: float = math.inf) -> list[int]:
     """The shards that a pool of two actors tells of, where six are wanted."""
     numbers = iter(range(6))
     pool = cluster._Pool(ray, None, {}, life)
-    return [done.shard for done in pool.run(2, out, lambda: next(numbers, None)) if done.shard is not None]
+    return [done.shard for done in pool.run(2, RunFolder(out), lambda: next(numbers, None)) if done.shard is not None]
 
 
 def test_what_a_lost_worker_held_is_made_again_by_others(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import shutil
 import subprocess
@@ -15,7 +14,9 @@ import numpy as np
 import pytest
 from fault_runs import Run, contents, kill_and_continue, wait_for, watch
 
-from dataengine.engine import run, shard
+from dataengine.engine import run_folder
+from dataengine.engine.record import Record
+from dataengine.engine.run_folder import RunFolder, Shard, ShardFolder
 from dataengine.engine.verify import verify
 
 
@@ -53,24 +54,25 @@ def test_a_run_that_is_killed_at_a_hundred_points_is_continued_to_the_same_files
 
 def built_in_place() -> None:
     """The mutation: shards are built where they stay, and those of an earlier process are believed."""
-    begin, begun, ended = shard.ShardFolder.__init__, set(), set()
+    begin, begun, ended = ShardFolder.__init__, set(), set()
 
-    def begin_in_place(self, out: Path, number: int) -> None:
-        begin(self, out, number)
+    def begin_in_place(self, run: RunFolder, number: int) -> None:
+        begin(self, run, number)
         self.building.rmdir()
         self.building = self.final
         self.building.mkdir(exist_ok=True)
         begun.add(self.final)
 
-    def believed(out: Path, number: int) -> list[dict] | None:
-        folder = shard.shard_folder(out, number)
+    def believed(self, number: int) -> Shard | None:
+        folder = self.shard(number)
         if folder not in ended and (folder in begun or not folder.exists()):
             return None
-        return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+        lines = (folder / "records.jsonl").read_text().splitlines()
+        return Shard(lines, [Record.from_json(line) for line in lines])
 
-    shard.ShardFolder.__init__ = begin_in_place
-    shard.ShardFolder.close = lambda self: ended.add(self.final)
-    run.read_shard = believed
+    ShardFolder.__init__ = begin_in_place
+    ShardFolder.close = lambda self: ended.add(self.final)
+    RunFolder.read_shard = believed
 
 
 def test_without_its_renames_a_killed_run_does_not_come_out_the_same(unbroken, tmp_path):
@@ -169,13 +171,13 @@ def test_of_two_runs_in_one_folder_the_second_is_refused_and_the_first_ends_well
 
 def slowly(seconds: float) -> None:
     """Each file of a shard takes its time."""
-    original = shard.ShardFolder.put
+    original = ShardFolder.put
 
     def put(self, *arguments):
         time.sleep(seconds)
         return original(self, *arguments)
 
-    shard.ShardFolder.put = put
+    ShardFolder.put = put
 
 
 def clock_goes_back() -> None:

@@ -16,14 +16,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from dataengine.engine.shard import draw_layouts
 
 from dataengine import weights
-from dataengine.data.layout import layout_to_json
-from dataengine.engine.recipe import Recipe, image_seed
+from dataengine.data.layout_json import layout_to_json
+from dataengine.engine.attempt import sample_layouts
+from dataengine.engine.recipe import Recipe
 from dataengine.engine.samplers import choose_layouts, find_layouts, make_sampler
 from dataengine.render.flow import draw_noise
-from dataengine.render.in_scene_pipeline import noise_seed
+from dataengine.seeds import image_seed, noise_seed
 
 GOLDEN = Path(__file__).with_name("golden_manifest.json")
 IMAGES, OBJECTS = 6, 2
@@ -38,7 +38,7 @@ def drawn(name: str, seed: int = 0) -> list[dict]:
     layouts, _ = find_layouts(preset, None, preset.classes)
     sampler = make_sampler(recipe, choose_layouts(recipe, layouts), preset.classes)
     images = []
-    for index, layout in enumerate(draw_layouts(SimpleNamespace(sampler=sampler), recipe, range(IMAGES))):
+    for index, layout in enumerate(sample_layouts(SimpleNamespace(sampler=sampler), recipe, range(IMAGES))):
         own = image_seed(recipe.seed, index)
         generators = [torch.Generator().manual_seed(noise_seed(own, k)) for k in range(OBJECTS)]
         noise = draw_noise(generators, (3, 8, 8), torch.device("cpu"))().numpy()

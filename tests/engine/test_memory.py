@@ -9,15 +9,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from dataengine.engine.manifest import AcceptedSamples, read_manifest
 from PIL import Image
 
 from dataengine.data import coco, formats
-from dataengine.data.layout import Layout, layout_to_json
-from dataengine.engine import manifest
-from dataengine.engine.finish import Tally, finish, mixed
+from dataengine.data.layout import Layout
+from dataengine.engine.finish import finish, mixed
 from dataengine.engine.recipe import Recipe
+from dataengine.engine.record import Record
+from dataengine.engine.run_folder import RunFolder, RunSamples, read_records
+from dataengine.engine.tally import Tally
 from dataengine.export.shards import write_shards
+from dataengine.judge.verdict import Verdict
+from dataengine.render.canvas import Provenance
 
 CLASSES = ("car", "van")
 SIZES = 100, 1500
@@ -28,23 +31,21 @@ def records(n: int):
     rng = np.random.default_rng(0)
     for i in range(n):
         boxes = np.column_stack([rng.uniform(8, 24, (5, 2)), rng.uniform(4, 8, (5, 2)), np.zeros(5)])
-        layout = layout_to_json(Layout(boxes, rng.integers(0, 2, 5), CLASSES, (32, 32)))
-        verdict = {"kept": i % 2 == 0, "reason": "" if i % 2 == 0 else "2 of 5 missed", "scores": [0.9] * 5}
-        yield {
-            "index": i, "image": "shards/000000/00000000.png", "asked": layout, "labels": layout, "verdict": verdict,
-            "scene": "", "unreadable_scenes": [], "left_out": 0,
-        }  # fmt: skip
+        layout = Layout(boxes, rng.integers(0, 2, 5), CLASSES, (32, 32))
+        verdict = Verdict(i % 2 == 0, "" if i % 2 == 0 else "2 of 5 missed", [0.9] * 5, [], [])
+        yield Record(i, i, "shards/000000/00000000.png", "", Provenance(), (), 0, layout, layout, verdict)
 
 
 def finished(out: Path, n: int, datasets: bool = True) -> None:
     """What a run does with n records."""
     tally = Tally(None, CLASSES)
-    with open(out / manifest.UNFINISHED, "w") as lines:
+    run = RunFolder(out)
+    with open(run.unfinished_manifest, "w") as lines:
         for record in records(n):
-            lines.write(json.dumps(record) + "\n")
+            lines.write(record.to_json() + "\n")
             tally.add(record)
     parts = SimpleNamespace(preset=SimpleNamespace(name="toy", kind="obb"), calibration=None, notes=[], real=None)
-    finish(Recipe(dataset="toy", n=n), parts, out, tally, out / manifest.UNFINISHED, datasets)
+    finish(Recipe(dataset="toy", n=n), parts, run, tally, datasets)
 
 
 def peak(function, *arguments) -> float:
@@ -73,7 +74,7 @@ def run(tmp_path):
 def test_finishing_a_run_of_many_images_takes_no_more_memory_than_one_of_few(run):
     finished(run("first"), SIZES[0])  # libraries load what they need
     few, many = (peak(finished, run(f"of {n}"), n) for n in SIZES)
-    held = peak(lambda: list(read_manifest(run("control").parent / f"of {SIZES[1]}" / manifest.MANIFEST)))
+    held = peak(lambda: list(read_records(RunFolder(run("control").parent / f"of {SIZES[1]}").manifest)))
     assert held > 3, "the control: the records alone, which were kept before"
     assert many < few + held / 6
 
@@ -85,7 +86,7 @@ def test_shards_of_many_images_take_no_more_memory_than_of_few(run):
     parent = run("control").parent
     write_shards(parent / f"of {SIZES[0]}", parent / "first", "webdataset", 1)
     few, many = (peak(write_shards, parent / f"of {n}", parent / f"shards {n}", "webdataset", 0.2) for n in SIZES)
-    held = peak(lambda: list(read_manifest(parent / f"of {SIZES[1]}" / manifest.MANIFEST)))
+    held = peak(lambda: list(read_records(RunFolder(parent / f"of {SIZES[1]}").manifest)))
     assert many < few + held / 6
 
 
@@ -97,7 +98,7 @@ def test_without_data_sets_a_run_has_its_manifest_and_report_and_those_of_before
     assert not (out / "dota").exists()
     assert not (out / "coco").exists()
     assert json.loads((out / "report.json").read_text())["accepted"] == 10
-    assert len(list(read_manifest(out / manifest.MANIFEST))) == 20
+    assert len(list(read_records(RunFolder(out).manifest))) == 20
 
 
 def test_a_coco_file_written_piece_by_piece_is_what_json_writes_of_the_whole(run):
@@ -116,7 +117,7 @@ def test_real_and_synthetic_images_are_joined_without_being_listed(run, tmp_path
     finished(out, 20)
     real = formats.read(out / "coco")
     synthetic = formats.read(out / "dota")
-    synthetic.samples = AcceptedSamples(out, out / manifest.MANIFEST, synthetic.classes, 10)
+    synthetic.samples = RunSamples(RunFolder(out), RunFolder(out).manifest, synthetic.classes, 10)
     coco.write(mixed(real, synthetic), tmp_path / "mixed")
     names = [sample.name for sample in formats.read(tmp_path / "mixed")]
     assert len(names) == 20

@@ -16,16 +16,17 @@ def test_the_manifest_names_the_layouts_and_the_scene_of_each_image_with_the_sce
     names = {sample.name for sample in formats.read(toy_recipe.data)}
     records = list(synth(toy_recipe, tmp_path / "run").records)
     for record in records:
-        assert record["layout_from"]
-        assert set(record["layout_from"]) <= names
-        assert record["scene"].partition("@")[0] in names
-        assert (record["scene_license"], record["scene_source"]) == ("CC0", "Toy"), "as the preset says"
-    assert len({tuple(record["layout_from"]) for record in records}) > 1
+        assert record.layout_from
+        assert set(record.layout_from) <= names
+        assert record.provenance.name in names
+        assert record.provenance.label.partition("@")[0] == record.provenance.name
+        assert (record.provenance.license, record.provenance.source) == ("CC0", "Toy"), "as the preset says"
+    assert len({record.layout_from for record in records}) > 1
 
 
 def test_layouts_of_a_fitted_prior_come_from_no_single_image(toy_recipe, tmp_path):
     records = synth(toy_recipe.model_copy(update={"layouts": "prior", "n": 2}), tmp_path / "run").records
-    assert all(record["layout_from"] == [] for record in records)
+    assert all(record.layout_from == () for record in records)
 
 
 def test_a_merged_layout_names_both_that_it_was_made_from():

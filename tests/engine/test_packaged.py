@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataengine.engine.judging import attempt
 from PIL import Image
 from pycocotools.coco import COCO
 
 from dataengine import weights
+from dataengine.engine.attempt import attempt
 from dataengine.engine.parts import load_parts
-from dataengine.engine.recipe import Recipe, image_seed
+from dataengine.engine.recipe import Recipe
 from dataengine.engine.run import synth
 from dataengine.errors import UserError
+from dataengine.seeds import image_seed
 
 LARGEST_TOTAL, LARGEST_FILE = 60_000_000, 16 * 2**20
 
@@ -64,12 +65,12 @@ def test_an_object_is_painted_in_its_box_and_nowhere_else(no_data):
     """Control: the same scene and noise with the boxes taken away has the same ground and no object."""
     parts = load_parts(Recipe(dataset="hit-uav", n=2))
     recipe = Recipe(dataset="hit-uav", n=2)
-    made = attempt(parts, recipe, range(2))
-    scenes = parts.scenes.draw([one.asked for one in made], [image_seed(recipe.seed, one.index) for one in made])
-    for one, scene in zip(made, scenes, strict=True):
-        changed = np.abs(one.image.astype(int) - scene.image).max(2)
+    made = [painted for painted, _ in attempt(parts, recipe, range(2))]
+    canvases = parts.canvases.draw([one.canvas.new for one in made], [image_seed(recipe.seed, i) for i in range(2)])
+    for one, canvas in zip(made, canvases, strict=True):
+        changed = np.abs(one.image.astype(int) - canvas.image).max(2)
         boxes = np.zeros(changed.shape, bool)
-        for cx, cy, w, _, _ in one.asked.boxes:  # a circle around each box holds its hole whatever its angle
+        for cx, cy, w, _, _ in one.canvas.new.boxes:  # a circle around each box holds its hole whatever its angle
             y, x = np.mgrid[: changed.shape[0], : changed.shape[1]] + 0.5
             boxes |= np.hypot(x - cx, y - cy) < 0.71 * max(1.3 * w + 8, 28)
         assert changed[~boxes].max() == 0
@@ -80,6 +81,6 @@ def test_thermal_scenes_have_one_channel_and_satellite_scenes_have_colour(no_dat
     for dataset, coloured in (("hit-uav", False), ("hrplanes", True)):
         parts = load_parts(Recipe(dataset=dataset, n=2))
         layouts = [parts.sampler.sample(np.random.default_rng(i)) for i in range(2)]
-        spread = [np.ptp(scene.image.astype(int), axis=2).mean() for scene in parts.scenes.draw(layouts, [1, 2])]
+        spread = [np.ptp(canvas.image.astype(int), axis=2).mean() for canvas in parts.canvases.draw(layouts, [1, 2])]
         assert (min(spread) > 1) == coloured, f"{dataset}: mean spread of the channels {spread}"
-        assert all(Image.fromarray(s.image).size == (256, 256) for s in parts.scenes.draw(layouts, [1, 2]))
+        assert all(Image.fromarray(c.image).size == (256, 256) for c in parts.canvases.draw(layouts, [1, 2]))

@@ -12,19 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataengine.engine.judging import attempt
-from dataengine.engine.shard import draw_layouts
 from PIL import Image
 
 from dataengine import geometry
 from dataengine.data import formats
-from dataengine.data.layout import layout_from_json, layout_to_json
+from dataengine.data.layout_json import layout_from_json, layout_to_json
 from dataengine.engine import worker
+from dataengine.engine.attempt import attempt, sample_layouts
 from dataengine.engine.parts import load_parts
-from dataengine.engine.recipe import image_seed, load_recipe
+from dataengine.engine.recipe import load_recipe
 from dataengine.engine.run import synth
+from dataengine.engine.run_folder import RunFolder, ShardFolder
 from dataengine.engine.trace import read_trace
 from dataengine.errors import UserError
+from dataengine.seeds import image_seed
 
 
 def manifest(out: Path) -> list[dict]:
@@ -51,7 +52,7 @@ def test_n_counts_accepted_images_and_dropped_ones_are_in_the_manifest_with_thei
 def test_a_data_set_of_ones_own_needs_no_preset_and_nothing_to_go_on_is_told(toy_recipe, tmp_path, finished):
     """The same images come out: name and classes are the data set's own."""
     result = synth(toy_recipe.model_copy(update={"dataset": None}), tmp_path / "own")
-    assert [r["sha256"] for r in result.records] == [r["sha256"] for r in finished[1].records]
+    assert [r.sha256 for r in result.records] == [r.sha256 for r in finished[1].records]
     with pytest.raises(UserError, match=r"^give --dataset with the name of a preset, or --data"):
         load_recipe(None, {"n": 3})
 
@@ -90,7 +91,7 @@ def test_the_same_recipe_gives_the_same_manifest_and_another_seed_another_one(fi
 
 def processes(out) -> int:
     """How many worker processes made a run, by its trace."""
-    return sum(event["name"] == "load" for event in read_trace(out))
+    return sum(event["name"] == "load" for event in read_trace(RunFolder(out)))
 
 
 def test_two_workers_give_the_same_manifest_as_one(finished, tmp_path):
@@ -115,9 +116,9 @@ def test_batch_size_changes_neither_layouts_nor_noise(toy_recipe):
     parts = load_parts(toy_recipe)
     together = attempt(parts, toy_recipe, range(0, 6))
     alone = [attempt(parts, toy_recipe, range(i, i + 1))[0] for i in range(6)]
-    for a, b in zip(together, alone, strict=True):
-        assert np.array_equal(a.asked.boxes, b.asked.boxes)
-        assert a.scene == b.scene
+    for (a, _), (b, _) in zip(together, alone, strict=True):
+        assert np.array_equal(a.canvas.new.boxes, b.canvas.new.boxes)
+        assert a.canvas.provenance == b.canvas.provenance
         # rounding may differ with the size of a matrix product; the picture may not
         assert np.abs(a.image.astype(int) - b.image.astype(int)).max() <= 2
 
@@ -125,11 +126,11 @@ def test_batch_size_changes_neither_layouts_nor_noise(toy_recipe):
 def test_other_noise_seeds_would_be_seen_in_the_pixels(toy_recipe):
     """Control of the test above: what it compares does depend on the noise."""
     parts = load_parts(toy_recipe)
-    layouts = draw_layouts(parts, toy_recipe, range(0, 2))
-    scenes = parts.scenes.draw(layouts, [0, 1])
-    first, _ = parts.pipeline(scenes, layouts, [0, 1], num_inference_steps=2)
-    second, _ = parts.pipeline(scenes, layouts, [2, 3], num_inference_steps=2)
-    assert np.abs(first[0].astype(int) - second[0].astype(int)).max() > 20
+    layouts = sample_layouts(parts, toy_recipe, range(0, 2))
+    canvases = parts.canvases.draw(layouts, [0, 1])
+    first = parts.renderer(canvases, [0, 1], num_inference_steps=2)
+    second = parts.renderer(canvases, [2, 3], num_inference_steps=2)
+    assert np.abs(first[0].image.astype(int) - second[0].image.astype(int)).max() > 20
 
 
 @pytest.mark.parametrize("after", [1.5, 4.0, 6.0])
@@ -259,12 +260,10 @@ def test_scenes_that_cannot_be_decoded_are_passed_over_named_and_counted(toy_rec
     unreadable = json.loads((result.out / "report.json").read_text())["unreadable_scenes"]
     assert unreadable
     assert set(unreadable) <= set("0123")
-    assert {record["scene"].split("@")[0] for record in result.records} <= set("4567")
+    assert {record.provenance.name for record in result.records} <= set("4567")
 
 
 def test_a_full_disk_is_one_sentence_and_what_is_finished_stays(toy_recipe, tmp_path, monkeypatch):
-    from dataengine.engine.shard import ShardFolder
-
     def full_after_one(self, name, content):
         if self.final.name != "000000":
             raise OSError(28, "No space left on device", str(self.building))
@@ -332,7 +331,7 @@ def test_image_seeds_differ_between_images_and_runs():
 
 def test_layouts_survive_json(toy_recipe):
     parts = load_parts(toy_recipe)
-    layout = replace(draw_layouts(parts, toy_recipe, range(1))[0], ignored=np.float32([[5, 5, 4, 2, 0.5]]))
+    layout = replace(sample_layouts(parts, toy_recipe, range(1))[0], ignored=np.float32([[5, 5, 4, 2, 0.5]]))
     back = layout_from_json(json.loads(json.dumps(layout_to_json(layout))))
     assert np.allclose(back.boxes, layout.boxes, atol=1e-3)
     assert back.classes == layout.classes

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataengine.engine.shard import draw_layouts, render_batch
 from PIL import Image
 from toy_roads import FIELD, ROAD, roads
 
 from dataengine import geometry
 from dataengine.data import coco, formats
-from dataengine.data.layout import layout_from_json
 from dataengine.data.presets import configs
-from dataengine.engine.image_parts import find_places
+from dataengine.engine.attempt import paint, sample_layouts
 from dataengine.engine.parts import load_parts
-from dataengine.engine.recipe import Recipe, image_seed, load_recipe
+from dataengine.engine.pictures import find_places
+from dataengine.engine.recipe import Recipe, load_recipe
 from dataengine.engine.run import synth
 from dataengine.errors import UserError
 from dataengine.render.frame import covered
 from dataengine.render.inpaint import paint_mask
+from dataengine.seeds import image_seed
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +41,16 @@ def test_new_objects_go_into_labelled_pictures_and_all_else_stays(toy_recipe, to
     recipe = toy_recipe.model_copy(update={"into": toy_dataset, "n": 3, "size": 64, "layout_scale": 0.3})
     result = synth(recipe, tmp_path / "run")
     originals = {sample.name: sample for sample in formats.read(toy_dataset)}
-    painted = [r for r in result.records if r["asked"]["labels"]]
+    painted = [r for r in result.records if len(r.asked)]
     assert painted
     for record in painted:
-        name, corner = record["scene"].split("@")
+        name, corner = record.provenance.label.split("@")
         left, top = (int(v) for v in corner.split(","))
+        assert (name, left, top) == (record.provenance.name, record.provenance.left, record.provenance.top)
         before = np.asarray(Image.open(originals[name].image).convert("RGB"))
-        after = np.asarray(Image.open(result.out / record["image"]).convert("RGB"))
+        after = np.asarray(Image.open(result.out / record.image).convert("RGB"))
         assert after.shape == before.shape, "the whole picture comes back"
-        labels, asked = layout_from_json(record["labels"]), layout_from_json(record["asked"])
+        labels, asked = record.labels, record.asked
         old = labels.select(np.arange(len(labels)) >= len(asked))
         own = originals[name].layout
         assert Counter(old.names()) == Counter(own.names())
@@ -66,7 +67,7 @@ def test_new_objects_go_into_labelled_pictures_and_all_else_stays(toy_recipe, to
 def test_a_picture_without_room_is_dropped_with_that_reason(toy_recipe, toy_dataset, tmp_path):
     recipe = toy_recipe.model_copy(update={"into": toy_dataset, "n": 1, "max_attempts": 4, "layout_scale": 3.0})
     result = synth(recipe, tmp_path / "run")  # of objects as large as the pictures
-    reasons = {r["verdict"]["reason"] for r in result.records if not r["asked"]["labels"]}
+    reasons = {r.verdict.reason for r in result.records if not len(r.asked)}
     assert reasons == {"no room for anything new"}
 
 
@@ -89,7 +90,7 @@ def test_mixed_data_hold_all_real_and_all_synthetic_images(toy_recipe, toy_datas
 def test_each_layout_stage_has_its_say(toy_recipe, layout_model):
     def layouts(**changes):
         recipe = toy_recipe.model_copy(update={"layouts": "diffusion", "layout_model": layout_model, **changes})
-        return draw_layouts(load_parts(recipe), recipe, range(12))
+        return sample_layouts(load_parts(recipe), recipe, range(12))
 
     plain, enhanced, filtered = layouts(enhance=False), layouts(), layouts(enhance=False, label_filter=2.0)
     assert all(len(layout) and layout.classes == ("car", "van") for layout in plain + enhanced + filtered)
@@ -107,7 +108,7 @@ def test_real_layouts_are_seen_as_they_are_when_nothing_is_enhanced(toy_recipe, 
     def share_of_real_sides_and_angles(**changes):
         recipe = toy_recipe.model_copy(update=changes)
         boxes = np.concatenate(
-            [x.boxes[x.visible > 0.999] for x in draw_layouts(load_parts(recipe), recipe, range(24))]
+            [x.boxes[x.visible > 0.999] for x in sample_layouts(load_parts(recipe), recipe, range(24))]
         )
         return np.mean([tuple(box) in real for box in np.round(boxes[:, 2:], 2)])
 
@@ -126,7 +127,7 @@ def test_rows_come_into_the_layouts_where_they_are_asked_for(toy_recipe, toy_dat
 
     def alike(rows: float) -> float:
         recipe = toy_recipe.model_copy(update={"data": tmp_path / "rows", "rows": rows})
-        layouts = draw_layouts(load_parts(recipe), recipe, range(24))
+        layouts = sample_layouts(load_parts(recipe), recipe, range(24))
         return np.mean([len(np.unique(x.boxes[:, 2:4], axis=0)) < len(x) for x in layouts])
 
     assert alike(1.0) > 0.5
@@ -141,16 +142,16 @@ def test_in_augmented_scenes_every_real_object_stays_and_painted_ones_stand_besi
     def lost_objects(augmented: bool) -> int:
         recipe = toy_recipe.model_copy(update={"data": toy_dataset, "augment_scenes": augmented, "layouts": "reuse"})
         parts = load_parts(recipe)
-        made, lost = render_batch(parts, recipe, range(24)), 0
+        made, lost = paint(parts, recipe, range(24)), 0
         for one in made:
-            assert np.array_equal(one.labels.boxes[: len(one.asked)], one.asked.boxes)
-        scenes = parts.scenes.draw(
-            draw_layouts(parts, recipe, range(24)), [image_seed(recipe.seed, i) for i in range(24)]
+            assert np.array_equal(one.labels.boxes[: len(one.canvas.new)], one.canvas.new.boxes)
+        canvases = parts.canvases.draw(
+            sample_layouts(parts, recipe, range(24)), [image_seed(recipe.seed, i) for i in range(24)]
         )
-        for one, scene in zip(made, scenes, strict=True):
-            lost += len(scene.layout) - (len(one.labels) - len(one.asked))
-            own = covered(one.labels.boxes[len(one.asked) :], one.image.shape)
-            assert (one.image[own] == scene.image[own]).all()
+        for one, canvas in zip(made, canvases, strict=True):
+            lost += len(canvas.existing) - (len(one.labels) - len(one.canvas.new))
+            own = covered(one.labels.boxes[len(one.canvas.new) :], one.image.shape)
+            assert (one.image[own] == canvas.image[own]).all()
         return lost
 
     assert lost_objects(augmented=False) > 0
@@ -166,14 +167,15 @@ def test_new_objects_are_painted_where_it_looks_as_around_real_ones(toy_recipe, 
         changes = {"data": tmp_path / "coco", "likely_places": likely, "augment_scenes": True, "size": 144}
         recipe = toy_recipe.model_copy(update=changes | {"filter": "off", "detector": None})
         dark = []
-        for one in render_batch(load_parts(recipe), recipe, range(24)):
-            assert np.array_equal(one.labels.boxes[: len(one.asked)], one.asked.boxes)
-            x, y = one.asked.boxes[one.asked.visible > 0.99, :2].astype(int).T
-            dark.extend(one.scene.image[y, x].mean(1) < (ROAD + FIELD) / 2)
-            changed = np.abs(one.image.astype(int) - one.scene.image).max(2) > 2
-            around = one.asked.boxes + np.float32([0, 0, 14, 14, 0])  # margin of what is painted
+        for one in paint(load_parts(recipe), recipe, range(24)):
+            asked, scene = one.canvas.new, one.canvas.image
+            assert np.array_equal(one.labels.boxes[: len(asked)], asked.boxes)
+            x, y = asked.boxes[asked.visible > 0.99, :2].astype(int).T
+            dark.extend(scene[y, x].mean(1) < (ROAD + FIELD) / 2)
+            changed = np.abs(one.image.astype(int) - scene).max(2) > 2
+            around = asked.boxes + np.float32([0, 0, 14, 14, 0])  # margin of what is painted
             assert not changed[~covered(around, changed.shape)].any()
-            assert not len(one.asked) or changed[covered(one.asked.boxes, changed.shape)].mean() > 0.5
+            assert not len(asked) or changed[covered(asked.boxes, changed.shape)].mean() > 0.5
         assert len(dark) > 20
         return float(np.mean(dark))
 
@@ -191,10 +193,10 @@ def test_objects_of_a_layout_that_are_left_out_are_counted(toy_recipe, tmp_path,
         recipe = toy_recipe.model_copy(update=changes)
         result = synth(recipe, tmp_path / name)
         report = json.loads((result.out / "report.json").read_text())
-        drawn = sum(len(layout) for layout in draw_layouts(load_parts(recipe), recipe, range(report["tried"])))
-        assert report["left_out"] == sum(record["left_out"] for record in result.records)
+        drawn = sum(len(layout) for layout in sample_layouts(load_parts(recipe), recipe, range(report["tried"])))
+        assert report["left_out"] == sum(record.left_out for record in result.records)
         show_report(Console(markup=False, width=200), report, result.out)
-        return drawn, sum(len(record["asked"]["labels"]) for record in result.records), report
+        return drawn, sum(len(record.asked) for record in result.records), report
 
     drawn, asked, report = made("augmented", augmented=True)
     assert report["left_out"] == drawn - asked > 0

@@ -8,6 +8,7 @@ from dataengine.engine.shard import draw_layouts
 from typer.testing import CliRunner
 
 from dataengine.cli import app
+from dataengine.engine.attempt import sample_layouts
 from dataengine.engine.parts import load_parts
 from dataengine.engine.recipe import Recipe, load_recipe
 from dataengine.errors import UserError
@@ -22,7 +23,7 @@ def drawn(tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(nowhere)
             recipe = Recipe(dataset="hit-uav", filter="off", **asked)
-            return draw_layouts(load_parts(recipe), recipe, range(60))
+            return sample_layouts(load_parts(recipe), recipe, range(60))
 
     return draw
 

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from dataengine.engine.run import synth
-from dataengine.engine.trace import TRACE, busy, read_trace, trace_file
+from dataengine.engine.run_folder import RunFolder
+from dataengine.engine.trace import busy, read_trace, trace_file
 from dataengine.errors import UserError
 
 
@@ -31,23 +32,23 @@ def test_a_stages_share_is_of_the_time_between_loading_and_the_last_event_of_the
 
 def test_each_shard_has_an_event_for_each_stage_and_the_file_is_what_the_viewers_read(toy_recipe, tmp_path):
     result = synth(toy_recipe, tmp_path / "run")
-    events = json.loads((tmp_path / "run" / TRACE).read_text())
+    events = json.loads((tmp_path / "run" / "trace.json").read_text())
     assert {"name", "ph", "ts", "dur", "pid", "tid"} <= events[0].keys()
     shards = {stage: [e["args"]["shard"] for e in events if e["name"] == stage] for stage in ("render", "judge")}
     assert sorted(shards["render"]) == sorted(shards["judge"]) == sorted(set(shards["judge"]))
-    last = max(record["index"] for record in result.records) // toy_recipe.shard_size
+    last = max(record.index for record in result.records) // toy_recipe.shard_size
     assert set(range(last + 1)) <= set(shards["render"]), "one that was made but not needed may be missing"
-    before = (tmp_path / "run" / TRACE).read_bytes()
+    before = (tmp_path / "run" / "trace.json").read_bytes()
     synth(toy_recipe, tmp_path / "run")
-    assert (tmp_path / "run" / TRACE).read_bytes() == before, "a run with nothing to do has nothing to tell"
+    assert (tmp_path / "run" / "trace.json").read_bytes() == before, "a run with nothing to do has nothing to tell"
 
 
 def test_the_trace_of_a_killed_run_is_read_up_to_the_line_that_was_cut_off(tmp_path):
-    with trace_file(tmp_path) as add:
+    with trace_file(RunFolder(tmp_path)) as add:
         add([event("render", 1, 0, 2), event("judge", 1, 2, 1)])
-        text = (tmp_path / TRACE).read_text()
-    (tmp_path / TRACE).write_text(text[:-20])
-    assert [e["name"] for e in read_trace(tmp_path)] == ["render"]
-    (tmp_path / TRACE).unlink()
+        text = (tmp_path / "trace.json").read_text()
+    (tmp_path / "trace.json").write_text(text[:-20])
+    assert [e["name"] for e in read_trace(RunFolder(tmp_path))] == ["render"]
+    (tmp_path / "trace.json").unlink()
     with pytest.raises(UserError, match=r"no trace\.json here"):
-        read_trace(tmp_path)
+        read_trace(RunFolder(tmp_path))
