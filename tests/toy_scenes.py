@@ -11,6 +11,8 @@ from PIL import Image
 
 from dataengine import geometry
 from dataengine.data.layout import Dataset, Layout, Sample
+from dataengine.render.canvas import Canvas, Painted, Provenance
+from dataengine.render.placement import empty_layout
 
 
 def paint(layout: Layout, rng: np.random.Generator) -> np.ndarray:
@@ -43,3 +45,16 @@ def scenes(folder: Path, n: int, seed: int, size: int = 96, mode: str = "RGB", c
         Image.fromarray(paint(layout, rng)).convert(mode).save(file)
         samples.append(Sample(file.stem, file, layout))
     return Dataset(classes, samples, "obb", name="toy")
+
+
+def canvas(
+    image: np.ndarray, new: Layout, existing: Layout | None = None, provenance: Provenance | None = None
+) -> Canvas:
+    """A canvas of the real image "scene", or of another provenance; without labelled objects unless some are given."""
+    existing = empty_layout(new) if existing is None else existing
+    return Canvas(image, existing, new, provenance or Provenance("window", "scene"))
+
+
+def images_and_labels(painted: list[Painted]) -> tuple[list[np.ndarray], list[Layout]]:
+    """What of each is to be seen, and its labels."""
+    return [one.image for one in painted], [one.labels for one in painted]

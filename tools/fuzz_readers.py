@@ -138,48 +138,45 @@ def _read_stored(file: Path) -> None:
 
 
 def _run(folder: Path) -> list[Path]:
-    """A run's folder as far as `dataengine.engine.records` and the evaluation read it."""
-    from dataengine.engine.records import examine_shard, image_name, record_files, shard_folder
-
+    """A run's folder as far as `dataengine.engine.run_folder` and the evaluation read it."""
     from dataengine.data.layout import layout_to_json
+    from dataengine.engine.run_folder import RunFolder, image_name, record_files
 
-    lines = []
-    shard_folder(folder, 0).mkdir(parents=True)
+    lines, run = [], RunFolder(folder)
+    run.shard(0).mkdir(parents=True)
     for i, sample in enumerate(_dataset(folder / "in", "obb")):
         shutil.copy(sample.image, folder / image_name(0, i))
         checksum = hashlib.sha256(sample.image.read_bytes()).hexdigest()
         labels = layout_to_json(sample.layout)
         # fmt: off
+        verdict = {"kept": True, "reason": "", "scores": [0.5, 0.4], "missed": [], "extra": [], "repairs": []}
         record = {"index": i, "seed": 5, "image": image_name(0, i), "sha256": checksum, "asked": labels,
-                  "labels": labels, "verdict": {"kept": True, "reason": "", "scores": [0.5, 0.4]},
+                  "labels": labels, "verdict": verdict,
                   "layout_from": ["a.png"], "scene": "b.png@0,0", "scene_source": "c", "scene_license": "CC0"}
         # fmt: on
         lines.append(json.dumps(record))
     shutil.rmtree(folder / "in")
     for name, content in record_files(lines).items():
-        (shard_folder(folder, 0) / name).write_bytes(content)
-    (folder / "manifest.jsonl").write_text("".join(f"{line}\n" for line in lines))
+        (run.shard(0) / name).write_bytes(content)
+    run.manifest.write_text("".join(f"{line}\n" for line in lines))
     recipe = {"dataset": "hit-uav", "data": None, "scenes": None, "into": None, "model": None, "layout_model": None,
               "renderer": "in-scene", "n": 2, "shard_size": 2}  # fmt: skip
     stored = {"recipe": recipe, "parts": {"scenes": "0123"}, "classes": ["plane", "large ship"], "identity": "45"}
-    (folder / "recipe.json").write_text(json.dumps(stored))
-    (folder / "report.json").write_text(json.dumps({"accepted": 2, "tried": 2}))
-    assert examine_shard(folder, 0)[1] == []
-    told = [folder / name for name in ("manifest.jsonl", "recipe.json", "report.json")]
-    return [*told, *sorted(shard_folder(folder, 0).glob("records*"))]
+    run.recipe.write_text(json.dumps(stored))
+    run.report.write_text(json.dumps({"accepted": 2, "tried": 2}))
+    assert run.examine_shard(0).faults == []
+    return [run.manifest, run.recipe, run.report, *sorted(run.shard(0).glob("records*"))]
 
 
 def _read_run(folder: Path) -> None:
     """A changed shard is always told; the manifest and the recipe are read or refused."""
-    from dataengine.engine.records import examine_shard
-
-    from dataengine.engine.recipe import stored_recipe
+    from dataengine.engine.run_folder import RunFolder
     from dataengine.evaluate.windows import read_generated
 
-    records, faults = examine_shard(folder, 0)
-    if not faults and (len(records) != 2 or records[0]["seed"] != 5):
+    shard = RunFolder(folder).examine_shard(0)
+    if not shard.faults and (len(shard.records) != 2 or shard.records[0].seed != 5):
         raise Wrong("a changed shard passes for what was written")
-    stored_recipe(folder)
+    RunFolder(folder).stored_recipe()
     for sample in read_generated(folder):
         if folder not in Path(os.path.abspath(sample.image)).parents:
             raise Wrong(f"an image of another folder is read: {sample.image}")
@@ -212,9 +209,9 @@ def _verify_run(folder: Path) -> None:
 
 def _read_accepted(folder: Path) -> None:
     """As `dataengine export shards` reads a run."""
-    from dataengine.engine.manifest import accepted_images
+    from dataengine.engine.run_folder import RunFolder
 
-    for sample in accepted_images(folder):
+    for sample in RunFolder(folder).accepted_images():
         if folder not in Path(os.path.abspath(sample.image)).parents:
             raise Wrong(f"an image of another folder is read: {sample.image}")
 

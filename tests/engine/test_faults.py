@@ -8,13 +8,11 @@ import shutil
 import subprocess
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 from fault_runs import Run, contents, kill_and_continue, wait_for, watch
 
-from dataengine.engine import run_folder
 from dataengine.engine.record import Record
 from dataengine.engine.run_folder import RunFolder, Shard, ShardFolder
 from dataengine.engine.verify import verify

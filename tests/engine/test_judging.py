@@ -107,7 +107,7 @@ def test_an_object_that_is_not_found_is_taken_out_of_picture_and_labels():
     [erased] = verdict.repairs
     assert (erased.action, erased.index, erased.after) == ("erased", 1, None)
     assert verdict.missed == []
-    control, control_verdict = judged(one, "difficult", SEES_ALL)
+    control, _ = judged(one, "difficult", SEES_ALL)
     assert len(control.labels) == 3
     assert control.labels.difficult.tolist() == [False, True, False]
     assert (control.image == one.image).all()
@@ -170,8 +170,8 @@ def test_a_scenes_own_object_keeps_its_label_whether_it_is_found_or_not(mode):
     assert verdict.kept
     assert len(made.labels) == 3
     assert not made.labels.difficult.any()
-    control, control_verdict = judged(rendered({0: 110, 1: 110, 2: 200}), mode, SEES_ALL, strict)
-    assert not control_verdict.kept
+    _, control = judged(rendered({0: 110, 1: 110, 2: 200}), mode, SEES_ALL, strict)
+    assert not control.kept
 
 
 def test_only_a_renderer_that_paints_into_scenes_can_take_something_out():

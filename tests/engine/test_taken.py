@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dataengine.engine.shard import draw_layouts
 from typer.testing import CliRunner
 
 from dataengine.cli import app

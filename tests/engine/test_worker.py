@@ -78,7 +78,9 @@ def test_no_more_than_one_batch_waits_for_the_judge(staged, tmp_path):
     go_on = threading.Event()
     judging.append(lambda first: go_on.wait(30))
     worker = Worker(None, RECIPE, batch_size=2)
-    rendering = threading.Thread(target=lambda: [worker.start(n, ShardFolder(RunFolder(tmp_path), n)) for n in range(3)])
+    rendering = threading.Thread(
+        target=lambda: [worker.start(n, ShardFolder(RunFolder(tmp_path), n)) for n in range(3)]
+    )
     rendering.start()
     assert begun[2].wait(30)
     assert not begun[4].wait(0.2), "batch 0 is judged and batch 2 waits: nothing more is rendered"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from dataengine.render.scene import Scene, empty_layout
 from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
+from toy_scenes import canvas
 
 from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.render.cutout import Cutout, cutout, extent
@@ -94,8 +94,8 @@ def painted(folder, real: np.ndarray, label: Layout, asked: Layout, cuts: bool) 
     pipeline = InScenePipeline(
         Echo(["airplane"], frame_size=48, block_out_channels=(16, 32)), FlowMatchEulerDiscreteScheduler()
     )
-    scene = Scene(np.full((SIDE, SIDE, 3), SCENE, np.uint8), empty_layout(asked), "grass")
-    image = pipeline([scene], [asked], [1], num_inference_steps=8, objects=objects)[0][0]
+    scene = canvas(np.full((SIDE, SIDE, 3), SCENE, np.uint8), asked)
+    image = pipeline([scene], [1], num_inference_steps=8, real_objects=objects)[0].image
     return scene.image.astype(int), image.astype(int)
 
 

@@ -6,17 +6,19 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from dataengine.render.scene import DatasetScenes, Scene, empty_layout
 from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
-from toy_scenes import random_layout
+from toy_scenes import canvas, images_and_labels, random_layout
 
 from dataengine import geometry
 from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.errors import UserError
+from dataengine.render.canvas import Canvas, Painted, Provenance
+from dataengine.render.dataset_canvases import DatasetCanvases
 from dataengine.render.frame import FrameSpec, cut, frame_matrices, masks, paste
 from dataengine.render.in_scene import InSceneUNet
 from dataengine.render.in_scene_pipeline import InScenePipeline, with_detail
+from dataengine.render.renderer import PaintSettings
 
 
 class WhiteBoxes(InSceneUNet):
@@ -50,15 +52,15 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / max(1, (a | b).sum()))
 
 
-def grey_scene(layout: Layout) -> Scene:
-    return Scene(np.full((*layout.size[::-1], 3), 102, np.uint8), empty_layout(layout), "grey")
+def grey(layout: Layout) -> Canvas:
+    return canvas(np.full((*layout.size[::-1], 3), 102, np.uint8), layout)
 
 
 @pytest.mark.parametrize("kind", ["obb", "hbb"])
 def test_objects_appear_in_the_pixels_of_their_boxes(painter, kind):
     rng = np.random.default_rng(0)
     layouts = [random_layout(rng, 160, kind) for _ in range(8)]
-    images, labels = painter([grey_scene(x) for x in layouts], layouts, list(range(8)), num_inference_steps=2)
+    images, labels = images_and_labels(painter([grey(x) for x in layouts], list(range(8)), num_inference_steps=2))
     seen = [image[..., 0] > 180 for image in images]
     right = [overlap(s, mask_of(layout)) for s, layout in zip(seen, labels, strict=True)]
     shuffled = [overlap(s, mask_of(layout)) for s, layout in zip(seen, labels[1:] + labels[:1], strict=True)]
@@ -69,8 +71,8 @@ def test_objects_appear_in_the_pixels_of_their_boxes(painter, kind):
 def test_pixels_away_from_the_objects_do_not_change(painter):
     rng = np.random.default_rng(1)
     layout = random_layout(rng, 160)
-    scene = Scene(rng.integers(0, 255, (160, 160, 3), np.uint8), empty_layout(layout), "noise")
-    image = painter([scene], [layout], [0], num_inference_steps=2)[0][0]
+    scene = canvas(rng.integers(0, 255, (160, 160, 3), np.uint8), layout)
+    image = painter([scene], [0], num_inference_steps=2)[0].image
     wide = layout.boxes.copy()
     wide[:, 2:4] += 2 * 0.12 * layout.boxes[:, 2:3] + 10
     away = ~mask_of(replace(layout, boxes=wide))
@@ -83,7 +85,7 @@ def test_an_object_of_the_scene_keeps_pixels_and_label_unless_a_new_one_touches_
     there = Layout([[46, 44, 20, 10, 0], [120, 120, 20, 10, 0.5]], [0, 0], ("car", "van"), (160, 160))
     ground = np.full((160, 160, 3), 102, np.uint8)
     ground[mask_of(there)] = (200, 30, 30)
-    images, labels = painter([Scene(ground, there, "s")], [new], [0], num_inference_steps=2)
+    images, labels = images_and_labels(painter([canvas(ground, new, there)], [0], num_inference_steps=2))
     assert labels[0].names() == ["van", "car"]
     assert np.allclose(labels[0].boxes[1], there.boxes[1])
     far = mask_of(there.select([1]))
@@ -100,9 +102,9 @@ def test_whatever_is_to_be_seen_of_a_scenes_objects_has_a_label_or_is_to_be_igno
     picture = np.full((200, 300, 3), 102, np.uint8)
     picture[mask_of(there)] = (230, 20, 20)
     Image.fromarray(picture).save(tmp_path / "0.png")
-    scenes = DatasetScenes(Dataset(("car",), [Sample("0", tmp_path / "0.png", there)] * 8), (100, 100), augmented)
+    scenes = DatasetCanvases(Dataset(("car",), [Sample("0", tmp_path / "0.png", there)] * 8), (100, 100), augmented)
     new = Layout([[24, 30, 24, 12, 0]], [0], ("car",), (100, 100), kind)
-    images, labels = painter(scenes.draw([new] * 24, range(24)), [new] * 24, range(24), num_inference_steps=2)
+    images, labels = images_and_labels(painter(scenes.draw([new] * 24, range(24)), range(24), num_inference_steps=2))
     little = 0
 
     def shown(boxes: np.ndarray) -> np.ndarray:
@@ -122,15 +124,15 @@ def test_any_number_of_objects_is_painted(painter):
     x, y = np.meshgrid(np.arange(20) * 16 + 8, np.arange(10) * 16 + 8)
     boxes = np.column_stack([x.ravel(), y.ravel(), np.full(n, 9), np.full(n, 6), np.zeros(n)])
     layout = Layout(boxes, np.zeros(n), ("car", "van"), (320, 160))
-    images, _ = painter([grey_scene(layout)], [layout], [0], num_inference_steps=2)
-    centres = images[0][y.ravel(), x.ravel(), 0]
+    image = painter([grey(layout)], [0], num_inference_steps=2)[0].image
+    centres = image[y.ravel(), x.ravel(), 0]
     assert (centres > 180).all()
 
 
 def test_a_class_that_the_model_does_not_know_is_named(painter):
     layout = Layout([[40, 40, 24, 12, 0.3]], [0], ("windmill",), (96, 96))
     with pytest.raises(UserError, match=r"windmill.*knows car, van"):
-        painter([grey_scene(layout)], [layout], [0])
+        painter([grey(layout)], [0])
 
 
 @pytest.fixture(scope="module")
@@ -141,19 +143,19 @@ def random_painter(toy_renderer) -> InScenePipeline:
 def test_noise_depends_on_the_images_seed_and_on_nothing_else(random_painter):
     rng = np.random.default_rng(2)
     a, b = random_layout(rng), random_layout(rng)
-    first = random_painter([grey_scene(a), grey_scene(b)], [a, b], [5, 6], num_inference_steps=2)[0]
-    swapped = random_painter([grey_scene(b), grey_scene(a)], [b, a], [6, 5], num_inference_steps=2)[0]
-    assert np.abs(first[0].astype(int) - swapped[1]).max() <= 2
-    other = random_painter([grey_scene(a)], [a], [7], num_inference_steps=2)[0]
-    assert np.abs(first[0].astype(int) - other[0]).max() > 20, "control: another seed, another picture"
+    first = random_painter([grey(a), grey(b)], [5, 6], num_inference_steps=2)
+    swapped = random_painter([grey(b), grey(a)], [6, 5], num_inference_steps=2)
+    assert np.abs(first[0].image.astype(int) - swapped[1].image).max() <= 2
+    other = random_painter([grey(a)], [7], num_inference_steps=2)
+    assert np.abs(first[0].image.astype(int) - other[0].image).max() > 20, "control: another seed, another picture"
 
 
 def test_noise_of_an_object_does_not_depend_on_the_objects_after_it(random_painter):
     boxes = [[30, 30, 20, 10, 0.4], [110, 120, 20, 10, 1.2]]
     both = Layout(boxes, [0, 1], ("car", "van"), (160, 160))
     one = both.select([0])
-    with_both = random_painter([grey_scene(both)], [both], [3], num_inference_steps=2)[0][0]
-    with_one = random_painter([grey_scene(one)], [one], [3], num_inference_steps=2)[0][0]
+    with_both = random_painter([grey(both)], [3], num_inference_steps=2)[0].image
+    with_one = random_painter([grey(one)], [3], num_inference_steps=2)[0].image
     assert np.abs(with_both[:70, :70].astype(int) - with_one[:70, :70]).max() <= 2
     assert np.abs(with_both[80:, 80:].astype(int) - with_one[80:, 80:]).max() > 20, "control: the second is there"
 
@@ -183,8 +185,8 @@ def test_a_picture_does_not_depend_on_how_many_frames_are_painted_at_a_time(monk
     pictures = []
     for frames in (64, 3, 1):
         monkeypatch.setattr("dataengine.render.in_scene_pipeline.FRAMES_PER_BATCH", frames)
-        scenes = [Scene(ground, empty_layout(layout), "noise") for layout in layouts]
-        pictures.append(pipeline(scenes, layouts, [1, 2], num_inference_steps=1)[0])
+        scenes = [canvas(ground, layout) for layout in layouts]
+        pictures.append([one.image for one in pipeline(scenes, [1, 2], num_inference_steps=1)])
     assert np.array_equal(pictures[0], pictures[1])
     assert np.array_equal(pictures[0], pictures[2])
 
@@ -194,7 +196,7 @@ def test_a_kept_object_keeps_its_pixels_beside_one_that_is_painted_over(random_p
     touched, beside = [64, 46, 20, 10, 0], [64, 57, 20, 10, 0]  # one pixel of ground between the two
     there = Layout([touched, beside], [0, 0], ("car", "van"), (160, 160))
     ground = np.random.default_rng(7).integers(0, 255, (160, 160, 3), np.uint8)
-    images, labels = random_painter([Scene(ground, there, "s")], [new], [0], num_inference_steps=2)
+    images, labels = images_and_labels(random_painter([canvas(ground, new, there)], [0], num_inference_steps=2))
     assert np.allclose(labels[0].boxes[1:], there.boxes[1:])
     kept = mask_of(there.select([1]))
     assert np.array_equal(images[0][kept], ground[kept])
@@ -205,8 +207,8 @@ def test_a_kept_object_keeps_its_pixels_beside_one_that_is_painted_over(random_p
 def test_oriented_objects_of_the_scene_come_into_a_horizontal_layout_as_upright_boxes(painter):
     new = Layout([[30, 30, 24, 12, 0]], [0], ("car", "van"), (160, 160), "hbb")
     there = Layout([[120, 120, 20, 10, 0.6]], [1], ("car", "van"), (160, 160), "obb")
-    scene = Scene(np.full((160, 160, 3), 102, np.uint8), there, "s")
-    merged = painter([scene], [new], [0], num_inference_steps=1)[1][0]
+    scene = canvas(np.full((160, 160, 3), 102, np.uint8), new, there)
+    merged = painter([scene], [0], num_inference_steps=1)[0].labels
     assert np.allclose(geometry.to_aabb(merged.boxes[1:]), geometry.to_aabb(there.boxes), atol=1e-3)
     assert np.allclose(np.sin(2 * merged.boxes[:, 4]), 0, atol=1e-3)
 
@@ -218,13 +220,11 @@ def test_a_saved_and_loaded_renderer_paints_the_same_picture(random_painter, tmp
     loaded = InScenePipeline.from_pretrained(tmp_path)
     assert loaded.classes == ("car", "van")
     assert loaded.unet.spec == random_painter.unet.spec
-    first, second = (
-        p([grey_scene(layout)], [layout], [4], num_inference_steps=2)[0][0] for p in (random_painter, loaded)
-    )
+    first, second = (p([grey(layout)], [4], num_inference_steps=2)[0].image for p in (random_painter, loaded))
     assert np.array_equal(first, second)
     with torch.no_grad():
         loaded.unet.class_embedding.weight += 1
-    third = loaded([grey_scene(layout)], [layout], [4], num_inference_steps=2)[0][0]
+    third = loaded([grey(layout)], [4], num_inference_steps=2)[0].image
     assert not np.array_equal(first, third), "control: other weights, another picture"
 
 
@@ -233,7 +233,7 @@ def test_the_class_reaches_the_pixels_and_guidance_changes_them(random_painter):
     other = replace(layout, labels=1 - layout.labels)
 
     def picture(x: Layout, scale: float) -> np.ndarray:
-        return random_painter([grey_scene(x)], [x], [0], num_inference_steps=2, guidance_scale=scale)[0][0]
+        return random_painter([grey(x)], [0], num_inference_steps=2, guidance_scale=scale)[0].image
 
     assert not np.array_equal(picture(layout, 1.0), picture(other, 1.0))
     assert not np.array_equal(picture(layout, 1.0), picture(layout, 4.0))
@@ -243,10 +243,10 @@ def test_the_class_reaches_the_pixels_and_guidance_changes_them(random_painter):
 def test_a_one_channel_scene_stays_grey_and_a_coloured_one_does_not(random_painter):
     rng = np.random.default_rng(3)
     layout = random_layout(rng)
-    grey = random_painter([grey_scene(layout)], [layout], [0], num_inference_steps=2)[0][0]
-    assert np.ptp(grey, axis=2).max() == 0
-    tinted = replace(grey_scene(layout), image=np.full((96, 96, 3), (90, 110, 100), np.uint8))
-    assert np.ptp(random_painter([tinted], [layout], [0], num_inference_steps=2)[0][0], axis=2).max() > 25
+    image = random_painter([grey(layout)], [0], num_inference_steps=2)[0].image
+    assert np.ptp(image, axis=2).max() == 0
+    tinted = replace(grey(layout), image=np.full((96, 96, 3), (90, 110, 100), np.uint8))
+    assert np.ptp(random_painter([tinted], [0], num_inference_steps=2)[0].image, axis=2).max() > 25
 
 
 @pytest.mark.parametrize(("strength", "share"), [(0.3, 1.0), (0.5, 1.0), (0.7, 0.43), (0.9, 0.11)])
@@ -285,14 +285,16 @@ def test_ground_is_painted_over_what_goes_and_what_stays_keeps_its_pixels(random
     layout = Layout(boxes, [0, 1, 0], ("car", "van"), (160, 160))
     ground = np.random.default_rng(3).integers(0, 255, (160, 160, 3), np.uint8)
     gone = np.array([True, False, False])
-    scene = Scene(ground, layout, "generated:1")
-    after = random_painter.paint_over(scene, gone, 5, [0], num_inference_steps=2)
-    np.testing.assert_array_equal(after.layout.boxes, layout.boxes[1:])
+    scene = canvas(ground, layout.select([0]), layout.select([1, 2]), Provenance("generated", seed=1))
+    painted = Painted(ground, layout, scene, None)
+    after = random_painter.remove(painted, gone, 5, PaintSettings(num_inference_steps=2))
+    np.testing.assert_array_equal(after.labels.boxes, layout.boxes[1:])
+    assert len(after.numbers) == 0
     changed = np.abs(after.image.astype(int) - ground).max(2) > 0
     assert changed[36:44, 30:50].mean() > 0.9
     assert not changed[49:59, 29:51].any(), "its neighbour"
     assert not changed[80:].any()
-    again = random_painter.paint_over(scene, gone, 5, [0], num_inference_steps=2)
-    other = random_painter.paint_over(scene, gone, 6, [0], num_inference_steps=2)
+    again = random_painter.remove(painted, gone, 5, PaintSettings(num_inference_steps=2))
+    other = random_painter.remove(painted, gone, 6, PaintSettings(num_inference_steps=2))
     assert (again.image == after.image).all()
     assert (other.image != after.image).any(), "control: another seed, another ground"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from dataengine.render.into import IntoDataset, room_for
+from dataengine.render.into import room_for
 from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from toy_scenes import paint, random_layout
@@ -13,6 +13,7 @@ from toy_scenes import paint, random_layout
 from dataengine import geometry
 from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.errors import UserError
+from dataengine.render.dataset_canvases import InpaintCanvases, room_for
 from dataengine.render.inpaint import composite, paint_mask
 from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.render.layout_unet import LayoutUNet
@@ -87,25 +88,26 @@ def small_layout(seed: int) -> Layout:
 
 def test_a_picture_comes_back_whole_with_its_own_labels_and_the_new_ones(pictures):
     layout = small_layout(3)
-    [target] = IntoDataset(pictures, (96, 96)).draw([layout], [7])
+    [target] = InpaintCanvases(pictures, (96, 96)).draw([layout], [7])
     assert 0 < len(target.new) <= 3
     painted = np.full((96, 96, 3), 77, np.uint8)
     image, merged = target.put_back(painted)
     assert image.shape == (160, 160, 3)
     outside = np.ones((160, 160), bool)
-    outside[target.top : target.top + 96, target.left : target.left + 96] = False
+    left, top = target.corner
+    outside[top : top + 96, left : left + 96] = False
     assert np.array_equal(image[outside], target.image[outside])
     assert (image[~outside] == 77).all()
     n = len(target.new)
-    assert np.allclose(merged.boxes[n:], target.layout.boxes)
-    assert np.allclose(merged.boxes[:n, :2] - target.new.boxes[:, :2], [target.left, target.top])
-    again = IntoDataset(pictures, (96, 96)).draw([small_layout(9), layout], [1, 7])[1]
-    assert (again.name, again.left, again.top) == (target.name, target.left, target.top), "company does not matter"
+    assert np.allclose(merged.boxes[n:], target.existing.boxes)
+    assert np.allclose(merged.boxes[:n, :2] - target.new.boxes[:, :2], target.corner)
+    again = InpaintCanvases(pictures, (96, 96)).draw([small_layout(9), layout], [1, 7])[1]
+    assert (again.provenance, again.corner) == (target.provenance, target.corner), "company does not matter"
 
 
 def test_pictures_too_small_are_told(pictures):
     with pytest.raises(UserError, match="256x256"):
-        IntoDataset(pictures, (256, 256))
+        InpaintCanvases(pictures, (256, 256))
 
 
 def test_a_whole_image_model_paints_only_where_the_new_objects_are(new):
@@ -126,9 +128,9 @@ def test_nothing_is_painted_upon_what_a_window_shows_of_a_labelled_object(tmp_pa
     """Windows that begin left of pixel 7 show less than 30 % of it; control: the new object is put where it is free."""
     Image.fromarray(np.full((100, 140, 3), 90, np.uint8)).save(tmp_path / "0.png")
     labelled = Layout([[115, 50, 40, 20, 0]], [0], ("car",), (140, 100))
-    into = IntoDataset(Dataset(("car",), [Sample("0", tmp_path / "0.png", labelled)] * 8), (100, 100))
+    into = InpaintCanvases(Dataset(("car",), [Sample("0", tmp_path / "0.png", labelled)] * 8), (100, 100))
     upon, free = (Layout([[x, 50, 8, 6, 0]], [0], ("car",), (100, 100)) for x in (90, 20))
     for target in into.draw([upon] * 30, range(30)):
-        new = target.new.boxes + np.float32([target.left, target.top, 0, 0, 0])
+        new = target.new.boxes + np.float32([*target.corner, 0, 0, 0])
         assert not (geometry.intersection(new + np.float32([0, 0, 2, 2, 0]), labelled.boxes) > 0).any()
     assert all(len(target.new) for target in into.draw([free] * 30, range(30)))

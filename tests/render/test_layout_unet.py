@@ -13,8 +13,9 @@ from toy_scenes import random_layout
 from dataengine import geometry
 from dataengine.errors import UserError
 from dataengine.render.box_layers import BoxAttention
+from dataengine.render.canvas import GeneratedCanvases
 from dataengine.render.layout_batch import LayoutBatch, box_features, coverage
-from dataengine.render.layout_pipeline import GeneratedScenes, LayoutPipeline
+from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.thumbnail_decoder import ThumbnailDecoder
 
@@ -138,8 +139,8 @@ def test_layouts_of_another_size_unknown_domains_and_classes_are_refused(tiny_pi
 
 
 def test_generated_scenes_are_empty_and_grey_where_the_sensor_is(tiny_pipeline):
-    scene = GeneratedScenes(tiny_pipeline, "toy", steps=2).draw([layout_64()], [3])[0]
-    assert len(scene.layout) == 0
+    scene = GeneratedCanvases(tiny_pipeline, "toy", steps=2).draw([layout_64()], [3])[0]
+    assert len(scene.existing) == 0
     assert np.ptp(scene.image, axis=2).max() == 0
     coloured = tiny_pipeline([layout_64()], [3], None, num_inference_steps=2)[0]
     assert np.ptp(coloured, axis=2).max() > 0, "control: an unknown domain keeps its colours"
@@ -149,7 +150,7 @@ def test_the_ground_is_generated_with_the_objects_or_without(tiny_pipeline):
     layouts = [layout_64(), random_layout(np.random.default_rng(8), 64)]
 
     def differ(occupied: bool) -> bool:
-        scenes = GeneratedScenes(tiny_pipeline, "toy", steps=2, occupied=occupied).draw(layouts, [4, 4])
+        scenes = GeneratedCanvases(tiny_pipeline, "toy", steps=2, occupied=occupied).draw(layouts, [4, 4])
         return bool((scenes[0].image != scenes[1].image).any())
 
     assert differ(occupied=True)

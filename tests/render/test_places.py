@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from dataengine.render.scene import Scene
 from toy_roads import FIELD, ROAD, SIDE, boxes_anywhere, boxes_apart, cars, ground, on_road, roads
+from toy_scenes import canvas
 
 from dataengine import geometry
 from dataengine.data.layout import Acquisition
@@ -32,7 +32,7 @@ def share_on_road(places: Places, scenes: int = 40) -> tuple[float, int]:
         rng = np.random.default_rng((seed, 7))
         image, road = ground(rng)
         layout = cars(boxes_anywhere(3, rng))
-        found.append(on_road(places.placed(Scene(image, cars(np.zeros((0, 5))), "s"), layout, rng), road))
+        found.append(on_road(places.placed(canvas(image, layout), layout, rng), road))
     return float(np.concatenate(found).mean()), sum(map(len, found))
 
 
@@ -51,13 +51,13 @@ def test_cars_are_placed_on_the_road_where_real_ones_stand(road_places, uninform
 def test_without_a_road_no_car_is_placed_but_another_class_is(road_places):
     field = np.random.default_rng(0).normal(FIELD, 6, (SIDE, SIDE, 3)).clip(0, 255).astype(np.uint8)
     field[:30] = ROAD - 40  # something else is dark, too near the border for a car
-    scene, boxes = Scene(field, cars(np.zeros((0, 5))), "field"), boxes_apart(30, np.random.default_rng(1))
+    boxes = boxes_apart(30, np.random.default_rng(1))
     boxes = boxes[boxes[:, 1] > 60]
     layout = replace(cars(boxes), acquisition=Acquisition(camera_angle_deg=45))  # moves vertically by 16 pixels at most
-    placed = road_places.placed(scene, layout, np.random.default_rng(2))
+    placed = road_places.placed(canvas(field, layout), layout, np.random.default_rng(2))
     assert len(placed) < len(layout) / 4
     ships = replace(layout, classes=("ship",))
-    assert len(road_places.placed(scene, ships, np.random.default_rng(2))) > len(ships) * 0.8, "control"
+    assert len(road_places.placed(canvas(field, ships), ships, np.random.default_rng(2))) > len(ships) * 0.8, "control"
 
 
 def test_objects_close_together_move_together(uninformed):
@@ -69,7 +69,7 @@ def test_objects_close_together_move_together(uninformed):
     moved = 0
     for _ in range(10):
         image, _ = ground(rng)
-        placed = uninformed.placed(Scene(image, cars(np.zeros((0, 5))), "s"), layout, rng)
+        placed = uninformed.placed(canvas(image, layout), layout, rng)
         if len(placed) == 4:
             np.testing.assert_allclose(np.diff(placed.boxes[:3], axis=0), np.diff(row, axis=0), atol=1e-3)
             moved += int(np.abs(placed.boxes[0] - row[0]).max() > 5)
@@ -84,7 +84,7 @@ def test_an_object_cut_by_the_border_stays_and_its_neighbour_may_move(road_place
         rng = np.random.default_rng(seed)
         image, _ = ground(rng)
         image[70:90, :12] = ROAD
-        placed = replace(road_places, min_likelihood={}).placed(Scene(image, cars(np.zeros((0, 5))), "s"), layout, rng)
+        placed = replace(road_places, min_likelihood={}).placed(canvas(image, layout), layout, rng)
         np.testing.assert_array_equal(placed.boxes[0], row[0])
         moved += int(len(placed) == 2 and np.abs(placed.boxes[1] - row[1]).max() > 5)
     assert moved > 4, "control: whole objects move"
@@ -95,7 +95,7 @@ def test_in_an_oblique_image_objects_move_little_vertically(uninformed):
 
     def vertical_move(angle: float | None) -> float:
         layout = cars(np.float32([[80, 80, 14, 8, 0]]), Acquisition(camera_angle_deg=angle))
-        scene = Scene(image, cars(np.zeros((0, 5))), "s")
+        scene = canvas(image, layout)
         anywhere = replace(uninformed, min_likelihood={})
         placed = [anywhere.placed(scene, layout, np.random.default_rng(seed)) for seed in range(30)]
         return max(abs(float(one.boxes[0, 1]) - 80) for one in placed)
@@ -110,7 +110,8 @@ def test_new_objects_touch_neither_those_of_the_scene_nor_each_other(road_places
     rng = np.random.default_rng(seed)
     image, _ = ground(rng)
     existing = cars(boxes_apart(12, rng))
-    placed = road_places.placed(Scene(image, existing, "s"), cars(boxes_apart(10, rng)), rng)
+    new = cars(boxes_apart(10, rng))
+    placed = road_places.placed(canvas(image, new, existing), new, rng)
     assert len(placed)
     assert not (geometry.intersection(placed.boxes, existing.boxes) > 0).any()
     assert len(placed) < 2 or not np.triu(geometry.intersection(placed.boxes, placed.boxes) > 0, 1).any()
@@ -118,7 +119,8 @@ def test_new_objects_touch_neither_those_of_the_scene_nor_each_other(road_places
 
 def test_places_of_an_image_depend_on_its_seed_alone(road_places):
     image, _ = ground(np.random.default_rng(0))
-    scene, layout = Scene(image, cars(np.zeros((0, 5))), "s"), cars(boxes_apart(6, np.random.default_rng(1)))
+    layout = cars(boxes_apart(6, np.random.default_rng(1)))
+    scene = canvas(image, layout)
     first, again, other = (road_places.placed(scene, layout, np.random.default_rng(seed)).boxes for seed in (4, 4, 5))
     np.testing.assert_array_equal(first, again)
     assert len(first) != len(other) or np.abs(first - other).max() > 1

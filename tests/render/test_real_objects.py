@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from dataengine.render.scene import DatasetScenes, Scene, empty_layout
 from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
-from toy_scenes import paint
+from toy_scenes import canvas, paint
 
 from dataengine import geometry
 from dataengine.data.layout import Acquisition, Dataset, Layout, Sample
 from dataengine.errors import UserError
+from dataengine.render.dataset_canvases import DatasetCanvases
 from dataengine.render.frame import FrameSpec, finer_mask, masks
 from dataengine.render.in_scene import InSceneUNet
 from dataengine.render.in_scene_pipeline import InScenePipeline
@@ -75,12 +75,12 @@ def test_no_ground_is_pasted_with_it(tmp_path):
     bright[42:54, 36:60] = picture[42:54, 36:60]
     Image.fromarray(bright).save(dataset.samples[0].image)
     layout = Layout([[48, 48, 24, 12, 0]], [0], CLASSES, (96, 96))
-    scene = Scene(np.full((96, 96, 3), (90, 90, 92), np.uint8), empty_layout(layout), "ground")
+    scene = canvas(np.full((96, 96, 3), (90, 90, 92), np.uint8), layout)
     pipeline = InScenePipeline(
         Echo(list(CLASSES), frame_size=48, block_out_channels=(16, 32)), FlowMatchEulerDiscreteScheduler()
     )
     objects = collect_objects(dataset, CLASSES, SPEC, 0.02)
-    image = pipeline([scene], [layout], [1], num_inference_steps=8, objects=objects)[0][0].astype(int)
+    image = pipeline([scene], [1], num_inference_steps=8, real_objects=objects)[0].image.astype(int)
     changed = np.abs(image - scene.image).max(2)
     assert changed[44:52, 40:56].max() > 60
     beyond = np.ones((96, 96), bool)
@@ -96,12 +96,12 @@ def test_large_objects_keep_details_beyond_the_models_resolution(tmp_path, stren
     picture[122:178, 112:188] = np.where(np.arange(76) % 4 < 2, 230, 30)[None, :, None]
     Image.fromarray(picture).save(dataset.samples[0].image)
     layout = Layout([[150, 150, 80, 60, 0]], [0], CLASSES, (300, 300))
-    scene = Scene(np.full((300, 300, 3), (90, 90, 92), np.uint8), empty_layout(layout), "ground")
+    scene = canvas(np.full((300, 300, 3), (90, 90, 92), np.uint8), layout)
     pipeline = InScenePipeline(
         Echo(list(CLASSES), frame_size=48, block_out_channels=(16, 32)), FlowMatchEulerDiscreteScheduler()
     )
     objects = collect_objects(dataset, CLASSES, SPEC, strength)
-    image = pipeline([scene], [layout], [1], num_inference_steps=8, objects=objects)[0][0].astype(float)
+    image = pipeline([scene], [1], num_inference_steps=8, real_objects=objects)[0].image.astype(float)
     contrast = np.abs(np.diff(image[130:170, 120:180, 1], axis=1, n=2)).mean()
     assert contrast > 50 if strength < 1 else contrast < 25
 
@@ -135,10 +135,10 @@ def test_painted_objects_resemble_the_real_ones_they_start_from(tmp_path, few):
     dataset = labelled(tmp_path, [[30, 30, 24, 12, 0], [70, 70, 24, 12, 0]], [0, 1])
     layout = Layout([[30, 30, 24, 12, 0.5], [66, 66, 24, 12, 1.0]], [0, 1], CLASSES, (96, 96))
     # not grey: a scene of a one-channel sensor stays grey
-    scene = Scene(np.full((96, 96, 3), (90, 90, 92), np.uint8), empty_layout(layout), "ground")
+    scene = canvas(np.full((96, 96, 3), (90, 90, 92), np.uint8), layout)
 
     def redness(objects) -> np.ndarray:
-        image = pipeline([scene], [layout], [1], num_inference_steps=few or 8, objects=objects)[0][0].astype(float)
+        image = pipeline([scene], [1], num_inference_steps=few or 8, real_objects=objects)[0].image.astype(float)
         inside = [np.zeros((96, 96), np.uint8) for _ in range(2)]
         for mask, corners in zip(inside, geometry.to_corners(layout.boxes), strict=True):
             cv2.fillPoly(mask, [np.rint(corners - 0.5).astype(np.int32)], 1)
@@ -156,11 +156,11 @@ def test_augmented_scenes_vary_and_their_labels_fit(tmp_path):
     boxes = [[100, 100, 40, 20, 0.5], [200, 180, 40, 20, -1.0], [60, 220, 40, 20, 0.0]]
     dataset = labelled(tmp_path, boxes, [0, 0, 0], size=300)
     layouts = [Layout([], [], CLASSES, (128, 128))] * 24
-    scenes = DatasetScenes(dataset, (128, 128), augmented=True).draw(layouts, range(24))
+    scenes = DatasetCanvases(dataset, (128, 128), augmented=True).draw(layouts, range(24))
     ious, visible = [], []
     for scene in scenes:
         mask = np.zeros((128, 128), np.uint8)
-        for corners in geometry.to_corners(scene.layout.boxes):
+        for corners in geometry.to_corners(scene.existing.boxes):
             cv2.fillPoly(mask, [np.rint(corners - 0.5).astype(np.int32)], 1)
         both = ((mask > 0) & red(scene.image)).sum(), ((mask > 0) | red(scene.image)).sum()
         visible.append(both[1] > 100)
@@ -168,11 +168,11 @@ def test_augmented_scenes_vary_and_their_labels_fit(tmp_path):
             ious.append(both[0] / both[1])
     assert sum(visible) >= 8
     assert np.median(ious) > 0.8
-    turned = {round(float(scene.layout.boxes[0, 4]), 2) for scene in scenes if len(scene.layout)}
-    plain = DatasetScenes(dataset, (128, 128)).draw(layouts, range(24))
-    unaugmented = {round(float(scene.layout.boxes[0, 4]), 2) for scene in plain if len(scene.layout)}
+    turned = {round(float(scene.existing.boxes[0, 4]), 2) for scene in scenes if len(scene.existing)}
+    plain = DatasetCanvases(dataset, (128, 128)).draw(layouts, range(24))
+    unaugmented = {round(float(scene.existing.boxes[0, 4]), 2) for scene in plain if len(scene.existing)}
     assert len(turned) > 8 > len(unaugmented), "control: plain windows show each object at its own angle"
-    again = DatasetScenes(dataset, (128, 128), augmented=True).draw(layouts[:3], range(3))
+    again = DatasetCanvases(dataset, (128, 128), augmented=True).draw(layouts[:3], range(3))
     assert all(np.array_equal(a.image, b.image) for a, b in zip(again, scenes, strict=False))
 
 
@@ -214,8 +214,8 @@ def test_objects_of_one_size_in_a_row_look_alike(tmp_path):
     def spread(sides: list[float], seed: int) -> float:
         boxes = [[48, 12 + 24 * k, side, side / 2, 0] for k, side in enumerate(sides)]
         layout = Layout(boxes, [0] * 4, CLASSES, (96, 96))
-        scene = Scene(np.full((96, 96, 3), (90, 90, 92), np.uint8), empty_layout(layout), "ground")
-        image = pipeline([scene], [layout], [seed], num_inference_steps=8, objects=objects)[0][0].astype(float)
+        scene = canvas(np.full((96, 96, 3), (90, 90, 92), np.uint8), layout)
+        image = pipeline([scene], [seed], num_inference_steps=8, real_objects=objects)[0].image.astype(float)
         middles = np.array([image[10 + 24 * k : 14 + 24 * k, 44:52].mean((0, 1)) for k in range(4)])
         return float(np.ptp(middles, axis=0).mean())
 

@@ -3,13 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from dataengine.render.load import load_renderer
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler
 from toy_scenes import random_layout
 
 from dataengine.data.formats import read
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
+from dataengine.render.renderer import load_renderer
 
 pytest.importorskip("transformers")
 from toy_text import toy_stable_diffusion
@@ -187,7 +187,7 @@ def test_synth_renders_another_class_in_the_boxes_of_one(trained, toy_preset, to
     recipe = Recipe(dataset=str(toy_preset), data=toy_dataset, renderer="whole", model=trained[1] / "pipeline", n=2,
                     size=64, steps=1, filter="off", draw_as={"car": "windmill"}, layout_scale=0.8)  # fmt: skip
     result = synth(recipe, tmp_path / "run")
-    names = {name for record in result.records for name in record["labels"]["classes"]}
+    names = {name for record in result.records for name in record.labels.classes}
     assert names == {"windmill", "van"}
     assert json.loads((result.out / "recipe.json").read_text())["recipe"]["draw_as"] == {"car": "windmill"}
     with pytest.raises(UserError, match="has no class boat"):

@@ -16,11 +16,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from dataengine.engine.records import painted
 from PIL import Image
 
 from dataengine.data import formats
-from dataengine.data.layout import layout_from_json
+from dataengine.engine.run_folder import RunFolder
 from dataengine.render.inpaint import paint_mask
 
 
@@ -39,22 +38,21 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the data set that was painted into")
     arguments = parser.parse_args()
     originals = {sample.name: sample for sample in formats.read(arguments.data)}
-    records = [json.loads(line) for line in (arguments.run / "manifest.jsonl").read_text().splitlines()]
+    run = RunFolder(arguments.run)
     outside, kept_labels, before_border, after_border, elsewhere, objects = 0, 0, [], [], [], 0
-    records = [r for r in records if r["asked"]["labels"]]
+    records = [record for record in run.records() if len(record.asked)]
     for record in records:
-        name, corner = record["scene"].rsplit("@", 1)
-        left, top = (int(value) for value in corner.split(","))
+        name, left, top = record.provenance.name, record.provenance.left, record.provenance.top
         with Image.open(originals[name].image) as file:
             before = np.asarray(file.convert("RGB")).astype(float)
-        after = np.asarray(Image.open(arguments.run / record["image"]).convert("RGB")).astype(float)
-        asked, labels = layout_from_json(record["asked"]), layout_from_json(record["labels"])
+        after = np.asarray(Image.open(run.image(record)).convert("RGB")).astype(float)
+        asked, labels = record.asked, record.labels
         mask, part = np.zeros(before.shape[:2], np.uint8), paint_mask(asked, asked.select([]))
         mask[top : top + part.shape[0], left : left + part.shape[1]] = part
         changed = np.abs(after - before).max(2)
         outside = max(outside, float(changed[mask == 0].max()))
         own = originals[name].layout.boxes
-        still = labels.boxes[painted(record) :]
+        still = labels.boxes[record.n_painted :]
         kept_labels += len(still) == len(own) and np.allclose(still, own, atol=2e-3)
         objects += len(asked)
         touched = cv2.morphologyEx((changed > 0).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))

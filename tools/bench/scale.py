@@ -29,13 +29,13 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
-from dataengine.engine.manifest import read_manifest
-from dataengine.engine.records import examine_shard, image_name, record_files, shard_folder
 
 from dataengine.engine.recipe import Recipe
+from dataengine.engine.run_folder import RunFolder, image_name, record_files
 from dataengine.engine.trace import busy, read_trace
 
 SHARD = Recipe.model_fields["shard_size"].default
@@ -108,7 +108,7 @@ def run_until(out: Path, dataset: str, n: int, workers: int, enough: int) -> dic
 
 def stages(out: Path) -> dict:
     """How busy each stage was, and what an image takes."""
-    events = [event for event in read_trace(out) if event["ph"] == "X"]
+    events = [event for event in read_trace(RunFolder(out)) if event["ph"] == "X"]
     shards = {event["args"]["shard"] for event in events if "args" in event}
     rows, images = busy(events), SHARD * len(shards)
     work = [event for event in events if event["name"] != "load"]
@@ -123,14 +123,13 @@ def stages(out: Path) -> dict:
 
 def layouts(dataset: str, n: int) -> dict:
     """Draw n layouts, each forgotten; megabytes after a hundredth, a tenth and all of them."""
-    from dataengine.engine.shard import draw_layouts
-
+    from dataengine.engine.attempt import sample_layouts
     from dataengine.engine.parts import load_parts
 
     recipe = Recipe(dataset=dataset, n=n)
     parts, objects, at, started = load_parts(recipe), 0, {}, time.process_time()
     for i in range(n):
-        objects += len(draw_layouts(parts, recipe, range(i, i + 1))[0])
+        objects += len(sample_layouts(parts, recipe, range(i, i + 1))[0])
         if i + 1 in (n // 100, n // 10, n):
             at[i + 1] = round(psutil.Process().memory_info().rss / 1e6)
     return {"mb_after": at, "ms_a_layout": round(1000 * (time.process_time() - started) / n, 3), "objects": objects}
@@ -144,26 +143,26 @@ def alone(function, *arguments):
 
 def multiply(run: Path, out: Path, n: int) -> int:
     """Make a run of n accepted images from one that was stopped, by links to its images; how many it has tried."""
-    shards, accepted = [], 0
-    while (folder := shard_folder(run, len(shards))).exists():
-        records, faults = examine_shard(run, len(shards))
-        assert not faults, faults
-        shards.append((folder, records))
+    source, copy, shards, accepted = RunFolder(run), RunFolder(out), [], 0
+    while source.shard(len(shards)).exists():
+        shard = source.examine_shard(len(shards))
+        assert not shard.faults, shard.faults
+        shards.append(shard.records)
     number = 0
     while accepted < n:
-        source, records = shards[number % len(shards)]
-        folder, lines = shard_folder(out, number), []
+        records = shards[number % len(shards)]
+        folder, lines = copy.shard(number), []
         folder.mkdir(parents=True)
         for k, record in enumerate(records):
             image = image_name(number, number * len(records) + k)
-            os.link(source / Path(record["image"]).name, out / image)
-            lines.append(json.dumps({**record, "index": number * len(records) + k, "image": image}))
-            accepted += record["verdict"]["kept"]
+            os.link(source.image(record), out / image)
+            lines.append(replace(record, index=number * len(records) + k, image=image).to_json())
+            accepted += record.accepted
         for name, content in record_files(lines).items():
             (folder / name).write_bytes(content)
         number += 1
-    for name in ("recipe.json", "calibration.json"):
-        shutil.copy(run / name, out / name)
+    shutil.copy(source.recipe, copy.recipe)
+    shutil.copy(source.calibration, copy.calibration)
     return tried(out)
 
 
@@ -177,7 +176,7 @@ def finishing(run: Path, out: Path, dataset: str, n: int) -> dict:
     watched(command, out.with_suffix(".log"), samples, lambda: 1)
     rows = read(samples)
     return {
-        "tried": count, "accepted": sum(record["verdict"]["kept"] for record in read_manifest(out / "manifest.jsonl")),
+        "tried": count, "accepted": sum(record.accepted for record in RunFolder(out).records()),
         "mb_at_most": {
             "without data sets": round(max(row["run"] for row in rows if not row["made"])),
             "with data sets": round(max(row["run"] for row in rows if row["made"])),
@@ -207,12 +206,12 @@ def sizes(run: Path) -> dict:
     """Bytes an image of kept and of dropped ones, of a record, and the share that is accepted."""
     images, records = {True: [], False: []}, []
     number = 0
-    while (folder := shard_folder(run, number)).exists():
-        lines = (folder / "records.jsonl").read_bytes().splitlines(keepends=True)
-        for line in lines:
-            record = json.loads(line)
-            images[record["verdict"]["kept"]].append((run / record["image"]).stat().st_size)
-            records.append(len(line))
+    folder = RunFolder(run)
+    while folder.shard(number).exists():
+        shard = folder.examine_shard(number)
+        for line, record in zip(shard.lines, shard.records, strict=True):
+            images[record.accepted].append(folder.image(record).stat().st_size)
+            records.append(len(line.encode()) + 1)
         number += 1
     mean = {kept: round(sum(found) / len(found)) if found else 0 for kept, found in images.items()}
     return {

@@ -85,11 +85,12 @@ def stable_diffusion(threads: int) -> dict:
 
 def stages(options: dict, attempts: int) -> dict:
     """Seconds an attempt in each stage of one process, and the share of the machine's matrix peak in those of torch."""
-    from dataengine.engine.judging import attempt
     from torch.utils.flop_counter import FlopCounterMode
 
+    from dataengine.engine.attempt import attempt
     from dataengine.engine.parts import load_parts
     from dataengine.engine.recipe import Recipe
+    from dataengine.engine.run_folder import RunFolder
     from dataengine.engine.worker import write_shard
 
     recipe = Recipe(**options)
@@ -114,7 +115,7 @@ def stages(options: dict, attempts: int) -> dict:
     watch(layout_pipeline, "sample_latents", "thumbnails")
     watch(layout_pipeline, "decode_thumbnails", "decoding")
     if recipe.renderer == "in-scene":
-        watch(parts.pipeline, "_paint", "objects")
+        watch(parts.renderer, "_paint", "objects")
     if parts.detector is not None:
         watch(parts.detector, "detect", "filter")
     attempt(parts, recipe, range(0, 16))
@@ -122,13 +123,13 @@ def stages(options: dict, attempts: int) -> dict:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         for number in range(1, 1 + attempts // 16):
-            write_shard(parts, recipe, Path(folder), number, 16)
+            write_shard(parts, recipe, RunFolder(Path(folder)), number, 16)
     whole = time.perf_counter() - started
     seconds = dict(spent)  # before the operations are counted, which is slow
     counted = {stage: round(value / attempts, 4) for stage, value in seconds.items()}
     counter = FlopCounterMode(display=False)
     with counter, tempfile.TemporaryDirectory() as folder:
-        write_shard(parts, recipe, Path(folder), 1, 16)
+        write_shard(parts, recipe, RunFolder(Path(folder)), 1, 16)
     torch_seconds = sum(seconds[stage] for stage in ("thumbnails", "decoding", "objects")) / attempts
     return {
         "seconds_an_attempt": counted | {"writing and the rest": round((whole - sum(seconds.values())) / attempts, 4)},
