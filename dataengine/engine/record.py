@@ -93,25 +93,33 @@ class Record:
                 image=values["image"],
                 sha256=values["sha256"],
                 provenance=provenance_from_json(values),
-                layout_from=None if layout_from is None else tuple(layout_from),
+                layout_from=None if layout_from is None else _all(str, layout_from),
                 left_out=values.get("left_out", 0),
                 asked=layout_from_json(values["asked"]),
                 labels=layout_from_json(values["labels"]),
                 verdict=Verdict(**{**verdict, "repairs": [Repair(**repair) for repair in verdict["repairs"]]}),
             )
-            texts = (record.image, record.sha256, record.verdict.reason, *(record.layout_from or ()))
-            if not all(isinstance(text, str) for text in texts):
-                raise ValueError("a name is not text")
+            _all(str, [record.image, record.sha256, record.verdict.reason])
+            _all(str, record.verdict.missed), _all(str, record.verdict.extra), _all(int | float, record.verdict.scores)
             if not isinstance(record.verdict.kept, bool):
                 raise ValueError("the verdict is missing")
-            if not all(isinstance(number, int) and number >= 0 for number in (record.index, record.left_out)):
-                raise ValueError("a count is not a whole number")
+            if min(_all(int, [record.seed + 1, record.index, record.left_out, *record.erased])) < 0:
+                raise ValueError("a count is below 0")
+            if max(record.erased, default=-1) >= len(record.asked):
+                raise ValueError("an object was erased that was not asked for")
             for layout in (record.asked, record.labels):
                 if len(layout) and not 0 <= layout.labels.min() <= layout.labels.max() < len(layout.classes):
                     raise ValueError("a label has no class")
         except MALFORMED as error:
             raise ValueError(f"{type(error).__name__}: {error}".splitlines()[0]) from None
         return record
+
+
+def _all(kind: type, values: list) -> tuple:
+    """The values of a JSON list, if all are of this kind. Raises ValueError for anything else."""
+    if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
+        raise ValueError(f"not a list of {getattr(kind, '__name__', kind)}")
+    return tuple(values)
 
 
 def provenance_from_json(values: dict) -> Provenance:

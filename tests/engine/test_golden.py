@@ -16,9 +16,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from dataengine.data.layout_json import layout_to_json
 
 from dataengine import weights
+from dataengine.data.layout import layout_to_json
 from dataengine.engine.attempt import sample_layouts
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.samplers import choose_layouts, find_layouts, make_sampler

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataengine.data.layout_json import layout_from_json, layout_to_json
 from PIL import Image
 
 from dataengine import geometry
 from dataengine.data import formats
+from dataengine.data.layout import layout_from_json, layout_to_json
 from dataengine.engine import worker
 from dataengine.engine.attempt import attempt, sample_layouts
 from dataengine.engine.parts import load_parts

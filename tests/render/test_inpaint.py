@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from dataengine.render.into import room_for
 from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from toy_scenes import paint, random_layout
