@@ -13,6 +13,7 @@ from dataengine.data.presets import config_file
 from dataengine.errors import UserError, first_fault
 from dataengine.files import read_yaml
 from dataengine.layouts.balance import parse_balance
+from dataengine.render import RENDERERS
 
 
 def _low_to_high(limits: tuple[float, float]) -> tuple[float, float]:
@@ -47,6 +48,7 @@ def _field(panel: str, default: object, description: str, unset: str | None = No
     return Field(default, description=description, json_schema_extra={"panel": panel, "unset": unset}, **settings)
 
 
+RendererKind = Literal[*dict.fromkeys(entry.kind for entry in RENDERERS)]
 Range = Annotated[tuple[float, float], AfterValidator(_low_to_high)]
 RANGES = {"altitude": "altitude_m", "gsd": "gsd_m", "camera_angle": "camera_angle_deg"}  # field of `Acquisition` each
 
@@ -102,9 +104,7 @@ class Recipe(BaseModel):
     balance: Annotated[float | dict[str, float] | None, BeforeValidator(_shares)] = _field(
         "Layouts", None, "Minimum share of all objects, for every class (0.1) or for some (ship=0.2,van=0.1)."
     )
-    renderer: Literal["in-scene", "whole"] = _field(
-        "Rendering", "in-scene", "Paint objects into scenes, or generate the whole image."
-    )
+    renderer: RendererKind = _field("Rendering", "in-scene", "Paint objects into scenes, or generate the whole image.")
     model: Path | None = _field("Rendering", None, "Folder of a trained renderer.", "the packaged one")
     scenes: Path | None = _field(
         "Data", None, "Images or data set to paint objects into.", "images of --data, or generated scenes"

@@ -1,4 +1,4 @@
-"""What a renderer is, which ones there are, and how one is loaded from its folder."""
+"""What a renderer is, and how one is loaded from its folder; `dataengine.render.RENDERERS` lists them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from dataengine.errors import UserError, install, shown
 from dataengine.files import check_depth, parse_json, read_text
+from dataengine.render import RENDERERS
 from dataengine.render.canvas import Canvas, Painted
 from dataengine.render.inpaint import paint_mask
 from dataengine.render.placement import known_only, merge
@@ -66,23 +67,6 @@ class Renderer(Protocol):
     ) -> list[Painted]: ...
 
     def remove(self, painted: Painted, gone: np.ndarray, seed: int, settings: PaintSettings = DEFAULTS) -> Painted: ...
-
-
-class RendererClass(NamedTuple):
-    """A pipeline by the names of its class and its module, which is imported only where it is used. kind: what
-    `--renderer` calls it. extra: of the package, that it needs."""
-
-    name: str
-    module: str
-    kind: str
-    extra: str = ""
-
-
-RENDERERS = [
-    RendererClass("InScenePipeline", "dataengine.render.in_scene_pipeline", "in-scene"),
-    RendererClass("LayoutPipeline", "dataengine.render.layout_pipeline", "whole"),
-    RendererClass("LatentPipeline", "dataengine.render.latent_pipeline", "whole", "text"),
-]
 
 
 def paint_whole(
