@@ -29,8 +29,8 @@ OF_0_1_0 = (
     'true}}, "labels": {"size": [96, 96], "kind": "obb", "classes": ["car", "van"], "labels": [0, 0], "boxes": '
     '[[30.5, 41.25, 20.0, 9.5, 0.25], [12.0, 80.0, 18.0, 8.0, 0.0]], "difficult": [false, true], "visible": [1.0, '
     '1.0], "ignored": [[50.0, 10.0, 6.0, 6.0, 0.0]], "acquisition": {"altitude_m": 80.0, "night": true}}, "verdict": '
-    '{"kept": true, "reason": "", "scores": [0.91, 0.12], "missed": [], "extra": [], "repairs": [{"action": "erased", "index": '
-    '1, "before": [70.125, 60.0, 21.0, 11.0, -1.5], "after": null, "score": 0.12}]}}'
+    '{"kept": true, "reason": "", "scores": [0.91, 0.12], "missed": [], "extra": [], "repairs": [{"action": "erased", '
+    '"index": 1, "before": [70.125, 60.0, 21.0, 11.0, -1.5], "after": null, "score": 0.12}]}}'
 )
 OPTIONAL = ("seed", "layout_from", "left_out", "scene", "scene_license", "scene_source", "unreadable_scenes")
 names = st.text(max_size=20) | st.sampled_from(["generated:5", "a@1,2", "a@augmented", "@", "1,2", "a\nb", "", "é@3"])
