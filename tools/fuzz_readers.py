@@ -231,7 +231,8 @@ def _read_for_view(folder: Path) -> None:
     stamp = (folder / "manifest.jsonl").read_bytes()
     cache = folder.parent / f"{folder.name}-cache"
     cache.mkdir(exist_ok=True)
-    source = Source(folder, "run", "run", folder / "manifest.jsonl", cache, hashlib.md5(stamp).hexdigest(), {}, {})
+    stamp = hashlib.md5(stamp).hexdigest()
+    source = Source(folder, "run", "run", folder / "manifest.jsonl", cache, stamp, {}, {}, (), {})
     os.close(load_index(source)._file)
 
 

@@ -141,7 +141,10 @@ class RunFolder:
         """The accepted images of a finished run as a data set. Raises UserError for a run that is not finished, and for
         one that is damaged, also while its samples are iterated."""
         samples = self.samples()
-        name = f"synthetic {self.stored_recipe().dataset_name}"
+        try:
+            name = f"synthetic {self.stored_recipe().dataset_name}"
+        except (KeyError, TypeError):
+            raise UserError(f"{self.recipe}: damaged; it names no data set. Put it back from a copy.") from None
         kind = next((record.labels.kind for record in self.records() if record.accepted), "obb")
         return Dataset(samples.classes, samples, kind, name=name)
 
