@@ -12,13 +12,13 @@ import pytest
 
 from dataengine.data.layout import Layout
 from dataengine.engine import attempt, finish
+from dataengine.engine.finish import Tally
 from dataengine.engine.parts import load_parts
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.run import synth
-from dataengine.engine.tally import Tally
 from dataengine.judge.calibration import Calibration
 from dataengine.judge.detector import Detections
-from dataengine.judge.matching import match
+from dataengine.judge.verdict import match
 from dataengine.render.canvas import Canvas, Painted, Provenance
 from dataengine.render.frame import FrameSpec
 from dataengine.render.in_scene_pipeline import InScenePipeline

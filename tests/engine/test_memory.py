@@ -13,11 +13,10 @@ from PIL import Image
 
 from dataengine.data import coco, formats
 from dataengine.data.layout import Layout
-from dataengine.engine.finish import finish, mixed
+from dataengine.engine.finish import Tally, finish, mixed
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.record import Record
 from dataengine.engine.run_folder import RunFolder, RunSamples, read_records
-from dataengine.engine.tally import Tally
 from dataengine.export.shards import write_shards
 from dataengine.judge.verdict import Verdict
 from dataengine.render.canvas import Provenance

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from toy_scenes import random_layout
 
 from dataengine.data.layout import Acquisition, Layout
+from dataengine.engine.finish import Tally
 from dataengine.engine.record import Record
 from dataengine.engine.run_folder import image_name
-from dataengine.engine.tally import Tally
 from dataengine.judge.verdict import Repair, Verdict
 from dataengine.render.canvas import Provenance
 

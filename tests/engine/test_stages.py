@@ -16,8 +16,8 @@ from dataengine import geometry
 from dataengine.data import coco, formats
 from dataengine.data.presets import configs
 from dataengine.engine.attempt import paint, sample_layouts
+from dataengine.engine.image_parts import find_places
 from dataengine.engine.parts import load_parts
-from dataengine.engine.pictures import find_places
 from dataengine.engine.recipe import Recipe, load_recipe
 from dataengine.engine.run import synth
 from dataengine.errors import UserError

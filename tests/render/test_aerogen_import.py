@@ -109,7 +109,7 @@ def test_a_saved_and_loaded_import_draws_the_same_picture(pipeline, tmp_path):
     assert np.abs(one.astype(int) - other).max() > 10
 
 
-def test_averaged_weights_are_taken_when_asked_for(state, vectors, tokenizer, tmp_path):
+def test_averaged_weights_are_used_on_request(state, vectors, tokenizer, tmp_path):
     name = "model.diffusion_model.out.2.bias"
     averaged = {f"model_ema.{k.removeprefix('model.').replace('.', '')}": v + 1 for k, v in state.items()
                 if k.startswith("model.")}  # fmt: skip
@@ -160,7 +160,7 @@ def test_code_in_a_checkpoint_is_not_executed(tmp_path):
     assert torch.equal(read_state_dict(tmp_path / "bad.ckpt")["x"], tensor)
     assert not (tmp_path / "executed").exists()
     torch.load(tmp_path / "bad.ckpt", weights_only=False)
-    assert (tmp_path / "executed").exists(), "control: an ordinary load executes it"
+    assert (tmp_path / "executed").exists(), "control: an unrestricted load executes it"
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
@@ -171,8 +171,8 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("size", "reason"), [(2**40, "bytearray8"), (3, "memory that no tensor needs")])
-def test_a_checkpoint_that_asks_for_memory_is_refused_before_it_gets_any(size, reason, tmp_path):
-    """A pickle that says a bytearray of so many bytes follows; the three that are there are a whole one."""
+def test_a_checkpoint_that_requests_memory_is_refused_before_allocation(size, reason, tmp_path):
+    """A pickle that announces a bytearray of this size; three bytes follow, so only a size of 3 is complete."""
     torch.save({"state_dict": {"x": torch.arange(3.0)}}, tmp_path / "good.ckpt")
     with zipfile.ZipFile(tmp_path / "good.ckpt") as good, zipfile.ZipFile(tmp_path / "bad.ckpt", "w") as bad:
         for name in good.namelist():
@@ -206,7 +206,7 @@ def test_thin_boxes_have_no_area_on_the_integer_grid_but_have_in_exact_masks():
     assert (grid_corners(layout, 64) == np.trunc(grid_corners(layout, 64))).all()
 
 
-def test_the_command_makes_a_folder_that_synth_takes(state, vectors, tokenizer, tmp_path, capsys):
+def test_the_command_writes_a_folder_that_synth_accepts(state, vectors, tokenizer, tmp_path, capsys):
     from dataengine.render.commands import aerogen
     from dataengine.render.renderer import load_renderer
 

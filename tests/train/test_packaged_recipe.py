@@ -1,4 +1,4 @@
-"""The tool that makes the packaged weights, at a thousandth of its steps, on a data set painted for the test."""
+"""The tool that trains the packaged weights, at a fraction of its steps, on a toy data set."""
 
 from __future__ import annotations
 
@@ -34,12 +34,11 @@ def recipe(tmp_path, monkeypatch):
     return tool
 
 
-def test_the_recipe_makes_every_model_from_start_to_end(recipe, tmp_path):
-
+def test_the_tool_trains_every_model(recipe, tmp_path):
     from dataengine.render.in_scene_pipeline import InScenePipeline
     from dataengine.render.layout_pipeline import LayoutPipeline
 
-    for stage in ("decoder", "thumbnails", "in-scene", "quick-decoder", "quick-thumbnails", "quick-in-scene"):
+    for stage in ("decoder", "thumbnails", "in-scene", "few-step-decoder", "few-step-thumbnails", "few-step-in-scene"):
         recipe.train_stage(stage, tmp_path, tmp_path / "work", 0.0005, None)
     recipe.store_whole(tmp_path, tmp_path / "work")
     recipe.store_layouts(tmp_path)
@@ -55,10 +54,12 @@ def test_the_recipe_makes_every_model_from_start_to_end(recipe, tmp_path):
     assert weights.has("layouts/toy.npz")
     saved = [file for file in weights.FOLDER.rglob("*") if file.is_file()]
     assert max(file.stat().st_size for file in saved) < 16 * 2**20
-    assert not [file for file in saved if file.suffix == ".json" and str(tmp_path) in file.read_text()], "no paths"
+    assert not [file for file in saved if file.suffix == ".json" and str(tmp_path) in file.read_text()], (
+        "no machine paths"
+    )
 
 
-def test_a_model_with_other_classes_keeps_what_it_knows():
+def test_a_model_with_other_classes_keeps_the_known_ones():
     import torch
 
     from dataengine.render.in_scene import InSceneUNet
@@ -73,6 +74,6 @@ def test_a_model_with_other_classes_keeps_what_it_knows():
         with torch.no_grad():
             return m(x, torch.tensor([500.0]), x, ones, ones, torch.tensor([label]), torch.zeros(1, 8))
 
-    assert torch.equal(paint(model, 1), paint(other, 1)), "a known class, matched without regard to case"
+    assert torch.equal(paint(model, 1), paint(other, 1)), "a known class, whatever its case"
     assert torch.equal(paint(model, model.null), paint(other, 0)), "a new class starts as an unknown one"
     assert not torch.equal(paint(model, 0), paint(other, 0)), "control: classes are painted differently"

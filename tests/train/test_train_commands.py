@@ -1,4 +1,4 @@
-"""`dataengine train`: what it refuses, names and leaves."""
+"""`dataengine train`: its outputs and errors."""
 
 from __future__ import annotations
 
@@ -38,40 +38,40 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
-def test_a_training_leaves_a_pipeline_and_pictures_and_names_what_it_left_out(run, data, tmp_path):
+def test_a_training_writes_a_pipeline_and_samples_and_reports_skipped_images(run, data, tmp_path):
     (data / "images" / "train" / "1.png").write_bytes(b"no image")
     out = tmp_path / "out"
     result = run("renderer", data, "--out", out, "--steps", 2, "--batch-size", 2, "--copies", 0)
     assert "1.png" in result.stderr
     assert (out / "pipeline" / "model_index.json").exists()
-    assert list((out / "samples").glob("*.png")), "the pictures that it promises"
+    assert list((out / "samples").glob("*.png")), "sample grids"
 
 
-def test_a_renderer_of_fewer_steps_says_so_and_is_made_only_once(run, data, tmp_path):
+def test_a_few_step_renderer_is_distilled_only_once(run, data, tmp_path):
     from dataengine.render.renderer import load_renderer
 
     short = ("--steps", 2, "--batch-size", 2)
     run("renderer", data, "--out", tmp_path / "slow", *short, "--copies", 0)
-    slow, quick = tmp_path / "slow" / "pipeline", tmp_path / "quick" / "pipeline"
-    run("fewer-steps", data, "--model", slow, "--to", 3, "--out", tmp_path / "quick", *short)
-    assert load_renderer(quick, "in-scene").steps == 3
+    slow, fast = tmp_path / "slow" / "pipeline", tmp_path / "fast" / "pipeline"
+    run("fewer-steps", data, "--model", slow, "--to", 3, "--out", tmp_path / "fast", *short)
+    assert load_renderer(fast, "in-scene").steps == 3
     assert load_renderer(slow, "in-scene").steps > 3
-    assert list((tmp_path / "quick" / "unet" / "samples").glob("*.png")), "pictures of what it draws"
+    assert list((tmp_path / "fast" / "unet" / "samples").glob("*.png")), "sample grids"
     with pytest.raises(UserError, match=r"few steps already \(3\)"):
-        run("fewer-steps", data, "--model", quick, "--out", tmp_path / "again", *short)
-    run("fewer-steps", data, "--model", quick, "--guidance", 1.5, "--to", 3, "--out", tmp_path / "again", *short)
+        run("fewer-steps", data, "--model", fast, "--out", tmp_path / "again", *short)
+    run("fewer-steps", data, "--model", fast, "--guidance", 1.5, "--to", 3, "--out", tmp_path / "again", *short)
     guided = load_renderer(tmp_path / "again" / "pipeline", "in-scene")
-    assert (guided.steps, guided.guidance_scale) == (3, 1.0), "what it has learnt needs no second pass"
-    assert not (tmp_path / "again" / "unet").exists(), "steps are not learnt twice"
+    assert (guided.steps, guided.guidance_scale) == (3, 1.0), "guidance is distilled, so no second pass is needed"
+    assert not (tmp_path / "again" / "unet").exists(), "steps are not distilled twice"
 
 
 @pytest.mark.parametrize(("option", "value"), [("--learning-rate", "-1"), ("--learning-rate", "nan")])
-def test_a_number_out_of_range_is_named_with_its_option(run, data, tmp_path, option, value):
+def test_a_number_out_of_range_is_reported_with_its_option(run, data, tmp_path, option, value):
     with pytest.raises(UserError, match=rf"{option[2:].replace('-', '_')}: .* not {value}"):
         run("renderer", data, "--out", tmp_path / "out", "--steps", 2, option, value)
 
 
-def test_a_folder_that_holds_other_things_or_is_a_file_is_refused(run, data, tmp_path):
+def test_a_folder_with_foreign_files_or_a_file_is_refused(run, data, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("all of it")
     with pytest.raises(UserError, match=r"thesis\.tex"):
