@@ -20,7 +20,7 @@ from sample_splits import DEFAULT_DATA, load, splits
 from dataengine import geometry, weights
 from dataengine.data.tile import crop_layout, windows
 from dataengine.judge.calibration import Calibration
-from dataengine.judge.commands import CUT_VISIBLE
+from dataengine.judge.commands import MIN_VISIBLE
 from dataengine.judge.detector import load_detector
 from dataengine.judge.labelling import label
 from dataengine.render.placement import empty_layout
@@ -52,7 +52,7 @@ def main() -> None:
         made = label(found, bare, detector.classes, rule, arguments.sure, arguments.doubt)
         for window in windows(sample.layout.size, arguments.tile_size, 0):
             tiles += 1
-            truth, mine = (crop_layout(x, window, CUT_VISIBLE) for x in (sample.layout, made))
+            truth, mine = (crop_layout(x, window, MIN_VISIBLE) for x in (sample.layout, made))
             if len(mine.ignored):
                 continue
             kept += 1
