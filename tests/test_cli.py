@@ -93,8 +93,9 @@ def test_synth_has_an_option_for_each_field_of_a_recipe_in_five_panels():
 def test_the_choices_of_options_are_those_that_the_code_knows():
     from dataengine.data.commands import FormatName
     from dataengine.data.formats import FORMATS
-    from dataengine.export.commands import DetectorName, mmrotate_command, shards_command
+    from dataengine.export.commands import mmrotate_command, shards_command
     from dataengine.export.shards import SUFFIXES
+    from dataengine.mmrotate import DetectorName
     from dataengine.mmrotate.training_config import DETECTORS, LAYOUTS
 
     assert get_args(FormatName) == tuple(FORMATS)

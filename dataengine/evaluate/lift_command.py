@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dataengine.export.commands import DetectorName
+from dataengine.mmrotate import DetectorName
 
 
 def lift_command(

@@ -10,18 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from dataengine.data.commands import class_list
-
-DetectorName = Literal[
-    "oriented-rcnn",
-    "roi-transformer",
-    "redet",
-    "rotated-faster-rcnn",
-    "rotated-fcos",
-    "rotated-retinanet",
-    "s2anet",
-    "rtmdet-r",
-    "h2rbox-v2",
-]  # fmt: skip  keys of detectors.DETECTORS
+from dataengine.mmrotate import DetectorName
 
 app = typer.Typer(help="Write a run in the form that detector training frameworks read.", no_args_is_help=True)
 

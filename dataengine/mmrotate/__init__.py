@@ -1,7 +1,8 @@
 """Everything that concerns detectors of the library mmrotate, which an optional environment holds (docs/mmrotate.md).
 
 training_config    the text of a config that trains one of mmrotate's detectors on real and synthetic images
-export             the data sets beside that config
+export             the data sets next to that config
+training           training of a detector from that config
 detector           a trained mmrotate detector as the filter's detector
 safe_config        configs are read only where they are plain values
 onnx_export        a one-stage detector as an ONNX model, which needs no mmrotate
@@ -10,3 +11,17 @@ imagenet_backbone  EfficientNet-Lite0 with ImageNet weights as a backbone
 
 Imports here are absolute: `mmrotate` is the library, `dataengine.mmrotate` this package.
 """
+
+from typing import Literal
+
+DetectorName = Literal[
+    "oriented-rcnn",
+    "roi-transformer",
+    "redet",
+    "rotated-faster-rcnn",
+    "rotated-fcos",
+    "rotated-retinanet",
+    "s2anet",
+    "rtmdet-r",
+    "h2rbox-v2",
+]  # fmt: skip  keys of training_config.DETECTORS
