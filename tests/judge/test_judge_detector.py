@@ -147,7 +147,7 @@ def test_identity_changes_with_any_setting(folder):
 
 def test_a_work_folder_of_mmrotate_is_refused_with_what_is_missing(tmp_path):
     (tmp_path / "last_checkpoint").write_text("/elsewhere/epoch_12.pth")
-    with pytest.raises(UserError, match=r"no epoch_12\.pth here"):
+    with pytest.raises(UserError, match=r"it has no epoch_12\.pth;"):
         load_detector(tmp_path)
     (tmp_path / "epoch_12.pth").write_bytes(b"")
     with pytest.raises(UserError, match="0 configs"):
