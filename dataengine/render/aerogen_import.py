@@ -103,7 +103,7 @@ def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
         loaded = torch.load(file, map_location="cpu", mmap=True, weights_only=False, pickle_module=inert)
     except Exception as error:  # pickle and torch raise many types for a damaged file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{file}: is no checkpoint of torch.save ({reason}); download it again.") from None
+        raise UserError(f"{file}: is not a checkpoint of torch.save ({reason}); download it again.") from None
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
     tensors = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
     if not tensors:

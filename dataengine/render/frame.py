@@ -119,13 +119,9 @@ def box_coverage(width: float, height: float, size: int) -> np.ndarray:
     >>> box_coverage(3, 2, 4).tolist()[1]
     [0.5, 1.0, 1.0, 0.5]
     """
-
-    def along(length: float) -> np.ndarray:
-        edges = np.arange(size + 1) - size / 2
-        inside = np.clip(edges, -length / 2, length / 2)
-        return np.diff(inside)
-
-    return np.outer(along(height), along(width)).astype(np.float32)
+    edges = np.arange(size + 1) - size / 2
+    rows, columns = np.clip(edges, -height / 2, height / 2), np.clip(edges, -width / 2, width / 2)
+    return np.outer(np.diff(rows), np.diff(columns)).astype(np.float32)
 
 
 def covered(boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

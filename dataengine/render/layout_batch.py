@@ -49,7 +49,7 @@ def coverage(layout: Layout, grid: int, supersample: int = 4) -> np.ndarray:
     n = grid * supersample
     centres = (np.arange(n, dtype=np.float32) + 0.5) / n
     x, y = centres[None, None] * layout.size[0], centres[None, :, None] * layout.size[1]
-    cx, cy, w, h, theta = (layout.boxes[:, i, None, None] for i in range(5))
+    cx, cy, w, h, theta = layout.boxes.T[..., None, None]
     along = (x - cx) * np.cos(theta) + (y - cy) * np.sin(theta)
     across = -(x - cx) * np.sin(theta) + (y - cy) * np.cos(theta)
     inside = (np.abs(along) <= w / 2) & (np.abs(across) <= h / 2)
@@ -123,7 +123,7 @@ def layout_batch(
     labels[i]: the layout's labels in the model's numbering. grid: side of the raster of latents or patches. padded_to:
     N is a multiple of this. references: (B, R, E) float32.
     """
-    b, most = len(layouts), max([1, *(len(layout) for layout in layouts)])
+    b, most = len(layouts), max([1, *map(len, layouts)])
     n = -(-most // padded_to) * padded_to
     width = 8 if corners == "grid" or not angle else 12
     features, numbers = np.zeros((b, n, width), np.float32), np.zeros((b, n), np.int64)
@@ -140,7 +140,7 @@ def layout_batch(
         torch.from_numpy(features),
         torch.from_numpy(numbers),
         torch.from_numpy(covered),
-        torch.tensor([len(layout) for layout in layouts]),
+        torch.tensor([*map(len, layouts)]),
         torch.ones(b, dtype=torch.bool),
         torch.from_numpy(np.stack(values)),
         torch.as_tensor(np.asarray(domains), dtype=torch.int64),

@@ -75,16 +75,11 @@ TEMPLATES = {
 SUPERSAMPLE = 4
 
 
-def template(name: str) -> np.ndarray:
-    """Outline (K, 2) float32 of a class, in [-1, 1]; an ellipse for classes without a template."""
-    return TEMPLATES.get(class_key(name), ELLIPSE)
-
-
 def outlines(layout: Layout) -> list[np.ndarray]:
     """One polygon (K, 2) per box, in pixels: the object's outline if known, else the class's template in its box."""
     known = layout.outlines()
     return [
-        points if len(points) else geometry.from_frame(template(name), box)
+        points if len(points) else geometry.from_frame(TEMPLATES.get(class_key(name), ELLIPSE), box)
         for points, box, name in zip(known, layout.boxes, layout.names(), strict=True)
     ]
 
@@ -97,8 +92,3 @@ def shape_raster(layout: Layout, grid: int) -> np.ndarray:
         points = polygon / np.float32(layout.size) * n - 0.5
         cv2.fillPoly(canvas, [np.rint(points * 16).astype(np.int32)], 1.0, shift=4)
     return cv2.resize(canvas, (grid, grid), interpolation=cv2.INTER_AREA)
-
-
-def shape_rasters(layouts: Sequence[Layout], grid: int) -> np.ndarray:
-    """`shape_raster` of each layout, (B, grid, grid) float32."""
-    return np.stack([shape_raster(layout, grid) for layout in layouts])

@@ -18,7 +18,7 @@ from dataengine.render.flow import draw_noise, sample, velocity_of
 from dataengine.render.in_scene import FieldEmbedding
 from dataengine.render.inpaint import Known
 from dataengine.render.layout_batch import PADDED_TO, LayoutBatch, Precision, layout_batch
-from dataengine.render.layout_raster import shape_rasters
+from dataengine.render.layout_raster import shape_raster
 
 
 class LayoutUNet(ModelMixin, ConfigMixin):
@@ -157,10 +157,11 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         c = self.config
         if c.reference_width and references is None:
             references = np.full((len(layouts), 1, c.reference_width), np.nan, np.float32)
+        shapes = np.stack([shape_raster(layout, c.sample_size) for layout in layouts]) if c.shape_prior else None
         return layout_batch(
             layouts, labels, [len(c.domains)] * len(layouts) if domains is None else domains, self.grid,
             corners=c.corners, areas=c.areas, angle=c.angle, padded_to=c.padded_to, fields=c.fields,
-            references=references, shapes=shape_rasters(layouts, c.sample_size) if c.shape_prior else None,
+            references=references, shapes=shapes,
         )  # fmt: skip
 
     def box_tokens(self, batch: LayoutBatch) -> torch.Tensor:

@@ -138,7 +138,7 @@ def decode_thumbnails(
     rasters: (B, 3, 8 h, 8 w) int8, for a decoder with classes. few: sample as few-step models need it
     (`flow.sample_few`).
     """
-    height, width = (THUMBNAIL_RATIO * side for side in thumbnails.shape[-2:])
+    size = THUMBNAIL_RATIO * thumbnails.shape[-2], THUMBNAIL_RATIO * thumbnails.shape[-1]
 
     domains, rasters = domains.to(model.device), None if rasters is None else rasters.to(model.device)
     thumbnail_noise = draw_noise(generators, tuple(thumbnails.shape[1:]), model.device)
@@ -147,5 +147,5 @@ def decode_thumbnails(
     def velocity(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         return model(x, times, noisy_thumbnails, domains, rasters)
 
-    noise = draw_noise(generators, (3, height, width), model.device)
+    noise = draw_noise(generators, (3, *size), model.device)
     return sample(velocity, noise, steps, few=few, scheduler=scheduler, known=known)

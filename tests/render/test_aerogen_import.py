@@ -222,7 +222,7 @@ def test_the_command_writes_a_folder_that_synth_accepts(state, vectors, tokenize
     assert load_renderer(tmp_path / "model", "whole").classes == CLASSES
     with pytest.raises(UserError, match="exists already"):
         run("model", str(tmp_path / "two.yaml"))
-    with pytest.raises(UserError, match=r"has shape \(2, 64\); \(20, 64\)"):
+    with pytest.raises(UserError, match=r"has shape \(2, 64\), not \(20, 64\)"):
         run("other", "dior-r")
     with pytest.raises(UserError, match=r"--tokenizer .* cannot be loaded"):
         run("other", "dior-r", str(tmp_path / "nowhere"))
