@@ -64,11 +64,17 @@ class RecipeCommand(TyperCommand):
     def _full(self) -> TyperCommand:
         from dataengine.engine.recipe import Recipe
 
-        types, fields = get_type_hints(Recipe), Recipe.model_fields  # hints without pydantic's annotations
-        options = [_option(name, types[name], field) for name, field in fields.items()]
+        types, options = get_type_hints(Recipe), []  # hints without pydantic's annotations
+        for name, field in Recipe.model_fields.items():
+            options.append(_option(name, types[name], field))
 
         def run(**values):
-            run_recipe({name: values.pop(name) for name in fields}, **values)
+            fields = {}
+            for name in Recipe.model_fields:
+                value = values.pop(name)
+                if value is not None and value != []:
+                    fields[name] = ",".join(value) if isinstance(value, list) else value
+            run_recipe(fields, **values)
 
         own = list(inspect.signature(run_recipe, eval_str=True).parameters.values())[1:]
         run.__signature__ = inspect.Signature([*options, *own])
@@ -96,21 +102,26 @@ class RecipeCommand(TyperCommand):
 def _option(name: str, kind: object, field) -> inspect.Parameter:
     """The option of a field of `Recipe`. Lists and mappings are text, separated by commas; repeating adds to them."""
     extra, default = field.json_schema_extra, field.get_default()
-    parts = (kind, *get_args(kind))  # of a union
-    listed = any(get_origin(part) is dict or get_args(part)[1:] == (...,) for part in parts)
     if field.default_factory or default is None or default == {}:
         default = extra["unset"]
     elif isinstance(default, bool):
         default = "yes" if default else "no"
+    metavar, option_type = None, kind | None
+    for part in (kind, *get_args(kind)):  # of a union
+        if get_origin(part) is dict or get_args(part)[1:] == (...,):
+            metavar, option_type = "LIST", list[str] | None
+        elif get_origin(part) is tuple:
+            metavar = "LOW HIGH"
     option = typer.Option(
         *(["--night/--day"] if name == "night" else []),
         help=field.description + (f" [default: {default}]" if default is not None else ""),
-        metavar="LIST" if listed else "LOW HIGH" if any(get_origin(part) is tuple for part in parts) else None,
+        metavar=metavar,
         rich_help_panel=extra["panel"],
         show_default=False,
     )
-    annotation = Annotated[list[str] | None if listed else kind | None, option]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[option_type, option]
+    )
 
 
 @app.command(cls=RecipeCommand)
@@ -153,12 +164,11 @@ def run_recipe(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and make nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Carry out a recipe of the given fields; None and [] stand for those that were not given."""
+    """Run a recipe with these fields, on top of those of `config`."""
     from dataengine.engine.recipe import load_recipe
     from dataengine.engine.show import print_plan, run_with_progress
 
-    given = {name: ",".join(value) if isinstance(value, list) else value for name, value in fields.items()}
-    recipe = load_recipe(config, {name: value for name, value in given.items() if value != ""})
+    recipe = load_recipe(config, fields)
     out = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
     if dry_run:
         print_plan(recipe, out, as_json)
@@ -207,14 +217,17 @@ _examples_last(app)
 
 def _current_names(arguments: list[str]) -> list[str]:
     """The arguments with options of version 0.1.0 under their current names; each is reported on standard error."""
-    renamed = {}
-    for command, names in RENAMED_OPTIONS.items():
-        if tuple(arguments[: len(command)]) == command:
-            renamed |= names
-    given = [argument.partition("=") for argument in arguments]
-    for old in dict.fromkeys(option for option, _, _ in given if option in renamed):
-        print(f"warning: {old} is deprecated; use {renamed[old]}", file=sys.stderr)
-    return [renamed.get(option, option) + equals + value for option, equals, value in given]
+    result, reported = [], set()
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        for command, renamed in RENAMED_OPTIONS.items():
+            if option in renamed and tuple(arguments[: len(command)]) == command:
+                argument = renamed[option] + equals + value
+                if option not in reported:
+                    print(f"warning: {option} is deprecated; use {renamed[option]}", file=sys.stderr)
+                reported.add(option)
+        result.append(argument)
+    return result
 
 
 def main() -> None:

@@ -183,9 +183,11 @@ class Recipe(BaseModel):
 
     def wants(self, acquisition: Acquisition) -> bool:
         """Whether an image acquired this way matches the recipe's ranges; unknown values match no stated range."""
-        ranges = [(getattr(self, option), getattr(acquisition, name)) for option, name in RANGES.items()]
-        within = all(r is None or (value is not None and r[0] <= value <= r[1]) for r, value in ranges)
-        return within and self.night in (None, acquisition.night)
+        for option, name in RANGES.items():
+            limits, value = getattr(self, option), getattr(acquisition, name)
+            if limits is not None and (value is None or not limits[0] <= value <= limits[1]):
+                return False
+        return self.night in (None, acquisition.night)
 
     def identity(self, parts: dict[str, str]) -> str:
         """Hash of the recipe and of the content of its parts (model, detector, layouts ...); 16 hexadecimal digits."""

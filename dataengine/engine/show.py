@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -51,7 +52,7 @@ def run_with_progress(
             rate = f"{tried} tried, {accepted / elapsed:.2f}/s" if elapsed else ""
             progress.update(task, completed=accepted, description="accepted", rate=rate)
 
-        result = synth(recipe, out, workers, batch_size, update, lambda parts: _print_parts(console, parts), **where)
+        result = synth(recipe, out, workers, batch_size, update, partial(_print_parts, console), **where)
     report = json.loads(RunFolder(result.out).report.read_text())
     show_report(console, report, result.out)
     return report
