@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from dataengine.render.layout_raster import NOTHING
+from dataengine.render.layout_batch import NOTHING
 from dataengine.render.thumbnail_decoder import ThumbnailDecoder, decode_thumbnails, thumbnails_of
 from dataengine.train.decoder import crop_example
 from dataengine.train.flow_loss import flow_loss

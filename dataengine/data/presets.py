@@ -96,8 +96,22 @@ def preset_of(dataset: Dataset, path: str | Path) -> Preset:
     return Preset(name=name, format=dataset.format, kind=dataset.kind, classes=dataset.classes, places=(str(path),))
 
 
+def _places(preset: Preset) -> list[Path]:
+    """Where the data set of a preset may lie: `$DATAENGINE_DATA/<name>`, then the preset's places."""
+    places = list(map(Path, preset.places))
+    if os.environ.get("DATAENGINE_DATA"):
+        base = Path(os.environ["DATAENGINE_DATA"])
+        places = [base / name for name in dict.fromkeys((preset.name, *(place.name for place in places)))] + places
+    return places
+
+
+def search_dataset(preset: Preset) -> Path | None:
+    """The folder of a preset's data set, the first that exists of the places where it may lie; None without one."""
+    return next((place for place in _places(preset) if place.is_dir()), None)
+
+
 def find_dataset(preset: Preset, path: str | Path | None = None) -> Path:
-    """The folder of a data set: `path`, else `$DATAENGINE_DATA/<name>`, else the first of the preset's places.
+    """The folder of a data set: `path`, or else `search_dataset`.
 
     Raises UserError with all places searched and the source of the data if there is none.
     """
@@ -105,13 +119,10 @@ def find_dataset(preset: Preset, path: str | Path | None = None) -> Path:
         if not Path(path).exists():
             raise UserError(f"{path} does not exist; give the folder of {preset.title}")
         return Path(path)
-    places = list(map(Path, preset.places))
-    if os.environ.get("DATAENGINE_DATA"):
-        base = Path(os.environ["DATAENGINE_DATA"])
-        places = [base / name for name in dict.fromkeys((preset.name, *(place.name for place in places)))] + places
-    for place in places:
-        if place.is_dir():
-            return place
+    found = search_dataset(preset)
+    if found is not None:
+        return found
+    places = _places(preset)
     searched = f"is in none of {', '.join(map(str, places))}" if places else "has no default folder"
     source = f", or get it from {preset.source}" if preset.source else ""
     raise UserError(f"{preset.title} {searched}; give its folder with --data{source}")

@@ -16,10 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-from dataengine.engine.local import AHEAD, NextShard
 from dataengine.engine.run_folder import RunFolder, ShardFolder
 from dataengine.engine.trace import process_name, watch
-from dataengine.engine.worker import Done, Job, Worker, life
+from dataengine.engine.worker import AHEAD, Done, Job, NextShard, Worker, life
 from dataengine.errors import UserError, install
 
 TRIES = 4  # workers that a shard may outlive, before it is taken for the reason

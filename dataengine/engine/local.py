@@ -1,6 +1,6 @@
-"""Executors on this machine: in this process, or in processes of their own.
+"""Executor on this machine with a process for each worker (`worker.in_this_process` needs none).
 
-An executor is a generator that makes shards until there is none left to make, and tells of each as soon as it lies in
+An executor is a generator that makes shards until there is none left to make, and reports each as soon as it lies in
 the run folder. It asks `next_shard` which one to make; None is "none as things stand", and it asks again when
 another shard is done.
 """
@@ -11,38 +11,17 @@ import os
 import signal
 import threading
 import traceback
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from dataengine.engine.parts import Parts
 from dataengine.engine.run_folder import RunFolder, ShardFolder
 from dataengine.engine.trace import process_name, watch
-from dataengine.engine.worker import Done, Job, Worker, life
+from dataengine.engine.worker import AHEAD, Done, Job, NextShard, Worker, life
 from dataengine.errors import UserError
-
-NextShard = Callable[[], int | None]
-AHEAD = 2  # shards that a worker holds: one that is rendered, and one that is judged and stored meanwhile
-
-
-def in_this_process(parts: Parts, job: Job, run: RunFolder, next_shard: NextShard) -> Iterator[Done]:
-    """Make shards with the parts that are loaded already. An interrupt ends it at once."""
-    worker, waiting = Worker(parts, job.recipe, job.batch_size), deque()
-    try:
-        while True:
-            number = next_shard()
-            if number is not None:
-                waiting.append(worker.start(number, ShardFolder(run, number)))
-            elif not waiting:
-                return
-            if number is None or len(waiting) >= AHEAD or waiting[0].done():
-                yield waiting.popleft().result()
-    finally:
-        worker.stop()
 
 
 def in_processes(job: Job, run: RunFolder, workers: int, next_shard: NextShard) -> Iterator[Done]:

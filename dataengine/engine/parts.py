@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dataengine import weights
 from dataengine.data.layout import Dataset, class_key, restrict
-from dataengine.data.presets import Preset, find_dataset, load_preset, preset_of, read_dataset
+from dataengine.data.presets import Preset, load_preset, preset_of, read_dataset, search_dataset
 from dataengine.engine.image_parts import (
     find_calibration,
     find_canvases,
@@ -97,7 +97,9 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     layouts = choose_layouts(recipe, layouts)
     classes = tuple(recipe.draw_as.get(name, name) for name in classes)
     layouts = [replace(layout, classes=classes) for layout in layouts]
-    sampler = make_sampler(recipe, [scaled(layout, recipe.layout_scale) for layout in layouts], classes)
+    if recipe.layout_scale != 1:
+        layouts = [scaled(layout, recipe.layout_scale) for layout in layouts]
+    sampler = make_sampler(recipe, layouts, classes)
     notes += often_repeated(recipe, sampler, layouts)
     canvases = find_canvases(recipe, preset, dataset, renderer, notes)
     if detector is not None:
@@ -156,13 +158,9 @@ def find_data(recipe: Recipe) -> tuple[Preset, Dataset | None]:
         dataset = replace(dataset, name=preset.name)
     else:
         preset = load_preset(recipe.dataset)
-        if recipe.data is None:
-            try:
-                find_dataset(preset)
-            except UserError:
-                if weights.has(f"layouts/{preset.name}.npz"):
-                    return preset, None
-                raise
+        packaged = weights.has(f"layouts/{preset.name}.npz")
+        if recipe.data is None and packaged and search_dataset(preset) is None:
+            return preset, None
         dataset = read_dataset(preset, recipe.data)
     if not len(dataset):
         raise UserError(f"{recipe.data or preset.title}: the data set has no image that can be read.")

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 from dataengine.engine.finish import Tally, finish
-from dataengine.engine.local import in_processes, in_this_process
+from dataengine.engine.local import in_processes
 from dataengine.engine.parts import Parts, load_parts
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.record import Record
 from dataengine.engine.run_folder import RunFolder, Shard, StoredRecipe
 from dataengine.engine.trace import trace_file
-from dataengine.engine.worker import Job
+from dataengine.engine.worker import Job, in_this_process
 from dataengine.errors import UserError
 from dataengine.files import check_writable, lock, remove_unfinished
 from dataengine.judge.calibration import Calibration, calibration_hash

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +20,8 @@ from dataengine.judge.calibration import Calibration
 from dataengine.render.canvas import Painted
 from dataengine.seeds import image_seed
 
+NextShard = Callable[[], int | None]
+AHEAD = 2  # shards that a worker holds: one that is rendered, and one that is judged and stored meanwhile
 LIFE = 512  # images after which a fresh process takes a worker's place: on a CPU torch's memory grows with each
 
 
@@ -131,5 +135,21 @@ def write_shard(parts: Parts, recipe: Recipe, run: RunFolder, number: int, batch
     worker = Worker(parts, recipe, batch_size)
     try:
         worker.start(number, ShardFolder(run, number)).result()
+    finally:
+        worker.stop()
+
+
+def in_this_process(parts: Parts, job: Job, run: RunFolder, next_shard: NextShard) -> Iterator[Done]:
+    """Make shards with the parts that are loaded already. An interrupt ends it at once."""
+    worker, waiting = Worker(parts, job.recipe, job.batch_size), deque()
+    try:
+        while True:
+            number = next_shard()
+            if number is not None:
+                waiting.append(worker.start(number, ShardFolder(run, number)))
+            elif not waiting:
+                return
+            if number is None or len(waiting) >= AHEAD or waiting[0].done():
+                yield waiting.popleft().result()
     finally:
         worker.stop()

@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
 from dataengine.render.inpaint import Known, composite
-from dataengine.render.layout_raster import layout_rasters
+from dataengine.render.layout_batch import layout_rasters
 from dataengine.render.layout_unet import LayoutUNet, sample_latents
 from dataengine.render.placement import class_numbers
 from dataengine.render.precision import fast_autocast

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from dataengine.render.flow import draw_noise, sample, velocity_of
 from dataengine.render.inpaint import Known
-from dataengine.render.layout_raster import NOTHING, PLACE_LEVELS
+from dataengine.render.layout_batch import NOTHING, PLACE_LEVELS
 
 THUMBNAIL_RATIO = 8  # pixels of a side per thumbnail pixel
 THUMBNAIL_SCALE = 2.0  # scales thumbnails of aerial images, which have low contrast, to about unit spread

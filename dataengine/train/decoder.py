@@ -14,7 +14,7 @@ from rich.progress import track
 from dataengine.data.layout import Dataset, Layout, class_key
 from dataengine.errors import UserError
 from dataengine.render.augment import augmented_window
-from dataengine.render.layout_raster import NOTHING, layout_raster
+from dataengine.render.layout_batch import NOTHING, layout_raster
 from dataengine.render.thumbnail_decoder import (
     ThumbnailDecoder,
     decode_thumbnails,

@@ -13,7 +13,7 @@ from dataengine.data.layout import Layout
 from dataengine.layouts.reuse import ReuseSampler
 from dataengine.layouts.windows import cut
 from dataengine.render.augment import augment
-from dataengine.render.layout_raster import outlines, shape_raster
+from dataengine.render.layout_batch import outlines, shape_raster
 
 ARROW = np.float32([(20, 30), (60, 30), (60, 20), (80, 40), (60, 60), (60, 50), (20, 50)])
 

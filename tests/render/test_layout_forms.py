@@ -11,7 +11,7 @@ from toy_scenes import random_layout
 
 from dataengine import geometry
 from dataengine.data.layout import Layout
-from dataengine.render.layout_raster import outlines, shape_raster
+from dataengine.render.layout_batch import outlines, shape_raster
 from dataengine.render.layout_unet import LayoutUNet
 
 AEROGEN = {"masked_attention": False, "corners": "grid", "areas": "grid", "angle": False, "painted_channels": 0,

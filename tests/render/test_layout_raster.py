@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dataengine.data.layout import Layout
-from dataengine.render.layout_raster import NOTHING, PLACE_LEVELS, UNKNOWN, layout_raster
+from dataengine.render.layout_batch import NOTHING, PLACE_LEVELS, UNKNOWN, layout_raster
 
 
 def layout(boxes, labels, classes=("car", "ship")) -> Layout:

@@ -12,11 +12,10 @@ from toy_scenes import random_layout
 
 from dataengine import geometry
 from dataengine.errors import UserError
-from dataengine.render.box_layers import BoxAttention
 from dataengine.render.canvas import GeneratedCanvases
 from dataengine.render.layout_batch import LayoutBatch, box_features, coverage
 from dataengine.render.layout_pipeline import LayoutPipeline
-from dataengine.render.layout_unet import LayoutUNet
+from dataengine.render.layout_unet import BoxAttention, LayoutUNet
 from dataengine.render.thumbnail_decoder import ThumbnailDecoder
 
 

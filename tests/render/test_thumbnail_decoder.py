@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dataengine.data.layout import Layout
-from dataengine.render.layout_raster import NOTHING, layout_rasters
+from dataengine.render.layout_batch import NOTHING, layout_rasters
 from dataengine.render.thumbnail_decoder import ThumbnailDecoder, decode_thumbnails, thumbnail_pixels, thumbnails_of
 
 
