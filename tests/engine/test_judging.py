@@ -177,7 +177,7 @@ def test_a_scenes_own_object_keeps_its_label_whether_it_is_found_or_not(mode):
 def test_only_a_renderer_that_paints_into_scenes_can_take_something_out():
     assert Recipe(dataset="hit-uav").filter == "erase"
     assert Recipe(dataset="hit-uav", renderer="whole").filter == "difficult"
-    with pytest.raises(ValueError, match="erase needs renderer: in-scene"):
+    with pytest.raises(ValueError, match="erase works only with renderer: in-scene"):
         Recipe(dataset="hit-uav", renderer="whole", filter="erase")
 
 
