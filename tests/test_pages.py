@@ -261,7 +261,7 @@ def test_the_page_of_releases_makes_one_of_the_packaged_models_alone(run_page):
     assert {source["license"] for source in content["sources"]} == {"cc-by-4.0", "CC BY 4.0"}
     card = " ".join((folder / "README.md").read_text().split())
     assert "all pixels are generated" in card
-    assert "**Not checked**: the packaged models come without their training images" in card
+    assert "**Not checked**: the training images of the packaged models are not available" in card
     with Image.open(min(folder.glob("images/*/*.png"))) as image:
         description = image.getxmp()["xmpmeta"]["RDF"]["Description"]
     assert description["DigitalSourceType"].endswith("/trainedAlgorithmicMedia")
