@@ -84,6 +84,8 @@ def all_commands(command, words: tuple[str, ...] = ()) -> Iterator[tuple]:
 
 
 def _command(words: tuple[str, ...], command) -> str:
+    from dataengine.cli import PANELS
+
     parameters = [p for p in command.params if not getattr(p, "hidden", False)]
     arguments = [p for p in parameters if p.param_type_name == "argument"]
     options = [p for p in parameters if p not in arguments and p.name not in ("install_completion", "show_completion")]
@@ -94,7 +96,7 @@ def _command(words: tuple[str, ...], command) -> str:
         usage += " [OPTIONS]"
     level = "##" if len(words) < 2 else "###"
     text = [f"{level} {' '.join(['dataengine', *words])}\n"]
-    if help_text := inspect.cleandoc((command.help or "").replace("\b", "")):
+    if help_text := inspect.cleandoc(command.help or ""):
         text.append(f"{_marked(help_text)}\n")
     text.append(f"```text\n{usage}\n```\n")
     if getattr(command, "epilog", None):
@@ -103,11 +105,13 @@ def _command(words: tuple[str, ...], command) -> str:
     for option in (*arguments, *options):
         panel = getattr(option, "rich_help_panel", None)
         panels[panel if isinstance(panel, str) else ""].append(option)
-    for panel, found in panels.items():
+    if len(panels) > 1 and "" in panels:
+        panels["Run"] += panels.pop("")  # as in the help
+    for panel in sorted(panels, key=lambda name: PANELS.index(name) if name in PANELS else -1):
         if panel and len(panels) > 1:
             text.append(f"**{panel}**\n")
         text.append("| option | type | meaning |\n|---|---|---|")
-        text += [_row(option) for option in found]
+        text += [_row(option) for option in panels[panel]]
         text.append("")
     return "\n".join(text)
 
@@ -162,6 +166,7 @@ def _cell(text: str) -> str:
 
 def _marked(text: str) -> str:
     """Help text with its example and its options as code."""
+    text = text.replace("\b", "").strip("\n")  # typer's mark of a paragraph that is not wrapped
     lines = re.sub(r"^(Example: +)(.+)$", r"\1`\2`", text, flags=re.MULTILINE).split("`")
     lines[::2] = [re.sub(r"(?<![\w-])--[a-z][\w-]*", r"`\g<0>`", part) for part in lines[::2]]
     return "`".join(lines)

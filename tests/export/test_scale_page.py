@@ -35,10 +35,10 @@ def test_a_run_is_made_verified_exported_and_read_as_the_page_says(tmp_path, mon
     assert not (tmp_path / "runs" / "large" / "dota").exists()
 
     program = block("python").replace(
-        '["category_name"]\n', '["category_name"]\n    print("tar", picture.size, *names)\n'
+        '["category_name"]\n', '["category_name"]\n    print("tar", image.size, *names)\n'
     )
     program += (
-        '    print("parquet", picture.size, *map(rows.features["objects"]["category"].feature.int2str, classes))\n'
+        '    print("parquet", image.size, *map(rows.features["objects"]["category"].feature.int2str, classes))\n'
     )
     capsys.readouterr()
     exec(program, {})
