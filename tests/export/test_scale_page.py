@@ -37,9 +37,7 @@ def test_a_run_is_made_verified_exported_and_read_as_the_page_says(tmp_path, mon
     program = block("python").replace(
         '["category_name"]\n', '["category_name"]\n    print("tar", image.size, *names)\n'
     )
-    program += (
-        '    print("parquet", image.size, *map(rows.features["objects"]["category"].feature.int2str, classes))\n'
-    )
+    program += '    print("parquet", image.size, *map(rows.features["objects"]["category"].feature.int2str, classes))\n'
     capsys.readouterr()
     exec(program, {})
     records = map(json.loads, (tmp_path / "runs" / "large" / "manifest.jsonl").read_text().splitlines())
