@@ -31,8 +31,6 @@ EXPECTED = {
     # only where a detector of mmrotate is asked for, as one of the kinds that serve the filter
     ("judge/commands.py", "mmrotate"),
     ("judge/detector.py", "mmrotate"),
-    # the type `DetectorName` of an option, which is to move into mmrotate
-    ("evaluate/lift_command.py", "export"),
 }
 READERS = ["engine", "evaluate", "export", "view"]  # packages that look into runs
 KEYS = {"unreadable_scenes", "layout_from", "left_out", "scene_license", "scene_source", "verdict"}
