@@ -108,7 +108,7 @@ def test_a_node_without_the_data_or_with_others_says_which_node_and_what_is_miss
 
 def test_without_ray_the_extra_is_named_and_options_of_a_cluster_need_one(toy_recipe, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"pip install '\.\[ray\]'"):
+    with pytest.raises(UserError, match=r"pip install 'aerial-dataengine\[ray\]'"):
         synth(toy_recipe, tmp_path / "run", executor="ray")
     with pytest.raises(UserError, match="are for --executor ray"):
         synth(toy_recipe, tmp_path / "run", address="auto")
