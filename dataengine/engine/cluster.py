@@ -70,7 +70,7 @@ def check_cluster(address: str | None) -> None:
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
-        raise UserError(f"--address {address}: give HOST:PORT, as ray start --head tells it, or auto on a node.")
+        raise UserError(f"--address {address}: give HOST:PORT as printed by ray start --head, or auto on a node.")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
@@ -118,7 +118,7 @@ class _Pool:
         self.started = 0
 
     def run(self, workers: int, run: RunFolder, next_shard: NextShard) -> Iterator[Done]:
-        """Tell of each shard that lies in the run folder, until there is none to make."""
+        """Report each shard that lies in the run folder, until there is none to make."""
         try:
             for _ in range(workers):
                 self._start()
@@ -200,7 +200,7 @@ def _store(run: RunFolder, files: dict[str, bytes], done: Done) -> Done:
 
 
 def _cause(error) -> BaseException:
-    """What was raised in the actor: errors that a user can mend as they are, others with the actor's traceback."""
+    """What was raised in the actor: errors that a user can fix as they are, others with the actor's traceback."""
     return error.cause if isinstance(error.cause, UserError | OSError) else error
 
 

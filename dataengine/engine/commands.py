@@ -36,8 +36,8 @@ def verify_command(
             typer.echo(fault.message)
         if len(found.faults) > MAX_PRINTED:
             typer.echo(f"and {len(found.faults) - MAX_PRINTED} more, often with the same cause; --json prints all")
-        for mend in dict.fromkeys(fault.mend for fault in found.faults):
-            typer.echo(f"Fix: {mend}.")
+        for fix in dict.fromkeys(fault.fix for fault in found.faults):
+            typer.echo(f"Fix: {fix}.")
         for note in found.notes:
             typer.echo(f"note: {note}")
         result = "unchanged" if not found.faults else f"{len(found.faults)} faults"

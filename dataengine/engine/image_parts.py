@@ -61,12 +61,14 @@ def find_canvases(
     if recipe.size != whole.size:
         raise UserError(f"without images of your own, scenes are {whole.size} pixels wide: give --size {whole.size}, "
                         "or images with --scenes.")  # fmt: skip
-    notes.append("no images of this data set were found, so the scenes are generated too; give --data or --scenes")
+    notes.append(
+        "no images of this data set were found, so scenes are generated; for real ones, give --data or --scenes"
+    )
     return GeneratedCanvases(whole, preset.name)
 
 
 def find_places(recipe: Recipe, dataset: Dataset | None) -> Places | None:
-    """Where real objects stand, if new ones are to stand at such places."""
+    """What is known about the places of real objects, if new ones go to such places."""
     if not recipe.likely_places:
         return None
     if dataset is None:
@@ -76,18 +78,18 @@ def find_places(recipe: Recipe, dataset: Dataset | None) -> Places | None:
     return learn_places(dataset)
 
 
-def find_objects(recipe: Recipe, renderer: Renderer, dataset: Dataset | None) -> RealObjects | None:
-    """Real objects that painted ones begin from; None at strength 1, which would leave nothing of them."""
+def find_real_objects(recipe: Recipe, renderer: Renderer, dataset: Dataset | None) -> RealObjects | None:
+    """Real objects that painted ones start from; None at strength 1, which leaves nothing of them."""
     if recipe.strength == 1:
         return None
     if renderer.paints_on != "scene":
         raise UserError(
-            f"--strength below 1: the renderer {recipe.renderer} does not begin objects from real ones; use --renderer "
+            f"--strength below 1: the renderer {recipe.renderer} does not start objects from real ones; use --renderer "
             "in-scene, or leave --strength out."
         )
     if dataset is None:
         raise UserError(
-            "--strength below 1: the in-scene renderer begins objects from real ones; give these with --data, or leave "
+            "--strength below 1: the in-scene renderer starts objects from real ones; give them with --data, or leave "
             "--strength out."
         )
     return collect_objects(dataset, renderer.classes, renderer.unet.spec, recipe.strength)
@@ -103,29 +105,29 @@ def make_references(
             raise UserError("this renderer was trained without reference images: leave --encoder out.")
         return None
     if dataset is None:
-        notes.append("no real images are here to be a reference, so the renderer's null stands for them")
+        notes.append("there are no real images to use as references, so the renderer uses its null")
         return None
     from dataengine.render.reference import load_encoder
 
-    pictures, _ = real_pictures(dataset, "a reference")
-    embeddings = load_encoder(recipe.encoder or weights.packaged("encoder") / "model.onnx")(pictures)
+    images, _ = real_images(dataset, "a reference")
+    embeddings = load_encoder(recipe.encoder or weights.packaged("encoder") / "model.onnx")(images)
     if embeddings.shape[-1] != width:
         raise UserError(f"the encoder gives {embeddings.shape[-1]} numbers, the renderer was trained with {width}; "
                         "give the encoder that it was trained with (--encoder).")  # fmt: skip
     return ReferenceSampler(embeddings)
 
 
-def real_pictures(dataset: Dataset | None, what: str) -> tuple[list[np.ndarray], list[Layout]]:
-    """Up to 200 readable pictures of the data set, spread over it. Raises UserError where there is none."""
+def real_images(dataset: Dataset | None, what: str) -> tuple[list[np.ndarray], list[Layout]]:
+    """Up to 200 readable images, spread over the data set, and their layouts. Raises UserError without a data set."""
     if dataset is None:
         raise UserError(f"{what} needs real images: give them with --data.")
     step = -(-len(dataset) // 200)
-    found = [(picture, s.layout) for s in dataset.samples[::step] if (picture := read_picture(s)) is not None]
-    return [picture for picture, _ in found], [layout for _, layout in found]
+    found = [(image, s.layout) for s in dataset.samples[::step] if (image := read_picture(s)) is not None]
+    return [image for image, _ in found], [layout for _, layout in found]
 
 
 def find_calibration(recipe: Recipe, preset: Preset, dataset: Dataset | None) -> Calibration | None:
-    """The one given, or the packaged one; None where there is neither, but a data set to calibrate on."""
+    """The given calibration, or the packaged one; None where there is neither, but a data set to calibrate on."""
     if recipe.calibration is not None:
         return Calibration.load(recipe.calibration)
     packaged = f"calibration/{preset.name}.json"
@@ -139,7 +141,7 @@ def find_calibration(recipe: Recipe, preset: Preset, dataset: Dataset | None) ->
 def make_calibration(
     recipe: Recipe, preset: Preset, detector: Detector, dataset: Dataset, notes: list[str]
 ) -> Calibration:
-    """A new one, on the data set's own images."""
+    """A new calibration, on the images of the data set."""
     from dataengine.judge.calibrate import calibrate
 
     chosen = np.random.default_rng(recipe.seed).permutation(len(dataset))[:200]
@@ -159,6 +161,8 @@ def make_semantic(recipe: Recipe, dataset: Dataset | None, notes: list[str]) -> 
     from dataengine.judge.semantic import SemanticFilter
 
     semantic = SemanticFilter(recipe.semantic_filter)
-    semantic.calibrate(*real_pictures(dataset, "the semantic filter"), recipe.pass_share)
-    notes.append(f"{recipe.pass_share:.0%} of real images agree with their prompt by {semantic.threshold:.3f}, to CLIP")
+    semantic.calibrate(*real_images(dataset, "the semantic filter"), recipe.pass_share)
+    notes.append(
+        f"{recipe.pass_share:.0%} of real images have a CLIP similarity of at least {semantic.threshold:.3f} to their prompt"
+    )
     return semantic

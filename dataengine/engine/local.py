@@ -100,10 +100,10 @@ def _hand_out(working: dict[Connection, _Process], next_shard: NextShard) -> Non
 
 
 def _work(job: Job, run: RunFolder, number: int, connection: Connection) -> None:
-    """A worker process: makes the shards that it is told, until the run is gone, however that ended."""
-    lock = threading.Lock()  # both threads tell of what they did
+    """A worker process: makes the shards that it is sent, until the run has ended in any way."""
+    lock = threading.Lock()  # both threads send messages
 
-    def tell(message: Done | BaseException) -> None:
+    def send(message: Done | BaseException) -> None:
         with lock:
             connection.send(message)
 
@@ -111,19 +111,19 @@ def _work(job: Job, run: RunFolder, number: int, connection: Connection) -> None
         loading = Done(None, [process_name(number, f"worker {number}, process {os.getpid()}")])
         with watch(loading.events, "load", number):
             worker = Worker(job.load(), job.recipe, job.batch_size, number)
-        tell(loading)
+        send(loading)
         while True:
             shard = connection.recv()
             future = worker.start(shard, ShardFolder(run, shard))
-            future.add_done_callback(lambda f: tell(_sendable(f.exception()) if f.exception() else f.result()))
+            future.add_done_callback(lambda f: send(_sendable(f.exception()) if f.exception() else f.result()))
     except (EOFError, BrokenPipeError):
-        os._exit(1)  # without waiting for what nobody will ask for
+        os._exit(1)  # without waiting for results that are no longer needed
     except BaseException as error:
-        tell(_sendable(error))
+        send(_sendable(error))
 
 
 def _sendable(error: BaseException) -> BaseException:
-    """Errors that a user can mend go through as they are, others as text: not every exception can be pickled."""
+    """Errors that a user can fix go through as they are, others as text: not every exception can be pickled."""
     return error if isinstance(error, UserError | OSError) else RuntimeError("".join(traceback.format_exception(error)))
 
 

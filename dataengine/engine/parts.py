@@ -13,14 +13,14 @@ from dataengine.data.presets import Preset, load_preset, preset_of, read_dataset
 from dataengine.engine.image_parts import (
     find_calibration,
     find_canvases,
-    find_objects,
     find_places,
+    find_real_objects,
     make_calibration,
     make_references,
     make_semantic,
 )
 from dataengine.engine.recipe import Recipe, folder_hash
-from dataengine.engine.samplers import choose_layouts, find_layouts, make_sampler, often_repeated
+from dataengine.engine.samplers import choose_layouts, find_layouts, make_sampler, reuse_warnings
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration
 from dataengine.judge.detector import Detector, load_detector
@@ -100,7 +100,7 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     if recipe.layout_scale != 1:
         layouts = [scaled(layout, recipe.layout_scale) for layout in layouts]
     sampler = make_sampler(recipe, layouts, classes)
-    notes += often_repeated(recipe, sampler, layouts)
+    notes += reuse_warnings(recipe, sampler, layouts)
     canvases = find_canvases(recipe, preset, dataset, renderer, notes)
     if detector is not None:
         calibration = calibration or find_calibration(recipe, preset, dataset)
@@ -108,9 +108,9 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
             calibration.check(detector)
             calibration.check_classes(recipe.draw_as.get(name, name) for name in classes)
     places = find_places(recipe, dataset)
-    real_objects = find_objects(recipe, renderer, dataset)
+    real_objects = find_real_objects(recipe, renderer, dataset)
     if isinstance(canvases, DatasetCanvases) and real_objects is None and dataset is not None:
-        notes.append("objects are painted from nothing; --strength 0.3 begins them as real ones of your data")
+        notes.append("objects are painted from noise; --strength 0.3 starts them from real objects of your data")
     references = make_references(recipe, renderer, dataset, notes)
     semantic = make_semantic(recipe, dataset, notes)
     if detector is not None and calibration is None:

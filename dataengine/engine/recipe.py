@@ -217,7 +217,7 @@ def folder_hash(folder: Path) -> str:
     total = hashlib.sha256()
     files = [folder] if folder.is_file() else sorted(f for f in folder.rglob("*") if f.is_file())
     for file in files:
-        if file.suffix in (".md", ".png"):  # a model card may be mended without the model being another
+        if file.suffix in (".md", ".png"):  # a model card may change without a change of the model
             continue
         total.update(file.name.encode())
         total.update(file.read_bytes())

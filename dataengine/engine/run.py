@@ -122,7 +122,7 @@ def _store(run: RunFolder, recipe: Recipe, parts: Parts) -> None:
 
 
 def _shards_in_order(recipe: Recipe, run: RunFolder, tally: Tally, add_to_trace, execute) -> Iterator[Shard]:
-    """Shard 0, 1, 2, ... Missing ones are made; stops when nobody asks for more.
+    """Shard 0, 1, 2, ... Missing ones are made; stops when no more are asked for.
 
     No more shards are at work than will be needed if images go on to be accepted as they were so far.
     """
@@ -194,7 +194,7 @@ def synth(
     else:
         execute = partial(in_processes, job, run, workers or os.cpu_count())
     with _locked(run):
-        _adopt(run, recipe)  # again, now that nobody else can change it
+        _adopt(run, recipe)  # again, now that no other process can change it
         _remove_half_made(run)
         _store(run, recipe, parts)
         prepared(parts)
@@ -221,7 +221,7 @@ def synth(
 
 
 def _remove_half_made(run: RunFolder) -> None:
-    """Remove shards that were interrupted. Only while no worker is at work."""
+    """Remove unfinished shards. Only while no worker is running."""
     for half_made in run.shards.glob(".*"):
         shutil.rmtree(half_made)
     remove_unfinished(run.path)

@@ -15,7 +15,8 @@ from dataengine.errors import UserError
 from dataengine.layouts.sampler import EnhancedSampler, FilteredSampler, NormalFilter, Sampler
 from dataengine.layouts.windows import random_windows
 
-OFTEN, RAISED = 50, 5  # a class's objects are told of when each comes up so often, and so many times as others do
+MAX_REUSES = 50  # of each real object of a class; more are reported,
+MAX_REUSE_RATIO = 5  # if that is also so many times as often as objects of all classes
 
 
 def find_layouts(preset: Preset, dataset: Dataset | None, classes: tuple[str, ...]) -> tuple[list[Layout], str]:
@@ -44,7 +45,8 @@ def find_layouts(preset: Preset, dataset: Dataset | None, classes: tuple[str, ..
 
 
 def choose_layouts(recipe: Recipe, layouts: list[Layout]) -> list[Layout]:
-    """Those that were taken as the recipe wants it. Raises UserError, which says what there is, where none was."""
+    """The layouts with the acquisition that the recipe asks for. Raises UserError, which names what is available, where
+    there is none."""
     chosen = [layout for layout in layouts if recipe.wants(layout.acquisition)]
     if chosen:
         return chosen
@@ -56,14 +58,14 @@ def choose_layouts(recipe: Recipe, layouts: list[Layout]) -> list[Layout]:
     nights = {layout.acquisition.night for layout in layouts} - {None}
     known["night"] = " and ".join("--night" if night else "--day" for night in sorted(nights)) or "no night or day"
     raise UserError(
-        f"no layout was taken so; all of them together know {', '.join(known.values())}: leave out "
-        "what they do not know, or ask for what they have."
+        f"no layout matches these filters. Available: {', '.join(known.values())}. Widen a range, or leave out an "
+        "option of which nothing is known."
     )
 
 
 def make_sampler(recipe: Recipe, layouts: list[Layout], classes: tuple[str, ...]) -> Sampler:
     """The sampler that the recipe names, with enhancement and label filter around it where they are asked for."""
-    sampler = _drawn_by(recipe, layouts, classes)
+    sampler = _base_sampler(recipe, layouts, classes)
     if recipe.layouts == "diffusion" and recipe.enhance:
         sampler = EnhancedSampler(sampler, layouts)
     if recipe.label_filter is not None:
@@ -72,7 +74,7 @@ def make_sampler(recipe: Recipe, layouts: list[Layout], classes: tuple[str, ...]
     return sampler
 
 
-def _drawn_by(recipe: Recipe, layouts: list[Layout], classes: tuple[str, ...]) -> Sampler:
+def _base_sampler(recipe: Recipe, layouts: list[Layout], classes: tuple[str, ...]) -> Sampler:
     size = (recipe.size, recipe.size)
     if recipe.layouts == "diffusion":
         from dataengine.layouts.diffusion_sampler import DiffusionSampler, load_layout_model
@@ -91,7 +93,7 @@ def _drawn_by(recipe: Recipe, layouts: list[Layout], classes: tuple[str, ...]) -
     return ReuseSampler(layouts, size, recipe.balance, rows=recipe.rows, **as_they_are)
 
 
-def often_repeated(recipe: Recipe, sampler: Sampler, layouts: list[Layout]) -> list[str]:
+def reuse_warnings(recipe: Recipe, sampler: Sampler, layouts: list[Layout]) -> list[str]:
     """A sentence for each class that --balance raises so far that its few real objects come up again and again."""
     if recipe.balance is None or recipe.layouts != "reuse":
         return []
@@ -104,9 +106,9 @@ def often_repeated(recipe: Recipe, sampler: Sampler, layouts: list[Layout]) -> l
     times = made * recipe.n / draws / np.maximum(real, 1)
     raised = times / (made.sum() * recipe.n / draws / real.sum())
     return [
-        f"--balance shows each of the {real[i]} real {sampler.classes[i]} some {times[i]:.0f} times; so many copies "
-        "teach a detector little but these few"
-        for i in np.flatnonzero((times >= OFTEN) & (raised >= RAISED))
+        f"--balance shows each of the {real[i]} real {sampler.classes[i]} about {times[i]:.0f} times; a detector "
+        "may learn little from so many copies"
+        for i in np.flatnonzero((times >= MAX_REUSES) & (raised >= MAX_REUSE_RATIO))
     ]
 
 

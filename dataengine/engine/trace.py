@@ -39,7 +39,7 @@ def process_name(worker: int, name: str) -> dict:
 def trace_file(run: RunFolder) -> Iterator[Callable[[list[dict]], None]]:
     """A function that appends events to the trace of a run, on disk as soon as it is called.
 
-    A trace of before is replaced as soon as there is something to tell, so that a run with nothing to do leaves it.
+    An earlier trace is replaced with the first event, so a run with nothing to do keeps it.
     """
     with ExitStack() as stack:
         file = None

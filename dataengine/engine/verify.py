@@ -30,10 +30,10 @@ NEAR = 0.02  # pixels: label files are rounded to 1/10000, the manifest to 1/100
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong, in one sentence, and the mend."""
+    """What is wrong, in one sentence, and how to fix it."""
 
     message: str
-    mend: str = AGAIN
+    fix: str = AGAIN
 
 
 @dataclass
@@ -46,16 +46,16 @@ class Findings:
     images: int = 0
     accepted: int = 0
 
-    def add(self, message: str, mend: str = AGAIN) -> None:
+    def add(self, message: str, fix: str = AGAIN) -> None:
         """One more fault."""
-        self.faults.append(Fault(message, mend))
+        self.faults.append(Fault(message, fix))
 
 
 def verify(out: Path, progress: Callable[[int], None] = lambda images: None) -> Findings:
     """Compare a run's folder with itself, and with the parts that its recipe names as far as they are here.
 
-    progress is told how many images have been compared. Raises UserError where there is no run, its recipe cannot be
-    read, or a run is at work in the folder.
+    progress: called with the number of images compared so far. Raises UserError where there is no run, its recipe
+    cannot be read, or a run is at work in the folder.
     """
     run = RunFolder(Path(out))
     if not run.recipe.exists():
@@ -104,15 +104,15 @@ def _compare_parts(run: RunFolder, recipe: Recipe, stored: StoredRecipe, found: 
         except UserError:
             same = False
         if not same:
-            mend = "remove it: the same `dataengine synth` command makes it again"
-            found.add(f"{run.calibration} is missing, damaged or another than the run was begun with", mend)
+            fix = "remove it: the same `dataengine synth` command makes it again"
+            found.add(f"{run.calibration} is missing, damaged or another than the run was begun with", fix)
     for name, now in _parts_here(recipe, stored):
         if now is None:
             found.notes.append(f"the {name} of this run is not on this machine, so it was not compared")
         elif now != stored.parts[name]:
             found.add(
-                f"the {name} is another now than when this run was made ({now}, not {stored.parts[name]})",
-                "put the part of before in its place; what was made stays as it is, but cannot be continued",
+                f"the {name} has changed since this run was made ({now}, not {stored.parts[name]})",
+                "put the earlier part back; the run stays as it is, but cannot be continued",
             )
 
 
@@ -207,7 +207,7 @@ def _compare_data_set(
     found: Findings,
     classes: Sequence[str] | None = None,
 ) -> None:
-    """A written data set against the accepted images: all there, nothing beside them, pixels and boxes the same; and
+    """A written data set against the accepted images: all there, nothing else, pixels and boxes the same; and
     against the run's classes where they are given."""
     if not kept:
         if folder.exists():

@@ -42,7 +42,7 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker of a run is told. hashes: of the parts, which must be the same everywhere."""
+    """What every worker of a run needs to know. hashes: of the parts, which must be the same everywhere."""
 
     recipe: Recipe
     calibration: Calibration | None
@@ -87,7 +87,7 @@ class Worker:
                     painted = paint(self.parts, self.recipe, indices)
                 if handed:
                     handed[-1].result()
-                elif self._before is not None:  # of another shard, whose own future tells what went wrong
+                elif self._before is not None:  # of another shard, whose own future raises what went wrong
                     wait([self._before])
                 self._before = self._second.submit(
                     self._finish_batch, indices, painted, shard, store, lines, done.events

@@ -1,4 +1,4 @@
-"""Painted objects taken out of a picture again: what was there before comes back."""
+"""Painted objects removed from an image again: what was there before comes back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataengine.render.frame import FrameSpec, covered, frame_sides
 
 
 def erase(image: np.ndarray, bare: np.ndarray, layout: Layout, gone: np.ndarray, spec: FrameSpec) -> np.ndarray:
-    """The picture without the objects `gone`, bool (N,), of its layout. Label effect: keeps those of all others.
+    """The image without the objects `gone`, bool (N,), of its layout. Label effect: keeps those of all others.
 
     image, bare: uint8 (H, W, 3), with the painted objects and before they were painted. What the frames of the objects
     may have changed (`frame.masks`) comes back from `bare`, except inside the boxes of objects that stay.

@@ -41,7 +41,7 @@ DETAIL_BLUR_PX = 4.0  # frame pixels, standard deviation; an object is some 50 l
 
 def painting_order(layout: Layout, sides: np.ndarray) -> np.ndarray:
     """Round (N,) in which each object is painted: objects that share surroundings follow one another, large first,
-    so that each sees what was painted beside it; all others go in the same round."""
+    so that each sees what was painted next to it; all others go in the same round."""
     frames = np.column_stack([layout.boxes[:, :2], sides, sides, frame_angles(layout.boxes, layout.kind)])
     touching = geometry.intersection(frames, frames) > 0
     rounds = np.full(len(layout), -1)
@@ -65,36 +65,13 @@ class InScenePipeline(DiffusionPipeline):
         few_steps: int | None = None,
         guidance: float = 1.0,
     ):
-        """few_steps: the number of steps that the model was trained to need, if it was (`train.adversarial`).
-        guidance: on the class label, of a run, unless told otherwise; other than 1 it costs a second pass."""
+        """few_steps: the only number of steps that the model was trained for, if it was (`train.adversarial`).
+        guidance: on the class label, used unless another is asked for; other than 1 it costs a second pass."""
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
         self.register_to_config(few_steps=few_steps, guidance=guidance)
-
-    @property
-    def few_steps(self) -> int | None:
-        """The only number of steps that it was trained for, if it was."""
-        return self.config.few_steps
-
-    @property
-    def steps(self) -> int:
-        """Denoising steps, unless others are asked for."""
-        return self.few_steps or 12
-
-    @property
-    def guidance_scale(self) -> float:
-        """Guidance on the class, unless another is asked for."""
-        return self.config.guidance
-
-    @property
-    def margin(self) -> float:
-        """Share of an object's long side around it that is painted, too."""
-        return self.unet.spec.hole_margin
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes that it can paint."""
-        return tuple(self.unet.config.classes)
+        self.few_steps, self.steps, self.guidance_scale = few_steps, few_steps or 12, guidance
+        self.classes, self.margin = tuple(unet.config.classes), unet.spec.hole_margin
 
     @torch.no_grad()
     def __call__(

@@ -1,7 +1,7 @@
-"""Painting into real pictures with whole-image models, without training: what is known is put back at every step.
+"""In-painting real images with whole-image models, without training: known pixels are put back at every step.
 
-Blended diffusion (Avrahami et al. 2022) in a model's own latents; at the end the picture's own pixels are put back, so
-that outside the mask nothing has changed. Label effect: keeps, of both the old objects and the new.
+Blended diffusion (Avrahami et al. 2022) in a model's own latents; at the end the image's own pixels are put back, so
+that nothing changes outside the mask. Label effect: keeps, of both the old objects and the new.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from dataengine.data.layout import Layout
 from dataengine.render.frame import covered, greyed, matte
 
 MARGIN_SHARE, MARGIN_PX = 0.25, 4.0  # around a new object: share of its long side, and pixels
-FEATHER = 3  # pixels inside the mask over which new and old are blended
+FEATHER_PX = 3  # pixels inside the mask over which new and old are blended
 
 
 @dataclass(frozen=True)
 class Known:
-    """clean (B, C, S, S): what is there, in a model's latents; mask (B, 1, S, S): 1 where it is to be drawn anew."""
+    """clean (B, C, S, S): the image in a model's latents; mask (B, 1, S, S): 1 where it is to be painted."""
 
     clean: torch.Tensor
     mask: torch.Tensor
@@ -40,14 +40,14 @@ def paint_mask(new: Layout, existing: Layout) -> np.ndarray:
 
 
 def composite(before: np.ndarray, drawn: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The picture `before` with `drawn` inside the mask, blended over its outermost pixels; uint8 (H, W, 3).
+    """The image `before` with `drawn` inside the mask, blended over its outermost pixels; uint8 (H, W, 3).
 
-    Where the model drew the ground that is there already, the picture keeps its own. Outside the mask every pixel keeps
+    Where the model painted the same ground, the image keeps its own. Outside the mask every pixel keeps
     its value; inside, the drawn part is brought to the brightness of its surroundings.
     """
-    kernel = np.ones((2 * FEATHER + 1, 2 * FEATHER + 1), np.uint8)
+    kernel = np.ones((2 * FEATHER_PX + 1, 2 * FEATHER_PX + 1), np.uint8)
     inner = cv2.erode(mask, kernel, borderType=cv2.BORDER_REPLICATE)
-    weight = cv2.GaussianBlur(inner.astype(np.float32), (0, 0), FEATHER / 2) * mask
+    weight = cv2.GaussianBlur(inner.astype(np.float32), (0, 0), FEATHER_PX / 2) * mask
     old, new = before.astype(np.float32), drawn.astype(np.float32)
     if np.ptp(before, axis=2).max() == 0:  # a one-channel sensor stays one
         new = greyed(new)

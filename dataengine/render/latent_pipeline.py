@@ -52,21 +52,9 @@ class LatentPipeline(DiffusionPipeline):
         self.register_to_config(
             dropped_in_training=list(dropped_in_training or ()), classes_from_text=classes_from_text
         )
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes that it can draw."""
-        return tuple(self.unet.config.classes)
-
-    @property
-    def reference_width(self) -> int:
-        """Width of the reference embeddings that it takes, 0 for none."""
-        return self.unet.config.reference_width
-
-    @property
-    def size(self) -> int:
-        """Side of its images in pixels."""
-        return self.unet.config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.classes, self.reference_width = tuple(unet.config.classes), unet.config.reference_width
+        # side of its images in pixels
+        self.size = unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)
 
     def add_classes(self, names: Sequence[str]) -> None:
         """Let it draw classes that were never labels, by what their names mean to the text encoder.
@@ -88,6 +76,7 @@ class LatentPipeline(DiffusionPipeline):
             centre = vectors.mean(0)
             new = centre + new @ known.T @ torch.linalg.solve(kernel, (vectors - centre).to(kernel.dtype))
         self.unet.add_classes(names, new)
+        self.classes = tuple(self.unet.config.classes)
 
     @torch.no_grad()
     def __call__(

@@ -25,7 +25,6 @@ class LayoutPipeline(DiffusionPipeline):
     label_effect = "keeps"
     paints_on = "blank"
     margin = 0.0
-    guidance_scale = 1.0  # unless another is asked for
     paint = paint_whole
 
     def __init__(
@@ -38,40 +37,18 @@ class LayoutPipeline(DiffusionPipeline):
         decoder_steps: int = 10,
         decoder_few_steps: int | None = None,
     ):
-        """grey_domains: those of the model's looks whose sensor has one channel; their images come out grey.
-        few_steps: the number of steps that the layout model was trained to need, if it was (`train.adversarial`).
-        decoder_steps, decoder_few_steps: those of the decoder."""
+        """grey_domains: the model's domains with a one-channel sensor; their images come out grey. few_steps: the only
+        number of steps that the layout model was trained for, if it was (`train.adversarial`). decoder_steps,
+        decoder_few_steps: those of the decoder."""
         super().__init__()
         self.register_modules(unet=unet, decoder=decoder, scheduler=scheduler)
         self.register_to_config(
             grey_domains=list(grey_domains or ()), few_steps=few_steps, decoder_steps=decoder_steps,
             decoder_few_steps=decoder_few_steps,
         )  # fmt: skip
-
-    @property
-    def few_steps(self) -> int | None:
-        """The only number of steps that it was trained for, if it was."""
-        return self.config.few_steps
-
-    @property
-    def steps(self) -> int:
-        """Denoising steps, unless others are asked for."""
-        return self.few_steps or 12
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes that it can draw."""
-        return tuple(self.unet.config.classes)
-
-    @property
-    def reference_width(self) -> int:
-        """Width of the reference embeddings that it takes, 0 for none."""
-        return self.unet.config.reference_width
-
-    @property
-    def size(self) -> int:
-        """Side of its images in pixels."""
-        return self.unet.config.sample_size * THUMBNAIL_RATIO
+        self.few_steps, self.steps, self.guidance_scale = few_steps, few_steps or 12, 1.0
+        self.classes, self.reference_width = tuple(unet.config.classes), unet.config.reference_width
+        self.size = unet.config.sample_size * THUMBNAIL_RATIO  # side of its images in pixels
 
     def domain_number(self, domain: str | None) -> int:
         """Number of a data set's look; the learned null for None. Raises UserError for an unknown name."""

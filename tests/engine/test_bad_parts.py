@@ -12,7 +12,7 @@ from PIL import Image
 
 from dataengine.data import coco, formats
 from dataengine.data.presets import load_preset
-from dataengine.engine.image_parts import find_objects
+from dataengine.engine.image_parts import find_real_objects
 from dataengine.engine.parts import load_parts
 from dataengine.engine.recipe import load_recipe
 from dataengine.engine.run import synth
@@ -127,10 +127,10 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_anything_is_loaded(to
 
 
 def test_objects_to_begin_from_are_refused_with_the_option_at_fault(toy_recipe):
-    with pytest.raises(UserError, match=r"the renderer whole does not begin objects .*--renderer in-scene"):
-        find_objects(toy_recipe.model_copy(update={"strength": 0.3, "renderer": "whole"}), WHOLE, None)
+    with pytest.raises(UserError, match=r"the renderer whole does not start objects .*--renderer in-scene"):
+        find_real_objects(toy_recipe.model_copy(update={"strength": 0.3, "renderer": "whole"}), WHOLE, None)
     with pytest.raises(UserError, match="give these with --data"):
-        find_objects(toy_recipe.model_copy(update={"strength": 0.3}), IN_SCENE, None)
+        find_real_objects(toy_recipe.model_copy(update={"strength": 0.3}), IN_SCENE, None)
 
 
 def test_a_data_set_file_is_told_apart_from_a_name(tmp_path):

@@ -46,7 +46,9 @@ def test_altitude_and_night_are_as_asked_and_cars_shrink_with_the_height(drawn, 
 
 
 def test_what_no_picture_has_is_told_together_with_what_there_is(drawn):
-    with pytest.raises(UserError, match=r"no layout was taken so.*--altitude 60 130.*no gsd.*--day and --night"):
+    with pytest.raises(
+        UserError, match=r"no layout matches these filters.*--altitude 60 130.*no gsd.*--day and --night"
+    ):
         drawn(altitude=(5, 10))
     with pytest.raises(UserError, match="lower number first: 60 130"):
         load_recipe(None, {"dataset": "hit-uav", "altitude": (130, 60)})

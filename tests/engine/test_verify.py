@@ -1,4 +1,4 @@
-"""`dataengine run verify`: whatever is changed in a finished run is named, and the mend that is named mends it."""
+"""`dataengine run verify`: whatever is changed in a finished run is named, and the fix that is named fixes it."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_run_without_data_sets_lacks_none(run):
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_what_was_changed_is_named_and_the_same_command_mends_it(run, what):
+def test_what_was_changed_is_named_and_the_same_command_fixes_it(run, what):
     recipe, out = run
     damage, named = DAMAGE[what]
     before = (out / "manifest.jsonl").read_bytes()
@@ -117,7 +117,7 @@ def test_what_was_changed_is_named_and_the_same_command_mends_it(run, what):
     assert found.faults
     assert any(named in fault.message for fault in found.faults), [fault.message for fault in found.faults]
     assert all("\n" not in fault.message for fault in found.faults)
-    assert any(AGAIN in fault.mend for fault in found.faults)
+    assert any(AGAIN in fault.fix for fault in found.faults)
     synth(recipe, out)
     assert verify(out).faults == []
     assert (out / "manifest.jsonl").read_bytes() == before
