@@ -36,4 +36,5 @@ export function announce(text) {
 }
 
 export const number = new Intl.NumberFormat("en");
+export const plural = (n, noun) => (n === 1 ? noun : `${noun}s`);
 export const percent = (part, whole) => (whole ? `${Math.round((1000 * part) / whole) / 10} %` : "–");

@@ -8,7 +8,7 @@ const RANGES = {
   altitude: ["Altitude", "metres", 1], gsd: ["Ground sample distance", "metres per pixel", 0.01], camera_angle: ["Camera angle", "degrees; 90 looks down", 1],
 };
 const LIMITS = { count: "objects" };
-const SORTS = [["", "Order of generation"], ["score", "Lowest score first"], ["-score", "Highest score first"], ["-objects", "Most objects first"], ["objects", "Fewest objects first"], ["name", "Name"]];
+const SORTS = [["", "Original order"], ["score", "Lowest score first"], ["-score", "Highest score first"], ["-objects", "Most objects first"], ["objects", "Fewest objects first"], ["name", "Name"]];
 
 export function showFilters(root, site, parameters, view) {
   const real = view === "pictures" && (parameters.get("side") === "real" || !site.made);
@@ -76,5 +76,5 @@ function taken(parameters) {
 function sorts(summary, parameters) {
   const shown = SORTS.filter(([value]) => summary.judged || !value.includes("score"));
   return el("div", { class: "field" }, el("label", { for: "sort" }, "Order"), el("select", { id: "sort", onchange: (event) => go({ sort: event.target.value, at: null }) },
-    shown.map(([value, label]) => el("option", { value, selected: value === (parameters.get("sort") ?? "") }, label))));
+    shown.map(([value, label]) => el("option", { value, selected: value === (parameters.get("sort") ?? "") }, value === "" && summary.kind === "run" ? "Order of generation" : label))));
 }

@@ -3,7 +3,7 @@
 import { get, imageOf } from "./api.js";
 import { changed } from "./address.js";
 import { groupsOf, overlay } from "./boxes.js";
-import { el, number } from "./elements.js";
+import { el, number, plural } from "./elements.js";
 
 const CHUNK = 60; // images per request
 const MAX_CHUNKS = 40; // held in memory
@@ -162,13 +162,13 @@ export class Grid {
     const groups = this.layer === "none" ? [] : groupsOf(rows, names.map((name) => colour.get(name)), kind);
     const said = item.kept === undefined ? "" : item.kept ? "kept" : `dropped: ${item.reason}`;
     const figures = item.score === undefined ? number.format(item.labels.length) : `${number.format(item.labels.length)} · ${item.score.toFixed(2)}`;
-    const label = `${item.name}, ${item.labels.length} objects${said && `, ${said}`}`;
+    const label = `${item.name}, ${item.labels.length} ${plural(item.labels.length, "object")}${said && `, ${said}`}`;
     return el("div", { class: `tile ${item.kept === false ? "dropped" : ""}`, role: "listitem", "aria-setsize": this.total, "aria-posinset": position + 1, "data-position": position },
       el("a", { href: changed({ view: "picture", side: this.of === "real" ? "real" : null, id: item.id, at: null, ...this.view }), "aria-label": label, title: label, tabindex: position === this.at ? "0" : "-1" },
         el("span", { class: "picture" },
           el("img", { src: imageOf(this.site, this.of, item.id, this.side > 280 ? 640 : 320), alt: "", decoding: "async", draggable: "false" }),
           overlay(item.size, groups, { preserveAspectRatio: "xMidYMid meet" })),
-        el("span", { class: "caption" }, el("span", { class: "name" }, item.kept === false ? item.reason : item.name), el("span", { class: "figures", title: item.score === undefined ? "objects" : "objects and their lowest score" }, figures))));
+        el("span", { class: "caption" }, el("span", { class: "name" }, item.kept === false ? item.reason.replace(" objects not found", " not found") : item.name), el("span", { class: "figures", title: item.score === undefined ? "objects" : "objects and their lowest score" }, figures))));
   }
 
   focused(event) {

@@ -3,7 +3,7 @@
 import { changed, filterOf, go, read } from "./address.js";
 import { get, imageOf } from "./api.js";
 import { groupsOf, outline, overlay, rowsOf } from "./boxes.js";
-import { choice, el, number, svg, swatch } from "./elements.js";
+import { choice, el, number, plural, svg, swatch } from "./elements.js";
 import { showNeighbours } from "./neighbours.js";
 import { failure } from "./pictures.js";
 
@@ -29,7 +29,7 @@ class Opened {
     this.zoom = Number(parameters.get("zoom")) || 0;
     this.minScore = Number(parameters.get("least") ?? MIN_SCORE);
     const { size } = found.labels;
-    this.picture = el("div", { class: "stage-picture" }, el("img", { src: imageOf(site, of, found.id), alt: `${found.name}, ${found.labels.boxes.length} objects`, draggable: "false" }));
+    this.picture = el("div", { class: "stage-picture" }, el("img", { src: imageOf(site, of, found.id), alt: `${found.name}, ${found.labels.boxes.length} ${plural(found.labels.boxes.length, "object")}`, draggable: "false" }));
     this.stage = el("div", { class: "stage", tabindex: "0", "aria-label": "Image" }, this.picture);
     this.layers = el("div", { class: "choices", role: "group", "aria-label": "Boxes" });
     this.threshold = el("label", { class: "threshold" }, "from score", el("input", { type: "number", min: 0, max: 1, step: 0.05, value: String(this.minScore), onchange: (event) => this.from(event.target.valueAsNumber) }));
@@ -151,7 +151,7 @@ class Opened {
     const { found } = this;
     this.note = el("p", { class: "aside note", role: "status" });
     const rows = [["Name", found.name], ["Image", found.image], ["Size", found.labels.size.join(" × ")], ["Seed", found.seed], ["Scene", found.scene], ["Licence", found.license],
-      ...Object.entries(found.labels.acquisition).map(([name, value]) => [name.replace(/_(m|deg)$/, "").replaceAll("_", " "), formatted(name, value)]),
+      ...Object.entries(found.labels.acquisition).map(([name, value]) => name === "night" ? ["Time of day", value ? "night" : "day"] : [name.replace(/_(m|deg)$/, "").replaceAll("_", " "), formatted(name, value)]),
       ["Layout of", found.layout_from?.join(", ")], ["SHA-256", found.sha256]].filter(([, value]) => value !== undefined && value !== null && value !== "");
     const edit = this.site.studio ? el("a", { class: "button", href: `?${new URLSearchParams({ view: "draw", on: this.of, id: found.id })}`, title: "Edit (e)" }, found.asked ? "Edit this layout" : "Draw on this image") : null;
     this.panel.replaceChildren(...[this.verdict(), this.note, this.objects(), edit,
@@ -170,7 +170,7 @@ class Opened {
     const said = filter ? `kept by hand; the filter ${filter.kept ? "would keep it" : `would drop it: ${filter.reason}`}` : verdict.kept ? "kept" : `dropped: ${verdict.reason}`;
     const extra = verdict.extra.length ? `Also detected: ${verdict.extra.join(", ")}.` : "";
     const erased = this.erased(), repaired = (verdict.repairs?.length ?? 0) - erased;
-    const repairs = [erased ? `${erased} not found and removed.` : "", repaired ? `${repaired} labels repaired.` : ""].join(" ").trim();
+    const repairs = [erased ? `${erased} not found and removed.` : "", repaired ? `${repaired} ${plural(repaired, "label")} repaired.` : ""].join(" ").trim();
     return el("section", { class: `verdict ${verdict.kept ? "good" : "bad"}` }, el("strong", {}, said[0].toUpperCase() + said.slice(1)), extra || repairs ? el("p", {}, extra, " ", repairs) : null);
   }
 
@@ -189,7 +189,7 @@ class Opened {
     const extra = this.shownDetections().filter(({ object }) => object === null).map(({ label, box, score }) =>
       el("tr", { class: "extra", tabindex: "0", onmouseenter: () => this.point(box), onmouseleave: () => this.point(), onfocus: () => this.point(box), onblur: () => this.point() },
         el("th", { scope: "row" }, swatch(this.colours.get(this.seen.classes[label]) ?? "#fff"), this.seen.classes[label]), el("td", {}, `${box[2].toFixed(0)} × ${box[3].toFixed(0)}`), el("td", {}, `${(box[4] * DEGREES).toFixed(0)}°`), el("td", {}, score.toFixed(2)), el("td", {}, "detected, no label")));
-    return el("section", {}, el("h3", {}, `${labels.boxes.length} ${labels.boxes.length === 1 ? "object" : "objects"}`), el("div", { class: "scrolls" }, el("table", {}, el("thead", {}, el("tr", {}, ["Class", "Pixels", "Angle", "Score", ""].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, rows, extra))));
+    return el("section", {}, el("h3", {}, `${labels.boxes.length} ${plural(labels.boxes.length, "object")}`), el("div", { class: "scrolls" }, el("table", {}, el("thead", {}, el("tr", {}, ["Class", "Pixels", "Angle", "Score", ""].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, rows, extra))));
   }
 
   point(box) {

@@ -1,7 +1,7 @@
 // The images that match the filter, as one grid.
 
 import { filterOf, go } from "./address.js";
-import { announce, choice, el, number, percent } from "./elements.js";
+import { announce, choice, el, number, percent, plural } from "./elements.js";
 import { Grid } from "./grid.js";
 
 const TILES = { s: "Small", m: "Medium", l: "Large" };
@@ -34,9 +34,9 @@ export function showPictures(main, site, parameters) {
   const root = el("div", { class: "pane" });
   main.append(el("div", { class: "bar" }, counter, gridChoices(parameters, summary.kind === "run")), root);
   const counted = (total) => {
-    counter.replaceChildren(el("strong", {}, number.format(total)), total === summary.pictures ? " images" : ` of ${number.format(summary.pictures)} images`,
+    counter.replaceChildren(el("strong", {}, number.format(total)), total === summary.pictures ? ` ${plural(total, "image")}` : ` of ${number.format(summary.pictures)} ${plural(summary.pictures, "image")}`,
       total === summary.pictures && summary.judged ? el("span", { class: "aside" }, ` ${number.format(summary.kept)} kept (${percent(summary.kept, summary.pictures)})`) : "");
-    announce(`${total} images`);
+    announce(`${total} ${plural(total, "image")}`);
     if (!total) root.replaceChildren(el("p", { class: "empty" }, "No image matches. ", el("a", { href: "/" }, "Show all")));
   };
   const failed = (error) => root.replaceChildren(failure(error));

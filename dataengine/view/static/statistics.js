@@ -2,7 +2,7 @@
 
 import { filterOf } from "./address.js";
 import { get } from "./api.js";
-import { el, number, percent, swatch } from "./elements.js";
+import { el, number, percent, plural, swatch } from "./elements.js";
 import { bars, columns, line } from "./plots.js";
 import { failure } from "./pictures.js";
 
@@ -30,11 +30,11 @@ function figures(site, of, made, reference) {
   const plot = (title, note, ...content) => el("figure", { class: "plot" }, el("figcaption", {}, el("h3", {}, title), note ? el("p", { class: "aside" }, note) : null), content);
   const lineOfReal = reference ? "Line: real images, scaled to the same sum." : "";
   return [
-    el("div", { class: "bar" }, el("p", { class: "counter" }, el("strong", {}, number.format(made.pictures)), " images, ", el("strong", {}, number.format(made.objects)), " objects",
+    el("div", { class: "bar" }, el("p", { class: "counter" }, el("strong", {}, number.format(made.pictures)), ` ${plural(made.pictures, "image")}, `, el("strong", {}, number.format(made.objects)), ` ${plural(made.objects, "object")}`,
       judged && tried ? el("span", { class: "aside" }, ` ${number.format(kept)} of ${number.format(tried)} kept (${percent(kept, tried)})`) : null),
       el("div", { class: "legend" }, summary.classes.map(({ name, colour }) => el("span", {}, swatch(colour), name)))),
     el("div", { class: "plots" },
-      plot("Classes", "Objects of each class.", bars(made.classes.map((row, k) => ({ name: row.name, value: row.objects, colour: colours[k], label: `${number.format(row.objects)} in ${number.format(row.pictures)} images` })))),
+      plot("Classes", "Objects of each class.", bars(made.classes.map((row, k) => ({ name: row.name, value: row.objects, colour: colours[k], label: `${number.format(row.objects)} in ${number.format(row.pictures)} ${plural(row.pictures, "image")}` })))),
       judged ? plot("Acceptance by class", "Share of images with the class that were kept.", bars(made.classes.filter((row) => row.tried).map((row) => ({ name: row.name, value: row.kept / row.tried, most: 1, colour: colours[summary.classes.findIndex(({ name }) => name === row.name)], label: `${percent(row.kept, row.tried)}: ${number.format(row.kept)} of ${number.format(row.tried)}` })))) : null,
       plot("Size", `Longer side of the box in pixels. ${lineOfReal}`, columns(made.sizes.edges, series(made.sizes.counts), together(reference?.sizes))),
       plot("Angle", `Direction of the longer side in degrees, clockwise from the right; without nearly square boxes. ${lineOfReal}`, columns(made.angles.edges, series(made.angles.counts), together(reference?.angles))),
