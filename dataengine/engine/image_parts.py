@@ -163,6 +163,7 @@ def make_semantic(recipe: Recipe, dataset: Dataset | None, notes: list[str]) -> 
     semantic = SemanticFilter(recipe.semantic_filter)
     semantic.calibrate(*real_images(dataset, "the semantic filter"), recipe.pass_share)
     notes.append(
-        f"{recipe.pass_share:.0%} of real images have a CLIP similarity of at least {semantic.threshold:.3f} to their prompt"
+        f"{recipe.pass_share:.0%} of real images have a CLIP similarity to their prompt of at least "
+        f"{semantic.threshold:.3f}"
     )
     return semantic
