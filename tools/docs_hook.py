@@ -18,6 +18,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hints
 
+import yaml
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -69,7 +71,10 @@ def commands_page() -> str:
 
     from dataengine.cli import app
 
-    parts = ["# Commands\n\nThis page is generated from the code. `dataengine COMMAND --help` prints the same.\n"]
+    parts = [
+        "# Commands\n\nThis page is generated from the code. `dataengine COMMAND --help` prints the same options; the help "
+        "of `synth` puts the most common ones first.\n"
+    ]
     for words, command in all_commands(typer.main.get_command(app)):
         parts.append(_command(words, command))
     return "\n".join(parts)
@@ -160,6 +165,11 @@ def _type_name(annotation) -> str:
     return {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path"}.get(annotation, "text")
 
 
+def _yaml(value: object) -> str:
+    """A default as a YAML file has it."""
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+
+
 def _cell(text: str) -> str:
     return _marked(text).replace("|", "\\|").replace("<", "&lt;").strip()
 
@@ -179,9 +189,8 @@ def recipe_page() -> str:
     rows, hints = [], get_type_hints(Recipe, include_extras=True)
     for name, field in Recipe.model_fields.items():
         kind = _type_name(hints[name])
-        default = (
-            "depends on `renderer`" if field.default_factory else "" if field.default is None else f"`{field.default}`"
-        )
+        stated = "" if field.default is None else f"`{_yaml(field.default)}`"
+        default = "depends on `renderer`" if field.default_factory else stated
         rows.append(f"| `{name}` | {_cell(kind)} | {default} | {_cell(field.description or '')} |")
     return "\n".join(
         [

@@ -133,7 +133,7 @@ def judge_command(
 
 @app.command("label")
 def label_command(
-    pictures: Annotated[
+    images: Annotated[
         Path, typer.Argument(help="Real images without labels: a folder, or a data set without objects.")
     ],
     calibration: Annotated[
@@ -190,7 +190,7 @@ def label_command(
     out.parent.mkdir(parents=True, exist_ok=True)
     kind = "hbb" if horizontal else "obb"
     labelled = label_pictures(
-        labelled_or_plain(pictures), found, rule, kind, min_score, doubtful_score, _bar("Labelling", False)
+        labelled_or_plain(images), found, rule, kind, min_score, doubtful_score, _bar("Labelling", False)
     )
     with TemporaryDirectory(prefix=".tiles-", dir=out.parent) as tiles:
         if tile_size is not None:
@@ -199,7 +199,7 @@ def label_command(
         kept = labelled.samples if keep_doubtful else clear
         if not kept:
             raise UserError(
-                f"{pictures}: every image has a doubtful detection; give --keep-doubtful, a --tile-size, or a better "
+                f"{images}: every image has a doubtful detection; give --keep-doubtful, a --tile-size, or a better "
                 "detector."
             )
         coco.write(replace(labelled, samples=kept), out)
