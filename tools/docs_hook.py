@@ -189,8 +189,10 @@ def recipe_page() -> str:
     rows, hints = [], get_type_hints(Recipe, include_extras=True)
     for name, field in Recipe.model_fields.items():
         kind = _type_name(hints[name])
-        stated = "" if field.default is None else f"`{_yaml(field.default)}`"
-        default = "depends on `renderer`" if field.default_factory else stated
+        if field.default_factory:
+            default = "depends on `renderer`"
+        else:
+            default = "" if field.default is None else f"`{_yaml(field.default)}`"
         rows.append(f"| `{name}` | {_cell(kind)} | {default} | {_cell(field.description or '')} |")
     return "\n".join(
         [
