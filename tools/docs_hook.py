@@ -72,8 +72,8 @@ def commands_page() -> str:
     from dataengine.cli import app
 
     parts = [
-        "# Commands\n\nThis page is generated from the code. `dataengine COMMAND --help` prints the same options; the help "
-        "of `synth` puts the most common ones first.\n"
+        "# Commands\n\nThis page is generated from the code. `dataengine COMMAND --help` prints the same options; the "
+        "help of `synth` puts the most common ones first.\n"
     ]
     for words, command in all_commands(typer.main.get_command(app)):
         parts.append(_command(words, command))
