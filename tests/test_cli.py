@@ -282,4 +282,5 @@ def test_an_option_without_its_value_is_one_sentence(words):
     run = dataengine(*words.split())
     assert run.returncode == 2
     assert run.stderr.startswith("error: Option '--"), run.stderr
-    assert run.stderr.endswith(" --help.\n") and run.stderr.count("\n") == 1, run.stderr
+    assert run.stderr.endswith(" --help.\n"), run.stderr
+    assert run.stderr.count("\n") == 1, run.stderr
