@@ -252,7 +252,9 @@ def main() -> None:
         message = error.format_message()
         if not message.startswith("Usage:"):  # the whole help, where a command group is given no command
             message = " ".join(message.replace("Value error, ", "").split()).removesuffix(".")
-            message = f"error: {message}. See {error.ctx.command_path} --help."
+            # the parser knows no context: for an option without its value, say
+            command = error.ctx.command_path if error.ctx is not None else "dataengine"
+            message = f"error: {message}. See {command} --help."
         print(message, file=sys.stderr)
         sys.exit(2)
     except BaseException as error:

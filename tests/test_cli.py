@@ -275,3 +275,12 @@ def test_help_shows_the_defaults():
     run = dataengine("synth", "--help")
     for default in ("[default: yes]", "steps. [default: the renderer's own]", "[default: 200]", "[default: 0.95]"):
         assert default in " ".join(run.stdout.split())
+
+
+@pytest.mark.parametrize("words", ["synth --balance", "synth --altitude 5", "release make --name"])
+def test_an_option_without_its_value_is_one_sentence(words):
+    run = dataengine(*words.split())
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: Option '--"), run.stderr
+    assert run.stderr.endswith(" --help.\n"), run.stderr
+    assert run.stderr.count("\n") == 1, run.stderr

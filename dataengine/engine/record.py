@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass
+from typing import get_args
 
-from dataengine.data.layout import Layout, layout_from_json, layout_to_json
+import numpy as np
+
+from dataengine.data.layout import Kind, Layout, layout_from_json, layout_to_json
 from dataengine.judge.verdict import Repair, Verdict
 from dataengine.render.canvas import Provenance
 
+KINDS = get_args(Kind)
 # what values of the wrong type or shape raise on the way to a record
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, AssertionError, OverflowError, RecursionError)
 
@@ -107,7 +111,12 @@ class Record:
                 raise ValueError("a count is below 0")
             if max(record.erased, default=-1) >= len(record.asked):
                 raise ValueError("an object was erased that was not asked for")
-            for layout in (record.asked, record.labels):
+            for key, layout in (("asked", record.asked), ("labels", record.labels)):
+                if len(_all(int, values[key]["size"])) != 2 or min(layout.size) < 1 or layout.kind not in KINDS:
+                    raise ValueError("an image has no size, or its boxes are of no kind")
+                if not np.isfinite(layout.boxes).all():
+                    raise ValueError("a box is not finite")
+                _all(int, values[key]["labels"])
                 if len(layout) and not 0 <= layout.labels.min() <= layout.labels.max() < len(layout.classes):
                     raise ValueError("a label has no class")
         except MALFORMED as error:

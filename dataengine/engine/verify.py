@@ -71,8 +71,10 @@ def verify(out: Path, progress: Callable[[int], None] = lambda images: None) -> 
     found.accepted = len(kept)
     if run.manifest.exists():
         if _compare_report(run, found):
+            brought = (name for record in kept.values() for name in record.labels.classes)  # by scenes
+            classes = list(dict.fromkeys((*stored.classes, *brought))) if stored.classes else None
             for module, folder in ((dota, run.dota), (coco, run.coco)):
-                _compare_data_set(folder, module, "", kept, found, stored.classes or None)
+                _compare_data_set(folder, module, "", kept, found, classes)
             if recipe.mix:
                 _compare_data_set(run.mixed, coco, "synthetic/", kept, found)
         else:

@@ -188,3 +188,16 @@ def test_what_is_no_record_is_refused_with_value_error_in_one_line(line):
     with pytest.raises(ValueError, match=r"\S") as error:
         Record.from_json(line)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"kind": "zzz"}, {"size": [96]}, {"size": [0, 96]}, {"labels": [0.7, 0.0]}, {"boxes": [[float("nan")] * 5] * 2}],
+    ids=str,
+)
+@pytest.mark.parametrize("key", ["asked", "labels"])
+def test_objects_that_are_no_objects_of_an_image_are_refused(key, change):
+    values = json.loads(OF_0_1_0)
+    values[key] |= change
+    with pytest.raises(ValueError, match=r"size|finite|not a list of int"):
+        Record.from_json(json.dumps(values))

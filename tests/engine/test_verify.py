@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from dataengine.data import coco, formats
+from dataengine.data.layout import Dataset, Layout
 from dataengine.engine.run import synth
 from dataengine.engine.verify import AGAIN, verify
 from dataengine.errors import UserError
@@ -94,6 +97,17 @@ def test_a_run_as_it_was_made_has_no_fault(unbroken):
     assert found.faults == []
     assert found.accepted == 5
     assert found.images >= 5
+
+
+def test_classes_that_scenes_bring_along_are_no_fault(toy_recipe, toy_dataset, tmp_path):
+    dataset = formats.read(toy_dataset)
+    tree = Layout([[48, 48, 6, 6, 0]], [0], ("tree",), dataset.samples[0].layout.size, dataset.kind)
+    scenes = [replace(sample, layout=tree) for sample in dataset if sample.layout.size == tree.size]
+    coco.write(Dataset(("tree",), scenes, dataset.kind, "trees"), tmp_path / "trees", split="train")
+    recipe = toy_recipe.model_copy(update={"n": 2, "filter": "off", "scenes": tmp_path / "trees"})
+    out = synth(recipe, tmp_path / "run").out
+    assert "tree" in (out / "dota/classes.txt").read_text()
+    assert verify(out).faults == []
 
 
 def test_a_run_without_data_sets_lacks_none(run):
