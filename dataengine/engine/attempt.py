@@ -1,6 +1,7 @@
 """The life of one image, from top to bottom: layout and canvas, place, paint, judge, record.
 
-Images go through in batches, but none depends on its batch.
+Images go through in batches. No random number depends on the batch; its size may change the rounding of a network's
+sums, and so a pixel by a grey level.
 """
 
 from __future__ import annotations
