@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_anything_is_loaded(to
 def test_objects_to_begin_from_are_refused_with_the_option_at_fault(toy_recipe):
     with pytest.raises(UserError, match=r"the renderer whole does not start objects .*--renderer in-scene"):
         find_real_objects(toy_recipe.model_copy(update={"strength": 0.3, "renderer": "whole"}), WHOLE, None)
-    with pytest.raises(UserError, match="give these with --data"):
+    with pytest.raises(UserError, match="give them with --data"):
         find_real_objects(toy_recipe.model_copy(update={"strength": 0.3}), IN_SCENE, None)
 
 
