@@ -37,14 +37,11 @@ def paint(parts: Parts, recipe: Recipe, indices: range) -> list[Painted]:
     canvases = parts.canvases.draw(sample_layouts(parts, recipe, indices), seeds)
     canvases = [place(parts, recipe, canvas, seed) for canvas, seed in zip(canvases, seeds, strict=True)]
     with_room = [k for k, canvas in enumerate(canvases) if len(canvas.new)]
-    results = [canvas.untouched() for canvas in canvases]
+    painted = {}
     if with_room:
-        painted = parts.renderer.paint(
-            [canvases[k] for k in with_room], [seeds[k] for k in with_room], parts.paint_settings(recipe)
-        )
-        for k, one in zip(with_room, painted, strict=True):
-            results[k] = one
-    return results
+        asked = [canvases[k] for k in with_room], [seeds[k] for k in with_room]
+        painted = dict(zip(with_room, parts.renderer.paint(*asked, parts.paint_settings(recipe)), strict=True))
+    return [painted[k] if k in painted else canvas.untouched() for k, canvas in enumerate(canvases)]
 
 
 def place(parts: Parts, recipe: Recipe, canvas: Canvas, seed: int) -> Canvas:
