@@ -87,7 +87,7 @@ def judge_labels(
     if detections is None:
         labels, verdict = layout, Verdict(True, "", [], [], [])
     else:
-        own = np.arange(len(layout)) >= len(painted.numbers)
+        own = painted.held_before
         asked = replace(layout, difficult=layout.difficult | own)
         labels, verdict = judge(detections, asked, parts.detector.classes, parts.calibration, recipe.filter)
         added = (0, len(labels) - len(layout))
@@ -106,7 +106,7 @@ def without_missed(
     erased: list[Repair] = []
     while True:
         labels, numbers = painted.labels, painted.numbers
-        own = np.arange(len(labels)) >= len(numbers)
+        own = painted.held_before
         scores = match(detections, replace(labels, difficult=labels.difficult | own), parts.detector.classes).scores
         missed = ~own & ~labels.difficult & ~parts.calibration.found(labels, scores)
         if not missed.any():

@@ -127,25 +127,20 @@ class RunFolder:
         """The image file of a record. Raises ValueError where its path leads out of the run folder."""
         return named_file(self.path, [self.path], record.image)
 
-    def samples(self) -> RunSamples:
-        """Accepted images with their labels, made as they are asked for. Raises UserError like `records`."""
-        own = dict.fromkeys(self.stored_recipe().classes)
-        count = 0
-        for record in self.records():
-            if record.accepted:
-                own.update(dict.fromkeys(record.labels.classes))
-                count += 1
-        return RunSamples(self, self.manifest, tuple(own), count)
-
     def accepted_images(self) -> Dataset:
         """The accepted images of a finished run as a data set. Raises UserError for a run that is not finished, and for
         one that is damaged, also while its samples are iterated."""
-        samples = self.samples()
+        stored = self.stored_recipe()
+        classes, kind, count = dict.fromkeys(stored.classes), "obb", 0
+        for record in self.records():
+            if record.accepted:
+                classes.update(dict.fromkeys(record.labels.classes))
+                kind, count = record.labels.kind, count + 1
         try:
-            name = f"synthetic {self.stored_recipe().dataset_name}"
+            name = f"synthetic {stored.dataset_name}"
         except (KeyError, TypeError):
             raise UserError(f"{self.recipe}: damaged; it names no data set. Put it back from a copy.") from None
-        kind = next((record.labels.kind for record in self.records() if record.accepted), "obb")
+        samples = RunSamples(self, self.manifest, tuple(classes), count)
         return Dataset(samples.classes, samples, kind, name=name)
 
     def examine_shard(self, number: int) -> Shard:

@@ -138,6 +138,11 @@ class Painted:
         if self.numbers is None:
             object.__setattr__(self, "numbers", np.arange(len(self.canvas.new)))
 
+    @property
+    def held_before(self) -> np.ndarray:
+        """Bool (N,): which of the labels are those of objects that the image held before."""
+        return np.arange(len(self.labels)) >= len(self.numbers)
+
 
 class Canvases(Protocol):
     """Gives a canvas for each layout; canvas i depends on layouts[i] and seeds[i] alone."""
