@@ -24,7 +24,7 @@ from dataengine import geometry
 from dataengine.data.file_index import FileIndex, folder_split, matched
 from dataengine.data.images import safe_name
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem
-from dataengine.data.parse import flag, is_number, line_count, number
+from dataengine.data.parse import MAX_NUMBER, flag, is_number, line_count, number
 from dataengine.data.records import Record, assemble, listed_classes, sample_name, unknown_acquisition, unlabelled
 from dataengine.data.staging import Progress, decimal, placed, staged, write_classes
 from dataengine.errors import UserError
@@ -38,11 +38,11 @@ CLASSES_V10 = (
     "helicopter",
 )  # fmt: skip
 CLASSES_V15 = (*CLASSES_V10, "container-crane")
-DIFFICULT_LEVELS = (0, 1, 2)
+DIFFICULT_LEVELS = (0, 1, 2)  # of the last field; other numbers belong to the name of the class
 CLASSES_V20 = (*CLASSES_V15, "airport", "helipad")
 _LABEL_FOLDER = re.compile(r"labeltxt.*|annfiles|labels?(_.*)?|.*reclabeltxt|.*_hbb", re.IGNORECASE)
 _HORIZONTAL = re.compile(r"(^|/)[^/]*(_hbb|reclabeltxt)(/|$)", re.IGNORECASE)
-_HEADER = re.compile(r"\s*(imagesource|gsd|acquisition dates)\s*:", re.IGNORECASE)
+_HEADER = re.compile(r"\s*[a-z][a-z ]*:", re.IGNORECASE)  # such as "imagesource:" and "gsd:"
 
 
 def recognizes(file: Path, head: str) -> bool:
@@ -50,7 +50,7 @@ def recognizes(file: Path, head: str) -> bool:
     if file.suffix.lower() != ".txt":
         return False
     lines = [line for line in head.splitlines() if line.strip()]
-    if lines and _HEADER.match(lines[0]):
+    if lines and re.match(r"\s*(imagesource|gsd)\s*:", lines[0], re.IGNORECASE):
         return True
     rows = [_fields(line) for line in lines[:20]]
     return bool(rows) and all(
@@ -161,7 +161,7 @@ def _record(file: Path, split: str, problems: list[Problem]) -> Record | None:
         problems.append(Problem(meta, None, f"cannot be read as text ({error}); it is skipped"))
         header = []
     first = 0
-    while first < len(lines) and (":" in lines[first].split(" ")[0] or not lines[first].strip()):
+    while first < len(lines) and (_HEADER.match(lines[first]) or not lines[first].strip()):
         first += 1
     record.acquisition, record.source = _header(file, [*header, *lines[:first]], problems)
     corners, names, difficult, numbers = [], [], [], []
@@ -184,6 +184,13 @@ def _record(file: Path, split: str, problems: list[Problem]) -> Record | None:
 
 def _object(row: list[str]) -> tuple[list[float], str, bool]:
     """(corners, class name, difficult) of the fields of a line. Raises ValueError if they are no object."""
+    if len(row) == 10 and row[9] in ("0", "1") and "_" not in "".join(row[:8]):  # most lines are like this
+        try:
+            values = list(map(float, row[:8]))
+        except ValueError:
+            values = [np.inf]
+        if max(map(abs, values)) <= MAX_NUMBER and not is_number(row[8]):
+            return values, row[8], row[9] == "1"
     numeric = next((i for i, field in enumerate(row) if not is_number(field)), len(row))
     if numeric < 8:
         if len(row) < 9 and "nan" not in row:
@@ -196,9 +203,7 @@ def _object(row: list[str]) -> tuple[list[float], str, bool]:
         raise ValueError("has 8 fields; an object needs 8 coordinates and a class")
     if numeric >= 10 and numeric < len(row):
         raise ValueError(f"has {numeric / 2:g} points before the class, not 4 corners")
-    has_flag = len(rest) > 1 and is_number(rest[-1])
-    if has_flag and float(rest[-1]) not in DIFFICULT_LEVELS:
-        raise ValueError(f"has {rest[-1]} as its last field, which is neither 0 nor 1 (difficult)")
+    has_flag = len(rest) > 1 and is_number(rest[-1]) and float(rest[-1]) in DIFFICULT_LEVELS
     name = " ".join(rest[:-1] if has_flag else rest)
     return values, name, has_flag and flag(rest[-1])
 
