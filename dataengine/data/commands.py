@@ -25,6 +25,15 @@ Classes = Annotated[
         "as problems. [default: all]"
     ),
 ]
+PixelRangeText = Annotated[
+    str | None,
+    typer.Option(
+        "--pixel-range",
+        metavar="LOW:HIGH",
+        help="Values of images of more than 8 bits that become black and white, such as 7000:9000. [default: those in "
+        "pixel-range.json, or measured on the images]",
+    ),
+]
 To = Annotated[FormatName, typer.Option(help="Format to write; coco keeps all label fields.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")]
 
@@ -71,6 +80,7 @@ def draw_command(
     format: Format = None,
     split: Split = None,
     classes: Classes = None,
+    pixel_range: PixelRangeText = None,
 ) -> None:
     """Draw labelled images on one contact sheet, to see at a glance whether the labels are read correctly.
 
@@ -81,7 +91,7 @@ def draw_command(
     from dataengine.data.draw import sample_sheet
     from dataengine.errors import UserError
 
-    dataset = _read(path, format, split, classes)
+    dataset = _read(path, format, split, classes, pixel_range)
     sheet, unreadable = sample_sheet(dataset, n, np.random.default_rng(seed), side)
     try:
         sheet.save(out)
@@ -134,6 +144,7 @@ def convert_command(
     format: Format = None,
     split: Split = None,
     classes: Classes = None,
+    pixel_range: PixelRangeText = None,
 ) -> None:
     """Write a data set with its images in another format, and report what that format cannot store.
 
@@ -152,7 +163,7 @@ def convert_command(
     formats.module(to)
     problems = []
     for name in splits:
-        dataset = formats.read(path, format, split=name, classes=names)
+        dataset = _read(path, format, name, names, pixel_range, quiet=name != splits[0])
         written, left_out = _write(dataset, out, to, name or "train")
         typer.echo(f"{out}: {name or 'train'}: {written} images in {to} format")
         problems += dataset.problems + left_out
@@ -177,6 +188,7 @@ def tile_command(
     format: Format = None,
     split: Split = None,
     classes: Classes = None,
+    pixel_range: PixelRangeText = None,
 ) -> None:
     """Cut large images into overlapping tiles, with the boxes clipped to each tile.
 
@@ -187,9 +199,10 @@ def tile_command(
     from dataengine.data import formats
     from dataengine.data.tile import tile
     from dataengine.errors import UserError
+    from dataengine.files import make_room
 
     formats.module(to)
-    dataset = _read(path, format, split, classes)
+    dataset = _read(path, format, split, classes, pixel_range)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".tiles-", dir=out.parent) as work:
@@ -198,7 +211,7 @@ def tile_command(
             written, left_out = _write(tiles, out, to, split or "train")
     except OSError as error:
         raise UserError(
-            f"{out} cannot be written ({error.strerror or error}); free some space or choose another folder"
+            f"{out} cannot be written ({error.strerror or error}); {make_room(error)}choose another folder"
         ) from error
     objects = sum(len(sample.layout) for sample in tiles)
     typer.echo(f"{out}: {written} tiles of {len(dataset)} images, {objects} objects, in {to} format")
@@ -227,6 +240,7 @@ def split_command(
     format: Format = None,
     split: Split = None,
     classes: Classes = None,
+    pixel_range: PixelRangeText = None,
 ) -> None:
     """Split a data set at random, to train, calibrate the filter and test on different images.
 
@@ -239,7 +253,7 @@ def split_command(
     formats.module(to)
     shares = parse_parts(parts)
     check_empty(out, "parts")
-    dataset = _read(path, format, split, classes)
+    dataset = _read(path, format, split, classes, pixel_range)
     if images is not None:
         dataset = random_images(dataset, images, seed)
     divided = split_by_group(dataset, tuple(shares.values()), seed, group_key(dataset, group))
@@ -257,6 +271,7 @@ def merge_command(
     out: Annotated[Path, typer.Option(help="New or empty folder for the merged data set.")],
     to: To = "coco",
     classes: Classes = None,
+    pixel_range: PixelRangeText = None,
 ) -> None:
     """Merge several data sets into one, for example images labelled by hand and images labelled by a detector.
 
@@ -271,7 +286,7 @@ def merge_command(
     formats.module(to)
     if len(paths) < 2:
         raise UserError("a merge needs two or more data sets; give their folders, then --out.")
-    dataset = merge([_read(path, None, None, classes) for path in paths])
+    dataset = merge([_read(path, None, None, classes, pixel_range) for path in paths])
     written, left_out = _write(dataset, out, to, "train")
     objects = sum(len(sample.layout) for sample in dataset)
     typer.echo(f"{out}: {written} images, {objects} objects, in {to} format")
@@ -283,10 +298,24 @@ def class_list(classes: str | None) -> list[str] | None:
     return None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
 
 
-def _read(path: Path, format: str | None, split: str | None, classes: str | None):
+def _read(
+    path: Path,
+    format: str | None,
+    split: str | None,
+    classes: str | list[str] | None,
+    pixel_range: str | None = None,
+    quiet: bool = False,
+):
+    """The data set; its notes are printed unless `quiet`."""
     from dataengine.data import formats
+    from dataengine.data.pixel_range import parse
 
-    return formats.read(path, format, split=split, classes=class_list(classes))
+    names = class_list(classes) if isinstance(classes, str) else classes
+    asked = None if pixel_range is None else parse(pixel_range)
+    dataset = formats.read(path, format, split=split, classes=names, pixel_range=asked)
+    for note in [] if quiet else dataset.notes:
+        typer.echo(f"note: {note}", err=True)
+    return dataset
 
 
 def _write(dataset, out: Path, to: str, split: str) -> tuple[int, list]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 from dataengine.data import images
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Problem, Sample, class_key
+from dataengine.data.orientation import Orientations, turn_boxes, turn_points
+from dataengine.data.pixel_range import find_range
 from dataengine.errors import UserError, first_fault
 from dataengine.files import read_text
 
@@ -25,7 +27,8 @@ class Record:
     boxes:    float (N, 5), le90.
     outlines: of each object, float (K, 2) in pixels, (0, 2) where unknown; None if the format has none.
     lines:    of each object in `annotation`; None if the format has no lines.
-    size:     (width, height) by the annotation, None if it has none. The size of the image file takes precedence.
+    size:     (width, height) by the annotation, None if it has none. The size of the image file takes precedence, but
+              it says in which picture boxes lie if the image has an EXIF orientation.
     """
 
     name: str
@@ -100,17 +103,23 @@ def assemble(
     repeated = {name for name, n in Counter(record.name for record in records).items() if n > 1}
     samples: list[Sample] = []
     used: set[str] = set()
+    orientations, deep = Orientations(), []
     for record in records:
         name = f"{record.split}/{record.name}" if record.split and record.name in repeated else record.name
         if name in used:
             problems.append(Problem(record.annotation, None, f"image {name!r} is listed twice; the second is skipped"))
             continue
         try:
-            size = images.measure(record.image)
+            header = images.read_header(record.image)
         except ValueError as error:
             problems.append(Problem(record.image, None, f"{error}; its {len(record.names)} objects are skipped"))
             continue
         used.add(name)
+        size = header.size
+        if orientations.stored(header, record.size, format):
+            record = _turned(record, header)
+        if header.deep:
+            deep.append(record.image)
         if record.size is not None and tuple(record.size) != size:
             stated = "x".join(map(str, record.size))
             message = f"image is {size[0]}x{size[1]} but its annotation says {stated}; the size of the image is used"
@@ -120,7 +129,20 @@ def assemble(
     if not samples:
         first = f"; the first of {len(problems)} problems: {problems[0]}" if problems else ""
         raise UserError(f"{path}: no usable labelled image in {format} format{first}")
-    return Dataset(class_list, samples, kind, path.resolve().name, format, problems)
+    notes = orientations.notes(format)
+    if deep:
+        pixel_range, note = find_range(path, deep)
+        samples = [replace(sample, pixel_range=pixel_range) for sample in samples]
+        notes.append(note)
+    return Dataset(class_list, samples, kind, path.resolve().name, format, problems, notes)
+
+
+def _turned(record: Record, header: images.Header) -> Record:
+    """The record of a stored picture as that of the upright one."""
+    outlines = record.outlines and [turn_points(points, header).astype(np.float32) for points in record.outlines]
+    size = record.size and (record.size[::-1] if header.orientation > 4 else record.size)
+    boxes, ignored = (turn_boxes(boxes, header) for boxes in (record.boxes, record.ignored))
+    return replace(record, boxes=boxes, ignored=ignored, outlines=outlines, size=size)
 
 
 def _layout(record: Record, classes: tuple, lookup: dict, size: tuple[int, int], kind: Kind, problems: list) -> Layout:

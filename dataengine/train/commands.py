@@ -37,6 +37,8 @@ def _read(paths: list[Path], split: str | None):
 
     datasets = [replace(read(path, split=split), name=path.resolve().name) for path in paths]
     for dataset in datasets:
+        for note in dataset.notes:
+            typer.echo(note, err=True)
         if dataset.problems:
             more = f" and {len(dataset.problems) - 1} more; see dataengine data check" if dataset.problems[1:] else ""
             typer.echo(f"skipped: {dataset.problems[0]}{more}", err=True)
