@@ -104,7 +104,8 @@ def find_range(path: Path, deep: Sequence[Path]) -> tuple[PixelRange, str]:
     lows, highs = zip(*limits, strict=True)
     low, high = min(lows), max(highs)
     measured = PixelRange(low, high if high > low else low + 1)
-    how = f"measured on {len(limits)} images; another one: --pixel-range LOW:HIGH, or {FILE} next to the images"
+    count = f"{len(limits)} image{'s' if len(limits) > 1 else ''}"
+    how = f"measured on {count}; another one: --pixel-range LOW:HIGH, or {FILE} in the folder of the data set"
     return measured, _note(measured, how)
 
 
