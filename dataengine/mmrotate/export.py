@@ -16,7 +16,7 @@ import numpy as np
 
 from dataengine.data import formats
 from dataengine.data.layout import Dataset, Sample, class_key, restrict
-from dataengine.data.pixel_range import in_8_bits
+from dataengine.data.pixel_range import in_8_bits, range_of
 from dataengine.data.records import class_lookup
 from dataengine.data.tile import MIN_VISIBLE, tile
 from dataengine.errors import UserError
@@ -110,7 +110,10 @@ def export(
         "synthetic_scale": synthetic_scale,
         "images": {name: _fingerprint(part) for name, part in parts},
     }
-    notes = [f"{len(p.problems)} problems in {name}, such as {p.problems[0]}" for name, p in parts if p.problems]
+    if ranges := {name: str(found) for name, part in parts if (found := range_of(part)) is not None}:
+        content["pixel_ranges"] = ranges
+    notes = [f"{name}: {note}" for name, p in parts for note in p.notes]
+    notes += [f"{len(p.problems)} problems in {name}, such as {p.problems[0]}" for name, p in parts if p.problems]
     stored = out / "data" / "export.json"
     if stored.exists():
         written = json.loads(read_text(stored))
