@@ -72,8 +72,8 @@ def _store_ranges(out: Path, datasets) -> None:
     text, file = json.dumps(ranges) + "\n", out / RANGES_FILE
     if file.exists() and read_text(file) != text:
         raise UserError(
-            f"{out}: this training was begun with the pixel ranges {read_text(file).strip()}, not {text.strip()}; state "
-            "them in the pixel-range.json of each data set, or give another --out."
+            f"{out}: this training was begun with the pixel ranges {read_text(file).strip()}, not {text.strip()}; "
+            "state them in the pixel-range.json of each data set, or give another --out."
         )
     if ranges:
         write_whole(file, text)
