@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dataengine.data.geotiff import KEYS_TAG, PIXEL_SCALE_TAG, gsd_of
 from dataengine.data.layout import Problem, Sample
 from dataengine.errors import UserError, shown
 
@@ -71,12 +72,14 @@ class Header:
     orientation: 1 to 8 as in EXIF; how the stored picture has to be turned to be upright. 1 is not at all.
     deep:        whether values have more than 8 bits.
     fits_png:    whether a PNG can hold them: whole numbers of up to 16 bits.
+    gsd_m:       metres per pixel of a GeoTIFF, None where it does not say.
     """
 
     size: tuple[int, int]
     orientation: int
     deep: bool
     fits_png: bool = True
+    gsd_m: float | None = None
 
 
 def read_header(path: Path) -> Header:
@@ -287,14 +290,22 @@ def _check_size(width: int, height: int, bands: int = 1) -> None:
 
 def _header(image: Image) -> Header:
     orientation = _orientation(image)
-    size = image.size
+    size, gsd_m = image.size, None
     if image.format == "TIFF":  # Pillow turns it, at different times in different versions
+        gsd_m = _gsd({tag: image.tag_v2.get(tag) for tag in (PIXEL_SCALE_TAG, KEYS_TAG)})
         width, height = int(image.tag_v2[256]), int(image.tag_v2[257])
         size = (height, width) if orientation > 4 else (width, height)
     elif orientation > 4:
         size = size[::-1]
     whole = image.format == "PNG" or image.mode not in ("I", "F")
-    return Header(size, orientation, _is_deep(image), whole)
+    return Header(size, orientation, _is_deep(image), whole, gsd_m)
+
+
+def _gsd(tags: dict) -> float | None:
+    try:
+        return gsd_of(tags)
+    except DECODING_ERRORS:
+        return None
 
 
 def _orientation(image: Image) -> int:
@@ -433,7 +444,10 @@ def _tiff_header(page: TiffPage) -> Header:
     orientation = int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
     size = (page.imagewidth, page.imagelength)
     deep = page.dtype.itemsize > 1
-    return Header(size[::-1] if orientation > 4 else size, orientation, deep, not deep or page.dtype == np.uint16)
+    geo = {number: page.tags.get(number) for number in (PIXEL_SCALE_TAG, KEYS_TAG)}
+    gsd_m = _gsd({number: tag.value for number, tag in geo.items() if tag is not None})
+    fits = not deep or page.dtype == np.uint16
+    return Header(size[::-1] if orientation > 4 else size, orientation, deep, fits, gsd_m)
 
 
 def _tiff_values(path: Path) -> np.ndarray:

@@ -90,8 +90,8 @@ def turn_points(points: np.ndarray, header: Header) -> np.ndarray:
 def turn_boxes(boxes: np.ndarray, header: Header) -> np.ndarray:
     """Boxes (N, 5) of the stored picture in the upright one, le90, float32.
 
-    >>> turn_boxes(np.array([[10, 20, 8, 4, 0]]), Header((48, 64), 6, False)).round(3).tolist()
-    [[28.0, 10.0, 8.0, 4.0, -1.571]]
+    >>> turn_boxes(np.array([[10, 20, 8, 4, 0]]), Header((48, 64), 6, False)).round(2)
+    array([[28.  , 10.  ,  8.  ,  4.  , -1.57]], dtype=float32)
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 5)
     directions = np.stack([np.cos(boxes[:, 4]), np.sin(boxes[:, 4])], axis=1) @ np.array(_AXES[header.orientation]).T

@@ -103,7 +103,7 @@ def assemble(
     repeated = {name for name, n in Counter(record.name for record in records).items() if n > 1}
     samples: list[Sample] = []
     used: set[str] = set()
-    orientations, deep = Orientations(), []
+    orientations, deep, located = Orientations(), [], 0
     for record in records:
         name = f"{record.split}/{record.name}" if record.split and record.name in repeated else record.name
         if name in used:
@@ -120,6 +120,10 @@ def assemble(
             record = _turned(record, header)
         if header.deep:
             deep.append(record.image)
+        if header.gsd_m is not None and record.acquisition.gsd_m is None:
+            located += 1
+            acquisition = record.acquisition.model_copy(update={"gsd_m": header.gsd_m})
+            record = replace(record, acquisition=acquisition)
         if record.size is not None and tuple(record.size) != size:
             stated = "x".join(map(str, record.size))
             message = f"image is {size[0]}x{size[1]} but its annotation says {stated}; the size of the image is used"
@@ -130,10 +134,16 @@ def assemble(
         first = f"; the first of {len(problems)} problems: {problems[0]}" if problems else ""
         raise UserError(f"{path}: no usable labelled image in {format} format{first}")
     notes = orientations.notes(format)
+    if located:
+        whose = f"{located} images comes from their" if located > 1 else "1 image comes from its"
+        notes.append(f"the GSD of {whose} GeoTIFF tags")
     if deep:
         pixel_range, note = find_range(path, deep)
         samples = [replace(sample, pixel_range=pixel_range) for sample in samples]
         notes.append(note)
+        if len(deep) < len(samples):
+            n = len(samples) - len(deep)
+            notes.append(f"{n} image{'s of 8 bits are' if n > 1 else ' of 8 bits is'} not scaled")
     return Dataset(class_list, samples, kind, path.resolve().name, format, problems, notes)
 
 

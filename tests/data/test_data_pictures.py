@@ -19,7 +19,7 @@ from PIL import Image
 from dataengine.data import formats, images
 from dataengine.data.check import check
 from dataengine.data.draw import sample_sheet
-from dataengine.data.layout import Dataset, Sample
+from dataengine.data.layout import Acquisition, Dataset, Sample
 from dataengine.data.pixel_range import PixelRange, in_8_bits, parse, range_of
 from dataengine.data.tile import tile
 from dataengine.errors import UserError
@@ -753,3 +753,50 @@ def test_a_sample_without_a_range_is_read_as_before(tmp_path):
     layout = formats.labelled_or_plain(tmp_path).samples[0].layout
     agrees_with = images.read_picture(Sample("a", tmp_path / "a.png", layout))
     assert np.array_equal(agrees_with, np.asarray(Image.open(tmp_path / "a.png")))
+
+
+class TestGeoTiff:
+    UTM = (1, 1, 0, 2, 1024, 0, 1, 1, 3072, 0, 1, 32633)
+
+    def read(self, root: Path, keys, scale=(0.25, 0.25, 0.0), bands=3) -> Dataset:
+        (root / "images").mkdir(parents=True)
+        (root / "labels").mkdir()
+        tags = [(33550, "d", 3, scale, True), (34735, "H", len(keys), keys, True)]
+        options = {"photometric": "rgb"} if bands == 3 else {"photometric": "minisblack", "planarconfig": "contig"}
+        tifffile.imwrite(root / "images" / "a.tif", np.zeros((64, 64, bands), np.uint8), extratags=tags, **options)
+        (root / "labels" / "a.txt").write_text("0 0.5 0.5 0.25 0.25")
+        (root / "classes.txt").write_text("car")
+        return formats.read(root)
+
+    @pytest.mark.parametrize("bands", [3, 6])
+    def test_its_gsd_fills_an_unknown_one_and_is_said(self, bands, tmp_path):
+        dataset = self.read(tmp_path, self.UTM, bands=bands)
+        assert dataset.samples[0].layout.acquisition.gsd_m == 0.25
+        assert dataset.notes == ["the GSD of 1 image comes from its GeoTIFF tags"]
+
+    @pytest.mark.parametrize(
+        ("keys", "scale", "gsd"),
+        [
+            ((1, 1, 0, 1, 1024, 0, 1, 2), (1e-6, 1e-6, 0), None),  # degrees
+            ((1, 1, 0, 2, 1024, 0, 1, 1, 3072, 0, 1, 3857), (0.3, 0.3, 0), None),  # Web Mercator
+            ((1, 1, 0, 2, 1024, 0, 1, 1, 3076, 0, 1, 9002), (1.0, 1.0, 0), 0.3048),  # feet
+            (UTM, (0.25, 0.5, 0), None),  # pixels that are no squares
+            (UTM, (0.0, 0.0, 0), None),
+        ],
+    )
+    def test_only_square_pixels_of_a_projection_in_known_units_count(self, keys, scale, gsd, tmp_path):
+        assert self.read(tmp_path, keys, scale).samples[0].layout.acquisition.gsd_m == gsd
+
+    def test_a_stated_one_takes_precedence(self, tmp_path):
+        dataset = self.read(tmp_path / "in", self.UTM)
+        stated = replace(dataset.samples[0].layout, acquisition=Acquisition(gsd_m=0.5))
+        formats.write(replace(dataset, samples=[replace(dataset.samples[0], layout=stated)]), tmp_path / "out", "coco")
+        again = formats.read(tmp_path / "out")
+        assert again.samples[0].layout.acquisition.gsd_m == 0.5
+        assert again.notes == []
+
+
+def test_images_of_8_bits_among_deeper_ones_are_said(tmp_path):
+    thermal_set(tmp_path, {"a": 7000})
+    pillow("L")(tmp_path / "images" / "b.png", MASK)
+    assert formats.read(tmp_path).notes[1] == "1 image of 8 bits is not scaled"
