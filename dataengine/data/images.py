@@ -54,6 +54,7 @@ _END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 _TAIL_BYTES = 64  # of a file, in which its end marker lies
 _EXIF_TAIL_BYTES = 65_536  # of a PNG, in which an EXIF chunk after the pixels lies
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BITS_TAG = 258  # TIFF's BitsPerSample
 _PALETTE = 3  # TIFF's PhotometricInterpretation of colour numbers
 
 
@@ -329,6 +330,9 @@ def _is_deep(image: Image) -> bool:
     """Whether the file has values of more than 8 bits, also where Pillow would keep the upper 8 only."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return True
+    if image.format == "TIFF":
+        bits = image.tag_v2.get(_BITS_TAG, 1)
+        return max(bits if isinstance(bits, tuple) else (bits,)) > 8
     arguments = image.tile[0][3] if image.tile else None
     raw_mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return isinstance(raw_mode, str) and ";16" in raw_mode

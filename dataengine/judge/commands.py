@@ -203,8 +203,8 @@ def label_command(
                 "detector."
             )
         formats.write(replace(labelled, samples=kept), out, "coco")
-    for problem in labelled.problems[:5]:
-        typer.echo(str(problem), err=True)
+    for message in [*labelled.notes, *labelled.problems[:5]]:
+        typer.echo(str(message), err=True)
     counts = Counter(name for sample in kept for name in sample.layout.names())
     objects = ", ".join(f"{counts[name]} {name}" for name in labelled.classes)
     typer.echo(f"{out}: {len(clear)} of {len(labelled)} images have no doubtful detection; {objects}")

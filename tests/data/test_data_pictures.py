@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from typer.testing import CliRunner
 
+from dataengine.cli import app
 from dataengine.data import formats, images
 from dataengine.data.check import check
 from dataengine.data.draw import sample_sheet
 from dataengine.data.layout import Acquisition, Dataset, Sample
+from dataengine.data.merge import merge
 from dataengine.data.pixel_range import PixelRange, in_8_bits, parse, range_of
 from dataengine.data.tile import tile
 from dataengine.errors import UserError
@@ -122,6 +125,14 @@ def tiff(inside, outside, dtype, **options):
     return write
 
 
+def planar(inside, outside, dtype):
+    def write(path: Path, mask: np.ndarray) -> None:
+        array = np.moveaxis(two_values(mask, inside, outside, dtype), -1, 0)
+        tifffile.imwrite(path, array, photometric="rgb", planarconfig="separate")
+
+    return write
+
+
 def turned(orientation: int):
     def write(path: Path, mask: np.ndarray) -> None:
         pixels = stored(two_values(mask, RED, GROUND, np.uint8), orientation)
@@ -171,6 +182,8 @@ KINDS = {
     "double": Kind(".tiff", tiff(HOT + 0.25, COLD + 0.25, np.float64), *DEEP),
     "rgb of 16 bits": Kind(".png", opencv(WARM_RGB, COOL_RGB), *DEEP_RGB),
     "rgb of 16 bits, tiff": Kind(".tif", tiff(WARM_RGB, COOL_RGB, np.uint16, photometric="rgb"), *DEEP_RGB),
+    "rgb of 16 bits, planar": Kind(".tif", planar(WARM_RGB, COOL_RGB, np.uint16), *DEEP_RGB),
+    "rgb, planar": Kind(".tif", planar(RED, GROUND, np.uint8), RED, GROUND),
     "rgb of 16 bits, lzw": Kind(".tif", opencv(WARM_RGB, COOL_RGB, options=LZW), *DEEP_RGB),
     "rgb of floats": Kind(".tif", tiff(WARM_RGB, COOL_RGB, np.float32, photometric="rgb"), *DEEP_RGB),
     "four bands": Kind(".tif", tiff((*RED, 9), (*GROUND, 250), np.uint8, photometric="rgb"), RED, GROUND),
@@ -268,6 +281,8 @@ def decoded(file: Path) -> np.ndarray:
             except ValueError:  # LZW
                 array = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
                 array = array if array.ndim == 2 else array[..., ::-1]
+            if array.ndim == 3 and array.shape[0] == 3:
+                array = np.moveaxis(array, 0, -1)
             array = array if array.ndim == 2 else array[..., :3] if array.shape[2] > 2 else array[..., 0]
     if array.dtype != np.uint8:
         array = np.clip((array.astype(float) - LOW) / (HIGH - LOW) * 255, 0, 255).round().astype(np.uint8)
@@ -377,6 +392,20 @@ class TestWaysOut:
         file = tmp_path / sample.image.name
         file.write_bytes(images.upright_bytes(sample.image))
         agrees(decoded(file), sample.layout, KINDS[name])
+
+
+def test_a_silent_cut_at_255_would_be_noticed(sets, monkeypatch):
+    monkeypatch.setattr(PixelRange, "to_8_bits", lambda self, values: values.clip(0, 255).astype(np.uint8))
+    [sample] = read(sets, "16 bits")
+    with pytest.raises(AssertionError):
+        agrees(images.read_picture(sample), sample.layout, KINDS["16 bits"])
+
+
+def test_pictures_that_are_not_turned_would_be_noticed(sets, monkeypatch):
+    monkeypatch.setattr(images, "_orientation", lambda image: 1)
+    [sample] = read(sets, "exif 3")
+    with pytest.raises(AssertionError):
+        agrees(images.read_picture(sample), sample.layout, KINDS["exif 3"])
 
 
 class TestDepthIsKept:
@@ -508,6 +537,27 @@ class TestPixelRange:
         other = formats.read(tmp_path / "in", split="val", pixel_range=PixelRange(0, 9999))
         with pytest.raises(UserError, match=r"not 0:9999; choose another folder, or give --pixel-range"):
             formats.write(other, tmp_path / "out", "coco", split="val")
+
+    def test_data_sets_of_two_ranges_are_merged_with_one_for_both(self, tmp_path):
+        thermal_set(tmp_path / "a", self.LEVELS)
+        thermal_set(tmp_path / "b", {"d": 12000})
+        with pytest.raises(UserError, match=r"different pixel ranges .*; give one for all"):
+            merge([formats.read(tmp_path / "a"), formats.read(tmp_path / "b")])
+        one = PixelRange(7000, 12600)
+        merged = merge([formats.read(tmp_path / name, pixel_range=one) for name in ("a", "b")])
+        assert {sample.pixel_range for sample in merged} == {one}
+
+    def test_the_command_line_scales_by_the_asked_range_and_says_it_once(self, tmp_path):
+        thermal_set(tmp_path / "in", self.LEVELS)
+        arguments = ["data", "convert", str(tmp_path / "in"), str(tmp_path / "out"), "--to", "dior"]
+        result = CliRunner().invoke(app, [*arguments, "--pixel-range", "6000:9000"])
+        assert result.exit_code == 0
+        assert result.output.count("note: pixel values from 6000 to 9000 become 0 to 255") == 1
+        assert "dior cannot store all pixel values (6000 to 9000 become 0 to 255)" in result.output
+        assert (tmp_path / "out" / "pixel-range.json").read_text() == '{"low": 6000.0, "high": 9000.0}\n'
+        for name, ground in self.LEVELS.items():
+            [file] = (tmp_path / "out").rglob(f"{name.split('/')[1]}.jpg")
+            assert abs(np.asarray(Image.open(file))[60, 100] - grey_of(ground + 10)) <= 3
 
     def test_a_folder_of_pictures_without_labels_has_one_too(self, tmp_path):
         thermal_set(tmp_path / "in", self.LEVELS)

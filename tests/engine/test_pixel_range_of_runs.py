@@ -41,7 +41,7 @@ def thermal(tmp_path) -> Path:
 
 
 def recipe(thermal: Path, **more) -> Recipe:
-    settings = {"n": 2, "size": 128, "filter": "off", "shard_size": 2, "steps": 2, "strength": 0.3, "mix": True}
+    settings = {"n": 2, "size": 128, "filter": "off", "shard_size": 2, "strength": 0.3, "mix": True}
     return Recipe(data=thermal, augment_scenes=True, **settings | more)
 
 
@@ -74,7 +74,7 @@ def test_a_run_is_not_continued_with_another_range(thermal, tmp_path):
     synth(recipe(thermal, mix=False), tmp_path / "run")
     (thermal / "pixel-range.json").write_text('{"low": 0, "high": 65535}')
     with pytest.raises(UserError, match="pixel range changed since this run was begun"):
-        synth(recipe(thermal, mix=False, n=3), tmp_path / "run")
+        synth(recipe(thermal, mix=False), tmp_path / "run")
 
 
 def test_a_range_that_is_asked_for_is_part_of_the_recipe(tmp_path):
