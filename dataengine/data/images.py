@@ -20,6 +20,7 @@ Pillow opens all but colour TIFF and PNG of 16 bits, of which it keeps the upper
 from __future__ import annotations
 
 import io
+import logging
 import os
 import shutil
 import struct
@@ -431,6 +432,7 @@ def _tiff_page(path: Path) -> Iterator[TiffPage]:
     """The first page of a TIFF file. Raises ValueError, also for errors inside of the block."""
     import tifffile
 
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its faults become problems
     try:
         with tifffile.TiffFile(path) as file:
             yield file.pages.first

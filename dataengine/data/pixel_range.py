@@ -55,6 +55,9 @@ class PixelRange:
         return np.nan_to_num(np.rint(scaled), nan=0, posinf=255, neginf=0).clip(0, 255).astype(np.uint8)
 
 
+ALL_OF_16_BITS = PixelRange(0, 65535)
+
+
 def parse(text: str) -> PixelRange:
     """The range in "LOW:HIGH". Raises UserError for other text.
 
@@ -100,7 +103,9 @@ def find_range(path: Path, deep: Sequence[Path]) -> tuple[PixelRange, str]:
             stated = read(folder / FILE)
             return stated, _note(stated, f"as {folder / FILE} says")
     limits = [limit for file in _spread(_images_of(path, deep)) if (limit := _limits(file)) is not None]
-    limits = limits or [limit for file in _spread(sorted(deep)) if (limit := _limits(file)) is not None] or [(0.0, 1.0)]
+    limits = limits or [limit for file in _spread(sorted(deep)) if (limit := _limits(file)) is not None]
+    if not limits:
+        return ALL_OF_16_BITS, _note(ALL_OF_16_BITS, "those of more than 8 bits cannot be read")
     lows, highs = zip(*limits, strict=True)
     low, high = min(lows), max(highs)
     measured = PixelRange(low, high if high > low else low + 1)
