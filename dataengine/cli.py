@@ -6,6 +6,7 @@ import inspect
 import json
 import signal
 import sys
+import warnings
 from collections import defaultdict
 from functools import cached_property
 from pathlib import Path
@@ -233,6 +234,7 @@ def _current_names(arguments: list[str]) -> list[str]:
 def main() -> None:
     """Entry point: a user's mistake is one sentence on stderr and exit status 2; Ctrl-C loses nothing."""
     interrupted = False
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # about broken images, which become problems
 
     def interrupt(number, frame):
         nonlocal interrupted

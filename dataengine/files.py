@@ -80,6 +80,11 @@ def check_writable(out: Path) -> None:
         raise UserError(f"{out}: cannot be written ({error.strerror or error}); give another --out.") from None
 
 
+def make_room(error: OSError) -> str:
+    """Advice to begin a sentence with: "free some space or " if the disk is full, else nothing."""
+    return "free some space or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+
+
 def write_whole(path: str | Path, content: bytes | str) -> None:
     """Write a file atomically: it appears complete or not at all. Raises UserError if it cannot be written."""
     path = Path(path)

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from dataengine.data import coco, hit_uav
+from dataengine.data.images import read_or_fail
 from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.data.split import flight_key, split_by_group
 from dataengine.errors import UserError
@@ -46,8 +46,7 @@ def splits(data: Path = DEFAULT_DATA) -> dict[str, dict[str, Dataset]]:
 
 def load(sample: Sample) -> np.ndarray:
     """uint8 (H, W, 3)."""
-    with Image.open(sample.image) as file:
-        return np.asarray(file.convert("RGB"))
+    return read_or_fail(sample)
 
 
 def windows(dataset: Dataset) -> tuple[list[np.ndarray], list[Layout]]:

@@ -29,6 +29,15 @@ FirstPixel = Annotated[
     int | None,
     typer.Option(min=0, max=1, help="VOC only: the index of the first pixel. [default: 0 if boxes begin at 0, else 1]"),
 ]
+PixelRangeText = Annotated[
+    str | None,
+    typer.Option(
+        "--pixel-range",
+        metavar="LOW:HIGH",
+        help="Values of images of more than 8 bits that become black and white, such as 7000:9000. [default: those in "
+        "pixel-range.json, or measured on the images]",
+    ),
+]
 To = Annotated[FormatName, typer.Option(help="Format to write; coco keeps all label fields.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")]
 
@@ -81,6 +90,7 @@ def draw_command(
     split: Split = None,
     classes: Classes = None,
     first_pixel: FirstPixel = None,
+    pixel_range: PixelRangeText = None,
 ) -> None:
     """Draw labelled images on one contact sheet, to see at a glance whether the labels are read correctly.
 
@@ -91,7 +101,7 @@ def draw_command(
     from dataengine.data.draw import sample_sheet
     from dataengine.errors import UserError
 
-    dataset = _read(path, format, split, classes, first_pixel)
+    dataset = _read(path, format, split, classes, first_pixel, pixel_range)
     sheet, unreadable = sample_sheet(dataset, n, np.random.default_rng(seed), side)
     try:
         sheet.save(out)
@@ -152,6 +162,7 @@ def convert_command(
     split: Split = None,
     classes: Classes = None,
     first_pixel: FirstPixel = None,
+    pixel_range: PixelRangeText = None,
 ) -> None:
     """Write a data set with its images in another format, and report what that format cannot store.
 
@@ -172,7 +183,7 @@ def convert_command(
     problems = []
     for name in splits:
         try:
-            dataset = _read(path, format, name, names, first_pixel)
+            dataset = _read(path, format, name, names, first_pixel, pixel_range, quiet=name != splits[0])
         except NothingUsable as error:
             if len(splits) == 1:
                 raise
@@ -204,6 +215,7 @@ def tile_command(
     split: Split = None,
     classes: Classes = None,
     first_pixel: FirstPixel = None,
+    pixel_range: PixelRangeText = None,
 ) -> None:
     """Cut large images into overlapping tiles, with the boxes clipped to each tile.
 
@@ -214,9 +226,10 @@ def tile_command(
     from dataengine.data import formats
     from dataengine.data.tile import tile
     from dataengine.errors import UserError
+    from dataengine.files import make_room
 
     formats.module(to)
-    dataset = _read(path, format, split, classes, first_pixel)
+    dataset = _read(path, format, split, classes, first_pixel, pixel_range)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".tiles-", dir=out.parent) as work:
@@ -225,7 +238,7 @@ def tile_command(
             written, left_out = _write(tiles, out, to, split or "train")
     except OSError as error:
         raise UserError(
-            f"{out} cannot be written ({error.strerror or error}); free some space or choose another folder"
+            f"{out} cannot be written ({error.strerror or error}); {make_room(error)}choose another folder"
         ) from error
     objects = sum(len(sample.layout) for sample in tiles)
     typer.echo(f"{out}: {written} tiles of {len(dataset)} images, {objects} objects, in {to} format")
@@ -255,6 +268,7 @@ def split_command(
     split: Split = None,
     classes: Classes = None,
     first_pixel: FirstPixel = None,
+    pixel_range: PixelRangeText = None,
 ) -> None:
     """Split a data set at random, to train, calibrate the filter and test on different images.
 
@@ -267,7 +281,7 @@ def split_command(
     formats.module(to)
     shares = parse_parts(parts)
     check_empty(out, "parts")
-    dataset = _read(path, format, split, classes, first_pixel)
+    dataset = _read(path, format, split, classes, first_pixel, pixel_range)
     if images is not None:
         dataset = random_images(dataset, images, seed)
     divided = split_by_group(dataset, tuple(shares.values()), seed, group_key(dataset, group))
@@ -285,6 +299,7 @@ def merge_command(
     out: Annotated[Path, typer.Option(help="New or empty folder for the merged data set.")],
     to: To = "coco",
     classes: Classes = None,
+    pixel_range: PixelRangeText = None,
 ) -> None:
     """Merge several data sets into one, for example images labelled by hand and images labelled by a detector.
 
@@ -299,7 +314,7 @@ def merge_command(
     formats.module(to)
     if len(paths) < 2:
         raise UserError("a merge needs two or more data sets; give their folders, then --out.")
-    dataset = merge([_read(path, None, None, classes) for path in paths])
+    dataset = merge([_read(path, None, None, classes, pixel_range) for path in paths])
     written, left_out = _write(dataset, out, to, "train")
     objects = sum(len(sample.layout) for sample in dataset)
     typer.echo(f"{out}: {written} images, {objects} objects, in {to} format")
@@ -311,14 +326,24 @@ def class_list(classes: str | None) -> list[str] | None:
     return None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
 
 
-def _read(path: Path, format: str | None, split: str | None, classes, first_pixel: int | None = None):
-    """The data set; prints what its reader decided by evidence. classes: a list, or names separated by commas."""
+def _read(
+    path: Path,
+    format: str | None,
+    split: str | None,
+    classes: str | list[str] | None,
+    first_pixel: int | None = None,
+    pixel_range: str | None = None,
+    quiet: bool = False,
+):
+    """The data set; its notes are printed unless `quiet`. classes: a list, or names separated by commas."""
     from dataengine.data import formats
+    from dataengine.data.pixel_range import parse
 
     names = class_list(classes) if isinstance(classes, str) else classes
-    dataset = formats.read(path, format, split=split, classes=names, first_pixel=first_pixel)
-    for note in dataset.notes:
-        typer.echo(f"{path}: {note}", err=True)
+    asked = None if pixel_range is None else parse(pixel_range)
+    dataset = formats.read(path, format, split=split, classes=names, first_pixel=first_pixel, pixel_range=asked)
+    for note in [] if quiet else dataset.notes:
+        typer.echo(f"note: {note}", err=True)
     return dataset
 
 

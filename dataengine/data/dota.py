@@ -21,8 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from dataengine import geometry
-from dataengine.data.file_index import FileIndex, folder_split, matched
-from dataengine.data.images import safe_name
+from dataengine.data.file_index import FileIndex, folder_split, matched, safe_name
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem
 from dataengine.data.parse import MAX_NUMBER, flag, is_number, line_count, number
 from dataengine.data.records import Record, assemble, listed_classes, sample_name, unknown_acquisition, unlabelled

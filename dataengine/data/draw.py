@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dataengine import geometry
+from dataengine.data.images import rgb
 from dataengine.data.layout import Dataset, Layout
 from dataengine.errors import UserError
 
@@ -57,10 +58,10 @@ def sample_sheet(dataset: Dataset, n: int, rng: np.random.Generator, side: int =
     drawn, names = [], []
     for sample in (dataset.samples[i] for i in chosen):
         try:
-            with Image.open(sample.image) as image:
-                drawn.append(draw(image, sample.layout, side / max(sample.layout.size)))
-        except (OSError, SyntaxError):
+            pixels = rgb(sample.image, sample.pixel_range)
+        except ValueError:
             continue
+        drawn.append(draw(pixels, sample.layout, side / max(sample.layout.size)))
         names.append(sample.name)
     if not drawn:
         raise UserError("none of the chosen images can be read; dataengine data check lists the reasons.")

@@ -34,6 +34,32 @@ def plain_name(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def safe_name(file_name: str) -> str:
+    """A sample's name from a file name in an annotation: without suffix, drive and `..`, '/' as separator, readable by
+    any program (`plain_name`).
+
+    Raises ValueError if nothing is left.
+
+    >>> safe_name("C:\\\\images\\\\..\\\\a.b.png")
+    'images/a.b'
+    """
+    path = PurePosixPath(plain_name(file_name).replace("\\", "/"))
+    parts = [part for part in path.with_suffix("").parts if part not in ("/", "..") and not part.endswith(":")]
+    if not parts:
+        raise ValueError(f"{shown(file_name)} is not a valid file name")
+    return "/".join(parts)
+
+
+def named_file(root: Path, file_name: str) -> Path:
+    """The path of a file below `root`. Raises ValueError if the name leads out of it, so that a damaged file of names
+    cannot pull in others. Symbolic links are followed."""
+    checked_parts(file_name)
+    path = root / file_name
+    if Path(os.path.abspath(root)) not in Path(os.path.abspath(path)).parents:
+        raise ValueError(f"file name {shown(file_name)} leads out of {root}; move the file into that folder")
+    return path
+
+
 def _parts(name: str) -> tuple[str, ...]:
     """The parts of a path in the form in which they are compared: NFC, lower case, either slash as separator, without
     drive, and without what precedes `..`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +13,8 @@ import numpy as np
 from dataengine.data import coco, dior, dota, hit_uav, hrsc, images, rolabelimg, voc, yolo
 from dataengine.data.file_index import FileIndex
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, Sample
+from dataengine.data.pixel_range import PixelRange, check_same, find_range, range_of, with_pixel_range
+from dataengine.data.pixel_range import write as write_range
 from dataengine.data.staging import Progress
 from dataengine.errors import UserError
 
@@ -104,10 +107,14 @@ def read(
     split: str | None = None,
     classes: Sequence[str] | None = None,
     first_pixel: int | None = None,
+    pixel_range: PixelRange | None = None,
 ) -> Dataset:
     """Read a labelled data set in any known format; None recognizes the format.
 
     first_pixel: index of the first pixel in VOC annotations, 0 or 1; None finds it out (see `voc`).
+    pixel_range: the values that become black and white in images of more than 8 bits; None for those in the data set's
+    `pixel-range.json`, or else measured on its images.
+
     Broken files, images and objects are skipped and listed in `Dataset.problems`. Raises UserError if the path or the
     split is missing, the format is not recognised, no image is usable, or `classes` shares no name with the data.
 
@@ -126,7 +133,8 @@ def read(
         raise UserError(f"{path} is in {format} format; the first pixel is a question of VOC only, so leave it out")
     options = {} if first_pixel is None else {"first_pixel": first_pixel}
     with np.errstate(over="ignore", invalid="ignore"):  # huge numbers become problems, not warnings
-        return module(format).read(Path(path), split=split, classes=classes, **options)
+        dataset = module(format).read(Path(path), split=split, classes=classes, **options)
+    return with_pixel_range(dataset, pixel_range)
 
 
 def labelled_or_plain(folder: Path) -> Dataset:
@@ -147,17 +155,24 @@ def labelled_or_plain(folder: Path) -> Dataset:
         labels = [f for f in visible if f.suffix.lower() in LABEL_SUFFIXES or (f.suffix == ".txt" and f.stem in stems)]
         if labels or folder.is_file():  # its objects must not be treated as background
             raise
-    samples, problems = [], []
+    samples, problems, deep = [], [], []
     for file in files:
         try:
-            layout = Layout(np.zeros((0, 5)), np.zeros(0), (), images.measure(file))
+            header = images.read_header(file)
         except ValueError as error:
             problems.append(Problem(file, None, f"{error}; it is skipped"))
             continue
+        layout = Layout(np.zeros((0, 5)), np.zeros(0), (), header.size)
         samples.append(Sample(file.relative_to(folder).with_suffix("").as_posix(), file, layout))
+        if header.deep:
+            deep.append(file)
     if not samples:
         raise UserError(f"{folder} has no images.")
-    return Dataset((), samples, problems=problems)
+    if not deep:
+        return Dataset((), samples, problems=problems)
+    pixel_range, note = find_range(folder, deep)
+    samples = [replace(sample, pixel_range=pixel_range) for sample in samples]
+    return Dataset((), samples, problems=problems, notes=[note])
 
 
 def splits(path: str | Path, format: str | None = None) -> tuple[str, ...]:
@@ -182,7 +197,13 @@ def write(
     ...     Path(folder, "out/train/labelTxt/a.txt").read_text()
     '24 28 40 28 40 36 24 36 car 0\\n'
     """
-    return module(format).write(dataset, Path(path), split=split, progress=progress)
+    path, pixel_range = Path(path), range_of(dataset)
+    if pixel_range is not None:
+        check_same(path, pixel_range)
+    problems = module(format).write(dataset, path, split=split, progress=progress)
+    if pixel_range is not None:
+        write_range(path, pixel_range)
+    return problems
 
 
 def losses(dataset: Dataset, format: str) -> list[str]:
@@ -200,6 +221,18 @@ def losses(dataset: Dataset, format: str) -> list[str]:
         lost.append("visible fractions")
     if any(len(layout.ignored) for layout in layouts) and "ignored" not in holds:
         lost.append("ignored regions")
+    if (pixel_range := range_of(dataset)) is not None and not _holds_values(dataset, format):
+        lost.append(f"all pixel values ({pixel_range.low:g} to {pixel_range.high:g} become 0 to 255)")
     known = [layout.acquisition for layout in layouts if layout.acquisition != UNKNOWN]
     fields = [f for f in Acquisition.model_fields if any(getattr(entry, f) is not None for entry in known)]
     return lost + [field for field in fields if field not in holds]
+
+
+def _holds_values(dataset: Dataset, format: str) -> bool:
+    """Whether the image files that a format is written with hold values of more than 8 bits."""
+    if format in (dior.NAME, hrsc.NAME):  # JPEG and BMP
+        return False
+    if format != dota.NAME:
+        return True
+    tiffs = [sample.image for sample in dataset if sample.image.suffix.lower() in (".tif", ".tiff")]
+    return all(images.fits_png(file) for file in tiffs)

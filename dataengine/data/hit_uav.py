@@ -18,8 +18,7 @@ import numpy as np
 
 from dataengine import geometry
 from dataengine.data.coco import root_of
-from dataengine.data.file_index import FileIndex
-from dataengine.data.images import safe_name
+from dataengine.data.file_index import FileIndex, safe_name
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem
 from dataengine.data.parse import box_count, flag, load_json, number, objects_only, radians
 from dataengine.data.records import Record, assemble, unknown_acquisition

@@ -12,12 +12,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from dataengine import geometry
+
+if TYPE_CHECKING:
+    from dataengine.data.pixel_range import PixelRange
 
 Kind = Literal["hbb", "obb"]
 NADIR_DEG = 80.0  # least camera angle at which a rotated image is as plausible as the image itself
@@ -195,13 +198,17 @@ class Problem:
 
 @dataclass(frozen=True)
 class Sample:
-    """A labelled image on disk. `name` is its path without suffix, relative to the image folder, '/' as separator."""
+    """A labelled image on disk. `name` is its path without suffix, relative to the image folder, '/' as separator.
+
+    layout: of the upright picture. pixel_range: of the data set, None if all of its images have 8 bits.
+    """
 
     name: str
     image: Path
     layout: Layout
     source: str = ""
     license: str = ""
+    pixel_range: PixelRange | None = None
 
 
 @dataclass
@@ -210,6 +217,7 @@ class Dataset:
 
     notes: what a reader decided by evidence, such as the unit of angles, one sentence each.
     Readers return `samples` as a list. Writers only iterate over it, so any sized iterable of samples can be written.
+    notes: sentences that say how the files were understood where they leave it open.
     """
 
     classes: tuple[str, ...]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dataengine.data.layout import Dataset, Problem, Sample, class_key, restrict
+from dataengine.data.pixel_range import range_of
 from dataengine.errors import UserError
 
 
@@ -18,6 +19,7 @@ def merge(datasets: Sequence[Dataset]) -> Dataset:
     byte-equal to an earlier one are kept and become problems.
 
     Raises UserError if the data sets label different classes: images of one could have unlabelled objects of another.
+    Raises it for different pixel ranges, too.
     """
     first, *others = datasets
     classes = {class_key(name): name for name in first.classes}
@@ -29,6 +31,13 @@ def merge(datasets: Sequence[Dataset]) -> Dataset:
                 f"{first.name} and {other.name} label different classes: only one has {', '.join(sorted(missing))}, "
                 "which may be unlabelled in the images of the other; list the common classes with --classes."
             )
+    ranges = {str(found): dataset.name for dataset in datasets if (found := range_of(dataset)) is not None}
+    if len(ranges) > 1:
+        stated = ", ".join(f"{text} in {name}" for text, name in ranges.items())
+        raise UserError(
+            f"the data sets have different pixel ranges ({stated}), so equal values would get different greys; give "
+            f"one for all, such as --pixel-range {next(iter(ranges))}."
+        )
     samples = [sample for dataset in datasets for sample in restrict(dataset, first.classes)]
     kind = "hbb" if any(dataset.kind == "hbb" for dataset in datasets) else "obb"
     samples = [replace(sample, layout=sample.layout.in_kind(kind)) for sample in samples]

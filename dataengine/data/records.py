@@ -11,8 +11,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from dataengine.data import images
-from dataengine.data.file_index import FileIndex, named_folders
+from dataengine.data.file_index import FileIndex, named_folders, safe_name
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Problem, Sample, class_key
+from dataengine.data.orientation import Orientations, turn_boxes, turn_points
+from dataengine.data.pixel_range import find_range
 from dataengine.errors import UserError, first_fault
 from dataengine.files import read_text
 
@@ -27,7 +29,8 @@ class Record:
     outlines: of each object, float (K, 2) in pixels, (0, 2) where unknown; None if the format has none.
     lines:    of each object in `annotation`; None if the format has no lines.
     image:    None if it cannot be found; `fault` says why.
-    size:     (width, height) by the annotation, None if it has none. The size of the image file takes precedence.
+    size:     (width, height) by the annotation, None if it has none. The size of the image file takes precedence, but
+              it says in which picture boxes lie if the image has an EXIF orientation.
     """
 
     name: str
@@ -118,6 +121,7 @@ def assemble(
     owners: dict[Path, Record] = {}
     samples: list[Sample] = []
     used: set[str] = set()
+    orientations, deep, located = Orientations(), [], 0
     for record in records:
         if record.image is None:
             problems.append(skipped(record, record.fault))
@@ -132,11 +136,20 @@ def assemble(
             problems.append(skipped(record, f"image {name!r} is listed twice"))
             continue
         try:
-            size = images.measure(record.image)
+            header = images.read_header(record.image)
         except ValueError as error:
             problems.append(replace(skipped(record, str(error)), path=record.image))
             continue
         used.add(name)
+        size = header.size
+        if orientations.stored(header, record.size, format):
+            record = _turned(record, header)
+        if header.deep:
+            deep.append(record.image)
+        if header.gsd_m is not None and record.acquisition.gsd_m is None:
+            located += 1
+            acquisition = record.acquisition.model_copy(update={"gsd_m": header.gsd_m})
+            record = replace(record, acquisition=acquisition)
         if record.size is not None and tuple(record.size) != size:
             stated = "x".join(map(str, record.size))
             message = f"image is {size[0]}x{size[1]} but its annotation says {stated}; the size of the image is used"
@@ -150,12 +163,31 @@ def assemble(
             else "; give the folder that has both images and labels"
         )
         raise NothingUsable(f"{path}: no usable labelled image in {format} format{first}", problems)
-    return Dataset(class_list, samples, kind, path.resolve().name, format, problems, list(notes))
+    notes = [*notes, *orientations.notes(format)]
+    if located:
+        whose = f"{located} images comes from their" if located > 1 else "1 image comes from its"
+        notes.append(f"the GSD of {whose} GeoTIFF tags")
+    if deep:
+        pixel_range, note = find_range(path, deep)
+        samples = [replace(sample, pixel_range=pixel_range) for sample in samples]
+        notes.append(note)
+        if len(deep) < len(samples):
+            n = len(samples) - len(deep)
+            notes.append(f"{n} image{'s of 8 bits are' if n > 1 else ' of 8 bits is'} not scaled")
+    return Dataset(class_list, samples, kind, path.resolve().name, format, problems, notes)
 
 
 def skipped(record: Record, reason: str) -> Problem:
     """The problem of an image that is skipped with all its objects."""
     return Problem(record.annotation, None, f"{reason}; its {record.objects} objects are skipped", record.objects)
+
+
+def _turned(record: Record, header: images.Header) -> Record:
+    """The record of a stored picture as that of the upright one."""
+    outlines = record.outlines and [turn_points(points, header).astype(np.float32) for points in record.outlines]
+    size = record.size and (record.size[::-1] if header.orientation > 4 else record.size)
+    boxes, ignored = (turn_boxes(boxes, header) for boxes in (record.boxes, record.ignored))
+    return replace(record, boxes=boxes, ignored=ignored, outlines=outlines, size=size)
 
 
 def _layout(record: Record, classes: tuple, lookup: dict, size: tuple[int, int], kind: Kind, problems: list) -> Layout:
@@ -185,7 +217,7 @@ def _layout(record: Record, classes: tuple, lookup: dict, size: tuple[int, int],
 
 def sample_name(path: Path, file: Path, split: str) -> str:
     """The name of a sample: the folders of its label file that name neither its content nor its split, and the stem."""
-    return images.safe_name("/".join([*(f for f in named_folders(path, file) if f != split), file.name]))
+    return safe_name("/".join([*(f for f in named_folders(path, file) if f != split), file.name]))
 
 
 def unlabelled(path: Path, index: FileIndex, images_of: dict[Path, Path | str]) -> list[Problem]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from dataengine.data import images
 from dataengine.data.layout import Dataset, Problem, Sample
 from dataengine.errors import UserError
-from dataengine.files import read_text
+from dataengine.files import make_room, read_text
 
 Progress = Callable[[int, int], None]  # (images done, images in all)
 MARKER = ".dataengine.json"
@@ -55,7 +55,7 @@ def staged(path: Path, format: str, split: str, classes: Sequence[str]) -> Itera
     except OSError as error:
         raise UserError(
             f"{error.filename or path} could not be written ({error.strerror or error}); "
-            "free some space or choose another folder"
+            f"{make_room(error)}choose another folder"
         ) from error
 
 
@@ -120,7 +120,7 @@ def placed(
         if any((folder / (name + each)).exists() for each in suffixes):
             raise UserError(f"two images get the same name {name!r} in {folder.name}; rename one of them")
         try:
-            images.place(sample.image, target)
+            images.place(sample.image, target, sample.pixel_range)
         except ValueError as error:
             problems.append(Problem(sample.image, None, f"{error}; the image is skipped"))
             continue

@@ -81,7 +81,8 @@ def tile(
     min_visible: minimum fraction of an object's area in a tile, in (0, 1], for it to be an object of the tile.
     progress:    called with (images done, number of images).
 
-    One source image is in memory at a time. Tiles are named `<image>__<size>__<x>___<y>` as by mmrotate's splitter, so
+    One source image is in memory at a time. Values of 16 bits are kept; those that no PNG can hold are scaled to 8 bits
+    by the pixel range of the data set. Tiles are named `<image>__<size>__<x>___<y>` as by mmrotate's splitter, so
     that its tools can merge detections. An image that cannot be decoded becomes a problem of the result.
     Raises UserError for invalid sizes and fractions, and if `out` is not empty.
     """
@@ -104,12 +105,17 @@ def tile(
 
 
 def _tile_image(sample: Sample, out: Path, size: int, overlap: int, min_visible: float) -> list[Sample]:
-    image, tiles = images.load(sample.image), []
-    for window in windows(image.size, size, overlap):
+    picture, tiles = images.for_suffix(sample.image, ".png", sample.pixel_range), []
+    full = picture.shape[1::-1] if isinstance(picture, np.ndarray) else picture.size
+    for window in windows(full, size, overlap):
         x, y, width, height = window
         name = f"{sample.name}__{size}__{x}___{y}"
         path = out / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        image.crop((x, y, x + width, y + height)).save(path, compress_level=1)
+        if isinstance(picture, np.ndarray):
+            part = np.ascontiguousarray(picture[y : y + height, x : x + width])
+        else:
+            part = picture.crop((x, y, x + width, y + height))
+        images.save(part, path, ".png", compress_level=1)
         tiles.append(replace(sample, name=name, image=path, layout=crop_layout(sample.layout, window, min_visible)))
     return tiles

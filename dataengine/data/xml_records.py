@@ -10,8 +10,7 @@ from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 
 import numpy as np
 
-from dataengine.data.file_index import IMAGE_SUFFIXES, FileIndex, folder_split, matched
-from dataengine.data.images import safe_name
+from dataengine.data.file_index import IMAGE_SUFFIXES, FileIndex, folder_split, matched, safe_name
 from dataengine.data.layout import Problem
 from dataengine.data.parse import flag, load_xml
 from dataengine.data.records import Record, sample_name, unlabelled

@@ -22,8 +22,7 @@ import yaml
 
 from dataengine import geometry
 from dataengine.data import images
-from dataengine.data.file_index import FileIndex, matched
-from dataengine.data.images import safe_name
+from dataengine.data.file_index import FileIndex, matched, safe_name
 from dataengine.data.layout import Dataset, Problem
 from dataengine.data.parse import is_number, line_count, number
 from dataengine.data.records import Record, assemble

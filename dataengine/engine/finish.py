@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
@@ -19,6 +20,7 @@ from PIL import Image
 from dataengine.data import coco, dota
 from dataengine.data.draw import contact_sheet, draw
 from dataengine.data.layout import Dataset, Sample, restrict_layout
+from dataengine.data.pixel_range import in_8_bits
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.record import Record
@@ -143,7 +145,8 @@ def finish(recipe: Recipe, parts: Parts, run: RunFolder, tally: Tally, datasets:
             module.write(dataset, folder, split="train")
     shutil.rmtree(run.mixed, ignore_errors=True)
     if len(dataset) and datasets and parts.real is not None:
-        coco.write(mixed(parts.real, dataset), run.mixed, split="train")
+        with TemporaryDirectory(prefix=".mixed-", dir=run.path) as work:
+            coco.write(mixed(in_8_bits(parts.real, Path(work)), dataset), run.mixed, split="train")
     _sheets(run, tally, samples.classes)
     write_whole(run.report, json.dumps(report(recipe, parts, tally, datasets), indent=2) + "\n")
     os.replace(run.unfinished_manifest, run.manifest)

@@ -11,6 +11,7 @@ from dataengine import weights
 from dataengine.data.formats import labelled_or_plain
 from dataengine.data.images import read_picture
 from dataengine.data.layout import Dataset, Layout
+from dataengine.data.pixel_range import parse, with_pixel_range
 from dataengine.data.presets import Preset
 from dataengine.engine.recipe import Recipe
 from dataengine.errors import UserError
@@ -36,14 +37,14 @@ def find_canvases(
     if recipe.into is not None:
         from dataengine.data import formats
 
-        labelled = formats.read(recipe.into)
+        labelled = _in_range(recipe, formats.read(recipe.into), notes)
         if labelled.problems:
             notes.append(f"{len(labelled.problems)} problems in --into, such as {labelled.problems[0]}")
         return InpaintCanvases(labelled, size)
     if renderer.paints_on == "blank":
         return BlankCanvases()
     if recipe.scenes is not None:
-        images = labelled_or_plain(recipe.scenes)
+        images = _in_range(recipe, labelled_or_plain(recipe.scenes), notes)
         if images.problems:
             notes.append(f"{len(images.problems)} problems among the scenes, such as {images.problems[0]}")
         return DatasetCanvases(images, size, recipe.augment_scenes)
@@ -65,6 +66,13 @@ def find_canvases(
         "no images of this data set were found, so scenes are generated; for real ones, give --data or --scenes"
     )
     return GeneratedCanvases(whole, preset.name)
+
+
+def _in_range(recipe: Recipe, dataset: Dataset, notes: list[str]) -> Dataset:
+    """The data set with the recipe's pixel range, if it has one."""
+    dataset = with_pixel_range(dataset, None if recipe.pixel_range is None else parse(recipe.pixel_range))
+    notes += dataset.notes
+    return dataset
 
 
 def find_places(recipe: Recipe, dataset: Dataset | None) -> Places | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dataengine import weights
 from dataengine.data.layout import Dataset, class_key, restrict
+from dataengine.data.pixel_range import parse, range_of, with_pixel_range
 from dataengine.data.presets import Preset, load_preset, preset_of, read_dataset, search_dataset
 from dataengine.engine.image_parts import (
     find_calibration,
@@ -90,6 +91,7 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
         _learn(renderer, recipe.draw_as, preset)
     classes = _usable_classes(recipe, preset, renderer.classes, detector.classes if detector else None, notes)
     if dataset is not None:
+        notes += dataset.notes
         if dataset.problems:
             notes.append(f"{len(dataset.problems)} problems in the data set, such as {dataset.problems[0]}")
         dataset = restrict(dataset, classes)
@@ -124,6 +126,8 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     }
     if recipe.layout_model is not None:
         hashes["layout model"] = folder_hash(recipe.layout_model)
+    if dataset is not None and (pixel_range := range_of(dataset)) is not None:
+        hashes["pixel range"] = str(pixel_range)
     return Parts(
         preset, classes, sampler, canvases, places, real_objects, references, renderer, detector, calibration,
         semantic, notes, hashes, dataset if recipe.mix else None,
@@ -150,10 +154,11 @@ def _load_renderer(recipe: Recipe, folder: Path) -> Renderer:
 
 def find_data(recipe: Recipe) -> tuple[Preset, Dataset | None]:
     """The data set on disk, or None where there is none and the packaged layouts must do."""
+    asked = None if recipe.pixel_range is None else parse(recipe.pixel_range)
     if recipe.dataset is None:
         from dataengine.data import formats
 
-        dataset = formats.read(recipe.data)
+        dataset = with_pixel_range(formats.read(recipe.data), asked)
         preset = preset_of(dataset, recipe.data)
         dataset = replace(dataset, name=preset.name)
     else:
@@ -161,7 +166,7 @@ def find_data(recipe: Recipe) -> tuple[Preset, Dataset | None]:
         packaged = weights.has(f"layouts/{preset.name}.npz")
         if recipe.data is None and packaged and search_dataset(preset) is None:
             return preset, None
-        dataset = read_dataset(preset, recipe.data)
+        dataset = with_pixel_range(read_dataset(preset, recipe.data), asked)
     if not len(dataset):
         raise UserError(f"{recipe.data or preset.title}: the data set has no image that can be read.")
     return preset, dataset

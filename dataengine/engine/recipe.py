@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from dataengine.data.layout import Acquisition
+from dataengine.data.pixel_range import parse as parse_pixel_range
 from dataengine.data.presets import config_file
 from dataengine.errors import UserError, first_fault
 from dataengine.files import read_yaml
@@ -48,6 +49,16 @@ def _field(panel: str, default: object, description: str, unset: str | None = No
     return Field(default, description=description, json_schema_extra={"panel": panel, "unset": unset}, **settings)
 
 
+def _pixel_range(text: str | None) -> str | None:
+    """ "7000:9000", checked."""
+    if text is not None:
+        try:
+            parse_pixel_range(text)
+        except UserError as error:
+            raise ValueError(str(error).removeprefix("--pixel-range ").rstrip(".")) from None
+    return text
+
+
 RendererKind = Literal[*dict.fromkeys(entry.kind for entry in RENDERERS)]
 Range = Annotated[tuple[float, float], AfterValidator(_low_to_high)]
 RANGES = {"altitude": "altitude_m", "gsd": "gsd_m", "camera_angle": "camera_angle_deg"}  # field of `Acquisition` each
@@ -70,6 +81,12 @@ class Recipe(BaseModel):
 
     dataset: str | None = _field("Data", None, "Preset (hit-uav, dior ...) or YAML file; not needed with --data.")
     data: Path | None = _field("Data", None, "Folder of your labelled data set, in any supported format.")
+    pixel_range: Annotated[str | None, AfterValidator(_pixel_range)] = _field(
+        "Data",
+        None,
+        "Values of images of more than 8 bits that become black and white, LOW:HIGH.",
+        "pixel-range.json, or measured",
+    )
     n: int = _field("Run", 200, "Number of accepted images to make.", gt=0)
     seed: int = _field("Run", 0, "Random seed; another seed gives another data set.", ge=0)
     size: int = _field("Rendering", 256, "Side of the images in pixels.", ge=64, le=4096)
@@ -191,7 +208,8 @@ class Recipe(BaseModel):
 
     def identity(self, parts: dict[str, str]) -> str:
         """Hash of the recipe and of the content of its parts (model, detector, layouts ...); 16 hexadecimal digits."""
-        text = self.model_dump_json() + repr(sorted(parts.items()))
+        unused = {"pixel_range"} if self.pixel_range is None else None  # as runs without the field have been hashed
+        text = self.model_dump_json(exclude=unused) + repr(sorted(parts.items()))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataengine.data.images import named_file
+from dataengine.data.file_index import named_file
 from dataengine.data.layout import Dataset, Sample
 from dataengine.engine.record import Record
 from dataengine.errors import UserError

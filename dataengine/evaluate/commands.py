@@ -282,6 +282,8 @@ def _need(*modules: str) -> None:
 
 
 def _print_problems(path: Path, dataset) -> None:
+    for note in dataset.notes:
+        typer.echo(f"{path}: {note}", err=True)
     if dataset.problems:
         first, n = dataset.problems[0], len(dataset.problems)
         typer.echo(f"{first} ({n} problems; see all with: dataengine data check {path})", err=True)

@@ -20,6 +20,7 @@ import torch
 
 from dataengine.data import dota, formats
 from dataengine.data.images import read_picture
+from dataengine.data.pixel_range import in_8_bits
 from dataengine.data.tile import tile
 from dataengine.errors import UserError
 from dataengine.evaluate.average_precision import COCO_THRESHOLDS, average_precision
@@ -179,7 +180,8 @@ def _extra_data(protocol: Protocol, arm: str, out: Path) -> Path:
             write_copy_paste(source, now.images, size, folder)
             return folder
         with tempfile.TemporaryDirectory(prefix=".tiles-", dir=out) as tiles:
-            dota.write(tile(source, Path(tiles) / "real", size, size // 5), folder)
+            cut = tile(source, Path(tiles) / "real", size, size // 5)
+            dota.write(in_8_bits(cut, Path(tiles) / "of-8-bits"), folder)
     return folder
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from dataengine.data import formats, images
 from dataengine.data.formats import labelled_or_plain
 from dataengine.data.layout import Dataset, Layout, Sample
+from dataengine.data.pixel_range import PixelRange
 from dataengine.data.split import flight_key
 from dataengine.engine.run_folder import RunFolder
 from dataengine.errors import UserError
@@ -29,7 +30,8 @@ class Window:
     """A window of an image, or the whole image; pixels are read on demand.
 
     layout: of the window. scaled_size: (width, height) that the file is resized to before the window is cut at corner
-    (left, top). group: key of similar images, which are never split between two halves.
+    (left, top). group: key of similar images, which are never split between two halves. pixel_range: of the image's
+    data set.
     """
 
     name: str
@@ -38,19 +40,20 @@ class Window:
     scaled_size: tuple[int, int]
     corner: tuple[int, int]
     group: Hashable
+    pixel_range: PixelRange | None = None
 
     def pixels(self) -> np.ndarray:
         """Pixels uint8 (H, W, 3), of the layout's size. Raises UserError where the file cannot be decoded."""
         (left, top), (width, height) = self.corner, self.layout.size
-        return _decoded(self.file, self.scaled_size)[top : top + height, left : left + width].copy()
+        return _decoded(self.file, self.scaled_size, self.pixel_range)[top : top + height, left : left + width].copy()
 
 
 @lru_cache(maxsize=1)  # windows of one file follow each other
-def _decoded(file: Path, size: tuple[int, int]) -> np.ndarray:
+def _decoded(file: Path, size: tuple[int, int], pixel_range: PixelRange | None) -> np.ndarray:
     import cv2
 
     try:
-        pixels = np.asarray(images.load(file).convert("RGB"))
+        pixels = images.rgb(file, pixel_range)
     except ValueError as error:
         raise UserError(f"{file}: {error}; fix it or remove it from the data set.") from None
     if pixels.shape[1::-1] == size:
@@ -174,7 +177,7 @@ def _iter_windows(
         for corner in corners:
             part = cut(layout, *corner, shown) if any(free) else layout
             if not labelled or (~part.difficult).any():
-                yield Window(sample.name, sample.image, part, layout.size, corner, key(sample))
+                yield Window(sample.name, sample.image, part, layout.size, corner, key(sample), sample.pixel_range)
 
 
 def random_subset(windows: list[Window], n: int, seed: int = 0) -> list[Window]:

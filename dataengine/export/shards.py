@@ -22,7 +22,9 @@ import numpy as np
 
 from dataengine import geometry
 from dataengine.data import formats
+from dataengine.data.images import upright_bytes
 from dataengine.data.layout import Dataset, Sample
+from dataengine.data.pixel_range import range_of
 from dataengine.engine.run_folder import RunFolder
 from dataengine.errors import UserError, install
 
@@ -66,6 +68,8 @@ def write_shards(
             "name": dataset.name, "kind": dataset.kind, "classes": list(dataset.classes), "images": len(dataset),
             "files": files,
         }  # fmt: skip
+        if (pixel_range := range_of(dataset)) is not None:
+            content["pixel_range"] = {"low": pixel_range.low, "high": pixel_range.high}
         (building / "dataset.json").write_text(json.dumps(content, indent=2) + "\n")
         out.mkdir(parents=True, exist_ok=True)
         os.replace(building, out)
@@ -139,11 +143,10 @@ def _fill(dataset: Dataset, folder: Path, open_file, most_bytes: float, progress
 
 def _bytes(sample: Sample) -> bytes:
     try:
-        return sample.image.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"{sample.image} cannot be read ({error.strerror}); list all such files with dataengine data check."
-        ) from None
+        return upright_bytes(sample.image)
+    except (OSError, ValueError) as error:
+        reason = f"cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
+        raise UserError(f"{sample.image}: {reason}; list all such files with dataengine data check.") from None
 
 
 @contextmanager

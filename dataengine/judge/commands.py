@@ -173,7 +173,7 @@ def label_command(
     from dataclasses import replace
     from tempfile import TemporaryDirectory
 
-    from dataengine.data import coco
+    from dataengine.data import formats
     from dataengine.data.formats import labelled_or_plain
     from dataengine.data.tile import tile
     from dataengine.errors import UserError
@@ -202,9 +202,9 @@ def label_command(
                 f"{images}: every image has a doubtful detection; give --keep-doubtful, a --tile-size, or a better "
                 "detector."
             )
-        coco.write(replace(labelled, samples=kept), out)
-    for problem in labelled.problems[:5]:
-        typer.echo(str(problem), err=True)
+        formats.write(replace(labelled, samples=kept), out, "coco")
+    for message in [*labelled.notes, *labelled.problems[:5]]:
+        typer.echo(str(message), err=True)
     counts = Counter(name for sample in kept for name in sample.layout.names())
     objects = ", ".join(f"{counts[name]} {name}" for name in labelled.classes)
     typer.echo(f"{out}: {len(clear)} of {len(labelled)} images have no doubtful detection; {objects}")
@@ -267,22 +267,19 @@ def _read(
     readable = []
     for sample in samples:
         try:
-            image_files.decode(sample.image)
+            image_files.rgb(sample.image, sample.pixel_range)
         except ValueError as error:
             problems.append(Problem(sample.image, None, f"{error}; skipped"))
         else:
             readable.append(sample)
-    for problem in problems[:5]:
-        typer.echo(str(problem), err=True)
+    for message in [*dataset.notes, *problems[:5]]:
+        typer.echo(str(message), err=True)
     if problems:
         typer.echo(f"{len(problems)} problems; see all with: dataengine data check {path}", err=True)
     if not readable:
         raise UserError(f"{path}: none of the images can be decoded; see dataengine data check {path}.")
 
-    def load(file: Path) -> np.ndarray:
-        return np.asarray(image_files.load(file).convert("RGB"))
-
-    loaders = [lambda file=sample.image: load(file) for sample in readable]
+    loaders = [lambda sample=sample: image_files.rgb(sample.image, sample.pixel_range) for sample in readable]
     return replace(dataset, samples=readable, problems=problems), loaders
 
 

@@ -176,6 +176,8 @@ def _read(path: Path, split: str | None, classes: tuple[str, ...] | None = None)
     from dataengine.data.formats import read
 
     dataset = read(path, split=split, classes=classes)
+    for note in dataset.notes:
+        typer.echo(note, err=True)
     if dataset.problems:
         more = f" and {len(dataset.problems) - 1} more; see dataengine data check" if dataset.problems[1:] else ""
         typer.echo(f"skipped: {dataset.problems[0]}{more}", err=True)

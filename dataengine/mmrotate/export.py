@@ -16,10 +16,11 @@ import numpy as np
 
 from dataengine.data import formats
 from dataengine.data.layout import Dataset, Sample, class_key, restrict
+from dataengine.data.pixel_range import in_8_bits, range_of
 from dataengine.data.records import class_lookup
 from dataengine.data.tile import MIN_VISIBLE, tile
 from dataengine.errors import UserError
-from dataengine.files import read_text, write_whole
+from dataengine.files import make_room, read_text, write_whole
 from dataengine.mmrotate.training_config import DETECTORS, LAYOUTS, ExportedData, config_text, spelling
 
 Progress = Callable[[str, int, int], None]  # (what, images done, images in all)
@@ -109,7 +110,10 @@ def export(
         "synthetic_scale": synthetic_scale,
         "images": {name: _fingerprint(part) for name, part in parts},
     }
-    notes = [f"{len(p.problems)} problems in {name}, such as {p.problems[0]}" for name, p in parts if p.problems]
+    if ranges := {name: str(found) for name, part in parts if (found := range_of(part)) is not None}:
+        content["pixel_ranges"] = ranges
+    notes = [f"{name}: {note}" for name, p in parts for note in p.notes]
+    notes += [f"{len(p.problems)} problems in {name}, such as {p.problems[0]}" for name, p in parts if p.problems]
     stored = out / "data" / "export.json"
     if stored.exists():
         written = json.loads(read_text(stored))
@@ -217,6 +221,7 @@ def _write(parts: tuple[tuple[str, Dataset], ...], content: dict, folder: Path, 
                 if name != "synthetic" and any(max(sample.layout.size) > size for sample in part):
                     report = lambda done, total, name=name: progress(f"tiling {name}", done, total)  # noqa: E731
                     part = tile(part, work / f"tiles-{name}", size, size // 5, progress=report)
+                part = in_8_bits(part, work / f"tiles-of-8-bits-{name}")  # mmcv would keep the upper 8 of 16
                 # as rotated boxes: COCO files then hold the corners, which mmrotate reads
                 part = replace(part, kind="obb")
                 place, split = (work / "data" / "real", "test") if name == "test" else (work / "data" / name, "train")
@@ -232,7 +237,7 @@ def _write(parts: tuple[tuple[str, Dataset], ...], content: dict, folder: Path, 
                 shutil.rmtree(tiles)
     except OSError as error:
         raise UserError(
-            f"{error.filename or folder} could not be written ({error.strerror or error}); free some space or give "
-            "another --out."
+            f"{error.filename or folder} could not be written ({error.strerror or error}); "
+            f"{make_room(error)}give another --out."
         ) from error
     return written

@@ -95,8 +95,8 @@ class DatasetCanvases:
         first = sorted(windows[:WINDOWS_COMPARED], key=lambda window: self._cost(*window, layout))
         for sample, left, top in first + windows[WINDOWS_COMPARED:]:
             try:
-                with images.load(sample.image) as file:
-                    window = np.asarray(file.convert("RGB").crop((left, top, left + self.size[0], top + self.size[1])))
+                pixels = images.rgb(sample.image, sample.pixel_range)
+                window = pixels[top : top + self.size[1], left : left + self.size[0]].copy()
             except ValueError:  # truncated or damaged
                 unreadable.append(sample.name)
                 continue

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from dataengine.data.images import measure, rgb
 from dataengine.errors import UserError
 from dataengine.imagenet import ImageNetFeatures
 from dataengine.render.autoencoder import LATENT_RATIO, Autoencoder
@@ -41,15 +42,13 @@ class Window:
 
     def pixels(self) -> np.ndarray:
         """uint8 (WINDOW_PX, WINDOW_PX, 3)."""
-        with Image.open(self.file) as image:
-            part = image.crop((self.left, self.top, self.left + WINDOW_PX, self.top + WINDOW_PX))
-            return np.asarray(part.convert("RGB"))
+        pixels = rgb(self.file)
+        return pixels[self.top : self.top + WINDOW_PX, self.left : self.left + WINDOW_PX].copy()
 
 
 def windows_of(file: Path) -> list[Window]:
     """Windows that cover an image file, overlapping where necessary; none if the image is smaller than a window."""
-    with Image.open(file) as image:
-        size = image.size
+    size = measure(file)
     if min(size) < WINDOW_PX:
         return []
     lefts, tops = (np.linspace(0, side - WINDOW_PX, -(-side // WINDOW_PX)).astype(int).tolist() for side in size)

@@ -14,6 +14,7 @@ app = typer.Typer(
     help="Train models on your own data. If a training is stopped or killed, the same command continues it.",
 )
 
+RANGES_FILE = "pixel-ranges.json"  # values of images of more than 8 bits that became black and white
 Data = Annotated[list[Path], typer.Argument(help="Labelled data sets in any supported format.")]
 Out = Annotated[Path, typer.Option(help="Folder for checkpoints, TensorBoard logs, sample grids and the model.")]
 Split = Annotated[str | None, typer.Option(help="Use only this split, such as train. [default: all]")]
@@ -37,6 +38,8 @@ def _read(paths: list[Path], split: str | None):
 
     datasets = [replace(read(path, split=split), name=path.resolve().name) for path in paths]
     for dataset in datasets:
+        for note in dataset.notes:
+            typer.echo(note, err=True)
         if dataset.problems:
             more = f" and {len(dataset.problems) - 1} more; see dataengine data check" if dataset.problems[1:] else ""
             typer.echo(f"skipped: {dataset.problems[0]}{more}", err=True)
@@ -58,9 +61,28 @@ def _settings(steps, batch_size, learning_rate, seed, minutes, compile, evaluate
         raise UserError(f"{first_fault(error)}.") from None
 
 
+def _store_ranges(out: Path, datasets) -> None:
+    import json
+
+    from dataengine.data.pixel_range import range_of
+    from dataengine.errors import UserError
+    from dataengine.files import read_text, write_whole
+
+    ranges = {dataset.name: str(found) for dataset in datasets if (found := range_of(dataset)) is not None}
+    text, file = json.dumps(ranges) + "\n", out / RANGES_FILE
+    if file.exists() and read_text(file) != text:
+        raise UserError(
+            f"{out}: this training was begun with the pixel ranges {read_text(file).strip()}, not {text.strip()}; "
+            "state them in the pixel-range.json of each data set, or give another --out."
+        )
+    if ranges:
+        write_whole(file, text)
+
+
 @contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Refuse a folder with other files than those of a training; report a full disk in one sentence."""
+def _writing(out: Path, datasets=()) -> Iterator[None]:
+    """Refuse a folder with other files than those of a training; report a full disk in one sentence. The pixel ranges
+    of the data sets are stored in the folder, and a training that was begun with others is refused."""
     from safetensors import SafetensorError
 
     from dataengine.errors import UserError
@@ -68,11 +90,13 @@ def _writing(out: Path) -> Iterator[None]:
     if out.is_dir():
         expected = {"checkpoint", "checkpoint.new", "checkpoint.old", "samples", "tensorboard", "model", "pipeline"}
         expected |= {"unet", "decoder", "guided"}  # of fewer-steps
+        expected |= {RANGES_FILE}
         foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in expected)
         if foreign:
             raise UserError(f"{out} contains other files than those of a training ({foreign[0]}); give another --out.")
     try:
         out.mkdir(parents=True, exist_ok=True)
+        _store_ranges(out, datasets)
         yield
     except (OSError, SafetensorError) as error:
         if getattr(error, "errno", 0) is None:  # not from the disk
@@ -115,7 +139,7 @@ def decoder(
 
     settings = _settings(steps, batch_size, learning_rate, seed, minutes, compile, evaluate_every)
     datasets = _read(data, split)
-    with _writing(out):
+    with _writing(out, datasets):
         train_decoder(datasets, _classes(datasets), out, settings, crop)
     print(f"model: {out / 'model'}; samples: {out / 'samples'}")
 
@@ -162,7 +186,7 @@ def full(
     )
     datasets = _read(data, split)
     published = form == "aerogen"
-    with _writing(out):
+    with _writing(out, datasets):
         train_latents(
             datasets, _classes(datasets), load_base(base), arguments, out, settings, size=size, scale=scale,
             trainable=trainable, rank=rank, gradient_checkpointing=gradient_checkpointing,
@@ -251,7 +275,7 @@ def renderer(
 
     from dataengine.train.loop import save_once
 
-    with _writing(out):
+    with _writing(out, datasets):
         if kind == "in-scene":
             from dataengine.render.in_scene_pipeline import InScenePipeline
             from dataengine.train.in_scene import train_in_scene
@@ -313,7 +337,7 @@ def fewer_steps(
         )
     settings = _settings(steps, batch_size, learning_rate, seed, minutes, False, 500, ema_decay=0.998)
     datasets = _read(data, split)
-    with _writing(out):
+    with _writing(out, datasets):
         if kind == "in-scene":
             pipeline = distill_in_scene(pipeline, datasets, out, settings, to, guidance)
         else:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from rich.progress import track
 
+from dataengine.data.images import read_or_fail
 from dataengine.data.layout import Dataset, Layout, class_key
 from dataengine.errors import UserError
 from dataengine.render.augment import augmented_window
@@ -54,8 +55,7 @@ def random_crops(
     numbers = domain_numbers(datasets, domains)
     pixels = []
     for _, sample in track(samples, "reading images"):
-        with Image.open(sample.image) as file:
-            pixels.append(np.asarray(file.convert("RGB")))
+        pixels.append(read_or_fail(sample))
     objects = [(i, box[:2], name) for i, (_, s) in enumerate(samples) for box, name in named_boxes(s.layout, classes)]
     _, which, counts = np.unique([name for *_, name in objects], return_inverse=True, return_counts=True)
     probabilities = counts[which] ** -0.5 if objects else np.zeros(0)

@@ -13,6 +13,7 @@ from PIL import Image
 from rich.progress import track
 
 from dataengine import geometry
+from dataengine.data.images import read_or_fail
 from dataengine.data.layout import Dataset, Layout, class_key
 from dataengine.errors import UserError
 from dataengine.render.augment import augment
@@ -84,7 +85,7 @@ def collect_frames(
 
     samples = [(dataset, sample) for dataset in datasets for sample in dataset]
     for _dataset, sample in track(samples, "cutting frames"):
-        original = np.asarray(Image.open(sample.image).convert("RGB"))
+        original = read_or_fail(sample)
         for copy in range(copies + 1):
             image, layout = augment(original, sample.layout, rng) if copy else (original, sample.layout)
             labels = np.array([number.get(class_key(name), -1) for name in layout.names()], np.int64)

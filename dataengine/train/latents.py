@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
-from PIL import Image
 from torch.nn import functional as F
 
+from dataengine.data.images import read_or_fail
 from dataengine.data.layout import Dataset, Layout, drop_fields
 from dataengine.data.presets import config_file
 from dataengine.errors import UserError, install
@@ -148,8 +148,7 @@ def window_sampler(
 
     def sample_window(rng: np.random.Generator) -> tuple[np.ndarray, Layout, int]:
         number, sample = samples[rng.integers(len(samples))]
-        with Image.open(sample.image) as file:
-            pixels = np.asarray(file.convert("RGB"))
+        pixels = read_or_fail(sample)
         layout = scaled(sample.layout, scale)
         if scale != 1:
             pixels = cv2.resize(pixels, layout.size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)

@@ -17,6 +17,7 @@ from rich.progress import track
 from torch.nn import functional as F
 
 from dataengine.data.draw import draw
+from dataengine.data.images import read_or_fail
 from dataengine.data.layout import Dataset, Layout, class_key, drop_fields
 from dataengine.errors import UserError
 from dataengine.render.augment import augmented_window
@@ -64,8 +65,7 @@ def collect_windows(
     thumbnails, layouts, labels, domains, references = [], [], [], [], []
     samples = [(d, sample) for d, dataset in enumerate(datasets) for sample in dataset]
     for d, sample in track(samples, "cutting windows"):
-        with Image.open(sample.image) as file:
-            original = np.asarray(file.convert("RGB"))
+        original = read_or_fail(sample)
         if encoder is not None:
             references += [encoder([original])[0]] * copies
         for _ in range(copies):
@@ -140,11 +140,7 @@ def grey_domains(datasets: list[Dataset]) -> list[str]:
 
     def is_grey(dataset: Dataset) -> bool:
         step = -(-len(dataset) // 20)
-        for sample in dataset.samples[::step]:
-            with Image.open(sample.image) as file:
-                if np.ptp(np.asarray(file.convert("RGB")), axis=2).max() > MAX_GREY_SPREAD:
-                    return False
-        return True
+        return all(np.ptp(read_or_fail(sample), axis=2).max() <= MAX_GREY_SPREAD for sample in dataset.samples[::step])
 
     return [name for name, dataset in zip(map(domain_name, datasets), datasets, strict=True) if is_grey(dataset)]
 

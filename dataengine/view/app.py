@@ -6,7 +6,6 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,6 +14,8 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from dataengine.data.images import rgb
+from dataengine.data.pixel_range import PixelRange
 from dataengine.errors import UserError
 from dataengine.view.detections import LazyDetector
 from dataengine.view.gallery import Gallery, query_of
@@ -108,7 +109,8 @@ class Endpoints:
 
     def detections(self, request: Request) -> Response:
         gallery, file = self._gallery(request), self._file(request)
-        return JSONResponse(self._site.detector.detect(file, gallery.index.entry(request.path_params["i"]).labels))
+        entry = gallery.index.entry(request.path_params["i"])
+        return JSONResponse(self._site.detector.detect(file, entry.labels, entry.pixel_range))
 
     def neighbours(self, request: Request) -> Response:
         search = self._site.neighbours
@@ -117,8 +119,10 @@ class Endpoints:
         request.path_params["side"] = "made"
         file = self._file(request)
         search.start()
-        with Image.open(file) as image:
-            found = search.nearest(np.asarray(image.convert("RGB")))
+        try:
+            found = search.nearest(rgb(file, self._site.made.pixel_range(request.path_params["i"])))
+        except ValueError as error:
+            raise NotServedError(str(error)) from None
         rows = [
             {
                 "window": k,
@@ -134,7 +138,7 @@ class Endpoints:
 
     def image(self, request: Request) -> Response:
         side = _integer(request, "side", 0)
-        return _image(*image_bytes(self._file(request), min(side, 2048) or None))
+        return _image(*image_bytes(self._file(request), min(side, 2048) or None, self._pixel_range(request)))
 
     def window(self, request: Request) -> Response:
         search = self._site.neighbours
@@ -142,6 +146,9 @@ class Endpoints:
         if search is None or k >= len(search.windows):
             raise HTTPException(404, "there is no such window")
         return _image(encoded(Image.fromarray(search.windows[k].pixels())), "image/png")
+
+    def _pixel_range(self, request: Request) -> PixelRange | None:
+        return self._gallery(request).pixel_range(request.path_params["i"])
 
     def _file(self, request: Request) -> Path:
         try:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from dataengine import weights
+from dataengine.data.images import rgb
 from dataengine.data.layout import Layout
+from dataengine.data.pixel_range import PixelRange
+from dataengine.errors import UserError
 
 
 class LazyDetector:
@@ -20,11 +20,12 @@ class LazyDetector:
         self.folder, self.name = folder, "packaged detector" if folder is None else folder.name
         self._lock, self._detector = threading.Lock(), None
 
-    def detect(self, file: Path, labels: Layout) -> dict:
+    def detect(self, file: Path, labels: Layout, pixel_range: PixelRange | None = None) -> dict:
         """Detections in an image file, matched with its labels as the filter does.
 
         Keys: `detector` (its name), `classes`, and `detections`, a row each with `label`, `score`, `box` (cx, cy, w, h,
-        theta) and `object` (index of the matched label, or null). Raises UserError where the detector cannot be loaded.
+        theta) and `object` (index of the matched label, or null). Raises UserError where the detector cannot be loaded
+        or the image cannot be decoded.
         """
         from dataengine.judge.detector import load_detector  # slow import, needed for detections only
         from dataengine.judge.verdict import match
@@ -32,8 +33,10 @@ class LazyDetector:
         with self._lock:
             if self._detector is None:
                 self._detector = load_detector(self.folder or weights.packaged("detector"), threads=1)
-            with Image.open(file) as image:
-                detected = self._detector.detect([np.asarray(image.convert("RGB"))])[0]
+            try:
+                detected = self._detector.detect([rgb(file, pixel_range)])[0]
+            except ValueError as error:
+                raise UserError(f"{file.name}: {error}.") from None
         matched = match(detected, labels, self._detector.classes)
         of_object = {int(j): i for i, j in enumerate(matched.detections) if j >= 0}
         rows = [

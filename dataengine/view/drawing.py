@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dataengine.data.images import load
+from dataengine.data.images import read_header, rgb
 from dataengine.data.layout import Layout
+from dataengine.data.pixel_range import PixelRange, find_range
 from dataengine.engine.parts import Parts, load_parts
 from dataengine.engine.recipe import Recipe, load_recipe
 from dataengine.engine.run_folder import RunFolder
@@ -54,7 +55,8 @@ def make_studio(options: dict, run: Path | None, image: Path | None, out: Path, 
         if gallery is None:
             raise UserError("there is no such image to draw on.")
         try:
-            pixels, entry = _pixels(gallery.file(i)), gallery.index.entry(i)
+            entry = gallery.index.entry(i)
+            pixels = _pixels(gallery.file(i), entry.pixel_range)
         except (IndexError, NotServedError):
             raise UserError("there is no such image to draw on.") from None
         provenance = Provenance("window", f"{side}:{entry.name}", license=entry.license)
@@ -66,7 +68,8 @@ def make_studio(options: dict, run: Path | None, image: Path | None, out: Path, 
 def _read_canvas(image: Path) -> Canvas:
     """The image of --image as a canvas without labelled objects."""
     try:
-        pixels = _pixels(image)
+        deep = read_header(image).deep
+        pixels = _pixels(image, find_range(image, [image])[0] if deep else None)
     except ValueError as error:
         raise UserError(f"--image {image}: {error}.") from None
     height, width = pixels.shape[:2]
@@ -74,9 +77,9 @@ def _read_canvas(image: Path) -> Canvas:
     return Canvas(pixels, nothing, nothing, Provenance("window", image.name))
 
 
-def _pixels(file: Path) -> np.ndarray:
+def _pixels(file: Path, pixel_range: PixelRange | None) -> np.ndarray:
     """uint8 (H, W, 3). Raises ValueError for a broken image, UserError for one that is too large."""
-    pixels = np.asarray(load(file).convert("RGB"))
+    pixels = rgb(file, pixel_range)
     if max(pixels.shape[:2]) > MAX_SIDE_PX:
         raise UserError(f"{file}: more than {MAX_SIDE_PX} pixels wide or high; tile it first (dataengine data tile).")
     return pixels

@@ -11,6 +11,7 @@ import numpy as np
 
 from dataengine.data.draw import COLOURS
 from dataengine.data.layout import Layout, class_key, layout_to_json
+from dataengine.data.pixel_range import PixelRange
 from dataengine.judge.calibration import Calibration
 from dataengine.view.filters import Filter, matching_images, read_filter
 from dataengine.view.images import inside
@@ -120,6 +121,10 @@ class Gallery:
     def file(self, i: int) -> Path:
         """The image file. Raises IndexError and NotServedError."""
         return inside(self.index.source.root, self.index.entry(i).image)
+
+    def pixel_range(self, i: int) -> PixelRange | None:
+        """The range that scales the image to 8 bits. Raises IndexError."""
+        return self.index.entry(i).pixel_range
 
 
 def query_of(values: Mapping[str, list[str]]) -> Filter:

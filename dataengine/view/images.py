@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from dataengine.data.images import load
+from dataengine.data.images import read_header, rgb
+from dataengine.data.pixel_range import PixelRange
 
 MEDIA_TYPES = {
     ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp", ".bmp": "image/bmp",
@@ -33,21 +34,26 @@ def inside(root: Path, name: str) -> Path:
     return file
 
 
-def image_bytes(file: Path, side: int | None = None) -> tuple[bytes, str]:
-    """Bytes and media type of an image: the file itself, or a converted image where browsers do not support the format
-    or the file is large: a JPEG of at most `side` pixels, or a PNG at full size. Raises NotServedError for a broken
-    image."""
+def image_bytes(file: Path, side: int | None = None, pixel_range: PixelRange | None = None) -> tuple[bytes, str]:
+    """Bytes and media type of an image: the file itself, or a converted image where the file is large, or turned, or
+    has values of more than 8 bits, or browsers do not support the format: a JPEG of at most `side` pixels, or a PNG at
+    full size. pixel_range: of the image's data set. Raises NotServedError for a broken image."""
     status = file.stat()
     media_type = MEDIA_TYPES.get(file.suffix.lower())
     if media_type is not None and (side is None or status.st_size <= SMALL_FILE_BYTES):
-        return file.read_bytes(), media_type
-    return _converted(file, status.st_mtime_ns, side)
+        try:
+            header = read_header(file)
+        except ValueError as error:
+            raise NotServedError(str(error)) from None
+        if header.orientation == 1 and not header.deep:
+            return file.read_bytes(), media_type
+    return _converted(file, status.st_mtime_ns, side, pixel_range)
 
 
 @lru_cache(maxsize=512)
-def _converted(file: Path, modified_ns: int, side: int | None) -> tuple[bytes, str]:
+def _converted(file: Path, modified_ns: int, side: int | None, pixel_range: PixelRange | None) -> tuple[bytes, str]:
     try:
-        image = load(file).convert("RGB")
+        image = Image.fromarray(rgb(file, pixel_range))
     except (ValueError, Image.DecompressionBombError) as error:
         raise NotServedError(str(error)) from None
     if side is None:

@@ -125,7 +125,7 @@ class Neighbours:
             except NotServedError:
                 continue
             numbers[str(i)] = i
-            samples.append(Sample(str(i), file, entry.labels))
+            samples.append(Sample(str(i), file, entry.labels, pixel_range=entry.pixel_range))
         if not samples:
             raise UserError("no real image can be read; check the images of --real.")
         self.windows = cut_windows(Dataset(self.real.classes, samples), self.size, of_each=WINDOWS_PER_IMAGE)

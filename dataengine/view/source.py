@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from dataengine.data.layout import Layout, layout_from_json, layout_to_json
+from dataengine.data.pixel_range import PixelRange
 from dataengine.engine.record import MALFORMED, Record
 from dataengine.engine.run_folder import RECORDS, RunFolder
 from dataengine.errors import UserError
@@ -26,7 +27,7 @@ from dataengine.view.hand_drawn import hand_drawn_recipe
 class Entry:
     """One image of a source. image: path of its file, relative to the source's root. source, license: where the image,
     or the real image below painted objects, comes from. record: of an image of a run. filter: for an image kept by
-    hand, whether the filter would keep it, and why not."""
+    hand, whether the filter would keep it, and why not. pixel_range: of the data set."""
 
     name: str
     image: str
@@ -35,6 +36,7 @@ class Entry:
     license: str = ""
     record: Record | None = None
     filter: dict | None = None
+    pixel_range: PixelRange | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class Source:
             return Entry(record.name, record.image, record.labels, scene.source, scene.license, record, verdict)
         try:
             values = json.loads(line)
-            return Entry(**(values | {"labels": layout_from_json(values["labels"])}))
+            pixel_range = values.get("pixel_range") and PixelRange(*values["pixel_range"])
+            return Entry(**(values | {"labels": layout_from_json(values["labels"]), "pixel_range": pixel_range}))
         except MALFORMED as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
 
@@ -155,15 +158,17 @@ def _data_set(root: Path, path: Path, split: str | None) -> Source:
     from dataengine.evaluate.windows import read_real
 
     cache = cache_folder(root)
-    fingerprint = _hash((f"split {split}", *_files(root)))
+    fingerprint = _hash((f"split {split}, with pixel range", *_files(root)))
     entries, problems = cache / f"records-{fingerprint}.jsonl", cache / f"problems-{fingerprint}.txt"
     if not (entries.exists() and problems.exists()):
         dataset = read_real(path, split)
-        store(cache, "problems", fingerprint, ".txt", "".join(f"{problem}\n" for problem in dataset.problems))
+        messages = [*dataset.notes, *map(str, dataset.problems)]
+        store(cache, "problems", fingerprint, ".txt", "".join(f"{message}\n" for message in messages))
         lines = [
             json.dumps({
                 "name": sample.name, "image": _below(sample.image, root), "labels": layout_to_json(sample.layout),
                 "source": sample.source, "license": sample.license,
+                "pixel_range": sample.pixel_range and [sample.pixel_range.low, sample.pixel_range.high],
             })
             for sample in dataset
         ]  # fmt: skip

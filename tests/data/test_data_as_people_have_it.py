@@ -61,9 +61,8 @@ def bndbox(x1, y1, x2, y2) -> str:
 
 
 def iou(first, second) -> float:
-    return float(
-        geometry.iou(np.asarray(first, np.float32).reshape(1, 5), np.asarray(second, np.float32).reshape(1, 5))
-    )
+    pair = np.array([first], np.float32), np.array([second], np.float32)
+    return float(geometry.iou(*pair)[0, 0])
 
 
 def layouts(root: Path, **options) -> dict[str, list]:

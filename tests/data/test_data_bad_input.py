@@ -306,7 +306,7 @@ class TestWriting:
         from dataengine.data import images
 
         place = images.place
-        monkeypatch.setattr(images, "place", lambda source, target: (full(source, os.devnull), place(source, target)))
+        monkeypatch.setattr(images, "place", lambda source, *to: (full(source, os.devnull), place(source, *to)))
         with pytest.raises(UserError, match="No space left"):
             formats.write(dataset, tmp_path / "out", format)
         assert [file for file in (tmp_path / "out").rglob("*") if file.is_file()] == []

@@ -226,3 +226,26 @@ def test_the_base_install_needs_no_torchvision():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert not any("torchvision" in need or "mmcv" in need for need in project["dependencies"])
     assert not any("torchvision" in need or "mmcv" in need for need in project["optional-dependencies"]["test"])
+
+
+def test_images_of_16_bits_are_scaled_for_mmcv_which_would_keep_their_upper_8(run, tmp_path):
+    real, names = tmp_path / "thermal", ("train/a", "train/b", "val/c")
+    for number, name in enumerate(names):
+        array = np.full((96, 128), 7000 + 400 * number, np.uint16)
+        array[32:64, 40:80] = 8600
+        for folder in ("images", "labels"):
+            (real / folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(real / "images" / f"{name}.png")
+        (real / "labels" / f"{name}.txt").write_text(f"0 {60 / 128} 0.5 {40 / 128} {32 / 96}")
+    (real / "classes.txt").write_text("car")
+    (real / "pixel-range.json").write_text('{"low": 6600, "high": 9000}')
+    done = export(run, real, tmp_path / "out", detector="oriented-rcnn", classes=("car",))
+    assert any("pixel values from 6600 to 9000 become 0 to 255" in note for note in done.notes)
+    written = list((tmp_path / "out" / "data" / "real").rglob("*.png"))
+    assert len(written) == 3
+    for file in written:
+        ground = 7000 + 400 * "abc".index(file.stem[-1])
+        pixels = np.asarray(Image.open(file))
+        assert pixels.dtype == np.uint8
+        assert abs(int(pixels[5, 5].max()) - (ground - 6600) / 2400 * 255) <= 1
+        assert abs(int(pixels[48, 60].max()) - (8600 - 6600) / 2400 * 255) <= 1

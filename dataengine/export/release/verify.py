@@ -116,8 +116,8 @@ def _mark(file: Path, content: dict, line: dict) -> Iterator[str]:
     png = file.read_bytes()
     try:
         mark = marks.read_mark(png)
-        with images.load(file) as image:
-            size = image.size
+        images.decode(file)
+        size = images.measure(file)
     except ValueError as error:
         yield f"the image is damaged ({error})"
         return
