@@ -1,0 +1,100 @@
+"""FAIR1M XML: rotated boxes of 37 fine classes as `points` in `objects/object`, the first corner repeated at the end.
+
+Each `point` is "x,y" in continuous pixels without shift, as JDet and torchgeo read them; the minimum-area box around
+them is the object. The class is `possibleresult/name`; "other-ship", "other-vehicle" and "other-airplane" are classes.
+Objects whose `coordinate` is not "pixel", and those with several different names, are reported.
+Read: `labelXml/` or `labelXmls/` next to `images/`, in `train/part1/`, `validation/` or any other folder; the image is
+the one that `source/filename` names. The format is read, not written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from dataengine.data.file_index import FileIndex
+from dataengine.data.label_files import (
+    find_label_files,
+    image_root,
+    images_without_labels,
+    of_split,
+    place_record,
+    split_names,
+)
+from dataengine.data.layout import Dataset, Problem
+from dataengine.data.objects import polygon_box
+from dataengine.data.parse import element_text, number
+from dataengine.data.records import Record, assemble
+from dataengine.data.xml_records import read_record
+from dataengine.errors import UserError
+
+NAME = "fair1m"
+CLASSES = (
+    "Passenger Ship", "Motorboat", "Fishing Boat", "Tugboat", "other-ship", "Engineering Ship", "Liquid Cargo Ship",
+    "Dry Cargo Ship", "Warship", "Small Car", "Bus", "Cargo Truck", "Dump Truck", "other-vehicle", "Van", "Trailer",
+    "Tractor", "Excavator", "Truck Tractor", "Boeing737", "Boeing747", "Boeing777", "Boeing787", "ARJ21", "C919",
+    "A220", "A321", "A330", "A350", "other-airplane", "Baseball Field", "Basketball Court", "Football Field",
+    "Tennis Court", "Roundabout", "Intersection", "Bridge",
+)  # fmt: skip
+
+
+def recognizes(file: Path, head: str) -> bool:
+    """Whether a file, of which `head` are the first 100,000 characters, has labels of this format."""
+    return file.suffix.lower() == ".xml" and "<possibleresult>" in head and "<points>" in head
+
+
+def splits(path: Path) -> tuple[str, ...]:
+    """Names of the splits of a data set, given its root."""
+    return split_names(find_label_files(path, (".xml",)))
+
+
+def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
+    """Read a data set from its root or one XML file. `split=None` reads all splits.
+
+    Raises UserError if the path or the split is missing or no image is usable. Smaller faults are listed in
+    `Dataset.problems`.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give the FAIR1M folder with images/ and labelXml/")
+    index = FileIndex(image_root(path))
+    problems: list[Problem] = []
+    records: list[Record] = []
+    for file in of_split(find_label_files(path, (".xml",)), split, path):
+        result = read_record(
+            file.path, problems, tag="object", parse_object=_parse, to_boxes=lambda values: values.astype(np.float32)
+        )
+        if result is not None:
+            record, root = result
+            stated = (root.findtext("source/filename") or "").strip() or file.path.stem
+            records.append(place_record(record, file, index, stated))
+    if split is None and path.is_dir():
+        problems += images_without_labels(index, records, path)
+    return assemble(records, path, format=NAME, kind="obb", classes=classes, known=(CLASSES,), problems=problems)
+
+
+def _parse(element: Element) -> tuple[str, list[float]]:
+    return _name(element), _box(element).tolist()
+
+
+def _name(element: Element) -> str:
+    names = {element_text(result, "name") for result in element.findall("possibleresult")}
+    if len(names) != 1:
+        raise ValueError(f"an object has the names {', '.join(sorted(names))}" if names else "an object has no name")
+    return names.pop()
+
+
+def _box(element: Element) -> np.ndarray:
+    unit = (element.findtext("coordinate") or "pixel").strip()
+    if unit.lower() != "pixel":
+        raise ValueError(f"the coordinates of an object are in {unit!r}, not in pixels")
+    points = []
+    for point in element.findall("points/point"):
+        numbers = (point.text or "").split(",")
+        if len(numbers) != 2:
+            raise ValueError(f"<point> is {point.text!r}, not x,y")
+        points.append([number(value, "<point>") for value in numbers])
+    return polygon_box(np.array(points, np.float64).reshape(-1, 2))
