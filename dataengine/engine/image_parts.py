@@ -36,14 +36,14 @@ def find_canvases(
     if recipe.into is not None:
         from dataengine.data import formats
 
-        labelled = formats.read(recipe.into)
+        labelled = formats.read(recipe.into, recipe.into_format)
         if labelled.problems:
             notes.append(f"{len(labelled.problems)} problems in --into, such as {labelled.problems[0]}")
         return InpaintCanvases(labelled, size)
     if renderer.paints_on == "blank":
         return BlankCanvases()
     if recipe.scenes is not None:
-        images = labelled_or_plain(recipe.scenes)
+        images = labelled_or_plain(recipe.scenes, recipe.scenes_format)
         if images.problems:
             notes.append(f"{len(images.problems)} problems among the scenes, such as {images.problems[0]}")
         return DatasetCanvases(images, size, recipe.augment_scenes)

@@ -153,7 +153,7 @@ def find_data(recipe: Recipe) -> tuple[Preset, Dataset | None]:
     if recipe.dataset is None:
         from dataengine.data import formats
 
-        dataset = formats.read(recipe.data)
+        dataset = formats.read(recipe.data, recipe.format)
         preset = preset_of(dataset, recipe.data)
         dataset = replace(dataset, name=preset.name)
     else:
@@ -161,7 +161,7 @@ def find_data(recipe: Recipe) -> tuple[Preset, Dataset | None]:
         packaged = weights.has(f"layouts/{preset.name}.npz")
         if recipe.data is None and packaged and search_dataset(preset) is None:
             return preset, None
-        dataset = read_dataset(preset, recipe.data)
+        dataset = read_dataset(preset, recipe.data, recipe.format)
     if not len(dataset):
         raise UserError(f"{recipe.data or preset.title}: the data set has no image that can be read.")
     return preset, dataset
