@@ -134,7 +134,8 @@ def _objects(file: Path, image: Element, problems: list[Problem]) -> Objects:
             _add(objects, shape)
         except ValueError as error:
             where = f"image {image.get('name')!r}, shape {i} ({shape.tag})"
-            problems.append(Problem(file, None, f"{where}: {error}; the object is skipped", 1))
+            objects.skip(file, None, f"{where}: {error}")
+    problems += objects.problems
     return objects
 
 

@@ -121,7 +121,8 @@ def _record(
         try:
             _add(objects, entry, labels)
         except ValueError as error:
-            problems.append(Problem(file, None, f"item {name!r}, annotation {i}: {error}; the object is skipped", 1))
+            objects.skip(file, None, f"item {name!r}, annotation {i}: {error}")
+    problems += objects.problems
     image = item.get("image") if isinstance(item.get("image"), dict) else {}
     size = image.get("size")
     height, width = size if isinstance(size, list) and len(size) == 2 else (None, None)

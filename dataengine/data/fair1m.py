@@ -25,10 +25,9 @@ from dataengine.data.label_files import (
     split_names,
 )
 from dataengine.data.layout import Dataset, Problem
-from dataengine.data.objects import polygon_box
-from dataengine.data.parse import element_text, number
+from dataengine.data.objects import Objects, polygon_box
+from dataengine.data.parse import element_text, load_xml, number, stated_size
 from dataengine.data.records import Record, assemble
-from dataengine.data.xml_records import read_record
 from dataengine.errors import UserError
 
 NAME = "fair1m"
@@ -64,33 +63,46 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
     problems: list[Problem] = []
     records: list[Record] = []
     for file in of_split(find_label_files(path, (".xml",)), split, path):
-        result = read_record(
-            file.path, problems, tag="object", parse_object=_parse, to_boxes=lambda values: values.astype(np.float32)
-        )
-        if result is not None:
-            record, root = result
-            stated = (root.findtext("source/filename") or "").strip() or file.path.stem
-            records.append(place_record(record, file, index, stated))
+        try:
+            root = load_xml(file.path)
+        except ValueError as error:
+            n = file.path.read_bytes().count(b"<object>") if file.path.is_file() else 0
+            problems.append(Problem(file.path, None, f"{error}; the file and its image are left out", n))
+            continue
+        record = _objects(file.path, root, problems).record(file.path, size=_size(root))
+        stated = (root.findtext("source/filename") or "").strip() or file.path.stem
+        records.append(place_record(record, file, index, stated))
     if split is None and path.is_dir():
         problems += images_without_labels(index, records, path)
     return assemble(records, path, format=NAME, kind="obb", classes=classes, known=(CLASSES,), problems=problems)
 
 
-def _parse(element: Element) -> tuple[str, list[float]]:
-    return _name(element), _box(element).tolist()
+def _size(root: Element) -> tuple[int, int] | None:
+    return stated_size(root.findtext("size/width"), root.findtext("size/height"))
+
+
+def _objects(file: Path, root: Element, problems: list[Problem]) -> Objects:
+    objects = Objects()
+    for i, element in enumerate(root.iter("object"), 1):
+        try:
+            objects.add(_name(element), _box(element), flags={child.tag: child.text for child in element})
+        except ValueError as error:
+            objects.skip(file, None, f"object {i}: {error}")
+    problems += objects.problems
+    return objects
 
 
 def _name(element: Element) -> str:
     names = {element_text(result, "name") for result in element.findall("possibleresult")}
     if len(names) != 1:
-        raise ValueError(f"an object has the names {', '.join(sorted(names))}" if names else "an object has no name")
+        raise ValueError(f"it has the names {', '.join(sorted(names))}" if names else "it has no name")
     return names.pop()
 
 
 def _box(element: Element) -> np.ndarray:
     unit = (element.findtext("coordinate") or "pixel").strip()
     if unit.lower() != "pixel":
-        raise ValueError(f"the coordinates of an object are in {unit!r}, not in pixels")
+        raise ValueError(f"its coordinates are in {unit!r}, not in pixels")
     points = []
     for point in element.findall("points/point"):
         numbers = (point.text or "").split(",")

@@ -79,13 +79,15 @@ def split_names(files: Iterable[LabelFile]) -> tuple[str, ...]:
 def place_record(record: Record, file: LabelFile, index: FileIndex, stated: str) -> Record:
     """The record of a label file with its image, which the file states by the name `stated`, and with its own name.
 
-    If the image cannot be found, the record has the reason as its fault.
+    If the image cannot be found, the record has the reason as its fault; a record with a fault has no image.
     """
+    stem = PurePosixPath(stated.replace("\\", "/")).stem
     try:
-        record.image, record.fault = index.find(stated, near=file.path, split=file.split), ""
+        image = index.find(stated, near=file.path, split=file.split)
+        stem = image.stem
+        record.image = None if record.fault else image
     except ValueError as error:
-        record.image, record.fault = None, str(error)
-    stem = record.image.stem if record.image is not None else PurePosixPath(stated.replace("\\", "/")).stem
+        record.fault = str(error)
     record.name, record.split = file.folder + stem, file.split
     return record
 

@@ -104,11 +104,12 @@ def _objects(file: Path, shapes: list, problems: list[Problem]) -> Objects:
         try:
             _add(objects, [shapes[i] for i in members])
         except ValueError as error:
-            problems.append(Problem(file, None, f"{where}: {error}; the object is skipped", len(members)))
+            objects.skip(file, None, f"{where}: {error}", len(members))
             continue
         if len(members) > 1:
             message = f"{where}: its {len(members)} shapes are parts of one object, as labelme reads them"
             problems.append(Problem(file, None, message, len(members) - 1))
+    problems += objects.problems
     return objects
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dataengine import geometry
+from dataengine.data.layout import Problem
 from dataengine.data.parse import flag, number
 from dataengine.data.records import Record
 
@@ -22,6 +23,7 @@ class Objects:
     """Objects and ignored regions of an image. The lists other than `ignored` are parallel.
 
     turned: whether a shape was not upright by definition, so that the data set has oriented boxes.
+    problems: of the objects that cannot be read, see `skip`.
     """
 
     names: list[str] = field(default_factory=list)
@@ -31,6 +33,7 @@ class Objects:
     outlines: list[np.ndarray] = field(default_factory=list)
     ignored: list[np.ndarray] = field(default_factory=list)
     turned: bool = False
+    problems: list[Problem] = field(default_factory=list)
 
     def add(
         self,
@@ -58,10 +61,19 @@ class Objects:
         self.lines.append(line)
         self.outlines.append(outline)
 
+    def skip(self, file: Path, line: int | None, reason: str, n: int = 1) -> None:
+        """Report objects that cannot be read. n: how many."""
+        self.problems.append(Problem(file, line, f"{reason}; the object is skipped", n))
+
     def record(self, annotation: Path, **fields) -> Record:
-        """The record of an image with these objects; `fields` are its other fields."""
+        """The record of an image with these objects; `fields` are its other fields.
+
+        It has a fault if the image has objects and none can be read: it would pass for empty ground.
+        """
+        unreadable = self.problems and not self.names and not self.ignored
         return Record(
             **{"name": annotation.stem, "image": None, "annotation": annotation} | fields,
+            fault="none of its objects can be read" if unreadable else "",
             names=self.names,
             boxes=np.array(self.boxes, np.float32).reshape(-1, 5),
             difficult=self.difficult,

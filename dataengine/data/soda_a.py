@@ -88,7 +88,8 @@ def _record(file: LabelFile, content: dict, index: FileIndex, problems: list[Pro
         try:
             _add(objects, entry, names)
         except ValueError as error:
-            problems.append(Problem(file.path, None, f"annotations[{i}]: {error}; the object is skipped", 1))
+            objects.skip(file.path, None, f"annotations[{i}]: {error}")
+    problems += objects.problems
     size = stated_size(picture.get("width"), picture.get("height"))
     stated = str(picture.get("file_name") or file.path.stem)
     return place_record(objects.record(file.path, size=size), file, index, stated)

@@ -103,7 +103,8 @@ def _records(file: LabelFile, index: FileIndex, problems: list[Problem]) -> list
         try:
             _add(objects, columns(line), i)
         except ValueError as error:
-            problems.append(Problem(file.path, i, f"{error}; the object is skipped", 1))
+            objects.skip(file.path, i, str(error))
+    problems += objects.problems
     return [place_record(objects.record(file.path), file, index, file.path.stem)]
 
 

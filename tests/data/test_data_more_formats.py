@@ -165,11 +165,16 @@ def test_visdrone_keeps_ignored_regions_and_scores_of_0_out_of_the_objects(tmp_p
     assert visdrone.splits(tmp_path) == ("train",)
 
 
-def test_visdrone_video_lines_are_reported_not_misread(tmp_path):
-    picture(tmp_path / "images/a.jpg")
-    text(tmp_path / "annotations/a.txt", "1,0,593,43,174,190,0,0,0,0\n")
-    assert not visdrone.recognizes(tmp_path / "annotations/a.txt", "1,0,593,43,174,190,0,0,0,0\n")
-    assert "lines of the video tasks" in messages(visdrone.read(tmp_path))
+def test_visdrone_video_lines_are_reported_and_their_image_left_out(tmp_path):
+    video = "1,0,593,43,174,190,0,0,0,0\n"
+    for name, line in (("a", video), ("b", "10,20,30,40,1,4,0,1\n")):
+        picture(tmp_path / f"images/{name}.jpg")
+        text(tmp_path / f"annotations/{name}.txt", line)
+    assert not visdrone.recognizes(tmp_path / "annotations/a.txt", video)
+    dataset = visdrone.read(tmp_path)
+    assert [sample.name for sample in dataset] == ["b"], "none of the lines of a can be read"
+    assert "lines of the video tasks" in messages(dataset)
+    assert reported(dataset) == 1
 
 
 def test_soda_a_reads_polygons_and_keeps_ignore_as_a_region(tmp_path):
@@ -510,3 +515,29 @@ def test_no_name_leads_out_of_the_folder(format, stated, tmp_path):
     text(root / name, content)
     with pytest.raises(UserError, match=r"no usable labelled image"):
         READERS[format].read(root)
+
+
+@pytest.mark.parametrize("format", sorted(READERS))
+def test_an_image_none_of_whose_objects_can_be_read_is_left_out(format, tmp_path):
+    """It would pass for empty ground."""
+    name, content = SAMPLES[format]
+    picture(tmp_path / ("CAR/a.png" if format == "ucas-aod" else "images/a.png"))
+    for old, new in BROKEN[format]:
+        assert old in content
+        content = content.replace(old, new)
+    text(tmp_path / name, content)
+    with pytest.raises(UserError, match="no usable labelled image"):
+        READERS[format].read(tmp_path)
+
+
+BROKEN = {
+    "fair1m": [("<possibleresult>", "<unknown>"), ("</possibleresult>", "</unknown>")],
+    "ucas-aod": [("e+01", "e+01x")],
+    "visdrone": [("10,20", "ten,20")],
+    "soda-a": [("0, 0, 9, 0", '"x", 0, 9, 0')],
+    "xview": [("1,2,3,4", "1,2,3")],
+    "airbus": [("(1, 2, 3, 4)", "(1, 2)")],
+    "labelme": [("rectangle", "mask")],
+    "cvat": [("<box", "<polyline"), ("</box", "</polyline")][:1],
+    "datumaro": [('"polygon"', '"polyline"')],
+}
