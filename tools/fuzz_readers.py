@@ -380,7 +380,7 @@ def _read_layout_model(folder: Path) -> None:
 
 
 READERS: dict[str, Reader] = {
-    **{name: data_set(name) for name in formats.FORMATS},
+    **{name: data_set(name) for name in formats.WRITTEN},
     "coco-upright": data_set("coco", "hbb"),
     **{format.lower(): _image(format) for format in ("PNG", "JPEG", "TIFF", "BMP", "WEBP")},
     "preset": one_file("mine.yaml", lambda f: f.write_text(json.dumps(PRESET, indent=1)),
