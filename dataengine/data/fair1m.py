@@ -22,7 +22,7 @@ from dataengine.data.label_files import (
     images_without_labels,
     of_split,
     place_record,
-    split_names,
+    recognised_splits,
 )
 from dataengine.data.layout import Dataset, Problem
 from dataengine.data.objects import Objects, polygon_box
@@ -47,7 +47,7 @@ def recognizes(file: Path, head: str) -> bool:
 
 def splits(path: Path) -> tuple[str, ...]:
     """Names of the splits of a data set, given its root."""
-    return split_names(find_label_files(path, (".xml",)))
+    return recognised_splits(find_label_files(path, (".xml",)), recognizes)
 
 
 def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:

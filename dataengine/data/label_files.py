@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +13,7 @@ from dataengine.data.records import Record
 from dataengine.errors import UserError
 
 _SPLIT_WORD = re.compile(r"(?:^|[-_. ])(train|val|validation|test)(?=$|[-_. ])", re.IGNORECASE)
+SAMPLED_FILES = 5  # of a folder, by which its format is recognised
 _COLUMNS = re.compile(r"[,\s]+")
 
 
@@ -69,6 +70,17 @@ def of_split(files: Sequence[LabelFile], split: str | None, path: Path) -> list[
     if not chosen:
         raise UserError(f"{path} has no split {split!r}; it has {', '.join(split_names(files)) or 'none'}")
     return chosen
+
+
+def recognised_splits(files: Iterable[LabelFile], recognizes: Callable[[Path, str], bool]) -> tuple[str, ...]:
+    """The splits of label files in which one of the first files is recognised; other folders have stray files."""
+    first: dict[str, list[LabelFile]] = {}
+    for file in files:
+        if file.split and len(first.setdefault(file.split, [])) < SAMPLED_FILES:
+            first[file.split].append(file)
+    return tuple(
+        sorted(name for name, some in first.items() if any(recognizes(file.path, head_of(file.path)) for file in some))
+    )
 
 
 def split_names(files: Iterable[LabelFile]) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from dataengine.data.label_files import (
     images_without_labels,
     of_split,
     place_record,
-    split_names,
+    recognised_splits,
 )
 from dataengine.data.layout import Dataset, Problem
 from dataengine.data.objects import IGNORED, Objects, points_of, polygon_box
@@ -49,7 +49,7 @@ def recognizes(file: Path, head: str) -> bool:
 
 def splits(path: Path) -> tuple[str, ...]:
     """Names of the splits of a data set, given its root."""
-    return split_names(find_label_files(path, (".json",)))
+    return recognised_splits(find_label_files(path, (".json",)), recognizes)
 
 
 def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:

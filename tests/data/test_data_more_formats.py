@@ -336,7 +336,9 @@ def test_stray_json_beside_labelme_files_is_passed_over_and_a_broken_file_report
         picture(tmp_path / f"{name}.png")
         text(tmp_path / f"{name}.json", labelme_file([shape("rectangle", [[0, 0], [10, 10]])], name=f"{name}.png"))
     text(tmp_path / "package.json", {"name": "x"})
+    text(tmp_path / "tools/settings.json", {"name": "x"})
     assert labelme.read(tmp_path).problems == []
+    assert labelme.splits(tmp_path) == ()
     text(tmp_path / "b.json", '{"shapes": [')
     dataset = labelme.read(tmp_path)
     assert [sample.name for sample in dataset] == ["a"], "an image with unreadable labels is not empty ground"
