@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataengine.data import airbus, cvat, datumaro_json, fair1m, labelme, soda_a, ucas_aod, visdrone, xview
+from dataengine.data import airbus, cvat, datumaro_json, fair1m, formats, labelme, soda_a, ucas_aod, visdrone, xview
 from dataengine.errors import UserError
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"
@@ -447,6 +447,17 @@ def test_datumaro_turns_boxes_by_cvats_attribute_and_reports_the_rest(tmp_path):
     assert reported(dataset) == 5
     assert (dataset.kind, dataset.classes) == ("obb", ("car", "bus"))
     assert datumaro_json.splits(tmp_path) == ("train",)
+
+
+@pytest.mark.parametrize("format", sorted(READERS))
+def test_a_format_that_is_only_read_says_so_before_anything_is_written(format, make_dataset, tmp_path):
+    dataset = make_dataset(tmp_path / "in", [[TURNED]])
+    if format in formats.WRITTEN:
+        assert formats.write(dataset, tmp_path / "out", format) == []
+        return
+    with pytest.raises(UserError, match=f"{format} can be read, but not written; choose one of dota, "):
+        formats.write(dataset, tmp_path / "out", format)
+    assert not (tmp_path / "out").exists()
 
 
 SQUARE = [0, 0, 9, 0, 9, 9, 0, 9]
