@@ -1,15 +1,20 @@
 """COCO JSON: horizontal boxes in `bbox`, rotated ones as a polygon of four corners in `segmentation`.
 
 `bbox = [x, y, width, height]` has the top left corner in continuous pixels, without half-pixel shift; so have corners.
-A file is rotated (`obb`) if every object has one polygon of four corners and at least one of them is more than the
-outline of its `bbox`. `info.box_kind`, which `write` adds, takes precedence. `iscrowd` objects are ignored regions.
+A data set is rotated (`obb`) if most polygons have four corners and at least one of them is more than the outline of
+its `bbox`, or if an object has the attribute `rotation` of CVAT, in degrees clockwise around the centre of `bbox`.
+`info.box_kind`, which `write` adds, takes precedence. In a rotated data set, an object with other polygons gets the
+minimum-area box around them, and one without a polygon its `bbox`. In a horizontal one, `bbox` is used.
+`iscrowd` and `ignore` objects are ignored regions, as for pycocotools and mmdetection.
 Read: `annotations/<split>.json` next to `images/<split>/`, COCO's own `instances_train2017.json` next to `train2017/`,
-and Roboflow's `<split>/_annotations.coco.json`.
+Roboflow's `<split>/_annotations.coco.json`, and FiftyOne's `labels.json` next to `data/`.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import mmap
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -20,7 +25,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from dataengine import geometry
-from dataengine.data.images import named_file, safe_name
+from dataengine.data.file_index import FileIndex
+from dataengine.data.images import safe_name
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, Sample
 from dataengine.data.parse import flag, load_json, number, objects_only
 from dataengine.data.records import Record, assemble, unknown_acquisition
@@ -30,18 +36,65 @@ from dataengine.errors import UserError
 NAME = "coco"
 HOLDS = frozenset({"angles", "hbb", "difficult", "visible", "ignored", *Acquisition.model_fields})
 _OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "image_info_", "stuff_")
+MAX_POLYGONS = 20_000  # objects by whose polygons a data set is found to be rotated
+OUTLINE_PX = 2e-3  # distance at which a corner of a polygon is a corner of bbox
+_UNREAD_GEOMETRY = {"rotation", "angle", "theta", "rbox", "obb", "poly", "rotated_box", "rotated_bbox", "bbox_mode"}
+
+
+def recognizes(file: Path, head: str) -> bool:
+    """Whether a file is a COCO file of boxes. head: its first characters."""
+    if file.suffix.lower() != ".json" or file.name.startswith(_OTHER_TASKS):
+        return False
+    if re.search(rb'"(shapes|imagePath)"\s*:', head.encode()):
+        return False
+    wanted = [re.compile(rb'"%s"\s*:\s*\[' % key) for key in (b"images", b"annotations", b"categories")]
+    if not file.stat().st_size:
+        return False
+    with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if sum(pattern.search(content) is not None for pattern in wanted) < 2:
+            return False
+        return content.find(b'"file_name"') >= 0 or content.find(b'"filename"') < 0
+
+
+def root_of(path: Path) -> Path:
+    """The folder of a data set, given it or an annotation file in it or in `annotations/`."""
+    if path.is_dir():
+        return path
+    return path.parent.parent if path.parent.name.lower() in ("annotations", "labels") else path.parent
 
 
 def annotation_files(path: Path) -> dict[str, Path]:
     """{split: annotation file} of a data set, given its root or one annotation file."""
     if path.is_file():
         return {_split_name(path): path}
-    files = [*path.glob("*/_annotations.coco.json"), *path.glob("annotations/*.json")] or [*path.glob("*.json")]
-    return {_split_name(file): file for file in sorted(files) if not file.name.startswith(_OTHER_TASKS)}
+    for patterns in (("*/_annotations.coco.json", "[Aa]nnotations/*.json"), ("*.json",), ("*/*.json",)):
+        files = sorted(file for pattern in patterns for file in path.glob(pattern))
+        named = [file for file in files if not file.name.startswith(_OTHER_TASKS)]
+        found = [file for file in named if recognizes(file, "") or _is_broken(file)]
+        if found:
+            return _by_split(found)
+    return {}
+
+
+def _is_broken(file: Path) -> bool:
+    """Whether a file is no JSON: it may be an annotation file that was cut off."""
+    try:
+        json.loads(file.read_bytes())
+    except (ValueError, OSError, RecursionError):
+        return True
+    return False
+
+
+def _by_split(files: Sequence[Path]) -> dict[str, Path]:
+    names = [_split_name(file) for file in files]
+    return {
+        name if names.count(name) == 1 else f"{file.parent.name}-{name}": file
+        for name, file in zip(names, files, strict=True)
+    }
 
 
 def _split_name(file: Path) -> str:
-    if file.name == "_annotations.coco.json":
+    if file.name in ("_annotations.coco.json", "labels.json", "annotations.json"):
         return file.parent.name
     return file.stem.removeprefix("instances_")
 
@@ -66,65 +119,70 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
         if not chosen:
             raise UserError(f"{path} has no split {split!r}; it has {', '.join(files) or 'no annotations/*.json'}")
         files = chosen
-    records: list[Record] = []
     problems: list[Problem] = []
-    names: dict[str, None] = {}
-    rotated: list[bool] = []
+    index = FileIndex(root_of(path))
+    contents: dict[str, dict] = {}
     for name, file in files.items():
         try:
-            content = load_json(file)
-            records += _records(file, name, content, names, rotated, problems)
+            contents[name] = _checked(file, load_json(file), problems)
         except ValueError as error:
             problems.append(Problem(file, None, f"{error}; the file is skipped"))
+    rotated = _is_rotated(list(contents.values()))
+    records: list[Record] = []
+    names: dict[str, None] = {}
+    for name, content in contents.items():
+        records += _records(files[name], name, content, names, rotated, index, problems)
     known = (tuple(names),) if names else ()
-    kind = "obb" if any(rotated) else "hbb"
+    kind = "obb" if rotated else "hbb"
     return assemble(records, path, format=NAME, kind=kind, classes=classes, known=known, problems=problems)
 
 
-def _records(file: Path, split: str, content: dict, names: dict, rotated: list, problems: list) -> list[Record]:
+def _checked(file: Path, content: dict, problems: list[Problem]) -> dict:
+    """The content with lists of JSON objects only. Raises ValueError if it is no COCO file."""
     missing = [key for key in ("images", "annotations", "categories") if not isinstance(content.get(key), list)]
     if missing:
         raise ValueError(f"has no list {missing[0]!r}")
     content = objects_only(file, content, problems)
+    unread = sorted({key for entry in content["annotations"] for key in entry if key.lower() in _UNREAD_GEOMETRY})
+    if unread:
+        message = f"annotations have {', '.join(unread)}, which is not read; only bbox and segmentation place an object"
+        problems.append(Problem(file, None, message))
+    return content
+
+
+def _records(
+    file: Path, split: str, content: dict, names: dict, rotated: bool, index: FileIndex, problems: list[Problem]
+) -> list[Record]:
     categories = {_key(category["id"]): str(category["name"]) for category in content["categories"]}
     used = {str(entry.get("category_id")) for entry in content["annotations"]}
     parents = {str(category.get("supercategory")) for category in content["categories"]}
     for key, name in categories.items():
         if str(key) in used or name not in parents:  # Roboflow adds a super-category, which no object has
             names.setdefault(name)
-    oriented = _is_rotated(content)
-    rotated.append(oriented)
-    licenses = {_key(entry.get("id")): str(entry.get("name", "")) for entry in content.get("licenses") or []}
-    default_license = str(content.get("info", {}).get("license", ""))
-    records: dict[object, Record] = {}
-    for entry in content["images"]:
-        try:
-            file_name = str(entry["file_name"])
-            record = Record(safe_name(file_name), _image(file, split, file_name), file, split=split)
-            if entry.get("width") and entry.get("height"):
-                record.size = int(number(entry["width"], "width")), int(number(entry["height"], "height"))
-            record.source = str(entry.get("source", ""))
-            record.license = licenses.get(entry.get("license")) or default_license
-            record.acquisition = _acquisition(file, entry, problems)
-            record.boxes, record.difficult, record.visible, record.ignored, record.outlines = [], [], [], [], []
-            records[entry["id"]] = record
-        except KeyError as error:
-            problems.append(Problem(file, None, f"an image has no field {error}; it is skipped"))
-        except (ValueError, TypeError) as error:
-            problems.append(Problem(file, None, f"image {entry.get('file_name')!r}: {error}; it is skipped"))
+    records = _image_records(file, split, content, index, problems)
     for entry in content["annotations"]:
         try:
             record = records[entry["image_id"]]
             name = categories[entry["category_id"]]
-            corners = _corners(entry, oriented)
+            ignored = flag(entry.get("iscrowd")) or flag(entry.get("ignore"))
+            corners = _corners(entry, rotated)
             visible = number(entry.get("visible", 1), "visible")
         except KeyError as error:
-            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error} is unknown; it is skipped"))
+            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error} is unknown; it is skipped", 1))
             continue
         except (ValueError, TypeError) as error:
-            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error}; it is skipped"))
+            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error}; it is skipped", 1))
             continue
-        if entry.get("iscrowd"):
+        segmentation = entry.get("segmentation")
+        if (
+            rotated
+            and not ignored
+            and not (isinstance(segmentation, list) and segmentation)
+            and not _states_rotation(entry)
+        ):
+            message = "has no polygon in a data set of rotated boxes; its upright bbox is used"
+            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {message}"))
+        if ignored:
             if corners not in record.ignored:  # `write` repeats a region for each class
                 record.ignored.append(corners)
         else:
@@ -137,6 +195,41 @@ def _records(file: Path, split: str, content: dict, names: dict, rotated: list, 
         record.boxes = geometry.from_corners(np.array(record.boxes, np.float32).reshape(-1, 4, 2))
         record.ignored = geometry.from_corners(np.array(record.ignored, np.float32).reshape(-1, 4, 2))
     return list(records.values())
+
+
+def _image_records(
+    file: Path, split: str, content: dict, index: FileIndex, problems: list[Problem]
+) -> dict[object, Record]:
+    """The records of the images by id, without objects. An id of two pictures is left out: nothing tells whose the
+    objects are."""
+    licenses = {_key(entry.get("id")): str(entry.get("name", "")) for entry in content.get("licenses") or []}
+    default_license = str(content.get("info", {}).get("license", ""))
+    records: dict[object, Record] = {}
+    ambiguous: set = set()
+    for entry in content["images"]:
+        try:
+            file_name = str(entry["file_name"])
+            record = Record(safe_name(file_name), None, file, split=split)
+            try:
+                record.image = index.find(file_name, near=file, split=split)
+            except ValueError as error:
+                record.fault = str(error)
+            if entry.get("width") and entry.get("height"):
+                record.size = int(number(entry["width"], "width")), int(number(entry["height"], "height"))
+            record.source = str(entry.get("source", ""))
+            record.license = licenses.get(entry.get("license")) or default_license
+            record.acquisition = _acquisition(file, entry, problems)
+            record.boxes, record.difficult, record.visible, record.ignored, record.outlines = [], [], [], [], []
+            first = records.setdefault(_key(entry["id"]), record)
+            if first is not record and first.name != record.name:
+                ambiguous.add(entry["id"])
+                message = f"image id {entry['id']} is that of {first.name!r} and of {record.name!r}"
+                problems.append(Problem(file, None, f"{message}; both and their objects are skipped"))
+        except KeyError as error:
+            problems.append(Problem(file, None, f"an image has no field {error}; it is skipped"))
+        except (ValueError, TypeError) as error:
+            problems.append(Problem(file, None, f"image {entry.get('file_name')!r}: {error}; it is skipped"))
+    return {key: record for key, record in records.items() if key not in ambiguous}
 
 
 def _key(value: object) -> object:
@@ -156,65 +249,99 @@ def _acquisition(file: Path, entry: dict, problems: list[Problem]) -> Acquisitio
         return UNKNOWN
 
 
-def _is_rotated(content: dict) -> bool:
-    stated = content.get("info", {}).get("box_kind")
-    if stated in ("hbb", "obb"):
-        return stated == "obb"
-    tilted = False
-    for entry in content["annotations"]:
-        polygons, box = entry.get("segmentation"), entry.get("bbox")
-        if entry.get("iscrowd"):
+def _is_rotated(contents: Sequence[dict]) -> bool:
+    """Whether the objects of a data set are rotated boxes, by all its files together."""
+    stated = {content.get("info", {}).get("box_kind") for content in contents} & {"hbb", "obb"}
+    if stated:
+        return "obb" in stated
+    entries = [entry for content in contents for entry in content["annotations"] if not flag(entry.get("iscrowd"))]
+    if any(_has_rotation(entry) for entry in entries):
+        return True
+    sample = entries[:: len(entries) // MAX_POLYGONS + 1]
+    polygons = [(entry.get("bbox"), found) for entry in sample if (found := _polygons(entry))]
+    quadrilaterals = [(box, found[0]) for box, found in polygons if len(found) == 1 and len(found[0]) == 4]
+    if 2 * len(quadrilaterals) <= len(polygons):
+        return False
+    return any(not _is_outline(points, box) for box, points in quadrilaterals)
+
+
+def _polygons(entry: dict) -> list[list[tuple[float, float]]]:
+    """The polygons of an object without repeated points; those without three points, or with other values than
+    numbers, are left out."""
+    polygons = entry.get("segmentation")
+    found = []
+    for polygon in polygons if isinstance(polygons, list) else ():
+        try:
+            values = [number(value, "segmentation") for value in polygon]
+        except (TypeError, ValueError):
             continue
-        if not isinstance(polygons, list) or len(polygons) != 1:
-            return False
-        if not isinstance(polygons[0], list) or len(polygons[0]) != 8:
-            return False
-        plain = isinstance(box, list) and all(isinstance(value, int | float) for value in (*box, *polygons[0]))
-        if plain and len(box) == 4:
-            outline = {(box[0] + dx * box[2], box[1] + dy * box[3]) for dx in (0, 1) for dy in (0, 1)}
-            tilted |= {*zip(polygons[0][::2], polygons[0][1::2], strict=True)} != outline
-        else:
-            tilted = True
-    return tilted
+        points = list(zip(values[::2], values[1::2], strict=False))
+        points = [point for i, point in enumerate(points) if i == 0 or point != points[i - 1]]
+        if len(points) > 1 and points[0] == points[-1]:  # closed
+            points.pop()
+        if len(points) >= 3 and len(values) % 2 == 0:
+            found.append(points)
+    return found
 
 
-def _corners(entry: dict, oriented: bool) -> list[float]:
-    """Eight numbers: four corners of the object, x and y in turn."""
-    if oriented and isinstance(entry.get("segmentation"), list) and entry["segmentation"]:
-        polygon = [number(value, "segmentation") for value in entry["segmentation"][0]]
-        if len(polygon) != 8:
-            raise ValueError(f"segmentation has {len(polygon) / 2:g} points, not the 4 corners of a rotated box")
-        return polygon
-    box = [number(value, "bbox") for value in entry["bbox"]]
-    if len(box) != 4:
-        raise ValueError(f"bbox has {len(box)} numbers, not x, y, width, height")
+def _is_outline(points: Sequence[tuple[float, float]], box: object) -> bool:
+    """Whether four points are the corners of the upright box `x, y, width, height`."""
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, int | float) for value in box):
+        return False
     x, y, width, height = box
+    corners = ((x, y), (x + width, y), (x + width, y + height), (x, y + height))
+    return all(any(abs(px - cx) + abs(py - cy) < OUTLINE_PX for px, py in points) for cx, cy in corners)
+
+
+def _rotation(entry: dict) -> float:
+    """CVAT's attribute `rotation` in degrees, 0 without it. Raises ValueError if it is no number."""
+    attributes = entry.get("attributes")
+    value = attributes.get("rotation") if isinstance(attributes, dict) else None
+    return 0.0 if value in (None, "") else number(value, "rotation") % 360
+
+
+def _states_rotation(entry: dict) -> bool:
+    return isinstance(entry.get("attributes"), dict) and "rotation" in entry["attributes"]
+
+
+def _has_rotation(entry: dict) -> bool:
+    try:
+        return _rotation(entry) != 0
+    except ValueError:
+        return False
+
+
+def _corners(entry: dict, rotated: bool) -> list[float]:
+    """Eight numbers: four corners of the object, x and y in turn. Raises ValueError if it has no area."""
+    polygons, rotation = entry.get("segmentation"), _rotation(entry)
+    if rotated and not rotation and isinstance(polygons, list) and polygons:
+        found = _polygons(entry)
+        if len(found) < len(polygons):
+            counts = [len([number(value, "segmentation") for value in polygon]) / 2 for polygon in polygons]
+            points = ", ".join(f"{count:g}" for count in counts)
+            raise ValueError(f"segmentation has {points} points; a polygon has at least 3 different ones")
+        if len(found) == 1 and len(found[0]) == 4:
+            return [value for point in found[0] for value in point]
+        box = geometry.from_points([point for points in found for point in points])
+        if box[3] <= 0:
+            raise ValueError("segmentation is flat, so it has no area")
+        return geometry.to_corners(box).ravel().tolist()
+    values = [number(value, "bbox") for value in entry["bbox"]]
+    if len(values) != 4:
+        raise ValueError(f"bbox has {len(values)} numbers, not x, y, width, height")
+    x, y, width, height = values
     if width <= 0 or height <= 0:
         raise ValueError(f"bbox is {width:g} wide and {height:g} high, so it has no area")
+    if rotated and rotation:
+        box = [[x + width / 2, y + height / 2, width, height, math.radians(rotation)]]
+        return geometry.to_corners(np.array(box)).ravel().tolist()
     return [x, y, x + width, y, x + width, y + height, x, y + height]
 
 
 def _outline(entry: dict) -> np.ndarray:
     """The largest polygon of an instance mask, (K, 2); (0, 2) if there is none with more than four points."""
-    polygons = entry.get("segmentation")
-    if not isinstance(polygons, list):
-        return np.zeros((0, 2))
-    try:
-        outlines = [
-            np.asarray(p, np.float64).reshape(-1, 2)
-            for p in polygons
-            if isinstance(p, list) and len(p) > 8 and len(p) % 2 == 0
-        ]
-    except (TypeError, ValueError):  # an invalid mask counts as missing, since the box does not need it
-        return np.zeros((0, 2))
-    finite = [points for points in outlines if np.isfinite(points).all()]
-    return max(finite, key=lambda points: np.ptp(points, axis=0).prod(), default=np.zeros((0, 2)))
-
-
-def _image(annotation: Path, split: str, file_name: str) -> Path:
-    root, folder = annotation.parent.parent, annotation.parent
-    folders = (root / "images" / split, root / split, root / "images", folder / "images" / split, folder / split)
-    return named_file(root, (*folders, folder / "images", folder, root), file_name)
+    outlines = [np.array(points) for points in _polygons(entry) if len(points) > 4]
+    return max(outlines, key=lambda points: np.ptp(points, axis=0).prod(), default=np.zeros((0, 2)))
 
 
 def write(

@@ -29,13 +29,22 @@ Classes = Annotated[
         "as problems. [default: all]"
     ),
 ]
+FirstPixel = Annotated[
+    int | None,
+    typer.Option(min=0, max=1, help="VOC only: the index of the first pixel. [default: 0 if boxes begin at 0, else 1]"),
+]
 To = Annotated[FormatName, typer.Option(help="Format to write; coco keeps all label fields.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")]
 
 
 @app.command("info")
 def info_command(
-    path: Source, format: Format = None, split: Split = None, classes: Classes = None, json: Json = False
+    path: Source,
+    format: Format = None,
+    split: Split = None,
+    classes: Classes = None,
+    first_pixel: FirstPixel = None,
+    json: Json = False,
 ) -> None:
     """Print statistics: images, objects per class, sizes, angles, objects per image, metadata.
 
@@ -43,7 +52,7 @@ def info_command(
     """
     from dataengine.data.info import info
 
-    dataset = _read(path, format, split, classes)
+    dataset = _read(path, format, split, classes, first_pixel)
     figures = info(dataset)
     if json:
         import dataclasses
@@ -75,6 +84,7 @@ def draw_command(
     format: Format = None,
     split: Split = None,
     classes: Classes = None,
+    first_pixel: FirstPixel = None,
 ) -> None:
     """Draw labelled images on one contact sheet, to see at a glance whether the labels are read correctly.
 
@@ -85,7 +95,7 @@ def draw_command(
     from dataengine.data.draw import sample_sheet
     from dataengine.errors import UserError
 
-    dataset = _read(path, format, split, classes)
+    dataset = _read(path, format, split, classes, first_pixel)
     sheet, unreadable = sample_sheet(dataset, n, np.random.default_rng(seed), side)
     try:
         sheet.save(out)
@@ -102,6 +112,7 @@ def check_command(
     format: Format = None,
     split: Split = None,
     classes: Classes = None,
+    first_pixel: FirstPixel = None,
     json: Json = False,
     show: Annotated[int, typer.Option(min=0, help="Maximum number of problems to print; --json prints all.")] = 50,
 ) -> None:
@@ -113,19 +124,25 @@ def check_command(
     Example: dataengine data check data/dota --json
     """
     from dataengine.data.check import check
+    from dataengine.data.layout import Problem
+    from dataengine.data.records import NothingUsable
 
-    dataset = _read(path, format, split, classes)
-    with _progress("Checking images", hidden=json) as progress:
-        problems = check(dataset, progress=progress)
+    try:
+        dataset = _read(path, format, split, classes, first_pixel)
+        with _progress("Checking images", hidden=json) as progress:
+            problems = check(dataset, progress=progress)
+        count = len(dataset)
+    except NothingUsable as error:
+        problems, count = error.problems or [Problem(path, None, str(error))], 0
     if json:
         import json as json_module
 
-        rows = [{"path": str(p.path), "line": p.line, "message": p.message} for p in problems]
-        typer.echo(json_module.dumps({"images": len(dataset), "count": len(rows), "problems": rows}, indent=2))
+        rows = [vars(problem) | {"path": str(problem.path)} for problem in problems]
+        typer.echo(json_module.dumps({"images": count, "count": len(rows), "problems": rows}, indent=2))
     elif problems:
         _print_problems(problems, show)
     else:
-        typer.echo(f"{len(dataset)} images, no problems.")
+        typer.echo(f"{count} images, no problems.")
     if problems:
         raise typer.Exit(1)
 
@@ -138,6 +155,7 @@ def convert_command(
     format: Format = None,
     split: Split = None,
     classes: Classes = None,
+    first_pixel: FirstPixel = None,
 ) -> None:
     """Write a data set with its images in another format, and report what that format cannot store.
 
@@ -146,6 +164,7 @@ def convert_command(
     Example: dataengine data convert data/dior out/coco --to coco
     """
     from dataengine.data import formats
+    from dataengine.data.records import NothingUsable
 
     format = format or formats.recognize(path)
     splits = [split] if split is not None else [*formats.splits(path, format)] or [None]
@@ -156,7 +175,14 @@ def convert_command(
     formats.writer(to)
     problems = []
     for name in splits:
-        dataset = formats.read(path, format, split=name, classes=names)
+        try:
+            dataset = _read(path, format, name, names, first_pixel)
+        except NothingUsable as error:
+            if len(splits) == 1:
+                raise
+            typer.echo(f"{name}: {error}", err=True)
+            problems += error.problems
+            continue
         written, left_out = _write(dataset, out, to, name or "train")
         typer.echo(f"{out}: {name or 'train'}: {written} images in {to} format")
         problems += dataset.problems + left_out
@@ -181,6 +207,7 @@ def tile_command(
     format: Format = None,
     split: Split = None,
     classes: Classes = None,
+    first_pixel: FirstPixel = None,
 ) -> None:
     """Cut large images into overlapping tiles, with the boxes clipped to each tile.
 
@@ -193,7 +220,7 @@ def tile_command(
     from dataengine.errors import UserError
 
     formats.writer(to)
-    dataset = _read(path, format, split, classes)
+    dataset = _read(path, format, split, classes, first_pixel)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".tiles-", dir=out.parent) as work:
@@ -231,6 +258,7 @@ def split_command(
     format: Format = None,
     split: Split = None,
     classes: Classes = None,
+    first_pixel: FirstPixel = None,
 ) -> None:
     """Split a data set at random, to train, calibrate the filter and test on different images.
 
@@ -243,7 +271,7 @@ def split_command(
     formats.writer(to)
     shares = parse_parts(parts)
     check_empty(out, "parts")
-    dataset = _read(path, format, split, classes)
+    dataset = _read(path, format, split, classes, first_pixel)
     if images is not None:
         dataset = random_images(dataset, images, seed)
     divided = split_by_group(dataset, tuple(shares.values()), seed, group_key(dataset, group))
@@ -290,10 +318,15 @@ def class_list(classes: str | None) -> list[str] | None:
     return None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
 
 
-def _read(path: Path, format: str | None, split: str | None, classes: str | None):
+def _read(path: Path, format: str | None, split: str | None, classes, first_pixel: int | None = None):
+    """The data set; prints what its reader decided by evidence. classes: a list, or names separated by commas."""
     from dataengine.data import formats
 
-    return formats.read(path, format, split=split, classes=class_list(classes))
+    names = class_list(classes) if isinstance(classes, str) else classes
+    dataset = formats.read(path, format, split=split, classes=names, first_pixel=first_pixel)
+    for note in dataset.notes:
+        typer.echo(f"{path}: {note}", err=True)
+    return dataset
 
 
 def _write(dataset, out: Path, to: str, split: str) -> tuple[int, list]:

@@ -20,10 +20,10 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data.layout import Dataset, Kind, Layout, Problem
 from dataengine.data.parse import element_number, element_text
-from dataengine.data.records import Record, assemble, listed_classes
+from dataengine.data.records import assemble, listed_classes
 from dataengine.data.staging import Progress, decimal, placed, staged, write_classes
 from dataengine.data.voc import parse_upright
-from dataengine.data.xml_records import fill, find_pairs, find_splits, read_record, save_xml, write_list
+from dataengine.data.xml_records import fill, find_splits, read_records, save_xml, write_list
 from dataengine.errors import UserError
 
 NAME = "dior"
@@ -35,15 +35,30 @@ CLASSES = (
 )  # fmt: skip
 ORIENTED = "Annotations/Oriented Bounding Boxes"
 HORIZONTAL = "Annotations/Horizontal Bounding Boxes"
+_NAMES = {Path(name).name for name in (ORIENTED, HORIZONTAL)}
 _CORNERS = (
     "x_left_top", "y_left_top", "x_right_top", "y_right_top",
     "x_right_bottom", "y_right_bottom", "x_left_bottom", "y_left_bottom",
 )  # fmt: skip
 
 
+def recognizes(file: Path, head: str) -> bool:
+    """Whether a file is an annotation of DIOR. head: its first characters."""
+    return file.suffix.lower() == ".xml" and ("<x_left_top>" in head or file.parent.name.replace("_", " ") in _NAMES)
+
+
+def _folder(path: Path, kind: Kind | None) -> tuple[Path, Kind]:
+    """The folder of the annotations of a kind, and the kind."""
+    for name, found in ((ORIENTED, "obb"), (HORIZONTAL, "hbb")):
+        folder = next((path / n for n in (name, name.replace(" ", "_")) if (path / n).is_dir()), None)
+        if folder is not None and kind in (None, found):
+            return folder, found
+    return path, kind or "hbb"
+
+
 def splits(path: Path) -> tuple[str, ...]:
     """Names of the splits of a data set, given its root."""
-    return find_splits(path)
+    return find_splits(path, _folder(path, None)[0])
 
 
 def read(
@@ -57,24 +72,15 @@ def read(
     path = Path(path)
     if not path.is_dir():
         raise UserError(f"{path} is not a folder; give the DIOR folder with Annotations/ and JPEGImages-trainval/")
-    folders = {"obb": (ORIENTED, ORIENTED.replace(" ", "_")), "hbb": (HORIZONTAL, HORIZONTAL.replace(" ", "_"))}
-    if kind is None:
-        kind = "obb" if any((path / name).is_dir() for name in folders["obb"]) else "hbb"
+    folder, kind = _folder(path, kind)
     problems: list[Problem] = []
-    records: list[Record] = []
-    for file, image, name in find_pairs(path, split, problems, (*folders[kind], "Annotations")):
-        result = read_record(
-            file,
-            problems,
-            tag="object",
-            parse_object=_parse_corners if kind == "obb" else parse_upright,
-            to_boxes=_from_corners if kind == "obb" else lambda values: geometry.from_aabb(values.astype(np.float32)),
-        )
-        if result is not None:
-            result[0].image, result[0].split = image, name
-            records.append(result[0])
-    chosen = classes or listed_classes(path)
-    return assemble(records, path, format=NAME, kind=kind, classes=chosen, known=(CLASSES,), problems=problems)
+    parse = _parse_corners if kind == "obb" else parse_upright
+    records = read_records(path, split, problems, tag="object", parse_object=parse, folder=folder)
+    convert = _from_corners if kind == "obb" else lambda values: geometry.from_aabb(values.astype(np.float32))
+    for record, _ in records:
+        record.boxes, record.ignored = convert(record.boxes), convert(record.ignored)
+    chosen, found = classes or listed_classes(path), [record for record, _ in records]
+    return assemble(found, path, format=NAME, kind=kind, classes=chosen, known=(CLASSES,), problems=problems)
 
 
 def _parse_corners(element: Element) -> tuple[str, list[float]]:

@@ -1,9 +1,11 @@
 """DOTA text, versions 1.0, 1.5 and 2.0: one line an object, `x1 y1 x2 y2 x3 y3 x4 y4 class difficult`.
 
 Corners are continuous pixels without half-pixel shift, as in DOTA's own tools and mmrotate.
-Read: `images/` next to `labelTxt/` (or `labelTxt-v1.5/`, `labelTxt-v2.0/`, `annfiles/`), at the root or in a folder of
-each split; header lines `imagesource:` and `gsd:` (metres per pixel, "null" is unknown), also from DOTA's `meta/`
-folder. A missing tenth field is 0, class names may have blanks, and any quadrilateral becomes its minimum-area box.
+Read: `images/` next to `labelTxt/` (or `labelTxt-v1.5/`, `annfiles/`, Ultralytics' `labels/`), at the root or in a
+folder of each split, or label files next to their images; header lines `imagesource:` and `gsd:` (metres per pixel,
+"null" is unknown), also from DOTA's `meta/` folder. Folders of horizontal boxes (`*_hbb`, `*reclabelTxt`) are used only
+if there are no others. Fields are separated by blanks or commas. The last field is `difficult` if it is a number, class
+names may have blanks, and any quadrilateral becomes its minimum-area box.
 Written: `<split>/images/*.png`, `<split>/labelTxt/*.txt` without header and with all ten fields, since mmrotate's
 `DOTADataset` fails at a header or a missing field and appends `.png`. Blanks in class names become hyphens, since it
 splits at blanks. Ground sample distance and date go to `<split>/meta/`, the class list to `classes.txt`.
@@ -12,18 +14,21 @@ splits at blanks. Ground sample distance and date go to `<split>/meta/`, the cla
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dataengine import geometry
-from dataengine.data import images
+from dataengine.data.file_index import FileIndex, folder_split, matched
+from dataengine.data.images import safe_name
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem
-from dataengine.data.parse import flag, number
-from dataengine.data.records import Record, assemble, listed_classes, unknown_acquisition
+from dataengine.data.parse import flag, is_number, line_count, number
+from dataengine.data.records import Record, assemble, listed_classes, sample_name, unknown_acquisition, unlabelled
 from dataengine.data.staging import Progress, decimal, placed, staged, write_classes
 from dataengine.errors import UserError
+from dataengine.files import read_yaml
 
 NAME = "dota"
 HOLDS = frozenset({"angles", "difficult", "gsd_m", "date"})
@@ -33,29 +38,57 @@ CLASSES_V10 = (
     "helicopter",
 )  # fmt: skip
 CLASSES_V15 = (*CLASSES_V10, "container-crane")
+DIFFICULT_LEVELS = (0, 1, 2)
 CLASSES_V20 = (*CLASSES_V15, "airport", "helipad")
-_LABEL_FOLDERS = ("labelTxt", "labelTxt-v2.0", "labelTxt-v1.5", "labelTxt-v1.0", "annfiles")
+_LABEL_FOLDER = re.compile(r"labeltxt.*|annfiles|labels?(_.*)?|.*reclabeltxt|.*_hbb", re.IGNORECASE)
+_HORIZONTAL = re.compile(r"(^|/)[^/]*(_hbb|reclabeltxt)(/|$)", re.IGNORECASE)
+_HEADER = re.compile(r"\s*(imagesource|gsd|acquisition dates)\s*:", re.IGNORECASE)
 
 
-def _label_folder(folder: Path) -> Path | None:
-    return next((folder / name for name in _LABEL_FOLDERS if (folder / name).is_dir()), None)
+def recognizes(file: Path, head: str) -> bool:
+    """Whether a file is a label file of DOTA. head: its first characters."""
+    if file.suffix.lower() != ".txt":
+        return False
+    lines = [line for line in head.splitlines() if line.strip()]
+    if lines and _HEADER.match(lines[0]):
+        return True
+    rows = [_fields(line) for line in lines[:20]]
+    return bool(rows) and all(
+        len(row) >= 9 and all(map(is_number, row[:8])) and not all(map(is_number, row)) for row in rows[:1]
+    )
 
 
-def _parts(path: Path) -> dict[str, tuple[Path, Path]]:
-    """{split: (label folder, image folder)}. A data set without splits has one with the name ""."""
-    labels = _label_folder(path)
-    if labels is not None:
-        names = [folder.name for folder in labels.iterdir() if (path / "images" / folder.name).is_dir()]
-        if names:
-            return {name: (labels / name, path / "images" / name) for name in sorted(names)}
-        return {"": (labels, path / "images")}
-    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-    return {f.name: (found, f / "images") for f in folders if (found := _label_folder(f)) is not None}
+def _fields(line: str) -> list[str]:
+    return line.replace(",", " ").split()
+
+
+def _label_files(path: Path) -> list[Path]:
+    """The label files below a folder: those in folders named for them, or else all DOTA text."""
+    files = FileIndex(path, (".txt",)).files
+    relative = {file: file.relative_to(path).as_posix() for file in files}
+    if _LABEL_FOLDER.fullmatch(path.name):
+        return files
+    named = [file for file in files if any(map(_LABEL_FOLDER.fullmatch, Path(relative[file]).parts[:-1]))]
+    if not named:
+        named = [file for file in files if file.name != "classes.txt" and recognizes(file, _head(file))]
+    rotated = [file for file in named if not _HORIZONTAL.search(relative[file])]
+    return [file for file in rotated or named if file.name != "classes.txt"]
+
+
+def label_folders(path: Path) -> list[Path]:
+    """Folders that are named as those of DOTA's label files, also if all files in them are empty."""
+    found = [*path.glob("[lL]abelTxt*"), *path.glob("*/[lL]abelTxt*"), *path.glob("annfiles"), *path.glob("*/annfiles")]
+    return [folder for folder in found if folder.is_dir()]
+
+
+def _head(file: Path) -> str:
+    with open(file, encoding="utf-8", errors="replace") as stream:
+        return stream.read(1000)
 
 
 def splits(path: Path) -> tuple[str, ...]:
     """Names of the splits of a data set, given its root."""
-    return tuple(name for name in _parts(path) if name)
+    return tuple(sorted({name for file in _label_files(path) if (name := folder_split(path, file))}))
 
 
 def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
@@ -68,25 +101,30 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
     path = Path(path)
     if not path.is_dir():
         raise UserError(f"{path} is not a folder; give the DOTA folder with images/ and labelTxt/")
-    parts = _parts(path)
-    if split is not None:
-        if split not in parts:
-            raise UserError(f"{path} has no split {split!r}; it has {', '.join(filter(None, parts)) or 'none'}")
-        parts = {split: parts[split]}
+    index, files = FileIndex(path), _label_files(path)
+    if not files:
+        raise UserError(
+            f"{path} has no label files in DOTA format; they were looked for in labelTxt*/, annfiles/ and labels/ and "
+            "next to the images"
+        )
+    named = {file: folder_split(path, file) for file in files}
+    if split is not None and split not in named.values():
+        has = ", ".join(sorted(filter(None, {*named.values()}))) or "none"
+        raise UserError(f"{path} has no split {split!r}; it has {has}")
     records: list[Record] = []
     problems: list[Problem] = []
-    for name, (labels, folder) in parts.items():
-        available = images.index_by_stem(folder, problems)
-        # DOTA 1.5 has DOTA-v1.5_train_hbb/ next to DOTA-v1.5_train/: horizontal boxes of the same objects
-        files = [file for file in sorted(labels.rglob("*.txt")) if not file.parent.name.endswith("_hbb")]
-        for file in files:
-            image = available.pop(file.stem, folder / f"{file.stem}.png")
-            records.append(_record(file, image, name, problems))
-        if available:
-            first = next(iter(available.values())).name
-            message = f"{len(available)} images have no label file (first: {first}); they are skipped"
-            problems.append(Problem(folder, None, f"{message}; an image without objects needs an empty label file"))
-    listed = listed_classes(path) or listed_classes(path.parent)
+    images_of = matched(files, index)
+    for file in files:
+        if split is None or named[file] == split:
+            record = _record(file, named[file], problems)
+            if record is not None:
+                image = images_of[file]
+                record.name = sample_name(path, file, named[file])
+                record.image, record.fault = (image, "") if isinstance(image, Path) else (None, str(image))
+                records.append(record)
+    if split is None:
+        problems += unlabelled(path, index, images_of)
+    listed = listed_classes(path) or listed_classes(path.parent) or _yaml_classes(path)
     return assemble(
         records,
         path,
@@ -98,13 +136,23 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
     )
 
 
-def _record(file: Path, image: Path, split: str, problems: list[Problem]) -> Record:
-    record = Record(file.stem, image, file, split=split)
+def _yaml_classes(path: Path) -> tuple[str, ...] | None:
+    """The class list of Roboflow's `data.yaml`."""
+    if not (path / "data.yaml").is_file():
+        return None
+    names = read_yaml(path / "data.yaml").get("names")
+    return tuple(map(str, names)) if isinstance(names, list) and names else None
+
+
+def _record(file: Path, split: str, problems: list[Problem]) -> Record | None:
+    """The record of a label file, without its image; None if the file cannot be read."""
+    record = Record(safe_name(file.name), None, file, split=split)
     try:
         lines = file.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        problems.append(Problem(file, None, f"cannot be read as text ({error}); its objects are skipped"))
-        return record
+        message = f"cannot be read as text ({error}); save it as UTF-8; its image is skipped"
+        problems.append(Problem(file, None, message, line_count(file)))
+        return None
     meta = file.parent.parent / "meta" / file.name
     try:
         header = meta.read_text("utf-8-sig").splitlines() if meta.is_file() else []
@@ -115,52 +163,43 @@ def _record(file: Path, image: Path, split: str, problems: list[Problem]) -> Rec
     while first < len(lines) and (":" in lines[first].split(" ")[0] or not lines[first].strip()):
         first += 1
     record.acquisition, record.source = _header(file, [*header, *lines[:first]], problems)
-    rows = [line.split() for line in lines[first:]]
-    try:
-        corners = np.array([row[:8] for row in rows], np.float64).reshape(-1, 8)
-        regular = bool(np.isfinite(corners).all()) and all(len(row) == 10 for row in rows)
-    except ValueError:
-        regular = False
-    if regular:
-        record.names = [row[8] for row in rows]
-        record.difficult = [row[9] != "0" for row in rows]
-        record.lines = range(first + 1, len(lines) + 1)
-    else:
-        corners = _irregular(file, rows, first, record, problems)
-    record.boxes = geometry.from_corners(corners.reshape(-1, 4, 2).astype(np.float32))
-    return record
-
-
-def _irregular(file: Path, rows: list[list[str]], first: int, record: Record, problems: list[Problem]) -> np.ndarray:
-    """Corners of the valid objects in a file with other lines too, which become problems, (N, 8)."""
-    corners, names, difficult, lines = [], [], [], []
-    for line, row in enumerate(rows, first + 1):
+    corners, names, difficult, numbers = [], [], [], []
+    for line, row in enumerate(map(_fields, lines[first:]), first + 1):
         if not row:
             continue
         try:
-            values = [number(field, f"coordinate {i + 1}") for i, field in enumerate(row[:8])]
-            if len(row) < 9:
-                raise ValueError(f"has {len(row)} fields; an object needs 8 coordinates and a class")
+            values, name, is_difficult = _object(row)
         except ValueError as error:
-            numbers = sum(_is_number(field) for field in row[:8])
-            points = f"has {numbers // 2} points, not 4 corners; " if numbers < 8 and "nan" not in str(error) else ""
-            problems.append(Problem(file, line, f"{points}{error}; the object is skipped"))
+            problems.append(Problem(file, line, f"{error}; the object is skipped", 1))
             continue
-        last = len(row) > 9 and row[-1].lstrip("-").isdigit()
         corners.append(values)
-        names.append(" ".join(row[8:-1] if last else row[8:]))
-        difficult.append(last and flag(row[-1]))
-        lines.append(line)
-    record.names, record.difficult, record.lines = names, difficult, lines
-    return np.array(corners, np.float64)
+        names.append(name)
+        difficult.append(is_difficult)
+        numbers.append(line)
+    record.names, record.difficult, record.lines = names, difficult, numbers
+    record.boxes = geometry.from_corners(np.array(corners, np.float32).reshape(-1, 4, 2))
+    return record
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _object(row: list[str]) -> tuple[list[float], str, bool]:
+    """(corners, class name, difficult) of the fields of a line. Raises ValueError if they are no object."""
+    numeric = next((i for i, field in enumerate(row) if not is_number(field)), len(row))
+    if numeric < 8:
+        if len(row) < 9 and "nan" not in row:
+            points = f"has {numeric // 2} points, not 4 corners" if numeric else "has no coordinates"
+            raise ValueError(f"{points}; an object needs 8 coordinates and a class")
+        number(row[numeric], f"coordinate {numeric + 1}")
+    values = [number(field, f"coordinate {i + 1}") for i, field in enumerate(row[:8])]
+    rest = row[8:]
+    if not rest:
+        raise ValueError("has 8 fields; an object needs 8 coordinates and a class")
+    if numeric >= 10 and numeric < len(row):
+        raise ValueError(f"has {numeric / 2:g} points before the class, not 4 corners")
+    has_flag = len(rest) > 1 and is_number(rest[-1])
+    if has_flag and float(rest[-1]) not in DIFFICULT_LEVELS:
+        raise ValueError(f"has {rest[-1]} as its last field, which is neither 0 nor 1 (difficult)")
+    name = " ".join(rest[:-1] if has_flag else rest)
+    return values, name, has_flag and flag(rest[-1])
 
 
 def _header(file: Path, lines: list[str], problems: list[Problem]) -> tuple[Acquisition, str]:

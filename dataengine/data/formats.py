@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
-from dataengine.data import coco, dior, dota, hit_uav, hrsc, images, rolabelimg, voc, yolo
+from dataengine.data import (
+    airbus,
+    coco,
+    cvat,
+    datumaro_json,
+    dior,
+    dota,
+    fair1m,
+    hit_uav,
+    hrsc,
+    images,
+    labelme,
+    rolabelimg,
+    soda_a,
+    ucas_aod,
+    visdrone,
+    voc,
+    xview,
+    yolo,
+)
+from dataengine.data.file_index import FileIndex
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, Sample
 from dataengine.data.staging import Progress
 from dataengine.errors import UserError
@@ -23,8 +43,20 @@ FORMATS: dict[str, ModuleType] = {
     rolabelimg.NAME: rolabelimg,
     hit_uav.NAME: hit_uav,
     yolo.NAME: yolo,
+    fair1m.NAME: fair1m,
+    ucas_aod.NAME: ucas_aod,
+    visdrone.NAME: visdrone,
+    soda_a.NAME: soda_a,
+    xview.NAME: xview,
+    airbus.NAME: airbus,
+    labelme.NAME: labelme,
+    cvat.NAME: cvat,
+    datumaro_json.NAME: datumaro_json,
 }
-LABEL_SUFFIXES = (".json", ".xml", ".yaml", ".yml")
+WRITTEN = tuple(name for name, each in FORMATS.items() if hasattr(each, "write"))
+LABEL_SUFFIXES = (".json", ".xml", ".yaml", ".yml", ".txt", ".csv", ".geojson")
+SAMPLED_FILES = 200  # label files of a folder by whose content the format is recognised
+HEAD_CHARACTERS = 100_000
 
 
 def module(format: str) -> ModuleType:
@@ -32,6 +64,14 @@ def module(format: str) -> ModuleType:
     if format not in FORMATS:
         raise UserError(f"{format!r} is not a known format; choose one of {', '.join(FORMATS)}")
     return FORMATS[format]
+
+
+def writer(format: str) -> ModuleType:
+    """The module of a format that can be written. Raises UserError for others."""
+    found = module(format)
+    if format not in WRITTEN:
+        raise UserError(f"{format} can be read, but not written; choose one of {', '.join(WRITTEN)}")
+    return found
 
 
 def recognize(path: str | Path) -> str:
@@ -44,11 +84,10 @@ def recognize(path: str | Path) -> str:
         raise UserError(f"{path} does not exist; check the spelling and where the data set was unpacked")
     if path.is_dir() and not any(path.iterdir()):
         raise UserError(f"{path} is empty; give the folder with the images and annotations")
-    format = _format_of_file(path) if path.is_file() else _format_of_folder(path)
+    format = next(iter(sorted(_formats_of_file(path))), None) if path.is_file() else _format_of_folder(path)
     if format is None:
         raise UserError(
-            f"{path} has no known format{_first_words(path)}; the formats are {', '.join(FORMATS)} "
-            "(commands of dataengine data take --format)"
+            f"{path} has no known format{_first_words(path)}; the formats are {', '.join(FORMATS)} (--format states it)"
         )
     return format
 
@@ -63,84 +102,49 @@ def _first_words(path: Path) -> str:
     return f" ({files[0].relative_to(path) if path.is_dir() else files[0].name} begins with {head!r})"
 
 
-def _format_of_file(file: Path) -> str | None:
-    with open(file, "rb") as stream:
-        head = stream.read(100_000).decode("utf-8", "replace")
-    suffix = file.suffix.lower()
-    if suffix == ".json":
-        if re.search(r'"filename"\s*:', head) and re.search(r'"(perspective|scenarios)"\s*:', head):
-            return "hit-uav"
-        return "coco" if re.search(r'"(images|annotations|categories)"\s*:', head) else None
-    if suffix in (".yaml", ".yml"):
-        return "yolo" if re.search(r"^names\s*:", head, re.MULTILINE) else None
-    if suffix == ".xml":
-        return _format_of_xml(head)
-    return _format_of_text(head) if suffix == ".txt" else None
-
-
-def _format_of_xml(head: str) -> str | None:
-    if "<HRSC_Image" in head:
-        return "hrsc"
-    if "<x_left_top>" in head:
-        return "dior"
-    if "<robndbox>" in head:
-        return "rolabelimg"
-    return "voc" if "<bndbox>" in head else None
-
-
-def _format_of_text(head: str) -> str | None:
-    for line in head.splitlines():
-        fields = line.split()
-        if line.lower().startswith(("imagesource:", "gsd:")):
-            return "dota"
-        if len(fields) >= 9 and all(map(_is_number, fields[:8])) and not _is_number(fields[8]):
-            return "dota"
-        if len(fields) in (5, 9) and all(map(_is_number, fields)):
-            return "yolo"
-    return None
-
-
-def _is_number(text: str) -> bool:
+def _formats_of_file(file: Path) -> set[str]:
     try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        with open(file, encoding="utf-8-sig", errors="replace") as stream:
+            head = stream.read(HEAD_CHARACTERS)
+    except OSError:
+        return set()
+    return {name for name, format in FORMATS.items() if format.recognizes(file, head)}
 
 
 def _format_of_folder(path: Path) -> str | None:
-    """The format of the first kind of file that is recognised: YAML, JSON, XML, DOTA text, YOLO text."""
-    if any(
-        (path / folder).is_dir()
-        for name in (dior.ORIENTED, dior.HORIZONTAL)
-        for folder in (name, name.replace(" ", "_"))
-    ):
-        return "dior"
-    patterns = (
-        ("*.yaml", "*.yml"),
-        ("annotations/*.json", "*/_annotations.coco.json", "*.json"),
-        ("*.xml", "[Aa]nnotations/*.xml", "[Aa]nnotations/*/*.xml", "*/*.xml", "*/Annotations/*.xml"),
-        ("labelTxt*/**/*.txt", "annfiles/**/*.txt", "*/labelTxt*/**/*.txt", "*/annfiles/**/*.txt"),
-        ("labels/**/*.txt", "*/labels/**/*.txt", "*.txt"),
-    )
-    for group in patterns:
-        files = [file for pattern in group for file in sorted(path.glob(pattern))]
-        visible = [file for file in files if not any(part[0] == "." for part in file.relative_to(path).parts)]
-        # more than one file, as the first may be of empty images, or have upright boxes only
-        candidates = {_format_of_file(file) for file in visible[:200]}
-        for format in FORMATS:
-            if format in candidates and not (format == "voc" and "rolabelimg" in candidates):
-                return format
-        if visible and group[0].startswith("labelTxt"):
-            return "dota"  # label files of empty images only
-    return None
+    """The format of the label files. Raises UserError if there are several, and a rule does not decide."""
+    found: Counter[str] = Counter()
+    for suffix in LABEL_SUFFIXES:
+        files = FileIndex(path, (suffix,)).files
+        step = len(files) // SAMPLED_FILES + 1
+        for file in files[::step]:
+            names = _formats_of_file(file)
+            found.update(f"{name} settings" if suffix in (".yaml", ".yml") else name for name in names)
+    formats = {name for name in found if not name.endswith(" settings")}
+    if not formats:
+        if found:  # the settings of a YOLO data set without label files
+            return "yolo"
+        return "dota" if any(dota.label_folders(path)) else None
+    if formats & {"dior", "rolabelimg"}:
+        formats -= {"voc"}  # their files of horizontal boxes
+    if len(formats) > 1:
+        raise UserError(
+            f"{path} has label files of several formats ({', '.join(sorted(formats))}); choose one with --format"
+        )
+    return formats.pop()
 
 
 def read(
-    path: str | Path, format: str | None = None, *, split: str | None = None, classes: Sequence[str] | None = None
+    path: str | Path,
+    format: str | None = None,
+    *,
+    split: str | None = None,
+    classes: Sequence[str] | None = None,
+    first_pixel: int | None = None,
 ) -> Dataset:
     """Read a labelled data set in any known format; None recognizes the format.
 
+    first_pixel: index of the first pixel in VOC annotations, 0 or 1; None finds it out (see `voc`).
     Broken files, images and objects are skipped and listed in `Dataset.problems`. Raises UserError if the path or the
     split is missing, the format is not recognised, no image is usable, or `classes` shares no name with the data.
 
@@ -154,12 +158,18 @@ def read(
     >>> dataset.format, dataset.samples[0].layout.names(), dataset.samples[0].layout.boxes.tolist()
     ('yolo', ['car'], [[32.0, 32.0, 16.0, 8.0, 0.0]])
     """
+    format = format or recognize(path)
+    if first_pixel is not None and format != voc.NAME:
+        raise UserError(f"{path} is in {format} format; the first pixel is a question of VOC only, so leave it out")
+    options = {} if first_pixel is None else {"first_pixel": first_pixel}
     with np.errstate(over="ignore", invalid="ignore"):  # huge numbers become problems, not warnings
-        return module(format or recognize(path)).read(Path(path), split=split, classes=classes)
+        return module(format).read(Path(path), split=split, classes=classes, **options)
 
 
-def labelled_or_plain(folder: Path) -> Dataset:
+def labelled_or_plain(folder: Path, format: str | None = None) -> Dataset:
     """A labelled data set, or the images of a folder without labels as a data set without objects or classes.
+
+    format: of the labels; None recognizes it.
 
     Raises UserError if there are no images, or labels that cannot be read.
     """
@@ -170,8 +180,10 @@ def labelled_or_plain(folder: Path) -> Dataset:
     visible = sorted(file for file in folder.rglob("*") if file.is_file() and file.name[0] != ".")
     files = [file for file in visible if file.suffix.lower() in images.SUFFIXES]
     try:
-        return read(folder)
+        return read(folder, format)
     except UserError:
+        if format is not None:
+            raise
         stems = {file.stem for file in files}
         labels = [f for f in visible if f.suffix.lower() in LABEL_SUFFIXES or (f.suffix == ".txt" and f.stem in stems)]
         if labels or folder.is_file():  # its objects must not be treated as background
@@ -211,12 +223,12 @@ def write(
     ...     Path(folder, "out/train/labelTxt/a.txt").read_text()
     '24 28 40 28 40 36 24 36 car 0\\n'
     """
-    return module(format).write(dataset, Path(path), split=split, progress=progress)
+    return writer(format).write(dataset, Path(path), split=split, progress=progress)
 
 
 def losses(dataset: Dataset, format: str) -> list[str]:
     """Descriptions of what this data set has and the format cannot store."""
-    holds = module(format).HOLDS
+    holds = writer(format).HOLDS
     layouts = [sample.layout for sample in dataset]
     lost = []
     if dataset.kind == "obb" and "angles" not in holds:

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dataengine import geometry
-from dataengine.data.images import named_file, safe_name
+from dataengine.data.coco import root_of
+from dataengine.data.file_index import FileIndex
+from dataengine.data.images import safe_name
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem
-from dataengine.data.parse import flag, load_json, number, objects_only
+from dataengine.data.parse import flag, load_json, number, objects_only, radians
 from dataengine.data.records import Record, assemble, unknown_acquisition
 from dataengine.data.staging import Progress, placed, staged
 from dataengine.errors import UserError
@@ -26,6 +29,12 @@ from dataengine.errors import UserError
 NAME = "hit-uav"
 HOLDS = frozenset({"angles", "difficult", "ignored", "altitude_m", "camera_angle_deg", "night", "date"})
 IGNORE = "dontcare"
+
+
+def recognizes(file: Path, head: str) -> bool:
+    """Whether a file is an annotation file of HIT-UAV. head: its first characters."""
+    stated = re.search(r'"filename"\s*:', head) and re.search(r'"(perspective|scenarios)"\s*:', head)
+    return file.suffix.lower() == ".json" and bool(stated)
 
 
 def splits(path: Path) -> tuple[str, ...]:
@@ -52,17 +61,20 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
     records: list[Record] = []
     problems: list[Problem] = []
     names: dict[str, None] = {}
+    index = FileIndex(root_of(path))
     for file in files:
         try:
             content = load_json(file)
-            records += _records(file, content, names, problems)
+            records += _records(file, content, names, index, problems)
         except ValueError as error:
             problems.append(Problem(file, None, f"{error}; the file is skipped"))
     known = (tuple(names),) if names else ()
     return assemble(records, path, format=NAME, kind="obb", classes=classes, known=known, problems=problems)
 
 
-def _records(file: Path, content: dict, names: dict[str, None], problems: list[Problem]) -> list[Record]:
+def _records(
+    file: Path, content: dict, names: dict[str, None], index: FileIndex, problems: list[Problem]
+) -> list[Record]:
     missing = [key for key in ("images", "annotations", "categories") if not isinstance(content.get(key), list)]
     if missing:
         raise ValueError(f"has no list {missing[0]!r}")
@@ -76,7 +88,11 @@ def _records(file: Path, content: dict, names: dict[str, None], problems: list[P
         try:
             file_name = str(entry["filename"])
             size = int(number(entry["width"], "width")), int(number(entry["height"], "height"))
-            record = Record(safe_name(file_name), _image(file, file_name), file, size=size, split=file.stem, **credit)
+            record = Record(safe_name(file_name), None, file, size=size, split=file.stem, **credit)
+            try:
+                record.image = index.find(file_name, near=file, split=file.stem)
+            except ValueError as error:
+                record.fault = str(error)
             record.acquisition = _acquisition(file, entry, problems)
             record.boxes, record.difficult, record.ignored = [], [], []
             records[entry["id"]] = record
@@ -91,11 +107,12 @@ def _records(file: Path, content: dict, names: dict[str, None], problems: list[P
             box = [number(value, "bbox") for value in entry["bbox"]]
             if len(box) != 5:
                 raise ValueError(f"bbox has {len(box)} numbers, not cx, cy, w, h, theta")
+            radians(box[4], "theta")
         except KeyError as error:
-            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error} is unknown; it is skipped"))
+            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error} is unknown; it is skipped", 1))
             continue
         except (ValueError, TypeError) as error:
-            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error}; it is skipped"))
+            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error}; it is skipped", 1))
             continue
         if name.lower() == IGNORE:
             record.ignored.append(box)
@@ -107,11 +124,6 @@ def _records(file: Path, content: dict, names: dict[str, None], problems: list[P
         record.boxes = geometry.regularize(np.array(record.boxes, np.float32).reshape(-1, 5))
         record.ignored = geometry.regularize(np.array(record.ignored, np.float32).reshape(-1, 5))
     return list(records.values())
-
-
-def _image(annotation: Path, file_name: str) -> Path:
-    root = annotation.parent.parent / "images"
-    return named_file(annotation.parent.parent, (root / annotation.stem, root), file_name)
 
 
 def _acquisition(file: Path, entry: dict, problems: list[Problem]) -> Acquisition:

@@ -1,8 +1,9 @@
 """HRSC2016 XML: ships as `mbox_cx, mbox_cy, mbox_w, mbox_h, mbox_ang`, with the position of the bow in `header_x/y`.
 
 Continuous pixels without shift. The angle is in radians, clockwise (y down), to the side of length w.
-Read: `FullDataSet/` or `Train/` and `Test/` or the root itself, each with `AllImages/` and `Annotations/`; splits in
-`ImageSets/<split>.txt`; metres per pixel in `Img_Resolution`, latitude and longitude in `Img_Location`.
+Read: `FullDataSet/` or `Train/` and `Test/` or the root itself, each with `AllImages/` and `Annotations/` (or other
+folders of corresponding names); splits in `ImageSets/<split>.txt`; metres per pixel in `Img_Resolution`, latitude and
+longitude in `Img_Location`.
 Written: `FullDataSet/`, BMP images, `header_x/y` as integers, `Img_SizeWidth` and `Img_SizeHeight`: mmrotate's
 `HRSCDataset` hard-codes the first and needs the others. A layout does not distinguish bow and stern, so the header is
 the middle of the short side that the long axis points to.
@@ -19,12 +20,11 @@ from xml.etree.ElementTree import Element, SubElement
 import numpy as np
 
 from dataengine import geometry
-from dataengine.data import images
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, class_key
-from dataengine.data.parse import element_number, element_text, number
-from dataengine.data.records import Record, assemble, listed_classes, unknown_acquisition
+from dataengine.data.parse import element_number, element_text, number, radians
+from dataengine.data.records import assemble, listed_classes, unknown_acquisition
 from dataengine.data.staging import Progress, decimal, placed, staged, write_classes
-from dataengine.data.xml_records import annotation_files, fill, image_lists, read_record, save_xml
+from dataengine.data.xml_records import fill, find_splits, read_records, save_xml
 from dataengine.errors import UserError
 
 NAME = "hrsc"
@@ -41,7 +41,12 @@ _FIELDS = ("mbox_cx", "mbox_cy", "mbox_w", "mbox_h", "mbox_ang")
 
 def splits(path: Path) -> tuple[str, ...]:
     """Names of the splits of a data set, given its root."""
-    return tuple(image_lists(path))
+    return find_splits(path)
+
+
+def recognizes(file: Path, head: str) -> bool:
+    """Whether a file is an annotation of HRSC2016. head: its first characters."""
+    return file.suffix.lower() == ".xml" and "<HRSC_Image" in head
 
 
 def _class_names(listed: Sequence[str] | None) -> dict[str, str]:
@@ -75,34 +80,17 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
     def parse(element: Element) -> tuple[str, list[float]]:
         identity = element_text(element, "Class_ID") if not ships_only else ""
         name = classes[0] if ships_only else names.get(identity, identity)
-        return name, [element_number(element, field) for field in _FIELDS]
+        values = [element_number(element, field) for field in _FIELDS]
+        return name, [*values[:4], radians(values[4], "mbox_ang")]
 
-    bases = [base for base in (path / "FullDataSet", path / "Train", path / "Test", path) if _is_base(base)]
     problems: list[Problem] = []
-    records: list[Record] = []
-    for base in bases:
-        available = images.index_by_stem(base / "AllImages", problems)
-        missing: list[Problem] = problems if len(bases) == 1 else []  # a list may cover Train/ and Test/
-        for file in annotation_files(path, base / "Annotations", split, missing):
-            result = read_record(
-                file,
-                problems,
-                tag="HRSC_Object",
-                parse_object=parse,
-                to_boxes=lambda values: geometry.regularize(values.astype(np.float32)),
-            )
-            if result is not None:
-                record, root = result
-                record.image = available.get(file.stem, base / "AllImages" / f"{file.stem}.bmp")
-                record.acquisition = _acquisition(file, root, problems)
-                records.append(record)
-    return assemble(
-        records, path, format=NAME, kind="obb", classes=classes or listed, known=(CLASSES,), problems=problems
-    )
-
-
-def _is_base(base: Path) -> bool:
-    return (base / "AllImages").is_dir() and (base / "Annotations").is_dir()
+    results = read_records(path, split, problems, tag="HRSC_Object", parse_object=parse)
+    for record, root in results:
+        record.boxes = geometry.regularize(record.boxes.reshape(-1, 5).astype(np.float32))
+        record.ignored = geometry.regularize(record.ignored.reshape(-1, 5).astype(np.float32))
+        record.acquisition = _acquisition(record.annotation, root, problems)
+    records, chosen = [record for record, _ in results], classes or listed
+    return assemble(records, path, format=NAME, kind="obb", classes=chosen, known=(CLASSES,), problems=problems)
 
 
 def _acquisition(file: Path, root: Element, problems: list[Problem]) -> Acquisition:

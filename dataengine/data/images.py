@@ -6,23 +6,21 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dataengine.data.layout import Problem, Sample
+from dataengine.data.file_index import IMAGE_SUFFIXES, checked_parts, plain_name
+from dataengine.data.layout import Sample
 from dataengine.errors import shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MAX_NAME_BYTES = 255  # limit of common file systems
-MAX_PATH_BYTES = 2048  # half of the limit of Linux, which leaves the other half to the root folder
 MAX_PIXELS = 2**30  # the largest images of DOTA 2.0, 29,200 x 27,620, have three quarters of it
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")  # some decoders of other formats start programs
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+SUFFIXES = IMAGE_SUFFIXES
 _END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 
 
@@ -53,30 +51,6 @@ def opened(path: Path) -> Image:
         image.close()
         raise ValueError(f"image has {width}x{height} pixels by its header, more than 2^30 pixels; cut it into tiles")
     return image
-
-
-def index_by_stem(folder: Path, problems: list[Problem]) -> dict[str, Path]:
-    """Image files below `folder` by their relative path without suffix, '/' as separator.
-
-    If two images have the same path without suffix, the first is used and the second becomes a `Problem`.
-    """
-    found: dict[str, Path] = {}
-    visited: set[tuple[int, int]] = set()  # links may form cycles
-    for base, folders, files in os.walk(folder, followlinks=True):
-        status = os.stat(base)
-        if (status.st_dev, status.st_ino) in visited:
-            folders.clear()
-            continue
-        visited.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-        for file in sorted(files):
-            stem, suffix = os.path.splitext(file)
-            if suffix.lower() in SUFFIXES:
-                path = Path(base, file)
-                key = stem if base == str(folder) else (path.parent.relative_to(folder) / stem).as_posix()
-                if found.setdefault(key, path) != path:
-                    problems.append(Problem(path, None, f"{found[key].name} has the same name; this one is skipped"))
-    return found
 
 
 def measure(path: Path) -> tuple[int, int]:
@@ -148,36 +122,26 @@ def read_picture(sample: Sample) -> np.ndarray | None:
 
 
 def safe_name(file_name: str) -> str:
-    """A sample's name from a file name in an annotation: without suffix, drive and `..`, '/' as separator.
+    """A sample's name from a file name in an annotation: without suffix, drive and `..`, '/' as separator, readable by
+    any program (`plain_name`).
 
     Raises ValueError if nothing is left.
 
     >>> safe_name("C:\\\\images\\\\..\\\\a.b.png")
     'images/a.b'
     """
-    path = PurePosixPath(file_name.replace("\\", "/"))
+    path = PurePosixPath(plain_name(file_name).replace("\\", "/"))
     parts = [part for part in path.with_suffix("").parts if part not in ("/", "..") and not part.endswith(":")]
     if not parts:
         raise ValueError(f"{shown(file_name)} is not a valid file name")
     return "/".join(parts)
 
 
-def named_file(root: Path, folders: Sequence[Path], file_name: str) -> Path:
-    """The file that an annotation names: in the first of `folders` that has it, else its path in the first folder.
-
-    Raises ValueError if the name leads out of `root`: annotations of others must not pull files from elsewhere on this
-    machine into what is written. Symbolic links below `root` are followed.
-    """
-    encoded = os.fsencode(file_name)
-    too_long = len(encoded) >= MAX_PATH_BYTES or max(map(len, encoded.split(b"/"))) > MAX_NAME_BYTES
-    if not file_name or "\0" in file_name or too_long:
-        raise ValueError(f"{shown(file_name)} is not a valid file name")
-    top = Path(os.path.abspath(root))
-    for folder in folders:
-        path = folder / file_name
-        if top in Path(os.path.abspath(path)).parents and path.is_file():
-            return path
-    path = folders[0] / file_name
-    if top not in Path(os.path.abspath(path)).parents:
+def named_file(root: Path, file_name: str) -> Path:
+    """The path of a file below `root`. Raises ValueError if the name leads out of it, so that a damaged file of names
+    cannot pull in others. Symbolic links are followed."""
+    checked_parts(file_name)
+    path = root / file_name
+    if Path(os.path.abspath(root)) not in Path(os.path.abspath(path)).parents:
         raise ValueError(f"file name {shown(file_name)} leads out of {root}; move the file into that folder")
     return path

@@ -178,15 +178,19 @@ class Layout:
 
 @dataclass(frozen=True)
 class Problem:
-    """A fault of an input file: its place, and one sentence that describes it and what becomes of it."""
+    """A fault of an input file: its place, and one sentence that describes it and what becomes of it.
+
+    objects: number of objects in the file that are skipped because of it.
+    """
 
     path: Path
     line: int | None
     message: str
+    objects: int = 0
 
     def __str__(self) -> str:
         where = f"{self.path}:{self.line}" if self.line is not None else str(self.path)
-        return f"{where}: {self.message}"
+        return f"{where}: {self.message}".encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True)
@@ -204,6 +208,7 @@ class Sample:
 class Dataset:
     """Labelled images with one class list, and the problems found while reading them.
 
+    notes: what a reader decided by evidence, such as the unit of angles, one sentence each.
     Readers return `samples` as a list. Writers only iterate over it, so any sized iterable of samples can be written.
     """
 
@@ -213,6 +218,7 @@ class Dataset:
     name: str = ""
     format: str = ""
     problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 
+FULL_TURN = 2 * math.pi + 1e-3  # radians, with a margin for rounding
 MAX_NUMBER = 1e9  # pixels, metres, degrees; squares and sums of such numbers are finite in float32
 
 
@@ -41,8 +42,42 @@ def number(value: object, field: str) -> float:
     return result
 
 
+def radians(value: object, field: str) -> float:
+    """An angle in radians. Raises ValueError for more than a full turn, since degrees look like that.
+
+    >>> radians("-1.5", "angle")
+    -1.5
+    """
+    angle = number(value, field)
+    if abs(angle) > FULL_TURN:
+        raise ValueError(f"{field} is {angle:g}, more than a full turn in radians; convert it from degrees")
+    return angle
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number, also an infinite one.
+
+    >>> is_number("1e3"), is_number("ship")
+    (True, False)
+    """
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def line_count(path: Path) -> int:
+    """Number of lines that are not blank in a file of any encoding; 0 if it cannot be opened."""
+    try:
+        return sum(bool(line.strip()) for line in path.read_bytes().splitlines())
+    except OSError:
+        return 0
+
+
 def flag(value: object) -> bool:
-    """A boolean from a JSON value or text: False for 0, "", "0", "false", "no", "unspecified" and None, else True.
+    """A boolean from a JSON value or text: False for 0, "", "0", "0.0", "false", "no", "unspecified" and None, else
+    True.
 
     >>> flag("1"), flag(True), flag("0"), flag(None)
     (True, True, False, False)
@@ -50,6 +85,19 @@ def flag(value: object) -> bool:
     if isinstance(value, str):
         return value.strip().lower() not in {"", "0", "0.0", "false", "no", "unspecified"}
     return bool(value)
+
+
+def stated_size(width: object, height: object) -> tuple[int, int] | None:
+    """(width, height) in pixels by an annotation, None if it does not state two whole numbers above 0.
+
+    >>> stated_size("640", 480.0), stated_size(None, 480)
+    ((640, 480), None)
+    """
+    try:
+        size = int(number(width, "width")), int(number(height, "height"))
+    except ValueError:
+        return None
+    return size if min(size) > 0 else None
 
 
 def load_json(path: Path) -> dict:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
 
 from dataengine.data import images
+from dataengine.data.file_index import FileIndex, named_folders
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Problem, Sample, class_key
 from dataengine.errors import UserError, first_fault
 from dataengine.files import read_text
@@ -25,11 +26,12 @@ class Record:
     boxes:    float (N, 5), le90.
     outlines: of each object, float (K, 2) in pixels, (0, 2) where unknown; None if the format has none.
     lines:    of each object in `annotation`; None if the format has no lines.
+    image:    None if it cannot be found; `fault` says why.
     size:     (width, height) by the annotation, None if it has none. The size of the image file takes precedence.
     """
 
     name: str
-    image: Path
+    image: Path | None
     annotation: Path
     names: list[str] = field(default_factory=list)
     boxes: np.ndarray | Sequence = ()
@@ -43,6 +45,20 @@ class Record:
     split: str = ""
     source: str = ""
     license: str = ""
+    fault: str = ""
+
+    @property
+    def objects(self) -> int:
+        """Number of objects and ignored regions."""
+        return len(self.names) + len(self.ignored)
+
+
+class NothingUsable(UserError):
+    """No image of a data set is usable; `problems` say why."""
+
+    def __init__(self, message: str, problems: Sequence[Problem]):
+        super().__init__(message)
+        self.problems = list(problems)
 
 
 def class_lookup(classes: Iterable[str]) -> dict[str, int]:
@@ -88,27 +104,37 @@ def assemble(
     classes: Sequence[str] | None = None,
     known: Sequence[Sequence[str]] = (),
     problems: Sequence[Problem] = (),
+    notes: Sequence[str] = (),
 ) -> Dataset:
     """The data set of these records. Broken images and boxes and unknown classes are skipped; `Dataset.problems`
     lists them.
 
-    Raises UserError if no image is left or `classes` shares no name with the data.
+    Raises NothingUsable, a UserError, if no image is left, and UserError if `classes` shares no name with the data.
     """
     problems = list(problems)
     class_list = choose_classes((name for r in records for name in dict.fromkeys(r.names)), classes, known)
     lookup = class_lookup(class_list)
     repeated = {name for name, n in Counter(record.name for record in records).items() if n > 1}
+    owners: dict[Path, Record] = {}
     samples: list[Sample] = []
     used: set[str] = set()
     for record in records:
+        if record.image is None:
+            problems.append(skipped(record, record.fault))
+            continue
+        if owners.setdefault(record.image, record) is not record:
+            problems.append(skipped(record, f"image {record.image.name} is listed twice"))
+            continue
         name = f"{record.split}/{record.name}" if record.split and record.name in repeated else record.name
+        if name in used:  # the same name with another suffix
+            name = f"{name}_{record.image.suffix[1:]}"
         if name in used:
-            problems.append(Problem(record.annotation, None, f"image {name!r} is listed twice; the second is skipped"))
+            problems.append(skipped(record, f"image {name!r} is listed twice"))
             continue
         try:
             size = images.measure(record.image)
         except ValueError as error:
-            problems.append(Problem(record.image, None, f"{error}; its {len(record.names)} objects are skipped"))
+            problems.append(replace(skipped(record, str(error)), path=record.image))
             continue
         used.add(name)
         if record.size is not None and tuple(record.size) != size:
@@ -118,9 +144,18 @@ def assemble(
         layout = _layout(record, class_list, lookup, size, kind, problems)
         samples.append(Sample(name, record.image, layout, record.source, record.license))
     if not samples:
-        first = f"; the first of {len(problems)} problems: {problems[0]}" if problems else ""
-        raise UserError(f"{path}: no usable labelled image in {format} format{first}")
-    return Dataset(class_list, samples, kind, path.resolve().name, format, problems)
+        first = (
+            f"; the first of {len(problems)} problems: {problems[0]}"
+            if problems
+            else "; give the folder that has both images and labels"
+        )
+        raise NothingUsable(f"{path}: no usable labelled image in {format} format{first}", problems)
+    return Dataset(class_list, samples, kind, path.resolve().name, format, problems, list(notes))
+
+
+def skipped(record: Record, reason: str) -> Problem:
+    """The problem of an image that is skipped with all its objects."""
+    return Problem(record.annotation, None, f"{reason}; its {record.objects} objects are skipped", record.objects)
 
 
 def _layout(record: Record, classes: tuple, lookup: dict, size: tuple[int, int], kind: Kind, problems: list) -> Layout:
@@ -137,7 +172,7 @@ def _layout(record: Record, classes: tuple, lookup: dict, size: tuple[int, int],
             what = f"unknown class {record.names[i]!r}; the class list has {', '.join(classes)}"
         else:
             what = f"box {boxes[i].tolist()} has no area, or extends beyond {MAX_COORDINATE:,} pixels"
-        problems.append(Problem(record.annotation, line, f"{where}{what}; the object is skipped"))
+        problems.append(Problem(record.annotation, line, f"{where}{what}; the object is skipped", 1))
     keep = (labels >= 0) & valid
     ignored = np.asarray(record.ignored, np.float32).reshape(-1, 5)
     layout = Layout(boxes, labels, classes, size, kind, difficult, record.visible, ignored, record.acquisition)
@@ -146,6 +181,23 @@ def _layout(record: Record, classes: tuple, lookup: dict, size: tuple[int, int],
     if record.outlines is None:
         return layout
     return layout.with_outlines(points for points, valid in zip(record.outlines, keep, strict=True) if valid)
+
+
+def sample_name(path: Path, file: Path, split: str) -> str:
+    """The name of a sample: the folders of its label file that name neither its content nor its split, and the stem."""
+    return images.safe_name("/".join([*(f for f in named_folders(path, file) if f != split), file.name]))
+
+
+def unlabelled(path: Path, index: FileIndex, images_of: dict[Path, Path | str]) -> list[Problem]:
+    """The problem of images without labels that lie in the same folders as labelled ones. images_of: see `matched`."""
+    known = {image for image in images_of.values() if isinstance(image, Path)}
+    folders = {image.parent for image in known}
+    unclear = {file.stem for file, image in images_of.items() if isinstance(image, str)}
+    left = [file for file in index.files if file not in known and file.parent in folders and file.stem not in unclear]
+    if not left:
+        return []
+    message = f"{len(left)} images have no label file (first: {left[0].relative_to(path)}); they are skipped"
+    return [Problem(path, None, f"{message}; an image without objects needs a label file without objects")]
 
 
 def listed_classes(root: Path) -> tuple[str, ...] | None:

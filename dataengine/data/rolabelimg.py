@@ -16,46 +16,55 @@ import numpy as np
 
 from dataengine import geometry
 from dataengine.data.layout import Dataset, Problem
-from dataengine.data.parse import element_number, element_text
-from dataengine.data.records import Record, assemble, listed_classes
+from dataengine.data.parse import FULL_TURN, element_number, element_text, radians
+from dataengine.data.records import assemble, listed_classes
 from dataengine.data.staging import Progress, decimal, placed, staged, write_classes
 from dataengine.data.voc import parse_upright
-from dataengine.data.xml_records import fill, find_pairs, find_splits, read_record, save_xml
+from dataengine.data.xml_records import fill, find_splits, read_records, save_xml
 from dataengine.errors import UserError
 
 NAME = "rolabelimg"
 HOLDS = frozenset({"angles", "difficult"})
-_FOLDERS = ("annotations", "Annotations")
 _FIELDS = ("cx", "cy", "w", "h", "angle")
+
+
+def recognizes(file: Path, head: str) -> bool:
+    """Whether a file is an annotation of roLabelImg. head: its first characters."""
+    return file.suffix.lower() == ".xml" and "<robndbox>" in head and "<x_left_top>" not in head
 
 
 def splits(path: Path) -> tuple[str, ...]:
     """Names of the splits of a data set, given its root."""
-    return find_splits(path, _FOLDERS)
+    return find_splits(path)
 
 
 def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
-    """Read a data set from its root. `split=None` reads all annotations.
+    """Read a data set from its root. `split=None` reads all splits.
 
-    Raises UserError if the path or the split is missing or no image is usable. Smaller faults are listed in
-    `Dataset.problems`.
+    If most angles other than 0 are beyond a full turn, all are in degrees, which becomes a problem; otherwise such
+    objects are skipped. Raises UserError if the path or the split is missing or no image is usable. Smaller faults are
+    listed in `Dataset.problems`.
     """
     path = Path(path)
     if not path.is_dir():
         raise UserError(f"{path} is not a folder; give the folder with roLabelImg's XML files")
     problems: list[Problem] = []
-    records: list[Record] = []
-    for file, image, name in find_pairs(path, split, problems, _FOLDERS):
-        result = read_record(
-            file,
-            problems,
-            tag="object",
-            parse_object=_parse,
-            to_boxes=lambda values: geometry.regularize(values.astype(np.float32)),
-        )
-        if result is not None:
-            result[0].image, result[0].split = image, name
-            records.append(result[0])
+    records = [r for r, _ in read_records(path, split, problems, tag="object", parse_object=_parse)]
+    angles = np.concatenate([np.zeros(0), *(r.boxes[:, 4] for r in records if len(r.boxes))])
+    beyond, turned = np.abs(angles) > FULL_TURN, angles != 0
+    unit = 1.0
+    if 2 * beyond.sum() > turned.sum():
+        unit = np.pi / 180
+        message = f"angles reach {np.abs(angles).max():g}, so they are read as degrees; roLabelImg states radians"
+        problems.append(Problem(path, None, message))
+    elif beyond.any():
+        problems = []
+        found = read_records(path, split, problems, tag="object", parse_object=lambda e: _in_radians(*_parse(e)))
+        records = [record for record, _ in found]
+    scale = np.array([1, 1, 1, 1, unit])
+    for record in records:
+        record.boxes = geometry.regularize((record.boxes.reshape(-1, 5) * scale).astype(np.float32))
+        record.ignored = geometry.regularize((record.ignored.reshape(-1, 5) * scale).astype(np.float32))
     chosen = classes or listed_classes(path)
     return assemble(records, path, format=NAME, kind="obb", classes=chosen, problems=problems)
 
@@ -68,6 +77,10 @@ def _parse(element: Element) -> tuple[str, list[float]]:
         raise ValueError("object has neither <robndbox> nor <bndbox>")
     name, (x1, y1, x2, y2) = parse_upright(element)
     return name, [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, 0.0]
+
+
+def _in_radians(name: str, row: list[float]) -> tuple[str, list[float]]:
+    return name, [*row[:4], radians(row[4], "angle")]
 
 
 def write(

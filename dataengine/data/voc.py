@@ -1,10 +1,13 @@
 """Pascal VOC XML: horizontal boxes as `xmin, ymin, xmax, ymax`, the indices of the first and last pixel, from 1.
 
 Pixels count from 1 and both ends are inside, so the continuous box is `xmin - 1, ymin - 1, xmax, ymax`, and a box of
-width w is written with `xmax - xmin = w - 1`. For labelling tools that count from 0 and exclude the last pixel,
-`first_pixel=0` reads the four numbers without a shift. Fractions are read and written.
-Read: `Annotations/*.xml`, `JPEGImages/`, `ImageSets/Main/<split>.txt`; or XML files next to their images, in one folder
-or one for each split. Rotated boxes are written as the axis-aligned boxes around them.
+width w is written with `xmax - xmin = w - 1`. Datumaro, globox and some labelling tools count from 0 and exclude the
+last pixel: the four numbers are then the continuous box. The boxes at the border decide which rule holds: if more of
+them begin at 0 than at 1, pixels are counted from 0. `first_pixel` states it instead. Fractions are read and written.
+Read: XML files in `Annotations/` or next to their images, at the root or in a folder of each split, with lists of the
+splits in `ImageSets/Main/<split>.txt`. An object with `<polygon>` instead of `<bndbox>` (DroneVehicle), with a polygon
+of four other corners, or with CVAT's attribute `rotation` (degrees clockwise around the centre) makes the data set
+rotated. Rotated boxes are written as the axis-aligned boxes around them.
 """
 
 from __future__ import annotations
@@ -18,13 +21,23 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data.layout import Dataset, Problem
 from dataengine.data.parse import element_number, element_text
-from dataengine.data.records import Record, assemble, listed_classes
+from dataengine.data.records import assemble, listed_classes
 from dataengine.data.staging import Progress, decimal, placed, staged, write_classes
-from dataengine.data.xml_records import fill, find_pairs, find_splits, read_record, save_xml, write_list
+from dataengine.data.xml_records import fill, find_splits, read_records, save_xml, write_list
 from dataengine.errors import UserError
 
 NAME = "voc"
+COLUMNS = 13  # numbers of an object in `_parse`
 HOLDS = frozenset({"difficult", "hbb"})
+
+
+def recognizes(file: Path, head: str) -> bool:
+    """Whether a file is an annotation of VOC. head: its first characters."""
+    if file.suffix.lower() != ".xml" or "<annotation" not in head:
+        return False
+    if any(tag in head for tag in ("<robndbox>", "<HRSC_Image", "<x_left_top>")):
+        return False
+    return any(tag in head for tag in ("<bndbox>", "<polygon>", "<object>", "<filename>"))
 
 
 def splits(path: Path) -> tuple[str, ...]:
@@ -33,32 +46,92 @@ def splits(path: Path) -> tuple[str, ...]:
 
 
 def read(
-    path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None, first_pixel: int = 1
+    path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None, first_pixel: int | None = None
 ) -> Dataset:
-    """Read a data set from its root. `split=None` reads all annotations.
+    """Read a data set from its root. `split=None` reads all annotations; first_pixel: index of the first pixel, 0 or 1,
+    None to find it out.
 
     Raises UserError if the path or the split is missing or no image is usable. Smaller faults are listed in
-    `Dataset.problems`.
+    `Dataset.problems`, and the pixel rule in `Dataset.notes`.
     """
     path = Path(path)
     if not path.is_dir():
         raise UserError(f"{path} is not a folder; give the VOC folder with Annotations/ and JPEGImages/")
     problems: list[Problem] = []
-    records: list[Record] = []
-    shift = np.array([first_pixel, first_pixel, 0, 0])
-    for file, image, name in find_pairs(path, split, problems):
-        result = read_record(
-            file,
-            problems,
-            tag="object",
-            parse_object=parse_upright,
-            to_boxes=lambda values: geometry.from_aabb((values - shift).astype(np.float32)),
-        )
-        if result is not None:
-            result[0].image, result[0].split = image, name
-            records.append(result[0])
+    records = [r for r, _ in read_records(path, split, problems, tag="object", parse_object=_parse)]
+    rows = np.concatenate([np.zeros((0, COLUMNS)), *(r.boxes.reshape(-1, COLUMNS) for r in records)])
+    notes: list[str] = []
+    if first_pixel is None:
+        first_pixel, note = _first_pixel(rows)
+        notes += note
+    kind = "obb" if (rows[:, 4] != 0).any() or np.isfinite(rows[:, 5]).any() else "hbb"
+    for record in records:
+        record.boxes, record.ignored = (_to_boxes(part, first_pixel) for part in (record.boxes, record.ignored))
     chosen = classes or listed_classes(path)
-    return assemble(records, path, format=NAME, kind="hbb", classes=chosen, problems=problems)
+    return assemble(records, path, format=NAME, kind=kind, classes=chosen, problems=problems, notes=notes)
+
+
+def _first_pixel(rows: np.ndarray) -> tuple[int, list[str]]:
+    """(index of the first pixel, notes) by the boxes that touch the left or upper border."""
+    starts = rows[:, :2]
+    zero, one = int((starts < 1).sum()), int((starts == 1).sum())
+    if zero > one:
+        note = (
+            f"pixels are counted from 0, since {zero} boxes begin at 0 and {one} at 1 (--first-pixel 1 for VOC's own)"
+        )
+        return 0, [note]
+    return 1, []
+
+
+def _to_boxes(rows: np.ndarray, first_pixel: int) -> np.ndarray:
+    """Rows of `_parse` (N, COLUMNS) -> le90 boxes, float32 (N, 5)."""
+    rows = rows.reshape(-1, COLUMNS)
+    x1, y1, x2, y2 = (rows[:, :4] - np.array([first_pixel, first_pixel, 0, 0])).T
+    upright = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, np.radians(rows[:, 4])], axis=1)
+    boxes = geometry.regularize(upright.astype(np.float32))
+    oriented = np.isfinite(rows[:, 5])
+    boxes[oriented] = geometry.from_corners(rows[oriented, 5:].reshape(-1, 4, 2).astype(np.float32))
+    return boxes
+
+
+def _parse(element: Element) -> tuple[str, list[float]]:
+    """Class name, and `xmin, ymin, xmax, ymax, rotation in degrees` followed by the eight numbers of four corners. What
+    an object does not have is `nan`, its rotation 0."""
+    points = _polygon(element)
+    if element.find("bndbox") is None and points is not None:
+        if points.shape != (4, 2):
+            points = geometry.to_corners(geometry.from_points(points))[0]
+        return element_text(element, "name"), [np.nan] * 4 + [0.0, *points.ravel()]
+    name, box = parse_upright(element)
+    x1, y1, x2, y2 = box
+    corners = [np.nan] * 8
+    if points is not None and points.shape == (4, 2):
+        upright = {(x, y) for x in (x1, x2) for y in (y1, y2)}
+        if {(x, y) for x, y in points.tolist()} != upright:
+            corners = points.ravel().tolist()
+    return name, [*box, _rotation(element), *corners]
+
+
+def _polygon(element: Element) -> np.ndarray | None:
+    """Points `<x1>, <y1>, <x2> ...` of `<polygon>`, (K, 2); None without one. Raises ValueError for less than three."""
+    polygon = element.find("polygon")
+    if polygon is None or polygon.find("x1") is None:
+        return None
+    points = []
+    while polygon.find(f"x{len(points) + 1}") is not None:
+        at = len(points) + 1
+        points.append([element_number(polygon, f"x{at}"), element_number(polygon, f"y{at}")])
+    if len(points) < 3:
+        raise ValueError(f"<polygon> has {len(points)} points")
+    return np.array(points)
+
+
+def _rotation(element: Element) -> float:
+    """CVAT's attribute `rotation` in degrees, 0 without it."""
+    for attribute in element.iter("attribute"):
+        if (attribute.findtext("name") or "").strip() == "rotation":
+            return element_number(attribute, "value") % 360
+    return 0.0
 
 
 def parse_upright(element: Element) -> tuple[str, list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,35 +10,34 @@ from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 
 import numpy as np
 
-from dataengine.data import images
+from dataengine.data.file_index import IMAGE_SUFFIXES, FileIndex, folder_split, matched
+from dataengine.data.images import safe_name
 from dataengine.data.layout import Problem
 from dataengine.data.parse import flag, load_xml
-from dataengine.data.records import Record
+from dataengine.data.records import Record, sample_name, unlabelled
 from dataengine.errors import UserError
 from dataengine.files import read_text
 
+DIFFICULT = ("difficult", "hard")  # names of elements, in any case
+IGNORED = ("ignore", "iscrowd", "ignored")
+
 
 def read_record(
-    path: Path,
-    problems: list[Problem],
-    *,
-    tag: str,
-    parse_object: Callable[[Element], tuple[str, list[float]]],
-    to_boxes: Callable[[np.ndarray], np.ndarray],
+    path: Path, problems: list[Problem], *, tag: str, parse_object: Callable[[Element], tuple[str, list[float]]]
 ) -> tuple[Record, Element] | None:
-    """The record and root element of a file, None if it is invalid. Objects for which `parse_object` raises ValueError
-    become problems.
+    """The record and root element of a file, None if it is invalid. `record.boxes` has the numbers of the objects,
+    float64 (N, K), and `record.ignored` those of ignored regions (M, K), which the format converts to boxes. Objects
+    for which `parse_object` raises ValueError become problems.
 
     tag:          name of the elements that are objects.
     parse_object: element -> (class name, K numbers).
-    to_boxes:     numbers of all objects, float64 (N, K) -> le90 boxes (N, 5).
     """
     try:
         root = load_xml(path)
     except ValueError as error:
-        problems.append(Problem(path, None, f"{error}; the file is skipped"))
+        problems.append(Problem(path, None, f"{error}; the file is skipped", _count(path, tag)))
         return None
-    names, values, difficult, lines = [], [], [], []
+    record = Record(safe_name(path.name), None, path, boxes=[], difficult=[], lines=[], ignored=[], size=_size(root))
     elements = list(root.iter(tag))
     numbers = _lines(path, tag) if elements else []
     for i, element in enumerate(elements):
@@ -45,15 +45,29 @@ def read_record(
         try:
             name, row = parse_object(element)
         except ValueError as error:
-            problems.append(Problem(path, line, f"{error}; the object is skipped"))
+            problems.append(Problem(path, line, f"{error}; the object is skipped", 1))
             continue
-        names.append(name)
-        values.append(row)
-        difficult.append(flag(element.findtext("difficult")))
-        lines.append(line)
-    boxes = to_boxes(np.array(values, np.float64)) if values else ()
-    record = Record(path.stem, path, path, names, boxes, difficult, lines, size=_size(root))
+        if flag_of(element, IGNORED):
+            record.ignored.append(row)
+            continue
+        record.names.append(name)
+        record.boxes.append(row)
+        record.difficult.append(flag_of(element, DIFFICULT))
+        record.lines.append(line)
+    record.boxes, record.ignored = np.array(record.boxes, np.float64), np.array(record.ignored, np.float64)
     return record, root
+
+
+def flag_of(element: Element, names: Sequence[str]) -> bool:
+    """Whether a child element with one of these names, in any case, is set."""
+    return any(child.tag.lower() in names and flag(child.text) for child in element)
+
+
+def _count(path: Path, tag: str) -> int:
+    try:
+        return len(re.findall(rf"<{tag}[\s>]".encode(), path.read_bytes()))
+    except OSError:
+        return 0
 
 
 def _lines(path: Path, tag: str) -> list[int]:
@@ -90,25 +104,6 @@ def _is_list(file: Path) -> bool:
     return not lines or len(lines[0].split()) <= 1
 
 
-def annotation_files(root: Path, folder: Path, split: str | None, problems: list[Problem]) -> list[Path]:
-    """XML files of a split in `folder`, all files for None. Raises UserError for an unknown split."""
-    if split is None:
-        return sorted(folder.glob("*.xml"))
-    lists = image_lists(root)
-    if split not in lists:
-        raise UserError(f"{root} has no split {split!r}; it has {', '.join(lists) or 'none'}")
-    files = []
-    for number, line in enumerate(read_text(lists[split]).splitlines(), 1):
-        name = line.strip().removesuffix(".jpg").removesuffix(".xml")
-        if name and Path(name).name != name:
-            problems.append(Problem(lists[split], number, f"{name!r} is a path, not the name of an image"))
-        elif name and not (folder / f"{name}.xml").is_file():
-            problems.append(Problem(lists[split], number, f"image {name!r} has no annotation in {folder}"))
-        elif name:
-            files.append(folder / f"{name}.xml")
-    return files
-
-
 def save_xml(root: Element, path: Path) -> None:
     """Write indented UTF-8 XML."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,44 +118,94 @@ def fill(parent: Element, **fields: object) -> Element:
     return parent
 
 
-def find_pairs(
-    path: Path, split: str | None, problems: list[Problem], folders: Sequence[str] = ("Annotations",)
-) -> list[tuple[Path, Path, str]]:
-    """(annotation, image, split) of every image below `path`.
+def read_records(
+    path: Path,
+    split: str | None,
+    problems: list[Problem],
+    *,
+    tag: str,
+    parse_object: Callable[[Element], tuple[str, list[float]]],
+    folder: Path | None = None,
+) -> list[tuple[Record, Element]]:
+    """Records with their images, and root elements, of the XML files below `path`, or below `folder` in it.
 
-    Either the first existing one of `folders` has the annotations, sibling folders with names like `JPEGImages` have
-    the images, and `image_lists` the splits; or annotations are next to their images, in `path` or a folder for each
-    split. An annotation without an image is paired with the expected path of the image.
+    Splits are those of `image_lists`, or else the folders that are not named for their content, such as `train` in
+    `train/Annotations/`. Raises UserError for an unknown split, and if there are no XML files.
     """
-    folder = next((path / name for name in folders if (path / name).is_dir()), None)
-    if folder is not None and any(folder.glob("*.xml")):
-        available: dict[str, Path] = {}
-        for sibling in sorted(path.iterdir()):
-            if sibling.is_dir() and re.match(r"jpegimages|images|allimages", sibling.name.lower()):
-                available |= {Path(key).name: image for key, image in images.index_by_stem(sibling, problems).items()}
-        files = annotation_files(path, folder, split, problems)
-        return [(file, available.get(file.stem, path / "JPEGImages" / f"{file.stem}.jpg"), "") for file in files]
-    parts = {"": path} if any(path.glob("*.xml")) else {p.parent.name: p.parent for p in sorted(path.glob("*/*.xml"))}
-    if folder is not None:  # annotations/<split>/ next to images/<split>/
-        parts = {p.parent.name: p.parent for p in sorted(folder.glob("*/*.xml"))}
-    if split is not None:
-        if split not in parts:
-            raise UserError(f"{path} has no split {split!r}; it has {', '.join(filter(None, parts)) or 'none'}")
-        parts = {split: parts[split]}
-    pairs = []
-    for name, part in parts.items():
-        image_folder = path / "images" / name if folder is not None else part
-        available = images.index_by_stem(image_folder, problems)
-        pairs += [(f, available.get(f.stem, image_folder / f"{f.stem}.jpg"), name) for f in sorted(part.glob("*.xml"))]
-    return pairs
+    index, files = FileIndex(path), FileIndex(folder or path, (".xml",))
+    if not files.files:
+        raise UserError(f"{folder or path} has no XML files; give the folder with the annotations")
+    named = _named_splits(path, files, split, problems)
+    images_of = matched(files.files, index)
+    results = []
+    for file in files.files:
+        if file not in named:
+            continue
+        result = read_record(file, problems, tag=tag, parse_object=parse_object)
+        if result is None:
+            continue
+        record, root = result
+        image = images_of[file]
+        if not isinstance(image, Path):
+            image = _by_stated_name(root, index, file) or image
+        record.name, record.split = sample_name(path, file, named[file]), named[file]
+        record.image, record.fault = (image, "") if isinstance(image, Path) else (None, str(image))
+        results.append(result)
+    if split is None:
+        problems += unlabelled(path, index, images_of)
+    return results
 
 
-def find_splits(path: Path, folders: Sequence[str] = ("Annotations",)) -> tuple[str, ...]:
-    """Names of the splits that `find_pairs` finds, given the root of a data set."""
-    if image_lists(path):
-        return tuple(image_lists(path))
-    folder = next((path / name for name in folders if (path / name).is_dir()), path)
-    return tuple(sorted({file.parent.name for file in folder.glob("*/*.xml")}))
+def _by_stated_name(root: Element, index: FileIndex, file: Path) -> Path | None:
+    stated = (root.findtext("filename") or "").strip()
+    try:
+        return index.find(stated, near=file)
+    except ValueError:
+        return None
+
+
+def _named_splits(path: Path, files: FileIndex, split: str | None, problems: list[Problem]) -> dict[Path, str]:
+    """{annotation file: its split} of the files to read; "" where lists state the splits."""
+    lists = image_lists(path)
+    if lists and split is None:
+        return dict.fromkeys(files.files, "")
+    if lists:
+        if split not in lists:
+            raise UserError(f"{path} has no split {split!r}; it has {', '.join(lists)}")
+        return dict.fromkeys(_listed(lists[split], files, problems), "")
+    named = {file: folder_split(path, file) for file in files.files}
+    if split is None:
+        return named
+    if split not in named.values():
+        raise UserError(
+            f"{path} has no split {split!r}; it has {', '.join(sorted(filter(None, {*named.values()}))) or 'none'}"
+        )
+    return {file: name for file, name in named.items() if name == split}
+
+
+def _listed(image_list: Path, files: FileIndex, problems: list[Problem]) -> list[Path]:
+    """The annotation files of the images in a list, which may state suffixes and folders."""
+    found = []
+    for line, text in enumerate(read_text(image_list).splitlines(), 1):
+        name = text.strip()
+        if not name:
+            continue
+        stem, suffix = os.path.splitext(name)
+        try:
+            found.append(files.find(stem if suffix.lower() in (*IMAGE_SUFFIXES, ".xml") else name, near=image_list))
+        except ValueError as error:
+            message = str(error).replace("image", "annotation", 1)
+            problems.append(Problem(image_list, line, f"{message}; the image is skipped"))
+    return found
+
+
+def find_splits(path: Path, folder: Path | None = None) -> tuple[str, ...]:
+    """Names of the splits that `read_records` finds, given the root of a data set."""
+    lists = image_lists(path)
+    if lists:
+        return tuple(lists)
+    files = FileIndex(folder or path, (".xml",)).files
+    return tuple(sorted({name for file in files if (name := folder_split(path, file))}))
 
 
 def write_list(root: Path, split: str, names: Sequence[str]) -> None:

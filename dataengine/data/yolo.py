@@ -1,16 +1,19 @@
 """YOLO text: `class cx cy w h` (horizontal) or `class x1 y1 x2 y2 x3 y3 x4 y4` (YOLO-OBB), relative to the image.
 
-Coordinates are continuous pixels divided by width and height, without half-pixel shift. Nine fields on any line make
-the data set rotated; `box_kind` in `data.yaml`, which `write` adds and Ultralytics ignores, takes precedence.
-Read: `data.yaml` with `names`, `path` and `train`/`val`/`test` (a folder, several, or a list file; Roboflow's leading
-`../` is ignored), or `classes.txt`/`obj.names` next to `images/` and `labels/`. The label file of `images/a/b.jpg` is
-`labels/a/b.txt`; an image without one has no objects.
+Coordinates are continuous pixels divided by width and height, without half-pixel shift. Corners or polygons on any
+line make the data set rotated; a polygon becomes the minimum-area box around it, as in Ultralytics' OBB training.
+`box_kind` in `data.yaml`, which `write` adds and Ultralytics ignores, takes precedence.
+Read: `data.yaml` with `names`, `path` and `train`/`val`/`test` (a folder, several, or a list file), or `classes.txt` or
+`obj.names` next to `images/` and `labels/`, or CVAT's `obj.data` with its list files. Folders are looked for below the
+folder of the file only. The label file of `images/a/b.jpg` is `labels/a/b.txt`; an image without one has no objects,
+but a split in which no image has one is a problem.
 Written: corners outside the image are moved to its border, as Ultralytics rejects the whole image otherwise.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,9 +22,10 @@ import yaml
 
 from dataengine import geometry
 from dataengine.data import images
-from dataengine.data.images import named_file
+from dataengine.data.file_index import FileIndex, matched
+from dataengine.data.images import safe_name
 from dataengine.data.layout import Dataset, Problem
-from dataengine.data.parse import number
+from dataengine.data.parse import is_number, line_count, number
 from dataengine.data.records import Record, assemble
 from dataengine.data.staging import Progress, decimal, placed, staged
 from dataengine.errors import UserError
@@ -32,12 +36,33 @@ HOLDS = frozenset({"angles", "hbb"})
 _SPLITS = ("train", "val", "valid", "test")
 
 
+def recognizes(file: Path, head: str) -> bool:
+    """Whether a file is a label file or the settings of a YOLO data set. head: its first characters."""
+    if file.suffix.lower() in (".yaml", ".yml"):
+        return re.search(r"^names\s*:", head, re.MULTILINE) is not None
+    if file.suffix.lower() != ".txt":
+        return False
+    rows = [line.split() for line in head.splitlines()[:20] if line.strip()]
+    return bool(rows) and all(
+        len(row) >= 5 and len(row) % 2 and row[0].isdigit() and all(map(is_number, row)) and _relative(row[1:])
+        for row in rows[: max(1, len(rows) - 1)]  # the last may be cut
+    )
+
+
+def _relative(values: Sequence[str]) -> bool:
+    return all(-1 <= float(value) <= 2 for value in values)
+
+
 def _settings(path: Path) -> tuple[Path, dict]:
     """(root, content of the YAML file) of a data set. Raises UserError if there is no class list."""
     root = path if path.is_dir() else path.parent
-    file = path if path.is_file() else next((root / name for name in ("data.yaml", "dataset.yaml")), None)
-    if file is None or not file.is_file():
-        file = next((f for f in sorted(root.glob("*.yaml")) if "names:" in read_text(f)), None)
+    file = (
+        path
+        if path.is_file()
+        else next((root / n for n in ("data.yaml", "dataset.yaml") if (root / n).is_file()), None)
+    )
+    if file is None:
+        file = next((f for f in sorted(root.glob("*.y*ml")) if "names:" in read_text(f)), None)
     if file is not None:
         content = read_yaml(file)
         if not isinstance(content.get("names"), list | dict):
@@ -50,15 +75,23 @@ def _settings(path: Path) -> tuple[Path, dict]:
     for name in ("classes.txt", "obj.names", "labels/classes.txt"):
         if (root / name).is_file():
             lines = read_text(root / name).splitlines()
-            return root, {"names": [line.strip() for line in lines if line.strip()]}
+            return root, {"names": [line.strip() for line in lines if line.strip()]} | _darknet(root / "obj.data")
     raise UserError(f"{root} has neither data.yaml nor classes.txt, so class numbers have no names; add one of them")
 
 
+def _darknet(file: Path) -> dict:
+    """The list files of the splits in `obj.data`, as CVAT writes it: `train = data/train.txt`."""
+    if not file.is_file():
+        return {}
+    pairs = [line.partition("=") for line in read_text(file).splitlines()]
+    fields = {key.strip(): Path(value.strip()).name for key, _, value in pairs}
+    return {key: name for key, name in fields.items() if key in _SPLITS and (file.parent / name).is_file()}
+
+
 def _folders(root: Path, content: dict) -> dict[str, list[Path]]:
-    """Image folders, or list files, of each split."""
-    base = root / str(content.get("path") or "")
-    if not os.path.isdir(base):
-        base = root  # Ultralytics resolves `path` in its own data folder
+    """Image folders, or list files, of each split. Raises UserError for one outside of the root."""
+    stated = str(content.get("path") or "")
+    bases = [root / stated, root]  # Ultralytics resolves `path` in its own data folder
     parts: dict[str, list[Path]] = {}
     for split in _SPLITS:
         entries = content.get(split) or []
@@ -66,13 +99,26 @@ def _folders(root: Path, content: dict) -> dict[str, list[Path]]:
         if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
             raise UserError(f"{root}: {split}: {entries!r} in data.yaml is not a folder or a list of folders; fix it")
         for entry in entries:
-            places = (base / entry, root / entry, root / entry.removeprefix("../"))
-            parts.setdefault(split, []).append(next((place for place in places if os.path.exists(place)), places[0]))
+            # Roboflow's `../` does not mean what it says: the folder is next to data.yaml
+            places = [base / name for base in bases for name in (entry, entry.removeprefix("../"))]
+            inside = [place for place in places if _is_below(place, root)]
+            found = next((place for place in inside if os.path.exists(place)), None)
+            if found is None and any(map(os.path.exists, places)):
+                raise UserError(
+                    f"{root}: {split}: {entry} (path: {stated or 'not set'}) in data.yaml lies outside of this folder; "
+                    "give the folder that has the images and labels, or move data.yaml there"
+                )
+            parts.setdefault(split, []).append(found or root / entry)
     if not parts:
         folder = root / "images" if (root / "images").is_dir() else root
         inside = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name in _SPLITS]
         parts = {p.name: [p] for p in inside} or {"": [folder]}
     return parts
+
+
+def _is_below(path: Path, root: Path) -> bool:
+    top = Path(os.path.abspath(root))
+    return top in (Path(os.path.abspath(path)), *Path(os.path.abspath(path)).parents)
 
 
 def splits(path: Path) -> tuple[str, ...]:
@@ -97,21 +143,40 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
         parts = {split: parts[split]}
     problems: list[Problem] = []
     records: list[Record] = []
+    index = FileIndex(root)
+    labels = matched(index.files, FileIndex(root, (".txt",)), elsewhere=False)
     rotated = content.get("box_kind") == "obb"
     for name, places in parts.items():
-        for stem, image in (pair for place in places for pair in _images(root, place, problems)):
-            record, has_corners = _record(stem, image, name, content["names"], problems)
+        pictures = [pair for place in places for pair in _images(index, place, name, problems)]
+        found = {image: file for _, image in pictures if isinstance(file := labels[image], Path)}
+        if pictures and not found:
+            expected = _label_file(pictures[0][1])
+            message = (
+                f"none of the {len(pictures)} images{f' of {name}' if name else ''} has a label file; "
+                f"{os.path.relpath(expected, root)} was looked for"
+            )
+            problems.append(Problem(places[0], None, f"{message}; images without objects need empty label files"))
+            continue
+        for stem, image in pictures:
+            if image not in found and " may belong to " in labels[image]:
+                problems.append(Problem(image, None, f"{labels[image]}; the image is skipped"))
+                continue
+            record, has_corners = _record(stem, image, found.get(image), name, content["names"], problems)
             rotated |= has_corners and "box_kind" not in content
-            records.append(record)
+            if record is not None:
+                records.append(record)
+    problems += _without_image(root, {file for file in labels.values() if isinstance(file, Path)})
     kind = "obb" if rotated else "hbb"
     known = (tuple(content["names"]),)
     return assemble(records, path, format=NAME, kind=kind, classes=classes, known=known, problems=problems)
 
 
-def _images(root: Path, place: Path, problems: list[Problem]) -> list[tuple[str, Path]]:
+def _images(index: FileIndex, place: Path, split: str, problems: list[Problem]) -> list[tuple[str, Path]]:
     """(name, path) of the images in a folder or in a list file."""
     if os.path.isdir(place):  # unlike `Path.is_dir`, False for invalid names too
-        return list(images.index_by_stem(place, problems).items())
+        top = Path(os.path.abspath(place))
+        below = [(image, Path(os.path.abspath(image))) for image in index.files]
+        return [(safe_name(path.relative_to(top).as_posix()), image) for image, path in below if top in path.parents]
     if not os.path.isfile(place):
         problems.append(Problem(place, None, "image folder is missing; it is skipped"))
         return []
@@ -119,59 +184,80 @@ def _images(root: Path, place: Path, problems: list[Problem]) -> list[tuple[str,
     for at, line in enumerate(map(str.strip, read_text(place).splitlines()), 1):
         try:
             if line:
-                pairs.append((Path(line).stem, named_file(root, (root,), line)))
+                pairs.append((Path(safe_name(line)).name, index.find(line, near=place, split=split)))
         except ValueError as error:
             problems.append(Problem(place, at, f"{error}; the image is skipped"))
     return pairs
 
 
 def _label_file(image: Path) -> Path:
-    """Ultralytics' rule: the last folder named `images` becomes `labels`; else the label file next to the image."""
+    """Ultralytics' rule: the last folder named `images` becomes `labels`."""
     parts = list(image.parts)
     if "images" in parts[:-1]:
         parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
-    file, adjacent = Path(*parts).with_suffix(".txt"), image.with_suffix(".txt")
-    return adjacent if not file.is_file() and adjacent.is_file() else file
+    return Path(*parts).with_suffix(".txt")
 
 
-def _record(stem: str, image: Path, split: str, names: Sequence[str], problems: list[Problem]) -> tuple[Record, bool]:
-    """The record of an image, and whether any of its objects is given by corners."""
-    file = _label_file(image)
-    record = Record(stem, image, file, split=split, lines=[])
-    if not file.is_file():
+def _without_image(root: Path, known: set[Path]) -> list[Problem]:
+    """The problem of label files in `labels` folders that belong to no image."""
+    files = [file for file in FileIndex(root, (".txt",)).files if file not in known]
+    lost = []
+    for file in files:
+        if "labels" in file.relative_to(root).parts[:-1]:
+            with open(file, encoding="utf-8", errors="replace") as stream:
+                if recognizes(file, stream.read(10_000)):
+                    lost.append(file)
+    if not lost:
+        return []
+    objects = sum(map(line_count, lost))
+    message = f"{len(lost)} label files belong to no image (first: {lost[0].relative_to(root)})"
+    return [Problem(root, None, f"{message}; their objects are skipped", objects)]
+
+
+def _record(
+    stem: str, image: Path, file: Path | None, split: str, names: Sequence[str], problems: list[Problem]
+) -> tuple[Record | None, bool]:
+    """The record of an image, None if its labels cannot be read, and whether any object is given by corners."""
+    record = Record(stem, image, file or _label_file(image), split=split, lines=[])
+    if file is None:
         return record, False
     try:
+        text = file.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"cannot be read as text ({error}); the image is skipped with its objects"
+        problems.append(Problem(file, None, message, line_count(file)))
+        return None, False
+    try:
         width, height = images.measure(image)
-        lines = file.read_text("utf-8-sig").splitlines()
-    except (ValueError, OSError):  # `assemble` reports broken images, so only label files are reported here
-        if image.is_file():
-            problems.append(Problem(file, None, "cannot be read together with its image; its objects are skipped"))
-        return record, False
+    except ValueError:
+        width = height = 1  # `assemble` reports the image
     corners, rotated = [], False
-    for line, text in enumerate(lines, 1):
-        fields = text.split()
+    for line, fields in enumerate(map(str.split, text.splitlines()), 1):
         if not fields:
             continue
         try:
-            row = _corners(fields)
+            points = _points(fields)
             index = number(fields[0], "class number")
             if index != int(index) or not 0 <= index < len(names):
                 raise ValueError(f"class number {fields[0]} is not in the class list, which has 0 to {len(names) - 1}")
         except ValueError as error:
-            problems.append(Problem(file, line, f"{error}; the object is skipped"))
+            problems.append(Problem(file, line, f"{error}; the object is skipped", 1))
             continue
-        rotated |= len(fields) == 9
-        corners.append(row)
+        scaled = np.reshape(points, (-1, 2)) * (width, height)
+        if len(scaled) != 4:
+            scaled = geometry.to_corners(geometry.from_points(scaled))[0]
+        rotated |= len(fields) > 5
+        corners.append(scaled)
         record.names.append(names[int(index)])
         record.lines.append(line)
-    scaled = np.array(corners, np.float64).reshape(-1, 4, 2) * (width, height)
-    record.boxes = geometry.from_corners(scaled.astype(np.float32))
+    record.boxes = geometry.from_corners(np.array(corners, np.float32).reshape(-1, 4, 2))
     return record, rotated
 
 
-def _corners(fields: list[str]) -> list[float]:
+def _points(fields: list[str]) -> list[float]:
+    """x and y in turn of the corners of a box, or of a polygon, relative to the image."""
     values = [number(field, f"field {i}") for i, field in enumerate(fields[1:], 2)]
-    if len(values) == 8:
+    if len(values) >= 6 and len(values) % 2 == 0 and len(values) != 6:
         return values
     if len(values) != 4:
         points = f" ({len(values) // 2} points)" if len(values) % 2 == 0 else ""

@@ -125,7 +125,7 @@ class RunFolder:
 
     def image(self, record: Record) -> Path:
         """The image file of a record. Raises ValueError where its path leads out of the run folder."""
-        return named_file(self.path, [self.path], record.image)
+        return named_file(self.path, record.image)
 
     def accepted_images(self) -> Dataset:
         """The accepted images of a finished run as a data set. Raises UserError for a run that is not finished, and for

@@ -149,24 +149,43 @@ def from_corners(corners: np.ndarray) -> np.ndarray:
     miss = distance.min(2).max(1)
     rounding = 4 * np.finfo(np.float32).eps * np.abs(points).max((1, 2), initial=0)
     no_rectangle = miss > rounding + 1e-4 * np.minimum(w, h)
-    fitted[no_rectangle] = _minimum_area(local[no_rectangle])
+    i, j = np.triu_indices(4, 1)  # the edges of the convex hull are among the six lines through two of the points
+    others = local[no_rectangle]
+    fitted[no_rectangle] = _minimum_area(others, others[:, j] - others[:, i])
     fitted[:, :2] += centre
     return regularize(fitted)
 
 
-def _minimum_area(points: np.ndarray) -> np.ndarray:
-    """Minimum-area rectangles of sets of four points (N, 4, 2), float64 (N, 5) with w and h in any order.
+def from_points(points: np.ndarray) -> np.ndarray:
+    """The minimum-area box around points (K, 2), K > 0, le90, float32 (5,). Points on a line give a side of 0.
 
-    One side of such a rectangle lies on an edge of the convex hull (Freeman and Shapira, 1975). The edges of the hull
-    are among the six lines through two of the points; lines that are not edges only give larger rectangles.
+    >>> from_points([[0, 0], [4, 0], [4, 2], [2, 2], [0, 2], [0, 0]]).tolist()
+    [2.0, 1.0, 4.0, 2.0, 0.0]
     """
-    i, j = np.triu_indices(4, 1)
-    edges = points[:, j] - points[:, i]  # (N, 6, 2)
+    import shapely
+
+    points = np.asarray(points, np.float64).reshape(-1, 2)
+    if len(points) == 4:
+        return from_corners(points)[0]
+    centre = points.mean(0)
+    hull = shapely.get_coordinates(shapely.convex_hull(shapely.multipoints(points - centre)))
+    edges = np.diff(hull, axis=0) if len(hull) > 1 else np.array([[1.0, 0.0]])
+    fitted = _minimum_area((points - centre)[None], edges[None])
+    fitted[:, :2] += centre
+    return regularize(fitted)[0]
+
+
+def _minimum_area(points: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Minimum-area rectangles of sets of points (N, K, 2), float64 (N, 5) with w and h in any order.
+
+    One side of such a rectangle lies on an edge of the convex hull (Freeman and Shapira, 1975).
+    edges: (N, E, 2), directions among which those of the hull's edges are; others only give larger rectangles.
+    """
     theta = np.arctan2(edges[..., 1], edges[..., 0])
-    axes = np.stack([np.cos(theta), np.sin(theta)], -1)  # (N, 6, 2)
-    axes = np.stack([axes, axes[..., ::-1] * [-1, 1]], 2)  # along and across, (N, 6, 2, 2)
+    axes = np.stack([np.cos(theta), np.sin(theta)], -1)  # (N, E, 2)
+    axes = np.stack([axes, axes[..., ::-1] * [-1, 1]], 2)  # along and across, (N, E, 2, 2)
     spans = np.einsum("neax,nkx->neak", axes, points)
-    low, high = spans.min(-1), spans.max(-1)  # (N, 6, 2)
+    low, high = spans.min(-1), spans.max(-1)  # (N, E, 2)
     # of equal areas (points on one line), the shortest perimeter
     size = high - low
     best = np.lexsort((size.sum(-1), size.prod(-1)), axis=-1)[:, 0]

@@ -1,0 +1,215 @@
+"""Files of a data set, listed once and found by the names that annotations state: one rule for all formats."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+from dataengine.errors import shown
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+MAX_NAME_BYTES = 255  # limit of common file systems
+MAX_PATH_BYTES = 2048  # half of the limit of Linux, which leaves the other half to the root folder
+MAX_SHOWN = 3  # files that a message names
+# Folders that are named after the kind of their files, not after a part of the data set
+CONTENT_FOLDER = re.compile(
+    r"images?|imgs?|jpegimages|allimages|photos|data|labels?|labelxmls?|labeltxt.*|.*reclabeltxt|annfiles|annotations?|xmls?"
+    r"|(oriented|horizontal)[ _]bounding[ _]boxes|fulldataset|obj_\w+_data",
+)
+SPLIT_FOLDER = re.compile(r"(train|val|test)")
+
+
+def plain_name(text: str) -> str:
+    """A file name that any program can read: composed Unicode (NFC); bytes that are no UTF-8 are written as `_xE9`.
+
+    >>> plain_name("Zu\\u0308rich"), plain_name("caf\\udce9")
+    ('Zürich', 'caf_xE9')
+    """
+    text = "".join(f"_x{ord(c) - 0xDC00:02X}" if "\udc80" <= c <= "\udcff" else c for c in text)
+    return unicodedata.normalize("NFC", text)
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """The parts of a path in the form in which they are compared: NFC, lower case, either slash as separator, without
+    drive, and without what precedes `..`."""
+    parts = unicodedata.normalize("NFC", name).casefold().replace("\\", "/").split("/")
+    kept: list[str] = []
+    for part in parts:
+        if part == "..":
+            kept.clear()
+        elif part not in ("", ".") and not part.endswith(":"):
+            kept.append(part)
+    return tuple(kept)
+
+
+def _context(folders: Iterable[str]) -> tuple[str, ...]:
+    """The folders that name a part of the data set."""
+    return tuple(folder for folder in folders if not CONTENT_FOLDER.fullmatch(folder))
+
+
+def folder_split(path: Path, file: Path) -> str:
+    """The first folder of a label file below `path` that is not named for its content, "" without one.
+
+    >>> folder_split(Path("set"), Path("set/labels/train/a.txt"))
+    'train'
+    """
+    return next(iter(named_folders(path, file)), "")
+
+
+def named_folders(path: Path, file: Path) -> list[str]:
+    """The folders of a file below `path` that are not named for their content, such as `train` of `train/labels/`."""
+    return [name for name in file.relative_to(path).parts[:-1] if not CONTENT_FOLDER.fullmatch(name.lower())]
+
+
+def _is_tail(short: tuple[str, ...], long: tuple[str, ...]) -> bool:
+    return long[len(long) - len(short) :] == short
+
+
+def _other_split(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
+    """Whether two contexts name different splits, such as train and val."""
+    first, second = ({m[1] for part in context if (m := SPLIT_FOLDER.match(part))} for context in (a, b))
+    return bool(first and second and not first & second)
+
+
+class FileIndex:
+    """Files with certain suffixes below `root`, by default images. Hidden files are not listed; links are followed.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "images/train").mkdir(parents=True)
+    >>> (folder / "images/train/A.JPG").touch()
+    >>> index = FileIndex(folder)
+    >>> index.find("train\\\\a.jpg", near=folder / "annotations/train.json").relative_to(folder).as_posix()
+    'images/train/A.JPG'
+    """
+
+    def __init__(self, root: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES):
+        self.root = root
+        self.files = sorted(_walk(root, suffixes))
+        self._by_stem: dict[str, list[tuple[tuple[str, ...], Path]]] = {}
+        for file in self.files:
+            parts = self.parts(file)
+            self._by_stem.setdefault(PurePosixPath(parts[-1]).stem, []).append((parts, file))
+
+    def parts(self, file: Path) -> tuple[str, ...]:
+        """The path of a file from the root, in the form in which paths are compared."""
+        return _parts(os.path.relpath(file, self.root))
+
+    def find(self, name: str, near: Path, split: str = "") -> Path:
+        """The file that `name` means: with its suffix if it states one of an image, otherwise with any suffix.
+
+        Case, kind of slash, and form of Unicode do not matter. Of several files with that name, the one is taken that
+        lies in the folder corresponding to `near`, the file that states the name: the same path, apart from folders
+        such as `images` and `labels`, and with or without the split as a folder.
+        Raises ValueError if there is none below the root, or if several fit.
+        """
+        stated = checked_parts(name)
+        stem, suffix = os.path.splitext(stated[-1])
+        if suffix not in IMAGE_SUFFIXES:
+            stem, suffix = stated[-1], ""
+        same_name = [
+            (parts, file)
+            for parts, file in self._by_stem.get(stem, ())
+            if not suffix or os.path.splitext(parts[-1])[1] == suffix
+        ]
+        folders = _context(stated[:-1])
+        fitting = [
+            (context, file)
+            for context, file in ((_context(parts[:-1]), file) for parts, file in same_name)
+            if _is_tail(folders, context) or _is_tail(context, folders)
+        ]
+        here = _context(self.parts(near)[:-1])
+        wanted = [(*here, *_parts(split)), here] if split else [here]
+        for place in wanted:
+            exact = [file for context, file in fitting if context in (place, (*place, *folders))]
+            if len(exact) == 1:
+                return exact[0]
+            if exact:
+                raise ValueError(
+                    f"image {shown(name)} may be {_listed(exact, self.root)}; rename or remove all but one"
+                )
+        possible = [file for context, file in fitting if not _other_split(context, wanted[0])]
+        if len(possible) == 1:
+            return possible[0]
+        if possible:
+            raise ValueError(f"image {shown(name)} may be {_listed(possible, self.root)}; state its folder")
+        aim = os.path.abspath(near.parent / name)
+        if (os.path.isabs(name) or ".." in name) and Path(os.path.abspath(self.root)) not in Path(aim).parents:
+            raise ValueError(f"file name {shown(name)} leads out of {self.root}; move the file into that folder")
+        others = [file for _, file in same_name]
+        hint = f"; {_listed(others, self.root)} has another folder" if others else ""
+        raise ValueError(f"image {shown(name)} is missing: no such file below {self.root}{hint}")
+
+
+def checked_parts(name: str) -> tuple[str, ...]:
+    """The parts of a file name from an annotation, in the form in which they are compared. Raises ValueError if it is
+    empty, too long for a file system, or has a zero byte."""
+    encoded = os.fsencode(name)
+    too_long = len(encoded) >= MAX_PATH_BYTES or max(map(len, encoded.split(b"/"))) > MAX_NAME_BYTES
+    parts = _parts(name)
+    if not parts or "\0" in name or too_long:
+        raise ValueError(f"{shown(name)} is not a valid file name")
+    return parts
+
+
+def _walk(root: Path, suffixes: Sequence[str]) -> Iterable[Path]:
+    visited: set[tuple[int, int]] = set()  # links may form cycles
+    for base, folders, files in os.walk(root, followlinks=True):
+        status = os.stat(base)
+        if (status.st_dev, status.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        for file in files:
+            if not file.startswith(".") and os.path.splitext(file)[1].lower() in suffixes:
+                yield Path(base, file)
+
+
+def _listed(files: Sequence[Path], root: Path) -> str:
+    names = [os.path.relpath(file, root) for file in files[:MAX_SHOWN]]
+    return " or ".join(names) + (f" or {len(files) - MAX_SHOWN} more" if len(files) > MAX_SHOWN else "")
+
+
+def matched(files: Sequence[Path], index: FileIndex, *, elsewhere: bool = True) -> dict[Path, Path | str]:
+    """For each of `files`, the file of `index` that belongs to it, or the reason why there is none.
+
+    Label and image belong together if they have the same name without suffix and corresponding folders (`find`). Unless
+    `elsewhere` is False, what is left on both sides is matched by name alone, if that is unambiguous.
+    """
+    own = {file: index.parts(file) for file in files}
+    stems = {file: PurePosixPath(parts[-1]).stem for file, parts in own.items()}
+    contexts = {file: _context(parts[:-1]) for file, parts in own.items()}
+    near: dict[Path, list[Path]] = {}  # of each file, those of the index in the corresponding folder
+    claims: Counter[Path] = Counter()
+    for file in files:
+        same = index._by_stem.get(stems[file], ())
+        exact = [other for found, other in same if _context(found[:-1]) == contexts[file]]
+        beside = [other for other in exact if other.parent == file.parent]
+        near[file] = beside if len(exact) > 1 and len(beside) == 1 else exact
+        claims.update(near[file])
+    left = Counter(stems[file] for file in files if not near[file])
+    result: dict[Path, Path | str] = {}
+    for file in files:
+        possible = near[file]
+        if not possible and elsewhere:
+            same = index._by_stem.get(stems[file], ())
+            possible = [
+                other
+                for found, other in same
+                if other not in claims and not _other_split(_context(found[:-1]), contexts[file])
+            ]
+            claims.update(dict.fromkeys(possible, left[stems[file]]))
+        if len(possible) == 1 and claims[possible[0]] == 1:
+            result[file] = possible[0]
+        elif len(possible) == 1:
+            result[file] = f"{_listed(possible, index.root)} may belong to other files too; give each a name of its own"
+        elif possible:
+            result[file] = f"{file.name} may belong to {_listed(possible, index.root)}; rename or remove all but one"
+        else:
+            result[file] = f"image is missing: there is no {stems[file]}.* in the corresponding folder"
+    return result
