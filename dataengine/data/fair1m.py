@@ -9,6 +9,7 @@ the one that `source/filename` names. The format is read, not written.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
@@ -42,7 +43,7 @@ CLASSES = (
 
 def recognizes(file: Path, head: str) -> bool:
     """Whether a file, of which `head` are the first 100,000 characters, has labels of this format."""
-    return file.suffix.lower() == ".xml" and "<possibleresult>" in head and "<points>" in head
+    return file.suffix.lower() == ".xml" and bool(re.search(r"<annotation[\s>].*<objects\s*/?>", head, re.DOTALL))
 
 
 def splits(path: Path) -> tuple[str, ...]:

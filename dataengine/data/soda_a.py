@@ -42,8 +42,10 @@ def recognizes(file: Path, head: str) -> bool:
     """Whether a file, of which `head` are the first 100,000 characters, has labels of this format."""
     if file.suffix.lower() != ".json":
         return False
+    if re.search(r'"(bbox|segmentation)"\s*:', head):
+        return False
     polygon = re.search(r'"poly"\s*:\s*\[', head) and re.search(r'"(category_id|cat_id)"\s*:', head)
-    no_objects = re.search(r'"images"\s*:\s*\{', head) and re.search(r'"annotations"\s*:\s*\[\s*\]', head)
+    no_objects = re.search(r'"images"\s*:\s*\{', head) and re.search(r'"annotations"\s*:\s*\[', head)
     return bool(polygon or no_objects)
 
 

@@ -496,6 +496,34 @@ def test_only_files_of_a_format_are_recognised_as_such(format):
     assert [name for name, file in files.items() if READERS[format].recognizes(*file)] == [format]
 
 
+@pytest.mark.parametrize("format", sorted(SAMPLES))
+def test_no_two_formats_claim_the_same_file(format, tmp_path):
+    name, content = SAMPLES[format]
+    variants = [content, *EMPTY.get(format, ())]
+    for content in variants:
+        file = text(tmp_path / name, content)
+        claimed = [known for known, module in formats.FORMATS.items() if module.recognizes(file, content)]
+        assert claimed == [format], content
+
+
+EMPTY = {  # files of images without objects, and fuller ones
+    "fair1m": [fair1m_xml("a.png", [])],
+    "soda-a": [
+        json.dumps({"images": {"file_name": "a.png"}, "annotations": [], "categories": [{"id": 0, "name": "x"}]}),
+        json.dumps(
+            {
+                "images": {"file_name": "a.png"},
+                "annotations": [{"poly": SQUARE, "category_id": 0, "image_id": 1}],
+                "categories": [{"id": 0, "name": "x"}],
+            }
+        ),
+    ],
+    "labelme": [json.dumps(labelme_file([]))],
+    "cvat": [cvat_xml("")],
+    "datumaro": [json.dumps(datumaro_content([]))],
+}
+
+
 @pytest.mark.parametrize("format", sorted(READERS))
 def test_a_minimal_set_is_read_without_a_problem(format, tmp_path):
     name, content = SAMPLES[format]
