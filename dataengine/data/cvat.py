@@ -22,7 +22,7 @@ import numpy as np
 
 from dataengine import geometry
 from dataengine.data.file_index import FileIndex
-from dataengine.data.label_files import LabelFile, head_of, image_root, place_record
+from dataengine.data.label_files import LabelFile, count_of, head_of, image_root, place_record
 from dataengine.data.layout import Dataset, Layout, Problem
 from dataengine.data.objects import Objects, outline_of, polygon_box, turned_box
 from dataengine.data.parse import flag, load_xml, number, stated_size
@@ -87,7 +87,8 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
         try:
             root = load_xml(file)
         except ValueError as error:
-            problems.append(Problem(file, None, f"{error}; the file is skipped"))
+            n = sum(count_of(file, f"<{tag} ") for tag in (*_SHAPES, *_UNREAD))
+            problems.append(Problem(file, None, f"{error}; the file is skipped", n))
             continue
         names |= dict.fromkeys(_class_names(root))
         stated_kind = stated_kind or (root.findtext("meta/box_kind") or "").strip()

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from dataengine import geometry
-from dataengine.data.file_index import FileIndex
-from dataengine.data.label_files import LabelFile, head_of, image_root, place_record
+from dataengine.data.file_index import FileIndex, plain_name
+from dataengine.data.label_files import LabelFile, count_of, head_of, image_root, place_record
 from dataengine.data.layout import Dataset, Layout, Problem
 from dataengine.data.objects import Objects, outline_of, points_of, polygon_box, turned_box, upright_box
 from dataengine.data.parse import load_json, number, stated_size
@@ -46,8 +46,13 @@ def recognizes(file: Path, head: str) -> bool:
 
 def annotation_files(path: Path) -> dict[str, Path]:
     """{subset: annotation file} of a data set, given its root or one annotation file."""
-    files = [path] if path.is_file() else sorted([*path.glob("annotations/*.json"), *path.glob("*.json")])
-    return {file.stem: file for file in files if path.is_file() or recognizes(file, head_of(file))}
+    if path.is_file():
+        return {path.stem: path}
+    for pattern in ("[Aa]nnotations/*.json", "*.json"):
+        found = {file.stem: file for file in sorted(path.glob(pattern)) if recognizes(file, head_of(file))}
+        if found:
+            return found
+    return {}
 
 
 def splits(path: Path) -> tuple[str, ...]:
@@ -83,7 +88,7 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
                 records.append(record)
                 turned |= objects.turned
         except ValueError as error:
-            problems.append(Problem(file, None, f"{error}; the file is skipped"))
+            problems.append(Problem(file, None, f"{error}; the file is skipped", count_of(file, '"label_id"')))
             continue
         names |= dict.fromkeys(label for label in labels if label != _IGNORED_LABEL)
         infos = content.get("infos")
@@ -130,7 +135,7 @@ def _record(
     record = objects.record(file, size=stated_size(width, height))
     record = place_record(record, LabelFile(file, split, ""), index, stated)
     folders = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    record.name = "/".join(folders) or record.name
+    record.name = plain_name("/".join(folders)) or record.name
     return record, objects
 
 

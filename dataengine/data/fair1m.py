@@ -18,6 +18,7 @@ import numpy as np
 
 from dataengine.data.file_index import FileIndex
 from dataengine.data.label_files import (
+    count_of,
     find_label_files,
     image_root,
     images_without_labels,
@@ -67,7 +68,7 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
         try:
             root = load_xml(file.path)
         except ValueError as error:
-            n = file.path.read_bytes().count(b"<object>") if file.path.is_file() else 0
+            n = count_of(file.path, "<object>")
             problems.append(Problem(file.path, None, f"{error}; the file and its image are left out", n))
             continue
         record = _objects(file.path, root, problems).record(file.path, size=_size(root))

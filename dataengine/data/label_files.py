@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dataengine.data.file_index import CONTENT_FOLDER, FileIndex
+from dataengine.data.images import safe_name
 from dataengine.data.layout import Problem
 from dataengine.data.records import Record
 from dataengine.errors import UserError
@@ -93,21 +94,25 @@ def place_record(record: Record, file: LabelFile, index: FileIndex, stated: str)
 
     If the image cannot be found, the record has the reason as its fault; a record with a fault has no image.
     """
-    stem = PurePosixPath(stated.replace("\\", "/")).stem
+    record.split = file.split
     try:
         image = index.find(stated, near=file.path, split=file.split)
-        stem = image.stem
-        record.image = None if record.fault else image
     except ValueError as error:
-        record.fault = str(error)
-    record.name, record.split = file.folder + stem, file.split
+        record.name, record.fault = PurePosixPath(stated.replace("\\", "/")).stem, str(error)
+        return record
+    record.name = safe_name(file.folder + image.name)
+    record.image = None if record.fault else image
     return record
 
 
 def images_without_labels(index: FileIndex, records: Iterable[Record], path: Path) -> list[Problem]:
-    """One problem with the number of images that no record uses: nothing says that they are empty."""
-    used = {record.image for record in records}
-    left = [file for file in index.files if file not in used]
+    """One problem with the number of images without labels that lie in the same folders as labelled ones: nothing says
+    that they are empty."""
+    records = list(records)
+    used = {record.image for record in records if record.image is not None}
+    unclear = {PurePosixPath(record.name).name for record in records if record.image is None}
+    folders = {image.parent for image in used}
+    left = [f for f in index.files if f not in used and f.parent in folders and f.stem not in unclear]
     if not left:
         return []
     first = left[0].relative_to(index.root)
@@ -119,6 +124,14 @@ def head_of(file: Path) -> str:
     """The first 100,000 bytes of a file as text, by which formats are recognised."""
     with open(file, "rb") as stream:
         return stream.read(100_000).decode("utf-8", "replace")
+
+
+def count_of(file: Path, word: str) -> int:
+    """How often a word is in a file that cannot be read otherwise: about the number of its objects."""
+    try:
+        return file.read_bytes().count(word.encode())
+    except OSError:
+        return 0
 
 
 def columns(line: str) -> list[str]:

@@ -24,7 +24,9 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data.file_index import FileIndex
 from dataengine.data.label_files import (
+    count_of,
     find_label_files,
+    head_of,
     image_root,
     images_without_labels,
     of_split,
@@ -76,8 +78,10 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
             if not isinstance(content.get("shapes"), list):
                 raise ValueError("has no list 'shapes'")
         except ValueError as error:
-            if path.is_file() or file.path.stem in stems:  # others, such as a COCO file beside, have no image
-                problems.append(Problem(file.path, None, f"{error}; the file and its image are left out"))
+            ours = path.is_file() or file.path.stem in stems or recognizes(file.path, head_of(file.path))
+            if ours:  # others, such as a COCO file beside the images, are passed over
+                n = count_of(file.path, '"points"')
+                problems.append(Problem(file.path, None, f"{error}; the file and its image are left out", n))
             continue
         objects = _objects(file.path, content["shapes"], problems)
         size = stated_size(content.get("imageWidth"), content.get("imageHeight"))

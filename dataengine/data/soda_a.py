@@ -17,6 +17,7 @@ from pathlib import Path
 from dataengine.data.file_index import FileIndex
 from dataengine.data.label_files import (
     LabelFile,
+    count_of,
     find_label_files,
     image_root,
     images_without_labels,
@@ -70,7 +71,8 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
         try:
             records.append(_record(file, load_json(file.path), index, problems))
         except ValueError as error:
-            problems.append(Problem(file.path, None, f"{error}; the file and its image are left out"))
+            n = count_of(file.path, '"poly"')
+            problems.append(Problem(file.path, None, f"{error}; the file and its image are left out", n))
     if split is None and path.is_dir():
         problems += images_without_labels(index, records, path)
     return assemble(records, path, format=NAME, kind="obb", classes=classes, known=(CLASSES,), problems=problems)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataengine.data.file_index import FileIndex
-from dataengine.data.label_files import LabelFile, head_of, image_root, images_without_labels, place_record
+from dataengine.data.label_files import LabelFile, count_of, head_of, image_root, images_without_labels, place_record
 from dataengine.data.layout import Dataset, Problem
 from dataengine.data.objects import Objects, upright_box
 from dataengine.data.parse import load_json, number
@@ -68,7 +68,7 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
         try:
             _read_features(file, load_json(file), objects, problems)
         except ValueError as error:
-            problems.append(Problem(file, None, f"{error}; the file is skipped"))
+            problems.append(Problem(file, None, f"{error}; the file is skipped", count_of(file, '"type_id"')))
     index = FileIndex(image_root(path))
     records = [
         place_record(found.record(file), LabelFile(file, "", ""), index, name)

@@ -238,12 +238,13 @@ def test_xview_leaves_an_image_out_whose_objects_have_no_class(tmp_path):
 
 def test_airbus_csv_reads_bounds_with_or_without_a_suffix(tmp_path):
     picture(tmp_path / "images/a.jpg")
-    picture(tmp_path / "extras/b.jpg")
+    picture(tmp_path / "images/b.jpg")
+    picture(tmp_path / "extras/c.jpg")  # Airbus's images without labels
     rows = [
         'a,oil-storage-tank,"(10, 20, 50, 30)"',
         'a,oil-storage-tank,"(5, 5, 1, 9)"',
         "a,tank,nothing",
-        'c,tank,"(1, 2, 3, 4)"',
+        'missing,tank,"(1, 2, 3, 4)"',
     ]
     text(tmp_path / "annotations.csv", "\n".join(["image_id,class,bounds", *rows]) + "\n")
     dataset = airbus.read(tmp_path)
@@ -252,6 +253,7 @@ def test_airbus_csv_reads_bounds_with_or_without_a_suffix(tmp_path):
     assert reported(dataset) == 3
     assert [problem.line for problem in dataset.problems][:2] == [3, 4]
     assert "b.jpg has no labels" in messages(dataset)
+    assert "c.jpg" not in messages(dataset)
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -339,8 +341,9 @@ def test_stray_json_beside_labelme_files_is_passed_over_and_a_broken_file_report
     text(tmp_path / "tools/settings.json", {"name": "x"})
     assert labelme.read(tmp_path).problems == []
     assert labelme.splits(tmp_path) == ()
-    text(tmp_path / "b.json", '{"shapes": [')
+    text(tmp_path / "b.json", '{"shapes": [{"points": [[1, 2], ')
     dataset = labelme.read(tmp_path)
+    assert reported(dataset) == 1
     assert [sample.name for sample in dataset] == ["a"], "an image with unreadable labels is not empty ground"
     assert "b.json" in messages(dataset)
 
