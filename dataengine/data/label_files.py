@@ -32,7 +32,8 @@ def image_root(path: Path) -> Path:
     """The folder whose images may be used: the one that the user named, or that of the annotation file."""
     if path.is_dir():
         return path
-    return path.parent.parent if path.parent.name.lower() == "annotations" else path.parent
+    name = path.parent.name.lower()
+    return path.parent.parent if name in ("annotations", "labels") or name.endswith("_labels") else path.parent
 
 
 def find_label_files(path: Path, suffixes: Sequence[str]) -> list[LabelFile]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from dataengine.data.file_index import FileIndex
-from dataengine.data.label_files import LabelFile, columns, images_without_labels, place_record
+from dataengine.data.label_files import LabelFile, columns, head_of, images_without_labels, place_record
 from dataengine.data.layout import Dataset, Problem
 from dataengine.data.objects import Objects, polygon_box
 from dataengine.data.parse import line_count, number
@@ -74,8 +74,10 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
     records: list[Record] = []
     for file in FileIndex(path, (".txt",)).files:
         folders = file.relative_to(path).parts[:-1]
-        if file in listing or not folders or (chosen is not None and file.stem not in chosen):
-            continue  # a list of images, a readme
+        if file in listing or (chosen is not None and file.stem not in chosen):
+            continue
+        if not folders and not recognizes(file, head_of(file)):
+            continue  # a readme
         records += _records(LabelFile(file, "", _folder(folders)), index, problems)
     if chosen is not None:
         missing = chosen - {record.annotation.stem for record in records} - {""}
@@ -122,7 +124,7 @@ def _records(file: LabelFile, index: FileIndex, problems: list[Problem]) -> list
 def _class_name(file: LabelFile, fields: list[str]) -> str:
     if len(fields) == NUMBERS + 1:
         return fields[0]
-    name = CLASS_FOLDERS.get(file.path.parent.name.lower())
+    name = CLASS_FOLDERS.get(file.path.resolve().parent.name.lower())
     if name is None:
         raise ValueError("the line has no class name, and the folder is not CAR or PLANE")
     return name

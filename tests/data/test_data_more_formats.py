@@ -133,6 +133,15 @@ def test_ucas_aod_takes_the_class_from_the_folder_and_neg_as_empty(tmp_path):
     assert "P0002.png" in messages(dataset)
 
 
+def test_one_class_folder_of_ucas_aod_is_read(tmp_path):
+    picture(tmp_path / "PLANE/P0001.png")
+    text(tmp_path / "PLANE/P0001.txt", ucas_line())
+    text(tmp_path / "PLANE/readme.txt", "Planes from above.\n")
+    dataset = ucas_aod.read(tmp_path / "PLANE")
+    assert objects_of(dataset) == {"P0001": [("airplane", 60, 50, 40, 10, 0.52)]}
+    assert dataset.problems == []
+
+
 def test_ucas_aod_as_the_benchmark_arranges_it(tmp_path):
     for i in (1, 2):
         picture(tmp_path / f"AllImages/P000{i}.png")
@@ -224,6 +233,12 @@ def test_xview_reads_names_and_reports_unknown_types_and_missing_images(tmp_path
     assert "1395.tif" in messages(dataset)
     assert "6.tif has no labels" in messages(dataset)
     assert len(dataset.classes) == 60
+
+
+def test_the_geojson_of_xview_finds_the_images_in_the_folder_beside_its_own(tmp_path):
+    picture(tmp_path / "train_images/5.tif")
+    file = text(tmp_path / "train_labels/xView_train.geojson", {"features": [xview_feature("5.tif", "1,2,9,8", 18)]})
+    assert len(formats.read(file)) == len(formats.read(tmp_path)) == 1
 
 
 def test_xview_leaves_an_image_out_whose_objects_have_no_class(tmp_path):
