@@ -28,7 +28,7 @@ from dataengine import geometry
 from dataengine.data.file_index import FileIndex
 from dataengine.data.images import safe_name
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, Sample
-from dataengine.data.parse import flag, load_json, number, objects_only
+from dataengine.data.parse import box_count, flag, load_json, number, objects_only
 from dataengine.data.records import Record, assemble, unknown_acquisition
 from dataengine.data.staging import Progress, placed, staged
 from dataengine.errors import UserError
@@ -128,7 +128,7 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
         try:
             contents[name] = _checked(file, load_json(file), problems)
         except ValueError as error:
-            problems.append(Problem(file, None, f"{error}; the file is skipped"))
+            problems.append(Problem(file, None, f"{error}; the file is skipped", box_count(file)))
     rotated = _is_rotated(list(contents.values()))
     records: list[Record] = []
     names: dict[str, None] = {}

@@ -50,7 +50,8 @@ def recognizes(file: Path, head: str) -> bool:
 def _folder(path: Path, kind: Kind | None) -> tuple[Path, Kind]:
     """The folder of the annotations of a kind, and the kind."""
     for name, found in ((ORIENTED, "obb"), (HORIZONTAL, "hbb")):
-        folder = next((path / n for n in (name, name.replace(" ", "_")) if (path / n).is_dir()), None)
+        pattern = "**/" + Path(name).name.replace(" ", "[ _]")
+        folder = next((place for place in sorted(path.glob(pattern)) if place.is_dir()), None)
         if folder is not None and kind in (None, found):
             return folder, found
     return path, kind or "hbb"

@@ -70,7 +70,8 @@ def _label_files(path: Path) -> list[Path]:
         return files
     named = [file for file in files if any(map(_LABEL_FOLDER.fullmatch, Path(relative[file]).parts[:-1]))]
     if not named:
-        named = [file for file in files if file.name != "classes.txt" and recognizes(file, _head(file))]
+        others = [file for file in files if file.parent.name != "meta" and file.name != "classes.txt"]
+        named = [file for file in others if recognizes(file, _head(file))]
     rotated = [file for file in named if not _HORIZONTAL.search(relative[file])]
     return [file for file in rotated or named if file.name != "classes.txt"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import unicodedata
@@ -89,11 +90,20 @@ class FileIndex:
 
     def __init__(self, root: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES):
         self.root = root
-        self.files = sorted(_walk(root, suffixes))
+        self._index(sorted(_walk(root, suffixes)))
+
+    def _index(self, files: Sequence[Path]) -> None:
+        self.files = list(files)
         self._by_stem: dict[str, list[tuple[tuple[str, ...], Path]]] = {}
         for file in self.files:
             parts = self.parts(file)
             self._by_stem.setdefault(PurePosixPath(parts[-1]).stem, []).append((parts, file))
+
+    def only(self, files: Sequence[Path]) -> FileIndex:
+        """An index of some of the files."""
+        chosen = copy.copy(self)
+        chosen._index(files)
+        return chosen
 
     def parts(self, file: Path) -> tuple[str, ...]:
         """The path of a file from the root, in the form in which paths are compared."""
@@ -175,11 +185,11 @@ def _listed(files: Sequence[Path], root: Path) -> str:
     return " or ".join(names) + (f" or {len(files) - MAX_SHOWN} more" if len(files) > MAX_SHOWN else "")
 
 
-def matched(files: Sequence[Path], index: FileIndex, *, elsewhere: bool = True) -> dict[Path, Path | str]:
+def matched(files: Sequence[Path], index: FileIndex) -> dict[Path, Path | str]:
     """For each of `files`, the file of `index` that belongs to it, or the reason why there is none.
 
-    Label and image belong together if they have the same name without suffix and corresponding folders (`find`). Unless
-    `elsewhere` is False, what is left on both sides is matched by name alone, if that is unambiguous.
+    Label and image belong together if they have the same name without suffix and corresponding folders (`find`). What
+    is left on both sides is matched by name alone, if that is unambiguous.
     """
     own = {file: index.parts(file) for file in files}
     stems = {file: PurePosixPath(parts[-1]).stem for file, parts in own.items()}
@@ -196,7 +206,7 @@ def matched(files: Sequence[Path], index: FileIndex, *, elsewhere: bool = True) 
     result: dict[Path, Path | str] = {}
     for file in files:
         possible = near[file]
-        if not possible and elsewhere:
+        if not possible:
             same = index._by_stem.get(stems[file], ())
             possible = [
                 other

@@ -21,7 +21,7 @@ from dataengine.data.coco import root_of
 from dataengine.data.file_index import FileIndex
 from dataengine.data.images import safe_name
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem
-from dataengine.data.parse import flag, load_json, number, objects_only, radians
+from dataengine.data.parse import box_count, flag, load_json, number, objects_only, radians
 from dataengine.data.records import Record, assemble, unknown_acquisition
 from dataengine.data.staging import Progress, placed, staged
 from dataengine.errors import UserError
@@ -39,7 +39,16 @@ def recognizes(file: Path, head: str) -> bool:
 
 def splits(path: Path) -> tuple[str, ...]:
     """Names of the splits of a data set, given its root."""
-    return tuple(file.stem for file in sorted((path / "annotations").glob("*.json")))
+    return tuple(file.stem for file in _annotation_files(path))
+
+
+def _annotation_files(path: Path) -> list[Path]:
+    """`annotations/*.json`, or else the files of this format anywhere below a folder."""
+    found = sorted((path / "annotations").glob("*.json"))
+    if found:
+        return found
+    files = FileIndex(path, (".json",)).files
+    return [file for file in files if recognizes(file, file.read_text("utf-8", errors="replace"))]
 
 
 def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
@@ -51,7 +60,9 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} does not exist; give the HIT-UAV folder or one of its annotation files")
-    files = [path] if path.is_file() else sorted((path / "annotations").glob("*.json"))
+    files = [path] if path.is_file() else _annotation_files(path)
+    if not files:
+        raise UserError(f"{path} has no annotation files of HIT-UAV; they were looked for in annotations/*.json")
     if split is not None:
         files = [file for file in files if file.stem == split]
         if not files:
@@ -67,7 +78,7 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
             content = load_json(file)
             records += _records(file, content, names, index, problems)
         except ValueError as error:
-            problems.append(Problem(file, None, f"{error}; the file is skipped"))
+            problems.append(Problem(file, None, f"{error}; the file is skipped", box_count(file)))
     known = (tuple(names),) if names else ()
     return assemble(records, path, format=NAME, kind="obb", classes=classes, known=known, problems=problems)
 

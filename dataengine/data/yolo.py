@@ -33,6 +33,7 @@ from dataengine.files import read_text, read_yaml
 
 NAME = "yolo"
 HOLDS = frozenset({"angles", "hbb"})
+LABEL_FOLDER = re.compile(r"labels?([-_ ].*)?", re.IGNORECASE)
 _SPLITS = ("train", "val", "valid", "test")
 
 
@@ -144,11 +145,14 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
     problems: list[Problem] = []
     records: list[Record] = []
     index = FileIndex(root)
-    labels = matched(index.files, FileIndex(root, (".txt",)), elsewhere=False)
+    texts = FileIndex(root, (".txt",))
+    labels = matched(index.files, texts.only(_label_places(texts.files, index)))
     rotated = content.get("box_kind") == "obb"
+    known = set() if split is None else {file for file in labels.values() if isinstance(file, Path)}
     for name, places in parts.items():
         pictures = [pair for place in places for pair in _images(index, place, name, problems)]
         found = {image: file for _, image in pictures if isinstance(file := labels[image], Path)}
+        known |= set(found.values())
         if pictures and not found:
             expected = _label_file(pictures[0][1])
             message = (
@@ -165,7 +169,7 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
             rotated |= has_corners and "box_kind" not in content
             if record is not None:
                 records.append(record)
-    problems += _without_image(root, {file for file in labels.values() if isinstance(file, Path)})
+    problems += _without_image(root, texts.files, known)
     kind = "obb" if rotated else "hbb"
     known = (tuple(content["names"]),)
     return assemble(records, path, format=NAME, kind=kind, classes=classes, known=known, problems=problems)
@@ -198,20 +202,29 @@ def _label_file(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _without_image(root: Path, known: set[Path]) -> list[Problem]:
-    """The problem of label files in `labels` folders that belong to no image."""
-    files = [file for file in FileIndex(root, (".txt",)).files if file not in known]
+def _label_places(texts: Sequence[Path], index: FileIndex) -> list[Path]:
+    """The text files that lie in a folder named for labels, or next to an image."""
+    beside = {image.parent for image in index.files}
+    return [
+        file
+        for file in texts
+        if file.parent in beside or any(map(LABEL_FOLDER.fullmatch, file.relative_to(index.root).parts[:-1]))
+    ]
+
+
+def _without_image(root: Path, texts: Sequence[Path], known: set[Path]) -> list[Problem]:
+    """The problem of label files that belong to no image."""
     lost = []
-    for file in files:
-        if "labels" in file.relative_to(root).parts[:-1]:
+    for file in texts:
+        if file not in known:
             with open(file, encoding="utf-8", errors="replace") as stream:
                 if recognizes(file, stream.read(10_000)):
                     lost.append(file)
     if not lost:
         return []
     objects = sum(map(line_count, lost))
-    message = f"{len(lost)} label files belong to no image (first: {lost[0].relative_to(root)})"
-    return [Problem(root, None, f"{message}; their objects are skipped", objects)]
+    message = f"{len(lost)} label files belong to no image of the data set (first: {lost[0].relative_to(root)})"
+    return [Problem(root, None, f"{message}; their {objects} objects are skipped", objects)]
 
 
 def _record(
