@@ -48,11 +48,12 @@ def annotation_files(path: Path) -> dict[str, Path]:
     """{subset: annotation file} of a data set, given its root or one annotation file."""
     if path.is_file():
         return {path.stem: path}
-    for pattern in ("[Aa]nnotations/*.json", "*.json"):
-        found = {file.stem: file for file in sorted(path.glob(pattern)) if recognizes(file, head_of(file))}
-        if found:
-            return found
-    return {}
+    found = [file for file in FileIndex(path, (".json",)).files if recognizes(file, head_of(file))]
+    stems = [file.stem for file in found]
+    return {
+        stem if stems.count(stem) == 1 else f"{file.parent.name}-{stem}": file
+        for stem, file in zip(stems, found, strict=True)
+    }
 
 
 def splits(path: Path) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from dataengine.data import airbus, cvat, datumaro_json, fair1m, formats, labelme, soda_a, ucas_aod, visdrone, xview
+from dataengine.data.records import NothingUsable
 from dataengine.errors import UserError
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"
@@ -600,3 +601,53 @@ BROKEN = {
     "cvat": [("<box", "<polyline"), ("</box", "</polyline")][:1],
     "datumaro": [('"polygon"', '"polyline"')],
 }
+
+
+def image_is_missing(image: Path, label: Path) -> None:
+    image.unlink()
+
+
+def image_is_cut_off(image: Path, label: Path) -> None:
+    image.write_bytes(image.read_bytes()[:40])
+
+
+def image_has_a_twin(image: Path, label: Path) -> None:
+    picture(image.parent / "twin" / image.name)
+
+
+def image_is_elsewhere(image: Path, label: Path) -> None:
+    (image.parent.parent / "jpegs" / "flight 7").mkdir(parents=True)
+    image.rename(image.parent.parent / "jpegs" / "flight 7" / image.name)
+
+
+def label_has_bytes_that_are_no_text(image: Path, label: Path) -> None:
+    label.write_bytes(label.read_bytes().rstrip() + b" \xb4\xac")
+
+
+def label_is_cut_off(image: Path, label: Path) -> None:
+    label.write_bytes(label.read_bytes()[:-3])
+
+
+CHANGES = [
+    image_is_missing, image_is_cut_off, image_has_a_twin, image_is_elsewhere, label_has_bytes_that_are_no_text,
+    label_is_cut_off,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("format", sorted(READERS))
+def test_the_object_is_read_or_reported_whatever_happens_to_its_files(format, change, tmp_path):
+    name, content = SAMPLES[format]
+    image = picture(tmp_path / ("CAR/a.png" if format == "ucas-aod" else "images/a.png"))
+    change(image, text(tmp_path / name, content))
+    try:
+        dataset, refusal = READERS[format].read(tmp_path), None
+    except UserError as error:
+        dataset, refusal = None, error
+    if dataset is not None:
+        found = sum(len(sample.layout) + len(sample.layout.ignored) for sample in dataset)
+        assert found + reported(dataset) == 1, dataset.problems
+    elif isinstance(refusal, NothingUsable):
+        assert sum(problem.objects for problem in refusal.problems) == 1, refusal
+    else:
+        assert str(tmp_path) in str(refusal)
