@@ -56,21 +56,35 @@ def data_set(format: str, kind: str = "obb") -> Reader:
         changed = (f for f in (folder / "set").rglob("*") if f.suffix in (".txt", ".json", ".xml", ".yaml"))
         return sorted(f for f in changed if f.name[0] != ".")
 
-    def read(folder: Path) -> None:
-        dataset = formats.read(folder / "set", format)
-        for sample in dataset:
-            layout = sample.layout
-            if not np.isfinite(layout.boxes).all() or not np.isfinite(layout.ignored).all():
-                raise Wrong("boxes are not finite")
-            if len(layout) and not 0 <= layout.labels.min() <= layout.labels.max() < len(dataset.classes):
-                raise Wrong("labels are outside the class list")
-            if ".." in Path(sample.name).parts or Path(sample.name).is_absolute():
-                raise Wrong(f"a sample is called {sample.name}")
-            # data.yaml may name folders elsewhere, as everywhere where YOLO is trained
-            if format != "yolo" and folder not in Path(os.path.abspath(sample.image)).parents:
-                raise Wrong(f"an image of another folder is read: {sample.image}")
+    return Reader(make, lambda folder: _read_data_set(folder, format))
 
-    return Reader(make, read)
+
+def read_only(format: str, image: str, label: str, content: str) -> Reader:
+    """A format that is read and not written: one image and one label file."""
+
+    def make(folder: Path) -> list[Path]:
+        for file in (folder / "set" / image, folder / "set" / label):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 24)).save(folder / "set" / image)
+        (folder / "set" / label).write_text(content)
+        return [folder / "set" / label]
+
+    return Reader(make, lambda folder: _read_data_set(folder, format))
+
+
+def _read_data_set(folder: Path, format: str) -> None:
+    dataset = formats.read(folder / "set", format)
+    for sample in dataset:
+        layout = sample.layout
+        if not np.isfinite(layout.boxes).all() or not np.isfinite(layout.ignored).all():
+            raise Wrong("boxes are not finite")
+        if len(layout) and not 0 <= layout.labels.min() <= layout.labels.max() < len(dataset.classes):
+            raise Wrong("labels are outside the class list")
+        if ".." in Path(sample.name).parts or Path(sample.name).is_absolute():
+            raise Wrong(f"a sample is called {sample.name}")
+        # data.yaml may name folders elsewhere, as everywhere where YOLO is trained
+        if format != "yolo" and folder not in Path(os.path.abspath(sample.image)).parents:
+            raise Wrong(f"an image of another folder is read: {sample.image}")
 
 
 def one_file(name: str, write: Callable[[Path], object], read: Callable[[Path], object], **more) -> Reader:
@@ -379,9 +393,32 @@ def _read_layout_model(folder: Path) -> None:
     load_layout_model(folder)
 
 
+CORNERS = [4, 4, 14, 6, 13, 12, 3, 10]
+_POINTS = "".join(f"<point>{x},{y}</point>" for x, y in zip(CORNERS[::2], CORNERS[1::2], strict=True))
+_FEATURE = {"properties": {"bounds_imcoords": "3,4,20,12", "type_id": 18, "image_id": "a.png"}}
+READ_ONLY = {
+    "fair1m": read_only(
+        "fair1m", "images/a.png", "labelXml/a.xml",
+        "<annotation><source><filename>a.png</filename></source><size><width>32</width><height>24</height></size>"
+        "<objects><object><coordinate>pixel</coordinate><possibleresult><name>Van</name></possibleresult>"
+        f"<points>{_POINTS}</points></object></objects></annotation>",
+    ),
+    "ucas-aod": read_only("ucas-aod", "CAR/a.png", "CAR/a.txt", " ".join(map(str, [*CORNERS, 30, 3, 4, 11, 8])) + "\n"),
+    "visdrone": read_only("visdrone", "images/a.png", "annotations/a.txt", "3,4,10,8,1,4,0,0\n0,0,5,5,0,0,0,0,\n"),
+    "soda-a": read_only(
+        "soda-a", "Images/a.png", "Annotations/a.json",
+        json.dumps({"images": {"file_name": "a.png", "width": 32, "height": 24},
+                    "annotations": [{"poly": CORNERS, "category_id": 0}, {"poly": CORNERS, "category_id": 9}]}),
+    ),
+    "xview": read_only("xview", "train_images/a.png", "xView_train.geojson", json.dumps({"features": [_FEATURE] * 2})),
+    "airbus": read_only(
+        "airbus", "images/a.png", "annotations.csv", 'image_id,class,bounds\na,tank,"(3, 4, 20, 12)"\n'
+    ),
+}  # fmt: skip
 READERS: dict[str, Reader] = {
-    **{name: data_set(name) for name in formats.FORMATS},
+    **{name: data_set(name) for name in formats.WRITTEN},
     "coco-upright": data_set("coco", "hbb"),
+    **READ_ONLY,
     **{format.lower(): _image(format) for format in ("PNG", "JPEG", "TIFF", "BMP", "WEBP")},
     "preset": one_file("mine.yaml", lambda f: f.write_text(json.dumps(PRESET, indent=1)),
                        lambda f: presets.load_preset(str(f))),

@@ -44,8 +44,10 @@ def recognizes(file: Path, head: str) -> bool:
     """Whether a file is a COCO file of boxes. head: its first characters."""
     if file.suffix.lower() != ".json" or file.name.startswith(_OTHER_TASKS):
         return False
-    if re.search(rb'"(shapes|imagePath)"\s*:', head.encode()):
+    if re.search(r'"(shapes|imagePath)"\s*:', head) or re.search(r'"images"\s*:\s*\{', head):
         return False
+    if re.search(r'"poly"\s*:', head) and not re.search(r'"(bbox|segmentation)"\s*:', head):
+        return False  # SODA-A
     wanted = [re.compile(rb'"%s"\s*:\s*\[' % key) for key in (b"images", b"annotations", b"categories")]
     if not file.stat().st_size:
         return False

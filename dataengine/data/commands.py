@@ -14,9 +14,13 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-FormatName = Literal["dota", "coco", "dior", "voc", "hrsc", "rolabelimg", "hit-uav", "yolo"]  # keys of formats.FORMATS
+FormatName = Literal[  # keys of formats.FORMATS
+    "dota", "coco", "dior", "voc", "hrsc", "rolabelimg", "hit-uav", "yolo", "fair1m", "ucas-aod", "visdrone", "soda-a",
+    "xview", "airbus", "labelme", "cvat", "datumaro",
+]  # fmt: skip
 Source = Annotated[Path, typer.Argument(help="Data set folder or annotation file (COCO, HIT-UAV, data.yaml).")]
 Format = Annotated[FormatName | None, typer.Option(help="Format of the data set. [default: recognised by content]")]
+RealFormat = Annotated[FormatName | None, typer.Option(help="Format of --real. [default: recognised by content]")]
 Split = Annotated[str | None, typer.Option(help="Use only this split, such as train or val. [default: all]")]
 Classes = Annotated[
     str | None,
@@ -179,7 +183,7 @@ def convert_command(
     if names is None and len(splits) > 1:
         # a rare class may be absent from one split: all splits get the class list of the whole data set
         names = list(formats.read(path, format).classes)
-    formats.module(to)
+    formats.writer(to)
     problems = []
     for name in splits:
         try:
@@ -228,7 +232,7 @@ def tile_command(
     from dataengine.errors import UserError
     from dataengine.files import make_room
 
-    formats.module(to)
+    formats.writer(to)
     dataset = _read(path, format, split, classes, first_pixel, pixel_range)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -278,7 +282,7 @@ def split_command(
     from dataengine.data.split import group_key, parse_parts, random_images, split_by_group
     from dataengine.data.staging import check_empty
 
-    formats.module(to)
+    formats.writer(to)
     shares = parse_parts(parts)
     check_empty(out, "parts")
     dataset = _read(path, format, split, classes, first_pixel, pixel_range)
@@ -298,6 +302,9 @@ def merge_command(
     paths: Annotated[list[Path], typer.Argument(help="Two or more data sets with the same classes.")],
     out: Annotated[Path, typer.Option(help="New or empty folder for the merged data set.")],
     to: To = "coco",
+    format: Annotated[
+        FormatName | None, typer.Option(help="Format of all of them. [default: each recognised by content]")
+    ] = None,
     classes: Classes = None,
     pixel_range: PixelRangeText = None,
 ) -> None:
@@ -311,10 +318,10 @@ def merge_command(
     from dataengine.data.merge import merge
     from dataengine.errors import UserError
 
-    formats.module(to)
+    formats.writer(to)
     if len(paths) < 2:
         raise UserError("a merge needs two or more data sets; give their folders, then --out.")
-    dataset = merge([_read(path, None, None, classes, pixel_range) for path in paths])
+    dataset = merge([_read(path, format, None, classes, None, pixel_range) for path in paths])
     written, left_out = _write(dataset, out, to, "train")
     objects = sum(len(sample.layout) for sample in dataset)
     typer.echo(f"{out}: {written} images, {objects} objects, in {to} format")

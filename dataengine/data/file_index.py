@@ -18,7 +18,7 @@ MAX_PATH_BYTES = 2048  # half of the limit of Linux, which leaves the other half
 MAX_SHOWN = 3  # files that a message names
 # Folders that are named after the kind of their files, not after a part of the data set
 CONTENT_FOLDER = re.compile(
-    r"images?|imgs?|jpegimages|allimages|photos|data|labels?|labeltxt.*|.*reclabeltxt|annfiles|annotations?|xmls?"
+    r"images?|imgs?|jpegimages|allimages|photos|data|labels?|labelxmls?|labeltxt.*|.*reclabeltxt|annfiles|annotations?|xmls?"
     r"|(oriented|horizontal)[ _]bounding[ _]boxes|fulldataset|obj_\w+_data",
 )
 SPLIT_FOLDER = re.compile(r"(train|val|test)")

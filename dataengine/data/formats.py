@@ -10,7 +10,26 @@ from types import ModuleType
 
 import numpy as np
 
-from dataengine.data import coco, dior, dota, hit_uav, hrsc, images, rolabelimg, voc, yolo
+from dataengine.data import (
+    airbus,
+    coco,
+    cvat,
+    datumaro_json,
+    dior,
+    dota,
+    fair1m,
+    hit_uav,
+    hrsc,
+    images,
+    labelme,
+    rolabelimg,
+    soda_a,
+    ucas_aod,
+    visdrone,
+    voc,
+    xview,
+    yolo,
+)
 from dataengine.data.file_index import FileIndex
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, Sample
 from dataengine.data.pixel_range import PixelRange, check_same, find_range, range_of, with_pixel_range
@@ -27,8 +46,18 @@ FORMATS: dict[str, ModuleType] = {
     rolabelimg.NAME: rolabelimg,
     hit_uav.NAME: hit_uav,
     yolo.NAME: yolo,
+    fair1m.NAME: fair1m,
+    ucas_aod.NAME: ucas_aod,
+    visdrone.NAME: visdrone,
+    soda_a.NAME: soda_a,
+    xview.NAME: xview,
+    airbus.NAME: airbus,
+    labelme.NAME: labelme,
+    cvat.NAME: cvat,
+    datumaro_json.NAME: datumaro_json,
 }
-LABEL_SUFFIXES = (".json", ".xml", ".yaml", ".yml", ".txt")
+WRITTEN = tuple(name for name, each in FORMATS.items() if hasattr(each, "write"))
+LABEL_SUFFIXES = (".json", ".xml", ".yaml", ".yml", ".txt", ".csv", ".geojson")
 SAMPLED_FILES = 200  # label files of a folder by whose content the format is recognised
 HEAD_CHARACTERS = 100_000
 
@@ -38,6 +67,14 @@ def module(format: str) -> ModuleType:
     if format not in FORMATS:
         raise UserError(f"{format!r} is not a known format; choose one of {', '.join(FORMATS)}")
     return FORMATS[format]
+
+
+def writer(format: str) -> ModuleType:
+    """The module of a format that can be written. Raises UserError for others."""
+    found = module(format)
+    if format not in WRITTEN:
+        raise UserError(f"{format} can be read, but not written; choose one of {', '.join(WRITTEN)}")
+    return found
 
 
 def recognize(path: str | Path) -> str:
@@ -137,8 +174,10 @@ def read(
     return with_pixel_range(dataset, pixel_range)
 
 
-def labelled_or_plain(folder: Path) -> Dataset:
+def labelled_or_plain(folder: Path, format: str | None = None) -> Dataset:
     """A labelled data set, or the images of a folder without labels as a data set without objects or classes.
+
+    format: of the labels; None recognizes it.
 
     Raises UserError if there are no images, or labels that cannot be read.
     """
@@ -149,8 +188,10 @@ def labelled_or_plain(folder: Path) -> Dataset:
     visible = sorted(file for file in folder.rglob("*") if file.is_file() and file.name[0] != ".")
     files = [file for file in visible if file.suffix.lower() in images.SUFFIXES]
     try:
-        return read(folder)
+        return read(folder, format)
     except UserError:
+        if format is not None:
+            raise
         stems = {file.stem for file in files}
         labels = [f for f in visible if f.suffix.lower() in LABEL_SUFFIXES or (f.suffix == ".txt" and f.stem in stems)]
         if labels or folder.is_file():  # its objects must not be treated as background
@@ -200,7 +241,7 @@ def write(
     path, pixel_range = Path(path), range_of(dataset)
     if pixel_range is not None:
         check_same(path, pixel_range)
-    problems = module(format).write(dataset, path, split=split, progress=progress)
+    problems = writer(format).write(dataset, path, split=split, progress=progress)
     if pixel_range is not None:
         write_range(path, pixel_range)
     return problems
@@ -208,7 +249,7 @@ def write(
 
 def losses(dataset: Dataset, format: str) -> list[str]:
     """Descriptions of what this data set has and the format cannot store."""
-    holds = module(format).HOLDS
+    holds = writer(format).HOLDS
     layouts = [sample.layout for sample in dataset]
     lost = []
     if dataset.kind == "obb" and "angles" not in holds:

@@ -95,6 +95,19 @@ def flag(value: object) -> bool:
     return bool(value)
 
 
+def stated_size(width: object, height: object) -> tuple[int, int] | None:
+    """(width, height) in pixels by an annotation, None if it does not state two whole numbers above 0.
+
+    >>> stated_size("640", 480.0), stated_size(None, 480)
+    ((640, 480), None)
+    """
+    try:
+        size = int(number(width, "width")), int(number(height, "height"))
+    except ValueError:
+        return None
+    return size if min(size) > 0 else None
+
+
 def load_json(path: Path) -> dict:
     """The JSON object in a file. Raises ValueError, with line and column, for anything else."""
     try:

@@ -128,14 +128,16 @@ def find_dataset(preset: Preset, path: str | Path | None = None) -> Path:
     raise UserError(f"{preset.title} {searched}; give its folder with --data{source}")
 
 
-def read_dataset(preset: Preset, path: str | Path | None = None, *, split: str | None = None) -> Dataset:
+def read_dataset(
+    preset: Preset, path: str | Path | None = None, format: str | None = None, *, split: str | None = None
+) -> Dataset:
     """Read the data set of a preset with its class list. Samples without source and licence get those of the preset.
 
-    If `path` has the data set in another format, that format is recognised.
+    If `path` has the data set in another format than the preset, that format is recognised, unless `format` states it.
     """
     place = find_dataset(preset, path)
-    format = preset.format
-    if path is not None or format is None:
+    stated, format = format, format or preset.format
+    if stated is None and (path is not None or format is None):
         try:
             format = formats.recognize(place)
         except UserError:

@@ -12,6 +12,7 @@ rotated. Rotated boxes are written as the axis-aligned boxes around them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement
@@ -33,9 +34,9 @@ HOLDS = frozenset({"difficult", "hbb"})
 
 def recognizes(file: Path, head: str) -> bool:
     """Whether a file is an annotation of VOC. head: its first characters."""
-    if file.suffix.lower() != ".xml" or "<annotation" not in head:
+    if file.suffix.lower() != ".xml" or not re.search(r"<annotation[\s>]", head):
         return False
-    if any(tag in head for tag in ("<robndbox>", "<HRSC_Image", "<x_left_top>")):
+    if any(tag in head for tag in ("<robndbox>", "<HRSC_Image", "<x_left_top>", "<objects")):
         return False
     return any(tag in head for tag in ("<bndbox>", "<polygon>", "<object>", "<filename>"))
 

@@ -37,14 +37,14 @@ def find_canvases(
     if recipe.into is not None:
         from dataengine.data import formats
 
-        labelled = _in_range(recipe, formats.read(recipe.into), notes)
+        labelled = _in_range(recipe, formats.read(recipe.into, recipe.into_format), notes)
         if labelled.problems:
             notes.append(f"{len(labelled.problems)} problems in --into, such as {labelled.problems[0]}")
         return InpaintCanvases(labelled, size)
     if renderer.paints_on == "blank":
         return BlankCanvases()
     if recipe.scenes is not None:
-        images = _in_range(recipe, labelled_or_plain(recipe.scenes), notes)
+        images = _in_range(recipe, labelled_or_plain(recipe.scenes, recipe.scenes_format), notes)
         if images.problems:
             notes.append(f"{len(images.problems)} problems among the scenes, such as {images.problems[0]}")
         return DatasetCanvases(images, size, recipe.augment_scenes)

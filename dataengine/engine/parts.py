@@ -158,7 +158,7 @@ def find_data(recipe: Recipe) -> tuple[Preset, Dataset | None]:
     if recipe.dataset is None:
         from dataengine.data import formats
 
-        dataset = with_pixel_range(formats.read(recipe.data), asked)
+        dataset = with_pixel_range(formats.read(recipe.data, recipe.format), asked)
         preset = preset_of(dataset, recipe.data)
         dataset = replace(dataset, name=preset.name)
     else:
@@ -166,7 +166,7 @@ def find_data(recipe: Recipe) -> tuple[Preset, Dataset | None]:
         packaged = weights.has(f"layouts/{preset.name}.npz")
         if recipe.data is None and packaged and search_dataset(preset) is None:
             return preset, None
-        dataset = with_pixel_range(read_dataset(preset, recipe.data), asked)
+        dataset = with_pixel_range(read_dataset(preset, recipe.data, recipe.format), asked)
     if not len(dataset):
         raise UserError(f"{recipe.data or preset.title}: the data set has no image that can be read.")
     return preset, dataset

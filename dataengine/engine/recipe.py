@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from dataengine.data.commands import FormatName
 from dataengine.data.layout import Acquisition
 from dataengine.data.pixel_range import parse as parse_pixel_range
 from dataengine.data.presets import config_file
@@ -87,6 +88,7 @@ class Recipe(BaseModel):
         "Values of images of more than 8 bits that become black and white, LOW:HIGH.",
         "pixel-range.json, or measured",
     )
+    format: FormatName | None = _field("Data", None, "Format of --data.", "recognised by content")
     n: int = _field("Run", 200, "Number of accepted images to make.", gt=0)
     seed: int = _field("Run", 0, "Random seed; another seed gives another data set.", ge=0)
     size: int = _field("Rendering", 256, "Side of the images in pixels.", ge=64, le=4096)
@@ -126,6 +128,7 @@ class Recipe(BaseModel):
     scenes: Path | None = _field(
         "Data", None, "Images or data set to paint objects into.", "images of --data, or generated scenes"
     )
+    scenes_format: FormatName | None = _field("Data", None, "Format of --scenes.", "recognised by content")
     augment_scenes: bool = _field(
         "Rendering", False, "Rotate, scale and relight scenes together with their objects, for small data sets."
     )
@@ -142,6 +145,7 @@ class Recipe(BaseModel):
     into: Path | None = _field(
         "Data", None, "Labelled data set whose images receive new objects in addition to their own."
     )
+    into_format: FormatName | None = _field("Data", None, "Format of --into.", "recognised by content")
     encoder: str | None = _field(
         "Rendering", None, "Encoder of reference images, for a model trained with one.", "the packaged one"
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dataengine.data.commands import Format, FormatName, RealFormat
 from dataengine.evaluate.lift_command import lift_command
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ DetectorFolder = Annotated[
         help="Folder of an ONNX detector or of an mmrotate training. [default: the packaged evaluation detector]",
     ),
 ]
+TrainingFormat = Annotated[
+    FormatName | None, typer.Option(help="Format of --training. [default: recognised by content]")
+]
 TrainingSplit = Annotated[
     str | None, typer.Option(help="Use only this split of --training, such as train. [default: all]")
 ]
@@ -49,13 +53,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script inst
 class Sides:
     """Generated and real images to compare, all of one size.
 
-    cut: function from a data set's path and split to its images, prepared like those of `real`. name, real_name: titles
-    of both sides. how: description of how the images were brought to one size.
+    cut: function from a data set's path, split and format to its images, prepared like those of `real`. name,
+    real_name: titles of both sides. how: description of how the images were brought to one size.
     """
 
     made: list[Window]
     real: list[Window]
-    cut: Callable[[Path, str | None], list[Window]]
+    cut: Callable[[Path, str | None, str | None], list[Window]]
     seed: int
     name: str
     real_name: str
@@ -65,7 +69,9 @@ class Sides:
 def _sides(
     made: Annotated[Path, typer.Argument(metavar="MADE", help="Run folder, data set, or folder of images.")],
     real: Annotated[Path, typer.Option(help="Real images: a data set that no model was trained on.")],
+    format: Format = None,
     split: Annotated[str | None, typer.Option(help="Use only this split of MADE. [default: all]")] = None,
+    real_format: RealFormat = None,
     real_split: Annotated[
         str | None, typer.Option(help="Use only this split of --real, such as test. [default: all]")
     ] = None,
@@ -93,13 +99,14 @@ def _sides(
     """Generated and real images of one size."""
     from dataengine.evaluate.windows import common_size, cut_windows, random_windows, read_generated, read_real
 
-    ours, theirs = read_generated(made, split, all_attempts), read_real(real, real_split)
+    ours = read_generated(made, split, all_attempts, format)
+    theirs = read_real(real, real_split, real_format)
     _print_problems(made, ours)
     _print_problems(real, theirs)
     size = size or common_size(ours)
 
-    def cut(path: Path, part: str | None) -> list[Window]:
-        dataset = read_real(path, part)
+    def cut(path: Path, part: str | None, form: str | None) -> list[Window]:
+        dataset = read_real(path, part, form)
         _print_problems(path, dataset)
         return cut_windows(dataset, size, fit, windows, "image", seed)
 
@@ -181,6 +188,7 @@ def sharpness_command(sides: Sides, json: Json = False) -> None:
 def memorisation_command(
     sides: Sides,
     training: Annotated[Path, typer.Option(help="Data set that the generator was trained on.")],
+    training_format: TrainingFormat = None,
     training_split: TrainingSplit = None,
     features: FeaturesName = "encoder-grid",
     json: Json = False,
@@ -195,7 +203,7 @@ def memorisation_command(
     from dataengine.evaluate.report import copies_of_training
     from dataengine.evaluate.results import print_results
 
-    network, trained = load_features(features), sides.cut(training, training_split)
+    network, trained = load_features(features), sides.cut(training, training_split, training_format)
     print_results([copies_of_training(sides.made, sides.real, trained, network, sides.seed, _bar(json))[0]], json)
 
 
@@ -234,6 +242,7 @@ def report_command(
     sides: Sides,
     out: Annotated[Path, typer.Option(help="HTML file to write, complete in itself.")],
     training: Annotated[Path | None, typer.Option(help="Data set that the generator was trained on.")] = None,
+    training_format: TrainingFormat = None,
     training_split: TrainingSplit = None,
     features: FeaturesName = "lite2",
     detector: DetectorFolder = None,
@@ -252,7 +261,7 @@ def report_command(
     if not out.parent.is_dir():
         raise UserError(f"{out}: {out.parent} is no folder; create it, or give another --out.")
     network, judge = load_features(features), _detector(detector)
-    trained = sides.cut(training, training_split) if training else []
+    trained = sides.cut(training, training_split, training_format) if training else []
     found = sections(sides.made, sides.real, trained, network, judge, sides.seed, _bar(json))
     settings = {
         "generated": f"{sides.name}: {len(sides.made)} images",

@@ -55,6 +55,7 @@ class Protocol:
     real_share:  share of real images in every batch, in arms with additional images.
     pasted:      number of images in the copy-paste arm.
     more_real:   labelled data set of an additional arm: the benefit of more real labels (positive control).
+    format:      of the real data sets; None recognises it.
     """
 
     real: Path
@@ -72,6 +73,7 @@ class Protocol:
     scale: float = 1.0
     cpu: bool = False
     more_real: Path | None = None
+    format: str | None = None
 
     @property
     def arms(self) -> dict[str, Arm]:
@@ -138,6 +140,7 @@ def _export_config(protocol: Protocol, arm: str, out: Path) -> Path:
         _extra_data(protocol, arm, out), protocol.real, out / arm.replace(" ", "-"),
         detector=protocol.detector, ratio=(1, 0 if n == 0 else 1), most=1 if n == 0 else n,
         test=str(protocol.test), tile_size=protocol.tile_size, scale=protocol.scale, cpu=protocol.cpu,
+        real_format=protocol.format,
     ).config  # fmt: skip
 
 
@@ -151,14 +154,14 @@ def train_and_test(protocol: Protocol, arm: str, seed: int, config: Path, out: P
             config, stored.parent, steps=protocol.steps, batch_size=protocol.batch_size, seed=seed,
             options=protocol.options, real_share=protocol.real_share,
         )  # fmt: skip
-        outcome |= evaluate_detector(MmrotateDetector(*trained), protocol.test)
+        outcome |= evaluate_detector(MmrotateDetector(*trained), protocol.test, protocol.format)
     write_whole(stored, json.dumps(outcome, indent=2) + "\n")
     return outcome
 
 
 def _store_protocol(protocol: Protocol, out: Path) -> None:
     """Store the settings that all arms share, or check that the stored ones are equal."""
-    variable = "seeds", "runs", "sizes", "more_real"  # these define arms; each outcome states its images
+    variable = "seeds", "runs", "sizes", "more_real", "format"  # these define arms; each outcome states its images
     settings = {n: str(v) if isinstance(v, Path) else v for n, v in vars(protocol).items() if n not in variable}
     text = json.dumps(settings, indent=2) + "\n"
     stored = out / "protocol.json"
@@ -175,7 +178,7 @@ def _extra_data(protocol: Protocol, arm: str, out: Path) -> Path:
     now, size = protocol.arms[arm], protocol.tile_size
     folder = out / f"{arm.replace(' ', '-')}-images-{now.images or 'all'}"
     if not folder.exists():
-        source = formats.read(now.source)
+        source = formats.read(now.source, protocol.format)
         if arm == COPY_PASTE:
             write_copy_paste(source, now.images, size, folder)
             return folder
@@ -185,9 +188,9 @@ def _extra_data(protocol: Protocol, arm: str, out: Path) -> Path:
     return folder
 
 
-def evaluate_detector(detector: MmrotateDetector, test: Path) -> dict:
+def evaluate_detector(detector: MmrotateDetector, test: Path, format: str | None = None) -> dict:
     """AP50 and AP (IoU 0.5 to 0.95) on real images: mean over classes, by class, and AP50 by class and object size."""
-    dataset = formats.read(test)
+    dataset = formats.read(test, format)
     detections, layouts = [], []
     for sample in dataset:
         image = read_picture(sample)

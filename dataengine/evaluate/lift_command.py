@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dataengine.data.commands import FormatName
 from dataengine.mmrotate import DetectorName
 
 
@@ -18,6 +19,10 @@ def lift_command(
     real: Annotated[Path, typer.Option(help="Labelled data set to train on.")],
     test: Annotated[Path, typer.Option(help="Labelled data set to test on.")],
     out: Annotated[Path, typer.Option(help="Folder for data, trainings and results.")],
+    format: Annotated[
+        FormatName | None,
+        typer.Option(help="Format of --real, --test and --more-real. [default: recognised by content]"),
+    ] = None,
     images: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,7 +74,7 @@ def lift_command(
     changes = read_yaml(options) if options else {}
     protocol = Protocol(
         real, test, tuple(runs), sizes, detector, changes, steps, batch_size, seeds, real_share, pasted, tile_size,
-        scale, cpu, more_real,
+        scale, cpu, more_real, format,
     )  # fmt: skip
     outcomes = run_lift(protocol, out, workers, lambda text: typer.echo(text, err=True))
     print_results(tables(outcomes, detector), json)

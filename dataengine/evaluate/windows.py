@@ -62,7 +62,9 @@ def _decoded(file: Path, size: tuple[int, int], pixel_range: PixelRange | None) 
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
 
-def read_generated(path: Path, split: str | None = None, all_attempts: bool = False) -> Dataset:
+def read_generated(
+    path: Path, split: str | None = None, all_attempts: bool = False, format: str | None = None
+) -> Dataset:
     """Images of a run folder (accepted ones, or with `all_attempts` also dropped ones), a labelled data set in any
     known format, or a plain folder of images.
 
@@ -74,7 +76,7 @@ def read_generated(path: Path, split: str | None = None, all_attempts: bool = Fa
     if not run.manifest.exists() and not run.recipe.exists():
         if all_attempts:
             raise UserError(f"{path}: --all-attempts needs a run folder of dataengine synth with a manifest.")
-        return read_real(path, split)
+        return read_real(path, split, format)
     classes: dict[str, None] = {}
     kind, n = "obb", 0
     for record in run.records():
@@ -107,11 +109,11 @@ class GeneratedSamples:
                 yield Sample(record.name, image, painted_only(record.labels, record.n_painted))
 
 
-def read_real(path: Path, split: str | None = None) -> Dataset:
+def read_real(path: Path, split: str | None = None, format: str | None = None) -> Dataset:
     """A labelled data set in any known format, or a plain folder of images."""
     if not path.exists():
         raise UserError(f"{path} does not exist; check the spelling.")
-    return formats.read(path, split=split) if split is not None else labelled_or_plain(path)
+    return formats.read(path, format, split=split) if split is not None else labelled_or_plain(path, format)
 
 
 def painted_only(layout: Layout, first: int) -> Layout:

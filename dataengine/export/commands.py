@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dataengine.data.commands import class_list
+from dataengine.data.commands import Format, FormatName, RealFormat, class_list
 from dataengine.mmrotate import DetectorName
 
 app = typer.Typer(help="Write a run in the form that detector training frameworks read.", no_args_is_help=True)
@@ -19,6 +19,8 @@ app = typer.Typer(help="Write a run in the form that detector training framework
 def mmrotate_command(
     run: Annotated[Path, typer.Argument(help="Run folder of dataengine synth, or any labelled data set.")],
     real: Annotated[Path, typer.Option(help="Your labelled data set, in any supported format.")],
+    format: Format = None,
+    real_format: RealFormat = None,
     detector: Annotated[DetectorName, typer.Option(help="Detector to configure.")] = "oriented-rcnn",
     ratio: Annotated[
         str, typer.Option(help="REAL:SYNTHETIC, repeats of each image per epoch; 1:0 trains on real images only.")
@@ -71,6 +73,8 @@ def mmrotate_command(
             tile_size=tile_size,
             scale=scale,
             cpu=cpu,
+            run_format=format,
+            real_format=real_format,
             progress=progress,
         )
     for note in done.notes:
@@ -87,6 +91,9 @@ def shards_command(
     out: Annotated[Path | None, typer.Option(help="New folder. [default: SOURCE/FORMAT]")] = None,
     format: Annotated[Literal["webdataset", "parquet"], typer.Option(help="Format of the files.")] = "webdataset",
     megabytes: Annotated[float, typer.Option(min=1, help="Approximate size of each file in megabytes.")] = 256,
+    source_format: Annotated[
+        FormatName | None, typer.Option(help="Format of a data set as SOURCE. [default: recognised by content]")
+    ] = None,
 ) -> None:
     """Write the accepted images of a run as few large files, to stream them from a bucket or hub while training.
 
@@ -95,7 +102,9 @@ def shards_command(
     from dataengine.export.shards import write_shards
 
     with _progress() as progress:
-        files = write_shards(source, out or source / format, format, megabytes, lambda *n: progress("images", *n))
+        files = write_shards(
+            source, out or source / format, format, megabytes, lambda *n: progress("images", *n), source_format
+        )
     typer.echo(f"{len(files)} files, from {files[0]}")
 
 

@@ -40,6 +40,7 @@ def write_shards(
     form: Form,
     megabytes: float = 256,
     progress: Callable[[int, int], None] = lambda n, of: None,
+    source_format: str | None = None,
 ) -> list[Path]:
     """Write the accepted images of a finished run, or all images of a data set, as files of about `megabytes` x 10^6
     bytes; returns the files.
@@ -50,7 +51,7 @@ def write_shards(
     """
     open_file = {"webdataset": _tar_file, "parquet": _parquet_file}[form]
     run = RunFolder(source)
-    dataset = run.accepted_images() if run.recipe.exists() else formats.read(source)
+    dataset = run.accepted_images() if run.recipe.exists() else formats.read(source, source_format)
     if not len(dataset):
         raise UserError(f"{source}: no image of this run was accepted, so there is nothing to write.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dataengine.data.commands import class_list
+from dataengine.data.commands import Format, class_list
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,6 +52,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script inst
 def calibrate_command(
     dataset: Source,
     out: Annotated[Path, typer.Option(help="Calibration file to write (.json), for synth and judge.")],
+    format: Format = None,
     detector: DetectorFolder = None,
     pass_share: Annotated[
         float, typer.Option(min=0.01, max=1, help="Share of these real images to accept; higher is laxer.")
@@ -76,7 +77,7 @@ def calibrate_command(
     from dataengine.judge.calibrate import calibrate
 
     found = _detector(detector, threads)
-    data, loaders = _read(dataset, split, classes, images, seed)
+    data, loaders = _read(dataset, format, split, classes, images, seed)
     if out.is_dir():
         raise UserError(f"{out}: cannot be written, because it is a folder; give a file with --out.")
     check_writable(out.parent)
@@ -98,6 +99,7 @@ def judge_command(
     calibration: Annotated[
         Path, typer.Option(help="Calibration file for this detector, from dataengine filter calibrate.")
     ],
+    format: Format = None,
     detector: DetectorFolder = None,
     split: Split = None,
     classes: Classes = None,
@@ -118,7 +120,7 @@ def judge_command(
     rule = Calibration.load(calibration)
     found = _detector(detector, threads)
     rule.check(found)
-    data, loaders = _read(dataset, split, classes, images, seed)
+    data, loaders = _read(dataset, format, split, classes, images, seed)
     rule.check_classes(dict.fromkeys(name for sample in data for name in sample.layout.names()))
     verdicts = [
         judge(found.detect([load()])[0], sample.layout, found.classes, rule, "drop")[1]
@@ -140,6 +142,7 @@ def label_command(
         Path, typer.Option(help="Calibration file for this detector, from dataengine filter calibrate.")
     ],
     out: Annotated[Path, typer.Option(help="New folder for the labelled data set (COCO).")],
+    format: Format = None,
     detector: DetectorFolder = None,
     tile_size: Annotated[
         int | None,
@@ -190,7 +193,7 @@ def label_command(
     out.parent.mkdir(parents=True, exist_ok=True)
     kind = "hbb" if horizontal else "obb"
     labelled = label_pictures(
-        labelled_or_plain(images), found, rule, kind, min_score, doubtful_score, _bar("Labelling", False)
+        labelled_or_plain(images, format), found, rule, kind, min_score, doubtful_score, _bar("Labelling", False)
     )
     with TemporaryDirectory(prefix=".tiles-", dir=out.parent) as tiles:
         if tile_size is not None:
@@ -247,7 +250,7 @@ def _detector(folder: Path | None, threads: int) -> Detector:
 
 
 def _read(
-    path: Path, split: str | None, classes: str | None, n_images: int | None, seed: int
+    path: Path, format: str | None, split: str | None, classes: str | None, n_images: int | None, seed: int
 ) -> tuple[Dataset, list[Callable[[], np.ndarray]]]:
     """The samples whose images can be decoded, and a loader for each; the others are reported on standard error."""
     from dataclasses import replace
@@ -259,7 +262,7 @@ def _read(
     from dataengine.data.layout import Problem
     from dataengine.errors import UserError
 
-    dataset = formats.read(path, split=split, classes=class_list(classes))
+    dataset = formats.read(path, format, split=split, classes=class_list(classes))
     samples, problems = dataset.samples, list(dataset.problems)
     if n_images is not None and n_images < len(samples):
         chosen = np.random.default_rng(seed).permutation(len(samples))[:n_images]

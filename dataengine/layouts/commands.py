@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dataengine.data.commands import Format, RealFormat
+
 if TYPE_CHECKING:
     from dataengine.data.layout import Layout
     from dataengine.layouts.sampler import Sampler
@@ -33,6 +35,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Random seed; layout i depends on
 def fit_command(
     dataset: Annotated[Path, typer.Argument(help="Labelled data set in any supported format.")],
     out: Annotated[Path, typer.Option(help="Prior to write (.json), below 100 kB for most data sets.")],
+    format: Format = None,
     split: Split = None,
     size: Side = 256,
     windows: Annotated[int, typer.Option(min=1, help="Number of windows cut from each image to fit on.")] = 4,
@@ -45,7 +48,7 @@ def fit_command(
     """
     from dataengine.layouts.prior_fit import fit
 
-    prior = fit(_read(dataset, split), (size, size), windows=windows)
+    prior = fit(_read(dataset, format, split), (size, size), windows=windows)
     prior.save(out)
     typer.echo(
         f"{out}: {prior.n_objects} objects in {prior.n_layouts} windows of {size} x {size}, "
@@ -57,6 +60,7 @@ def fit_command(
 def store_command(
     dataset: Annotated[Path, typer.Argument(help="Labelled data set in any supported format.")],
     out: Annotated[Path, typer.Option(help="File to write (.npz): about 10 bytes per object, no images.")],
+    format: Format = None,
     split: Split = None,
 ) -> None:
     """Store a data set's real layouts in one small file, which `sample` can use without the data set.
@@ -65,7 +69,7 @@ def store_command(
     """
     from dataengine.layouts.stored import save_layouts
 
-    layouts = [sample.layout for sample in _read(dataset, split)]
+    layouts = [sample.layout for sample in _read(dataset, format, split)]
     save_layouts(out, layouts)
     typer.echo(f"{out}: {len(layouts)} layouts, {out.stat().st_size / 1000:.0f} kB")
 
@@ -87,6 +91,7 @@ def sample_command(
     ],
     n: Annotated[int, typer.Option(min=1, help="Number of layouts to sample.")] = 24,
     seed: Seed = 0,
+    format: Format = None,
     split: Split = None,
     size: Side = 256,
     balance: Balance = None,
@@ -100,7 +105,7 @@ def sample_command(
     from dataengine.data.draw import contact_sheet, draw
     from dataengine.errors import UserError
 
-    sampler = _sampler(source, split, size, balance)
+    sampler = _sampler(source, format, split, size, balance)
     layouts = _sampled(sampler, n, seed)
     captions = [", ".join(f"{c} {name}" for name, c in Counter(layout.names()).items()) for layout in layouts]
     try:
@@ -122,9 +127,11 @@ def score_command(
         ),
     ],
     real: Annotated[Path, typer.Option(help="Real data set to compare with; use one that SOURCE was not fitted on.")],
+    real_format: RealFormat = None,
     real_split: Annotated[
         str | None, typer.Option(help="Use only this split of --real, such as val. [default: all]")
     ] = None,
+    format: Format = None,
     split: Split = None,
     n: Annotated[int, typer.Option(min=10, help="Number of layouts to sample.")] = 1000,
     seed: Seed = 0,
@@ -143,8 +150,8 @@ def score_command(
     from dataengine.layouts.fit_score import TERMS, UniformSampler, fit_score, floor
     from dataengine.layouts.windows import random_windows
 
-    sampler = _sampler(source, split, size, None)
-    data = _read(real, real_split, sampler.classes)
+    sampler = _sampler(source, format, split, size, None)
+    data = _read(real, real_format, real_split, sampler.classes)
     held_out = random_windows((s.layout for s in data), sampler.size, np.random.default_rng(0), n=6)
     if len(held_out) < 20:
         raise UserError(f"{real} has only {len(held_out)} windows with objects; a comparison needs at least 20")
@@ -172,10 +179,10 @@ def score_command(
     Console(markup=False).print(table)
 
 
-def _read(path: Path, split: str | None, classes: tuple[str, ...] | None = None):
+def _read(path: Path, format: str | None, split: str | None, classes: tuple[str, ...] | None = None):
     from dataengine.data.formats import read
 
-    dataset = read(path, split=split, classes=classes)
+    dataset = read(path, format, split=split, classes=classes)
     for note in dataset.notes:
         typer.echo(note, err=True)
     if dataset.problems:
@@ -184,7 +191,7 @@ def _read(path: Path, split: str | None, classes: tuple[str, ...] | None = None)
     return dataset
 
 
-def _sampler(source: Path, split: str | None, side: int, balance: str | None) -> Sampler:
+def _sampler(source: Path, format: str | None, split: str | None, side: int, balance: str | None) -> Sampler:
     from dataengine.errors import UserError
     from dataengine.layouts.balance import parse_balance
     from dataengine.layouts.prior import Prior
@@ -205,7 +212,7 @@ def _sampler(source: Path, split: str | None, side: int, balance: str | None) ->
         return PriorSampler(Prior.load(source), (side, side), shares)
     if not source.exists():
         raise UserError(f"{source} does not exist; give a prior (.json), stored layouts (.npz) or a data set")
-    return ReuseSampler(_read(source, split), (side, side), shares)
+    return ReuseSampler(_read(source, format, split), (side, side), shares)
 
 
 def _is_prior(path: Path) -> bool:

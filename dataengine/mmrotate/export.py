@@ -66,6 +66,8 @@ def export(
     tile_size: int = 1024,
     scale: float = 1.0,
     cpu: bool = False,
+    run_format: str | None = None,
+    real_format: str | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Exported:
     """Write `out/data/real`, `out/data/synthetic` and `out/<detector>.py`; the folder can be moved as a whole.
@@ -81,6 +83,7 @@ def export(
     most:         maximum number of synthetic images, the first of the run.
     tile_size:    real images with a longer side are cut into tiles of this size, which overlap by a fifth.
     scale, cpu:   see `config_text`.
+    run_format, real_format: formats of labelled data sets; None recognises them.
 
     Existing data of the same content are kept, for instance for a second detector. Raises UserError where something is
     missing or does not match, before anything is written.
@@ -92,8 +95,8 @@ def export(
         raise UserError(f"--layout {layout}: no such layout; choose one of {', '.join(LAYOUTS)}.")
     if not 0 < scale <= 8:
         raise UserError(f"--scale {scale:g}: give a number above 0 and up to 8.")
-    train, test_data = _real(Path(real), train_splits, test, classes)
-    synthetic, synthetic_scale = _synthetic(run)
+    train, test_data = _real(Path(real), real_format, train_splits, test, classes)
+    synthetic, synthetic_scale = _synthetic(run, run_format)
     synthetic = replace(synthetic, samples=[_as_a_tile(sample) for sample in synthetic.samples[:most]])
     unknown = [n for n in synthetic.classes if class_key(n) not in class_lookup(train.classes) and _shows(synthetic, n)]
     if unknown and classes is None:
@@ -134,12 +137,12 @@ def _parts(train: Dataset, test: Dataset, synthetic: Dataset) -> tuple[tuple[str
 
 
 def _real(
-    path: Path, train_splits: Sequence[str], test: str | None, classes: Sequence[str] | None
+    path: Path, format: str | None, train_splits: Sequence[str], test: str | None, classes: Sequence[str] | None
 ) -> tuple[Dataset, Dataset]:
     """The real data to train on and to evaluate on, with one class list.
 
     A class that only the test split shows cannot be learned: its objects become problems of that data set."""
-    splits = formats.splits(path)
+    splits = formats.splits(path, format)
     chosen = list(train_splits) or [name for name in ("trainval", "train") if name in splits][:1]
     test_split = test or next((name for name in ("val", "test") if name in splits and name not in chosen), None)
     elsewhere = test_split is not None and test_split not in splits and Path(test_split).exists()
@@ -152,23 +155,25 @@ def _real(
     if test_split in chosen:
         raise UserError(f"--test {test_split}: the split is also trained on; choose another one.")
     names = (
-        classes or tuple(dict.fromkeys(n for name in chosen for n in formats.read(path, split=name).classes)) or None
+        classes
+        or tuple(dict.fromkeys(n for name in chosen for n in formats.read(path, format, split=name).classes))
+        or None
     )
-    parts = [formats.read(path, split=name, classes=names) for name in chosen or [None]]
+    parts = [formats.read(path, format, split=name, classes=names) for name in chosen or [None]]
     train = parts[0]
     if len(parts) > 1:
         samples = [replace(s, name=f"{n}/{s.name}") for n, part in zip(chosen, parts, strict=True) for s in part]
         train = replace(train, samples=samples, problems=[problem for part in parts for problem in part.problems])
     if elsewhere:
         return train, formats.read(test_split, classes=train.classes)
-    return train, formats.read(path, split=test_split, classes=train.classes)
+    return train, formats.read(path, format, split=test_split, classes=train.classes)
 
 
-def _synthetic(run: Path) -> tuple[Dataset, float]:
+def _synthetic(run: Path, format: str | None) -> tuple[Dataset, float]:
     """The accepted images of a run, and the number of their pixels for each real pixel."""
     recipe = run / "recipe.json"
     if not recipe.exists():
-        return formats.read(run), 1.0
+        return formats.read(run, format), 1.0
     if not (run / "coco").is_dir():
         raise UserError(f"{run}: the run is not finished; continue it with the same dataengine synth command.")
     try:

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from dataengine.data.commands import Format
+
 app = typer.Typer(
     no_args_is_help=True,
     help="Train models on your own data. If a training is stopped or killed, the same command continues it.",
@@ -31,12 +33,12 @@ Compile = Annotated[
 Evaluate = Annotated[int, typer.Option(min=1, help="Number of steps between sample grids.")]
 
 
-def _read(paths: list[Path], split: str | None):
+def _read(paths: list[Path], format: str | None, split: str | None):
     from dataclasses import replace
 
     from dataengine.data.formats import read
 
-    datasets = [replace(read(path, split=split), name=path.resolve().name) for path in paths]
+    datasets = [replace(read(path, format, split=split), name=path.resolve().name) for path in paths]
     for dataset in datasets:
         for note in dataset.notes:
             typer.echo(note, err=True)
@@ -115,6 +117,7 @@ def _classes(datasets) -> list[str]:
 def decoder(
     data: Data,
     out: Out,
+    format: Format = None,
     split: Split = None,
     steps: Steps = 10_000,
     batch_size: Batch = 64,
@@ -138,7 +141,7 @@ def decoder(
     from dataengine.train.decoder import train_decoder
 
     settings = _settings(steps, batch_size, learning_rate, seed, minutes, compile, evaluate_every)
-    datasets = _read(data, split)
+    datasets = _read(data, format, split)
     with _writing(out, datasets):
         train_decoder(datasets, _classes(datasets), out, settings, crop)
     print(f"model: {out / 'model'}; samples: {out / 'samples'}")
@@ -161,6 +164,7 @@ def full(
     scale: Annotated[
         float, typer.Option(min=0.01, help="Scale of the images at loading; 0.64 fits 800 pixels into 512.")
     ] = 1.0,
+    format: Format = None,
     split: Split = None,
     steps: Steps = 100_000,
     batch_size: Batch = 8,
@@ -184,7 +188,7 @@ def full(
     settings = _settings(
         steps, batch_size, learning_rate, seed, minutes, compile, 1000, checkpoint_minutes=checkpoint_minutes
     )
-    datasets = _read(data, split)
+    datasets = _read(data, format, split)
     published = form == "aerogen"
     with _writing(out, datasets):
         train_latents(
@@ -200,6 +204,7 @@ def full(
 def layouts(
     data: Annotated[Path, typer.Argument(help="Labelled data set in any supported format.")],
     out: Out,
+    format: Format = None,
     split: Split = None,
     steps: Steps = 4000,
     batch_size: Batch = 64,
@@ -218,7 +223,7 @@ def layouts(
     from dataengine.train.layouts import train_layouts
 
     settings = _settings(steps, batch_size, learning_rate, seed, minutes, compile, 1000)
-    [dataset] = _read([data], split)
+    [dataset] = _read([data], format, split)
     with _writing(out):
         train_layouts(dataset, out, settings, size)
     print(f"model: {out / 'model'}; show samples with: dataengine layout sample {out / 'model'} --out sheet.png")
@@ -235,6 +240,7 @@ def renderer(
         Path | None,
         typer.Option(help="whole: model folder of dataengine train decoder. [default: the packaged one]"),
     ] = None,
+    format: Format = None,
     split: Split = None,
     steps: Steps = 20_000,
     batch_size: Batch = 64,
@@ -269,7 +275,7 @@ def renderer(
         from dataengine.render.renderer import load_renderer
 
         trained = load_renderer(folder, "in-scene").unet
-    datasets = _read(data, split)
+    datasets = _read(data, format, split)
     settings = _settings(steps, batch_size, learning_rate, seed, minutes, compile, evaluate_every)
     from diffusers import FlowMatchEulerDiscreteScheduler
 
@@ -308,6 +314,7 @@ def fewer_steps(
     decoder_to: Annotated[
         int, typer.Option(min=1, max=50, help="whole: denoising steps of the resulting decoder.")
     ] = 2,
+    format: Format = None,
     split: Split = None,
     steps: Steps = 2000,
     batch_size: Batch = 32,
@@ -336,7 +343,7 @@ def fewer_steps(
             "in-scene renderers, a --guidance to distill."
         )
     settings = _settings(steps, batch_size, learning_rate, seed, minutes, False, 500, ema_decay=0.998)
-    datasets = _read(data, split)
+    datasets = _read(data, format, split)
     with _writing(out, datasets):
         if kind == "in-scene":
             pipeline = distill_in_scene(pipeline, datasets, out, settings, to, guidance)

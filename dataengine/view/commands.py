@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dataengine.data.commands import Format, FormatName, RealFormat
 from dataengine.errors import UserError, install
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ Real = Annotated[Path | None, typer.Option(help="Real images to compare with: a 
 def view_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Run folder, labelled data set, or folder of images.")],
     real: Real = None,
+    format: Format = None,
     split: Split = None,
+    real_format: RealFormat = None,
     real_split: Annotated[str | None, typer.Option(help="Use only this split of --real. [default: all]")] = None,
     detector: Annotated[
         Path | None,
@@ -41,7 +44,10 @@ def view_command(
     _need_extra()
     from dataengine.view.app import Site
 
-    site = Site(made=_gallery(folder, split), real=_gallery(real, real_split) if real is not None else None)
+    site = Site(
+        made=_gallery(folder, split, format),
+        real=_gallery(real, real_split, real_format) if real is not None else None,
+    )
     _complete(site, detector)
     _serve(site, port, "", open)
 
@@ -53,6 +59,9 @@ def draw_command(
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Run whose models render and whose images can be edited.")] = None,
     data: Annotated[Path | None, typer.Option(help="Labelled data set whose images can be edited.")] = None,
+    format: Annotated[
+        FormatName | None, typer.Option(help="Format of --data. [default: recognised by content]")
+    ] = None,
     image: Annotated[Path | None, typer.Option(help="One real image to edit.")] = None,
     model: Annotated[
         Path | None, typer.Option(help="Folder of a trained renderer. [default: the packaged one]")
@@ -80,11 +89,12 @@ def draw_command(
     from dataengine.view.drawing import make_studio
 
     options = {
-        "dataset": dataset, "data": data, "model": model, "renderer": renderer, "detector": detector,
+        "dataset": dataset, "data": data, "format": format, "model": model, "renderer": renderer, "detector": detector,
         "calibration": calibration, "size": size,
     }  # fmt: skip
     site = Site(
-        made=_gallery(run, None) if run is not None else None, real=_gallery(data, None) if data is not None else None
+        made=_gallery(run, None) if run is not None else None,
+        real=_gallery(data, None, format) if data is not None else None,
     )
     site.studio = make_studio(options, run, image, out, site)
     _complete(site, detector)
@@ -99,14 +109,14 @@ def _need_extra() -> None:
         raise UserError(f"the page needs more packages; install them with: {install('view')}") from None
 
 
-def _gallery(folder: Path, split: str | None) -> Gallery:
+def _gallery(folder: Path, split: str | None, format: str | None = None) -> Gallery:
     from rich.progress import Progress
 
     from dataengine.view.gallery import Gallery
     from dataengine.view.index import load_index
     from dataengine.view.source import open_source
 
-    source = open_source(folder, split)
+    source = open_source(folder, split, format)
     with Progress(transient=True) as progress:
         task = progress.add_task(f"reading {source.title}", total=None)
         index = load_index(source, lambda done, total: progress.update(task, completed=done, total=total))

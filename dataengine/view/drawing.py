@@ -32,7 +32,8 @@ def make_studio(options: dict, run: Path | None, image: Path | None, out: Path, 
     given = {name: value for name, value in options.items() if value is not None}
     if run is not None:
         stored = site.made.index.source.settings
-        given.pop("data", None)  # the images to draw on; the scenes stay those of the run
+        for name in ("data", "format"):  # the images to draw on; the scenes stay those of the run
+            given.pop(name, None)
         settings = {name: value for name, value in stored.items() if value is not None and name not in given}
         recipe = load_recipe(None, settings | given)
     elif not given.keys() & {"dataset", "data"}:

@@ -102,7 +102,7 @@ def store(cache: Path, name: str, fingerprint: str, suffix: str, content: bytes 
     return target
 
 
-def open_source(path: Path, split: str | None = None) -> Source:
+def open_source(path: Path, split: str | None = None, format: str | None = None) -> Source:
     """The source in a folder. Raises UserError where there is none, and every error of reading a data set."""
     if not path.is_dir():
         what = "is a file; give the folder that holds it" if path.exists() else "does not exist; check the spelling"
@@ -112,7 +112,7 @@ def open_source(path: Path, split: str | None = None) -> Source:
         if split is not None:
             raise UserError(f"--split {split}: {path} is a run and has no splits; omit --split.")
         return _run(root)
-    return _data_set(root, path, split)
+    return _data_set(root, path, split, format)
 
 
 def _run(root: Path) -> Source:
@@ -154,14 +154,14 @@ def _report(run: RunFolder) -> dict:
     return report
 
 
-def _data_set(root: Path, path: Path, split: str | None) -> Source:
+def _data_set(root: Path, path: Path, split: str | None, format: str | None) -> Source:
     from dataengine.evaluate.windows import read_real
 
     cache = cache_folder(root)
-    fingerprint = _hash((f"split {split}, with pixel range", *_files(root)))
+    fingerprint = _hash((f"split {split}", f"format {format}, with pixel range", *_files(root)))
     entries, problems = cache / f"records-{fingerprint}.jsonl", cache / f"problems-{fingerprint}.txt"
     if not (entries.exists() and problems.exists()):
-        dataset = read_real(path, split)
+        dataset = read_real(path, split, format)
         messages = [*dataset.notes, *map(str, dataset.problems)]
         store(cache, "problems", fingerprint, ".txt", "".join(f"{message}\n" for message in messages))
         lines = [

@@ -267,7 +267,7 @@ class TestWriting:
         dataset = make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0)]])
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-        for format in formats.FORMATS:
+        for format in formats.WRITTEN:
             with pytest.raises(UserError, match="not empty"):
                 formats.write(dataset, tmp_path / "mine", format)
         assert [file.name for file in (tmp_path / "mine").rglob("*")] == ["thesis.txt"]
@@ -292,7 +292,7 @@ class TestWriting:
             dior.write(dataset, tmp_path / "out", split="val")
         assert sorted(file for file in (tmp_path / "out").rglob("*")) == before
 
-    @pytest.mark.parametrize("format", sorted(formats.FORMATS))
+    @pytest.mark.parametrize("format", sorted(formats.WRITTEN))
     def test_a_failed_write_leaves_nothing_and_can_be_repeated(self, format, make_dataset, tmp_path, monkeypatch):
         dataset = make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0)]] * 3)
         calls, whole = [], shutil.copyfile

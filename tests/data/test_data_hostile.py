@@ -137,7 +137,7 @@ def test_an_unpaired_surrogate_in_a_preset_is_reported_with_its_line(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "cp037", "utf-7"])
-@pytest.mark.parametrize("format", sorted(formats.FORMATS))
+@pytest.mark.parametrize("format", sorted(formats.WRITTEN))
 def test_another_encoding_is_read_or_reported(format, encoding, written):
     root, files = written(format)
     for file in files:
@@ -175,7 +175,7 @@ def test_a_sample_name_cannot_leave_the_output_folder(make_dataset, tmp_path):
     dataset = make_dataset(tmp_path / "in", BOXES)
     [first, *_] = dataset.samples
     climbing = Sample("../../../climbed", first.image, first.layout)
-    for format in formats.FORMATS:
+    for format in formats.WRITTEN:
         try:
             formats.write(Dataset(dataset.classes, [climbing], "obb", "x"), tmp_path / "deep" / "er" / format, format)
         except (UserError, ValueError, AssertionError):

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
+from dataengine.data.commands import FormatName
 from dataengine.export.commands import _progress
 
 
@@ -54,8 +55,14 @@ def make_command(
     training: Annotated[
         Path | None, typer.Option(help="Training images of the models, to refuse near copies of them.")
     ] = None,
+    training_format: Annotated[
+        FormatName | None, typer.Option(help="Format of --training. [default: recognised by content]")
+    ] = None,
     held_out: Annotated[
         Path | None, typer.Option(help="For --training: real images that no model was trained on, for comparison.")
+    ] = None,
+    held_out_format: Annotated[
+        FormatName | None, typer.Option(help="Format of --held-out. [default: recognised by content]")
     ] = None,
     max_copies: Annotated[float, typer.Option(min=0, max=1, help="Maximum share of near copies.")] = 0.02,
     drop_copies: Annotated[
@@ -74,7 +81,7 @@ def make_command(
 
     settings = Settings(
         name, license, val, formats, group, archive_size, source_license, allow_license_mix, training, held_out,
-        max_copies, drop_copies, version, date,
+        max_copies, drop_copies, version, date, training_format, held_out_format,
     )  # fmt: skip
     with _progress() as progress:
         done = make(run, out or Path("releases") / name, settings, progress, _with_progress(progress))

@@ -20,9 +20,18 @@ Bar = Callable[[Sequence, str], Sequence]
 WINDOWS_PER_IMAGE = 4  # of training and held-out images
 
 
-def near_copies(run: Path, training: Path, held_out: Path, bar: Bar, seed: int = 0) -> tuple[Result, list[str]]:
+def near_copies(
+    run: Path,
+    training: Path,
+    held_out: Path,
+    bar: Bar,
+    seed: int = 0,
+    formats: tuple[str | None, str | None] = (None, None),
+) -> tuple[Result, list[str]]:
     """The table of `dataengine evaluate memorisation` for a run, and the names of its near copies: accepted images
     nearer to a training image than 99 % of the held-out images.
+
+    formats: of training and held-out images; None recognises them.
 
     Raises UserError where a data set cannot be read or has no images, and where the check does not find noisy copies.
     """
@@ -30,8 +39,8 @@ def near_copies(run: Path, training: Path, held_out: Path, bar: Bar, seed: int =
     size = common_size(generated)
     windows = cut_windows(generated, size, of_each=1, seed=seed)
     real, trained = (
-        cut_windows(_all_of(read_real(path)), size, of_each=WINDOWS_PER_IMAGE, seed=seed)
-        for path in (held_out, training)
+        cut_windows(_all_of(read_real(path, None, format)), size, of_each=WINDOWS_PER_IMAGE, seed=seed)
+        for path, format in ((held_out, formats[1]), (training, formats[0]))
     )
     if not real or not trained:
         raise UserError(f"{training if real else held_out}: no image to compare with; choose another folder.")

@@ -37,7 +37,7 @@ class Settings:
     expression for sources that belong together (`sides.sources_of`). archive_size: such as "1GB", None for no archives.
     source_license: of sources without a stated licence. training, held_out: labelled data sets or folders of images for
     the check for copies. most_copies: share of images that may be near copies. drop_copies: leave near copies out.
-    version, date (YYYY-MM-DD): for the metadata only.
+    version, date (YYYY-MM-DD): for the metadata only. training_format, held_out_format: None recognises the format.
     """
 
     name: str
@@ -54,6 +54,8 @@ class Settings:
     drop_copies: bool = False
     version: str = "1.0.0"
     date: str | None = None
+    training_format: str | None = None
+    held_out_format: str | None = None
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,8 @@ def _without_copies(run: FinishedRun, settings: Settings, bar: Bar):
         return run.records, None, 0
     from dataengine.export.release.copies import near_copies  # imports networks
 
-    result, near = near_copies(run.folder, settings.training, settings.held_out, bar, run.recipe["seed"])
+    formats = settings.training_format, settings.held_out_format
+    result, near = near_copies(run.folder, settings.training, settings.held_out, bar, run.recipe["seed"], formats)
     share = len(near) / len(run.records)
     if share > settings.most_copies and not settings.drop_copies:
         named = ", ".join(near[:10]) + (f" and {len(near) - 10} more" if len(near) > 10 else "")
