@@ -133,6 +133,7 @@ def record(recipe: Recipe, shard: int, index: int, painted: Painted, verdict: Ve
         asked=canvas.new,
         labels=painted.labels,
         verdict=verdict,
+        objects_from=canvas.starts,
     )
     return made, buffer.getvalue()
 

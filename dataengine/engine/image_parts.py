@@ -33,23 +33,24 @@ def find_canvases(
     """What is painted on: labelled images that get new objects, nothing at all for a renderer of whole images, or
     scenes: the images given, the data set's own, or generated ones."""
     size = (recipe.size, recipe.size)
+    shadows = recipe.strength < 1  # real objects are turned such that theirs fit
     if recipe.into is not None:
         from dataengine.data import formats
 
         labelled = formats.read(recipe.into)
         if labelled.problems:
             notes.append(f"{len(labelled.problems)} problems in --into, such as {labelled.problems[0]}")
-        return InpaintCanvases(labelled, size)
+        return InpaintCanvases(labelled, size, shadows)
     if renderer.paints_on == "blank":
         return BlankCanvases()
     if recipe.scenes is not None:
         images = labelled_or_plain(recipe.scenes)
         if images.problems:
             notes.append(f"{len(images.problems)} problems among the scenes, such as {images.problems[0]}")
-        return DatasetCanvases(images, size, recipe.augment_scenes)
+        return DatasetCanvases(images, size, recipe.augment_scenes, shadows)
     if dataset is not None:
         alike = [sample for sample in dataset if recipe.wants(sample.layout.acquisition)]
-        return DatasetCanvases(replace(dataset, samples=alike), size, recipe.augment_scenes)
+        return DatasetCanvases(replace(dataset, samples=alike), size, recipe.augment_scenes, shadows)
     if not weights.has("whole"):
         raise UserError(
             f"{preset.title} is not on this machine, and no whole-image model is packaged that could make scenes: "

@@ -17,11 +17,11 @@ from dataengine import geometry
 from dataengine.data.images import read_picture
 from dataengine.data.layout import Dataset, Layout, class_key
 from dataengine.errors import UserError
+from dataengine.layouts.constraints import BORDER_PX, whole
 from dataengine.render.augment import random_window
 from dataengine.render.canvas import Canvas
 from dataengine.render.frame import covered
 from dataengine.render.placement import ROOM_SHARE, free_of
-from dataengine.render.real_objects import BORDER_PX, whole
 
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
