@@ -25,9 +25,9 @@ class Record:
     index: number of the attempt, from 0. seed: of everything random in it. image: path of its PNG file, from the run
     folder on. sha256: of that file. provenance: of what was painted into. layout_from: names of the real images that
     the layout was made from; None in runs of versions that did not record it. left_out: objects of the layout for which
-    there was no room. asked: the objects to be painted. objects_from: for each of these the real one that it was painted
-    from, None for noise; empty at strength 1, and in runs of versions that did not record it. labels: the image's labels, painted objects first, then those
-    that the scene held before.
+    there was no room. asked: the objects to be painted. labels: the image's labels, painted objects first, then those
+    that the scene held before. objects_from: for each object in `asked` the real one that it was painted from, None for
+    noise; empty at strength 1, and in runs of versions that did not record it.
     """
 
     index: int

@@ -137,7 +137,6 @@ class RealObjects:
             clip = geometry.clip if one.kind == "obb" else geometry.clip_aabb
             boxes[k] = clip(geometry.regularize(start.whole_box), one.size)[0]
             starts.append(start)
-            sources.add(start.image)
         shown = visible >= MIN_VISIBLE
         new = replace(canvas.new, boxes=boxes, visible=visible, silhouettes=None).select(shown)
         starts = [start for start, s in zip(starts, shown, strict=True) if s]
@@ -176,8 +175,8 @@ class RealObjects:
 
         Objects are as long as asked for, of like length to width, with their shadow on the scene's side, by the same
         light; of these, some on ground like the scene's, such as bright concrete: a white object from it, darkened for
-        asphalt, would be grey. One that can be cut out is preferred, then one of an image that this picture is made
-        from anyway (`sources`).
+        asphalt, would be grey. One that can be cut out is preferred, then one of an image that the layout or
+        the scene is made from anyway (`sources`).
         """
         members = np.flatnonzero(self.labels == label)
         if not len(members):

@@ -67,8 +67,8 @@ def divide(sources: Sequence[frozenset[str]], share: float, seed: int = 0) -> li
     if not usable.any():
         raise UserError(
             f"--val {share:g}: all images are connected by common layouts, scenes and real objects, so no validation "
-            "split is independent of the training images; generate more images, make one run from each part of the real "
-            "data (dataengine data split), or give --val 0."
+            "split is independent of the training images; generate more images, make one run from each part of the "
+            "real data (dataengine data split), or give --val 0."
         )
     whole = usable & (n_val + n_train == len(sources)) & (np.abs(shares - share) <= MAX_SHARE_ERROR * share)
     chosen = whole if whole.any() else usable
