@@ -114,7 +114,10 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     references = make_references(recipe, renderer, dataset, notes)
     semantic = make_semantic(recipe, dataset, notes)
     if detector is not None and calibration is None:
-        calibration = make_calibration(recipe, preset, detector, dataset, notes)
+        try:
+            calibration = make_calibration(recipe, preset, detector, dataset, notes)
+        except UserError as error:  # few images may show the classes that are left
+            raise UserError("\n".join([*(note for note in notes if note.startswith("left out")), str(error)])) from None
     canvases_are_given = recipe.into is not None or renderer.paints_on == "blank"
     hashes = {
         "model": folder_hash(model_folder),
@@ -184,6 +187,7 @@ def _usable_classes(
     recipe: Recipe, preset: Preset, drawn: Sequence[str], detected: Sequence[str] | None, notes: list[str]
 ) -> tuple[str, ...]:
     """Classes of the preset, or those asked for, that the renderer and the detector, if there is one, both know."""
+    judged = detected is not None
     detected = drawn if detected is None else detected
     wanted = preset.classes
     if recipe.classes is not None:
@@ -197,7 +201,7 @@ def _usable_classes(
     def known(name: str, names: set[str]) -> bool:
         return class_key(recipe.draw_as.get(name, name)) in names
 
-    for names, part in ((drawn_names, "renderer"), (detected_names, "detector")):
+    for names, part in ((drawn_names, "renderer"), (detected_names, "detector"))[: 1 + judged]:
         missing = [recipe.draw_as.get(name, name) for name in wanted if not known(name, names)]
         if missing:
             notes.append(f"left out, since the {part} does not know them: {', '.join(missing)}")
