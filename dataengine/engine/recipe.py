@@ -13,7 +13,7 @@ from dataengine.data.presets import config_file
 from dataengine.errors import UserError, first_fault
 from dataengine.files import read_yaml
 from dataengine.layouts.balance import parse_balance
-from dataengine.render import RENDERERS
+from dataengine.render import IMAGERY_FILE, RENDERERS
 
 
 def _low_to_high(limits: tuple[float, float]) -> tuple[float, float]:
@@ -217,7 +217,8 @@ def folder_hash(folder: Path) -> str:
     total = hashlib.sha256()
     files = [folder] if folder.is_file() else sorted(f for f in folder.rglob("*") if f.is_file())
     for file in files:
-        if file.suffix in (".md", ".png"):  # a model card may change without a change of the model
+        # a model card, and what a model was trained on, may be written down later without a change of the model
+        if file.suffix in (".md", ".png") or file.name == IMAGERY_FILE:
             continue
         total.update(file.name.encode())
         total.update(file.read_bytes())

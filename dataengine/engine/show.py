@@ -88,8 +88,8 @@ def show_report(console: Console, report: dict, out: Path) -> None:
     for row in report["classes"]:
         if judged and row["kept"] and row["asked"] and row["found"] < MIN_FOUND_SHARE * row["asked"]:
             console.print(
-                f"only {row['found']} of {row['asked']} painted {row['name']} were found: the model hardly renders this "
-                "class, or the detector hardly knows it; what is accepted of it is no fair sample",
+                f"only {row['found']} of {row['asked']} painted {row['name']} were found: the model hardly renders "
+                "this class, or the detector hardly knows it; what is accepted of it is no fair sample",
                 style="red",
             )
     for name in report["never_kept"]:
@@ -98,8 +98,8 @@ def show_report(console: Console, report: dict, out: Path) -> None:
         )
     for name, share in report["below_balance"].items():
         console.print(
-            f"{name} makes up {share:.0%} of the accepted objects, less than --balance states, because other classes are "
-            f"found more often or are in the scenes; raise it alone, such as --balance {name}=0.2",
+            f"{name} makes up {share:.0%} of the accepted objects, less than --balance states, because other classes "
+            f"are found more often or are in the scenes; raise it alone, such as --balance {name}=0.2",
             style="yellow",
         )
     if report["accepted"] < report["wanted"]:
