@@ -68,15 +68,22 @@ def find_canvases(
     return GeneratedCanvases(whole, preset.name)
 
 
-def find_places(recipe: Recipe, dataset: Dataset | None) -> Places | None:
-    """What is known about the places of real objects, if new ones go to such places."""
-    if not recipe.likely_places:
+def find_places(recipe: Recipe, dataset: Dataset | None, notes: list[str]) -> Places | None:
+    """What is known about the places of real objects, if new ones go to such places. With real objects to start from
+    that is the default, so too few of them to learn from are a note there, and no error."""
+    if not recipe.likely_places or (recipe.strength < 1 and dataset is None):
         return None
     if dataset is None:
         raise UserError(
             "--likely-places learns from real images where objects stand: give them with --data, or leave it out."
         )
-    return learn_places(dataset)
+    try:
+        return learn_places(dataset)
+    except UserError as error:
+        if recipe.strength == 1:
+            raise
+        notes.append(f"objects stand where the layouts have them, on trees or across lanes too: {error}")
+        return None
 
 
 def find_real_objects(recipe: Recipe, renderer: Renderer, dataset: Dataset | None) -> RealObjects | None:

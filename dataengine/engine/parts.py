@@ -111,7 +111,7 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
         if calibration is not None:
             calibration.check(detector)
             calibration.check_classes(recipe.draw_as.get(name, name) for name in classes)
-    places = find_places(recipe, dataset)
+    places = find_places(recipe, dataset, notes)
     real_objects = find_real_objects(recipe, renderer, dataset)
     if isinstance(canvases, DatasetCanvases) and real_objects is None and dataset is not None:
         notes.append("objects are painted from noise; --strength 0.3 starts them from real objects of your data")

@@ -113,7 +113,10 @@ class Recipe(BaseModel):
         "Rendering", False, "Rotate, scale and relight scenes together with their objects, for small data sets."
     )
     likely_places: bool = _field(
-        "Layouts", False, "Move objects to places that look like the surroundings of real objects in --data."
+        "Layouts",
+        False,
+        "Move objects to places that look like the surroundings of real objects in --data; "
+        "on by default with --strength below 1.",
     )
     strength: float = _field(
         "Rendering",
@@ -152,6 +155,16 @@ class Recipe(BaseModel):
     max_attempts: int | None = _field("Run", None, "Stop after this many rendered images.", "20 times --n", gt=0)
     mix: bool = _field("Run", False, "Also write real and synthetic images as one data set.")
     shard_size: int = _field("Run", 16, "Images rendered and stored together as one shard.", gt=0, le=1024)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _real_objects_stand_where_real_ones_do(cls, values: Any) -> Any:
+        """`likely_places` is on where objects start from real ones, unless it is given or does not apply."""
+        if not isinstance(values, dict) or values.get("likely_places") is not None:
+            return values
+        strength, renderer = values.get("strength", 1.0), values.get("renderer", "in-scene")
+        real = isinstance(strength, int | float) and strength < 1 and renderer == "in-scene"
+        return {**values, "likely_places": bool(real and values.get("into") is None)}
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Recipe:

@@ -241,7 +241,7 @@ def groups(boxes: np.ndarray) -> list[np.ndarray]:
 
 
 def _candidates(group: Layout, known: Layout, rng: np.random.Generator) -> np.ndarray:
-    """Places for a group, float32 (places, N, 5): its own, random ones, and some near objects of its class in the scene,
+    """Places for a group, float32 (places, N, 5): its own, random ones, some near objects of its class in the scene,
     `known`; only its own where the border cuts it."""
     shifts = _shifts(group, PLACES_PER_GROUP, rng)
     places = list(group.boxes + np.concatenate([np.zeros((1, 1, 5), np.float32), shifts]))
@@ -253,7 +253,7 @@ def _candidates(group: Layout, known: Layout, rng: np.random.Generator) -> np.nd
 
 
 def _near(group: Layout, alike: Layout, rng: np.random.Generator) -> np.ndarray:
-    """Moves of a group, float32 (NEIGHBOUR_PLACES, 1, 5), to places ahead of, behind or next to objects of its class."""
+    """Moves of a group, float32 (NEIGHBOUR_PLACES, 1, 5), to places ahead of, behind or next to objects `alike`."""
     chosen = alike.boxes[rng.integers(len(alike), size=NEIGHBOUR_PLACES)].astype(np.float64)
     theta, along = chosen[:, 4], rng.random(NEIGHBOUR_PLACES) < 0.5
     if alike.kind == "hbb":  # a nearly square box may hold an object along either diagonal
