@@ -138,7 +138,7 @@ def bias_corrected(value: float, samples: Sequence[float]) -> Figure:
 
     >>> print(bias_corrected(0.5, [0.5, 0.6, 0.55, 0.65]))
     0.500
-    [0.299, 0.550]
+    [0.298, 0.552]
     """
     x = np.asarray(samples, np.float64)
     x = x[~np.isnan(x)]

@@ -93,7 +93,7 @@ def turned_direction(direction: float, linear: np.ndarray) -> float:
 def angle_between(a: np.ndarray | float, b: np.ndarray | float) -> np.ndarray | float:
     """Absolute angle between two directions in radians, in [0, pi].
 
-    >>> round(angle_between(3.0, -3.0), 2)
+    >>> round(float(angle_between(3.0, -3.0)), 2)
     0.28
     """
     return np.abs((np.asarray(a) - b + np.pi) % (2 * np.pi) - np.pi)[()]

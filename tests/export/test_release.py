@@ -311,7 +311,7 @@ def test_a_run_of_repainted_real_objects_is_split_and_no_real_image_is_on_both_s
     repainted_run, settings, tmp_path, monkeypatch
 ):
     """Counted from the manifest, not from the release. Mutation: a split that does not look at the objects leaks."""
-    settings = replace(settings, val=0.3)
+    settings = replace(settings, val=0.3, archive_size=None)
     done = make(repainted_run, tmp_path / "out", settings)
     assert min(done.splits.values()) > 0
     assert not shared_images(repainted_run, done.folder)
