@@ -34,6 +34,7 @@ PLACES_PER_GROUP = 15  # random candidates for a new group, in addition to its o
 NEIGHBOUR_PLACES = 12  # candidates in line with or next to an object of the class that the scene shows
 ALONG, ACROSS = (1.2, 3.0), (1.2, 2.5)  # distances of these, in lengths and in widths of that object
 MIN_HEADING_OCTAVES = 0.3  # of width to height; upright boxes that are nearer to squares tell no heading
+ALIGNED_SIZES = 0.9, 1.1  # of a box that is aligned with another upright one, as a share of its sides
 MAX_GROUP_OVERLAP = 0.1  # of objects that are turned together
 MAX_OBLIQUE_SHIFT = 0.1  # of the image's height: objects moved further up or down would have to change their size
 TREES, MIN_LEAF = 100, 3
@@ -272,8 +273,8 @@ def _aligned(group: Layout, alike: Layout) -> np.ndarray:
     """Boxes (N, 5) of a group, turned together to the heading of the nearest object of its class.
 
     A horizontal box tells a heading by its width and height: the group is turned by a quarter where those differ, and
-    each box gets width and height of that object, which then fit objects of the same heading. An oblique image is not
-    turned.
+    each box gets the shape of that object's, and nearly its size, which then fit objects of the same heading. An
+    oblique image is not turned.
     """
     centre = group.boxes[:, :2].mean(0)
     nearest = alike.boxes[np.hypot(*(alike.boxes[:, :2] - centre).T).argmin()]
@@ -290,7 +291,10 @@ def _aligned(group: Layout, alike: Layout) -> np.ndarray:
     boxes[:, :2] = centre + (boxes[:, :2] - centre) @ np.array([[cos, sin], [-sin, cos]])
     boxes[:, 4] += turn
     if group.kind == "hbb":
-        boxes[:, 2:] = nearest[2:]
+        # sizes stay different, and alike in a row: boxes of one size get objects of one make
+        size = np.sqrt(boxes[:, 2] * boxes[:, 3] / (nearest[2] * nearest[3]))
+        boxes[:, 2:] = nearest[2:] * np.clip(size, *ALIGNED_SIZES)[:, None]
+        boxes[:, 4] = nearest[4]
     return geometry.regularize(boxes)
 
 

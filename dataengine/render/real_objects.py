@@ -38,6 +38,7 @@ FADE_PX = 1.0  # frame pixels (standard deviation) over which an object's own gr
 # objects of a class spoils the others too.
 CUTOUT_TRIALS, MIN_CUTOUT_RATE = 48, 2 / 3
 SIMILAR_SHARE, MIN_SIMILAR = 0.1, 24  # candidates: this share of a class, and at least this many
+SPARE_SIMILAR = 48  # further candidates, where none of the first can be cut out
 SIMILAR_GROUNDS = 8  # candidates whose ground is most like the scene's, of which one is sampled
 MAX_ASPECT_OCTAVES = float(np.log2(1.15))  # between the length to width of a box and of the object painted into it,
 ASPECT_TIE_OCTAVES = 0.1  # or, if no object is so near, so much more than that of the nearest
@@ -193,9 +194,10 @@ class RealObjects:
         rows, columns = np.nonzero(fits)
         distance = distance[rows, columns]
         count = max(MIN_SIMILAR, round(SIMILAR_SHARE * len(members)))
-        similar = np.argsort(distance, kind="stable")[:count]
-        similar = similar[distance[similar] < distance.min() + NIGHT_DISTANCE / 2]
-        rows, columns = rows[similar], columns[similar]
+        by_distance = np.argsort(distance, kind="stable")
+        by_distance = by_distance[distance[by_distance] < distance.min() + NIGHT_DISTANCE / 2]
+        spare = [(int(members[rows[n]]), turns[columns[n]]) for n in by_distance[count : SPARE_SIMILAR + count]]
+        rows, columns = rows[by_distance[:count]], columns[by_distance[:count]]
         ground = cut(window.image.astype(np.float32), frame_matrices(complete[None], one.kind, spec)[0], spec.size)
         tone = np.median(ground[masks(complete, one.kind, spec)[0] == 0], 0)
         order = np.argsort(np.abs(self.grounds[members[rows]] - tone).sum(1), kind="stable")
@@ -206,7 +208,7 @@ class RealObjects:
         order[:SIMILAR_GROUNDS] = first[np.lexsort([keys, ~known])]
         pairs = [(int(members[rows[n]]), turns[columns[n]]) for n in order]
         # lazily: cutting out every candidate takes longer than painting
-        return next((pair for pair in pairs if self.cutout(pair[0]) is not None), pairs[0])
+        return next((pair for pair in (*pairs, *spare) if self.cutout(pair[0]) is not None), pairs[0])
 
     def _fitting_turns(
         self, members: np.ndarray, turns: np.ndarray, one: Layout, complete: np.ndarray, window: Canvas
