@@ -21,7 +21,7 @@ from dataengine.files import parse_json, read_text, write_whole
 from dataengine.render import IMAGERY_FILE
 
 SAMPLES = 16  # images that are looked at, spread over the data set
-MIN_COLOUR_LEVELS = 3.0  # of 255, between the channels of a pixel, mean of an image: asphalt in colour has 8, grey 0
+MIN_COLOUR_LEVELS = 3.0  # of 255, between the channels of a pixel, median of an image: grey ones have 0
 MAX_GSD_RATIO = 2.0  # beyond the range that was trained on
 
 Bands = Literal["grey", "colour"]
@@ -84,7 +84,7 @@ def bands_of(picture: np.ndarray) -> Bands:
     >>> bands_of(np.full((4, 4, 3), (120, 120, 121), np.uint8)), bands_of(np.full((4, 4, 3), (90, 120, 90), np.uint8))
     ('grey', 'colour')
     """
-    return "colour" if np.ptp(picture.astype(np.int16), axis=2).mean() >= MIN_COLOUR_LEVELS else "grey"
+    return "colour" if np.median(np.ptp(picture.astype(np.int16), axis=2)) >= MIN_COLOUR_LEVELS else "grey"
 
 
 def measured(dataset: Dataset) -> Imagery | None:
