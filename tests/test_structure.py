@@ -33,7 +33,7 @@ EXPECTED = {
     ("judge/detector.py", "mmrotate"),
 }
 READERS = ["engine", "evaluate", "export", "view"]  # packages that look into runs
-KEYS = {"unreadable_scenes", "layout_from", "left_out", "scene_license", "scene_source", "verdict"}
+KEYS = {"unreadable_scenes", "layout_from", "objects_from", "left_out", "scene_license", "scene_source", "verdict"}
 FILES = {
     "manifest.jsonl", ".manifest.jsonl", "recipe.json", "records.jsonl", "records.jsonl.sha256", "report.json",
     "trace.json", "calibration.json", "kept.png", "dropped.png",
@@ -41,6 +41,7 @@ FILES = {
 KEYS_EXPECTED = {  # the same word in another file
     ("engine/show.py", "left_out"),  # report.json
     ("engine/show.py", "unreadable_scenes"),  # report.json
+    ("export/release/verify.py", "objects_from"),  # likewise
     ("export/release/verify.py", "layout_from"),  # a release's own table of images
     ("export/release/card.py", "left_out"),  # release.json
 }

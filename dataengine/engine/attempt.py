@@ -58,7 +58,7 @@ def judged(parts: Parts, recipe: Recipe, painted: Painted, seed: int) -> tuple[P
     """What the filters make of a painted image, and what they say. A dropped one stays as it was."""
     asked = len(painted.canvas.new)
     if not asked:
-        return painted, Verdict(False, "no room for anything new", [], [], [])
+        return painted, Verdict(False, "no room left", [], [], [])
     detections = detect(parts, painted.image)
     labels, verdict = judge_labels(parts, recipe, painted, detections)
     if recipe.filter != "erase" or not verdict.missed:
@@ -133,6 +133,7 @@ def record(recipe: Recipe, shard: int, index: int, painted: Painted, verdict: Ve
         asked=canvas.new,
         labels=painted.labels,
         verdict=verdict,
+        objects_from=canvas.starts,
     )
     return made, buffer.getvalue()
 

@@ -34,23 +34,24 @@ def find_canvases(
     """What is painted on: labelled images that get new objects, nothing at all for a renderer of whole images, or
     scenes: the images given, the data set's own, or generated ones."""
     size = (recipe.size, recipe.size)
+    shadows = recipe.strength < 1  # real objects are turned such that theirs fit
     if recipe.into is not None:
         from dataengine.data import formats
 
         labelled = _in_range(recipe, formats.read(recipe.into, recipe.into_format), notes)
         if labelled.problems:
             notes.append(f"{len(labelled.problems)} problems in --into, such as {labelled.problems[0]}")
-        return InpaintCanvases(labelled, size)
+        return InpaintCanvases(labelled, size, shadows)
     if renderer.paints_on == "blank":
         return BlankCanvases()
     if recipe.scenes is not None:
         images = _in_range(recipe, labelled_or_plain(recipe.scenes, recipe.scenes_format), notes)
         if images.problems:
             notes.append(f"{len(images.problems)} problems among the scenes, such as {images.problems[0]}")
-        return DatasetCanvases(images, size, recipe.augment_scenes)
+        return DatasetCanvases(images, size, recipe.augment_scenes, shadows)
     if dataset is not None:
         alike = [sample for sample in dataset if recipe.wants(sample.layout.acquisition)]
-        return DatasetCanvases(replace(dataset, samples=alike), size, recipe.augment_scenes)
+        return DatasetCanvases(replace(dataset, samples=alike), size, recipe.augment_scenes, shadows)
     if not weights.has("whole"):
         raise UserError(
             f"{preset.title} is not on this machine, and no whole-image model is packaged that could make scenes: "
@@ -75,15 +76,22 @@ def _in_range(recipe: Recipe, dataset: Dataset, notes: list[str]) -> Dataset:
     return dataset
 
 
-def find_places(recipe: Recipe, dataset: Dataset | None) -> Places | None:
-    """What is known about the places of real objects, if new ones go to such places."""
-    if not recipe.likely_places:
+def find_places(recipe: Recipe, dataset: Dataset | None, notes: list[str]) -> Places | None:
+    """What is known about the places of real objects, if new ones go to such places. With real objects to start from
+    that is the default, so too few of them to learn from are a note there, and no error."""
+    if not recipe.likely_places or (recipe.strength < 1 and dataset is None):
         return None
     if dataset is None:
         raise UserError(
             "--likely-places learns from real images where objects stand: give them with --data, or leave it out."
         )
-    return learn_places(dataset)
+    try:
+        return learn_places(dataset)
+    except UserError as error:
+        if recipe.strength == 1:
+            raise
+        notes.append(f"objects stand where the layouts have them, on trees or across lanes too: {error}")
+        return None
 
 
 def find_real_objects(recipe: Recipe, renderer: Renderer, dataset: Dataset | None) -> RealObjects | None:

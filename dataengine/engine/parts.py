@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataengine import weights
+from dataengine.data.formats import labelled_or_plain
 from dataengine.data.layout import Dataset, class_key, restrict
 from dataengine.data.pixel_range import parse, range_of, with_pixel_range
 from dataengine.data.presets import Preset, load_preset, preset_of, read_dataset, search_dataset
@@ -29,6 +30,7 @@ from dataengine.layouts.sampler import Sampler
 from dataengine.layouts.windows import scaled
 from dataengine.render.canvas import Canvases
 from dataengine.render.dataset_canvases import DatasetCanvases
+from dataengine.render.imagery import measured, mismatches, read_imagery
 from dataengine.render.places import Places
 from dataengine.render.real_objects import RealObjects
 from dataengine.render.reference import ReferenceSampler
@@ -37,6 +39,7 @@ from dataengine.render.renderer import PaintSettings, Renderer, best_device, loa
 if TYPE_CHECKING:
     from dataengine.judge.semantic import SemanticFilter
 
+REAL_STRENGTH = 0.5  # up to which real objects keep all of their fine detail (docs/synth.md)
 PATHS = ("data", "scenes", "into", "model", "layout_model", "semantic_filter", "detector", "calibration")
 
 
@@ -90,6 +93,7 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     if recipe.draw_as:
         _learn(renderer, recipe.draw_as, preset)
     classes = _usable_classes(recipe, preset, renderer.classes, detector.classes if detector else None, notes)
+    check_imagery(recipe, _images(recipe, dataset), model_folder, detector, classes)
     if dataset is not None:
         notes += dataset.notes
         if dataset.problems:
@@ -109,14 +113,17 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
         if calibration is not None:
             calibration.check(detector)
             calibration.check_classes(recipe.draw_as.get(name, name) for name in classes)
-    places = find_places(recipe, dataset)
+    places = find_places(recipe, dataset, notes)
     real_objects = find_real_objects(recipe, renderer, dataset)
     if isinstance(canvases, DatasetCanvases) and real_objects is None and dataset is not None:
         notes.append("objects are painted from noise; --strength 0.3 starts them from real objects of your data")
     references = make_references(recipe, renderer, dataset, notes)
     semantic = make_semantic(recipe, dataset, notes)
     if detector is not None and calibration is None:
-        calibration = make_calibration(recipe, preset, detector, dataset, notes)
+        try:
+            calibration = make_calibration(recipe, preset, detector, dataset, notes)
+        except UserError as error:  # few images may show the classes that are left
+            raise UserError("\n".join([*(note for note in notes if note.startswith("left out")), str(error)])) from None
     canvases_are_given = recipe.into is not None or renderer.paints_on == "blank"
     hashes = {
         "model": folder_hash(model_folder),
@@ -132,6 +139,51 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
         preset, classes, sampler, canvases, places, real_objects, references, renderer, detector, calibration,
         semantic, notes, hashes, dataset if recipe.mix else None,
     )  # fmt: skip
+
+
+def _images(recipe: Recipe, dataset: Dataset | None) -> dict[str, Dataset]:
+    """The data sets of a recipe that renderer and detector must fit, by their options."""
+    images = {} if dataset is None else {f"--data {recipe.data}" if recipe.data else str(recipe.dataset): dataset}
+    for option, place in (("--scenes", recipe.scenes), ("--into", recipe.into)):
+        if place is not None:
+            images[f"{option} {place}"] = labelled_or_plain(place)
+    return images
+
+
+def check_imagery(
+    recipe: Recipe, images: dict[str, Dataset], model_folder: Path, detector: Detector | None, classes: Sequence[str]
+) -> None:
+    """Refuse a renderer or a detector that was trained on another kind of images than those that are painted into, or
+    than the data set. Names of classes say nothing about that.
+
+    images: each data set by how people call it. At a strength of REAL_STRENGTH or less, painted objects are real ones,
+    and any renderer may finish them. A calibration that the user gives was measured on images like theirs. Raises
+    UserError with the fixes.
+    """
+    names = [recipe.draw_as.get(name, name) for name in classes]
+    checks = []
+    if recipe.strength > REAL_STRENGTH:
+        real = "start from real objects (--strength 0.3), or " if recipe.renderer == "in-scene" else ""
+        fix = f"{real}give a renderer of your images (--model; dataengine train renderer)"
+        checks.append(("renderer", read_imagery(model_folder), fix))
+    if detector is not None and recipe.calibration is None:
+        fix = "give a detector of your images (--detector), or --filter off"
+        checks.append(("filter's detector", read_imagery(recipe.detector or weights.packaged("detector")), fix))
+    faults = []
+    for part, trained, fix in checks:
+        for place, dataset in images.items() if trained else ():
+            wrong = mismatches(trained, measured(dataset), names)
+            if wrong:
+                imagery, how = next(iter(wrong.values()))
+                rest = [name for name in classes if recipe.draw_as.get(name, name) not in wrong]
+                fewer = f", or leave the class out (--classes {','.join(rest)})" if rest else ""
+                faults.append(
+                    f"the {part} knows {', '.join(wrong)} from {imagery} ({imagery.source}), and the images of {place} "
+                    f"are {how}: {fix}{fewer}."
+                )
+                break
+    if faults:
+        raise UserError(" ".join(fault[0].upper() + fault[1:] if k else fault for k, fault in enumerate(faults)))
 
 
 def _check_paths(recipe: Recipe) -> None:
@@ -189,6 +241,7 @@ def _usable_classes(
     recipe: Recipe, preset: Preset, drawn: Sequence[str], detected: Sequence[str] | None, notes: list[str]
 ) -> tuple[str, ...]:
     """Classes of the preset, or those asked for, that the renderer and the detector, if there is one, both know."""
+    judged = detected is not None
     detected = drawn if detected is None else detected
     wanted = preset.classes
     if recipe.classes is not None:
@@ -202,7 +255,7 @@ def _usable_classes(
     def known(name: str, names: set[str]) -> bool:
         return class_key(recipe.draw_as.get(name, name)) in names
 
-    for names, part in ((drawn_names, "renderer"), (detected_names, "detector")):
+    for names, part in ((drawn_names, "renderer"), (detected_names, "detector"))[: 1 + judged]:
         missing = [recipe.draw_as.get(name, name) for name in wanted if not known(name, names)]
         if missing:
             notes.append(f"left out, since the {part} does not know them: {', '.join(missing)}")

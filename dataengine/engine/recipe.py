@@ -15,7 +15,7 @@ from dataengine.data.presets import config_file
 from dataengine.errors import UserError, first_fault
 from dataengine.files import read_yaml
 from dataengine.layouts.balance import parse_balance
-from dataengine.render import RENDERERS
+from dataengine.render import IMAGERY_FILE, RENDERERS
 
 
 def _low_to_high(limits: tuple[float, float]) -> tuple[float, float]:
@@ -133,7 +133,10 @@ class Recipe(BaseModel):
         "Rendering", False, "Rotate, scale and relight scenes together with their objects, for small data sets."
     )
     likely_places: bool = _field(
-        "Layouts", False, "Move objects to places that look like the surroundings of real objects in --data."
+        "Layouts",
+        False,
+        "Move objects to places that look like the surroundings of real objects in --data; "
+        "on by default with --strength below 1.",
     )
     strength: float = _field(
         "Rendering",
@@ -173,6 +176,16 @@ class Recipe(BaseModel):
     max_attempts: int | None = _field("Run", None, "Stop after this many rendered images.", "20 times --n", gt=0)
     mix: bool = _field("Run", False, "Also write real and synthetic images as one data set.")
     shard_size: int = _field("Run", 16, "Images rendered and stored together as one shard.", gt=0, le=1024)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _real_objects_stand_where_real_ones_do(cls, values: Any) -> Any:
+        """`likely_places` is on where objects start from real ones, unless it is given or does not apply."""
+        if not isinstance(values, dict) or values.get("likely_places") is not None:
+            return values
+        strength, renderer = values.get("strength", 1.0), values.get("renderer", "in-scene")
+        real = isinstance(strength, int | float) and strength < 1 and renderer == "in-scene"
+        return {**values, "likely_places": bool(real and values.get("into") is None)}
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Recipe:
@@ -239,7 +252,8 @@ def folder_hash(folder: Path) -> str:
     total = hashlib.sha256()
     files = [folder] if folder.is_file() else sorted(f for f in folder.rglob("*") if f.is_file())
     for file in files:
-        if file.suffix in (".md", ".png"):  # a model card may change without a change of the model
+        # a model card, and what a model was trained on, may be written down later without a change of the model
+        if file.suffix in (".md", ".png") or file.name == IMAGERY_FILE:
             continue
         total.update(file.name.encode())
         total.update(file.read_bytes())

@@ -11,7 +11,7 @@ import numpy as np
 
 from dataengine.data.layout import Kind, Layout, layout_from_json, layout_to_json
 from dataengine.judge.verdict import Repair, Verdict
-from dataengine.render.canvas import Provenance
+from dataengine.render.canvas import Provenance, Start
 
 KINDS = get_args(Kind)
 # what values of the wrong type or shape raise on the way to a record
@@ -26,7 +26,8 @@ class Record:
     folder on. sha256: of that file. provenance: of what was painted into. layout_from: names of the real images that
     the layout was made from; None in runs of versions that did not record it. left_out: objects of the layout for which
     there was no room. asked: the objects to be painted. labels: the image's labels, painted objects first, then those
-    that the scene held before.
+    that the scene held before. objects_from: for each object in `asked` the real one that it was painted from, None for
+    noise; empty at strength 1, and in runs of versions that did not record it.
     """
 
     index: int
@@ -39,6 +40,7 @@ class Record:
     asked: Layout
     labels: Layout
     verdict: Verdict
+    objects_from: tuple[Start | None, ...] = ()
 
     @property
     def name(self) -> str:
@@ -54,6 +56,11 @@ class Record:
     def erased(self) -> list[int]:
         """Numbers of the objects in `asked` that were painted, not found, and removed from the image again."""
         return [repair.index for repair in self.verdict.repairs if repair.action == "erased"]
+
+    @property
+    def object_images(self) -> tuple[str, ...]:
+        """Names of the real images that painted objects come from, each once; also of those erased again."""
+        return tuple(dict.fromkeys(start.image for start in self.objects_from if start is not None))
 
     @property
     def n_painted(self) -> int:
@@ -75,11 +82,14 @@ class Record:
             "unreadable_scenes": list(scene.unreadable),
             "left_out": self.left_out,
             "asked": layout_to_json(self.asked),
+            "objects_from": [None if start is None else _start_to_json(start) for start in self.objects_from],
             "labels": layout_to_json(self.labels),
             "verdict": asdict(self.verdict),
         }
         if self.layout_from is None:
             del values["layout_from"]
+        if not self.objects_from:
+            del values["objects_from"]
         return json.dumps(values)
 
     @classmethod
@@ -102,7 +112,10 @@ class Record:
                 asked=layout_from_json(values["asked"]),
                 labels=layout_from_json(values["labels"]),
                 verdict=Verdict(**{**verdict, "repairs": [Repair(**repair) for repair in verdict["repairs"]]}),
+                objects_from=_starts(values.get("objects_from", [])),
             )
+            if record.objects_from and len(record.objects_from) != len(record.asked):
+                raise ValueError("it is not known which real object each painted one comes from")
             _all(str, [record.image, record.sha256, record.verdict.reason])
             _all(str, record.verdict.missed), _all(str, record.verdict.extra), _all(int | float, record.verdict.scores)
             if not isinstance(record.verdict.kept, bool):
@@ -122,6 +135,38 @@ class Record:
         except MALFORMED as error:
             raise ValueError(f"{type(error).__name__}: {error}".splitlines()[0]) from None
         return record
+
+
+def _start_to_json(start: Start) -> dict:
+    """Boxes and scale as of a layout, and the turn as an angle, after mirroring left to right where that was done."""
+    boxes = {"box": start.box, "asked_box": start.asked_box, "whole_box": start.whole_box}
+    return {
+        "image": start.image,
+        "mirrored": start.mirrored,
+        "turned_deg": start.turn_deg,
+        "scale": round(start.scale, 4),
+        **{key: [round(float(value), 4) for value in box] for key, box in boxes.items()},
+    }
+
+
+def _starts(values: list) -> tuple[Start | None, ...]:
+    """What `_start_to_json` wrote for each object. Raises ValueError, or other MALFORMED, for anything else."""
+    if not isinstance(values, list):
+        raise ValueError("objects_from is no list")
+    return tuple(None if one is None else _start_from_json(one) for one in values)
+
+
+def _start_from_json(values: dict) -> Start:
+    _all(str, [values["image"]]), _all(bool, [values["mirrored"]])
+    numbers = [values["turned_deg"], values["scale"], *values["box"], *values["asked_box"], *values["whole_box"]]
+    if len(_all(int | float, numbers)) != 17 or not np.isfinite(numbers).all():
+        raise ValueError("a box of a real object is damaged")
+    angle = np.radians(values["turned_deg"])
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    turn = turn @ np.diag([-1.0 if values["mirrored"] else 1.0, 1.0])
+    boxes = (np.float32(values[key]) for key in ("box", "asked_box", "whole_box"))
+    box, asked_box, whole_box = boxes
+    return Start(values["image"], box, turn, float(values["scale"]), asked_box, whole_box)
 
 
 def _all(kind: type, values: list) -> tuple:

@@ -13,6 +13,8 @@ from rich.table import Table
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.run_folder import RunFolder
 
+MIN_FOUND_SHARE = 0.1  # of the painted objects of a class; with fewer it is reported
+
 
 def _print_parts(console: Console, parts) -> None:
     console.print(f"classes: {', '.join(parts.classes)}")
@@ -60,14 +62,16 @@ def run_with_progress(
 
 def show_report(console: Console, report: dict, out: Path) -> None:
     """Print the table of classes, the acceptance, warnings, and the paths of the results."""
+    judged = report["real_images_that_would_pass"] is not None
     table = Table(
-        "class", "painted", "found", "share", "erased", "kept", "difficult",
+        "class", "painted", "found", "share", "erased", "accepted", "difficult",
         caption="painted and found: objects of all attempts; other columns: objects of accepted images",
     )  # fmt: skip
     for row in report["classes"]:
-        share = f"{row['found'] / row['asked']:.0%}" if row["asked"] else "-"
+        found = str(row["found"]) if judged else "-"
+        share = f"{row['found'] / row['asked']:.0%}" if judged and row["asked"] else "-"
         accepted = [str(row[name]) for name in ("erased", "kept", "difficult")]
-        table.add_row(row["name"], str(row["asked"]), str(row["found"]), share, *accepted)
+        table.add_row(row["name"], str(row["asked"]), found, share, *accepted)
     console.print(table)
     console.print(
         f"{report['accepted']} of {report['tried']} images accepted ({report['acceptance']:.0%}); dropped: "
@@ -81,14 +85,21 @@ def show_report(console: Console, report: dict, out: Path) -> None:
         )
     for name in report["unreadable_scenes"]:
         console.print(f"scene {name} cannot be read and was skipped", style="yellow")
+    for row in report["classes"]:
+        if judged and row["kept"] and row["asked"] and row["found"] < MIN_FOUND_SHARE * row["asked"]:
+            console.print(
+                f"only {row['found']} of {row['asked']} painted {row['name']} were found: the model hardly renders "
+                "this class, or the detector hardly knows it; what is accepted of it is no fair sample",
+                style="red",
+            )
     for name in report["never_kept"]:
         console.print(
-            f"no {name} was kept: the model cannot render this class, or the layouts do not contain it", style="red"
+            f"no {name} was accepted: the model cannot render this class, or the layouts do not contain it", style="red"
         )
     for name, share in report["below_balance"].items():
         console.print(
-            f"{name} makes up {share:.0%} of the kept objects, less than --balance states, because other classes are "
-            f"found more often or are in the scenes; raise it alone, such as --balance {name}=0.2",
+            f"{name} makes up {share:.0%} of the accepted objects, less than --balance states, because other classes "
+            f"are found more often or are in the scenes; raise it alone, such as --balance {name}=0.2",
             style="yellow",
         )
     if report["accepted"] < report["wanted"]:

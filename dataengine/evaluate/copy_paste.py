@@ -15,9 +15,9 @@ from dataengine.data import dota
 from dataengine.data.images import read_picture
 from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.errors import UserError
+from dataengine.layouts.constraints import whole
 from dataengine.render.augment import augmented_window
 from dataengine.render.frame import FrameSpec, cut, frame_matrices, masks, paste
-from dataengine.render.real_objects import whole
 
 SPEC = FrameSpec(size=96, hole_margin=0.05, hole_pixels=1.0)
 MAX_PASTED = 6  # objects per image

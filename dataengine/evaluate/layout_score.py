@@ -10,14 +10,15 @@ import numpy as np
 
 from dataengine.data.layout import Layout, class_key, restrict_layout
 from dataengine.errors import UserError
-from dataengine.evaluate.average_precision import COCO_THRESHOLDS, AveragePrecision, average_precision
+from dataengine.evaluate.average_precision import COCO_THRESHOLDS, average_precision, matched
 from dataengine.evaluate.coco_average_precision import coco_average_precision
-from dataengine.evaluate.results import Column, Figure, Result, Role, Row, bootstrap
+from dataengine.evaluate.results import Column, Figure, Result, Role, Row, bias_corrected
 from dataengine.evaluate.windows import MIN_IMAGES, Window
 from dataengine.judge.calibrate import blur_objects
 from dataengine.judge.detector import Detections, Detector
 
-N_RESAMPLES = 100
+N_RESAMPLES = 400
+MIN_CLASS_OBJECTS, MIN_CLASS_IMAGES = 20, 10  # of a class, below which its AP50 is mostly chance
 SIZES = {"small": (0.0, 16.0**2), "medium": (16.0**2, 32.0**2), "large": (32.0**2, float("inf"))}  # square pixels
 COLUMNS = {
     "AP50": Column("AP50, DOTA", "higher", "DOTA's evaluation: oriented boxes, IoU 0.5"),
@@ -84,7 +85,28 @@ def layout_score(
         ScoredImages("objects blurred", "control", blurred, layouts),
     ]
     notes = [f"classes that the detector does not know: {', '.join(unknown)}"] if unknown else []
+    notes += [*rare_classes(layouts, "generated"), *rare_classes(real_layouts, "real")]
     return [_whole(rows, detector, rng, notes), _by_class(rows, detector, classes)]
+
+
+def rare_classes(layouts: Sequence[Layout], what: str) -> list[str]:
+    """A sentence on the classes of which there are too few objects, or in too few images, for a figure of their own:
+    they weigh as much in the mean as any other, and no interval covers what they might have been.
+
+    >>> rare = Layout([[9, 9, 8, 4, 0]], [1], ("car", "ship"), (99, 99))
+    >>> cars = [Layout([[9, 9, 8, 4, 0]] * 2, [0, 0], ("car", "ship"), (99, 99))] * 10
+    >>> rare_classes([rare, *cars], "real")
+    ['too few to tell: ship has 1 object in 1 of 11 real images, and weighs 1/2 of their AP']
+    """
+    classes = layouts[0].classes if layouts else ()
+    counts = np.array([np.bincount(x.labels[~x.difficult], minlength=len(classes)) for x in layouts])  # (I, C)
+    objects, images = counts.sum(0), (counts > 0).sum(0)
+    rare = np.flatnonzero((objects > 0) & ((objects < MIN_CLASS_OBJECTS) | (images < MIN_CLASS_IMAGES)))
+    if not len(rare):
+        return []
+    each = [f"{classes[c]} has {objects[c]} object{'s' * int(objects[c] > 1)} in {images[c]}" for c in rare]
+    weight = f"weigh{'s' * int(len(rare) == 1)} {len(rare)}/{(objects > 0).sum()} of their AP"
+    return [f"too few to tell: {', '.join(each)} of {len(layouts)} {what} images, and {weight}"]
 
 
 def _whole(rows: list[ScoredImages], detector: Detector, rng: np.random.Generator, notes: list[str]) -> Result:
@@ -94,23 +116,17 @@ def _whole(rows: list[ScoredImages], detector: Detector, rng: np.random.Generato
         COLUMNS,
         [Row(row.name, row.role, len(row.layouts), _figures(row, detector, rng)) for row in rows],
         {"detector": f"{', '.join(detector.classes)} ({detector.identity})"},
-        interval="95 %, by resampling images",
+        interval="95 %, by resampling images; always over the same classes",
         notes=notes,
     )
 
 
 def _figures(row: ScoredImages, detector: Detector, rng: np.random.Generator) -> dict[str, Figure]:
-    def score(order: np.ndarray, thresholds: Sequence[float]) -> AveragePrecision:
-        detections, layouts = [row.detections[i] for i in order], [row.layouts[i] for i in order]
-        return average_precision(detections, layouts, detector.classes, thresholds)
-
-    n = len(row.layouts)
-    whole, coco = score(np.arange(n), COCO_THRESHOLDS), coco_average_precision(
-        row.detections, row.layouts, detector.classes
-    )  # fmt: skip
-    resampled = [score(rng.integers(0, n, n), (0.5,)).mean() for _ in range(N_RESAMPLES)]
+    found = matched(row.detections, row.layouts, detector.classes, COCO_THRESHOLDS)
+    at_50 = matched(row.detections, row.layouts, detector.classes, (0.5,))
+    whole, coco = found.average_precision(), coco_average_precision(row.detections, row.layouts, detector.classes)
     return {
-        "AP50": bootstrap(whole.mean(0.5), resampled),
+        "AP50": bias_corrected(whole.mean(0.5), at_50.resampled_means(N_RESAMPLES, rng)),
         "AP": Figure(whole.mean()),
         "COCO AP50": Figure(coco["AP50"]),
         "COCO AP": Figure(coco["AP"]),

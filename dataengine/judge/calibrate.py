@@ -85,8 +85,10 @@ def calibrate(
     """
     usable = [i for i, layout in enumerate(layouts) if (~layout.difficult).any()]
     if len(usable) < MIN_IMAGES:
+        names = ", ".join(layouts[0].classes) if layouts else "none"
         raise UserError(
-            f"{dataset_name}: {len(usable)} images with objects are too few to calibrate on; give {MIN_IMAGES} or more."
+            f"{dataset_name}: {len(usable)} images with objects ({names}) are too few to calibrate on; give "
+            f"{MIN_IMAGES} or more."
         )
     classes = layouts[usable[0]].classes
     known = class_map(classes, detector.classes)

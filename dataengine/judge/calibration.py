@@ -93,6 +93,12 @@ class Calibration(BaseModel):
         """Bool (N,): objects whose matched score reaches their threshold."""
         return scores >= self.limits(layout)
 
+    @property
+    def rule(self) -> str:
+        """What an accepted image may lack and hold besides, as a phrase."""
+        extra = f"{self.extra_objects} + {self.extra_share:.0%} of their number"
+        return f"up to {self.missed_share:.0%} of its objects may be missed, and {extra} found besides"
+
     def failure(self, n: int, missed: int, extra: int) -> str:
         """Why an image with n objects, of which some are missed, and with extra detections fails; "" if it passes."""
         if exceeds(missed, n, self.missed_share):

@@ -13,6 +13,7 @@ from dataengine.data.layout import Layout
 Border = Literal["clip", "keep"]  # a cut box is reduced to the part inside, or extends beyond the image
 
 MIN_VISIBLE = 0.3  # an object with a smaller visible share is removed from the layout
+BORDER_PX = 2.0  # a box that ends this near to the image's border counts as cut by it
 FULLY_VISIBLE = 0.999  # an object with at least this visible share counts as uncut, whatever float32 rounds
 
 
@@ -84,3 +85,17 @@ def cut_by_border(layout: Layout, border: Border = "clip", min_visible: float = 
         if len(ignored):
             ignored = clip(ignored, layout.size)
     return replace(layout, boxes=boxes, visible=visible, ignored=ignored).select(keep)
+
+
+def whole(layout: Layout) -> np.ndarray:
+    """Bool (N,): objects that no border cuts and that are not difficult.
+
+    A box that ends at the border covers only the visible part of its object.
+
+    >>> layout = Layout([[50, 50, 20, 10, 0], [5, 50, 10, 10, 0]], [0, 0], ("car",), (100, 100))
+    >>> whole(layout).tolist()
+    [True, False]
+    """
+    corners = geometry.to_corners(layout.boxes)
+    inside = ((corners >= BORDER_PX) & (corners <= np.array(layout.size) - BORDER_PX)).all((1, 2))
+    return inside & ~layout.difficult & (layout.visible > 0.99)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+IMAGERY_FILE = "imagery.json"  # in a model's folder: what it was trained on (`imagery`)
+
 
 class RendererClass(NamedTuple):
     """A pipeline by the names of its class and its module, which is imported only where it is used. kind: what

@@ -41,6 +41,7 @@ def _pipeline(rotate: bool, quarter_turns: bool, scale: tuple[float, float]):
 
 
 SCALE_RANGE = (0.85, 1.15)
+AXIS_PX = 1000.0  # length of the axes whose images tell how a picture was turned
 MIN_WINDOW_SCALE, MAX_WINDOW_SCALE = 0.5, 1.25  # beyond these, resampling is visible
 
 
@@ -53,6 +54,13 @@ def augment(
     other angles would loosen them. The ground sample distance follows the scale. Objects that leave the image are
     dropped; those cut by the border keep their visible share.
     """
+    return _augment(image, layout, rng, scale)[:2]
+
+
+def _augment(
+    image: np.ndarray, layout: Layout, rng: np.random.Generator, scale: tuple[float, float] = SCALE_RANGE
+) -> tuple[np.ndarray, Layout, np.ndarray]:
+    """As `augment`, and how the image was turned, float64 (2, 2): orthogonal, without the scale."""
     down = layout.acquisition.looks_down
     pipeline = _pipeline(down and layout.kind == "obb", down, scale)
     pipeline.set_random_seed(int(rng.integers(2**31)))
@@ -60,8 +68,11 @@ def augment(
     # pixel centres: at 0 in albumentations, at 0.5 here
     corners = geometry.to_corners(boxes).reshape(-1, 2) - 0.5
     outlines = layout.outlines()
-    out = pipeline(image=image, keypoints=np.concatenate([corners, *(points - 0.5 for points in outlines)]))
-    points = np.asarray(out["keypoints"], np.float32).reshape(-1, 2) + 0.5
+    axes = np.float32([[0, 0], [AXIS_PX, 0], [0, AXIS_PX]])
+    out = pipeline(image=image, keypoints=np.concatenate([corners, *(points - 0.5 for points in outlines), axes]))
+    points, axes = np.split(np.asarray(out["keypoints"], np.float32).reshape(-1, 2) + 0.5, [-len(axes)])
+    turn = (axes[1:] - axes[0]).T.astype(np.float64)
+    turn /= np.linalg.norm(turn, axis=0)
     moved = points[: len(corners)].reshape(-1, 4, 2)
     ends = len(corners) + np.cumsum([0, *map(len, outlines)])
     moved_boxes = geometry.from_corners(moved) if len(moved) else boxes
@@ -82,7 +93,7 @@ def augment(
     )
     if layout.silhouettes is not None:
         result = result.with_outlines(points[start:end] for start, end in itertools.pairwise(ends))
-    return out["image"], result.select(inside[:n] > 0)
+    return out["image"], result.select(inside[:n] > 0), turn
 
 
 def random_window(
@@ -146,15 +157,28 @@ def augmented_window(
     that window. scale: approximate magnification, see `window_scales`. min_visible: visible share an object needs to
     keep its label. In images too small for that, corners of the window may be filled from the border.
     """
+    return turned_window(image, layout, size, rng, around, scale, min_visible)[:2]
+
+
+def turned_window(
+    image: np.ndarray,
+    layout: Layout,
+    size: int,
+    rng: np.random.Generator,
+    around: np.ndarray | None = None,
+    scale: float = 1.0,
+    min_visible: float = MIN_VISIBLE,
+) -> tuple[np.ndarray, Layout, np.ndarray]:
+    """As `augmented_window`, and how the image was turned, float64 (2, 2): orthogonal, without the scale."""
     turned = turned_freely(layout)
     least = window_scales(layout.size, size, turned)[0]
     smallest, largest = max(SCALE_RANGE[0] * scale, least), max(SCALE_RANGE[1] * scale, least)
     side = int(np.ceil(size / min(smallest, 1) * (np.sqrt(2) if turned else 1))) + 2
     if side > min(image.shape[:2]):
-        return random_window(*augment(image, layout, rng), size, rng, min_visible=min_visible)
+        *augmented, turn = _augment(image, layout, rng)
+        return *random_window(*augmented, size, rng, min_visible=min_visible), turn
     larger = random_window(image, layout, side, rng, around, min_visible)
-    augmented, moved = augment(*larger, rng, (smallest, largest))
+    augmented, moved, turn = _augment(*larger, rng, (smallest, largest))
     start = (side - size) // 2
-    return augmented[start : start + size, start : start + size], cut(
-        moved, start, start, (size, size), min_visible=min_visible
-    )
+    inside = cut(moved, start, start, (size, size), min_visible=min_visible)
+    return augmented[start : start + size, start : start + size], inside, turn

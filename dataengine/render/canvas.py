@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -59,13 +60,47 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Start:
+    """The real object that a painted one starts from.
+
+    image: name of its image in the data set. box: float32 (5,), its label there. turn: float64 (2, 2), how it is turned
+    or mirrored as a whole, from that image to the new one; orthogonal. scale: how much larger it is painted. asked_box:
+    float32 (5,), box of the layout, before it was fitted to the object. whole_box: float32 (5,), box of the whole
+    object in the canvas's window; the label is the part of it inside the image. index, frame_turn: number of the object
+    in `RealObjects`, and `turn` from frame to frame; of no meaning in a record.
+    """
+
+    image: str
+    box: np.ndarray
+    turn: np.ndarray
+    scale: float
+    asked_box: np.ndarray
+    whole_box: np.ndarray
+    index: int = -1
+    frame_turn: np.ndarray = field(default_factory=lambda: np.eye(2))
+
+    @property
+    def turn_deg(self) -> float:
+        """Angle of the turn in degrees, clockwise, in [0, 360); after mirroring left to right where `mirrored`."""
+        x, y = self.turn[:, 0] * (-1 if self.mirrored else 1)
+        return round(float(np.degrees(np.arctan2(y, x))) % 360, 2) % 360
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether the object was mirrored."""
+        return bool(np.linalg.det(self.turn) < 0)
+
+
+@dataclass(frozen=True)
 class Canvas:
     """An image, the labelled objects in it, and the objects to be painted.
 
     image: uint8 (H, W, 3); all black where `provenance.kind` is "blank". existing: labelled objects in the image.
     new: objects to be painted, in pixels of the window, whose size is `new.size`. corner: (left, top) of the window in
     the image; it covers the whole image unless new objects go into a part of a larger, labelled one. left_out: objects
-    that a layout asked for, and that had no room.
+    that a layout asked for, and that had no room. turn: (2, 2), how the real image was turned or mirrored. shadow:
+    direction of the shadows in `image` in radians, clockwise from the right; `nan` where unknown. starts: for each new
+    object the real one that it starts from, None for noise; empty before any was chosen.
     """
 
     image: np.ndarray
@@ -74,6 +109,9 @@ class Canvas:
     provenance: Provenance = field(default_factory=Provenance)
     corner: tuple[int, int] = (0, 0)
     left_out: int = 0
+    turn: np.ndarray = field(default_factory=lambda: np.eye(2))
+    shadow: float = math.nan
+    starts: tuple[Start | None, ...] = ()
 
     def __post_init__(self) -> None:
         assert self.image.shape[1::-1] == self.existing.size, "boxes of another size than their image are wrong"
@@ -98,7 +136,8 @@ class Canvas:
         return replace(self, image=part, existing=existing, corner=(0, 0))
 
     def keep(self, chosen: Layout) -> Canvas:
-        """The canvas with only those of its new objects that are in `chosen`, a part of them, perhaps moved."""
+        """The canvas with only those of its new objects that are in `chosen`, a part of them, perhaps moved. Called
+        before real objects are chosen for them."""
         return replace(self, new=chosen, left_out=self.left_out + len(self.new) - len(chosen))
 
     def put_back(self, painted: np.ndarray) -> tuple[np.ndarray, Layout]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -15,10 +16,11 @@ from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, 
 from dataengine.errors import UserError
 from dataengine.layouts.constraints import FULLY_VISIBLE
 from dataengine.layouts.windows import cut
-from dataengine.render.augment import augmented_window, turned_freely, window_scales
+from dataengine.render.augment import turned_freely, turned_window, window_scales
 from dataengine.render.canvas import Canvas, Provenance
 from dataengine.render.inpaint import MARGIN_PX, MARGIN_SHARE
 from dataengine.render.placement import ROOM_SHARE, free_of
+from dataengine.render.shadows import shadow_direction, turned_direction
 from dataengine.seeds import Stream, generator
 
 WINDOWS_COMPARED = 8  # of these, the one in which the fewest objects have to make room for the new ones is used
@@ -47,17 +49,31 @@ def _lit_alike(a: Acquisition, b: Acquisition) -> bool:
     return a.night is None or b.night is None or a.night == b.night
 
 
+class ImageShadows:
+    """Directions of the shadows in whole images, each measured once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, float] = {}
+
+    def of(self, sample: Sample) -> float:
+        """`shadow_direction` of the sample's image; `nan` for one that cannot be read."""
+        if sample.name not in self._known:
+            picture = read_picture(sample)
+            self._known[sample.name] = math.nan if picture is None else shadow_direction(picture, sample.layout)
+        return self._known[sample.name]
+
+
 class DatasetCanvases:
     """Windows of a data set's own images, with the labelled objects in them."""
 
-    def __init__(self, dataset: Dataset, size: tuple[int, int], augmented: bool = False):
+    def __init__(self, dataset: Dataset, size: tuple[int, int], augmented: bool = False, shadows: bool = False):
         """augmented: windows are flipped, turned, scaled and re-lit, and their objects with them, as in training
-        (`augment`), so that few images make many scenes; `size` is then square.
+        (`augment`), so that few images make many scenes; `size` is then square. shadows: look where shadows lie.
         Raises UserError when no image is as large as `size`."""
         self.samples = [
             s for s in dataset if s.layout.size[0] >= size[0] and s.layout.size[1] >= size[1] and s.image.exists()
         ]
-        self.size, self.augmented = size, augmented
+        self.size, self.augmented, self.shadows = size, augmented, ImageShadows() if shadows else None
         if not self.samples:
             raise UserError(
                 f"none of the {len(dataset)} scenes is an image of at least {size[0]}x{size[1]} pixels; "
@@ -101,7 +117,8 @@ class DatasetCanvases:
                 unreadable.append(sample.name)
                 continue
             inside = cut(sample.layout, left, top, self.size, min_visible=0)
-            return Canvas(window, inside, layout, _provenance(sample, unreadable, (left, top)))
+            shadow = self.shadows.of(sample) if self.shadows else math.nan
+            return Canvas(window, inside, layout, _provenance(sample, unreadable, (left, top)), shadow=shadow)
         raise _none_readable(unreadable)
 
     def _of_one_scale(self, likely: np.ndarray, lengths: dict[str, float], kind: Kind) -> np.ndarray:
@@ -138,16 +155,17 @@ class DatasetCanvases:
             labels = sample.layout.in_kind(layout.kind)
             octaves = _octaves(lengths, self.lengths[i]) if lengths else np.zeros(0)
             scale = self._scale(i, octaves, layout.kind)
-            image, inside = augmented_window(picture, labels, self.size[0], rng, scale=scale, min_visible=0)
+            image, inside, turn = turned_window(picture, labels, self.size[0], rng, scale=scale, min_visible=0)
             room = free_of(layout, inside.boxes, ROOM_SHARE).mean() if len(layout) else 1.0
             known = not len(inside.ignored)
-            found.append((known, min(ENOUGH_ROOM_SHARE, room), -len(found), image, inside, sample))
+            found.append((known, min(ENOUGH_ROOM_SHARE, room), -len(found), image, inside, turn, sample))
             if (known and room >= ENOUGH_ROOM_SHARE) or len(found) == AUGMENTED_COMPARED:
                 break
         if not found:
             raise _none_readable(unreadable)
-        *_, image, inside, sample = max(found, key=lambda window: window[:3])
-        return Canvas(image, inside, layout, _provenance(sample, unreadable))
+        *_, image, inside, turn, sample = max(found, key=lambda window: window[:3])
+        shadow = turned_direction(self.shadows.of(sample), turn) if self.shadows else math.nan
+        return Canvas(image, inside, layout, _provenance(sample, unreadable), turn=turn, shadow=shadow)
 
     def _corner(self, sample: Sample, rng: np.random.Generator) -> tuple[int, int]:
         """Upper left corner of a random window."""
@@ -193,8 +211,9 @@ def _none_readable(names: Sequence[str]) -> UserError:
 class InpaintCanvases:
     """Labelled images that get new objects in addition to their own: an image and a window in it for each layout."""
 
-    def __init__(self, dataset: Dataset, size: tuple[int, int]):
-        """Raises UserError when no image is as large as the window."""
+    def __init__(self, dataset: Dataset, size: tuple[int, int], shadows: bool = False):
+        """shadows: look where shadows lie. Raises UserError when no image is as large as the window."""
+        self.shadows = ImageShadows() if shadows else None
         self.samples = [s for s in dataset if min(np.array(s.layout.size) - size) >= 0 and s.image.exists()]
         self.size = size
         if not self.samples:
@@ -226,7 +245,9 @@ class InpaintCanvases:
             if image is not None:
                 provenance = _provenance(sample, unreadable, (left, top))
                 new = replace(new, acquisition=sample.layout.acquisition)
-                return Canvas(image, sample.layout, new, provenance, (left, top), len(layout) - len(new))
+                shadow = self.shadows.of(sample) if self.shadows else math.nan
+                left_out = len(layout) - len(new)
+                return Canvas(image, sample.layout, new, provenance, (left, top), left_out, shadow=shadow)
             unreadable.append(sample.name)
         raise UserError(f"none of {len(unreadable)} images can be read, such as {unreadable[0]}; fix or replace them.")
 

@@ -33,7 +33,7 @@ from dataengine.render.placement import class_numbers, merge, parted
 from dataengine.render.precision import fast_autocast
 from dataengine.render.real_objects import RealObjects
 from dataengine.render.renderer import DEFAULTS, PaintSettings
-from dataengine.seeds import Noise, Stream, generator, noise_seed
+from dataengine.seeds import Noise, noise_seed
 
 FRAMES_PER_BATCH = 64
 DETAIL_BLUR_PX = 4.0  # frame pixels, standard deviation; an object is some 50 long
@@ -87,14 +87,22 @@ class InScenePipeline(DiffusionPipeline):
         An existing object that a new one would touch is first painted over with empty ground, and its label goes; all
         others keep pixels and label. Noise of object k of canvas i depends on (seeds[i], k) only (contract 4).
         num_inference_steps, guidance_scale: the model's own if None. real_objects: objects that the painted ones start
-        from, where there is one of the class. Raises UserError for a class that the model does not know.
+        from, where there is one of the class; the boxes are then fitted to them. Raises UserError for a class that the
+        model does not know.
         """
+        if real_objects is not None:
+            canvases = [
+                real_objects.fitted(canvas, class_numbers(canvas.new, self.classes), self.unet.spec, seed)
+                for canvas, seed in zip(canvases, seeds, strict=True)
+            ]
         settings = self._settings(num_inference_steps, guidance_scale)
         windows = self._cleared([canvas.window() for canvas in canvases], seeds, settings)
-        layouts = [window.new for window in windows]
+        layouts = [_with_whole_boxes(window) for window in windows]
         labels = [class_numbers(layout, self.classes) for layout in layouts]
+        starts = [window.starts or (None,) * len(window.new) for window in windows]
         keys = [[(seed, k) for k in range(len(layout))] for seed, layout in zip(seeds, layouts, strict=True)]
-        images = self._painted([window.image for window in windows], layouts, labels, keys, settings, real_objects)
+        scenes = [window.image for window in windows]
+        images = self._painted(scenes, layouts, labels, keys, settings, real_objects, starts)
         results = []
         for image, canvas, window in zip(images, canvases, windows, strict=True):
             merged = merge(window.existing, window.new, self.margin)
@@ -153,19 +161,20 @@ class InScenePipeline(DiffusionPipeline):
     ) -> list[np.ndarray]:
         """The images with empty ground in place of the removed objects; pixels in the boxes of those kept stay."""
         labels = [np.full(len(layout), self.unet.nothing) for layout in removed]
-        results = self._painted(images, removed, labels, keys, settings, None)
+        results = self._painted(images, removed, labels, keys, settings)
         for result, image, layout in zip(results, images, kept, strict=True):
             _restore(result, image, layout.boxes)
         return results
 
-    def _painted(self, images, layouts, labels, keys, settings, real_objects) -> list[np.ndarray]:
-        """Images uint8 (H, W, 3) with each layout's objects painted; labels and noise keys of each object."""
+    def _painted(self, images, layouts, labels, keys, settings, real_objects=None, starts=None) -> list[np.ndarray]:
+        """Images uint8 (H, W, 3) with each layout's objects painted; labels, noise keys and starts of each object."""
+        starts = starts or [(None,) * len(layout) for layout in layouts]
         pictures, jobs = [image.astype(np.float32) for image in images], []
         grey = [np.ptp(image, axis=2).max() == 0 for image in images]  # a one-channel sensor stays one
         for i, layout in enumerate(layouts):
             rounds = painting_order(layout, frame_sides(layout.boxes, self.unet.spec))
             for k in range(len(layout)):
-                jobs.append((int(rounds[k]), i, layout.select([k]), int(labels[i][k]), keys[i][k]))
+                jobs.append((int(rounds[k]), i, layout.select([k]), int(labels[i][k]), keys[i][k], starts[i][k]))
         for number in sorted({job[0] for job in jobs}):
             now = [job[1:] for job in jobs if job[0] == number]
             self._paint(pictures, grey, now, settings, real_objects)
@@ -175,17 +184,13 @@ class InScenePipeline(DiffusionPipeline):
         """Paint the objects of one round. All frames are cut before any is pasted: none depends on its batch."""
         spec = self.unet.spec
         frames, holes, boxes, fields, starts, own = [], [], [], [], [], []
-        for image, one, label, key in jobs:
+        for image, one, _, _, real in jobs:
             matrix = frame_matrices(one.boxes, one.kind, spec)[0]
             hole, box = masks(one.boxes[0], one.kind, spec)
             frames.append(cut(pictures[image], matrix, spec.size))
             holes.append(hole), boxes.append(box)
             fields.append(object_fields(one, spec)[0])
-            # boxes of one size in an image are those of a row, which are of one make
-            make = np.rint(16 * one.boxes[0, 2:4]).astype(np.int64)
-            rng = generator(key[0], *make, Stream.REAL_OBJECT)
-            drawn = None if real_objects is None else real_objects.draw(one, label, frames[-1], spec, rng)
-            start, inside = drawn or (None, None)
+            start, inside = (None, None) if real is None else real_objects.draw(real, one.kind, frames[-1], spec)
             starts.append(start), own.append(inside)
         strength = 1.0 if real_objects is None else real_objects.strength
         begun, blank = ([k for k, s in enumerate(starts) if (s is not None) == real] for real in (True, False))
@@ -193,7 +198,7 @@ class InScenePipeline(DiffusionPipeline):
             now, *stacks = ([values[k] for k in indices] for values in (jobs, frames, holes, boxes, fields, starts))
             patches = self._denoise(now, *stacks, strength, *settings)
             for k, patch in zip(indices, patches, strict=True):
-                (image, one, label, _), start = jobs[k], starts[k]
+                (image, one, label, *_), start = jobs[k], starts[k]
                 if grey[image]:
                     patch, start = greyed(patch), None if start is None else greyed(start)
                 if start is not None:
@@ -233,6 +238,15 @@ class InScenePipeline(DiffusionPipeline):
                 few=bool(self.config.few_steps), start=begun,
             )  # fmt: skip
         return ((painted + 1) * 127.5).clamp(0, 255).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _with_whole_boxes(window: Canvas) -> Layout:
+    """The new objects of a window, with the parts that the border cuts off where those are known."""
+    boxes = window.new.boxes.copy()
+    for k, start in enumerate(window.starts):
+        if start is not None:
+            boxes[k] = start.whole_box
+    return replace(window.new, boxes=boxes)
 
 
 def with_detail(patch: np.ndarray, start: np.ndarray, strength: float) -> np.ndarray:

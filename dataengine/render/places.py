@@ -17,11 +17,11 @@ from dataengine import geometry
 from dataengine.data.images import read_picture
 from dataengine.data.layout import Dataset, Layout, class_key
 from dataengine.errors import UserError
+from dataengine.layouts.constraints import BORDER_PX, FULLY_VISIBLE, apart, whole
 from dataengine.render.augment import random_window
 from dataengine.render.canvas import Canvas
 from dataengine.render.frame import covered
 from dataengine.render.placement import ROOM_SHARE, free_of
-from dataengine.render.real_objects import BORDER_PX, whole
 
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
@@ -31,6 +31,11 @@ MAX_EXAMPLES, MIN_EXAMPLES = 400, 10  # objects of a class to learn from
 MAX_SIDE_PX = 1024  # of larger images, a window this large is used
 MOVES_PER_GROUP = 6  # negative examples: random places a real group is moved to
 PLACES_PER_GROUP = 15  # random candidates for a new group, in addition to its own place
+NEIGHBOUR_PLACES = 12  # candidates in line with or next to an object of the class that the scene shows
+ALONG, ACROSS = (1.2, 3.0), (1.2, 2.5)  # distances of these, in lengths and in widths of that object
+MIN_HEADING_OCTAVES = 0.3  # of width to height; upright boxes that are nearer to squares tell no heading
+ALIGNED_SIZES = 0.9, 1.1  # of a box that is aligned with another upright one, as a share of its sides
+MAX_GROUP_OVERLAP = 0.1  # of objects that are turned together
 MAX_OBLIQUE_SHIFT = 0.1  # of the image's height: objects moved further up or down would have to change their size
 TREES, MIN_LEAF = 100, 3
 FOLDS = 5  # of images; each fold is judged by a forest trained on the others
@@ -129,7 +134,9 @@ class Places:
         """The layout with its groups moved to likely places of the canvas. Label effect: moves boxes before painting.
 
         Objects close together move together; objects cut by the border stay. Each group takes the likeliest free one
-        of its own place and some random ones. An object that has no free place there, or no likely one, is dropped.
+        of its own place, some random ones, and some next to objects of its class that the scene shows, with whose
+        heading it is aligned (`_aligned`), so that cars stand along their lane. An object that has no free place there,
+        or no likely one, is dropped.
         """
         existing = canvas.existing.in_kind(layout.kind)
         occupied = np.concatenate([existing.boxes, existing.ignored])
@@ -138,10 +145,9 @@ class Places:
         members = [np.flatnonzero(inside)[group] for group in groups(layout.boxes[inside])]
         members += [np.array([k]) for k in np.flatnonzero(~inside)]
         parts = [layout.select(group) for group in members]
-        # of each group (1 + PLACES_PER_GROUP, size of the group, 5), its own place first
-        candidates = [
-            part.boxes + np.concatenate([np.zeros((1, 1, 5)), _shifts(part, PLACES_PER_GROUP, rng)]) for part in parts
-        ]
+        known = existing.select(whole(existing))
+        # of each group (places, size of the group, 5), its own place first
+        candidates = [_candidates(part, known, rng) for part in parts]
         surroundings = np.concatenate([appearance.around(boxes) for places in candidates for boxes in places])
         names = [name for part, places in zip(parts, candidates, strict=True) for name in part.names() * len(places)]
         ends = np.cumsum([places[..., 0].size for places in candidates])[:-1]
@@ -149,7 +155,7 @@ class Places:
         boxes, accepted = layout.boxes.copy(), np.zeros(len(layout), bool)
         for group, part, places, likelihood in zip(members, parts, candidates, likelihoods, strict=True):
             likelihood = likelihood.reshape(places.shape[:2])
-            free = np.stack([free_of(replace(part, boxes=place), occupied, ROOM_SHARE) for place in places])
+            free = np.stack([_free(replace(part, boxes=place), occupied) for place in places])
             least = [self.min_likelihood.get(class_key(name), 0.0) for name in part.names()]
             fits = free & (likelihood >= least)
             best = (fits * likelihood).mean(1).argmax()
@@ -233,6 +239,75 @@ def groups(boxes: np.ndarray) -> list[np.ndarray]:
     grown[:, 2:4] += 2 * GROUP_GAP * boxes[:, 2:3]
     _, number = connected_components(geometry.intersection(grown, grown) > 0, directed=False)
     return [np.flatnonzero(number == n) for n in dict.fromkeys(number.tolist())]
+
+
+def _candidates(group: Layout, known: Layout, rng: np.random.Generator) -> np.ndarray:
+    """Places for a group, float32 (places, N, 5): its own, random ones, some near objects of its class in the scene,
+    `known`; only its own where the border cuts it."""
+    shifts = _shifts(group, PLACES_PER_GROUP, rng)
+    places = list(group.boxes + np.concatenate([np.zeros((1, 1, 5), np.float32), shifts]))
+    alike = known.select(np.array([class_key(name) == class_key(group.names()[0]) for name in known.names()], bool))
+    if len(shifts) and len(alike):
+        places += list(group.boxes + _near(group, alike, rng))
+        places = [_aligned(replace(group, boxes=boxes), alike) for boxes in places]
+    return np.stack(places)
+
+
+def _near(group: Layout, alike: Layout, rng: np.random.Generator) -> np.ndarray:
+    """Moves of a group, float32 (NEIGHBOUR_PLACES, 1, 5), to places ahead of, behind or next to objects `alike`."""
+    chosen = alike.boxes[rng.integers(len(alike), size=NEIGHBOUR_PLACES)].astype(np.float64)
+    theta, along = chosen[:, 4], rng.random(NEIGHBOUR_PLACES) < 0.5
+    if alike.kind == "hbb":  # a nearly square box may hold an object along either diagonal
+        diagonal = np.log2(chosen[:, 2] / chosen[:, 3]) < MIN_HEADING_OCTAVES
+        theta = theta + np.where(diagonal, rng.choice([-1, 1], NEIGHBOUR_PLACES) * np.pi / 4, 0)
+    distance = np.where(along, rng.uniform(*ALONG, NEIGHBOUR_PLACES), rng.uniform(*ACROSS, NEIGHBOUR_PLACES))
+    distance *= np.where(along, chosen[:, 2], chosen[:, 3]) * rng.choice([-1, 1], NEIGHBOUR_PLACES)
+    direction = theta + np.where(along, 0, np.pi / 2)
+    target = chosen[:, :2] + distance[:, None] * np.column_stack([np.cos(direction), np.sin(direction)])
+    moves = np.zeros((NEIGHBOUR_PLACES, 1, 5), np.float32)
+    moves[:, 0, :2] = target - group.boxes[rng.integers(len(group), size=NEIGHBOUR_PLACES), :2]
+    return moves
+
+
+def _aligned(group: Layout, alike: Layout) -> np.ndarray:
+    """Boxes (N, 5) of a group, turned together to the heading of the nearest object of its class.
+
+    A horizontal box tells a heading by its width and height: the group is turned by a quarter where those differ, and
+    each box gets the shape of that object's, and nearly its size, which then fit objects of the same heading. An
+    oblique image is not turned.
+    """
+    centre = group.boxes[:, :2].mean(0)
+    nearest = alike.boxes[np.hypot(*(alike.boxes[:, :2] - centre).T).argmin()]
+    boxes = group.boxes.astype(np.float64)
+    if group.kind == "obb":
+        turn = (nearest[4] - boxes[0, 4] + np.pi / 2) % np.pi - np.pi / 2
+    else:
+        own, other = (_upright_octaves(some) for some in (boxes, nearest[None]))
+        crosswise = own.mean() * other[0] < 0 and min(abs(own.mean()), abs(other[0])) > MIN_HEADING_OCTAVES
+        turn = np.pi / 2 if crosswise else 0.0
+    if not group.acquisition.looks_down and turn:
+        return group.boxes
+    cos, sin = np.cos(turn), np.sin(turn)
+    boxes[:, :2] = centre + (boxes[:, :2] - centre) @ np.array([[cos, sin], [-sin, cos]])
+    boxes[:, 4] += turn
+    if group.kind == "hbb":
+        # sizes stay different, and alike in a row: boxes of one size get objects of one make
+        size = np.sqrt(boxes[:, 2] * boxes[:, 3] / (nearest[2] * nearest[3]))
+        boxes[:, 2:] = nearest[2:] * np.clip(size, *ALIGNED_SIZES)[:, None]
+        boxes[:, 4] = nearest[4]
+    return geometry.regularize(boxes)
+
+
+def _upright_octaves(boxes: np.ndarray) -> np.ndarray:
+    """log2 of width to height, (N,), of upright boxes (N, 5)."""
+    return np.log2(boxes[:, 2] / boxes[:, 3]) * np.where(np.abs(boxes[:, 4]) > np.pi / 4, -1, 1)
+
+
+def _free(group: Layout, occupied: np.ndarray) -> np.ndarray:
+    """Bool (N,): objects of a group with room that lie inside the image as far as `visible` says, and not on one
+    another."""
+    inside = whole(replace(group, visible=None)) | (group.visible < FULLY_VISIBLE)
+    return free_of(group, occupied, ROOM_SHARE) & inside & apart(group.boxes, MAX_GROUP_OVERLAP)
 
 
 def _shifts(group: Layout, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -10,8 +10,10 @@ import numpy as np
 
 from dataengine import geometry
 from dataengine.data.images import read_picture
-from dataengine.data.layout import Acquisition, Dataset, Layout, class_key
+from dataengine.data.layout import Acquisition, Dataset, Kind, Layout, class_key
 from dataengine.errors import UserError
+from dataengine.layouts.constraints import BORDER_PX, FULLY_VISIBLE, MIN_VISIBLE, whole
+from dataengine.render.canvas import Canvas, Start
 from dataengine.render.cutout import Cutout, cutout, membrane
 from dataengine.render.frame import (
     FrameSpec,
@@ -20,21 +22,33 @@ from dataengine.render.frame import (
     covered,
     cut,
     finer_mask,
+    frame_angles,
     frame_matrices,
     frame_sides,
     masks,
     resized,
 )
+from dataengine.render.shadows import angle_between, shadow_direction
+from dataengine.seeds import Stream, generator
 
 MAX_FRAMES = 2000  # of a class, counted at the model's resolution
 MAX_FINENESS = 3  # frames of large objects keep up to this many times the model's resolution
-BORDER_PX = 2.0  # a box that ends this near to the image's border counts as cut by it
 FADE_PX = 1.0  # frame pixels (standard deviation) over which an object's own ground blends into the scene's
 # A class is used cut out only if at least this share of this many sampled objects can be cut out: what hides most
 # objects of a class spoils the others too.
 CUTOUT_TRIALS, MIN_CUTOUT_RATE = 48, 2 / 3
 SIMILAR_SHARE, MIN_SIMILAR = 0.1, 24  # candidates: this share of a class, and at least this many
+SPARE_SIMILAR = 48  # further candidates, where none of the first can be cut out
 SIMILAR_GROUNDS = 8  # candidates whose ground is most like the scene's, of which one is sampled
+MAX_ASPECT_OCTAVES = float(np.log2(1.15))  # between the length to width of a box and of the object painted into it,
+ASPECT_TIE_OCTAVES = 0.1  # or, if no object is so near, so much more than that of the nearest
+MAX_SHADOW_ANGLE = np.pi / 4  # radians, between an object's shadow and the scene's
+# How the frame of an object can be turned, (8, 2, 2). In that of a rotated box the long side stays along x: the first
+# four; where gravity has a direction, only the first two.
+FRAME_TURNS = np.array([
+    [[1, 0], [0, 1]], [[-1, 0], [0, 1]], [[1, 0], [0, -1]], [[-1, 0], [0, -1]],
+    [[0, 1], [1, 0]], [[0, -1], [1, 0]], [[0, 1], [-1, 0]], [[0, -1], [-1, 0]],
+], float)  # fmt: skip
 NIGHT_DISTANCE = 10.0  # between day and night; the other traits are in doublings of length and of aspect ratio
 
 
@@ -46,8 +60,12 @@ class RealObjects:
     objects: N of bool (F, F), which pixels of the model's frame any box covers.
     grounds: float32 (N, 3), median colour of the other pixels.
     boxes: float32 (N, 2), width and height of each object's box in pixels of the model's frame.
+    sides: float32 (N,), side of each frame in pixels of the image.
+    angles: float32 (N,), of each frame in the image, in radians.
     labels: int64 (N,), in the model's numbering.
     traits: float32 (N, 3), see `_traits`.
+    shadows: float64 (N,), direction from the object to its shadow in its frame, `nan` where unknown.
+    images: names of the images that they are cut from. labelled_boxes: float32 (N, 5), their labels there.
     strength: in (0, 1), the share of noise added before denoising; 1 would leave nothing of the objects.
     cutouts, separable: caches, of `_cutout` by object and of `_class_separable` by label.
     """
@@ -56,16 +74,25 @@ class RealObjects:
     objects: list[np.ndarray]
     grounds: np.ndarray
     boxes: np.ndarray
+    sides: np.ndarray
+    angles: np.ndarray
     labels: np.ndarray
     traits: np.ndarray
+    shadows: np.ndarray
+    images: list[str]
+    labelled_boxes: np.ndarray
     strength: float
     cutouts: dict[int, Cutout | None] = field(default_factory=dict)
     separable: dict[int, bool] = field(default_factory=dict)
 
     def cutout(self, i: int) -> Cutout | None:
         """Object i without its ground, in pixels of (K F, K F), K = MAX_FINENESS; None where it, or most objects of its
-        class, cannot be separated from the ground."""
-        return self._cutout(i) if self._class_separable(int(self.labels[i])) else None
+        class, cannot be separated from the ground, or where a part was lost, so that the rest has another shape."""
+        piece = self._cutout(i) if self._class_separable(int(self.labels[i])) else None
+        if piece is None:
+            return None
+        (width, height), box = np.ptp(np.reshape(piece.bounds, (2, 2)), axis=0), self.boxes[i]
+        return piece if abs(np.log2(width / height * box[1] / box[0])) <= MAX_ASPECT_OCTAVES else None
 
     def _class_separable(self, label: int) -> bool:
         if label not in self.separable:
@@ -83,80 +110,216 @@ class RealObjects:
             self.cutouts[i] = cutout(frame, box, finer_mask(self.objects[i], size))
         return self.cutouts[i]
 
-    def draw(
-        self, one: Layout, label: int, ground: np.ndarray, spec: FrameSpec, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Sample a real object of the class, similar to the one that a layout of one object asks for.
+    def fitted(self, canvas: Canvas, labels: np.ndarray, spec: FrameSpec, seed: int) -> Canvas:
+        """The canvas with a real object for each of its new ones (`starts`), and each box fitted to its object.
+
+        labels: int64 (N,), of the new objects, in the model's numbering. An object is painted as it was: scaled, turned
+        and mirrored as a whole, never stretched. So the box of the layout becomes the largest one of the object's own
+        width and height inside it; a box cut by the border is first completed. An object of which too little would be
+        visible is left out. Which objects are chosen depends on the canvas and the seed only.
+        """
+        starts: list[Start | None] = []
+        window, sources = canvas.window(), {*canvas.new.origins, canvas.provenance.name}
+        boxes, visible = canvas.new.boxes.copy(), canvas.new.visible.copy()
+        for k in range(len(canvas.new)):
+            one = canvas.new.select([k])
+            complete = completed(one)
+            # boxes of one size in an image are those of a row, which are of one make
+            make = np.rint(16 * one.boxes[0, 2:4]).astype(np.int64)
+            rng = generator(seed, *make, Stream.REAL_OBJECT)
+            chosen = self._choose(one, complete, int(labels[k]), window, spec, rng, sources)
+            if chosen is None:
+                starts.append(None)
+                continue
+            index, frame_turn = chosen
+            start = self._start(index, frame_turn, one, complete)
+            inside = geometry.visible_fraction(start.whole_box[None], one.size)[0]
+            visible[k] = 1 if inside >= FULLY_VISIBLE else inside
+            clip = geometry.clip if one.kind == "obb" else geometry.clip_aabb
+            boxes[k] = clip(geometry.regularize(start.whole_box), one.size)[0]
+            starts.append(start)
+        shown = visible >= MIN_VISIBLE
+        new = replace(canvas.new, boxes=boxes, visible=visible, silhouettes=None).select(shown)
+        starts = [start for start, s in zip(starts, shown, strict=True) if s]
+        return replace(canvas.keep(new), starts=tuple(starts))
+
+    def draw(self, start: Start, kind: Kind, ground: np.ndarray, spec: FrameSpec) -> tuple[np.ndarray, np.ndarray]:
+        """The real object of a start, placed on the ground of the frame of its `whole_box`.
 
         ground: (F, F, 3) in [0, 255], the frame to paint into. Returns a frame (K F, K F, 3) float32 in [0, 255], K as
-        in `fineness` of the layout's box, and the share of each pixel (K F, K F) that surely belongs to the object (0
-        where it could not be cut out); or None where there is no object of the class.
+        in `fineness` of the box, and the share of each pixel (K F, K F) that surely belongs to the object (0 where it
+        could not be cut out).
 
-        The object is stretched into the box, which it fills as far as it filled its own, mirrored half of the time, and
-        shifted in brightness by the difference between the two grounds. An object that can be cut out is preferred; it
-        is placed on `ground`. Otherwise its whole box is used, shifted along its edge to meet the ground (`membrane`).
-        Among similar objects, those that stood on similar ground are preferred: a white object from bright concrete,
-        darkened for asphalt, would be grey.
+        The object is shifted in brightness by the difference between the two grounds. One that can be cut out is placed
+        on `ground`; otherwise its whole box is used, shifted along its edge to meet the ground (`membrane`).
         """
-        tone = np.median(ground[masks(one.boxes[0], one.kind, spec)[0] == 0], 0)
-        i = self._choose(one, label, tone, rng)
-        if i is None:
-            return None
-        size = spec.size * fineness(one.boxes[0], spec)
-        frame, surely, inside = self._stretch(i, box_in_frame(one.boxes[0], one.kind, spec), size, spec)
-        if rng.random() < 0.5:
-            frame, surely, inside = frame[:, ::-1], surely[:, ::-1], inside[:, ::-1]
+        size, i = spec.size * fineness(start.whole_box, spec), start.index
+        tone = np.median(ground[masks(start.whole_box, kind, spec)[0] == 0], 0)
+        frame, surely, inside = self._placed(start, kind, size, spec)
         shift = tone - self.grounds[i]
         if self.cutout(i) is None:
             shift = resized(membrane(ground - resized(frame, spec.size), resized(inside, spec.size) > 0.5), size)
         frame, ground = frame + shift, resized(ground.astype(np.float32), size)
         return np.clip(ground + inside[..., None] * (frame - ground), 0, 255), surely
 
-    def _choose(self, one: Layout, label: int, tone: np.ndarray, rng: np.random.Generator) -> int | None:
-        """Number of a real object of the class, similar to the one asked for, on ground of similar colour `tone` (3,),
-        preferably one that can be cut out; None where there is no object of the class."""
+    def _choose(
+        self,
+        one: Layout,
+        complete: np.ndarray,
+        label: int,
+        window: Canvas,
+        spec: FrameSpec,
+        rng: np.random.Generator,
+        sources: set[str],
+    ) -> tuple[int, np.ndarray] | None:
+        """Number of a real object of the class, and how its frame is turned, (2, 2); None where there is none.
+
+        Objects are as long as asked for, of like length to width, with their shadow on the scene's side, by the same
+        light; of these, some on ground like the scene's, such as bright concrete: a white object from it, darkened for
+        asphalt, would be grey. One that can be cut out is preferred, then one of an image that the layout or
+        the scene is made from anyway (`sources`).
+        """
         members = np.flatnonzero(self.labels == label)
         if not len(members):
             return None
-        distance = np.abs(self.traits[members] - _traits(one.boxes, one.acquisition)[0]).sum(1)
-        count = min(len(members), max(MIN_SIMILAR, round(SIMILAR_SHARE * len(members))))
-        similar = np.argsort(distance, kind="stable")[:count]
-        similar = members[similar[distance[similar] < distance.min() + NIGHT_DISTANCE / 2]]
-        ground_distance = np.abs(self.grounds[similar] - tone).sum(1)
-        similar = similar[np.argsort(ground_distance, kind="stable")]
-        first = similar[:SIMILAR_GROUNDS]
+        turns = FRAME_TURNS if one.kind == "hbb" else FRAME_TURNS[:4]
+        fits = self._fitting_turns(members, turns, one, complete, window)  # (M, T)
+        length, aspect, night = _traits(complete[None], one.kind, one.acquisition)[0]
+        crosswise = np.array([turn[0, 0] == 0 for turn in turns])
+        aspects = self.traits[members, 1, None] * np.where(crosswise, -1, 1)
+        mismatch = np.abs(aspects - aspect)
+        fits &= mismatch <= max(MAX_ASPECT_OCTAVES, mismatch[fits].min() + ASPECT_TIE_OCTAVES)
+        traits = self.traits[members]
+        distance = mismatch + (np.abs(traits[:, 0] - length) + np.abs(traits[:, 2] - night))[:, None]
+        rows, columns = np.nonzero(fits)
+        distance = distance[rows, columns]
+        count = max(MIN_SIMILAR, round(SIMILAR_SHARE * len(members)))
+        by_distance = np.argsort(distance, kind="stable")
+        by_distance = by_distance[distance[by_distance] < distance.min() + NIGHT_DISTANCE / 2]
+        spare = [(int(members[rows[n]]), turns[columns[n]]) for n in by_distance[count : SPARE_SIMILAR + count]]
+        rows, columns = rows[by_distance[:count]], columns[by_distance[:count]]
+        ground = cut(window.image.astype(np.float32), frame_matrices(complete[None], one.kind, spec)[0], spec.size)
+        tone = np.median(ground[masks(complete, one.kind, spec)[0] == 0], 0)
+        order = np.argsort(np.abs(self.grounds[members[rows]] - tone).sum(1), kind="stable")
+        first = order[:SIMILAR_GROUNDS]
         # each object has its own random key: with one seed, neighbours in a row get similar objects
-        similar[:SIMILAR_GROUNDS] = first[np.argsort(rng.random(len(self.labels))[first])]
+        keys = rng.random((len(self.labels), len(FRAME_TURNS)))[members[rows[first]], columns[first]]
+        known = np.array([self.images[i] in sources for i in members[rows[first]]])
+        order[:SIMILAR_GROUNDS] = first[np.lexsort([keys, ~known])]
+        pairs = [(int(members[rows[n]]), turns[columns[n]]) for n in order]
         # lazily: cutting out every candidate takes longer than painting
-        return next((int(i) for i in similar if self.cutout(int(i)) is not None), int(similar[0]))
+        return next((pair for pair in (*pairs, *spare) if self.cutout(pair[0]) is not None), pairs[0])
 
-    def _stretch(
-        self, i: int, box: tuple[float, float], size: int, spec: FrameSpec
+    def _fitting_turns(
+        self, members: np.ndarray, turns: np.ndarray, one: Layout, complete: np.ndarray, window: Canvas
+    ) -> np.ndarray:
+        """Bool (M, T): for each member, which turns of its frame put its shadow on the scene's side.
+
+        Where a shadow is unknown, objects in upright boxes are turned as the scene was: images of one data set are
+        often of one flight. Objects in rotated boxes are then only mirrored. Where gravity has a direction in the
+        image, nothing is put on its head.
+        """
+        allowed = np.ones(len(turns), bool)
+        if not one.acquisition.looks_down:
+            allowed = np.array([turn[1, 1] == 1 for turn in turns])
+        own = self.shadows[members]
+        frame_angle = float(complete[4]) if one.kind == "obb" else 0.0
+        directions = np.einsum("tij,mj->mti", turns, np.column_stack([np.cos(own), np.sin(own)]))
+        turned = np.arctan2(directions[..., 1], directions[..., 0]) + frame_angle
+        fits = allowed & (angle_between(turned, window.shadow) <= MAX_SHADOW_ANGLE)  # nan compares as False
+        if fits.any():
+            return fits
+        if one.kind == "obb":
+            likely = np.array([turn[1, 1] == 1 for turn in turns])
+        else:
+            likely = np.arange(len(turns)) == np.argmax([(turn * window.turn).sum() for turn in turns])
+        likely = likely & allowed if (likely & allowed).any() else allowed
+        return np.broadcast_to(likely, fits.shape).copy()
+
+    def _extent(self, i: int) -> np.ndarray:
+        """Width and height along its frame, in image pixels, of the box that object i fills as far as its label's."""
+        piece = self.cutout(i)
+        if piece is None:
+            return self.boxes[i] * self.sides[i] / len(self.objects[i])
+        return np.ptp(np.reshape(piece.bounds, (2, 2)), axis=0) * self.sides[i] / len(piece.share)
+
+    def _start(self, i: int, frame_turn: np.ndarray, one: Layout, complete: np.ndarray) -> Start:
+        """Object i in the largest box of its width and height inside a box, at the end where the border does not cut
+        it."""
+        extent = self._extent(i) if frame_turn[0, 0] else self._extent(i)[::-1]
+        asked = one.boxes[0]
+        if one.kind == "hbb":
+            x1, y1, x2, y2 = geometry.to_aabb(complete[None])[0]
+            centre, sides, theta = np.array([x1 + x2, y1 + y2]) / 2, np.array([x2 - x1, y2 - y1]), 0.0
+        else:
+            centre, sides, theta = complete[:2].astype(float), complete[2:4], float(complete[4])
+        scale = float((sides / extent).min())
+        axes = np.array([[np.cos(theta), np.sin(theta)], [-np.sin(theta), np.cos(theta)]])
+        outward = np.sign(np.round(axes @ (complete[:2] - asked[:2]), 3))  # 0 along an axis that is not cut
+        centre = centre - axes.T @ (outward * (sides - scale * extent) / 2)
+        whole_box = np.float32([*centre, *(scale * extent), theta])
+        if one.kind == "hbb":
+            whole_box = geometry.regularize(whole_box)[0]
+        image_turn = axes.T @ frame_turn @ _rotation(-self.angles[i])
+        return Start(self.images[i], self.labelled_boxes[i], image_turn, scale, asked, whole_box, i, frame_turn)
+
+    def _placed(
+        self, start: Start, kind: Kind, size: int, spec: FrameSpec
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Object i stretched into a box of this width and height, in pixels of the model's frame.
+        """The object of a start in the frame of its box, scaled and turned.
 
         Returns a frame (size, size, 3), and for each pixel the shares (size, size) that surely belong to the object and
         that are taken from its own frame.
         """
         import cv2
 
-        piece, side, fineness = self.cutout(i), len(self.frames[i]), size // spec.size
-        if piece is None:
-            middle, sides = np.full(2, side / 2), self.boxes[i] * side / spec.size
-        else:
-            ends = np.reshape(piece.bounds, (2, 2)) * side / len(piece.share)
-            middle, sides = ends.mean(0), ends[1] - ends[0]
-        stretch = sides / (np.array(box) * fineness)
-        origin = middle - stretch * (size - 1) / 2 - 0.5  # source of the first pixel's centre
-        matrix = np.float32([[stretch[0], 0, origin[0]], [0, stretch[1], origin[1]]])
-        cubic, linear = (how | cv2.WARP_INVERSE_MAP for how in (cv2.INTER_CUBIC, cv2.INTER_LINEAR))
+        i = start.index
+        piece, side = self.cutout(i), len(self.frames[i])
+        middle = np.full(2, side / 2)
+        if piece is not None:
+            middle = np.reshape(piece.bounds, (2, 2)).mean(0) * side / len(piece.share)
+        # pixels of the object's own frame for each of this frame's
+        shrink = (side / self.sides[i]) / start.scale * float(frame_sides(start.whole_box[None], spec)[0]) / size
+        linear = shrink * start.frame_turn.T
+        origin = middle - linear @ np.full(2, (size - 1) / 2) - 0.5  # source of the first pixel's centre
+        matrix = np.float32(np.column_stack([linear, origin]))
+        cubic, straight = (how | cv2.WARP_INVERSE_MAP for how in (cv2.INTER_CUBIC, cv2.INTER_LINEAR))
         frame = self.frames[i].astype(np.float32)
         frame = cv2.warpAffine(frame, matrix, (size, size), flags=cubic, borderMode=cv2.BORDER_REFLECT_101)
         if piece is not None:
-            surely = cv2.warpAffine(resized(piece.share, side), matrix, (size, size), flags=linear)
+            surely = cv2.warpAffine(resized(piece.share, side), matrix, (size, size), flags=straight)
             return frame, surely, surely
-        inside = box_coverage(*((length + 2 * FADE_PX) * fineness for length in box), size)
-        return frame, np.zeros((size, size), np.float32), cv2.GaussianBlur(inside, (0, 0), FADE_PX * fineness)
+        times = size // spec.size
+        box = box_in_frame(start.whole_box, kind, spec)
+        inside = box_coverage(*((length + 2 * FADE_PX) * times for length in box), size)
+        return frame, np.zeros((size, size), np.float32), cv2.GaussianBlur(inside, (0, 0), FADE_PX * times)
+
+
+def _rotation(angle: float) -> np.ndarray:
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([[cos, -sin], [sin, cos]])
+
+
+def completed(one: Layout) -> np.ndarray:
+    """Box (5,) of the only object of a layout, with the part that the border cuts off, as far as its visible share
+    tells; upright boxes stay upright.
+
+    >>> completed(Layout([[5, 50, 10, 10, 0]], [0], ("car",), (100, 100), visible=[0.5])).tolist()
+    [0.0, 50.0, 20.0, 10.0, 0.0]
+    """
+    box, visible = one.boxes[0].astype(np.float64), float(one.visible[0])
+    if visible >= FULLY_VISIBLE:
+        return one.boxes[0]
+    low, high = geometry.to_aabb(box[None])[0].reshape(2, 2)
+    outward = (high >= np.array(one.size) - BORDER_PX).astype(float) - (low <= BORDER_PX)
+    theta = 0.0 if one.kind == "hbb" else box[4]
+    sides = high - low if one.kind == "hbb" else box[2:4]
+    axes = np.array([[np.cos(theta), np.sin(theta)], [-np.sin(theta), np.cos(theta)]])
+    along = axes @ outward
+    cut = np.abs(along) > 0.99 * np.abs(along).max() if outward.any() else np.zeros(2, bool)
+    grown = np.where(cut, sides * visible ** (-1 / max(1, cut.sum())), sides)
+    centre = box[:2] + axes.T @ (np.sign(along) * (grown - sides) / 2)
+    return geometry.regularize([*centre, *grown, theta])[0]
 
 
 def fineness(box: np.ndarray, spec: FrameSpec) -> int:
@@ -168,27 +331,13 @@ def fineness(box: np.ndarray, spec: FrameSpec) -> int:
     return int(np.clip(np.ceil(frame_sides(box[None], spec)[0] / spec.size), 1, MAX_FINENESS))
 
 
-def whole(layout: Layout) -> np.ndarray:
-    """Bool (N,): objects that no border cuts and that are not difficult.
-
-    A box that ends at the border covers only the visible part of its object.
-
-    >>> layout = Layout([[50, 50, 20, 10, 0], [5, 50, 10, 10, 0]], [0, 0], ("car",), (100, 100))
-    >>> whole(layout).tolist()
-    [True, False]
-    """
-    corners = geometry.to_corners(layout.boxes)
-    inside = ((corners >= BORDER_PX) & (corners <= np.array(layout.size) - BORDER_PX)).all((1, 2))
-    return inside & ~layout.difficult & (layout.visible > 0.99)
-
-
-def _traits(boxes: np.ndarray, acquisition: Acquisition) -> np.ndarray:
-    """(N, 3) float32: log2 of the long side in pixels, log2 of the aspect ratio, and night."""
+def _traits(boxes: np.ndarray, kind: Kind, acquisition: Acquisition) -> np.ndarray:
+    """(N, 3) float32: log2 of the long side in pixels, log2 of width to height along the frame, and night."""
     night = 0.5 if acquisition.night is None else float(acquisition.night)
     long, short = np.maximum(boxes[:, 2], 1), np.maximum(boxes[:, 3], 1)
-    return np.column_stack([np.log2(long), np.log2(long / short), np.full(len(boxes), NIGHT_DISTANCE * night)]).astype(
-        np.float32
-    )
+    standing = (kind == "hbb") & (np.abs(boxes[:, 4]) > np.pi / 4)
+    aspect = np.log2(long / short) * np.where(standing, -1, 1)
+    return np.column_stack([np.log2(long), aspect, np.full(len(boxes), NIGHT_DISTANCE * night)]).astype(np.float32)
 
 
 def collect_objects(dataset: Dataset, classes: Sequence[str], spec: FrameSpec, strength: float) -> RealObjects:
@@ -211,12 +360,15 @@ def collect_objects(dataset: Dataset, classes: Sequence[str], spec: FrameSpec, s
         members = np.flatnonzero(labels == label)
         count = min(len(members), round(MAX_FRAMES / areas[members].mean()))
         chosen.append(members[np.linspace(0, len(members) - 1, count).astype(int)])
-    frames, objects, grounds, boxes, numbers, traits, image, current = [], [], [], [], [], [], None, None
+    frames, objects, grounds, boxes, numbers, traits, members, image, current = [], [], [], [], [], [], [], None, None
+    shadows, shadow = [], float("nan")
     for n in np.sort(np.concatenate(chosen)) if chosen else ():
         i, k, label = candidates[n]
         if i != current:
             current, image = i, read_picture(dataset.samples[i])
             labelled = covered(dataset.samples[i].layout.boxes, dataset.samples[i].layout.size[::-1]).astype(np.uint8)
+            if image is not None:
+                shadow = shadow_direction(image, dataset.samples[i].layout)
         if image is None:
             continue
         one = dataset.samples[i].layout.select([k])
@@ -227,8 +379,14 @@ def collect_objects(dataset: Dataset, classes: Sequence[str], spec: FrameSpec, s
         grounds.append(np.median(resized(frames[-1].astype(np.float32), spec.size)[free], 0))
         boxes.append(box_in_frame(one.boxes[0], one.kind, spec))
         numbers.append(label)
-        traits.append(_traits(one.boxes, one.acquisition)[0])
+        traits.append(_traits(one.boxes, one.kind, one.acquisition)[0])
+        shadows.append(shadow - frame_angles(one.boxes, one.kind)[0])
+        members.append((dataset.samples[i].name, one))
     if not frames:
         raise UserError(f"no object of {', '.join(classes)} lies completely inside an image, so --strength has none.")
-    each = np.stack(grounds), np.float32(boxes), np.int64(numbers), np.stack(traits)
-    return RealObjects(frames, objects, *each, strength)
+    own = np.concatenate([one.boxes for _, one in members])
+    return RealObjects(
+        frames, objects, np.stack(grounds), np.float32(boxes), frame_sides(own, spec),
+        np.concatenate([frame_angles(one.boxes, one.kind) for _, one in members]), np.int64(numbers), np.stack(traits),
+        np.array(shadows), [name for name, _ in members], own, strength,
+    )  # fmt: skip

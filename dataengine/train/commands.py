@@ -279,6 +279,7 @@ def renderer(
     settings = _settings(steps, batch_size, learning_rate, seed, minutes, compile, evaluate_every)
     from diffusers import FlowMatchEulerDiscreteScheduler
 
+    from dataengine.render.imagery import measured, write_imagery
     from dataengine.train.loop import save_once
 
     with _writing(out, datasets):
@@ -297,6 +298,7 @@ def renderer(
             model = train_thumbnails(datasets, _classes(datasets), out, settings, size, max(1, copies))
             pipeline = LayoutPipeline(model, decoding, FlowMatchEulerDiscreteScheduler(), grey_domains(datasets))
         save_once(pipeline, out / "pipeline")
+        write_imagery(out / "pipeline", [found for dataset in datasets if (found := measured(dataset)) is not None])
     print(f"renderer: {out / 'pipeline'}; samples: {out / 'samples'}")
 
 
@@ -328,6 +330,7 @@ def fewer_steps(
     """
     from dataengine import weights
     from dataengine.errors import UserError
+    from dataengine.render.imagery import read_imagery, write_imagery
     from dataengine.render.reference import load_encoder
     from dataengine.render.renderer import load_renderer
     from dataengine.train.distill import distill_in_scene, distill_whole
@@ -352,4 +355,5 @@ def fewer_steps(
             encoder = load_encoder(weights.packaged("encoder") / "model.onnx") if wide else None
             pipeline = distill_whole(pipeline, datasets, out, settings, to, decoder_to, encoder)
         save_once(pipeline, out / "pipeline")
+        write_imagery(out / "pipeline", read_imagery(model))
     print(f"renderer: {out / 'pipeline'}, {to} steps")

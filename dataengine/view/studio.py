@@ -74,7 +74,8 @@ class Rendered:
     """image: uint8 (H, W, 3). asked: the drawn layout. labels, verdict: after the filter.
 
     found: whether each drawn object was found (empty without a detector). detections: of the filter's detector, None
-    without one. provenance: of the canvas. origin: "side:number" of the opened image, else "".
+    without one. provenance: of the canvas. origin: "side:number" of the opened image, else "". rule: what the filter
+    allows, "" without one.
     """
 
     request: RenderRequest
@@ -86,6 +87,7 @@ class Rendered:
     detections: Detections | None
     provenance: Provenance
     origin: str
+    rule: str = ""
 
 
 @dataclass
@@ -213,13 +215,17 @@ class Studio:
             canvas = self._own_canvas(request, asked)
         canvas = replace(canvas, new=asked)
         [painted] = parts.renderer.paint([canvas], [request.seed], parts.paint_settings(recipe))
+        asked = painted.canvas.new  # boxes of real objects are fitted to these
         detections = detect(parts, painted.image)
         # boxes that were not found stay; the page marks them
         labels, verdict = judge_labels(parts, recipe, painted, detections)
         scores = np.array(verdict.scores[: len(asked)])
         found = parts.calibration.found(asked, scores).tolist() if len(scores) else []
         origin = "" if request.picture is None else f"{request.picture[0]}:{request.picture[1]}"
-        return Rendered(request, painted.image, asked, labels, verdict, found, detections, canvas.provenance, origin)
+        rule = parts.calibration.rule if parts.calibration else ""
+        return Rendered(
+            request, painted.image, asked, labels, verdict, found, detections, canvas.provenance, origin, rule
+        )
 
     def _own_canvas(self, request: RenderRequest, asked: Layout) -> Canvas:
         """A canvas of the run, generated for `request.ground_boxes` if given."""

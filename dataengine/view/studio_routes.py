@@ -106,6 +106,7 @@ def _job(job: Job) -> dict:
             "scores": result.verdict.scores,
             "found": result.found,
             "extra": result.verdict.extra,
+            "rule": result.rule,
         },
         "detections": [] if detections is None else [
             [int(label), round(float(score), 3), *(round(float(v), 3) for v in box)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from dataengine.engine.finish import Tally
 from dataengine.engine.record import Record
 from dataengine.engine.run_folder import image_name
 from dataengine.judge.verdict import Repair, Verdict
-from dataengine.render.canvas import Provenance
+from dataengine.render.canvas import Provenance, Start
 
 # what version 0.1.0 wrote (commit 333264f): two objects painted, one erased again, one of the scene's own
 OF_0_1_0 = (
@@ -201,3 +202,35 @@ def test_objects_that_are_no_objects_of_an_image_are_refused(key, change):
     values[key] |= change
     with pytest.raises(ValueError, match=r"size|finite|not a list of int"):
         Record.from_json(json.dumps(values))
+
+
+def start(turn: np.ndarray, image: str = "flight_2") -> Start:
+    box = np.float32([10.5, 20.25, 8, 4, 0.5])
+    return Start(image, box, turn, 1.25, box + np.float32([5, 0, 2, 1, 0]), box + np.float32([5, 0, 1, 1, 0]))
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.7, np.pi / 2, 3.0, -1.2])
+@pytest.mark.parametrize("mirror", [1.0, -1.0])
+def test_the_real_objects_of_an_image_are_read_as_they_were_written(angle, mirror):
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([mirror, 1.0])
+    written = replace(record(Provenance("blank")), objects_from=(start(turn), None, start(turn, "flight_7")))
+    read = Record.from_json(written.to_json())
+    assert read.object_images == ("flight_2", "flight_7")
+    assert read.objects_from[1] is None
+    for one, other in zip(written.objects_from[::2], read.objects_from[::2], strict=True):
+        assert other.turn == pytest.approx(one.turn, abs=1e-3)
+        assert other.scale == one.scale
+        for name in ("box", "asked_box", "whole_box"):
+            assert getattr(other, name) == pytest.approx(getattr(one, name), abs=1e-3)
+    assert read.to_json() == written.to_json()
+
+
+def test_runs_without_real_objects_do_not_mention_them_and_a_damaged_list_is_refused():
+    plain = record(Provenance("blank"))
+    assert "objects_from" not in plain.to_json()
+    values = json.loads(replace(plain, objects_from=(start(np.eye(2)), None, None)).to_json())
+    Record.from_json(json.dumps(values))
+    for damage in ([None], [{"image": "a"}, None, None], [{**values["objects_from"][0], "image": 5}, None, None], "abc",
+                   [{**values["objects_from"][0], "box": [1, 2, 3]}, None, None]):  # fmt: skip
+        with pytest.raises(ValueError, match=r"\w"):
+            Record.from_json(json.dumps({**values, "objects_from": damage}))

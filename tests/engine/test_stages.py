@@ -68,7 +68,7 @@ def test_a_picture_without_room_is_dropped_with_that_reason(toy_recipe, toy_data
     recipe = toy_recipe.model_copy(update={"into": toy_dataset, "n": 1, "max_attempts": 4, "layout_scale": 3.0})
     result = synth(recipe, tmp_path / "run")  # of objects as large as the pictures
     reasons = {r.verdict.reason for r in result.records if not len(r.asked)}
-    assert reasons == {"no room for anything new"}
+    assert reasons == {"no room left"}
 
 
 def test_without_a_filter_everything_is_kept_and_no_detector_is_needed(toy_recipe, tmp_path):
@@ -215,7 +215,7 @@ def test_stages_that_do_not_fit_together_are_told(toy_recipe, toy_dataset, tmp_p
         with pytest.raises(UserError, match="--likely-places works only with"):
             load_recipe(None, toy_recipe.model_dump() | {"filter": "difficult", "likely_places": True} | other)
     with pytest.raises(UserError, match="--likely-places learns from real images"):
-        find_places(Recipe(dataset="hrplanes", likely_places=True), None)
+        find_places(Recipe(dataset="hrplanes", likely_places=True), None, [])
     with pytest.raises(UserError, match="does not exist"):
         load_parts(toy_recipe.model_copy(update={"into": tmp_path / "nowhere"}))
     with pytest.raises(UserError, match="without reference images"):

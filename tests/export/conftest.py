@@ -36,3 +36,21 @@ def released(painted_run, settings, tmp_path_factory) -> Path:
     from dataengine.export.release.make import make
 
     return make(painted_run, tmp_path_factory.mktemp("released") / "toy-cars", settings).folder
+
+
+@pytest.fixture(scope="session")
+def repainted_run(toy_preset, toy_renderer, tmp_path_factory) -> Path:
+    """A finished run of 24 small images, in which objects of 200 real images are repainted."""
+    from toy_scenes import scenes
+
+    from dataengine.data import dota
+    from dataengine.engine.recipe import Recipe
+    from dataengine.engine.run import synth
+
+    folder = tmp_path_factory.mktemp("repainted")
+    dota.write(scenes(folder / "images", 200, 5), folder / "dota")
+    recipe = Recipe(
+        dataset=str(toy_preset), data=folder / "dota", model=toy_renderer, filter="off", strength=0.3,
+        likely_places=False, n=24, size=96, steps=2, shard_size=8,
+    )  # fmt: skip
+    return synth(recipe, folder / "run").out

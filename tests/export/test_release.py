@@ -23,6 +23,8 @@ from dataengine.export.release import make as making
 from dataengine.export.release import marks
 from dataengine.export.release.archives import parse_size
 from dataengine.export.release.make import make
+from dataengine.export.release.sides import sources_of
+from dataengine.export.release.verify import verify
 
 TEXTS = (".md", ".json", ".jsonl", ".txt", ".yaml", "")
 
@@ -292,7 +294,8 @@ def test_without_validation_all_images_are_trained_on(painted_run, settings, tmp
     assert done.left_out == 0
 
 
-def test_a_run_of_repainted_real_objects_is_not_split_since_their_sources_are_unknown(painted_run, settings, tmp_path):
+def test_a_run_of_repainted_real_objects_of_an_earlier_version_is_not_split(painted_run, settings, tmp_path):
+    """Its manifest does not name the real objects."""
     run = tmp_path / "run"
     shutil.copytree(painted_run, run)
     stored = json.loads((run / "recipe.json").read_text())
@@ -302,6 +305,42 @@ def test_a_run_of_repainted_real_objects_is_not_split_since_their_sources_are_un
         make(run, tmp_path / "out", settings)
     done = make(run, tmp_path / "out", replace(settings, val=0))
     assert "| repainted real objects | Toy | CC0 |" in (done.folder / "README.md").read_text()
+
+
+def test_a_run_of_repainted_real_objects_is_split_and_no_real_image_is_on_both_sides(
+    repainted_run, settings, tmp_path, monkeypatch
+):
+    """Counted from the manifest, not from the release. Mutation: a split that does not look at the objects leaks."""
+    settings = replace(settings, val=0.3, archive_size=None)
+    done = make(repainted_run, tmp_path / "out", settings)
+    assert min(done.splits.values()) > 0
+    assert not shared_images(repainted_run, done.folder)
+    assert verify(done.folder).faults == []
+    assert "real object" in (done.folder / "README.md").read_text()
+
+    def without_objects(layout_from, scene, seed, group=None, objects_from=()):
+        return sources_of(layout_from, scene, seed, group)
+
+    monkeypatch.setattr("dataengine.export.release.make.sources_of", without_objects)
+    leaking = make(repainted_run, tmp_path / "leaking", settings)
+    assert shared_images(repainted_run, leaking.folder)
+    faults = verify(leaking.folder).faults
+    assert any("train and val both have images made from" in fault for fault in faults)
+
+
+def shared_images(run: Path, release: Path) -> set[str]:
+    """Real images that images on both sides of a release were made from, by the run's manifest."""
+    lines = map(json.loads, (run / "manifest.jsonl").read_text().splitlines())
+    made_from = {
+        f"{line['index']:08d}": {*line["layout_from"], line["scene"].split("@")[0]}
+        | {one["image"] for one in line["objects_from"] if one}
+        for line in lines
+    }
+    train, val = (
+        set().union(*(made_from[file.stem[-8:]] for file in (release / "images" / side).glob("*.png")))
+        for side in ("train", "val")
+    )
+    return train & val
 
 
 @pytest.mark.parametrize("damage", ["changed", "lost"])

@@ -171,7 +171,7 @@ def test_an_archive_that_holds_something_else_than_the_folder_is_reported(copy):
 
 def test_a_split_that_looks_at_seeds_only_would_leak_and_verify_finds_it(painted_run, settings, tmp_path, monkeypatch):
     """Mutation: with sources left out of account the toy run, made of 24 images, leaks."""
-    monkeypatch.setattr(making, "sources_of", lambda layout, scene, seed, group: frozenset([f"seed:{seed}"]))
+    monkeypatch.setattr(making, "sources_of", lambda layout, scene, seed, group, objects: frozenset([f"seed:{seed}"]))
     done = make(painted_run, tmp_path / "out", settings)
     assert done.left_out == 0
     assert any("train and val both have images made from" in fault for fault in verify(done.folder).faults)

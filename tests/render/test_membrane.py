@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from toy_scenes import canvas
 
 from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.render import cutout, real_objects
@@ -67,11 +68,12 @@ def test_a_pasted_box_meets_its_new_ground(tmp_path, monkeypatch):
     the whole box, which leaves it darker on the left and lighter on the right."""
     objects = collect_objects(gradients(tmp_path, 0, 4), ("car",), SPEC, 0.3)
     one, uniform = Layout([BOX], [0], ("car",), (96, 96)), np.full((SPEC.size, SPEC.size, 3), 120, np.float32)
+    [start] = objects.fitted(canvas(np.full((96, 96, 3), 120, np.uint8), one), np.zeros(1, int), SPEC, 0).starts
     box = masks(one.boxes[0], one.kind, SPEC)[1] > 0.5
     rows, columns = np.flatnonzero(box.any(1)), np.flatnonzero(box.any(0))
 
     def step() -> float:
-        frame, surely = objects.draw(one, 0, uniform, SPEC, np.random.default_rng(0))
+        frame, surely = objects.draw(start, one.kind, uniform, SPEC)
         assert not surely.any(), "it was not cut out"
         frame = frame[:: len(frame) // SPEC.size, :: len(frame) // SPEC.size]
         above = frame[rows[1] : rows[len(rows) // 6]]  # between the car and the box's edge

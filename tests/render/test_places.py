@@ -12,6 +12,7 @@ from toy_scenes import canvas
 from dataengine import geometry
 from dataengine.data.layout import Acquisition
 from dataengine.errors import UserError
+from dataengine.render import places as places_module
 from dataengine.render.places import Places, groups, learn_places
 
 
@@ -137,3 +138,32 @@ def test_unreadable_images_are_skipped(tmp_path, road_places):
     data.samples[0].image.write_bytes(b"no picture")
     places = learn_places(data)
     assert share_on_road(places, 10)[0] > 0.85
+
+
+def headings_along(places: Places, kind: str, scenes: int = 30) -> float:
+    """Share of the placed cars that stand along a road with two real cars on it; the layout has them across."""
+    along, count = 0, 0
+    for seed in range(scenes):
+        rng = np.random.default_rng((seed, 3))
+        image, road = ground(rng)
+        rows, columns = np.nonzero(road)
+        upright = np.ptp(rows) > np.ptp(columns)  # the road runs from the top to the bottom
+        centre = np.array([columns.mean() + 0.5, rows.mean() + 0.5])
+        step, theta = (np.array([0, 40]), -np.pi / 2) if upright else (np.array([40, 0]), 0.0)
+        real = cars(np.float32([[*(centre + sign * step), 16, 8, theta] for sign in (-1, 1)]))
+        other = 0.0 if upright else -np.pi / 2
+        across = cars(np.column_stack([boxes_anywhere(3, rng)[:, :2], np.tile([16, 8, other], (3, 1))]))
+        real, across = replace(real, kind=kind), replace(across, kind=kind)
+        placed = places.placed(canvas(image, across, real), across, rng)
+        along += int((np.abs(np.cos(placed.boxes[:, 4] - theta)) > 0.9).sum())
+        count += len(placed)
+    assert count > scenes, "many have a place"
+    return along / count
+
+
+@pytest.mark.parametrize("kind", ["hbb", "obb"])
+def test_cars_are_turned_along_those_that_stand_on_the_road(road_places, kind, monkeypatch):
+    """Mutation: without alignment they stay across."""
+    assert headings_along(road_places, kind) > 0.9
+    monkeypatch.setattr(places_module, "_aligned", lambda group, alike: group.boxes)
+    assert headings_along(road_places, kind) < 0.1

@@ -43,25 +43,37 @@ def red(picture: np.ndarray) -> np.ndarray:
     return picture[..., 0].astype(float) - picture[..., 2] > 85
 
 
+def drawn(objects, one: Layout, label: int, grey: float, seed: int = 0):
+    """The frame that a layout of one object starts from on plain grey ground, the share that surely is the object, and
+    the start; None where there is no object of the class."""
+    scene = canvas(np.full((*one.size[::-1], 3), grey, np.uint8), one)
+    [start] = objects.fitted(scene, np.array([label]), SPEC, seed).starts
+    if start is None:
+        return None
+    return *objects.draw(start, one.kind, np.full((SPEC.size, SPEC.size, 3), grey, np.float32), SPEC), start
+
+
 @pytest.mark.parametrize("box", [[48, 48, 30, 12, 0.4], [48, 48, 30, 26, -1.0], [48, 48, 14, 7, 1.2]])
-def test_a_real_object_is_stretched_into_the_new_box(tmp_path, box):
+def test_the_box_is_fitted_to_a_real_object_that_keeps_its_shape(tmp_path, box):
     objects = collect_objects(labelled(tmp_path, [[48, 48, 48, 24, 0.7]], [0]), CLASSES, SPEC, 0.5)
     one = Layout([box], [0], CLASSES, (96, 96))
-    ground = np.full((SPEC.size, SPEC.size, 3), 90, np.float32)
-    frame, _ = objects.draw(one, 0, ground, SPEC, np.random.default_rng(0))
-    wanted = finer_mask(masks(one.boxes[0], "obb", SPEC)[1], len(frame)) > 0.5
-    assert (red(frame) & wanted).sum() / (red(frame) | wanted).sum() > 0.8
-    assert objects.draw(one, 1, ground, SPEC, np.random.default_rng(0)) is None, "there is no van"
+    frame, _, start = drawn(objects, one, 0, 90)
+    assert start.whole_box[2] / start.whole_box[3] == pytest.approx(2, rel=0.1), "as the real car, whatever was asked"
+    assert start.whole_box[:2] == pytest.approx(box[:2])
+    assert start.whole_box[4] == pytest.approx(box[4])
+    assert (start.whole_box[2:4] <= np.float32(box[2:4]) + 1e-3).all(), "inside the box of the layout"
+    fitted = finer_mask(masks(start.whole_box, "obb", SPEC)[1], len(frame)) > 0.5
+    assert (red(frame) & fitted).sum() / (red(frame) | fitted).sum() > 0.8
+    assert drawn(objects, one, 1, 90) is None, "there is no van"
 
 
 def test_its_brightness_follows_the_scene(tmp_path):
     objects = collect_objects(labelled(tmp_path, [[48, 48, 24, 12, 0]], [0]), CLASSES, SPEC, 0.5)
     one, brightness = Layout([[48, 48, 24, 12, 0]], [0], CLASSES, (96, 96)), []
     for grey in (60, 130):
-        ground = np.full((SPEC.size, SPEC.size, 3), grey, np.float32)
-        frame, _ = objects.draw(one, 0, ground, SPEC, np.random.default_rng(0))
+        frame, _, start = drawn(objects, one, 0, grey)
         brightness.append(frame[red(frame)].mean())
-        beyond = masks(one.boxes[0], "obb", SPEC)[0] == 0
+        beyond = masks(start.whole_box, "obb", SPEC)[0] == 0
         assert frame[beyond] == pytest.approx(grey, abs=2), "the scene's own ground stays around it"
     assert brightness[1] - brightness[0] == pytest.approx(70, abs=5)
 
@@ -109,11 +121,10 @@ def test_large_objects_keep_details_beyond_the_models_resolution(tmp_path, stren
 def test_objects_are_taken_from_images_of_the_same_light(tmp_path):
     nights = [True] * 20 + [False] * 20
     objects = collect_objects(labelled(tmp_path, [[48, 48, 24, 12, 0]], [0], nights=nights), CLASSES, SPEC, 0.5)
-    ground = np.full((SPEC.size, SPEC.size, 3), 120, np.float32)
     for night in (True, False):
         one = Layout([[48, 48, 24, 12, 0]], [0], CLASSES, (96, 96), acquisition=Acquisition(night=night))
-        drawn = [objects.draw(one, 0, ground, SPEC, np.random.default_rng(i))[0] for i in range(20)]
-        assert {bool(red(frame).mean() > 0.1) for frame in drawn} == {not night}, "night is the negative here"
+        frames = [drawn(objects, one, 0, 120, seed)[0] for seed in range(20)]
+        assert {bool(red(frame).mean() > 0.1) for frame in frames} == {not night}, "night is the negative here"
 
 
 def test_a_data_set_without_a_whole_object_of_the_classes_is_refused(tmp_path):
@@ -191,9 +202,8 @@ def test_an_object_from_ground_like_the_scenes_is_preferred(tmp_path, tone):
     one = Layout([[48, 48, 24, 12, 0]], [0], CLASSES, (96, 96))
 
     def reds(candidates) -> np.ndarray:
-        ground = np.full((SPEC.size, SPEC.size, 3), tone, np.float32)
-        drawn = [candidates.draw(one, 0, ground, SPEC, np.random.default_rng(i))[0] for i in range(10)]
-        return np.array([frame[22:26, 22:26, 0].mean() for frame in drawn])
+        frames = [drawn(candidates, one, 0, tone, seed)[0] for seed in range(10)]
+        return np.array([frame[22:26, 22:26, 0].mean() for frame in frames])
 
     assert reds(objects) == pytest.approx(np.full(10, 200), abs=5)
     assert np.abs(reds(elsewhere) - 200).min() > 50

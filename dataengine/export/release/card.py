@@ -161,8 +161,8 @@ def _split(content: dict) -> str:
     lost = content["left_out"]["leaks"]
     left = f" {lost} images with sources in both splits are left out." if lost else ""
     return (
-        "Images with a common layout source, scene or seed (`layout_from`, `scene` and `seed` of each image) are never "
-        f"in both the training and the validation split.{together}{left}"
+        "Images with a common layout source, real object, scene or seed (`layout_from`, `objects_from`, `scene` and "
+        f"`seed` of each image) are never in both the training and the validation split.{together}{left}"
     )
 
 

@@ -112,6 +112,7 @@ def _details(run: FinishedRun, record: Record, license: License) -> dict:
         "index": record.index,
         "seed": record.seed,
         "layout_from": list(record.layout_from),
+        "objects_from": list(record.object_images),
         "scene": record.provenance.label,
         "scene_source": record.provenance.source,
         "scene_license": record.provenance.license,
@@ -123,7 +124,7 @@ def _metadata(file_name: str, split: str, layout: Layout, details: dict, source_
     """A line of `metadata.jsonl`. bbox: x, y, width, height in pixels; obb: four corners, x and y in turn."""
     corners = np.round(geometry.to_corners(layout.boxes).astype(np.float64), 4)  # (N, 4, 2)
     low, high = corners.min(axis=1), corners.max(axis=1)
-    copied = ("license", "seed", "layout_from", "scene", "scene_source", "scene_license", "sha256")
+    copied = ("license", "seed", "layout_from", "objects_from", "scene", "scene_source", "scene_license", "sha256")
     return {
         "file_name": file_name,
         "split": split,

@@ -90,14 +90,15 @@ def make(
     against = conflicts(run.sources, license)
     if against and not settings.allow_license_mix:
         raise UserError(f"--license {license.id}: {'; '.join(against)}. Release it anyway with --allow-license-mix.")
-    if run.recipe.get("strength", 1) < 1 and settings.val:
+    unknown = [record for record in run.records if record.n_painted and not record.objects_from]
+    if run.recipe.get("strength", 1) < 1 and settings.val and unknown:
         raise UserError(
             f"--val {settings.val:g}: objects of this run are repainted real ones (strength "
-            f"{run.recipe['strength']:g}), and their sources are not recorded, so one could be in both splits; give "
-            "--val 0."
+            f"{run.recipe['strength']:g}), and a version that did not record their sources made it, so one could be in "
+            "both splits; make the run again, or give --val 0."
         )
     records, copies, dropped = _without_copies(run, settings, bar)
-    sources = [sources_of(x.layout_from, x.provenance, x.seed, settings.group) for x in records]
+    sources = [sources_of(x.layout_from, x.provenance, x.seed, settings.group, x.object_images) for x in records]
     sides = divide(sources, settings.val, run.recipe["seed"])
     splits = {
         split: [record for record, side in zip(records, sides, strict=True) if side == split]

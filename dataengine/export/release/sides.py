@@ -1,4 +1,4 @@
-"""Split into train and validation: images with a common layout or scene are never in both.
+"""Split into train and validation: images with a common layout, scene or real object are never in both.
 
 Images and their sources form a graph. If it has many components, whole components become the validation split. If most
 of it is connected, as with many images from few real ones, the sources are divided, and images with sources in both
@@ -21,15 +21,23 @@ Side = Literal["train", "val"]
 MAX_SHARE_ERROR = 0.25  # of the requested share; tolerated where no image has to be left out
 
 
-def sources_of(layout_from: Sequence[str], scene: Provenance, seed: int, group: str | None = None) -> frozenset[str]:
-    """Sources of an image: the real images of its layout, and its scene; its seed if it has neither.
+def sources_of(
+    layout_from: Sequence[str],
+    scene: Provenance,
+    seed: int,
+    group: str | None = None,
+    objects_from: Sequence[str] = (),
+) -> frozenset[str]:
+    """Sources of an image: the real images of its layout and of its objects, and its scene; its seed if it has none.
 
     group: a regular expression; sources with the same match count as one, such as frames of one video.
 
     >>> sorted(sources_of(["a"], Provenance("window", "b", 40, 120), 7))
     ['a', 'b']
+    >>> sorted(sources_of(["a"], Provenance(), 7, objects_from=["c", "a"]))
+    ['a', 'c']
     """
-    names = [*layout_from, *filter(None, [scene.name or scene.label])] or [f"seed:{seed}"]
+    names = [*layout_from, *objects_from, *filter(None, [scene.name or scene.label])] or [f"seed:{seed}"]
     if group is None:
         return frozenset(names)
     return frozenset(group_of(name, group) for name in names)
@@ -58,8 +66,9 @@ def divide(sources: Sequence[frozenset[str]], share: float, seed: int = 0) -> li
     usable = (n_val > 0) & (n_train > 0)
     if not usable.any():
         raise UserError(
-            f"--val {share:g}: all images are connected by common layouts and scenes, so no validation split is "
-            "independent of the training images; generate more images, or give --val 0."
+            f"--val {share:g}: all images are connected by common layouts, scenes and real objects, so no validation "
+            "split is independent of the training images; generate more images, make one run from each part of the "
+            "real data (dataengine data split), or give --val 0."
         )
     whole = usable & (n_val + n_train == len(sources)) & (np.abs(shares - share) <= MAX_SHARE_ERROR * share)
     chosen = whole if whole.any() else usable

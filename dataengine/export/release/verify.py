@@ -26,6 +26,7 @@ from dataengine.files import read_text
 
 CONTENT = "release.json"
 MIN_IOU = 0.97  # between the same box in two formats, which round differently
+LATER_KEYS = ("objects_from",)  # which releases of 0.1.0 do not have
 DUPLICATED_KEYS = ("seed", "layout_from", "scene", "scene_source", "scene_license", "license", "sha256")
 
 
@@ -128,9 +129,9 @@ def _mark(file: Path, content: dict, line: dict) -> Iterator[str]:
         return
     if mark.source_type != line["digital_source_type"]:
         yield f"its digital source type differs from {METADATA}"
-    for key in DUPLICATED_KEYS:
-        if mark.details.get(key) != line[key]:
-            yield f"the image says {key} {mark.details.get(key)!r}, {METADATA} says {line[key]!r}"
+    for key in (*DUPLICATED_KEYS, *(key for key in LATER_KEYS if key in line or key in mark.details)):
+        if mark.details.get(key) != line.get(key):
+            yield f"the image says {key} {mark.details.get(key)!r}, {METADATA} says {line.get(key)!r}"
     if mark.details.get("parts") != content["parts"] or mark.details.get("run") != content["identity"]:
         yield f"the image names another run or other models than {CONTENT}"
     if hashlib.sha256(marks.unmarked(png)).hexdigest() != line["sha256"]:
@@ -140,7 +141,14 @@ def _mark(file: Path, content: dict, line: dict) -> Iterator[str]:
 def _splits(content: dict, lines: dict[str, list[dict]]) -> Iterator[str]:
     sources = {
         split: [
-            sources_of(line["layout_from"], provenance_from_json(line), line["seed"], content["group"]) for line in part
+            sources_of(
+                line["layout_from"],
+                provenance_from_json(line),
+                line["seed"],
+                content["group"],
+                line.get("objects_from", []),
+            )
+            for line in part
         ]
         for split, part in lines.items()
     }

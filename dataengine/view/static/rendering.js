@@ -72,7 +72,8 @@ export class Rendering {
 
   said() {
     const { verdict } = this.job;
-    return verdict.kept ? "The filter would keep it" : `The filter would drop it: ${verdict.reason}`;
+    const said = verdict.kept ? "The filter would accept it" : `The filter would drop it: ${verdict.reason}`;
+    return verdict.rule ? `${said} (${verdict.rule})` : said;
   }
 
   // [text, class] of each drawn box, if the boxes are the rendered ones.
