@@ -6,7 +6,9 @@ each split; header lines `imagesource:` and `gsd:` (metres per pixel, "null" is 
 folder. A missing tenth field is 0, class names may have blanks, and any quadrilateral becomes its minimum-area box.
 Written: `<split>/images/*.png`, `<split>/labelTxt/*.txt` without header and with all ten fields, since mmrotate's
 `DOTADataset` fails at a header or a missing field and appends `.png`. Blanks in class names become hyphens, since it
-splits at blanks. Ground sample distance and date go to `<split>/meta/`, the class list to `classes.txt`.
+splits at blanks. An ignored region is an entry of each class with the difficulty 101: `DOTADataset` ignores entries
+above `diff_thr`, 100 unless set, in training and evaluation, for the class that they have; difficulties above 100 are
+read back as ignored regions. Ground sample distance and date go to `<split>/meta/`, the class list to `classes.txt`.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from dataengine.data.staging import Progress, decimal, placed, staged, write_cla
 from dataengine.errors import UserError
 
 NAME = "dota"
-HOLDS = frozenset({"angles", "difficult", "gsd_m", "date"})
+HOLDS = frozenset({"angles", "difficult", "ignored", "gsd_m", "date"})
+IGNORED_DIFFICULTY = 101  # above the default `diff_thr` of mmrotate's DOTADataset, 100
 CLASSES_V10 = (
     "plane", "baseball-diamond", "bridge", "ground-track-field", "small-vehicle", "large-vehicle", "ship",
     "tennis-court", "basketball-court", "storage-tank", "soccer-ball-field", "roundabout", "harbor", "swimming-pool",
@@ -128,7 +131,21 @@ def _record(file: Path, image: Path, split: str, problems: list[Problem]) -> Rec
     else:
         corners = _irregular(file, rows, first, record, problems)
     record.boxes = geometry.from_corners(corners.reshape(-1, 4, 2).astype(np.float32))
+    _separate_ignored_regions(record, rows, first)
     return record
+
+
+def _separate_ignored_regions(record: Record, rows: list[list[str]], first: int) -> None:
+    """Move the entries with a difficulty above 100 from the objects to the ignored regions, each place once."""
+    difficulties = [rows[line - first - 1][-1] for line in record.lines]
+    ignored = np.array([text.isdigit() and int(text) >= IGNORED_DIFFICULTY for text in difficulties], bool)
+    if not ignored.any():
+        return
+    record.ignored = np.unique(record.boxes[ignored], axis=0)
+    keep = np.flatnonzero(~ignored)
+    record.boxes = record.boxes[keep]
+    record.names, record.lines = [record.names[i] for i in keep], [record.lines[i] for i in keep]
+    record.difficult = [record.difficult[i] for i in keep]
 
 
 def _irregular(file: Path, rows: list[list[str]], first: int, record: Record, problems: list[Problem]) -> np.ndarray:
@@ -195,10 +212,12 @@ def write(
         labels.mkdir(parents=True)
         for sample, name in placed(dataset, work / split / "images", problems, suffix=".png", progress=progress):
             layout = sample.layout
-            corners = geometry.to_corners(layout.boxes).reshape(-1, 8)
-            lines = [
-                f"{' '.join(map(decimal, row))} {names[label]} {int(difficult)}\n"
-                for row, label, difficult in zip(corners, layout.labels, layout.difficult, strict=True)
+            objects = zip(_numbers(layout.boxes), layout.labels, layout.difficult, strict=True)
+            lines = [f"{numbers} {names[label]} {int(difficult)}\n" for numbers, label, difficult in objects]
+            lines += [
+                f"{numbers} {name_of_class} {IGNORED_DIFFICULTY}\n"
+                for numbers in _numbers(layout.ignored)
+                for name_of_class in names
             ]
             (labels / f"{name}.txt").write_text("".join(lines), "utf-8")
             date, gsd = layout.acquisition.date, layout.acquisition.gsd_m
@@ -207,3 +226,8 @@ def write(
                 text = f"acquisition dates:{date}\nimagesource:{sample.source or None}\ngsd:{gsd}\n"
                 (meta / f"{name}.txt").write_text(text.replace("None", "null"), "utf-8")
     return problems
+
+
+def _numbers(boxes: np.ndarray) -> list[str]:
+    """The eight coordinates of each box (N, 5), as text."""
+    return [" ".join(map(decimal, row)) for row in geometry.to_corners(boxes).reshape(-1, 8)]
