@@ -36,8 +36,8 @@ def place_filled(source: Path, layout: Layout, target: Path) -> None:
 def _filled(image: Image, layout: Layout) -> Image:
     from PIL.Image import fromarray
 
-    if image.mode in ("1", "P", "PA", "LA"):  # values that are no colours
-        image = image.convert({"1": "L", "P": "RGB"}.get(image.mode, "RGBA"))
+    if image.mode not in ("L", "RGB", "RGBA", "I", "I;16", "F"):  # values that are no colours, or others than of RGB
+        image = image.convert({"1": "L", "LA": "RGBA", "PA": "RGBA"}.get(image.mode, "RGB"))
     return fromarray(fill_regions(np.asarray(image), layout.ignored, layout.boxes))
 
 

@@ -239,7 +239,7 @@ def _data_yaml(splits: Sequence[str], kind: str, classes: Sequence[str]) -> str:
         what = "the images of the other splits" if others else "empty"
         remarks.append(f"train: is {what}, since there is no split for training and Ultralytics requires the key")
     if "val" not in folders:
-        folders["val"] = folders["train"]
+        folders["val"] = [*others] if isinstance(folders["train"], list) else folders["train"]
         what = "the training images again" if folders["val"] else "empty"
         remarks.append(
             f"val: is {what}, since there is no split for validation and Ultralytics requires the key;\n"
