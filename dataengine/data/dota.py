@@ -6,10 +6,11 @@ each split; header lines `imagesource:` and `gsd:` (metres per pixel, "null" is 
 folder. A missing tenth field is 0, class names may have blanks, and any quadrilateral becomes its minimum-area box.
 Written: `<split>/images/*.png`, `<split>/labelTxt/*.txt` without header and with all ten fields, since mmrotate's
 `DOTADataset` fails at a header or a missing field and appends `.png`. Blanks in class names become hyphens, since it
-splits at blanks. An ignored region is an entry of each class with the difficulty 101: `DOTADataset` marks entries above
-`diff_thr`, 100 unless set, as ignored, and its metric leaves out detections there. (Training leaves them out where the
-assigners of a config have an `ignore_iof_thr`, which mmrotate's own have not; `dataengine export mmrotate` fills them.)
-Difficulties above 100 are read back as ignored regions. Ground sample distance and date go to `<split>/meta/`, the class list to `classes.txt`.
+splits at blanks. Ground sample distance and date go to `<split>/meta/`, the class list to `classes.txt`.
+An ignored region is written as an entry of each class with the difficulty 101, and difficulties above 100 are read as
+ignored regions: `DOTADataset` marks entries above `diff_thr`, 100 unless set, as ignored, and its metric leaves out
+detections there. Training leaves them out only where the assigners of a config have an `ignore_iof_thr`, which those of
+mmrotate have not; `dataengine export mmrotate` fills the regions for that.
 """
 
 from __future__ import annotations
