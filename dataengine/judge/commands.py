@@ -202,8 +202,8 @@ def label_command(
                 f"{images}: every image has a doubtful detection; give --keep-doubtful, a --tile-size, or a better "
                 "detector."
             )
-        coco.write(replace(labelled, samples=kept), out)
-    for problem in labelled.problems[:5]:
+        left_out = coco.write(replace(labelled, samples=kept), out)
+    for problem in [*labelled.problems, *left_out][:5]:
         typer.echo(str(problem), err=True)
     counts = Counter(name for sample in kept for name in sample.layout.names())
     objects = ", ".join(f"{counts[name]} {name}" for name in labelled.classes)
