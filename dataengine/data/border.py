@@ -36,12 +36,12 @@ def inside_image(layout: Layout) -> tuple[Layout, np.ndarray]:
     boxes, visible, inside = _cut(layout.boxes, layout)
     ignored, _, shown = _cut(layout.ignored, layout)
     visible = np.where(visible > UNCUT_VISIBLE, layout.visible, np.minimum(visible, layout.visible))
-    outlines = layout.outlines() if layout.silhouettes is not None and (boxes != layout.boxes).any() else None
     written = replace(layout, boxes=boxes, visible=visible, ignored=ignored[shown])
-    if outlines is not None:
-        written = written.with_outlines(outlines)
     if not inside.all():
         written = written.select(inside)
+    if layout.silhouettes is not None and (boxes != layout.boxes).any():  # which are relative to the boxes
+        outlines = layout.outlines()
+        written = written.with_outlines(outlines[i] for i in np.flatnonzero(inside))
     return written, np.flatnonzero(~inside)
 
 

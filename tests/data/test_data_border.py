@@ -83,6 +83,17 @@ def test_the_visible_fraction_of_a_tile_is_kept_and_regions_are_cut_too():
     assert written.ignored.tolist() == [[2, 20, 4, 4, 0]]
 
 
+def test_outlines_stay_where_they_are_when_their_box_is_cut():
+    boxes = [[5, 75, 40, 20, 0.5], [-60, 75, 40, 20, 0], [90, 60, 20, 12, 1.0]]
+    outlines = [geometry.to_corners(box)[0] for box in boxes]
+    layout = Layout(boxes, [0] * 3, ("car",), SIZE).with_outlines(outlines)
+    with np.errstate(all="raise"):
+        written, outside = inside_image(layout)
+    assert outside.tolist() == [1]
+    for before, after in zip((outlines[0], outlines[2]), written.outlines(), strict=True):
+        assert after == pytest.approx(before, abs=1e-3)
+
+
 def test_hulls_of_visible_parts_never_leave_the_image():
     boxes = random_boxes(200, seed=2)
     hulls = visible_hulls(boxes, SIZE)
