@@ -11,7 +11,7 @@ from dataengine.data import images
 from dataengine.data.layout import Dataset, Problem, Sample
 
 MIN_SIDE_PX = 2.0  # objects with a shorter side cannot be recognised
-MAX_OUTSIDE = 0.5  # fraction of a box outside the image; tiling cuts boxes, but not by more
+MAX_OUTSIDE = 0.51  # fraction of a box outside the image; the minimum-area box of a visible part has a half at most
 NEIGHBOURS = 8  # nearest boxes among which duplicates of a box are searched
 DUPLICATE_IOU = 0.95  # of two boxes of one class that are the same object
 

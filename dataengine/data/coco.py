@@ -25,6 +25,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from dataengine import geometry
+from dataengine.data.border import visible_hulls
 from dataengine.data.file_index import FileIndex, safe_name
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, Sample
 from dataengine.data.parse import box_count, flag, load_json, number, objects_only
@@ -350,8 +351,9 @@ def write(
 ) -> list[Problem]:
     """Write one split: `annotations/<split>.json` and `images/<split>/`. Returns problems: what was skipped.
 
-    Rotated boxes have their four corners in `segmentation` and the axis-aligned box around them in `bbox`. An ignored
-    region is a crowd of every class, as COCO's evaluation matches crowds by class. `difficult`, `visible` and
+    `bbox` is the axis-aligned box around the part of an object inside the image, `segmentation` the four corners of its
+    box, which are those of `bbox` in a horizontal data set. An ignored region is a crowd of every class, as COCO's
+    evaluation matches crowds by class. `difficult`, `visible` and
     `acquisition` are added under these names, which other readers ignore.
     Raises UserError unless `path` is new, empty or a COCO set of the same classes written by dataengine.
     """
@@ -401,13 +403,15 @@ def _annotations(layout: Layout, dataset: Dataset) -> Iterator[dict]:
     """Entries of the objects and ignored regions of an image, without ids."""
     boxes = np.concatenate([layout.boxes, layout.ignored])
     corners = np.round(geometry.to_corners(boxes).astype(np.float64), 4)  # (N, 4, 2)
-    low, high = corners.min(axis=1), corners.max(axis=1)
-    upright = np.round(np.concatenate([low, high - low], axis=1), 4)
+    hulls = np.round(visible_hulls(boxes, layout.size), 4)  # (N, 4)
     for i, box in enumerate(boxes):
+        x1, y1, x2, y2 = hulls[i].tolist()
         entry = {
-            "bbox": upright[i].tolist(),
+            "bbox": np.round([x1, y1, x2 - x1, y2 - y1], 4).tolist(),
             "area": round(float(box[2]) * float(box[3]), 4),
-            "segmentation": [corners[i].ravel().tolist()] if dataset.kind == "obb" else [],
+            "segmentation": [corners[i].ravel().tolist()]
+            if dataset.kind == "obb"
+            else [[x1, y1, x2, y1, x2, y2, x1, y2]],
         }
         if i >= len(layout):  # an ignored region
             for label in range(len(dataset.classes)):

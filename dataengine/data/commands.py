@@ -18,6 +18,9 @@ FormatName = Literal[  # keys of formats.FORMATS
     "dota", "coco", "dior", "voc", "hrsc", "rolabelimg", "hit-uav", "yolo", "fair1m", "ucas-aod", "visdrone", "soda-a",
     "xview", "airbus", "labelme", "cvat", "datumaro",
 ]  # fmt: skip
+WrittenName = Literal[  # formats.WRITTEN and formats.ROTATED_YOLO
+    "dota", "coco", "dior", "voc", "hrsc", "rolabelimg", "hit-uav", "yolo", "labelme", "cvat", "datumaro", "yolo-obb",
+]  # fmt: skip
 Source = Annotated[Path, typer.Argument(help="Data set folder or annotation file (COCO, HIT-UAV, data.yaml).")]
 Format = Annotated[FormatName | None, typer.Option(help="Format of the data set. [default: recognised by content]")]
 RealFormat = Annotated[FormatName | None, typer.Option(help="Format of --real. [default: recognised by content]")]
@@ -42,7 +45,7 @@ PixelRangeText = Annotated[
         "pixel-range.json, or measured on the images]",
     ),
 ]
-To = Annotated[FormatName, typer.Option(help="Format to write; coco keeps all label fields.")]
+To = Annotated[WrittenName, typer.Option(help="Format to write; coco keeps all label fields.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")]
 
 
@@ -161,7 +164,7 @@ def check_command(
 def convert_command(
     path: Source,
     out: Annotated[Path, typer.Argument(help="New or empty folder for the converted data set.")],
-    to: Annotated[FormatName, typer.Option(help="Format to write.")],
+    to: Annotated[WrittenName, typer.Option(help="Format to write.")],
     format: Format = None,
     split: Split = None,
     classes: Classes = None,
@@ -195,7 +198,7 @@ def convert_command(
             problems += error.problems
             continue
         written, left_out = _write(dataset, out, to, name or "train")
-        typer.echo(f"{out}: {name or 'train'}: {written} images in {to} format")
+        typer.echo(f"{out}: {name or 'train'}: {written} images in {formats.labels_written(dataset, to)}")
         problems += dataset.problems + left_out
     _print_problems(problems, 20)
 
@@ -245,7 +248,9 @@ def tile_command(
             f"{out} cannot be written ({error.strerror or error}); {make_room(error)}choose another folder"
         ) from error
     objects = sum(len(sample.layout) for sample in tiles)
-    typer.echo(f"{out}: {written} tiles of {len(dataset)} images, {objects} objects, in {to} format")
+    typer.echo(
+        f"{out}: {written} tiles of {len(dataset)} images, {objects} objects, in {formats.labels_written(tiles, to)}"
+    )
     _print_problems(tiles.problems + left_out, 20)
 
 
@@ -324,7 +329,7 @@ def merge_command(
     dataset = merge([_read(path, format, None, classes, None, pixel_range) for path in paths])
     written, left_out = _write(dataset, out, to, "train")
     objects = sum(len(sample.layout) for sample in dataset)
-    typer.echo(f"{out}: {written} images, {objects} objects, in {to} format")
+    typer.echo(f"{out}: {written} images, {objects} objects, in {formats.labels_written(dataset, to)}")
     _print_problems(dataset.problems + left_out, 20)
 
 
@@ -357,12 +362,13 @@ def _read(
 def _write(dataset, out: Path, to: str, split: str) -> tuple[int, list]:
     """Write a split and report what the format cannot store; (images written, problems of the skipped ones)."""
     from dataengine.data import formats
+    from dataengine.data.staging import images_skipped
 
     for loss in formats.losses(dataset, to):
         typer.echo(f"{split}: {to} cannot store {loss}", err=True)
     with _progress(f"Writing {split}") as progress:
         left_out = formats.write(dataset, out, to, split=split, progress=progress)
-    return len(dataset) - len({problem.path for problem in left_out}), left_out
+    return len(dataset) - images_skipped(left_out), left_out
 
 
 def _print_problems(problems: list, show: int) -> None:

@@ -18,6 +18,7 @@ from xml.etree.ElementTree import Element, SubElement
 import numpy as np
 
 from dataengine import geometry
+from dataengine.data.border import visible_hulls
 from dataengine.data.layout import Dataset, Kind, Layout, Problem
 from dataengine.data.parse import element_number, element_text
 from dataengine.data.records import assemble, listed_classes
@@ -110,9 +111,10 @@ def write(
     with staged(path, NAME, split, dataset.classes) as work:
         write_classes(work, dataset.classes)
         names = []
-        for sample, name in placed(dataset, work / folder, problems, suffix=".jpg", progress=progress):
+        samples = placed(dataset, work / folder, problems, suffix=".jpg", fill_ignored=True, progress=progress)
+        for sample, name in samples:
             corners = geometry.to_corners(sample.layout.boxes).reshape(-1, 8)
-            upright = geometry.to_aabb(sample.layout.boxes)
+            upright = visible_hulls(sample.layout.boxes, sample.layout.size)
             fields = ("xmin", "ymin", "xmax", "ymax")
             save_xml(_annotation(sample.layout, name, "robndbox", _CORNERS, corners), work / ORIENTED / f"{name}.xml")
             save_xml(_annotation(sample.layout, name, "bndbox", fields, upright), work / HORIZONTAL / f"{name}.xml")

@@ -9,6 +9,10 @@ names may have blanks, and any quadrilateral becomes its minimum-area box.
 Written: `<split>/images/*.png`, `<split>/labelTxt/*.txt` without header and with all ten fields, since mmrotate's
 `DOTADataset` fails at a header or a missing field and appends `.png`. Blanks in class names become hyphens, since it
 splits at blanks. Ground sample distance and date go to `<split>/meta/`, the class list to `classes.txt`.
+An ignored region is written as an entry of each class with the difficulty 101, and difficulties above 100 are read as
+ignored regions: `DOTADataset` marks entries above `diff_thr`, 100 unless set, as ignored, and its metric leaves out
+detections there. Training leaves them out only where the assigners of a config have an `ignore_iof_thr`, which those of
+mmrotate have not; `dataengine export mmrotate` fills the regions for that.
 """
 
 from __future__ import annotations
@@ -23,23 +27,24 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data.file_index import FileIndex, folder_split, matched, safe_name
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem
-from dataengine.data.parse import MAX_NUMBER, flag, is_number, line_count, number
+from dataengine.data.parse import MAX_NUMBER, is_number, line_count, number
 from dataengine.data.records import Record, assemble, listed_classes, sample_name, unknown_acquisition, unlabelled
 from dataengine.data.staging import Progress, decimal, placed, staged, write_classes
 from dataengine.errors import UserError
 from dataengine.files import read_yaml
 
 NAME = "dota"
-HOLDS = frozenset({"angles", "difficult", "gsd_m", "date"})
+HOLDS = frozenset({"angles", "difficult", "ignored", "gsd_m", "date"})
+IGNORED_DIFFICULTY = 101  # above the default `diff_thr` of mmrotate's DOTADataset, 100
 CLASSES_V10 = (
     "plane", "baseball-diamond", "bridge", "ground-track-field", "small-vehicle", "large-vehicle", "ship",
     "tennis-court", "basketball-court", "storage-tank", "soccer-ball-field", "roundabout", "harbor", "swimming-pool",
     "helicopter",
 )  # fmt: skip
 CLASSES_V15 = (*CLASSES_V10, "container-crane")
-DIFFICULT_LEVELS = (0, 1, 2)  # of the last field; other numbers belong to the name of the class
+DIFFICULT_LEVELS = (0, 1, 2, IGNORED_DIFFICULTY)  # of the last field; other numbers belong to the name of the class
 CLASSES_V20 = (*CLASSES_V15, "airport", "helipad")
-_LABEL_FOLDER = re.compile(r"labeltxt.*|annfiles|labels?(_.*)?|.*reclabeltxt|.*_hbb", re.IGNORECASE)
+_LABEL_FOLDER = re.compile(r"labeltxt.*|annfiles|.*reclabeltxt|.*_hbb", re.IGNORECASE)
 _HORIZONTAL = re.compile(r"(^|/)[^/]*(_hbb|reclabeltxt)(/|$)", re.IGNORECASE)
 _HEADER = re.compile(r"\s*[a-z][a-z ]*:", re.IGNORECASE)  # such as "imagesource:" and "gsd:"
 
@@ -62,17 +67,17 @@ def _fields(line: str) -> list[str]:
 
 
 def _label_files(path: Path) -> list[Path]:
-    """The label files below a folder: those in folders named for them, or else all DOTA text."""
-    files = FileIndex(path, (".txt",)).files
+    """The label files below a folder: those in folders that have DOTA's names, or else in folders with DOTA text."""
+    files = [file for file in FileIndex(path, (".txt",)).files if file.name != "classes.txt"]
     relative = {file: file.relative_to(path).as_posix() for file in files}
     if _LABEL_FOLDER.fullmatch(path.name):
         return files
     named = [file for file in files if any(map(_LABEL_FOLDER.fullmatch, Path(relative[file]).parts[:-1]))]
     if not named:
-        others = [file for file in files if file.parent.name != "meta" and file.name != "classes.txt"]
-        named = [file for file in others if recognizes(file, _head(file))]
-    rotated = [file for file in named if not _HORIZONTAL.search(relative[file])]
-    return [file for file in rotated or named if file.name != "classes.txt"]
+        others = [file for file in files if file.parent.name != "meta"]
+        folders = {file.parent for file in others if recognizes(file, _head(file))}
+        named = [file for file in others if file.parent in folders]
+    return [file for file in named if not _HORIZONTAL.search(relative[file])] or named
 
 
 def label_folders(path: Path) -> list[Path]:
@@ -163,33 +168,38 @@ def _record(file: Path, split: str, problems: list[Problem]) -> Record | None:
     while first < len(lines) and (_HEADER.match(lines[first]) or not lines[first].strip()):
         first += 1
     record.acquisition, record.source = _header(file, [*header, *lines[:first]], problems)
-    corners, names, difficult, numbers = [], [], [], []
+    corners, names, levels, numbers = [], [], [], []
     for line, row in enumerate(map(_fields, lines[first:]), first + 1):
         if not row:
             continue
         try:
-            values, name, is_difficult = _object(row)
+            values, name, level = _object(row)
         except ValueError as error:
             problems.append(Problem(file, line, f"{error}; the object is skipped", 1))
             continue
         corners.append(values)
         names.append(name)
-        difficult.append(is_difficult)
+        levels.append(level)
         numbers.append(line)
-    record.names, record.difficult, record.lines = names, difficult, numbers
-    record.boxes = geometry.from_corners(np.array(corners, np.float32).reshape(-1, 4, 2))
+    boxes = geometry.from_corners(np.array(corners, np.float32).reshape(-1, 4, 2))
+    ignored = np.array(levels) >= IGNORED_DIFFICULTY
+    record.ignored = np.unique(boxes[ignored], axis=0) if ignored.any() else boxes[:0]  # `write` repeats them by class
+    keep = np.flatnonzero(~ignored) if len(boxes) else []
+    record.boxes = boxes[keep] if len(boxes) else boxes
+    record.names, record.lines = [names[i] for i in keep], [numbers[i] for i in keep]
+    record.difficult = [levels[i] > 0 for i in keep]
     return record
 
 
-def _object(row: list[str]) -> tuple[list[float], str, bool]:
-    """(corners, class name, difficult) of the fields of a line. Raises ValueError if they are no object."""
+def _object(row: list[str]) -> tuple[list[float], str, float]:
+    """(corners, class name, difficulty) of the fields of a line. Raises ValueError if they are no object."""
     if len(row) == 10 and row[9] in ("0", "1") and "_" not in "".join(row[:8]):  # most lines are like this
         try:
             values = list(map(float, row[:8]))
         except ValueError:
             values = [np.inf]
         if max(map(abs, values)) <= MAX_NUMBER and not is_number(row[8]):
-            return values, row[8], row[9] == "1"
+            return values, row[8], float(row[9])
     numeric = next((i for i, field in enumerate(row) if not is_number(field)), len(row))
     if numeric < 8:
         if len(row) < 9 and "nan" not in row:
@@ -204,7 +214,7 @@ def _object(row: list[str]) -> tuple[list[float], str, bool]:
         raise ValueError(f"has {numeric / 2:g} points before the class, not 4 corners")
     has_flag = len(rest) > 1 and is_number(rest[-1]) and float(rest[-1]) in DIFFICULT_LEVELS
     name = " ".join(rest[:-1] if has_flag else rest)
-    return values, name, has_flag and flag(rest[-1])
+    return values, name, float(rest[-1]) if has_flag else 0.0
 
 
 def _header(file: Path, lines: list[str], problems: list[Problem]) -> tuple[Acquisition, str]:
@@ -239,10 +249,12 @@ def write(
         labels.mkdir(parents=True)
         for sample, name in placed(dataset, work / split / "images", problems, suffix=".png", progress=progress):
             layout = sample.layout
-            corners = geometry.to_corners(layout.boxes).reshape(-1, 8)
-            lines = [
-                f"{' '.join(map(decimal, row))} {names[label]} {int(difficult)}\n"
-                for row, label, difficult in zip(corners, layout.labels, layout.difficult, strict=True)
+            objects = zip(_numbers(layout.boxes), layout.labels, layout.difficult, strict=True)
+            lines = [f"{numbers} {names[label]} {int(difficult)}\n" for numbers, label, difficult in objects]
+            lines += [
+                f"{numbers} {name_of_class} {IGNORED_DIFFICULTY}\n"
+                for numbers in _numbers(layout.ignored)
+                for name_of_class in names
             ]
             (labels / f"{name}.txt").write_text("".join(lines), "utf-8")
             date, gsd = layout.acquisition.date, layout.acquisition.gsd_m
@@ -251,3 +263,8 @@ def write(
                 text = f"acquisition dates:{date}\nimagesource:{sample.source or None}\ngsd:{gsd}\n"
                 (meta / f"{name}.txt").write_text(text.replace("None", "null"), "utf-8")
     return problems
+
+
+def _numbers(boxes: np.ndarray) -> list[str]:
+    """The eight coordinates of each box (N, 5), as text."""
+    return [" ".join(map(decimal, row)) for row in geometry.to_corners(boxes).reshape(-1, 8)]

@@ -60,10 +60,12 @@ WRITTEN = tuple(name for name, each in FORMATS.items() if hasattr(each, "write")
 LABEL_SUFFIXES = (".json", ".xml", ".yaml", ".yml", ".txt", ".csv", ".geojson")
 SAMPLED_FILES = 200  # label files of a folder by whose content the format is recognised
 HEAD_CHARACTERS = 100_000
+ROTATED_YOLO = "yolo-obb"  # a name for writing only: YOLO with corners, whatever the data set has
 
 
 def module(format: str) -> ModuleType:
     """The module of a format. Raises UserError with the list of formats for an unknown name."""
+    format = yolo.NAME if format == ROTATED_YOLO else format
     if format not in FORMATS:
         raise UserError(f"{format!r} is not a known format; choose one of {', '.join(FORMATS)}")
     return FORMATS[format]
@@ -72,7 +74,7 @@ def module(format: str) -> ModuleType:
 def writer(format: str) -> ModuleType:
     """The module of a format that can be written. Raises UserError for others."""
     found = module(format)
-    if format not in WRITTEN:
+    if not hasattr(found, "write"):
         raise UserError(f"{format} can be read, but not written; choose one of {', '.join(WRITTEN)}")
     return found
 
@@ -227,6 +229,9 @@ def write(
 ) -> list[Problem]:
     """Write one split with its images in any known format. Returns problems: images and objects that were skipped.
 
+    Labels are those inside the image (`border.inside_image`). Formats without ignored regions get images in which these
+    are filled. "yolo" writes labels of the data set's kind, "yolo-obb" rotated ones, with angle 0 for horizontal boxes.
+
     Raises UserError for an unknown format and if `path` has files that dataengine did not write.
 
     >>> import tempfile
@@ -238,6 +243,7 @@ def write(
     ...     Path(folder, "out/train/labelTxt/a.txt").read_text()
     '24 28 40 28 40 36 24 36 car 0\\n'
     """
+    dataset = replace(dataset, kind="obb") if format == ROTATED_YOLO else dataset
     path, pixel_range = Path(path), range_of(dataset)
     if pixel_range is not None:
         check_same(path, pixel_range)
@@ -247,6 +253,19 @@ def write(
     return problems
 
 
+def labels_written(dataset: Dataset, format: str) -> str:
+    """The format as a phrase, with the kind of labels where a format has two that programs do not exchange.
+
+    >>> labels_written(Dataset(("car",), [], "hbb"), "yolo")
+    'yolo format, with horizontal labels (class cx cy w h); --to yolo-obb writes rotated ones'
+    """
+    if module(format) is not yolo:
+        return f"{format} format"
+    if dataset.kind == "hbb" and format != ROTATED_YOLO:
+        return "yolo format, with horizontal labels (class cx cy w h); --to yolo-obb writes rotated ones"
+    return "yolo-obb format, with rotated labels (class and four corners)"
+
+
 def losses(dataset: Dataset, format: str) -> list[str]:
     """Descriptions of what this data set has and the format cannot store."""
     holds = writer(format).HOLDS
@@ -254,14 +273,14 @@ def losses(dataset: Dataset, format: str) -> list[str]:
     lost = []
     if dataset.kind == "obb" and "angles" not in holds:
         lost.append("angles (upright boxes around the rotated ones are written)")
-    if dataset.kind == "hbb" and "hbb" not in holds:
+    if dataset.kind == "hbb" and ("hbb" not in holds or format == ROTATED_YOLO):
         lost.append("that boxes are horizontal by definition (they are written as rotated boxes with angle 0)")
     if any(layout.difficult.any() for layout in layouts) and "difficult" not in holds:
         lost.append("difficult")
     if any((layout.visible < 1).any() for layout in layouts) and "visible" not in holds:
         lost.append("visible fractions")
     if any(len(layout.ignored) for layout in layouts) and "ignored" not in holds:
-        lost.append("ignored regions")
+        lost.append("ignored regions (their pixels are filled with the colour around them)")
     if (pixel_range := range_of(dataset)) is not None and not _holds_values(dataset, format):
         lost.append(f"all pixel values ({pixel_range.low:g} to {pixel_range.high:g} become 0 to 255)")
     known = [layout.acquisition for layout in layouts if layout.acquisition != UNKNOWN]

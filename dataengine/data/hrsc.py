@@ -20,6 +20,7 @@ from xml.etree.ElementTree import Element, SubElement
 import numpy as np
 
 from dataengine import geometry
+from dataengine.data.border import visible_hulls
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, class_key
 from dataengine.data.parse import element_number, element_text, number, radians
 from dataengine.data.records import assemble, listed_classes, unknown_acquisition
@@ -118,7 +119,8 @@ def write(
     with staged(path, NAME, split, dataset.classes) as work:
         write_classes(work, dataset.classes)
         base, names = work / "FullDataSet", []
-        for sample, name in placed(dataset, base / "AllImages", problems, suffix=".bmp", progress=progress):
+        samples = placed(dataset, base / "AllImages", problems, suffix=".bmp", fill_ignored=True, progress=progress)
+        for sample, name in samples:
             save_xml(_annotation(sample.layout, name, identities), base / "Annotations" / f"{name}.xml")
             names.append(name)
         (work / "ImageSets").mkdir()
@@ -135,7 +137,7 @@ def _annotation(layout: Layout, name: str, identities: dict[str, str]) -> Elemen
         fill(root, Img_Location=f"{acquisition.latitude_deg},{acquisition.longitude_deg}")
     fill(root, Img_SizeWidth=layout.size[0], Img_SizeHeight=layout.size[1], Img_SizeDepth=3)
     objects = SubElement(root, "HRSC_Objects")
-    upright = geometry.to_aabb(layout.boxes)
+    upright = visible_hulls(layout.boxes, layout.size)
     for i, (word, box, hull) in enumerate(zip(layout.names(), layout.boxes, upright, strict=True), 1):
         cx, cy, w, _, theta = map(float, box)
         item = fill(SubElement(objects, "HRSC_Object"), Object_ID=i, Class_ID=identities[class_key(word)])

@@ -94,7 +94,7 @@ def write(
     problems: list[Problem] = []
     with staged(path, NAME, split, dataset.classes) as work:
         write_classes(work, dataset.classes)
-        for sample, name in placed(dataset, work / "images" / split, problems, progress=progress):
+        for sample, name in placed(dataset, work / "images" / split, problems, fill_ignored=True, progress=progress):
             layout = sample.layout
             root = fill(Element("annotation", verified="no"), folder=split, filename=name + sample.image.suffix)
             fill(SubElement(root, "size"), width=layout.size[0], height=layout.size[1], depth=3)

@@ -7,15 +7,21 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from dataengine.data import images
+from dataengine.data.border import inside_image
+from dataengine.data.fill import place_filled
 from dataengine.data.layout import Dataset, Problem, Sample
 from dataengine.errors import UserError
 from dataengine.files import make_room, read_text
 
 Progress = Callable[[int, int], None]  # (images done, images in all)
 MARKER = ".dataengine.json"
+IMAGE_SKIPPED = "the image is skipped"
 _SHARED = {"classes.txt", "data.yaml"}  # the same for all splits of a data set
 
 
@@ -105,12 +111,15 @@ def placed(
     *,
     suffix: str | None = None,
     flat: bool = True,
+    fill_ignored: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[tuple[Sample, str]]:
     """Copy the image of each sample into `folder` and yield the sample with its name there, without suffix.
 
+    The yielded labels are those inside the image (`border.inside_image`); an object outside becomes a `Problem`.
     `flat` turns "a/b" into "a__b" for formats without sub-folders. Images are converted to `suffix`; None keeps their
-    own. An image that cannot be copied becomes a `Problem` and is not yielded.
+    own. `fill_ignored`, for formats without ignored regions, replaces their pixels. An image that cannot be copied
+    becomes a `Problem` and is not yielded.
     """
     suffixes: set[str] = set()  # names are looked up on the disk: a list of a million names would take memory
     for done, sample in enumerate(dataset, 1):
@@ -119,14 +128,36 @@ def placed(
         suffixes.add(suffix or sample.image.suffix)
         if any((folder / (name + each)).exists() for each in suffixes):
             raise UserError(f"two images get the same name {name!r} in {folder.name}; rename one of them")
+        layout, outside = inside_image(sample.layout)
         try:
-            images.place(sample.image, target, sample.pixel_range)
+            if fill_ignored:
+                place_filled(sample.image, layout, target, sample.pixel_range)
+                layout = replace(layout, ignored=np.zeros((0, 5)))
+            else:
+                images.place(sample.image, target, sample.pixel_range)
         except ValueError as error:
-            problems.append(Problem(sample.image, None, f"{error}; the image is skipped"))
+            problems.append(Problem(sample.image, None, f"{error}; {IMAGE_SKIPPED}"))
             continue
-        yield sample, name
+        problems += [outside_problem(sample, i) for i in outside]
+        yield replace(sample, layout=layout), name
         if progress is not None:
             progress(done, len(dataset))
+
+
+def outside_problem(sample: Sample, index: int) -> Problem:
+    """The problem of an object that is not written, since less than a pixel of it is inside the image."""
+    return Problem(sample.image, None, f"object {index + 1} lies outside the image; it is skipped")
+
+
+def images_skipped(problems: Sequence[Problem]) -> int:
+    """How many images a writer left out, given the problems that it returned."""
+    return sum(problem.message.endswith(IMAGE_SKIPPED) for problem in problems)
+
+
+def written_splits(path: Path) -> list[str]:
+    """Names of the complete splits that dataengine wrote into a folder, in alphabetical order."""
+    marker = path / MARKER
+    return json.loads(read_text(marker))["splits"] if marker.exists() else []
 
 
 def write_classes(root: Path, classes: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from xml.etree.ElementTree import Element, SubElement
 import numpy as np
 
 from dataengine import geometry
+from dataengine.data.border import visible_hulls
 from dataengine.data.layout import Dataset, Problem
 from dataengine.data.parse import element_number, element_text
 from dataengine.data.records import assemble, listed_classes
@@ -159,12 +160,16 @@ def write(
     with staged(path, NAME, split, dataset.classes) as work:
         write_classes(work, dataset.classes)
         names = []
-        for sample, name in placed(dataset, work / "JPEGImages", problems, progress=progress):
+        for sample, name in placed(dataset, work / "JPEGImages", problems, fill_ignored=True, progress=progress):
             layout = sample.layout
             root = fill(Element("annotation"), folder="JPEGImages", filename=name + sample.image.suffix)
             fill(SubElement(root, "size"), width=layout.size[0], height=layout.size[1], depth=3)
-            upright = geometry.to_aabb(layout.boxes) + np.array([1, 1, 0, 0])
-            for word, box, difficult in zip(layout.names(), upright, layout.difficult, strict=True):
+            upright = visible_hulls(layout.boxes, layout.size) + np.array([1, 1, 0, 0])
+            for i, (word, box, difficult) in enumerate(zip(layout.names(), upright, layout.difficult, strict=True), 1):
+                if (box[2:].round(4) < box[:2].round(4)).any():
+                    what = f"object {i} is less than a pixel wide or high, which VOC cannot say; it is skipped"
+                    problems.append(Problem(sample.image, None, what))
+                    continue
                 item = fill(SubElement(root, "object"), name=word, difficult=int(difficult))
                 fields = zip(("xmin", "ymin", "xmax", "ymax"), map(decimal, box), strict=True)
                 fill(SubElement(item, "bndbox"), **dict(fields))

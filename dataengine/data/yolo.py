@@ -7,7 +7,9 @@ Read: `data.yaml` with `names`, `path` and `train`/`val`/`test` (a folder, sever
 `obj.names` next to `images/` and `labels/`, or CVAT's `obj.data` with its list files. Folders are looked for below the
 folder of the file only. The label file of `images/a/b.jpg` is `labels/a/b.txt`; an image without one has no objects,
 but a split in which no image has one is a problem.
-Written: corners outside the image are moved to its border, as Ultralytics rejects the whole image otherwise.
+Written: `data.yaml` without `path`, so that Ultralytics finds the images from any working directory, and with `train`
+and `val`, which it requires: where there is no such split, a comment in the file says what stands in. Corners of a box
+cut by the border may be a little below 0 or above 1, which Ultralytics takes; see `_polygons` for where it does not.
 """
 
 from __future__ import annotations
@@ -22,11 +24,12 @@ import yaml
 
 from dataengine import geometry
 from dataengine.data import images
+from dataengine.data.border import visible_hulls, visible_polygons
 from dataengine.data.file_index import FileIndex, matched, safe_name
-from dataengine.data.layout import Dataset, Problem
+from dataengine.data.layout import Dataset, Layout, Problem
 from dataengine.data.parse import is_number, line_count, number
 from dataengine.data.records import Record, assemble
-from dataengine.data.staging import Progress, decimal, placed, staged
+from dataengine.data.staging import Progress, decimal, placed, staged, written_splits
 from dataengine.errors import UserError
 from dataengine.files import read_text, read_yaml
 
@@ -34,6 +37,7 @@ NAME = "yolo"
 HOLDS = frozenset({"angles", "hbb"})
 LABEL_FOLDER = re.compile(r"labels?([-_ ].*)?", re.IGNORECASE)
 _SPLITS = ("train", "val", "valid", "test")
+_ULTRALYTICS_KEYS = {"valid": "val", "validation": "val"}
 
 
 def recognizes(file: Path, head: str) -> bool:
@@ -109,6 +113,8 @@ def _folders(root: Path, content: dict) -> dict[str, list[Path]]:
                     "give the folder that has the images and labels, or move data.yaml there"
                 )
             parts.setdefault(split, []).append(found or root / entry)
+    if parts.get("val") is not None and parts["val"] == parts.get("train"):
+        del parts["val"]  # the training images again, for want of others, as `write` and many data sets have it
     if not parts:
         folder = root / "images" if (root / "images").is_dir() else root
         inside = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name in _SPLITS]
@@ -294,26 +300,68 @@ def write(
         earlier = read_yaml(path / "data.yaml") if (path / "data.yaml").is_file() else {}
         if earlier and earlier.get("box_kind") != dataset.kind:
             raise UserError(f"{path} has {earlier.get('box_kind')} boxes, not {dataset.kind}; choose another folder")
-        folders = {name: earlier[name] for name in _SPLITS if name in earlier} | {split: f"images/{split}"}
-        content = {"path": ".", **folders, "box_kind": dataset.kind, "names": dict(enumerate(dataset.classes))}
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        text = _data_yaml([*written_splits(path), split], dataset.kind, dataset.classes)
         (work / "data.yaml").write_text(text, "utf-8")
-        for sample, name in placed(dataset, work / "images" / split, problems, flat=False, progress=progress):
-            layout = sample.layout
-            corners = geometry.to_corners(layout.boxes) / np.array(layout.size)  # (N, 4, 2)
-            inside = corners.clip(0, 1)
-            spans = np.ptp(inside, axis=1)  # (N, 2)
-            lines = []
-            for i, (label, points) in enumerate(zip(layout.labels, inside, strict=True)):
-                if (spans[i] * layout.size < 1e-3).any():
-                    problems.append(
-                        Problem(sample.image, None, f"object {i + 1} lies outside the image; it is skipped")
-                    )
-                    continue
-                if dataset.kind == "hbb":
-                    points = np.concatenate([(points.min(axis=0) + points.max(axis=0)) / 2, spans[i]])
-                lines.append(" ".join([str(int(label)), *(decimal(value, 8) for value in points.ravel())]) + "\n")
+        samples = placed(dataset, work / "images" / split, problems, flat=False, fill_ignored=True, progress=progress)
+        for sample, name in samples:
+            rows = _upright(sample.layout) if dataset.kind == "hbb" else _polygons(sample.layout)
+            lines = [
+                f"{label} {' '.join(decimal(value, 8) for value in row)}\n"
+                for label, row in zip(sample.layout.labels, rows, strict=True)
+            ]
             file = work / "labels" / split / f"{name}.txt"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text("".join(lines), "utf-8")
     return problems
+
+
+def _data_yaml(splits: Sequence[str], kind: str, classes: Sequence[str]) -> str:
+    """Text of `data.yaml`. It has no `path`, so that Ultralytics finds the images from the folder of this file, and
+    always has `train` and `val`, which it requires."""
+    splits = list(dict.fromkeys(splits))
+    keys = {split: _ULTRALYTICS_KEYS.get(split, split) for split in splits}
+    if len({*keys.values()}) < len(keys):
+        keys = {split: split for split in splits}
+    folders: dict = {keys[split]: f"images/{split}" for split in splits}
+    others = [folder for key, folder in folders.items() if key not in ("train", "val", "test")]
+    remarks = []
+    if "train" not in folders:
+        folders["train"] = others if len(others) > 1 else others[0] if others else None
+        what = "the images of the other splits" if others else "empty"
+        remarks.append(f"train: is {what}, since there is no split for training and Ultralytics requires the key")
+    if "val" not in folders:
+        folders["val"] = [*others] if isinstance(folders["train"], list) else folders["train"]
+        what = "the training images again" if folders["val"] else "empty"
+        remarks.append(
+            f"val: is {what}, since there is no split for validation and Ultralytics requires the key;\n"
+            "# figures that are measured there say nothing about other images"
+        )
+    order = dict.fromkeys(("train", "val", "test", *folders))
+    content = {key: folders[key] for key in order if key in folders}
+    content |= {"box_kind": kind, "names": dict(enumerate(classes))}
+    head = "".join(f"# {remark}\n" for remark in remarks)
+    return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _upright(layout: Layout) -> np.ndarray:
+    """Centre and size of the visible part of each object as fractions of the image, (N, 4)."""
+    hulls = visible_hulls(layout.boxes, layout.size) / np.array([*layout.size, *layout.size])
+    return np.concatenate([(hulls[:, :2] + hulls[:, 2:]) / 2, hulls[:, 2:] - hulls[:, :2]], axis=1)
+
+
+def _polygons(layout: Layout) -> list[np.ndarray]:
+    """Points of each object as fractions of the image, x and y in turn, (2 K,): its four corners.
+
+    Ultralytics drops an image if the centre or the size of the upright box around some points is not in 0 to 1. Corners
+    may leave the image as long as that holds, else the polygon of the visible part is written, of which the box is the
+    minimum-area rectangle, too.
+    """
+    size = np.array(layout.size, np.float64)
+    corners = geometry.to_corners(layout.boxes) / size  # (N, 4, 2)
+    low, high = corners.min(axis=1), corners.max(axis=1)
+    centre = (low + high) / 2
+    accepted = ((centre >= 0) & (centre <= 1) & (high - low <= 1)).all(axis=1)
+    rows = [points.ravel() for points in corners]
+    for i in np.flatnonzero(~accepted):
+        rows[i] = (visible_polygons(layout.boxes[i : i + 1], layout.size)[0] / size).clip(0, 1).ravel()
+    return rows

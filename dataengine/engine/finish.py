@@ -19,7 +19,7 @@ from PIL import Image
 
 from dataengine.data import coco, dota
 from dataengine.data.draw import contact_sheet, draw
-from dataengine.data.layout import Dataset, Sample, restrict_layout
+from dataengine.data.layout import Dataset, Problem, Sample, restrict_layout
 from dataengine.data.pixel_range import in_8_bits
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe
@@ -139,16 +139,20 @@ def finish(recipe: Recipe, parts: Parts, run: RunFolder, tally: Tally, datasets:
     kind, name = tally.kind or parts.preset.kind, f"synthetic {parts.preset.name}"
     samples = RunSamples(run, run.unfinished_manifest, tally.all_classes, tally.accepted)
     dataset = Dataset(samples.classes, samples, kind, name=name)
+    problems: list[Problem] = []  # the last data set has those of the others, too
     for module, folder in ((dota, run.dota), (coco, run.coco)):
         shutil.rmtree(folder, ignore_errors=True)
         if len(dataset) and datasets:
-            module.write(dataset, folder, split="train")
+            problems = module.write(dataset, folder, split="train")
     shutil.rmtree(run.mixed, ignore_errors=True)
     if len(dataset) and datasets and parts.real is not None:
         with TemporaryDirectory(prefix=".mixed-", dir=run.path) as work:
-            coco.write(mixed(in_8_bits(parts.real, Path(work)), dataset), run.mixed, split="train")
+            problems = coco.write(mixed(in_8_bits(parts.real, Path(work)), dataset), run.mixed, split="train")
     _sheets(run, tally, samples.classes)
-    write_whole(run.report, json.dumps(report(recipe, parts, tally, datasets), indent=2) + "\n")
+    figures = report(recipe, parts, tally, datasets)
+    if problems:
+        figures["notes"] = [*figures["notes"], f"{len(problems)} problems in the data sets, such as {problems[0]}"]
+    write_whole(run.report, json.dumps(figures, indent=2) + "\n")
     os.replace(run.unfinished_manifest, run.manifest)
 
 

@@ -102,9 +102,13 @@ def shards_command(
     from dataengine.export.shards import write_shards
 
     with _progress() as progress:
-        files = write_shards(
-            source, out or source / format, format, megabytes, lambda *n: progress("images", *n), source_format
-        )
+        problems: list = []
+        images = lambda *n: progress("images", *n)  # noqa: E731
+        files = write_shards(source, out or source / format, format, megabytes, images, source_format, problems)
+    for problem in problems[:20]:
+        typer.echo(str(problem), err=True)
+    if problems:
+        typer.echo(f"{len(problems)} objects are left out", err=True)
     typer.echo(f"{len(files)} files, from {files[0]}")
 
 

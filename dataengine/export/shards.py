@@ -22,9 +22,11 @@ import numpy as np
 
 from dataengine import geometry
 from dataengine.data import formats
+from dataengine.data.border import inside_image, visible_hulls
 from dataengine.data.images import upright_bytes
-from dataengine.data.layout import Dataset, Sample
+from dataengine.data.layout import Dataset, Layout, Problem, Sample
 from dataengine.data.pixel_range import range_of
+from dataengine.data.staging import outside_problem
 from dataengine.engine.run_folder import RunFolder
 from dataengine.errors import UserError, install
 
@@ -41,11 +43,13 @@ def write_shards(
     megabytes: float = 256,
     progress: Callable[[int, int], None] = lambda n, of: None,
     source_format: str | None = None,
+    problems: list[Problem] | None = None,
 ) -> list[Path]:
     """Write the accepted images of a finished run, or all images of a data set, as files of about `megabytes` x 10^6
     bytes; returns the files.
 
-    Memory does not grow with the number of images. progress: called with (images done, images in total). Raises
+    Memory does not grow with the number of images. progress: called with (images done, images in total). problems:
+    gets those of objects that are left out, since they lie outside their image. Raises
     UserError when `source` is neither a finished run nor a data set, has no images or a missing image, `out` is not
     empty, or a library is not installed.
     """
@@ -60,7 +64,8 @@ def write_shards(
     shutil.rmtree(building, ignore_errors=True)
     try:
         building.mkdir(parents=True)
-        files = list(_fill(dataset, building, open_file, megabytes * 1e6, progress))
+        left_out: list[Problem] = [] if problems is None else problems
+        files = list(_fill(dataset, building, open_file, megabytes * 1e6, progress, left_out))
         for number, one in enumerate(files):
             name = f"train-{number:05d}-of-{len(files):05d}.{SUFFIXES[form]}"
             os.rename(building / one["file"], building / name)
@@ -82,29 +87,37 @@ def write_shards(
 
 
 def labels_of(sample: Sample) -> dict:
-    """Labels of an image as plain values, with the names of a release.
+    """Labels of an image as plain values, with the names of a release: what its border leaves of them.
 
-    obb: four corners of each object, x and y in turn, in pixels. bbox: x, y, width, height of the upright hull.
-    category: index into the class list. ignored: corners of ignored regions.
+    obb: four corners of each object, x and y in turn, in pixels. bbox: x, y, width, height of the hull of the visible
+    part. category: index into the class list. ignored: corners of ignored regions.
     """
-    layout = sample.layout
-    corners = np.round(geometry.to_corners(layout.boxes).astype(np.float64), 4)  # (N, 4, 2)
-    ignored = np.round(geometry.to_corners(layout.ignored).astype(np.float64), 4)
-    low, high = corners.min(axis=1), corners.max(axis=1)
+    layout, _ = inside_image(sample.layout)
     return {
         "name": sample.name,
         "width": layout.size[0],
         "height": layout.size[1],
         "source": sample.source,
         "license": sample.license,
-        "objects": {
-            "bbox": np.round(np.concatenate([low, high - low], axis=1), 4).tolist(),
-            "obb": corners.reshape(-1, 8).tolist(),
-            "category": layout.labels.tolist(),
-            "difficult": layout.difficult.tolist(),
-        },
-        "ignored": ignored.reshape(-1, 8).tolist(),
+        "objects": objects_of(layout),
+        "ignored": corners_of(layout.ignored),
     }
+
+
+def objects_of(layout: Layout) -> dict:
+    """`bbox`, `obb`, `category` and `difficult` of `labels_of`, of a layout inside its image."""
+    hulls = np.round(visible_hulls(layout.boxes, layout.size), 4)  # (N, 4)
+    return {
+        "bbox": np.round(np.concatenate([hulls[:, :2], hulls[:, 2:] - hulls[:, :2]], axis=1), 4).tolist(),
+        "obb": corners_of(layout.boxes),
+        "category": layout.labels.tolist(),
+        "difficult": layout.difficult.tolist(),
+    }
+
+
+def corners_of(boxes: np.ndarray) -> list[list[float]]:
+    """Corners of boxes (N, 5) in pixels, x and y in turn, eight numbers for each."""
+    return np.round(geometry.to_corners(boxes).astype(np.float64), 4).reshape(-1, 8).tolist()
 
 
 def features(classes: tuple[str, ...]):
@@ -122,7 +135,7 @@ def features(classes: tuple[str, ...]):
     })  # fmt: skip
 
 
-def _fill(dataset: Dataset, folder: Path, open_file, most_bytes: float, progress) -> Iterator[dict]:
+def _fill(dataset: Dataset, folder: Path, open_file, most_bytes: float, progress, problems) -> Iterator[dict]:
     """Write the files one after the other; yields a description of each."""
     numbered = enumerate(dataset)
     pending = next(numbered, None)
@@ -133,6 +146,7 @@ def _fill(dataset: Dataset, folder: Path, open_file, most_bytes: float, progress
             while pending is not None and (not images or size < most_bytes):
                 number, sample = pending
                 content = _bytes(sample)
+                problems += [outside_problem(sample, i) for i in inside_image(sample.layout)[1]]
                 size = add({"number": number, **labels_of(sample)}, content, sample.image.suffix.lower())
                 images += 1
                 progress(number + 1, len(dataset))

@@ -205,8 +205,8 @@ def label_command(
                 f"{images}: every image has a doubtful detection; give --keep-doubtful, a --tile-size, or a better "
                 "detector."
             )
-        formats.write(replace(labelled, samples=kept), out, "coco")
-    for message in [*labelled.notes, *labelled.problems[:5]]:
+        left_out = formats.write(replace(labelled, samples=kept), out, "coco")
+    for message in [*labelled.notes, *[*labelled.problems, *left_out][:5]]:
         typer.echo(str(message), err=True)
     counts = Counter(name for sample in kept for name in sample.layout.names())
     objects = ", ".join(f"{counts[name]} {name}" for name in labelled.classes)

@@ -15,12 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from dataengine.data import formats
-from dataengine.data.layout import Dataset, Sample, class_key, restrict
+from dataengine.data.border import inside_image
+from dataengine.data.fill import place_filled
+from dataengine.data.layout import Dataset, class_key, restrict
 from dataengine.data.pixel_range import in_8_bits, range_of
 from dataengine.data.records import class_lookup
-from dataengine.data.tile import MIN_VISIBLE, tile
+from dataengine.data.staging import IMAGE_SKIPPED
+from dataengine.data.tile import tile
 from dataengine.errors import UserError
 from dataengine.files import make_room, read_text, write_whole
+from dataengine.layouts.constraints import MIN_VISIBLE
 from dataengine.mmrotate.training_config import DETECTORS, LAYOUTS, ExportedData, config_text, spelling
 
 Progress = Callable[[str, int, int], None]  # (what, images done, images in all)
@@ -28,7 +32,8 @@ Progress = Callable[[str, int, int], None]  # (what, images done, images in all)
 
 @dataclass(frozen=True)
 class Exported:
-    """config: path of the config; real, synthetic, test: numbers of images; notes: sentences for the user."""
+    """config: path of the config; real, synthetic, test: numbers of images that mmrotate loads with it; notes:
+    sentences for the user."""
 
     config: Path
     classes: tuple[str, ...]
@@ -81,12 +86,16 @@ def export(
     test:         a split of the real data, or another labelled data set; None for the split "val" or else "test".
     classes:      None for all of the real data; objects of other classes are left out.
     most:         maximum number of synthetic images, the first of the run.
-    tile_size:    real images with a longer side are cut into tiles of this size, which overlap by a fifth.
+    tile_size:    real images with a longer side are cut into tiles of this size, which overlap by a fifth. An object of
+                  a tile keeps its label down to the visible share that objects of a run have at least.
     scale, cpu:   see `config_text`.
     run_format, real_format: formats of labelled data sets; None recognises them.
 
-    Existing data of the same content are kept, for instance for a second detector. Raises UserError where something is
-    missing or does not match, before anything is written.
+    Ignored regions are filled in the training images, since most detectors of mmrotate take ignored objects for
+    background. Test images keep them in the layout dota, the only one whose metric leaves them out.
+
+    Existing data of the same content, pixels included, are kept, for instance for a second detector. Raises UserError
+    where something is missing or does not match, before anything is written.
     """
     run, out = Path(run), Path(out)
     if detector not in DETECTORS:
@@ -97,7 +106,7 @@ def export(
         raise UserError(f"--scale {scale:g}: give a number above 0 and up to 8.")
     train, test_data = _real(Path(real), real_format, train_splits, test, classes)
     synthetic, synthetic_scale = _synthetic(run, run_format)
-    synthetic = replace(synthetic, samples=[_as_a_tile(sample) for sample in synthetic.samples[:most]])
+    synthetic = replace(synthetic, samples=synthetic.samples[:most])
     unknown = [n for n in synthetic.classes if class_key(n) not in class_lookup(train.classes) and _shows(synthetic, n)]
     if unknown and classes is None:
         raise UserError(
@@ -129,7 +138,10 @@ def export(
     config = out / f"{detector}.py"
     write_whole(config, config_text(detector, data, ratio, scale, cpu))
     counts = written["counts"]
-    return Exported(config, train.classes, counts["real"], counts["synthetic"], counts["test"], notes)
+    real_images, synthetic_images = (
+        n * (times > 0) for n, times in zip((counts["real"], counts["synthetic"]), ratio, strict=True)
+    )
+    return Exported(config, train.classes, real_images, synthetic_images, counts["test"], notes + written["notes"])
 
 
 def _parts(train: Dataset, test: Dataset, synthetic: Dataset) -> tuple[tuple[str, Dataset], ...]:
@@ -183,32 +195,38 @@ def _synthetic(run: Path, format: str | None) -> tuple[Dataset, float]:
     return formats.read(run / "coco", "coco"), scale
 
 
-def _as_a_tile(sample: Sample) -> Sample:
-    """Objects that the border mostly cuts off become ignored regions, as in tiles of real images: otherwise the labels
-    of real and synthetic images would contradict each other."""
-    layout = sample.layout
-    visible = layout.visible >= MIN_VISIBLE
-    ignored = np.concatenate([layout.ignored, layout.boxes[~visible]])
-    return replace(sample, layout=replace(layout.select(visible), ignored=ignored))
-
-
 def _shows(dataset: Dataset, name: str) -> bool:
     return any(name in sample.layout.names() for sample in dataset)
 
 
 def _renamed(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
-    """The data set with these classes, matched by name as in the readers; objects of other classes are left out."""
+    """The data set with these classes, matched by name as in the readers; objects of other classes are left out, as
+    they are in the real data."""
     lookup = class_lookup(classes)
     matched = tuple(classes[i] if (i := lookup.get(class_key(name))) is not None else name for name in dataset.classes)
-    samples = [replace(sample, layout=replace(sample.layout, classes=matched)) for sample in dataset]
+    usable = np.array([name in classes for name in matched], bool)
+    samples = [
+        replace(sample, layout=replace(sample.layout, classes=matched).select(usable[sample.layout.labels]))
+        for sample in dataset
+    ]
     return restrict(replace(dataset, classes=matched, samples=samples), classes)
 
 
 def _fingerprint(dataset: Dataset) -> str:
-    """Hash of names, boxes and labels; 16 hexadecimal digits."""
-    total = hashlib.sha256()
+    """Hash of all that is written: names, pixels, labels, acquisition, source and licence; 16 hexadecimal digits."""
+    total = hashlib.sha256(dataset.kind.encode())
     for sample in dataset:
-        total.update(sample.name.encode() + sample.layout.boxes.tobytes() + sample.layout.labels.tobytes())
+        layout = sample.layout
+        try:
+            with open(sample.image, "rb") as file:
+                pixels = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise UserError(f"{sample.image} cannot be read ({error.strerror or error}).") from None
+        words = [sample.name, sample.source, sample.license, pixels, layout.size, layout.acquisition.model_dump_json()]
+        arrays = layout.boxes, layout.labels, layout.difficult, layout.visible, layout.ignored
+        total.update(json.dumps([*words, [len(array) for array in arrays]]).encode())
+        for array in arrays:
+            total.update(array.tobytes())
     return total.hexdigest()[:16]
 
 
@@ -216,33 +234,72 @@ def _write(parts: tuple[tuple[str, Dataset], ...], content: dict, folder: Path, 
     """Write the folders next to their final place, then move them to `folder`; returns the content of `export.json`."""
     if folder.exists():
         raise UserError(f"{folder} was not written by dataengine export; give another --out.")
-    size, layout = content["tile_size"], content["layout"]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as temporary:
             work = Path(temporary)
-            longest, counts = 0, {}
+            longest, counts, notes = 0, {}, []
             for name, part in parts:
-                if name != "synthetic" and any(max(sample.layout.size) > size for sample in part):
-                    report = lambda done, total, name=name: progress(f"tiling {name}", done, total)  # noqa: E731
-                    part = tile(part, work / f"tiles-{name}", size, size // 5, progress=report)
-                part = in_8_bits(part, work / f"tiles-of-8-bits-{name}")  # mmcv would keep the upper 8 of 16
-                # as rotated boxes: COCO files then hold the corners, which mmrotate reads
-                part = replace(part, kind="obb")
-                place, split = (work / "data" / "real", "test") if name == "test" else (work / "data" / name, "train")
-                report = lambda done, total, name=name: progress(f"writing {name}", done, total)  # noqa: E731
-                left_out = formats.write(part, place, layout, split=split, progress=report)
-                counts[name] = len(part) - len(left_out)
-                ground = content["synthetic_scale"] if name == "synthetic" else 1
-                longest = max([longest, *(max(s.layout.size) / ground for s in part)])
-            written = content | {"largest_side": round(longest), "counts": counts}
+                side, counts[name] = _write_part(name, part, content, work, notes, progress)
+                longest = max(longest, side / (content["synthetic_scale"] if name == "synthetic" else 1))
+            written = content | {"largest_side": round(longest), "counts": counts, "notes": notes}
             write_whole(work / "data" / "export.json", json.dumps(written, indent=2) + "\n")
             os.replace(work / "data", folder)
-            for tiles in work.glob("tiles-*"):
-                shutil.rmtree(tiles)
     except OSError as error:
         raise UserError(
             f"{error.filename or folder} could not be written ({error.strerror or error}); "
             f"{make_room(error)}give another --out."
         ) from error
     return written
+
+
+def _write_part(
+    name: str, part: Dataset, content: dict, work: Path, notes: list[str], progress: Progress
+) -> tuple[int, int]:
+    """Write one of `_parts` below `work`; (longest side of its images, number of images that mmrotate will load)."""
+    size, layout = content["tile_size"], content["layout"]
+    if name != "synthetic" and any(max(sample.layout.size) > size for sample in part):
+        report = lambda done, total: progress(f"tiling {name}", done, total)  # noqa: E731
+        part = tile(part, work / f"tiles-{name}", size, size // 5, MIN_VISIBLE, progress=report)
+    part = in_8_bits(part, work / f"of-8-bits-{name}")  # mmcv would keep the upper 8 of 16
+    if name != "test" or layout != "dota":
+        filled = sum(len(sample.layout.ignored) > 0 for sample in part)
+        if filled and name == "test":
+            notes.append(
+                f"{filled} test images have ignored regions, which the layout {layout} cannot hold: their pixels are "
+                "filled. --layout dota keeps the images as they are, and its metric leaves the regions out."
+            )
+        part = _filled(part, work / f"filled-{name}")
+    # as rotated boxes: COCO files then hold the corners, which mmrotate reads
+    part = replace(part, kind="obb")
+    place, split = (work / "data" / "real", "test") if name == "test" else (work / "data" / name, "train")
+    report = lambda done, total: progress(f"writing {name}", done, total)  # noqa: E731
+    problems = formats.write(part, place, layout, split=split, progress=report)
+    if problems:
+        notes.append(f"{len(problems)} problems in writing {name}, such as {problems[0]}")
+    skipped = {problem.path for problem in problems if problem.message.endswith(IMAGE_SKIPPED)}
+    written = [sample for sample in part if sample.image not in skipped]
+    if name != "test":  # the loaders' filter_empty_gt
+        labelled = [sample for sample in written if len(inside_image(sample.layout)[0])]
+        if len(labelled) < len(written):
+            empty = len(written) - len(labelled)
+            notes.append(f"{empty} {name} images show no objects, so mmrotate does not train on them")
+        written = labelled
+    for folder in work.glob(f"*-{name}"):
+        shutil.rmtree(folder)
+    return max((max(sample.layout.size) for sample in part), default=0), len(written)
+
+
+def _filled(dataset: Dataset, folder: Path) -> Dataset:
+    """The data set with images in `folder` in place of those with ignored regions, whose pixels are filled there."""
+    samples = []
+    for sample in dataset:
+        if len(sample.layout.ignored):
+            image = folder / f"{sample.name}.png"
+            try:
+                place_filled(sample.image, sample.layout, image, sample.pixel_range)
+            except ValueError:  # reported when the image is written
+                image = sample.image
+            sample = replace(sample, image=image, layout=replace(sample.layout, ignored=np.zeros((0, 5))))
+        samples.append(sample)
+    return replace(dataset, samples=samples)

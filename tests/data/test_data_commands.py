@@ -55,6 +55,30 @@ def test_check_exits_with_0_for_a_valid_data_set_and_with_1_for_an_invalid_one(f
     assert report["problems"][0]["line"] == 4
 
 
+def test_convert_says_which_kind_of_yolo_labels_it_writes(folder, make_dataset, tmp_path):
+    upright = make_dataset(tmp_path / "upright", [[(60, 70, 40, 12, 0)]], kind="hbb")
+    coco.write(upright, tmp_path / "coco")
+    said = _run("convert", tmp_path / "coco", tmp_path / "detect", "--to", "yolo").stdout.replace("\n", " ")
+    assert "in yolo format, with horizontal labels (class cx cy w h); --to yolo-obb writes rotated ones" in said
+    for source, name in ((tmp_path / "coco", "yolo-obb"), (folder, "yolo")):
+        made = _run("convert", source, tmp_path / f"{name}-out", "--to", name)
+        assert "in yolo-obb format, with rotated labels (class and four corners)" in made.stdout.replace("\n", " ")
+        assert formats.read(tmp_path / f"{name}-out").kind == "obb"
+
+
+def test_convert_says_that_regions_are_filled_and_which_objects_lie_outside(make_dataset, tmp_path):
+    dataset = make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0), (600, 70, 40, 12, 0)]], ignored=[(30, 30, 8, 8, 0)])
+    lines = "".join(f"{x} 64 {x + 40} 64 {x + 40} 76 {x} 76 plane 0\n" for x in (40, 580))
+    dota.write(dataset, tmp_path / "dota")
+    file = tmp_path / "dota/train/labelTxt/image_0.txt"
+    file.write_text(file.read_text() + lines)
+    made = _run("convert", tmp_path / "dota", tmp_path / "out", "--to", "yolo")
+    assert made.exit_code == 0
+    assert "yolo cannot store ignored regions (their pixels are filled with the colour around them)" in made.stderr
+    assert "image_0.png: object 3 lies outside the image; it is skipped" in made.stderr
+    assert "train: 1 images" in made.stdout, "the image itself is written"
+
+
 def test_convert_keeps_splits_and_reports_losses(folder, make_dataset, tmp_path):
     val = make_dataset(tmp_path / "val", [[(60, 70, 40, 12, 0.4)]])
     val.samples[0] = type(val.samples[0])("v", val.samples[0].image, val.samples[0].layout)

@@ -134,7 +134,7 @@ def test_real_folders_are_recognised_and_read_without_problems(folder, format, s
     assert (len(dataset), sum(len(sample.layout) for sample in dataset)) == (images, objects)
 
 
-@pytest.mark.parametrize("folder", ["oil-tanks", "aid-small"])
+@pytest.mark.parametrize("folder", ["osm", "aid-small"])
 def test_real_folders_of_unknown_formats_are_rejected(folder):
     from dataengine.errors import UserError
 

@@ -222,16 +222,6 @@ def test_yolo_numbers_are_relative_to_the_image(tmp_path, same):
     assert same(layout.boxes[1], (25, 20, 30, 20, 0), 1e-4)
 
 
-def test_yolo_keeps_corners_inside_the_image_as_ultralytics_drops_the_image_otherwise(make_dataset, tmp_path):
-    dataset = make_dataset(tmp_path / "in", [[(5, 75, 40, 20, 0.5), (-50, 75, 40, 20, 0)]])
-    left_out = yolo.write(dataset, tmp_path / "out")
-    assert len(left_out) == 1
-    assert "object 2 lies outside" in left_out[0].message
-    fields = (tmp_path / "out" / "labels" / "train" / "image_0.txt").read_text().split()
-    assert len(fields) == 9
-    assert all(0 <= float(value) <= 1 for value in fields[1:])
-
-
 def test_hit_uav_metadata_are_read_with_their_units(tmp_path):
     _image(tmp_path / "images" / "train" / "a.png")
     picture = {"id": 0, "filename": "a.png", "width": 100, "height": 50, "scenario": "1", "weather": "0"}

@@ -15,7 +15,7 @@ from PIL import Image
 from test_cli import dataengine
 
 from dataengine.data import coco, formats
-from dataengine.data.layout import Dataset, Layout, Sample
+from dataengine.data.layout import Acquisition, Dataset, Layout, Sample
 from dataengine.errors import UserError
 from dataengine.layouts.windows import cut
 from dataengine.mmrotate.export import export, parse_ratio
@@ -95,10 +95,86 @@ def test_objects_that_the_border_cuts_are_labelled_alike_in_real_tiles_and_in_sy
     )  # fmt: skip
     [synthetic] = formats.read(tmp_path / "out/data/synthetic")
     [tile] = [s for s in formats.read(tmp_path / "out/data/real", split="train") if s.name.endswith("__0___0")]
-    assert len(left) == 4, "control: the run labels all four"
-    assert len(synthetic.layout) == 3, "the first is cut in half"
+    assert len(left) == 4
+    assert len(synthetic.layout) == 4, "the first, which is cut in half, keeps its label"
     order = [np.argsort(layout.boxes[:, 1]) for layout in (synthetic.layout, tile.layout)]
     assert synthetic.layout.boxes[order[0]] == pytest.approx(tile.layout.boxes[order[1]], abs=0.02)
+
+
+def one_image(folder: Path, layout: Layout, name: str = "picture", grey: int = 90) -> Dataset:
+    """A data set of one image with a white square of 8 px at 60, 60."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((layout.size[1], layout.size[0], 3), grey, np.uint8)
+    pixels[56:64, 56:64] = 255
+    Image.fromarray(pixels).save(folder / f"{name}.png")
+    return Dataset(layout.classes, [Sample(name, folder / f"{name}.png", layout)], "obb", name="toy")
+
+
+def square_is_shown(file: Path) -> bool:
+    with Image.open(file) as image:
+        return np.asarray(image.convert("L"))[60, 60] > 200
+
+
+@pytest.mark.parametrize("layout", ["dota", "coco", "dior", "hrsc"])
+def test_ignored_regions_are_filled_to_train_on_and_kept_to_test_on(layout, tmp_path):
+    """An unlabelled square in an ignored region must not be trained on as background."""
+    labels = Layout([[20, 20, 12, 8, 0]], [0], ("car",), (96, 96), ignored=[[60, 60, 16, 12, 0]])
+    for name in ("real", "test", "run"):
+        coco.write(one_image(tmp_path / "in", labels, name), tmp_path / name)
+    done = export(
+        tmp_path / "run", tmp_path / "real", tmp_path / "out", detector="s2anet", layout=layout,
+        test=str(tmp_path / "test"), train_splits=["train"],
+    )  # fmt: skip
+    shown = {}
+    for part in ("real", "synthetic"):
+        for sample in formats.read(tmp_path / "out/data" / part, layout):
+            shown[sample.name] = square_is_shown(sample.image)
+            assert len(sample.layout) == 1
+            assert len(sample.layout.ignored) == (sample.name == "test" and layout == "dota")
+    assert shown == {"real": False, "run": False, "test": layout == "dota"}
+    said = " ".join(done.notes)
+    assert ("1 test images have ignored regions, which the layout" in said) == (layout != "dota")
+
+
+def test_images_without_objects_are_said_not_to_be_loaded_and_unused_ones_count_nothing(make_run, make_real, tmp_path):
+    run, real = make_run(), make_real()
+    empty = Layout(np.zeros((0, 5)), [], ("car", "van"), (96, 96))
+    train = formats.read(real, split="train")
+    train.samples += one_image(tmp_path / "in", empty, "empty").samples
+    mixed = tmp_path / "mixed"
+    formats.write(train, mixed, "coco", split="train")
+    formats.write(formats.read(real, split="val"), mixed, "coco", split="val")
+    done = export(run, mixed, tmp_path / "out", detector="redet")
+    assert (done.real, done.synthetic, done.test) == (4, 3, 2)
+    assert done.notes == ["1 real images show no objects, so mmrotate does not train on them"]
+    assert export(run, mixed, tmp_path / "out", detector="redet").notes == done.notes, "also the second time"
+    alone = export(run, mixed, tmp_path / "out", detector="redet", ratio=(0, 1))
+    assert (alone.real, alone.synthetic) == (0, 3)
+
+
+CHANGES = {
+    "pixels": lambda one: one_image(one.image.parent, one.layout, one.name, grey=91).samples[0],
+    "difficult": lambda one: replace(one, layout=replace(one.layout, difficult=[True])),
+    "visible": lambda one: replace(one, layout=replace(one.layout, visible=[0.5])),
+    "ignored": lambda one: replace(one, layout=replace(one.layout, ignored=[[60, 60, 16, 12, 0]])),
+    "acquisition": lambda one: replace(one, layout=replace(one.layout, acquisition=Acquisition(gsd_m=0.5))),
+    "licence": lambda one: replace(one, license="CC0"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_export_of_other_data_of_any_kind_is_refused_in_the_same_folder(change, tmp_path):
+    labels = Layout([[20, 20, 12, 8, 0]], [0], ("car",), (96, 96))
+    for name in ("real", "test", "run"):
+        coco.write(one_image(tmp_path / "in", labels, name), tmp_path / name)
+    data = {"real": tmp_path / "real", "test": str(tmp_path / "test"), "train_splits": ["train"]}
+    export(tmp_path / "run", out=tmp_path / "out", detector="s2anet", **data)
+    export(tmp_path / "run", out=tmp_path / "out", detector="redet", **data)
+    dataset = one_image(tmp_path / "in", labels, "run")
+    dataset.samples[0] = CHANGES[change](dataset.samples[0])
+    coco.write(dataset, tmp_path / "changed")
+    with pytest.raises(UserError, match=r"other data \(images differ\)"):
+        export(tmp_path / "changed", out=tmp_path / "out", detector="redet", **data)
 
 
 def test_the_test_images_may_be_a_data_set_of_their_own(run, make_run, real, tmp_path):

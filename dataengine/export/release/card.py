@@ -96,7 +96,7 @@ def card_values(run: FinishedRun, content: dict, splits: dict[str, list[Record]]
     }
 
 
-def limits(run: FinishedRun, splits: dict[str, list[Record]], val: float) -> list[str]:
+def limits(run: FinishedRun, splits: dict[str, list[Record]], val: float, formats: Sequence[str]) -> list[str]:
     """Known limits, one sentence each."""
     records = [record for part in splits.values() for record in part]
     counts = Counter(name for record in records for name in record.labels.names())
@@ -127,12 +127,21 @@ def limits(run: FinishedRun, splits: dict[str, list[Record]], val: float) -> lis
         sentences.append("Objects are painted into real images, which still show their original content, also people.")
     if not val:
         sentences.append("There is no validation split.")
+    ignored = sum(len(run.labels(record).ignored) > 0 for record in records)
+    if ignored and {"yolo", "yolo-obb"} & {*formats}:
+        sentences.append(
+            f"{ignored} images have regions with unknown content. YOLO labels cannot say so, so a detector that is "
+            "trained with them takes those regions for background; the other formats hold the regions."
+        )
     return sentences
 
 
 def notes(content: dict) -> list[str]:
     """Messages for the user about a new release."""
     messages = [f"licence conflict: {sentence}" for sentence in content["against_licenses"]]
+    if outside := content["left_out"]["outside"]:
+        messages.append(f"{outside} objects are left out: they lie outside their images")
+    messages += [sentence for sentence in content["limits"] if "YOLO labels" in sentence]
     if leaks := content["left_out"]["leaks"]:
         total = leaks + sum(content["splits"].values())
         messages.append(f"{leaks} of {total} images are left out: their layouts and scenes are in both splits")

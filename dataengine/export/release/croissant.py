@@ -64,6 +64,10 @@ def write_croissant(folder: Path, content: dict, description: str, license: Lice
         listed("category", whole, f"class of each object, a number from 0: {', '.join(content['classes'])}", "-1"),
         listed("category_name", text, "the class by its name", "-1"),
         listed("difficult", yes, "objects that a metric should not count", "-1"),
+        field(
+            "ignored", real, "four corners of each region with unknown content, in pixels",
+            source("metadata", column="ignored"), is_array=True, array_shape="-1,8",
+        ),
     ]  # fmt: skip
     metadata = mlc.Metadata(
         ctx=context,

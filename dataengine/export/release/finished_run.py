@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dataengine import weights
+from dataengine.data.border import inside_image
 from dataengine.data.layout import Kind, Layout, restrict_layout
 from dataengine.data.presets import Preset, load_preset
 from dataengine.engine.record import MALFORMED, Record
@@ -37,8 +39,12 @@ class FinishedRun:
         return str(self.recipe["dataset"] or self.recipe["data"]).removesuffix(".yaml")
 
     def labels(self, record: Record) -> Layout:
-        """Labels of an accepted image, numbered in `classes`."""
-        return restrict_layout(record.labels, self.classes)
+        """Labels of an accepted image, numbered in `classes`: what its border leaves of them."""
+        return inside_image(restrict_layout(record.labels, self.classes))[0]
+
+    def outside(self, records: Sequence[Record]) -> int:
+        """How many objects of these images are not released, since they lie outside their image."""
+        return sum(len(inside_image(restrict_layout(record.labels, self.classes))[1]) for record in records)
 
 
 def read_run(folder: Path, source_license: str = "") -> FinishedRun:

@@ -3,7 +3,9 @@
 images/train/*.png  metadata.jsonl    for `datasets` and the hub; the same for images/val
 labelTxt/train/*.txt                  DOTA
 annotations/train.json                COCO
-labels/train/*.txt  data.yaml         YOLO, with corners of rotated boxes
+labels/train/*.txt  data.yaml         YOLO: with corners as "yolo-obb", and as "yolo" where the run has rotated boxes
+
+Labels are what the border of the image leaves of them (`data.border`).
 """
 
 from __future__ import annotations
@@ -15,9 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
-from dataengine import __version__, geometry
+from dataengine import __version__
 from dataengine.data import formats
 from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.engine.record import Record
@@ -25,9 +25,10 @@ from dataengine.errors import UserError
 from dataengine.export.release import marks
 from dataengine.export.release.finished_run import FinishedRun
 from dataengine.export.release.licenses import License, find_license
+from dataengine.export.shards import corners_of, objects_of
 
 Progress = Callable[[str, int, int], None]  # (task, images done, images in total)
-FORMATS = ("dota", "coco", "yolo")
+FORMATS = ("dota", "coco", "yolo-obb", "yolo")
 METADATA = "metadata.jsonl"
 
 
@@ -35,12 +36,14 @@ def parse_formats(text: str) -> tuple[str, ...]:
     """Formats of an option. Raises UserError for an unknown format.
 
     >>> parse_formats("dota, YOLO-OBB")
-    ('dota', 'yolo')
+    ('dota', 'yolo-obb')
     """
-    names = [name.strip().lower().removesuffix("-obb") for name in text.split(",") if name.strip()]
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in FORMATS]
     if unknown or not names:
-        raise UserError(f"--formats {text}: choose from dota, coco, yolo-obb, separated by commas.")
+        raise UserError(f"--formats {text}: choose from {', '.join(FORMATS)}, separated by commas.")
+    if {"yolo", "yolo-obb"} <= {*names}:
+        raise UserError(f"--formats {text}: yolo and yolo-obb have the same files; choose one of them.")
     return tuple(dict.fromkeys(names))
 
 
@@ -121,9 +124,8 @@ def _details(run: FinishedRun, record: Record, license: License) -> dict:
 
 
 def _metadata(file_name: str, split: str, layout: Layout, details: dict, source_type: str) -> dict:
-    """A line of `metadata.jsonl`. bbox: x, y, width, height in pixels; obb: four corners, x and y in turn."""
-    corners = np.round(geometry.to_corners(layout.boxes).astype(np.float64), 4)  # (N, 4, 2)
-    low, high = corners.min(axis=1), corners.max(axis=1)
+    """A line of `metadata.jsonl`. bbox: x, y, width, height of the visible part in pixels; obb: four corners, x and y
+    in turn; ignored: the same of ignored regions."""
     copied = ("license", "seed", "layout_from", "objects_from", "scene", "scene_source", "scene_license", "sha256")
     return {
         "file_name": file_name,
@@ -131,12 +133,10 @@ def _metadata(file_name: str, split: str, layout: Layout, details: dict, source_
         "width": layout.size[0],
         "height": layout.size[1],
         "objects": {
-            "bbox": np.round(np.concatenate([low, high - low], axis=1), 4).tolist(),
-            "obb": corners.reshape(-1, 8).tolist(),
-            "category": layout.labels.tolist(),
+            **objects_of(layout),
             "category_name": layout.names(),
-            "difficult": layout.difficult.tolist(),
         },
+        "ignored": corners_of(layout.ignored),
         "digital_source_type": source_type,
         "model": details["parts"]["model"],
         "layouts": details["parts"]["layouts"],

@@ -119,14 +119,14 @@ def make(
         "objects": {split: _counts(run, part) for split, part in splits.items()},
         "val": settings.val,
         "group": settings.group,
-        "left_out": {"leaks": left_out, "copies": dropped},
+        "left_out": {"leaks": left_out, "copies": dropped, "outside": run.outside(records)},
         "recipe": run.recipe,
         "parts": run.parts,
         "identity": run.identity,
         "sources": [asdict(source) for source in run.sources],
         "against_licenses": against,
         "copies": copies.as_json() if copies is not None else None,
-        "limits": limits(run, splits, settings.val),
+        "limits": limits(run, splits, settings.val, formats),
     }
     if out.exists():
         return _already(out, content, left_out, dropped)

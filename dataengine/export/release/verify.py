@@ -56,7 +56,7 @@ def verify(folder: Path) -> Verified:
             "splits": _splits(content, lines),
         }
         for name in content["formats"]:
-            checks[f"labels in {name.upper()}"] = _labels(folder, name, content, lines)
+            checks[f"labels in {name.removesuffix('-obb').upper()}"] = _labels(folder, name, content, lines)
         checks["Croissant"] = iter(f"{FILE}: {fault}" for fault in croissant_faults(folder / FILE))
         if (folder / FOLDER).exists():
             checks["archives"] = _archives(folder, content["name"])
@@ -164,7 +164,7 @@ def _labels(folder: Path, name: str, content: dict, lines: dict[str, list[dict]]
     for split, part in lines.items():
         try:
             # some formats have no blanks in names
-            dataset = formats.read(folder, name, split=split)
+            dataset = formats.read(folder, formats.module(name).NAME, split=split)
         except UserError as error:
             yield f"{name}: {error}"
             continue
@@ -189,8 +189,6 @@ def _against(dataset: Dataset, name: str, content: dict, part: list[dict]) -> It
             yield f"{stem} has objects of other classes than in {METADATA}"
             continue
         corners = np.array(line["objects"]["obb"], np.float32).reshape(-1, 4, 2)
-        if name == "yolo":  # which clips corners at the border of the image
-            corners = corners.clip(0, np.float32([line["width"], line["height"]]))
         if "difficult" in formats.module(name).HOLDS and layout.difficult.tolist() != line["objects"]["difficult"]:
             yield f"{stem} has other difficult objects than in {METADATA}"
         boxes = geometry.from_corners(corners)
