@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -118,16 +117,19 @@ def _formats_of_file(file: Path) -> set[str]:
 
 def _format_of_folder(path: Path) -> str | None:
     """The format of the label files. Raises UserError if there are several, and a rule does not decide."""
-    found: Counter[str] = Counter()
+    files = FileIndex(path, LABEL_SUFFIXES).files
+    formats: set[str] = set()
+    has_settings = False  # of YOLO, which other formats' data sets may have too
     for suffix in LABEL_SUFFIXES:
-        files = FileIndex(path, (suffix,)).files
-        step = len(files) // SAMPLED_FILES + 1
-        for file in files[::step]:
+        alike = [file for file in files if file.suffix.lower() == suffix]
+        for file in alike[:: len(alike) // SAMPLED_FILES + 1]:
             names = _formats_of_file(file)
-            found.update(f"{name} settings" if suffix in (".yaml", ".yml") else name for name in names)
-    formats = {name for name in found if not name.endswith(" settings")}
+            if suffix in (".yaml", ".yml"):
+                has_settings |= bool(names)
+            else:
+                formats |= names
     if not formats:
-        if found:  # the settings of a YOLO data set without label files
+        if has_settings:
             return "yolo"
         return "dota" if any(dota.label_folders(path)) else None
     if formats & {"dior", "rolabelimg"}:
