@@ -27,8 +27,9 @@ from pydantic import ValidationError
 from dataengine import geometry
 from dataengine.data.border import visible_hulls
 from dataengine.data.file_index import FileIndex, safe_name
+from dataengine.data.label_files import count_of, image_root
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, Sample
-from dataengine.data.parse import box_count, flag, load_json, number, objects_only
+from dataengine.data.parse import flag, load_json, number, objects_only
 from dataengine.data.records import Record, assemble, unknown_acquisition
 from dataengine.data.staging import Progress, placed, staged
 from dataengine.errors import UserError
@@ -56,13 +57,6 @@ def recognizes(file: Path, head: str) -> bool:
         if sum(pattern.search(content) is not None for pattern in wanted) < 2:
             return False
         return content.find(b'"file_name"') >= 0 or content.find(b'"filename"') < 0
-
-
-def root_of(path: Path) -> Path:
-    """The folder of a data set, given it or an annotation file in it or in `annotations/`."""
-    if path.is_dir():
-        return path
-    return path.parent.parent if path.parent.name.lower() in ("annotations", "labels") else path.parent
 
 
 def annotation_files(path: Path) -> dict[str, Path]:
@@ -122,13 +116,13 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
             raise UserError(f"{path} has no split {split!r}; it has {', '.join(files) or 'no annotations/*.json'}")
         files = chosen
     problems: list[Problem] = []
-    index = FileIndex(root_of(path))
+    index = FileIndex(image_root(path))
     contents: dict[str, dict] = {}
     for name, file in files.items():
         try:
             contents[name] = _checked(file, load_json(file), problems)
         except ValueError as error:
-            problems.append(Problem(file, None, f"{error}; the file is skipped", box_count(file)))
+            problems.append(Problem(file, None, f"{error}; the file is skipped", count_of(file, '"bbox"')))
     rotated = _is_rotated(list(contents.values()))
     records: list[Record] = []
     names: dict[str, None] = {}

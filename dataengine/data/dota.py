@@ -25,10 +25,11 @@ from pathlib import Path
 import numpy as np
 
 from dataengine import geometry
-from dataengine.data.file_index import FileIndex, folder_split, matched, safe_name
+from dataengine.data.file_index import FileIndex, matched, safe_name
+from dataengine.data.label_files import head_of, images_without_labels, label_file, of_split, split_names
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem
 from dataengine.data.parse import MAX_NUMBER, is_number, line_count, number
-from dataengine.data.records import Record, assemble, listed_classes, sample_name, unknown_acquisition, unlabelled
+from dataengine.data.records import Record, assemble, listed_classes, unknown_acquisition
 from dataengine.data.staging import Progress, decimal, placed, staged, write_classes
 from dataengine.errors import UserError
 from dataengine.files import read_yaml
@@ -75,7 +76,7 @@ def _label_files(path: Path) -> list[Path]:
     named = [file for file in files if any(map(_LABEL_FOLDER.fullmatch, Path(relative[file]).parts[:-1]))]
     if not named:
         others = [file for file in files if file.parent.name != "meta"]
-        folders = {file.parent for file in others if recognizes(file, _head(file))}
+        folders = {file.parent for file in others if recognizes(file, head_of(file))}
         named = [file for file in others if file.parent in folders]
     return [file for file in named if not _HORIZONTAL.search(relative[file])] or named
 
@@ -86,14 +87,9 @@ def label_folders(path: Path) -> list[Path]:
     return [folder for folder in found if folder.is_dir()]
 
 
-def _head(file: Path) -> str:
-    with open(file, encoding="utf-8", errors="replace") as stream:
-        return stream.read(1000)
-
-
 def splits(path: Path) -> tuple[str, ...]:
     """Names of the splits of a data set, given its root."""
-    return tuple(sorted({name for file in _label_files(path) if (name := folder_split(path, file))}))
+    return split_names(label_file(path, file) for file in _label_files(path))
 
 
 def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
@@ -112,23 +108,21 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
             f"{path} has no label files in DOTA format; they were looked for in labelTxt*/, annfiles/ and labels/ and "
             "next to the images"
         )
-    named = {file: folder_split(path, file) for file in files}
-    if split is not None and split not in named.values():
-        has = ", ".join(sorted(filter(None, {*named.values()}))) or "none"
-        raise UserError(f"{path} has no split {split!r}; it has {has}")
     records: list[Record] = []
+    unread: list[Record] = []
     problems: list[Problem] = []
     images_of = matched(files, index)
-    for file in files:
-        if split is None or named[file] == split:
-            record = _record(file, named[file], problems)
-            if record is not None:
-                image = images_of[file]
-                record.name = sample_name(path, file, named[file])
-                record.image, record.fault = (image, "") if isinstance(image, Path) else (None, str(image))
-                records.append(record)
+    for label in of_split([label_file(path, file) for file in files], split, path):
+        name, image = safe_name(label.folder + label.path.name), images_of[label.path]
+        record = _record(label.path, label.split, problems)
+        if record is None:
+            unread.append(Record(name, None, label.path))
+            continue
+        record.name = name
+        record.image, record.fault = (image, "") if isinstance(image, Path) else (None, image)
+        records.append(record)
     if split is None:
-        problems += unlabelled(path, index, images_of)
+        problems += images_without_labels(index, [*records, *unread], path)
     listed = listed_classes(path) or listed_classes(path.parent) or _yaml_classes(path)
     return assemble(
         records,

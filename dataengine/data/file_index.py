@@ -78,20 +78,6 @@ def _context(folders: Iterable[str]) -> tuple[str, ...]:
     return tuple(folder for folder in folders if not CONTENT_FOLDER.fullmatch(folder))
 
 
-def folder_split(path: Path, file: Path) -> str:
-    """The first folder of a label file below `path` that is not named for its content, "" without one.
-
-    >>> folder_split(Path("set"), Path("set/labels/train/a.txt"))
-    'train'
-    """
-    return next(iter(named_folders(path, file)), "")
-
-
-def named_folders(path: Path, file: Path) -> list[str]:
-    """The folders of a file below `path` that are not named for their content, such as `train` of `train/labels/`."""
-    return [name for name in file.relative_to(path).parts[:-1] if not CONTENT_FOLDER.fullmatch(name.lower())]
-
-
 def _is_tail(short: tuple[str, ...], long: tuple[str, ...]) -> bool:
     return long[len(long) - len(short) :] == short
 

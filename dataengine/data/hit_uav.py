@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from dataengine import geometry
-from dataengine.data.coco import root_of
 from dataengine.data.file_index import FileIndex, safe_name
+from dataengine.data.label_files import count_of, head_of, image_root
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem
-from dataengine.data.parse import box_count, flag, load_json, number, objects_only, radians
+from dataengine.data.parse import flag, load_json, number, objects_only, radians
 from dataengine.data.records import Record, assemble, unknown_acquisition
 from dataengine.data.staging import Progress, placed, staged
 from dataengine.errors import UserError
@@ -47,7 +47,7 @@ def _annotation_files(path: Path) -> list[Path]:
     if found:
         return found
     files = FileIndex(path, (".json",)).files
-    return [file for file in files if recognizes(file, file.read_text("utf-8", errors="replace"))]
+    return [file for file in files if recognizes(file, head_of(file))]
 
 
 def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
@@ -71,13 +71,13 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
     records: list[Record] = []
     problems: list[Problem] = []
     names: dict[str, None] = {}
-    index = FileIndex(root_of(path))
+    index = FileIndex(image_root(path))
     for file in files:
         try:
             content = load_json(file)
             records += _records(file, content, names, index, problems)
         except ValueError as error:
-            problems.append(Problem(file, None, f"{error}; the file is skipped", box_count(file)))
+            problems.append(Problem(file, None, f"{error}; the file is skipped", count_of(file, '"bbox"')))
     known = (tuple(names),) if names else ()
     return assemble(records, path, format=NAME, kind="obb", classes=classes, known=known, problems=problems)
 

@@ -43,7 +43,12 @@ def find_label_files(path: Path, suffixes: Sequence[str]) -> list[LabelFile]:
     """
     root = image_root(path)
     files = [path] if path.is_file() else FileIndex(path, suffixes).files
-    return [LabelFile(file, *_split_and_folder(file.relative_to(root).parts[:-1])) for file in files]
+    return [label_file(root, file) for file in files]
+
+
+def label_file(root: Path, file: Path) -> LabelFile:
+    """A label file below `root` with its split, see `find_label_files`."""
+    return LabelFile(file, *_split_and_folder(file.relative_to(root).parts[:-1]))
 
 
 def _split_and_folder(folders: Sequence[str]) -> tuple[str, str]:

@@ -75,14 +75,6 @@ def line_count(path: Path) -> int:
         return 0
 
 
-def box_count(path: Path) -> int:
-    """Number of `"bbox"` fields in a JSON file that cannot be parsed: about its number of objects."""
-    try:
-        return path.read_bytes().count(b'"bbox"')
-    except OSError:
-        return 0
-
-
 def flag(value: object) -> bool:
     """A boolean from a JSON value or text: False for 0, "", "0", "0.0", "false", "no", "unspecified" and None, else
     True.

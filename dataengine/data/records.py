@@ -11,7 +11,6 @@ import numpy as np
 from pydantic import ValidationError
 
 from dataengine.data import images
-from dataengine.data.file_index import FileIndex, named_folders, safe_name
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Problem, Sample, class_key
 from dataengine.data.orientation import Orientations, turn_boxes, turn_points
 from dataengine.data.pixel_range import find_range
@@ -213,23 +212,6 @@ def _layout(record: Record, classes: tuple, lookup: dict, size: tuple[int, int],
     if record.outlines is None:
         return layout
     return layout.with_outlines(points for points, valid in zip(record.outlines, keep, strict=True) if valid)
-
-
-def sample_name(path: Path, file: Path, split: str) -> str:
-    """The name of a sample: the folders of its label file that name neither its content nor its split, and the stem."""
-    return safe_name("/".join([*(f for f in named_folders(path, file) if f != split), file.name]))
-
-
-def unlabelled(path: Path, index: FileIndex, images_of: dict[Path, Path | str]) -> list[Problem]:
-    """The problem of images without labels that lie in the same folders as labelled ones. images_of: see `matched`."""
-    known = {image for image in images_of.values() if isinstance(image, Path)}
-    folders = {image.parent for image in known}
-    unclear = {file.stem for file, image in images_of.items() if isinstance(image, str)}
-    left = [file for file in index.files if file not in known and file.parent in folders and file.stem not in unclear]
-    if not left:
-        return []
-    message = f"{len(left)} images have no label file (first: {left[0].relative_to(path)}); they are skipped"
-    return [Problem(path, None, f"{message}; an image without objects needs a label file without objects")]
 
 
 def listed_classes(root: Path) -> tuple[str, ...] | None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 
 import numpy as np
 
-from dataengine.data.file_index import IMAGE_SUFFIXES, FileIndex, folder_split, matched, safe_name
+from dataengine.data.file_index import IMAGE_SUFFIXES, FileIndex, matched, safe_name
+from dataengine.data.label_files import LabelFile, images_without_labels, label_file, of_split, split_names
 from dataengine.data.layout import Problem
 from dataengine.data.parse import flag, load_xml
-from dataengine.data.records import Record, sample_name, unlabelled
+from dataengine.data.records import Record
 from dataengine.errors import UserError
 from dataengine.files import read_text
 
@@ -134,24 +136,24 @@ def read_records(
     index, files = FileIndex(path), FileIndex(folder or path, (".xml",))
     if not files.files:
         raise UserError(f"{folder or path} has no XML files; give the folder with the annotations")
-    named = _named_splits(path, files, split, problems)
     images_of = matched(files.files, index)
-    results = []
-    for file in files.files:
-        if file not in named:
-            continue
-        result = read_record(file, problems, tag=tag, parse_object=parse_object)
+    results: list[tuple[Record, Element]] = []
+    unread: list[Record] = []
+    for label in _of_split(path, files, split, problems):
+        name = safe_name(label.folder + label.path.name)
+        result = read_record(label.path, problems, tag=tag, parse_object=parse_object)
         if result is None:
+            unread.append(Record(name, None, label.path))
             continue
         record, root = result
-        image = images_of[file]
+        image = images_of[label.path]
         if not isinstance(image, Path):
-            image = _by_stated_name(root, index, file) or image
-        record.name, record.split = sample_name(path, file, named[file]), named[file]
-        record.image, record.fault = (image, "") if isinstance(image, Path) else (None, str(image))
+            image = _by_stated_name(root, index, label.path) or image
+        record.name, record.split = name, label.split
+        record.image, record.fault = (image, "") if isinstance(image, Path) else (None, image)
         results.append(result)
     if split is None:
-        problems += unlabelled(path, index, images_of)
+        problems += images_without_labels(index, [*(record for record, _ in results), *unread], path)
     return results
 
 
@@ -163,23 +165,19 @@ def _by_stated_name(root: Element, index: FileIndex, file: Path) -> Path | None:
         return None
 
 
-def _named_splits(path: Path, files: FileIndex, split: str | None, problems: list[Problem]) -> dict[Path, str]:
-    """{annotation file: its split} of the files to read; "" where lists state the splits."""
+def _of_split(path: Path, files: FileIndex, split: str | None, problems: list[Problem]) -> list[LabelFile]:
+    """The annotation files to read. Where lists state the splits, a file by itself has none."""
+    labels = [label_file(path, file) for file in files.files]
     lists = image_lists(path)
-    if lists and split is None:
-        return dict.fromkeys(files.files, "")
-    if lists:
-        if split not in lists:
-            raise UserError(f"{path} has no split {split!r}; it has {', '.join(lists)}")
-        return dict.fromkeys(_listed(lists[split], files, problems), "")
-    named = {file: folder_split(path, file) for file in files.files}
+    if not lists:
+        return of_split(labels, split, path)
+    labels = [replace(label, split="", folder=f"{label.split}/{label.folder}".lstrip("/")) for label in labels]
     if split is None:
-        return named
-    if split not in named.values():
-        raise UserError(
-            f"{path} has no split {split!r}; it has {', '.join(sorted(filter(None, {*named.values()}))) or 'none'}"
-        )
-    return {file: name for file, name in named.items() if name == split}
+        return labels
+    if split not in lists:
+        raise UserError(f"{path} has no split {split!r}; it has {', '.join(lists)}")
+    listed = set(_listed(lists[split], files, problems))
+    return [label for label in labels if label.path in listed]
 
 
 def _listed(image_list: Path, files: FileIndex, problems: list[Problem]) -> list[Path]:
@@ -204,7 +202,7 @@ def find_splits(path: Path, folder: Path | None = None) -> tuple[str, ...]:
     if lists:
         return tuple(lists)
     files = FileIndex(folder or path, (".xml",)).files
-    return tuple(sorted({name for file in files if (name := folder_split(path, file))}))
+    return split_names(label_file(path, file) for file in files)
 
 
 def write_list(root: Path, split: str, names: Sequence[str]) -> None:
