@@ -11,7 +11,7 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data.layout import Problem
 from dataengine.data.parse import flag, number
-from dataengine.data.records import Record
+from dataengine.data.records import NOTHING_READ, Record
 
 DIFFICULT = frozenset({"difficult"})  # names of flags, in lower case
 IGNORED = frozenset({"ignore", "ignored", "crowd", "is_crowd", "iscrowd"})
@@ -73,7 +73,7 @@ class Objects:
         unreadable = self.problems and not self.names and not self.ignored
         return Record(
             **{"name": annotation.stem, "image": None, "annotation": annotation} | fields,
-            fault="none of its objects can be read" if unreadable else "",
+            fault=NOTHING_READ if unreadable else "",
             names=self.names,
             boxes=np.array(self.boxes, np.float32).reshape(-1, 5),
             difficult=self.difficult,

@@ -18,6 +18,7 @@ from dataengine.data.pixel_range import find_range
 from dataengine.errors import UserError, first_fault
 from dataengine.files import read_text
 
+NOTHING_READ = "none of its objects can be read"  # such an image would pass for empty ground
 MAX_COORDINATE = 1_000_000  # pixels; boxes beyond it are errors of the file
 
 
