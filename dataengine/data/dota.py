@@ -216,8 +216,8 @@ def _unclear_names(path: Path, records: Sequence[Record]) -> list[Problem]:
         return []
     base = bases[unclear[0]]
     message = (
-        f"class {unclear[0]!r} stands beside {base!r}: a last field of 0, 1 or 2 was read as the difficulty, other numbers "
-        "as the end of the name; list the classes in classes.txt to make it clear"
+        f"class {unclear[0]!r} stands beside {base!r}: a last field of 0, 1 or 2 was read as the difficulty, "
+        "other numbers as the end of the name; list the classes in classes.txt to make it clear"
     )
     return [Problem(path, None, message)]
 

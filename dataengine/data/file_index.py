@@ -9,6 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 from dataengine.errors import shown
 
@@ -21,6 +22,7 @@ CONTENT_FOLDER = re.compile(
     r"images?|imgs?|jpegimages|allimages|photos|data|labels?|labelxmls?|labeltxt.*|.*reclabeltxt|annfiles|annotations?|xmls?"
     r"|(oriented|horizontal)[ _]bounding[ _]boxes|fulldataset|obj_\w+_data",
 )
+_SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})  # hold no data
 SPLIT_FOLDER = re.compile(r"(train|val|test)")
 
 
@@ -103,7 +105,8 @@ def _other_split(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
 
 
 class FileIndex:
-    """Files with certain suffixes below `root`, by default images. Hidden files are not listed; links are followed.
+    """Files with certain suffixes below `root`, by default images. Hidden files and folders that systems and archivers
+    add, such as `__MACOSX`, are not listed; links are followed.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -143,6 +146,8 @@ class FileIndex:
         such as `images` and `labels`, and with or without the split as a folder.
         Raises ValueError if there is none below the root, or if several fit.
         """
+        if "://" in name:  # a picture on a server, of which there is a copy
+            name = unquote(urlsplit(name).path)
         stated = checked_parts(name)
         stem, suffix = os.path.splitext(stated[-1])
         if suffix not in IMAGE_SUFFIXES:
@@ -200,7 +205,7 @@ def _walk(root: Path, suffixes: Sequence[str]) -> Iterable[Path]:
             folders.clear()
             continue
         visited.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        folders[:] = sorted(folder for folder in folders if folder[0] != "." and folder not in _SYSTEM_FOLDERS)
         for file in files:
             if not file.startswith(".") and os.path.splitext(file)[1].lower() in suffixes:
                 yield Path(base, file)

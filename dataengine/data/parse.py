@@ -85,8 +85,8 @@ def box_count(path: Path) -> int:
 
 
 def flag(value: object) -> bool:
-    """A boolean from a JSON value or text: False for 0 and less (VOC's -1 is "unspecified"), "", "false", "f", "no", "n",
-    "none", "null", "unspecified" and None, else True.
+    """A boolean from a JSON value or text: False for 0 and less (VOC's -1 is "unspecified"), "", "false", "f", "no",
+    "n", "none", "null", "unspecified" and None, else True.
 
     >>> flag("1"), flag(True), flag("0"), flag(None), flag("-1")
     (True, True, False, False, False)

@@ -108,7 +108,9 @@ def _parse(element: Element) -> tuple[str, list[float]]:
     name, box = parse_upright(element)
     turned = next((child.tag for part in (element, element.find("bndbox")) for child in part if _turns(child)), None)
     if turned is not None and points is None:
-        raise ValueError(f"object {name!r} has <{turned}>, which could turn its box and is not read; remove it or correct it")
+        raise ValueError(
+            f"object {name!r} has <{turned}>, which could turn its box and is not read; remove it or correct it"
+        )
     x1, y1, x2, y2 = box
     corners = [np.nan] * 8
     if points is not None and points.shape == (4, 2):

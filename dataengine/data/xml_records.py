@@ -68,7 +68,9 @@ def read_record(
 def flag_of(element: Element, names: Sequence[str]) -> bool:
     """Whether a child element with one of these names, in any case, or such an attribute of CVAT is set."""
     stated = [(child.tag, child.text) for child in element]
-    stated += [(each.findtext("name") or "", each.findtext("value")) for each in element.iterfind("attributes/attribute")]
+    stated += [
+        (each.findtext("name") or "", each.findtext("value")) for each in element.iterfind("attributes/attribute")
+    ]
     return any(name.strip().lower() in names and flag(value) for name, value in stated)
 
 

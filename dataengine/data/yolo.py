@@ -80,8 +80,8 @@ def _settings(path: Path) -> tuple[Path, dict]:
             lines = [line.strip() for line in read_text(root / name).rstrip().splitlines()]
             if "" in lines:
                 raise UserError(
-                    f"{root / name}: line {lines.index('') + 1} is blank, so it is not clear which number the names after "
-                    "it have; remove the line or write a name there"
+                    f"{root / name}: line {lines.index('') + 1} is blank, so the numbers of the names after it are "
+                    "not clear; remove the line or write a name there"
                 )
             return root, {"names": dict(enumerate(lines))} | _darknet(root / "obj.data")
     raise UserError(f"{root} has neither data.yaml nor classes.txt, so class numbers have no names; add one of them")
@@ -340,8 +340,8 @@ def _check_numbers(path: Path, names: Mapping[int, str], used: set[float]) -> No
     """Raises UserError if class numbers count from 1 and names from 0: every object would have a wrong name."""
     if len(used) > 1 and list(names) == list(range(len(names))) and min(used) == 1 and max(used) == len(names):
         raise UserError(
-            f"{path}: class numbers run from 1 to {len(names)}, but the class list from 0 to {len(names) - 1}; number the "
-            "names from 1 in data.yaml (names: {1: ..., 2: ...}), or add a name for class 0"
+            f"{path}: class numbers run from 1 to {len(names)}, but the class list from 0; number "
+            "the names from 1 in data.yaml (names: {1: ..., 2: ...}), or add a name for class 0"
         )
 
 
