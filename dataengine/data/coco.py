@@ -17,7 +17,7 @@ import math
 import mmap
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -28,7 +28,7 @@ from dataengine import geometry
 from dataengine.data.border import visible_hulls
 from dataengine.data.file_index import FileIndex, safe_name
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, Sample
-from dataengine.data.objects import DIFFICULT, IGNORED, marked
+from dataengine.data.objects import DIFFICULT, IGNORED, look_like_corners, marked
 from dataengine.data.parse import box_count, flag, load_json, number, objects_only
 from dataengine.data.records import NOTHING_READ, Record, assemble, unknown_acquisition
 from dataengine.data.staging import Progress, placed, staged
@@ -165,6 +165,24 @@ def _report_contradictions(file: Path, entries: Sequence[dict], rotated: bool, p
         problems.append(Problem(file, None, message))
 
 
+def _report_corners(file: Path, records: Iterable[Record], problems: list[Problem]) -> None:
+    """The problem of a file with corners in `bbox`. Records have the corners of their boxes, as they were read."""
+    rows, beyond = [], []
+    for record in records:
+        if record.size is None:
+            continue
+        for x1, y1, _, _, x2, y2, *_ in record.boxes:
+            if x2 - x1 <= x1 or y2 - y1 <= y1:  # no corners
+                return
+            rows.append([x1, y1, x2 - x1, y2 - y1])
+            beyond.append(x2 > record.size[0] + 1 or y2 > record.size[1] + 1)
+    if look_like_corners(np.array(rows), np.array(beyond)):
+        message = (
+            "many boxes leave their image, and all look like x1, y1, x2, y2 in place of COCO's x, y, width, height"
+        )
+        problems.append(Problem(file, None, f"{message}; convert them"))
+
+
 def _lies_apart(entry: dict) -> bool:
     """Whether the centre of neither `bbox` nor the rectangle around the polygons is in the other."""
     box = entry.get("bbox")
@@ -226,6 +244,8 @@ def _records(
             record.difficult.append(marked(flags, DIFFICULT))
             record.visible.append(visible)
             record.outlines.append(_outline(entry))
+    if not rotated:
+        _report_corners(file, records.values(), problems)
     for record in unreadable:
         if not record.names and not len(record.ignored) and record.image is not None:
             record.image, record.fault = None, NOTHING_READ

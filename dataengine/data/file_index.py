@@ -22,6 +22,9 @@ CONTENT_FOLDER = re.compile(
     r"images?|imgs?|jpegimages|allimages|photos|data|labels?|labelxmls?|labeltxt.*|.*reclabeltxt|annfiles|annotations?|xmls?"
     r"|(oriented|horizontal)[ _]bounding[ _]boxes|fulldataset|obj_\w+_data",
 )
+_SPLIT, _CONTENT = "(train|val|valid|validation|test)", "(?:images?|imgs?|labels?|labeltxt|annotations?|annfiles|xmls?)"
+_CONTENT_OF_SPLIT = re.compile(f"{_SPLIT}[-_ ]{_CONTENT}|{_CONTENT}[-_ ]{_SPLIT}")  # "train-labels" or "images_train"
+_DRONEVEHICLE = re.compile(f"{_SPLIT}(?:img|label)(r?)")  # "trainimg" and, for the infrared images, "trainimgr"
 _SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})  # hold no data
 SPLIT_FOLDER = re.compile(r"(train|val|test)")
 
@@ -76,8 +79,24 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def _context(folders: Iterable[str]) -> tuple[str, ...]:
-    """The folders that name a part of the data set."""
-    return tuple(folder for folder in folders if not CONTENT_FOLDER.fullmatch(folder))
+    """What the folders say about the part of the data set."""
+    return tuple(filter(None, map(part_of, folders)))
+
+
+def part_of(folder: str) -> str:
+    """The part of the data set that a folder names, "" if it names only its content.
+
+    >>> part_of("labels"), part_of("train"), part_of("images_train"), part_of("val-labels"), part_of("labelTxt-v1.5")
+    ('', 'train', 'train', 'val', '')
+    >>> part_of("trainimg"), part_of("trainimgr"), part_of("trainlabelr")
+    ('train', 'train-infrared', 'train-infrared')
+    """
+    name = folder.lower()
+    if split := _CONTENT_OF_SPLIT.fullmatch(name):
+        return split[1] or split[2]
+    if split := _DRONEVEHICLE.fullmatch(name):
+        return split[1] + ("-infrared" if split[2] else "")
+    return "" if CONTENT_FOLDER.fullmatch(name) else folder
 
 
 def folder_split(path: Path, file: Path) -> str:
@@ -91,7 +110,7 @@ def folder_split(path: Path, file: Path) -> str:
 
 def named_folders(path: Path, file: Path) -> list[str]:
     """The folders of a file below `path` that are not named for their content, such as `train` of `train/labels/`."""
-    return [name for name in file.relative_to(path).parts[:-1] if not CONTENT_FOLDER.fullmatch(name.lower())]
+    return list(filter(None, map(part_of, file.relative_to(path).parts[:-1])))
 
 
 def _is_tail(short: tuple[str, ...], long: tuple[str, ...]) -> bool:

@@ -27,6 +27,7 @@ from dataengine.data import images
 from dataengine.data.border import visible_hulls, visible_polygons
 from dataengine.data.file_index import FileIndex, matched, safe_name
 from dataengine.data.layout import Dataset, Layout, Problem
+from dataengine.data.objects import look_like_corners
 from dataengine.data.parse import is_number, line_count, number
 from dataengine.data.records import NOTHING_READ, Record, assemble
 from dataengine.data.staging import Progress, decimal, placed, staged, written_splits
@@ -195,6 +196,7 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
     problems: list[Problem] = []
     records: list[Record] = []
     used: set[float] = set()
+    rows: list[list[float]] = []
     index = FileIndex(root)
     texts = FileIndex(root, (".txt",))
     labels = matched(index.files, texts.only(_label_places(texts.files, index)))
@@ -218,13 +220,18 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
                 problems.append(Problem(image, None, f"{labels[image]}; the image is skipped"))
                 continue
             names = content["names"]
-            record, has_corners = _record(stem, image, found.get(image), name, names, problems, keypoints, used)
+            record, has_corners = _record(stem, image, found.get(image), name, names, problems, keypoints, used, rows)
             rotated |= has_corners and "box_kind" not in content
             if record is not None:
                 records.append(record)
     problems += _without_image(root, texts.files, known)
     kind = "obb" if rotated else "hbb"
     _check_numbers(path, content["names"], used)
+    if look_like_corners(np.array(rows), np.array([max(cx + w / 2, cy + h / 2) > 1.01 for cx, cy, w, h in rows])):
+        message = (
+            "many boxes leave their image, and all look like x1 y1 x2 y2 in place of YOLO's cx cy w h; convert them"
+        )
+        problems.append(Problem(path, None, message))
     known = (tuple(content["names"].values()),)
     return assemble(records, path, format=NAME, kind=kind, classes=classes, known=known, problems=problems)
 
@@ -290,10 +297,12 @@ def _record(
     problems: list[Problem],
     keypoints: int,
     used: set[float],
+    rows: list[list[float]],
 ) -> tuple[Record | None, bool]:
     """The record of an image, None if its labels cannot be read, and whether any object is given by corners.
 
     keypoints: how many numbers of keypoints follow each box, which are not used. used: gets the class numbers.
+    rows: gets the numbers of upright boxes.
     """
     record = Record(stem, image, file or _label_file(image), split=split, lines=[])
     if file is None:
@@ -327,6 +336,8 @@ def _record(
         if len(scaled) != 4:
             scaled = geometry.to_corners(geometry.from_points(scaled))[0]
         rotated |= len(fields) > 5
+        if len(fields) == 5:
+            rows.append(list(map(float, fields[1:])))
         corners.append(scaled)
         record.names.append(names[int(index)])
         record.lines.append(line)

@@ -159,6 +159,14 @@ def test_a_picture_none_of_whose_objects_can_be_read_is_not_empty_ground(format,
     assert sum(problem.objects for problem in dataset.problems) == 1
 
 
+def test_corners_in_place_of_sizes_are_noticed(tmp_path):
+    corners = ["0 0.6 0.5 0.8 0.9", "0 0.7 0.6 0.9 0.8", "0 0.1 0.1 0.3 0.4"]
+    yaml = "names: [ship]\ntrain: images/train\n"
+    assert "all look like x1 y1 x2 y2" in messages(formats.read(yolo_set(tmp_path / "a", corners, yaml)))
+    sizes = ["0 0.7 0.7 0.2 0.4", "0 0.8 0.7 0.2 0.2", "0 0.9 0.25 0.3 0.3"]  # one leaves the image
+    assert not formats.read(yolo_set(tmp_path / "b", sizes, yaml)).problems
+
+
 # -- DOTA --------------------------------------------------------------------------------------------------------------
 
 
@@ -324,6 +332,13 @@ def test_bbox_and_polygon_in_different_places_are_reported(tmp_path):
     assert "1 annotations (first: 0) have bbox and segmentation in different places" in messages(dataset)
 
 
+def test_corners_in_bbox_are_noticed(tmp_path):
+    corners = [{"bbox": [120, 50, 180, 90]}, {"bbox": [20, 10, 60, 50]}]
+    assert "all look like x1, y1, x2, y2" in messages(formats.read(coco_set(tmp_path / "a", *corners)))
+    sizes = [{"bbox": [120, 50, 100, 40]}, {"bbox": [20, 10, 40, 40]}]  # one leaves the image
+    assert not formats.read(coco_set(tmp_path / "b", *sizes)).problems
+
+
 def test_an_id_of_two_categories_is_refused(tmp_path):
     categories = [{"id": 1, "name": "ship"}, {"id": 1, "name": "car"}]
     with pytest.raises(UserError, match="category id 1 is that of 'ship' and of 'car'"):
@@ -353,6 +368,36 @@ def test_classes_that_mark_unknown_ground_are_ignored_regions(name, tmp_path):
     assert any(name in note for note in dataset.notes)
     asked = formats.read(root, classes=["ship", name])
     assert len(asked.samples[0].layout) == 2
+
+
+@pytest.mark.parametrize(
+    ("pictures", "labels"),
+    [
+        ("images_{}", "labelTxt_{}"),
+        ("{}_images", "{}-labels"),
+        ("{0}/{0}imgr", "{0}/{0}labelr"),
+        ("{}/images", "{}/labels"),
+    ],
+)
+def test_folders_named_for_content_and_split_correspond(pictures, labels, tmp_path):
+    """The same picture name in two splits: each has its own labels."""
+    for split, name in (("train", "ship"), ("val", "plane")):
+        image(tmp_path / pictures.format(split) / "a.png")
+        text(tmp_path / labels.format(split) / "a.txt", " ".join(map(str, QUAD)) + f" {name} 0\n")
+    assert formats.splits(tmp_path) == ("train", "val")
+    dataset = formats.read(tmp_path)
+    found = {s.image.relative_to(tmp_path).parts[0]: s.layout.names() for s in dataset}
+    first = [pictures.format(split).split("/")[0] for split in ("train", "val")]
+    assert (found, dataset.problems) == ({first[0]: ["ship"], first[1]: ["plane"]}, [])
+
+
+def test_both_cameras_of_dronevehicle_have_their_own_labels(tmp_path):
+    for end, name in (("", "ship"), ("r", "plane")):
+        image(tmp_path / f"train/trainimg{end}/1.jpg")
+        text(tmp_path / f"train/trainlabel{end}/1.xml", f"<annotation>{PLAIN.replace('ship', name)}</annotation>")
+    dataset = formats.read(tmp_path)
+    assert {s.image.parent.name: s.layout.names() for s in dataset} == {"trainimg": ["ship"], "trainimgr": ["plane"]}
+    assert not dataset.problems
 
 
 def test_folders_of_archivers_and_systems_hold_no_data(tmp_path):
