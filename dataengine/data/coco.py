@@ -118,7 +118,8 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
         raise UserError(f"{path} does not exist; give a folder with annotations/*.json or one COCO file")
     files = annotation_files(path)
     if split is not None:
-        chosen = {name: file for name, file in files.items() if re.fullmatch(re.escape(split) + r"\d*", name)}
+        years = re.compile(re.escape(split) + r"\d{4}")  # train2017
+        chosen = {name: file for name, file in files.items() if name == split or years.fullmatch(name)}
         if not chosen:
             raise UserError(f"{path} has no split {split!r}; it has {', '.join(files) or 'no annotations/*.json'}")
         files = chosen

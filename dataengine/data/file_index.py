@@ -25,6 +25,9 @@ CONTENT_FOLDER = re.compile(
 _SPLIT, _CONTENT = "(train|val|valid|validation|test)", "(?:images?|imgs?|labels?|labeltxt|annotations?|annfiles|xmls?)"
 _CONTENT_OF_SPLIT = re.compile(f"{_SPLIT}[-_ ]{_CONTENT}|{_CONTENT}[-_ ]{_SPLIT}")  # "train-labels" or "images_train"
 _DRONEVEHICLE = re.compile(f"{_SPLIT}(?:img|label)(r?)")  # "trainimg" and, for the infrared images, "trainimgr"
+_SET_ASIDE = re.compile(  # predictions, and copies that are kept for safety
+    r"runs|detect\d*|predict(s|ions?)?\d*|results?|inference|old|.*[-_ ](old|bak|backup)|(old|bak|backup)([-_ ].*)?"
+)
 _SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})  # hold no data
 SPLIT_FOLDER = re.compile(r"(train|val|test)")
 
@@ -92,6 +95,8 @@ def part_of(folder: str) -> str:
     ('train', 'train-infrared', 'train-infrared')
     """
     name = folder.lower()
+    if _SET_ASIDE.fullmatch(name):
+        return folder
     if split := _CONTENT_OF_SPLIT.fullmatch(name):
         return split[1] or split[2]
     if split := _DRONEVEHICLE.fullmatch(name):
@@ -121,6 +126,12 @@ def _other_split(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
     """Whether two contexts name different splits, such as train and val."""
     first, second = ({m[1] for part in context if (m := SPLIT_FOLDER.match(part))} for context in (a, b))
     return bool(first and second and not first & second)
+
+
+def _set_aside(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
+    """Whether one of two contexts names predictions or a backup, and the other not the same."""
+    first, second = ([part for part in context if _SET_ASIDE.fullmatch(part)] for context in (a, b))
+    return first != second
 
 
 class FileIndex:
@@ -239,7 +250,7 @@ def matched(files: Sequence[Path], index: FileIndex) -> dict[Path, Path | str]:
     """For each of `files`, the file of `index` that belongs to it, or the reason why there is none.
 
     Label and image belong together if they have the same name without suffix and corresponding folders (`find`). What
-    is left on both sides is matched by name alone, if that is unambiguous.
+    is left on both sides is matched by name alone, if that is unambiguous, but never with predictions or a backup.
     """
     own = {file: index.parts(file) for file in files}
     stems = {file: PurePosixPath(parts[-1]).stem for file, parts in own.items()}
@@ -261,7 +272,9 @@ def matched(files: Sequence[Path], index: FileIndex) -> dict[Path, Path | str]:
             possible = [
                 other
                 for found, other in same
-                if other not in claims and not _other_split(_context(found[:-1]), contexts[file])
+                if other not in claims
+                and not _other_split(context := _context(found[:-1]), contexts[file])
+                and not _set_aside(context, contexts[file])
             ]
             claims.update(dict.fromkeys(possible, left[stems[file]]))
         if len(possible) == 1 and claims[possible[0]] == 1:

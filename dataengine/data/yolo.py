@@ -84,6 +84,11 @@ def _settings(path: Path) -> tuple[Path, dict]:
                     f"{root / name}: line {lines.index('') + 1} is blank, so the numbers of the names after it are "
                     "not clear; remove the line or write a name there"
                 )
+            odd = next((line for i, line in enumerate(lines) if "," in line or re.match(rf"{i}[:;=\s]", line)), None)
+            if odd is not None:
+                raise UserError(
+                    f"{root / name}: {odd!r} is not a name alone; give each class a line with its name only"
+                )
             return root, {"names": dict(enumerate(lines))} | _darknet(root / "obj.data")
     raise UserError(f"{root} has neither data.yaml nor classes.txt, so class numbers have no names; add one of them")
 

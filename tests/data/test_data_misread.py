@@ -109,6 +109,8 @@ def test_without_kpt_shape_four_pairs_are_corners(tmp_path):
         ({"data.yaml": "names: [ship, no]\ntrain: images/train\n"}, "the name of class 1 is False"),
         ({"a.yaml": "names: [ship, car]\n", "b.yaml": "names: [car, ship]\n"}, "several lists of class names"),
         ({"classes.txt": "car\n\nship\n"}, "line 2 is blank"),
+        ({"classes.txt": "0: ship\n1: car\n"}, "not a name alone"),
+        ({"classes.txt": "ship, car\n"}, "not a name alone"),
     ],
 )
 def test_names_that_could_be_others_are_refused(files, says, tmp_path):
@@ -398,6 +400,33 @@ def test_both_cameras_of_dronevehicle_have_their_own_labels(tmp_path):
     dataset = formats.read(tmp_path)
     assert {s.image.parent.name: s.layout.names() for s in dataset} == {"trainimg": ["ship"], "trainimgr": ["plane"]}
     assert not dataset.problems
+
+
+@pytest.mark.parametrize("folder", ["runs/detect/predict/labels", "labels_backup", "results/labels", "old/labels"])
+def test_predictions_and_backups_are_not_taken_for_labels(folder, tmp_path):
+    root = yolo_set(tmp_path, [f"0 {ROW}"], "names: [ship]\ntrain: images/train\n")
+    image(root / "images/train/b.jpg")  # without objects, as YOLO has it
+    text(root / folder / "b.txt", f"0 {ROW}\n")
+    dataset = formats.read(root)
+    assert {sample.name: len(sample.layout) for sample in dataset} == {"0": 1, "b": 0}
+    assert "1 label files belong to no image" in messages(dataset)
+
+
+def test_the_same_label_in_another_folder_of_labels_is_found(tmp_path):
+    """The control: labels that are not sorted by split belong to the pictures of their name."""
+    root = yolo_set(tmp_path, [f"0 {ROW}"], "names: [ship]\ntrain: images/train\n")
+    image(root / "images/train/b.jpg")
+    text(root / "labels/b.txt", f"0 {ROW}\n")
+    assert {sample.name: len(sample.layout) for sample in formats.read(root)} == {"0": 1, "b": 1}
+
+
+def test_a_split_is_the_one_of_its_name_or_year(tmp_path):
+    content = (coco_set(tmp_path, {}) / "annotations/train.json").read_text()
+    for name in ("train", "train2", "val2017"):
+        image(tmp_path / f"images/{name}.jpg")
+        text(tmp_path / f"annotations/{name}.json", content.replace("a.jpg", f"{name}.jpg"))
+    found = {split: [sample.name for sample in formats.read(tmp_path, split=split)] for split in ("train", "val")}
+    assert found == {"train": ["train"], "val": ["val2017"]}
 
 
 def test_folders_of_archivers_and_systems_hold_no_data(tmp_path):
