@@ -4,8 +4,9 @@ Corners are continuous pixels without half-pixel shift, as in DOTA's own tools a
 Read: `images/` next to `labelTxt/` (or `labelTxt-v1.5/`, `annfiles/`, Ultralytics' `labels/`), at the root or in a
 folder of each split, or label files next to their images; header lines `imagesource:` and `gsd:` (metres per pixel,
 "null" is unknown), also from DOTA's `meta/` folder. Folders of horizontal boxes (`*_hbb`, `*reclabelTxt`) are used only
-if there are no others. Fields are separated by blanks or commas. The last field is `difficult` if it is a number, class
-names may have blanks, and any quadrilateral becomes its minimum-area box.
+if there are no others. Fields are separated by blanks or commas. The last field is `difficult` if it is 0, 1, 2 or more
+than 100, or true or false; a number belongs to the name if the class list has it so. Names may have blanks, and any
+quadrilateral becomes its minimum-area box.
 Written: `<split>/images/*.png`, `<split>/labelTxt/*.txt` without header and with all ten fields, since mmrotate's
 `DOTADataset` fails at a header or a missing field and appends `.png`. Blanks in class names become hyphens, since it
 splits at blanks. Ground sample distance and date go to `<split>/meta/`, the class list to `classes.txt`.

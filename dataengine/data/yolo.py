@@ -2,11 +2,12 @@
 
 Coordinates are continuous pixels divided by width and height, without half-pixel shift. Corners or polygons on any
 line make the data set rotated; a polygon becomes the minimum-area box around it, as in Ultralytics' OBB training.
+With `kpt_shape`, the numbers after the box are keypoints, which are not used.
 `box_kind` in `data.yaml`, which `write` adds and Ultralytics ignores, takes precedence.
 Read: `data.yaml` with `names`, `path` and `train`/`val`/`test` (a folder, several, or a list file), or `classes.txt` or
 `obj.names` next to `images/` and `labels/`, or CVAT's `obj.data` with its list files. Folders are looked for below the
-folder of the file only. The label file of `images/a/b.jpg` is `labels/a/b.txt`; an image without one has no objects,
-but a split in which no image has one is a problem.
+folder of the file only; of an absolute path of another machine, the end is. The label file of `images/a/b.jpg` is
+`labels/a/b.txt`; an image without one has no objects, but a split in which no image has one is a problem.
 Written: `data.yaml` without `path`, so that Ultralytics finds the images from any working directory, and with `train`
 and `val`, which it requires: where there is no such split, a comment in the file says what stands in. Corners of a box
 cut by the border may be a little below 0 or above 1, which Ultralytics takes; see `_polygons` for where it does not.
