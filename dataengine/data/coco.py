@@ -17,7 +17,7 @@ import math
 import mmap
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -29,8 +29,9 @@ from dataengine.data.border import visible_hulls
 from dataengine.data.file_index import FileIndex, safe_name
 from dataengine.data.label_files import count_of, image_root
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, Sample
+from dataengine.data.objects import DIFFICULT, IGNORED, look_like_corners, marked
 from dataengine.data.parse import flag, load_json, number, objects_only
-from dataengine.data.records import Record, assemble, unknown_acquisition
+from dataengine.data.records import NOTHING_READ, Record, assemble, unknown_acquisition
 from dataengine.data.staging import Progress, placed, staged
 from dataengine.errors import UserError
 
@@ -64,7 +65,7 @@ def annotation_files(path: Path) -> dict[str, Path]:
     if path.is_file():
         return {_split_name(path): path}
     for patterns in (("*/_annotations.coco.json", "[Aa]nnotations/*.json"), ("*.json",), ("*/*.json",)):
-        files = sorted(file for pattern in patterns for file in path.glob(pattern))
+        files = sorted(file for pattern in patterns for file in path.glob(pattern) if file.name[0] != ".")
         named = [file for file in files if not file.name.startswith(_OTHER_TASKS)]
         found = [file for file in named if recognizes(file, "") or _is_broken(file)]
         if found:
@@ -111,7 +112,8 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
         raise UserError(f"{path} does not exist; give a folder with annotations/*.json or one COCO file")
     files = annotation_files(path)
     if split is not None:
-        chosen = {name: file for name, file in files.items() if re.fullmatch(re.escape(split) + r"\d*", name)}
+        years = re.compile(re.escape(split) + r"\d{4}")  # train2017
+        chosen = {name: file for name, file in files.items() if name == split or years.fullmatch(name)}
         if not chosen:
             raise UserError(f"{path} has no split {split!r}; it has {', '.join(files) or 'no annotations/*.json'}")
         files = chosen
@@ -139,6 +141,7 @@ def _checked(file: Path, content: dict, problems: list[Problem]) -> dict:
     if missing:
         raise ValueError(f"has no list {missing[0]!r}")
     content = objects_only(file, content, problems)
+    _category_names(content["categories"])
     unread = sorted({key for entry in content["annotations"] for key in entry if key.lower() in _UNREAD_GEOMETRY})
     if unread:
         message = f"annotations have {', '.join(unread)}, which is not read; only bbox and segmentation place an object"
@@ -146,28 +149,77 @@ def _checked(file: Path, content: dict, problems: list[Problem]) -> dict:
     return content
 
 
+def _report_contradictions(file: Path, entries: Sequence[dict], rotated: bool, problems: list[Problem]) -> None:
+    """The problem of objects whose `bbox` and polygons lie in different places, of which one is wrong."""
+    apart = [entry for entry in entries if _lies_apart(entry)]
+    if apart:
+        message = (
+            f"{len(apart)} annotations (first: {apart[0].get('id')}) have bbox and segmentation in different places; "
+            f"{'segmentation' if rotated else 'bbox'} is used"
+        )
+        problems.append(Problem(file, None, message))
+
+
+def _report_corners(file: Path, records: Iterable[Record], problems: list[Problem]) -> None:
+    """The problem of a file with corners in `bbox`. Records have the corners of their boxes, as they were read."""
+    rows, beyond = [], []
+    for record in records:
+        if record.size is None:
+            continue
+        for x1, y1, _, _, x2, y2, *_ in record.boxes:
+            if x2 - x1 <= x1 or y2 - y1 <= y1:  # no corners
+                return
+            rows.append([x1, y1, x2 - x1, y2 - y1])
+            beyond.append(x2 > record.size[0] + 1 or y2 > record.size[1] + 1)
+    if look_like_corners(np.array(rows), np.array(beyond)):
+        message = (
+            "many boxes leave their image, and all look like x1, y1, x2, y2 in place of COCO's x, y, width, height"
+        )
+        problems.append(Problem(file, None, f"{message}; convert them"))
+
+
+def _lies_apart(entry: dict) -> bool:
+    """Whether the centre of neither `bbox` nor the rectangle around the polygons is in the other."""
+    box = entry.get("bbox")
+    points = [point for polygon in _polygons(entry) for point in polygon]
+    if not points or not isinstance(box, list) or len(box) != 4 or _states_rotation(entry):
+        return False
+    if not all(type(value) in (int, float) and math.isfinite(value) for value in box):
+        return False
+    x, y, width, height = box
+    (x1, y1), (x2, y2) = map(min, zip(*points, strict=True)), map(max, zip(*points, strict=True))
+    bbox_in_polygon = x1 <= x + width / 2 <= x2 and y1 <= y + height / 2 <= y2
+    return not (bbox_in_polygon or (x <= (x1 + x2) / 2 <= x + width and y <= (y1 + y2) / 2 <= y + height))
+
+
 def _records(
     file: Path, split: str, content: dict, names: dict, rotated: bool, index: FileIndex, problems: list[Problem]
 ) -> list[Record]:
-    categories = {_key(category["id"]): str(category["name"]) for category in content["categories"]}
+    categories = _category_names(content["categories"])
     used = {str(entry.get("category_id")) for entry in content["annotations"]}
     parents = {str(category.get("supercategory")) for category in content["categories"]}
     for key, name in categories.items():
         if str(key) in used or name not in parents:  # Roboflow adds a super-category, which no object has
             names.setdefault(name)
     records = _image_records(file, split, content, index, problems)
+    _report_contradictions(file, content["annotations"], rotated, problems)
+    unreadable: list[Record] = []
     for entry in content["annotations"]:
+        record = None
         try:
-            record = records[entry["image_id"]]
-            name = categories[entry["category_id"]]
-            ignored = flag(entry.get("iscrowd")) or flag(entry.get("ignore"))
+            record = records[_key(entry["image_id"])]
+            name = categories[_key(entry["category_id"])]
+            flags = _attributes(entry) | entry
+            ignored = marked(flags, IGNORED)
             corners = _corners(entry, rotated)
             visible = number(entry.get("visible", 1), "visible")
         except KeyError as error:
             problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error} is unknown; it is skipped", 1))
+            unreadable += [record] if record else []
             continue
         except (ValueError, TypeError) as error:
             problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error}; it is skipped", 1))
+            unreadable += [record] if record else []
             continue
         segmentation = entry.get("segmentation")
         if (
@@ -184,9 +236,14 @@ def _records(
         else:
             record.names.append(name)
             record.boxes.append(corners)
-            record.difficult.append(flag(entry.get("difficult", False)))
+            record.difficult.append(marked(flags, DIFFICULT))
             record.visible.append(visible)
             record.outlines.append(_outline(entry))
+    if not rotated:
+        _report_corners(file, records.values(), problems)
+    for record in unreadable:
+        if not record.names and not len(record.ignored) and record.image is not None:
+            record.image, record.fault = None, NOTHING_READ
     for record in records.values():
         record.boxes = geometry.from_corners(np.array(record.boxes, np.float32).reshape(-1, 4, 2))
         record.ignored = geometry.from_corners(np.array(record.ignored, np.float32).reshape(-1, 4, 2))
@@ -228,11 +285,29 @@ def _image_records(
     return {key: record for key, record in records.items() if key not in ambiguous}
 
 
+def _category_names(categories: Sequence[dict]) -> dict[object, str]:
+    """{id: name}. Raises ValueError if an id has several names."""
+    names: dict[object, str] = {}
+    for category in categories:
+        name = str(category["name"])
+        if names.setdefault(_key(category["id"]), name) != name:
+            raise ValueError(f"category id {category['id']} is that of {names[_key(category['id'])]!r} and of {name!r}")
+    return names
+
+
 def _key(value: object) -> object:
-    """The id of an entry, a number or text. Raises ValueError for a list or an object."""
+    """The id of an entry, a number or text; "7" and 7 are equal. Raises ValueError for a list or an object."""
     if isinstance(value, list | dict):
         raise ValueError(f"{value} is not an id")
-    return value
+    return int(value) if isinstance(value, str) and re.fullmatch(r"0|[1-9]\d{0,17}", value) else value
+
+
+def _attributes(entry: dict) -> dict:
+    """The attributes of an object, {name: value}, also where a file has a list of {"name": ..., "value": ...}."""
+    stated = entry.get("attributes")
+    if isinstance(stated, list):
+        return {str(each.get("name")): each.get("value") for each in stated if isinstance(each, dict)}
+    return stated if isinstance(stated, dict) else {}
 
 
 def _acquisition(file: Path, entry: dict, problems: list[Problem]) -> Acquisition:
@@ -264,9 +339,8 @@ def _is_rotated(contents: Sequence[dict]) -> bool:
 def _polygons(entry: dict) -> list[list[tuple[float, float]]]:
     """The polygons of an object without repeated points; those without three points, or with other values than
     numbers, are left out."""
-    polygons = entry.get("segmentation")
     found = []
-    for polygon in polygons if isinstance(polygons, list) else ():
+    for polygon in _parts(entry):
         try:
             values = [number(value, "segmentation") for value in polygon]
         except (TypeError, ValueError):
@@ -280,6 +354,21 @@ def _polygons(entry: dict) -> list[list[tuple[float, float]]]:
     return found
 
 
+def _parts(entry: dict) -> list:
+    """The polygons in `segmentation`, each a list of x and y in turn, also where it is a single one or has pairs."""
+    stated = entry.get("segmentation")
+    if not isinstance(stated, list) or not stated:
+        return []
+    if not any(isinstance(part, list) for part in stated):
+        return [stated]
+    if all(isinstance(part, list) and len(part) == 2 and not isinstance(part[0], list) for part in stated):
+        stated = [stated]
+    return [
+        [value for pair in part for value in pair] if part and all(isinstance(pair, list) for pair in part) else part
+        for part in stated
+    ]
+
+
 def _is_outline(points: Sequence[tuple[float, float]], box: object) -> bool:
     """Whether four points are the corners of the upright box `x, y, width, height`."""
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, int | float) for value in box):
@@ -291,13 +380,12 @@ def _is_outline(points: Sequence[tuple[float, float]], box: object) -> bool:
 
 def _rotation(entry: dict) -> float:
     """CVAT's attribute `rotation` in degrees, 0 without it. Raises ValueError if it is no number."""
-    attributes = entry.get("attributes")
-    value = attributes.get("rotation") if isinstance(attributes, dict) else None
+    value = _attributes(entry).get("rotation")
     return 0.0 if value in (None, "") else number(value, "rotation") % 360
 
 
 def _states_rotation(entry: dict) -> bool:
-    return isinstance(entry.get("attributes"), dict) and "rotation" in entry["attributes"]
+    return "rotation" in _attributes(entry)
 
 
 def _has_rotation(entry: dict) -> bool:
@@ -309,8 +397,8 @@ def _has_rotation(entry: dict) -> bool:
 
 def _corners(entry: dict, rotated: bool) -> list[float]:
     """Eight numbers: four corners of the object, x and y in turn. Raises ValueError if it has no area."""
-    polygons, rotation = entry.get("segmentation"), _rotation(entry)
-    if rotated and not rotation and isinstance(polygons, list) and polygons:
+    polygons, rotation = _parts(entry), _rotation(entry)
+    if rotated and not rotation and polygons:
         found = _polygons(entry)
         if len(found) < len(polygons):
             counts = [len([number(value, "segmentation") for value in polygon]) / 2 for polygon in polygons]

@@ -4,8 +4,9 @@ Corners are continuous pixels without half-pixel shift, as in DOTA's own tools a
 Read: `images/` next to `labelTxt/` (or `labelTxt-v1.5/`, `annfiles/`, Ultralytics' `labels/`), at the root or in a
 folder of each split, or label files next to their images; header lines `imagesource:` and `gsd:` (metres per pixel,
 "null" is unknown), also from DOTA's `meta/` folder. Folders of horizontal boxes (`*_hbb`, `*reclabelTxt`) are used only
-if there are no others. Fields are separated by blanks or commas. The last field is `difficult` if it is a number, class
-names may have blanks, and any quadrilateral becomes its minimum-area box.
+if there are no others. Fields are separated by blanks or commas. The last field is `difficult` if it is 0, 1, 2 or more
+than 100, or true or false; a number belongs to the name if the class list has it so. Names may have blanks, and any
+quadrilateral becomes its minimum-area box.
 Written: `<split>/images/*.png`, `<split>/labelTxt/*.txt` without header and with all ten fields, since mmrotate's
 `DOTADataset` fails at a header or a missing field and appends `.png`. Blanks in class names become hyphens, since it
 splits at blanks. Ground sample distance and date go to `<split>/meta/`, the class list to `classes.txt`.
@@ -19,7 +20,8 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +29,9 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data.file_index import FileIndex, matched, safe_name
 from dataengine.data.label_files import head_of, images_without_labels, label_file, of_split, split_names
-from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem
+from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem, class_key
 from dataengine.data.parse import MAX_NUMBER, is_number, line_count, number
-from dataengine.data.records import Record, assemble, listed_classes, unknown_acquisition
+from dataengine.data.records import NOTHING_READ, Record, assemble, listed_classes, unknown_acquisition
 from dataengine.data.staging import Progress, decimal, placed, staged, write_classes
 from dataengine.errors import UserError
 from dataengine.files import read_yaml
@@ -47,6 +49,7 @@ DIFFICULT_LEVELS = (0, 1, 2, IGNORED_DIFFICULTY)  # of the last field; other num
 CLASSES_V20 = (*CLASSES_V15, "airport", "helipad")
 _LABEL_FOLDER = re.compile(r"labeltxt.*|annfiles|.*reclabeltxt|.*_hbb", re.IGNORECASE)
 _HORIZONTAL = re.compile(r"(^|/)[^/]*(_hbb|reclabeltxt)(/|$)", re.IGNORECASE)
+_QUOTES = "'\""
 _HEADER = re.compile(r"\s*[a-z][a-z ]*:", re.IGNORECASE)  # such as "imagesource:" and "gsd:"
 
 
@@ -108,22 +111,25 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
             f"{path} has no label files in DOTA format; they were looked for in labelTxt*/, annfiles/ and labels/ and "
             "next to the images"
         )
+    listed = listed_classes(path) or listed_classes(path.parent) or _yaml_classes(path)
+    keys = {class_key(name) for name in classes or listed or ()}
     records: list[Record] = []
     unread: list[Record] = []
     problems: list[Problem] = []
     images_of = matched(files, index)
     for label in of_split([label_file(path, file) for file in files], split, path):
         name, image = safe_name(label.folder + label.path.name), images_of[label.path]
-        record = _record(label.path, label.split, problems)
+        record = _record(label.path, label.split, keys, problems)
         if record is None:
             unread.append(Record(name, None, label.path))
             continue
         record.name = name
-        record.image, record.fault = (image, "") if isinstance(image, Path) else (None, image)
+        if isinstance(image, str) or not record.fault:
+            record.image, record.fault = (image, "") if isinstance(image, Path) else (None, image)
         records.append(record)
     if split is None:
         problems += images_without_labels(index, [*records, *unread], path)
-    listed = listed_classes(path) or listed_classes(path.parent) or _yaml_classes(path)
+    problems += _unclear_names(path, records)
     return assemble(
         records,
         path,
@@ -143,8 +149,8 @@ def _yaml_classes(path: Path) -> tuple[str, ...] | None:
     return tuple(map(str, names)) if isinstance(names, list) and names else None
 
 
-def _record(file: Path, split: str, problems: list[Problem]) -> Record | None:
-    """The record of a label file, without its image; None if the file cannot be read."""
+def _record(file: Path, split: str, listed: Collection[str], problems: list[Problem]) -> Record | None:
+    """The record of a label file, without its image; None if the file cannot be read. listed: see `_object`."""
     record = Record(safe_name(file.name), None, file, split=split)
     try:
         lines = file.read_text("utf-8-sig").splitlines()
@@ -162,13 +168,14 @@ def _record(file: Path, split: str, problems: list[Problem]) -> Record | None:
     while first < len(lines) and (_HEADER.match(lines[first]) or not lines[first].strip()):
         first += 1
     record.acquisition, record.source = _header(file, [*header, *lines[:first]], problems)
-    corners, names, levels, numbers = [], [], [], []
+    corners, names, levels, numbers, skipped = [], [], [], [], 0
     for line, row in enumerate(map(_fields, lines[first:]), first + 1):
         if not row:
             continue
         try:
-            values, name, level = _object(row)
+            values, name, level = _object(row, listed)
         except ValueError as error:
+            skipped += 1
             problems.append(Problem(file, line, f"{error}; the object is skipped", 1))
             continue
         corners.append(values)
@@ -182,17 +189,38 @@ def _record(file: Path, split: str, problems: list[Problem]) -> Record | None:
     record.boxes = boxes[keep] if len(boxes) else boxes
     record.names, record.lines = [names[i] for i in keep], [numbers[i] for i in keep]
     record.difficult = [levels[i] > 0 for i in keep]
+    if skipped and not names:
+        record.fault = NOTHING_READ
     return record
 
 
-def _object(row: list[str]) -> tuple[list[float], str, float]:
-    """(corners, class name, difficulty) of the fields of a line. Raises ValueError if they are no object."""
+def _unclear_names(path: Path, records: Sequence[Record]) -> list[Problem]:
+    """The problem of names such as `type 3` beside `type`, of which the number may be a name's end or a difficulty."""
+    counts = Counter(name for record in records for name in record.names)
+    bases = {name: words[0] for name in counts if len(words := name.rsplit(" ", 1)) == 2 and words[1].isdigit()}
+    unclear = sorted(name for name, base in bases.items() if base in counts)
+    if not unclear:
+        return []
+    base = bases[unclear[0]]
+    message = (
+        f"class {unclear[0]!r} stands beside {base!r}: a last field of 0, 1 or 2 was read as the difficulty, "
+        "other numbers as the end of the name; list the classes in classes.txt to make it clear"
+    )
+    return [Problem(path, None, message)]
+
+
+def _object(row: list[str], listed: Collection[str]) -> tuple[list[float], str, float]:
+    """(corners, class name, difficulty) of the fields of a line. Raises ValueError if they are no object.
+
+    listed: keys of the class names that are known; a number at the end belongs to the name if it is listed with it.
+    """
     if len(row) == 10 and row[9] in ("0", "1") and "_" not in "".join(row[:8]):  # most lines are like this
         try:
             values = list(map(float, row[:8]))
         except ValueError:
             values = [np.inf]
-        if max(map(abs, values)) <= MAX_NUMBER and not is_number(row[8]):
+        is_plain = not is_number(row[8]) and row[8][0] not in _QUOTES and f"{class_key(row[8])}-{row[9]}" not in listed
+        if max(map(abs, values)) <= MAX_NUMBER and is_plain:
             return values, row[8], float(row[9])
     numeric = next((i for i, field in enumerate(row) if not is_number(field)), len(row))
     if numeric < 8:
@@ -206,8 +234,13 @@ def _object(row: list[str]) -> tuple[list[float], str, float]:
         raise ValueError("has 8 fields; an object needs 8 coordinates and a class")
     if numeric >= 10 and numeric < len(row):
         raise ValueError(f"has {numeric / 2:g} points before the class, not 4 corners")
-    has_flag = len(rest) > 1 and is_number(rest[-1]) and float(rest[-1]) in DIFFICULT_LEVELS
-    name = " ".join(rest[:-1] if has_flag else rest)
+    if len(rest) > 1 and rest[-1].lower() in ("true", "false"):
+        rest[-1] = str(int(rest[-1].lower() == "true"))
+    number_last = len(rest) > 1 and is_number(rest[-1]) and class_key(" ".join(rest)) not in listed
+    has_flag = number_last and float(rest[-1]) in DIFFICULT_LEVELS
+    if number_last and not has_flag and not rest[-1].isdigit():
+        raise ValueError(f"the last field is {rest[-1]}, neither a difficulty (0, 1 or 2) nor the end of a class name")
+    name = " ".join(rest[:-1] if has_flag else rest).strip(_QUOTES)
     return values, name, float(rest[-1]) if has_flag else 0.0
 
 

@@ -9,6 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 from dataengine.errors import shown
 
@@ -21,6 +22,13 @@ CONTENT_FOLDER = re.compile(
     r"images?|imgs?|jpegimages|allimages|photos|data|labels?|labelxmls?|labeltxt.*|.*reclabeltxt|annfiles|annotations?|xmls?"
     r"|(oriented|horizontal)[ _]bounding[ _]boxes|fulldataset|obj_\w+_data",
 )
+_SPLIT, _CONTENT = "(train|val|valid|validation|test)", "(?:images?|imgs?|labels?|labeltxt|annotations?|annfiles|xmls?)"
+_CONTENT_OF_SPLIT = re.compile(f"{_SPLIT}[-_ ]{_CONTENT}|{_CONTENT}[-_ ]{_SPLIT}")  # "train-labels" or "images_train"
+_DRONEVEHICLE = re.compile(f"{_SPLIT}(?:img|label)(r?)")  # "trainimg" and, for the infrared images, "trainimgr"
+_SET_ASIDE = re.compile(  # predictions, and copies that are kept for safety
+    r"runs|detect\d*|predict(s|ions?)?\d*|results?|inference|old|.*[-_ ](old|bak|backup)|(old|bak|backup)([-_ ].*)?"
+)
+_SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})  # hold no data
 SPLIT_FOLDER = re.compile(r"(train|val|test)")
 
 
@@ -74,8 +82,26 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def _context(folders: Iterable[str]) -> tuple[str, ...]:
-    """The folders that name a part of the data set."""
-    return tuple(folder for folder in folders if not CONTENT_FOLDER.fullmatch(folder))
+    """What the folders say about the part of the data set."""
+    return tuple(filter(None, map(part_of, folders)))
+
+
+def part_of(folder: str) -> str:
+    """The part of the data set that a folder names, "" if it names only its content.
+
+    >>> part_of("labels"), part_of("train"), part_of("images_train"), part_of("val-labels"), part_of("labelTxt-v1.5")
+    ('', 'train', 'train', 'val', '')
+    >>> part_of("trainimg"), part_of("trainimgr"), part_of("trainlabelr")
+    ('train', 'train-infrared', 'train-infrared')
+    """
+    name = folder.lower()
+    if _SET_ASIDE.fullmatch(name):
+        return folder
+    if split := _CONTENT_OF_SPLIT.fullmatch(name):
+        return split[1] or split[2]
+    if split := _DRONEVEHICLE.fullmatch(name):
+        return split[1] + ("-infrared" if split[2] else "")
+    return "" if CONTENT_FOLDER.fullmatch(name) else folder
 
 
 def _is_tail(short: tuple[str, ...], long: tuple[str, ...]) -> bool:
@@ -88,8 +114,15 @@ def _other_split(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
     return bool(first and second and not first & second)
 
 
+def _set_aside(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
+    """Whether one of two contexts names predictions or a backup, and the other not the same."""
+    first, second = ([part for part in context if _SET_ASIDE.fullmatch(part)] for context in (a, b))
+    return first != second
+
+
 class FileIndex:
-    """Files with certain suffixes below `root`, by default images. Hidden files are not listed; links are followed.
+    """Files with certain suffixes below `root`, by default images. Hidden files and folders that systems and archivers
+    add, such as `__MACOSX`, are not listed; links are followed.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -129,6 +162,8 @@ class FileIndex:
         such as `images` and `labels`, and with or without the split as a folder.
         Raises ValueError if there is none below the root, or if several fit.
         """
+        if "://" in name:  # a picture on a server, of which there is a copy
+            name = unquote(urlsplit(name).path)
         stated = checked_parts(name)
         stem, suffix = os.path.splitext(stated[-1])
         if suffix not in IMAGE_SUFFIXES:
@@ -186,7 +221,7 @@ def _walk(root: Path, suffixes: Sequence[str]) -> Iterable[Path]:
             folders.clear()
             continue
         visited.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        folders[:] = sorted(folder for folder in folders if folder[0] != "." and folder not in _SYSTEM_FOLDERS)
         for file in files:
             if not file.startswith(".") and os.path.splitext(file)[1].lower() in suffixes:
                 yield Path(base, file)
@@ -201,7 +236,7 @@ def matched(files: Sequence[Path], index: FileIndex) -> dict[Path, Path | str]:
     """For each of `files`, the file of `index` that belongs to it, or the reason why there is none.
 
     Label and image belong together if they have the same name without suffix and corresponding folders (`find`). What
-    is left on both sides is matched by name alone, if that is unambiguous.
+    is left on both sides is matched by name alone, if that is unambiguous, but never with predictions or a backup.
     """
     own = {file: index.parts(file) for file in files}
     stems = {file: PurePosixPath(parts[-1]).stem for file, parts in own.items()}
@@ -223,7 +258,9 @@ def matched(files: Sequence[Path], index: FileIndex) -> dict[Path, Path | str]:
             possible = [
                 other
                 for found, other in same
-                if other not in claims and not _other_split(_context(found[:-1]), contexts[file])
+                if other not in claims
+                and not _other_split(context := _context(found[:-1]), contexts[file])
+                and not _set_aside(context, contexts[file])
             ]
             claims.update(dict.fromkeys(possible, left[stems[file]]))
         if len(possible) == 1 and claims[possible[0]] == 1:

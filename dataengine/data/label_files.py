@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from dataengine.data.file_index import CONTENT_FOLDER, FileIndex, safe_name
+from dataengine.data.file_index import FileIndex, part_of, safe_name
 from dataengine.data.layout import Problem
 from dataengine.data.records import Record
 from dataengine.errors import UserError
@@ -58,7 +58,7 @@ def _split_and_folder(folders: Sequence[str]) -> tuple[str, str]:
     >>> _split_and_folder(("validation", "part1", "labelXml"))
     ('validation', 'part1/')
     """
-    named = [folder for folder in folders if not CONTENT_FOLDER.fullmatch(folder.casefold())]
+    named = list(filter(None, map(part_of, folders)))
     words = [_SPLIT_WORD.search(folder) for folder in named]
     at = next((i for i, word in enumerate(words) if word), 0)
     if not named:

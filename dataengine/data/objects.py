@@ -11,10 +11,11 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data.layout import Problem
 from dataengine.data.parse import flag, number
-from dataengine.data.records import Record
+from dataengine.data.records import NOTHING_READ, Record
 
 DIFFICULT = frozenset({"difficult"})  # names of flags, in lower case
 IGNORED = frozenset({"ignore", "ignored", "crowd", "is_crowd", "iscrowd"})
+MIN_BEYOND = 0.25  # fraction of the boxes beyond the border from which corners are suspected
 _NO_OUTLINE = np.zeros((0, 2), np.float32)
 
 
@@ -73,7 +74,7 @@ class Objects:
         unreadable = self.problems and not self.names and not self.ignored
         return Record(
             **{"name": annotation.stem, "image": None, "annotation": annotation} | fields,
-            fault="none of its objects can be read" if unreadable else "",
+            fault=NOTHING_READ if unreadable else "",
             names=self.names,
             boxes=np.array(self.boxes, np.float32).reshape(-1, 5),
             difficult=self.difficult,
@@ -113,6 +114,19 @@ def turned_box(x1: float, y1: float, x2: float, y2: float, degrees: float) -> np
         raise ValueError(f"its box ends before it begins: {x1:g}, {y1:g}, {x2:g}, {y2:g}")
     theta = np.deg2rad(degrees % 360)
     return geometry.regularize(np.array([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, theta]))[0]
+
+
+def look_like_corners(rows: np.ndarray, beyond: np.ndarray) -> bool:
+    """Whether boxes that were read as position and size have the right and lower side in place of the size.
+
+    rows: (N, 4), the numbers in the file. beyond: bool (N,), boxes that leave the image on the right or below. Corners
+    always grow from the first to the last, and three quarters of those boxes would leave the image.
+
+    >>> look_like_corners(np.array([[60, 40, 90, 80], [10, 20, 30, 30]]), np.array([True, False]))
+    True
+    """
+    rows = np.reshape(rows, (-1, 4))
+    return bool(len(rows) > 1 and (rows[:, 2:] > rows[:, :2]).all() and np.mean(beyond) > MIN_BEYOND)
 
 
 def points_of(values: object, what: str = "points") -> np.ndarray:

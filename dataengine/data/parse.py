@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 
+_FALSE_WORDS = frozenset({"", "false", "f", "no", "n", "none", "null", "unspecified"})
 FULL_TURN = 2 * math.pi + 1e-3  # radians, with a margin for rounding
 MAX_NUMBER = 1e9  # pixels, metres, degrees; squares and sums of such numbers are finite in float32
 
@@ -76,15 +77,16 @@ def line_count(path: Path) -> int:
 
 
 def flag(value: object) -> bool:
-    """A boolean from a JSON value or text: False for 0, "", "0", "0.0", "false", "no", "unspecified" and None, else
-    True.
+    """A boolean from a JSON value or text: False for 0 and less (VOC's -1 is "unspecified"), "", "false", "f", "no",
+    "n", "none", "null", "unspecified" and None, else True.
 
-    >>> flag("1"), flag(True), flag("0"), flag(None)
-    (True, True, False, False)
+    >>> flag("1"), flag(True), flag("0"), flag(None), flag("-1")
+    (True, True, False, False, False)
     """
     if isinstance(value, str):
-        return value.strip().lower() not in {"", "0", "0.0", "false", "no", "unspecified"}
-    return bool(value)
+        word = value.strip().lower()
+        return float(word) > 0 if is_number(word) else word not in _FALSE_WORDS
+    return value > 0 if isinstance(value, int | float) else bool(value)
 
 
 def stated_size(width: object, height: object) -> tuple[int, int] | None:
@@ -132,12 +134,13 @@ def objects_only(path: Path, content: dict, problems: list[Problem]) -> dict:
 
 
 def load_xml(path: Path) -> Element:
-    """The root element of an XML file. Entities are not followed (defusedxml). Raises ValueError for invalid files."""
+    """The root element of an XML file, with tags without namespaces. Entities are not followed (defusedxml). Raises
+    ValueError for invalid files."""
     import defusedxml
     import defusedxml.ElementTree
 
     try:
-        return defusedxml.ElementTree.parse(path).getroot()
+        root = defusedxml.ElementTree.parse(path).getroot()
     except defusedxml.ElementTree.ParseError as error:
         raise ValueError(f"is not valid XML ({error})") from None
     except defusedxml.DefusedXmlException as error:
@@ -148,14 +151,17 @@ def load_xml(path: Path) -> Element:
         raise ValueError(f"cannot be read ({error.strerror})") from None
     except (ValueError, LookupError) as error:  # an encoding unknown to Python or to expat
         raise ValueError(f"is XML in an encoding that cannot be read ({error}); save it as UTF-8") from None
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    return root
 
 
 def element_text(parent: Element, field: str) -> str:
-    """Stripped text of a required child element. Raises ValueError if it is missing or empty."""
-    text = parent.findtext(field)
-    if text is None or not text.strip():
+    """Text of a required child element, with single blanks. Raises ValueError if it is missing or empty."""
+    text = " ".join((parent.findtext(field) or "").split())
+    if not text:
         raise ValueError(f"<{parent.tag}> has no <{field}>")
-    return text.strip()
+    return text
 
 
 def element_number(parent: Element, field: str) -> float:

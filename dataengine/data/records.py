@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,6 +17,20 @@ from dataengine.data.pixel_range import find_range
 from dataengine.errors import UserError, first_fault
 from dataengine.files import read_text
 
+NOTHING_READ = "none of its objects can be read"  # such an image would pass for empty ground
+IGNORED_CLASSES = frozenset(
+    (
+        "ignore",
+        "ignored",
+        "ignore-region",
+        "ignore-regions",
+        "ignored-region",
+        "ignored-regions",
+        "dontcare",
+        "dont-care",
+        "don't-care",
+    )
+)  # keys of class names that mark regions with unknown content
 MAX_COORDINATE = 1_000_000  # pixels; boxes beyond it are errors of the file
 
 
@@ -114,6 +128,8 @@ def assemble(
     Raises NothingUsable, a UserError, if no image is left, and UserError if `classes` shares no name with the data.
     """
     problems = list(problems)
+    records, ignored = _without_ignored_classes(records, {class_key(name) for name in classes or ()})
+    known = [[name for name in names if class_key(name) not in ignored] for names in known]
     class_list = choose_classes((name for r in records for name in dict.fromkeys(r.names)), classes, known)
     lookup = class_lookup(class_list)
     repeated = {name for name, n in Counter(record.name for record in records).items() if n > 1}
@@ -163,6 +179,7 @@ def assemble(
         )
         raise NothingUsable(f"{path}: no usable labelled image in {format} format{first}", problems)
     notes = [*notes, *orientations.notes(format)]
+    notes += [f"the {n} objects of class {name!r} are ignored regions" for name, n in ignored.values()]
     if located:
         whose = f"{located} images comes from their" if located > 1 else "1 image comes from its"
         notes.append(f"the GSD of {whose} GeoTIFF tags")
@@ -174,6 +191,37 @@ def assemble(
             n = len(samples) - len(deep)
             notes.append(f"{n} image{'s of 8 bits are' if n > 1 else ' of 8 bits is'} not scaled")
     return Dataset(class_list, samples, kind, path.resolve().name, format, problems, notes)
+
+
+def _without_ignored_classes(
+    records: Sequence[Record], classes: Collection[str]
+) -> tuple[list[Record], dict[str, tuple[str, int]]]:
+    """Records in which objects of classes such as "ignore" are ignored regions, and {class key: (name, objects)} of
+    these. classes: keys of the classes that the user asked for, which stay objects."""
+    words = IGNORED_CLASSES - set(classes)
+    found: dict[str, tuple[str, int]] = {}
+    result = []
+    for record in records:
+        marks = [class_key(name) in words for name in record.names]
+        if any(marks):
+            for name in (name for name, mark in zip(record.names, marks, strict=True) if mark):
+                first, n = found.get(class_key(name), (name, 0))
+                found[class_key(name)] = first, n + 1
+            record = _with_ignored(record, np.array(marks))
+        result.append(record)
+    return result, found
+
+
+def _with_ignored(record: Record, marks: np.ndarray) -> Record:
+    """The record with the marked objects as ignored regions."""
+    boxes = np.asarray(record.boxes, np.float32).reshape(-1, 5)
+    regions = [np.asarray(record.ignored, np.float32).reshape(-1, 5), boxes[marks]]
+    parallel = {
+        name: [value for value, mark in zip(values, marks, strict=True) if not mark]
+        for name in ("names", "difficult", "lines", "visible", "outlines")
+        if (values := getattr(record, name)) is not None
+    }
+    return replace(record, boxes=boxes[~marks], ignored=np.concatenate(regions), **parallel)
 
 
 def skipped(record: Record, reason: str) -> Problem:

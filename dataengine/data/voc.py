@@ -22,7 +22,7 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data.border import visible_hulls
 from dataengine.data.layout import Dataset, Problem
-from dataengine.data.parse import element_number, element_text
+from dataengine.data.parse import element_number, element_text, flag
 from dataengine.data.records import assemble, listed_classes
 from dataengine.data.staging import Progress, decimal, placed, staged, write_classes
 from dataengine.data.xml_records import fill, find_splits, read_records, save_xml, write_list
@@ -31,6 +31,7 @@ from dataengine.errors import UserError
 NAME = "voc"
 COLUMNS = 13  # numbers of an object in `_parse`
 HOLDS = frozenset({"difficult", "hbb"})
+_ANGLES = ("angle", "rotation", "theta", "orientation")
 
 
 def recognizes(file: Path, head: str) -> bool:
@@ -105,6 +106,11 @@ def _parse(element: Element) -> tuple[str, list[float]]:
             points = geometry.to_corners(geometry.from_points(points))[0]
         return element_text(element, "name"), [np.nan] * 4 + [0.0, *points.ravel()]
     name, box = parse_upright(element)
+    turned = next((child.tag for part in (element, element.find("bndbox")) for child in part if _turns(child)), None)
+    if turned is not None and points is None:
+        raise ValueError(
+            f"object {name!r} has <{turned}>, which could turn its box and is not read; remove it or correct it"
+        )
     x1, y1, x2, y2 = box
     corners = [np.nan] * 8
     if points is not None and points.shape == (4, 2):
@@ -115,17 +121,23 @@ def _parse(element: Element) -> tuple[str, list[float]]:
 
 
 def _polygon(element: Element) -> np.ndarray | None:
-    """Points `<x1>, <y1>, <x2> ...` of `<polygon>`, (K, 2); None without one. Raises ValueError for less than three."""
+    """Points `<x1>, <y1>, <x2> ...` or `<pt><x>, <y></pt> ...` of `<polygon>`, (K, 2); None without one. Raises
+    ValueError for less than three."""
     polygon = element.find("polygon")
-    if polygon is None or polygon.find("x1") is None:
+    if polygon is None or not len(polygon):
         return None
-    points = []
+    points = [[element_number(point, "x"), element_number(point, "y")] for point in polygon.iter("pt")]
     while polygon.find(f"x{len(points) + 1}") is not None:
         at = len(points) + 1
         points.append([element_number(polygon, f"x{at}"), element_number(polygon, f"y{at}")])
     if len(points) < 3:
         raise ValueError(f"<polygon> has {len(points)} points")
     return np.array(points)
+
+
+def _turns(child: Element) -> bool:
+    """Whether an element states an angle other than 0, in a way that no tool of this format reads."""
+    return child.tag.lower() in _ANGLES and flag(child.text.lstrip("-") if child.text else "")
 
 
 def _rotation(element: Element) -> float:

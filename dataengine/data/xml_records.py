@@ -15,12 +15,12 @@ from dataengine.data.file_index import IMAGE_SUFFIXES, FileIndex, matched, safe_
 from dataengine.data.label_files import LabelFile, images_without_labels, label_file, of_split, split_names
 from dataengine.data.layout import Problem
 from dataengine.data.parse import flag, load_xml
-from dataengine.data.records import Record
+from dataengine.data.records import NOTHING_READ, Record
 from dataengine.errors import UserError
 from dataengine.files import read_text
 
 DIFFICULT = ("difficult", "hard")  # names of elements, in any case
-IGNORED = ("ignore", "iscrowd", "ignored")
+IGNORED = ("ignore", "ignored", "iscrowd", "is_crowd", "crowd")
 
 
 def read_record(
@@ -40,13 +40,19 @@ def read_record(
         return None
     record = Record(safe_name(path.name), None, path, boxes=[], difficult=[], lines=[], ignored=[], size=_size(root))
     elements = list(root.iter(tag))
-    numbers = _lines(path, tag) if elements else []
+    others = [element for element in root.iter() if element.tag != tag and element.tag.lower() == tag.lower()]
+    if others:
+        what = f"has <{others[0].tag}> for <{tag}>, so its objects cannot be read; the file and its image are skipped"
+        problems.append(Problem(path, None, what, len(others) + len(elements)))
+        return None
+    numbers, skipped = _lines(path, tag) if elements else [], 0
     for i, element in enumerate(elements):
         line = numbers[i] if i < len(numbers) else None
         try:
             name, row = parse_object(element)
         except ValueError as error:
             problems.append(Problem(path, line, f"{error}; the object is skipped", 1))
+            skipped += 1
             continue
         if flag_of(element, IGNORED):
             record.ignored.append(row)
@@ -55,13 +61,19 @@ def read_record(
         record.boxes.append(row)
         record.difficult.append(flag_of(element, DIFFICULT))
         record.lines.append(line)
+    if skipped and not record.names and not record.ignored:
+        record.fault = NOTHING_READ
     record.boxes, record.ignored = np.array(record.boxes, np.float64), np.array(record.ignored, np.float64)
     return record, root
 
 
 def flag_of(element: Element, names: Sequence[str]) -> bool:
-    """Whether a child element with one of these names, in any case, is set."""
-    return any(child.tag.lower() in names and flag(child.text) for child in element)
+    """Whether a child element with one of these names, in any case, or such an attribute of CVAT is set."""
+    stated = [(child.tag, child.text) for child in element]
+    stated += [
+        (each.findtext("name") or "", each.findtext("value")) for each in element.iterfind("attributes/attribute")
+    ]
+    return any(name.strip().lower() in names and flag(value) for name, value in stated)
 
 
 def _count(path: Path, tag: str) -> int:
@@ -150,7 +162,8 @@ def read_records(
         if not isinstance(image, Path):
             image = _by_stated_name(root, index, label.path) or image
         record.name, record.split = name, label.split
-        record.image, record.fault = (image, "") if isinstance(image, Path) else (None, image)
+        if isinstance(image, str) or not record.fault:
+            record.image, record.fault = (image, "") if isinstance(image, Path) else (None, image)
         results.append(result)
     if split is None:
         problems += images_without_labels(index, [*(record for record, _ in results), *unread], path)

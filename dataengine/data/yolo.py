@@ -2,11 +2,12 @@
 
 Coordinates are continuous pixels divided by width and height, without half-pixel shift. Corners or polygons on any
 line make the data set rotated; a polygon becomes the minimum-area box around it, as in Ultralytics' OBB training.
+With `kpt_shape`, the numbers after the box are keypoints, which are not used.
 `box_kind` in `data.yaml`, which `write` adds and Ultralytics ignores, takes precedence.
 Read: `data.yaml` with `names`, `path` and `train`/`val`/`test` (a folder, several, or a list file), or `classes.txt` or
 `obj.names` next to `images/` and `labels/`, or CVAT's `obj.data` with its list files. Folders are looked for below the
-folder of the file only. The label file of `images/a/b.jpg` is `labels/a/b.txt`; an image without one has no objects,
-but a split in which no image has one is a problem.
+folder of the file only; of an absolute path of another machine, the end is. The label file of `images/a/b.jpg` is
+`labels/a/b.txt`; an image without one has no objects, but a split in which no image has one is a problem.
 Written: `data.yaml` without `path`, so that Ultralytics finds the images from any working directory, and with `train`
 and `val`, which it requires: where there is no such split, a comment in the file says what stands in. Corners of a box
 cut by the border may be a little below 0 or above 1, which Ultralytics takes; see `_polygons` for where it does not.
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,9 @@ from dataengine.data import images
 from dataengine.data.border import visible_hulls, visible_polygons
 from dataengine.data.file_index import FileIndex, matched, safe_name
 from dataengine.data.layout import Dataset, Layout, Problem
+from dataengine.data.objects import look_like_corners
 from dataengine.data.parse import is_number, line_count, number
-from dataengine.data.records import Record, assemble
+from dataengine.data.records import NOTHING_READ, Record, assemble
 from dataengine.data.staging import Progress, decimal, placed, staged, written_splits
 from dataengine.errors import UserError
 from dataengine.files import read_text, read_yaml
@@ -48,9 +50,14 @@ def recognizes(file: Path, head: str) -> bool:
         return False
     rows = [line.split() for line in head.splitlines()[:20] if line.strip()]
     return bool(rows) and all(
-        len(row) >= 5 and len(row) % 2 and row[0].isdigit() and all(map(is_number, row)) and _relative(row[1:])
+        len(row) >= 5 and len(row) % 2 and _is_class(row[0]) and all(map(is_number, row)) and _relative(row[1:])
         for row in rows[: max(1, len(rows) - 1)]  # the last may be cut
     )
+
+
+def _is_class(text: str) -> bool:
+    """Whether a text is a class number, also as `numpy.savetxt` writes it: 3, 3.0, 3.000000e+00."""
+    return is_number(text) and float(text) >= 0 and float(text).is_integer()
 
 
 def _relative(values: Sequence[str]) -> bool:
@@ -66,21 +73,52 @@ def _settings(path: Path) -> tuple[Path, dict]:
         else next((root / n for n in ("data.yaml", "dataset.yaml") if (root / n).is_file()), None)
     )
     if file is None:
-        file = next((f for f in sorted(root.glob("*.y*ml")) if "names:" in read_text(f)), None)
+        file = _only_settings(root)
     if file is not None:
         content = read_yaml(file)
-        if not isinstance(content.get("names"), list | dict):
-            raise UserError(f"{file} has no list of class names; add names: [...]")
-        names = content["names"]
-        if isinstance(names, dict) and not all(isinstance(i, int) for i in names):
-            raise UserError(f"{file}: names: keys are {', '.join(map(str, names))}; number the classes 0, 1, 2 ...")
-        content["names"] = [str(names[i]) for i in sorted(names)] if isinstance(names, dict) else list(map(str, names))
-        return root, content
+        return root, content | {"names": _class_names(file, content.get("names"))}
     for name in ("classes.txt", "obj.names", "labels/classes.txt"):
         if (root / name).is_file():
-            lines = read_text(root / name).splitlines()
-            return root, {"names": [line.strip() for line in lines if line.strip()]} | _darknet(root / "obj.data")
+            lines = [line.strip() for line in read_text(root / name).rstrip().splitlines()]
+            if "" in lines:
+                raise UserError(
+                    f"{root / name}: line {lines.index('') + 1} is blank, so the numbers of the names after it are "
+                    "not clear; remove the line or write a name there"
+                )
+            odd = next((line for i, line in enumerate(lines) if "," in line or re.match(rf"{i}[:;=\s]", line)), None)
+            if odd is not None:
+                raise UserError(
+                    f"{root / name}: {odd!r} is not a name alone; give each class a line with its name only"
+                )
+            return root, {"names": dict(enumerate(lines))} | _darknet(root / "obj.data")
     raise UserError(f"{root} has neither data.yaml nor classes.txt, so class numbers have no names; add one of them")
+
+
+def _only_settings(root: Path) -> Path | None:
+    """The YAML file with class names at the root, None without one. Raises UserError if several have other names."""
+    files = [file for file in sorted(root.glob("*.y*ml")) if file.name[0] != "." and "names:" in read_text(file)]
+    names = {file: found for file in files if (found := read_yaml(file).get("names"))}
+    if any(other != next(iter(names.values())) for other in names.values()):
+        listed = ", ".join(file.name for file in names)
+        raise UserError(f"{root} has several lists of class names ({listed}); give the file that is meant")
+    return next(iter(names or files), None)
+
+
+def _class_names(file: Path, names: object) -> dict[int, str]:
+    """{number: class name} by `names` in a YAML file, a list or an object with numbers as keys, which may have gaps.
+
+    Raises UserError if it is something else.
+    """
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict):
+        raise UserError(f"{file} has no list of class names; add names: [...]")
+    if not all(re.fullmatch(r"\d+", str(i)) for i in names):
+        raise UserError(f"{file}: names: keys are {', '.join(map(str, names))}; number the classes 0, 1, 2 ...")
+    for i, name in names.items():
+        if not isinstance(name, str | int | float) or isinstance(name, bool):
+            raise UserError(f"{file}: the name of class {i} is {name!r}, not text; put it in quotes")
+    return {int(i): str(names[i]) for i in sorted(names, key=int)}
 
 
 def _darknet(file: Path) -> dict:
@@ -94,7 +132,7 @@ def _darknet(file: Path) -> dict:
 
 def _folders(root: Path, content: dict) -> dict[str, list[Path]]:
     """Image folders, or list files, of each split. Raises UserError for one outside of the root."""
-    stated = str(content.get("path") or "")
+    stated = str(content.get("path") or "").replace("\\", "/")
     bases = [root / stated, root]  # Ultralytics resolves `path` in its own data folder
     parts: dict[str, list[Path]] = {}
     for split in _SPLITS:
@@ -103,10 +141,13 @@ def _folders(root: Path, content: dict) -> dict[str, list[Path]]:
         if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
             raise UserError(f"{root}: {split}: {entries!r} in data.yaml is not a folder or a list of folders; fix it")
         for entry in entries:
+            entry = entry.replace("\\", "/")
             # Roboflow's `../` does not mean what it says: the folder is next to data.yaml
             places = [base / name for base in bases for name in (entry, entry.removeprefix("../"))]
             inside = [place for place in places if _is_below(place, root)]
             found = next((place for place in inside if os.path.exists(place)), None)
+            if found is None and not any(map(os.path.exists, places)):
+                found = _of_another_machine(root, entry)
             if found is None and any(map(os.path.exists, places)):
                 raise UserError(
                     f"{root}: {split}: {entry} (path: {stated or 'not set'}) in data.yaml lies outside of this folder; "
@@ -120,6 +161,17 @@ def _folders(root: Path, content: dict) -> dict[str, list[Path]]:
         inside = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name in _SPLITS]
         parts = {p.name: [p] for p in inside} or {"": [folder]}
     return parts
+
+
+def _of_another_machine(root: Path, entry: str) -> Path | None:
+    """The folder or file below the root that an absolute path of another machine means: the one with the longest end of
+    that path, `images/train` for `/home/me/ships/images/train`; None if there is none."""
+    if not re.match(r"/|[A-Za-z]:", entry):
+        return None
+    parts = [part for part in entry.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        return None
+    return next((place for i in range(len(parts)) if (place := root.joinpath(*parts[i:])).exists()), None)
 
 
 def _is_below(path: Path, root: Path) -> bool:
@@ -149,10 +201,13 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
         parts = {split: parts[split]}
     problems: list[Problem] = []
     records: list[Record] = []
+    used: set[float] = set()
+    rows: list[list[float]] = []
     index = FileIndex(root)
     texts = FileIndex(root, (".txt",))
     labels = matched(index.files, texts.only(_label_places(texts.files, index)))
     rotated = content.get("box_kind") == "obb"
+    keypoints = _keypoint_numbers(content.get("kpt_shape"))
     known = set() if split is None else {file for file in labels.values() if isinstance(file, Path)}
     for name, places in parts.items():
         pictures = [pair for place in places for pair in _images(index, place, name, problems)]
@@ -170,13 +225,20 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
             if image not in found and " may belong to " in labels[image]:
                 problems.append(Problem(image, None, f"{labels[image]}; the image is skipped"))
                 continue
-            record, has_corners = _record(stem, image, found.get(image), name, content["names"], problems)
+            names = content["names"]
+            record, has_corners = _record(stem, image, found.get(image), name, names, problems, keypoints, used, rows)
             rotated |= has_corners and "box_kind" not in content
             if record is not None:
                 records.append(record)
     problems += _without_image(root, texts.files, known)
     kind = "obb" if rotated else "hbb"
-    known = (tuple(content["names"]),)
+    _check_numbers(path, content["names"], used)
+    if look_like_corners(np.array(rows), np.array([max(cx + w / 2, cy + h / 2) > 1.01 for cx, cy, w, h in rows])):
+        message = (
+            "many boxes leave their image, and all look like x1 y1 x2 y2 in place of YOLO's cx cy w h; convert them"
+        )
+        problems.append(Problem(path, None, message))
+    known = (tuple(content["names"].values()),)
     return assemble(records, path, format=NAME, kind=kind, classes=classes, known=known, problems=problems)
 
 
@@ -233,9 +295,21 @@ def _without_image(root: Path, texts: Sequence[Path], known: set[Path]) -> list[
 
 
 def _record(
-    stem: str, image: Path, file: Path | None, split: str, names: Sequence[str], problems: list[Problem]
+    stem: str,
+    image: Path,
+    file: Path | None,
+    split: str,
+    names: Mapping[int, str],
+    problems: list[Problem],
+    keypoints: int,
+    used: set[float],
+    rows: list[list[float]],
 ) -> tuple[Record | None, bool]:
-    """The record of an image, None if its labels cannot be read, and whether any object is given by corners."""
+    """The record of an image, None if its labels cannot be read, and whether any object is given by corners.
+
+    keypoints: how many numbers of keypoints follow each box, which are not used. used: gets the class numbers.
+    rows: gets the numbers of upright boxes.
+    """
     record = Record(stem, image, file or _label_file(image), split=split, lines=[])
     if file is None:
         return record, False
@@ -249,15 +323,18 @@ def _record(
         width, height = images.measure(image)
     except ValueError:
         width = height = 1  # `assemble` reports the image
-    corners, rotated = [], False
+    corners, rotated, before = [], False, len(problems)
     for line, fields in enumerate(map(str.split, text.splitlines()), 1):
         if not fields:
             continue
         try:
-            points = _points(fields)
             index = number(fields[0], "class number")
-            if index != int(index) or not 0 <= index < len(names):
-                raise ValueError(f"class number {fields[0]} is not in the class list, which has 0 to {len(names) - 1}")
+            used.add(index)
+            if index not in names:
+                raise ValueError(f"class number {fields[0]} is not in the class list, which has {_numbers(names)}")
+            if keypoints and len(fields) == 5 + keypoints:
+                fields = fields[:5]
+            points = _points(fields)
         except ValueError as error:
             problems.append(Problem(file, line, f"{error}; the object is skipped", 1))
             continue
@@ -265,11 +342,38 @@ def _record(
         if len(scaled) != 4:
             scaled = geometry.to_corners(geometry.from_points(scaled))[0]
         rotated |= len(fields) > 5
+        if len(fields) == 5:
+            rows.append(list(map(float, fields[1:])))
         corners.append(scaled)
         record.names.append(names[int(index)])
         record.lines.append(line)
     record.boxes = geometry.from_corners(np.array(corners, np.float32).reshape(-1, 4, 2))
+    if len(problems) > before and not record.names:
+        record.image, record.fault = None, NOTHING_READ
     return record, rotated
+
+
+def _check_numbers(path: Path, names: Mapping[int, str], used: set[float]) -> None:
+    """Raises UserError if class numbers count from 1 and names from 0: every object would have a wrong name."""
+    if len(used) > 1 and list(names) == list(range(len(names))) and min(used) == 1 and max(used) == len(names):
+        raise UserError(
+            f"{path}: class numbers run from 1 to {len(names)}, but the class list from 0; number "
+            "the names from 1 in data.yaml (names: {1: ..., 2: ...}), or add a name for class 0"
+        )
+
+
+def _numbers(names: Mapping[int, str]) -> str:
+    """The class numbers as text: 0 to 4, or a list with gaps."""
+    keys = list(names)
+    if not keys:
+        return "no classes"
+    return f"{keys[0]} to {keys[-1]}" if keys == list(range(keys[0], keys[-1] + 1)) else ", ".join(map(str, keys))
+
+
+def _keypoint_numbers(shape: object) -> int:
+    """How many numbers `kpt_shape: [points, 2 or 3]` adds to each line; 0 without it."""
+    is_shape = isinstance(shape, list) and len(shape) == 2 and all(type(value) is int for value in shape)
+    return shape[0] * shape[1] if is_shape else 0
 
 
 def _points(fields: list[str]) -> list[float]:

@@ -26,6 +26,12 @@ TURNED = [100, 80, 60, 24, math.radians(20)]
 QUAD = geometry.to_corners(np.array([TURNED])).ravel().round(2).tolist()
 
 
+def hull(polygons: list) -> list[float]:
+    """The bbox of a COCO object with these polygons."""
+    x, y = [v for p in polygons for v in p[::2]], [v for p in polygons for v in p[1::2]]
+    return [min(x), min(y), max(x) - min(x), max(y) - min(y)]
+
+
 def image(file: Path, grey: int = 90) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", SIZE, (grey, grey, grey)).save(file)
@@ -277,8 +283,8 @@ def test_an_index_without_folding_would_not_find_the_picture(tmp_path, monkeypat
 )
 def test_one_odd_polygon_does_not_make_a_rotated_set_horizontal(segmentation, expected, tmp_path):
     image(tmp_path / "images/a.png")
-    quads = [{"bbox": UPRIGHT, "segmentation": [QUAD]}] * 3
-    odd = {"bbox": UPRIGHT, "segmentation": segmentation}
+    quads = [{"bbox": hull([QUAD]), "segmentation": [QUAD]}] * 3
+    odd = {"bbox": hull(segmentation) if segmentation else UPRIGHT, "segmentation": segmentation}
     coco_file(tmp_path / "annotations/train.json", ["a.png"], [*quads, odd])
     dataset = coco.read(tmp_path)
     boxes = dataset.samples[0].layout.boxes
@@ -290,8 +296,8 @@ def test_one_odd_polygon_does_not_make_a_rotated_set_horizontal(segmentation, ex
 
 def test_a_flat_polygon_is_reported_and_the_others_stay_rotated(tmp_path):
     image(tmp_path / "images/a.png")
-    flat = {"bbox": UPRIGHT, "segmentation": [[1, 1, 9, 1, 5, 1, 3, 1, 2, 1]]}
-    quads = [{"bbox": UPRIGHT, "segmentation": [QUAD]}] * 3
+    flat = {"bbox": [1, 1, 8, 0], "segmentation": [[1, 1, 9, 1, 5, 1, 3, 1, 2, 1]]}
+    quads = [{"bbox": hull([QUAD]), "segmentation": [QUAD]}] * 3
     coco_file(tmp_path / "annotations/train.json", ["a.png"], [*quads, flat])
     dataset = coco.read(tmp_path)
     assert (dataset.kind, len(dataset.samples[0].layout)) == ("obb", 3)
