@@ -178,6 +178,20 @@ def convert_command(
     Example: dataengine data convert data/dior out/coco --to coco
     """
     from dataengine.data import formats
+
+    formats.writer(to)
+    problems = []
+    for name, dataset in _each_split(path, format, split, classes, first_pixel, pixel_range, problems):
+        written, left_out = _write(dataset, out, to, name)
+        typer.echo(f"{out}: {name}: {written} images in {formats.labels_written(dataset, to)}")
+        problems += dataset.problems + left_out
+    _print_problems(problems, 20)
+
+
+def _each_split(path, format, split, classes, first_pixel, pixel_range, problems: list) -> Iterator[tuple]:
+    """(name, data set) of each split, or of the one given; "train" where there are none. What is wrong with a split of
+    which nothing can be used is printed and added to `problems`."""
+    from dataengine.data import formats
     from dataengine.data.records import NothingUsable
 
     format = format or formats.recognize(path)
@@ -186,8 +200,6 @@ def convert_command(
     if names is None and len(splits) > 1:
         # a rare class may be absent from one split: all splits get the class list of the whole data set
         names = list(formats.read(path, format).classes)
-    formats.writer(to)
-    problems = []
     for name in splits:
         try:
             dataset = _read(path, format, name, names, first_pixel, pixel_range, quiet=name != splits[0])
@@ -197,10 +209,7 @@ def convert_command(
             typer.echo(f"{name}: {error}", err=True)
             problems += error.problems
             continue
-        written, left_out = _write(dataset, out, to, name or "train")
-        typer.echo(f"{out}: {name or 'train'}: {written} images in {formats.labels_written(dataset, to)}")
-        problems += dataset.problems + left_out
-    _print_problems(problems, 20)
+        yield name or "train", dataset
 
 
 @app.command("tile")
@@ -226,6 +235,8 @@ def tile_command(
 ) -> None:
     """Cut large images into overlapping tiles, with the boxes clipped to each tile.
 
+    Splits are kept; a data set without splits becomes "train".
+
     Example: dataengine data tile data/dota out/tiles --size 512 --overlap 100
     """
     import tempfile
@@ -236,22 +247,25 @@ def tile_command(
     from dataengine.files import make_room
 
     formats.writer(to)
-    dataset = _read(path, format, split, classes, first_pixel, pixel_range)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".tiles-", dir=out.parent) as work:
-            with _progress("Cutting images") as progress:
-                tiles = tile(dataset, work, size, overlap, min_visible, progress=progress)
-            written, left_out = _write(tiles, out, to, split or "train")
-    except OSError as error:
-        raise UserError(
-            f"{out} cannot be written ({error.strerror or error}); {make_room(error)}choose another folder"
-        ) from error
-    objects = sum(len(sample.layout) for sample in tiles)
-    typer.echo(
-        f"{out}: {written} tiles of {len(dataset)} images, {objects} objects, in {formats.labels_written(tiles, to)}"
-    )
-    _print_problems(tiles.problems + left_out, 20)
+    problems = []
+    for name, dataset in _each_split(path, format, split, classes, first_pixel, pixel_range, problems):
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".tiles-", dir=out.parent) as work:
+                with _progress("Cutting images") as progress:
+                    tiles = tile(dataset, work, size, overlap, min_visible, progress=progress)
+                written, left_out = _write(tiles, out, to, name)
+        except OSError as error:
+            raise UserError(
+                f"{out} cannot be written ({error.strerror or error}); {make_room(error)}choose another folder"
+            ) from error
+        objects = sum(len(sample.layout) for sample in tiles)
+        typer.echo(
+            f"{out}: {name}: {written} tiles of {len(dataset)} images, {objects} objects, in "
+            f"{formats.labels_written(tiles, to)}"
+        )
+        problems += tiles.problems + left_out
+    _print_problems(problems, 20)
 
 
 @app.command("split")
@@ -284,13 +298,20 @@ def split_command(
     Example: dataengine data split data/all parts --parts train=70,calibration=15,test=15
     """
     from dataengine.data import formats
-    from dataengine.data.split import group_key, parse_parts, random_images, split_by_group
+    from dataengine.data.split import divided_names, group_key, parse_parts, random_images, split_by_group
     from dataengine.data.staging import check_empty
 
     formats.writer(to)
     shares = parse_parts(parts)
     check_empty(out, "parts")
     dataset = _read(path, format, split, classes, first_pixel, pixel_range)
+    own = formats.splits(path, format) if split is None else ()
+    if len(own) > 1:
+        typer.echo(
+            f"note: the data set's own splits ({', '.join(own)}) are joined and divided anew; --split {own[0]} divides "
+            "that one only",
+            err=True,
+        )
     if images is not None:
         dataset = random_images(dataset, images, seed)
     divided = split_by_group(dataset, tuple(shares.values()), seed, group_key(dataset, group))
@@ -299,6 +320,8 @@ def split_command(
         written, left_out = _write(part, out / name, to, name)
         typer.echo(f"{out / name}: {written} images, {sum(len(sample.layout) for sample in part)} objects")
         problems += left_out
+    if group is None and (warning := divided_names(dict(zip(shares, divided, strict=True)))):
+        typer.echo(f"warning: {warning}", err=True)
     _print_problems(problems, 20)
 
 

@@ -178,7 +178,11 @@ def _not_filtered(recipe: Recipe, own: dict[str, Imagery | None], classes: Seque
 
 
 def check_imagery(
-    recipe: Recipe, own: dict[str, Imagery | None], model_folder: Path, detector: Detector | None, classes: Sequence[str]
+    recipe: Recipe,
+    own: dict[str, Imagery | None],
+    model_folder: Path,
+    detector: Detector | None,
+    classes: Sequence[str],
 ) -> None:
     """Refuse a renderer or a detector that was trained on another kind of images than those that are painted into, or
     than the data set. Names of classes say nothing about that.

@@ -143,7 +143,9 @@ def test_a_run_that_starts_from_real_objects_goes_unfiltered_where_the_packaged_
 
     parts = load(data / "RGB", strength=0.3)
     assert parts.detector is None and parts.recipe.filter == "off" and parts.hashes["detector"] == "none"
-    assert parts.notes[0].startswith("NOT FILTERED") and "in colour" in parts.notes[0] and "--detector" in parts.notes[0]
+    assert (
+        parts.notes[0].startswith("NOT FILTERED") and "in colour" in parts.notes[0] and "--detector" in parts.notes[0]
+    )
     assert not any("filter: off" in note for note in parts.notes), "said once"
     for given in ({"filter": "erase"}, {"detector": thermal_detector}):
         with pytest.raises(UserError, match=r"the filter's detector knows car, van .*in colour"):
