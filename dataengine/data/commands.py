@@ -28,8 +28,8 @@ Split = Annotated[str | None, typer.Option(help="Use only this split, such as tr
 Classes = Annotated[
     str | None,
     typer.Option(
-        help="Use only these classes, in this order: plane,ship. Case is ignored; objects of other classes are counted "
-        "as problems. [default: all]"
+        help="Use only these classes, in this order: plane,ship. Case is ignored; objects of other classes are left "
+        "out, with a note. [default: all]"
     ),
 ]
 FirstPixel = Annotated[
@@ -357,8 +357,13 @@ def merge_command(
 
 
 def class_list(classes: str | None) -> list[str] | None:
-    """ "plane, ship" -> ["plane", "ship"]; None for None."""
-    return None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
+    """ "plane, ship" -> ["plane", "ship"]; None for None. Raises UserError where there is no name."""
+    from dataengine.errors import UserError
+
+    names = None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
+    if names == []:
+        raise UserError("--classes: give at least one class, such as plane,ship, or leave the option out.")
+    return names
 
 
 def _read(
@@ -373,10 +378,13 @@ def _read(
     """The data set; its notes are printed unless `quiet`. classes: a list, or names separated by commas."""
     from dataengine.data import formats
     from dataengine.data.pixel_range import parse
+    from dataengine.data.records import with_classes_left_out
 
     names = class_list(classes) if isinstance(classes, str) else classes
     asked = None if pixel_range is None else parse(pixel_range)
     dataset = formats.read(path, format, split=split, classes=names, first_pixel=first_pixel, pixel_range=asked)
+    if names is not None:
+        dataset = with_classes_left_out(dataset)
     for note in [] if quiet else dataset.notes:
         typer.echo(f"note: {note}", err=True)
     return dataset

@@ -109,9 +109,9 @@ def divided_names(parts: dict[str, Dataset]) -> str:
     >>> def named(*names):
     ...     return Dataset((), [Sample(name, f"{name}.png", Layout([], [], (), (8, 8))) for name in names])
     >>> print(divided_names({"train": named("film1_03", "film2_01"), "test": named("film1_04", "film2_09")}))
-    2 groups of images with names alike are divided among the parts, such as film1_03 in train and film1_04 in test. If \
-they show the same ground (frames of a film, pieces of a photograph), the parts are not independent: --group '.*\\D' \
-keeps them together
+    2 groups of images with names alike are divided among the parts, such as film1_03 in train and film1_04 in test. \
+If they show the same ground (frames of a film, pieces of a photograph), the parts are not independent: \
+--group '.*\\D' keeps them together
     >>> divided_names({"train": named("P0001"), "test": named("P0002")})
     ''
     """
@@ -126,9 +126,9 @@ keeps them together
     (part, name), (other_part, other_name) = list(divided[0].items())[:2]
     option = "flight" if any(dataset.format == "hit-uav" for dataset in parts.values()) else f"'{group}'"
     return (
-        f"{len(divided)} group{'s' if len(divided) > 1 else ''} of images with names alike are divided among the parts, "
-        f"such as {name} in {part} and {other_name} in {other_part}. If they show the same ground (frames of a film, "
-        f"pieces of a photograph), the parts are not independent: --group {option} keeps them together"
+        f"{len(divided)} group{'s' if len(divided) > 1 else ''} of images with names alike are divided among the "
+        f"parts, such as {name} in {part} and {other_name} in {other_part}. If they show the same ground (frames of a "
+        f"film, pieces of a photograph), the parts are not independent: --group {option} keeps them together"
     )
 
 

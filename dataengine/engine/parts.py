@@ -170,9 +170,9 @@ def _not_filtered(recipe: Recipe, own: dict[str, Imagery | None], classes: Seque
         if wrong and len(wrong) == len(names):
             known, how = next(iter(wrong.values()))
             return (
-                f"NOT FILTERED: no detector checks these images. The packaged one knows {', '.join(wrong)} from {known} "
-                f"({known.source}), and the images of {place} are {how}. Painted objects are real objects of your "
-                "data; look at kept.png. To filter, give a detector of your images (--detector)"
+                f"NOT FILTERED: no detector checks these images. The packaged one knows {', '.join(wrong)} from "
+                f"{known} ({known.source}), and the images of {place} are {how}. Painted objects are real objects of "
+                "your data; look at kept.png. To filter, give a detector of your images (--detector)"
             )
     return ""
 
@@ -187,9 +187,9 @@ def check_imagery(
     """Refuse a renderer or a detector that was trained on another kind of images than those that are painted into, or
     than the data set. Names of classes say nothing about that.
 
-    own: the imagery of each data set, by how people call it. At a strength of REAL_STRENGTH or less, painted objects are real ones,
-    and any renderer may finish them. A calibration that the user gives was measured on images like theirs. Raises
-    UserError with the fixes.
+    own: the imagery of each data set, by how people call it. At a strength of REAL_STRENGTH or less, painted objects
+    are real ones, and any renderer may finish them. A calibration that the user gives was measured on images like
+    theirs. Raises UserError with the fixes.
     """
     names = [recipe.draw_as.get(name, name) for name in classes]
     checks = []
@@ -296,8 +296,8 @@ def _usable_classes(
             f"no class of {preset.name} ({', '.join(wanted)}) is known to both the renderer ({', '.join(drawn)}) and "
             f"the filter's detector ({', '.join(detected)}): "
             + (
-                "train a renderer on this data set (dataengine train renderer) and give it with --model, and a detector "
-                "of these classes with --detector, or --filter off."
+                "train a renderer on this data set (dataengine train renderer) and give it with --model, and a "
+                "detector of these classes with --detector, or --filter off."
                 if not any(known(name, drawn_names) for name in wanted)
                 else "give a detector of these classes (--detector), or --filter off."
             )
