@@ -146,7 +146,8 @@ def check_command(
             problems = check(dataset, progress=progress)
         count = len(dataset)
     except NothingUsable as error:
-        problems, count = error.problems or [Problem(path, None, str(error))], 0
+        problems = error.problems or [Problem(path, None, str(error).removeprefix(f"{path}: "))]
+        count = 0
     if json:
         import json as json_module
 
@@ -155,7 +156,7 @@ def check_command(
     elif problems:
         _print_problems(problems, show)
     else:
-        typer.echo(f"{count} images, no problems.")
+        typer.echo(f"{count} image{'s' if count != 1 else ''}, no problems.")
     if problems:
         raise typer.Exit(1)
 

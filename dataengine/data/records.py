@@ -56,6 +56,12 @@ class Record:
         return len(self.names) + len(self.ignored)
 
 
+def _perhaps(path: Path) -> str:
+    """The only folder of a folder, as a guess at what was meant: archives often unpack into one."""
+    inner = [entry for entry in path.iterdir() if entry.is_dir()] if path.is_dir() else []
+    return f", perhaps {inner[0]}" if len(inner) == 1 else ""
+
+
 class NothingUsable(UserError):
     """No image of a data set is usable; `problems` say why."""
 
@@ -160,7 +166,7 @@ def assemble(
         first = (
             f"; the first of {len(problems)} problems: {problems[0]}"
             if problems
-            else "; give the folder that has both images and labels"
+            else f"; give the folder that has both images and labels{_perhaps(Path(path))}"
         )
         raise NothingUsable(f"{path}: no usable labelled image in {format} format{first}", problems)
     notes = [*notes, *orientations.notes(format)]
