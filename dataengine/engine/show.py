@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -56,8 +55,12 @@ def run_with_progress(
             rate = f"{tried} tried, {accepted / elapsed:.2f}/s" if elapsed else ""
             progress.update(task, completed=accepted, description="accepted", rate=rate)
 
+        def prepared(parts) -> None:
+            _print_parts(console, parts)
+            progress.update(task, description="rendering")  # until the first shard is done
+
         try:
-            result = synth(recipe, out, workers, batch_size, update, partial(_print_parts, console), **where)
+            result = synth(recipe, out, workers, batch_size, update, prepared, **where)
         except UserError:
             progress.update(task, visible=bool(progress.tasks[task].completed))  # no bar above a refusal
             raise
