@@ -65,7 +65,7 @@ def first_fault(error, fields: Iterable[str] = ()) -> str:
     # a misspelt field is unknown and the right one missing: the former is more helpful
     fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
     names = [str(part) for part in fault["loc"]]
-    message = fault["msg"].removeprefix("Value error, ")
+    message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if fault["type"] == "extra_forbidden":
         close = difflib.get_close_matches(names[-1], list(fields), 1)
         message = f"no such field; perhaps {close[0]}" if close else f"no such field; known are {', '.join(fields)}"

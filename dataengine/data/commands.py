@@ -28,8 +28,8 @@ Split = Annotated[str | None, typer.Option(help="Use only this split, such as tr
 Classes = Annotated[
     str | None,
     typer.Option(
-        help="Use only these classes, in this order: plane,ship. Case is ignored; objects of other classes are counted "
-        "as problems. [default: all]"
+        help="Use only these classes, in this order: plane,ship. Case is ignored; objects of other classes are left "
+        "out, with a note. [default: all]"
     ),
 ]
 FirstPixel = Annotated[
@@ -146,7 +146,8 @@ def check_command(
             problems = check(dataset, progress=progress)
         count = len(dataset)
     except NothingUsable as error:
-        problems, count = error.problems or [Problem(path, None, str(error))], 0
+        problems = error.problems or [Problem(path, None, str(error).removeprefix(f"{path}: "))]
+        count = 0
     if json:
         import json as json_module
 
@@ -155,7 +156,7 @@ def check_command(
     elif problems:
         _print_problems(problems, show)
     else:
-        typer.echo(f"{count} images, no problems.")
+        typer.echo(f"{count} image{'s' if count != 1 else ''}, no problems.")
     if problems:
         raise typer.Exit(1)
 
@@ -178,6 +179,20 @@ def convert_command(
     Example: dataengine data convert data/dior out/coco --to coco
     """
     from dataengine.data import formats
+
+    formats.writer(to)
+    problems = []
+    for name, dataset in _each_split(path, format, split, classes, first_pixel, pixel_range, problems):
+        written, left_out = _write(dataset, out, to, name)
+        typer.echo(f"{out}: {name}: {written} images in {formats.labels_written(dataset, to)}")
+        problems += dataset.problems + left_out
+    _print_problems(problems, 20)
+
+
+def _each_split(path, format, split, classes, first_pixel, pixel_range, problems: list) -> Iterator[tuple]:
+    """(name, data set) of each split, or of the one given; "train" where there are none. What is wrong with a split of
+    which nothing can be used is printed and added to `problems`."""
+    from dataengine.data import formats
     from dataengine.data.records import NothingUsable
 
     format = format or formats.recognize(path)
@@ -186,8 +201,6 @@ def convert_command(
     if names is None and len(splits) > 1:
         # a rare class may be absent from one split: all splits get the class list of the whole data set
         names = list(formats.read(path, format).classes)
-    formats.writer(to)
-    problems = []
     for name in splits:
         try:
             dataset = _read(path, format, name, names, first_pixel, pixel_range, quiet=name != splits[0])
@@ -197,10 +210,7 @@ def convert_command(
             typer.echo(f"{name}: {error}", err=True)
             problems += error.problems
             continue
-        written, left_out = _write(dataset, out, to, name or "train")
-        typer.echo(f"{out}: {name or 'train'}: {written} images in {formats.labels_written(dataset, to)}")
-        problems += dataset.problems + left_out
-    _print_problems(problems, 20)
+        yield name or "train", dataset
 
 
 @app.command("tile")
@@ -226,6 +236,8 @@ def tile_command(
 ) -> None:
     """Cut large images into overlapping tiles, with the boxes clipped to each tile.
 
+    Splits are kept; a data set without splits becomes "train".
+
     Example: dataengine data tile data/dota out/tiles --size 512 --overlap 100
     """
     import tempfile
@@ -236,22 +248,25 @@ def tile_command(
     from dataengine.files import make_room
 
     formats.writer(to)
-    dataset = _read(path, format, split, classes, first_pixel, pixel_range)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".tiles-", dir=out.parent) as work:
-            with _progress("Cutting images") as progress:
-                tiles = tile(dataset, work, size, overlap, min_visible, progress=progress)
-            written, left_out = _write(tiles, out, to, split or "train")
-    except OSError as error:
-        raise UserError(
-            f"{out} cannot be written ({error.strerror or error}); {make_room(error)}choose another folder"
-        ) from error
-    objects = sum(len(sample.layout) for sample in tiles)
-    typer.echo(
-        f"{out}: {written} tiles of {len(dataset)} images, {objects} objects, in {formats.labels_written(tiles, to)}"
-    )
-    _print_problems(tiles.problems + left_out, 20)
+    problems = []
+    for name, dataset in _each_split(path, format, split, classes, first_pixel, pixel_range, problems):
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".tiles-", dir=out.parent) as work:
+                with _progress("Cutting images") as progress:
+                    tiles = tile(dataset, work, size, overlap, min_visible, progress=progress)
+                written, left_out = _write(tiles, out, to, name)
+        except OSError as error:
+            raise UserError(
+                f"{out} cannot be written ({error.strerror or error}); {make_room(error)}choose another folder"
+            ) from error
+        objects = sum(len(sample.layout) for sample in tiles)
+        typer.echo(
+            f"{out}: {name}: {written} tiles of {len(dataset)} images, {objects} objects, in "
+            f"{formats.labels_written(tiles, to)}"
+        )
+        problems += tiles.problems + left_out
+    _print_problems(problems, 20)
 
 
 @app.command("split")
@@ -284,13 +299,20 @@ def split_command(
     Example: dataengine data split data/all parts --parts train=70,calibration=15,test=15
     """
     from dataengine.data import formats
-    from dataengine.data.split import group_key, parse_parts, random_images, split_by_group
+    from dataengine.data.split import divided_names, group_key, parse_parts, random_images, split_by_group
     from dataengine.data.staging import check_empty
 
     formats.writer(to)
     shares = parse_parts(parts)
     check_empty(out, "parts")
     dataset = _read(path, format, split, classes, first_pixel, pixel_range)
+    own = formats.splits(path, format) if split is None else ()
+    if len(own) > 1:
+        typer.echo(
+            f"note: the data set's own splits ({', '.join(own)}) are joined and divided anew; --split {own[0]} divides "
+            "that one only",
+            err=True,
+        )
     if images is not None:
         dataset = random_images(dataset, images, seed)
     divided = split_by_group(dataset, tuple(shares.values()), seed, group_key(dataset, group))
@@ -299,6 +321,8 @@ def split_command(
         written, left_out = _write(part, out / name, to, name)
         typer.echo(f"{out / name}: {written} images, {sum(len(sample.layout) for sample in part)} objects")
         problems += left_out
+    if group is None and (warning := divided_names(dict(zip(shares, divided, strict=True)))):
+        typer.echo(f"warning: {warning}", err=True)
     _print_problems(problems, 20)
 
 
@@ -334,8 +358,13 @@ def merge_command(
 
 
 def class_list(classes: str | None) -> list[str] | None:
-    """ "plane, ship" -> ["plane", "ship"]; None for None."""
-    return None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
+    """ "plane, ship" -> ["plane", "ship"]; None for None. Raises UserError where there is no name."""
+    from dataengine.errors import UserError
+
+    names = None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
+    if names == []:
+        raise UserError("--classes: give at least one class, such as plane,ship, or leave the option out.")
+    return names
 
 
 def _read(
@@ -350,10 +379,13 @@ def _read(
     """The data set; its notes are printed unless `quiet`. classes: a list, or names separated by commas."""
     from dataengine.data import formats
     from dataengine.data.pixel_range import parse
+    from dataengine.data.records import with_classes_left_out
 
     names = class_list(classes) if isinstance(classes, str) else classes
     asked = None if pixel_range is None else parse(pixel_range)
     dataset = formats.read(path, format, split=split, classes=names, first_pixel=first_pixel, pixel_range=asked)
+    if names is not None:
+        dataset = with_classes_left_out(dataset)
     for note in [] if quiet else dataset.notes:
         typer.echo(f"note: {note}", err=True)
     return dataset

@@ -19,6 +19,7 @@ COLOURS = (
 )  # fmt: skip
 _NO_IMAGE_COLOUR, _IGNORED_COLOUR = (44, 46, 50), (130, 130, 130)
 _SHEET_COLOUR, _TEXT_COLOUR = (255, 255, 255), (30, 30, 30)
+_DASHES = {"cut by the border, or difficult": _TEXT_COLOUR, "ignored region": _IGNORED_COLOUR}  # in the legend
 _CUT_VISIBLE = 0.999  # visible fraction below which an object counts as cut
 
 
@@ -88,33 +89,36 @@ def contact_sheet(
     margin: int = 4,
     classes: Sequence[str] = (),
 ) -> Image.Image:
-    """Images in rows on a white sheet, in cells of the size of the largest, each with its caption below it. A legend
-    at the bottom shows the colours in which `draw` draws `classes`."""
+    """Images in rows on a white sheet, each with its caption below it. Columns are as wide as the widest image, rows as
+    high as their highest. A legend at the bottom shows how `draw` draws `classes`, cut objects and ignored regions."""
     assert images, "a contact sheet needs at least one image"
     assert captions is None or len(captions) == len(images), "images and captions differ in number"
     columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    cell_width, cell_height = np.array([image.size for image in images]).max(0).tolist()
+    cell_width = max(image.width for image in images)
+    heights = [max(image.height for image in images[i : i + columns]) for i in range(0, len(images), columns)]
     line = 14 if captions is not None else 0
-    step_x, step_y = cell_width + margin, cell_height + line + margin
-    size = columns * step_x + margin, rows * step_y + margin
+    tops = np.cumsum([margin, *(height + line + margin for height in heights)]).tolist()
+    size = columns * (cell_width + margin) + margin, tops[-1]
     legend = _legend(classes, size[0])
     sheet = Image.new("RGB", (size[0], size[1] + legend.height), _SHEET_COLOUR)
     sheet.paste(legend, (0, size[1]))
     pen = ImageDraw.Draw(sheet)
     for i, image in enumerate(images):
-        x, y = margin + i % columns * step_x, margin + i // columns * step_y
+        row = i // columns
+        x, y = margin + i % columns * (cell_width + margin), tops[row]
         sheet.paste(image, (x, y))
         if captions is not None:
-            pen.text((x + 1, y + cell_height + 1), _shortened(captions[i], cell_width, pen), fill=_TEXT_COLOUR)
+            pen.text((x + 1, y + heights[row] + 1), _shortened(captions[i], cell_width, pen), fill=_TEXT_COLOUR)
     return sheet
 
 
 def _legend(classes: Sequence[str], width: int) -> Image.Image:
-    """A legend of this width: a coloured square and the name of each class, in as many lines as needed."""
+    """A legend of this width: a coloured square and the name of each class, and what dashes mean, in as many lines as
+    needed; of no height without classes."""
     places, x, y = [], 6, 0
     pen = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    for name in classes:
+    entries = [*classes, *(_DASHES if classes else ())]
+    for name in entries:
         needed = round(pen.textlength(name)) + 30
         if x > 6 and x + needed > width:
             x, y = 6, y + 16
@@ -122,8 +126,12 @@ def _legend(classes: Sequence[str], width: int) -> Image.Image:
         x += needed
     legend = Image.new("RGB", (width, y + 18 if places else 0), _SHEET_COLOUR)
     pen = ImageDraw.Draw(legend)
-    for i, ((x, y), name) in enumerate(zip(places, classes, strict=True)):
-        pen.rectangle([x, y + 3, x + 9, y + 12], fill=COLOURS[i % len(COLOURS)], outline=_TEXT_COLOUR)
+    for i, ((x, y), name) in enumerate(zip(places, entries, strict=True)):
+        if i < len(classes):
+            pen.rectangle([x, y + 3, x + 9, y + 12], fill=COLOURS[i % len(COLOURS)], outline=_TEXT_COLOUR)
+        else:
+            square = np.array([[x, y + 3], [x + 9, y + 3], [x + 9, y + 12], [x, y + 12]])
+            _outline(pen, square, _DASHES[name], 1, dashed=True)
         pen.text((x + 14, y + 2), name, fill=_TEXT_COLOUR)
     return legend
 

@@ -276,7 +276,7 @@ def losses(dataset: Dataset, format: str) -> list[str]:
     if dataset.kind == "obb" and "angles" not in holds:
         lost.append("angles (upright boxes around the rotated ones are written)")
     if dataset.kind == "hbb" and ("hbb" not in holds or format == ROTATED_YOLO):
-        lost.append("that boxes are horizontal by definition (they are written as rotated boxes with angle 0)")
+        lost.append("that boxes are horizontal (they are written as rotated ones with angle 0)")
     if any(layout.difficult.any() for layout in layouts) and "difficult" not in holds:
         lost.append("difficult")
     if any((layout.visible < 1).any() for layout in layouts) and "visible" not in holds:

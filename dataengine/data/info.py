@@ -126,12 +126,16 @@ def print_info(figures: Info) -> None:
         f"{figures.ignored_regions} ignored regions, {figures.problems} problems"
     )
     table = Table("class", *(f"{title} " for title in ("objects", "images", "long side", "short side", "aspect ratio")))
+    table.columns[0].overflow = "fold"  # names are never cut off
     for column in table.columns[1:]:
         column.justify = "right"
-    for entry in figures.classes:
+    absent = [entry.name for entry in figures.classes if not entry.objects]
+    for entry in (entry for entry in figures.classes if entry.objects):
         spreads = (entry.long_side, entry.short_side, entry.aspect_ratio)
         table.add_row(entry.name, str(entry.objects), str(entry.images), *map(_text, spreads))
     console.print(table)
+    if absent:
+        console.print(f"classes without objects: {', '.join(absent)}")
     console.print("sides in pixels: median (10 % to 90 %)", style="dim")
     console.print(f"objects per image: {_text(figures.objects_per_image)}, up to {figures.objects_per_image.maximum:g}")
     console.print("areas: " + ", ".join(f"{count} {name}" for name, count in figures.areas.items()))

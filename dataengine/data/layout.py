@@ -183,13 +183,15 @@ class Layout:
 class Problem:
     """A fault of an input file: its place, and one sentence that describes it and what becomes of it.
 
-    objects: number of objects in the file that are skipped because of it.
+    objects: number of objects in the file that are skipped because of it. unknown_class: the class of a skipped object
+    that is not in the class list.
     """
 
     path: Path
     line: int | None
     message: str
     objects: int = 0
+    unknown_class: str = ""
 
     def __str__(self) -> str:
         where = f"{self.path}:{self.line}" if self.line is not None else str(self.path)

@@ -69,6 +69,12 @@ class Record:
         return len(self.names) + len(self.ignored)
 
 
+def _perhaps(path: Path) -> str:
+    """The only folder of a folder, as a guess at what was meant: archives often unpack into one."""
+    inner = [entry for entry in path.iterdir() if entry.is_dir()] if path.is_dir() else []
+    return f", perhaps {inner[0]}" if len(inner) == 1 else ""
+
+
 class NothingUsable(UserError):
     """No image of a data set is usable; `problems` say why."""
 
@@ -175,7 +181,7 @@ def assemble(
         first = (
             f"; the first of {len(problems)} problems: {problems[0]}"
             if problems
-            else "; give the folder that has both images and labels"
+            else f"; give the folder that has both images and labels{_perhaps(Path(path))}"
         )
         raise NothingUsable(f"{path}: no usable labelled image in {format} format{first}", problems)
     notes = [*notes, *orientations.notes(format)]
@@ -237,6 +243,18 @@ def _turned(record: Record, header: images.Header) -> Record:
     return replace(record, boxes=boxes, ignored=ignored, outlines=outlines, size=size)
 
 
+def with_classes_left_out(dataset: Dataset) -> Dataset:
+    """The data set that was read with a class list of the user's: objects of other classes are left out on purpose, so
+    they are a note with their counts, and no problems."""
+    left_out = Counter(problem.unknown_class for problem in dataset.problems if problem.unknown_class)
+    if not left_out:
+        return dataset
+    counts = ", ".join(f"{n} {name}" for name, n in left_out.most_common())
+    note = f"objects of other classes than {', '.join(dataset.classes)} are left out: {counts}"
+    problems = [problem for problem in dataset.problems if not problem.unknown_class]
+    return replace(dataset, problems=problems, notes=[*dataset.notes, note])
+
+
 def _layout(record: Record, classes: tuple, lookup: dict, size: tuple[int, int], kind: Kind, problems: list) -> Layout:
     boxes = np.asarray(record.boxes, np.float32).reshape(-1, 5)
     index = {name: lookup.get(class_key(name), -1) for name in set(record.names)}
@@ -247,11 +265,12 @@ def _layout(record: Record, classes: tuple, lookup: dict, size: tuple[int, int],
     for i in np.flatnonzero((labels < 0) | ~valid):
         line = record.lines[i] if record.lines is not None else None
         where = "" if line is not None else f"{record.name}, object {i + 1}: "
-        if labels[i] < 0:
+        unknown = record.names[i] if labels[i] < 0 else ""
+        if unknown:
             what = f"unknown class {record.names[i]!r}; the class list has {', '.join(classes)}"
         else:
             what = f"box {boxes[i].tolist()} has no area, or extends beyond {MAX_COORDINATE:,} pixels"
-        problems.append(Problem(record.annotation, line, f"{where}{what}; the object is skipped", 1))
+        problems.append(Problem(record.annotation, line, f"{where}{what}; the object is skipped", 1, unknown))
     keep = (labels >= 0) & valid
     ignored = np.asarray(record.ignored, np.float32).reshape(-1, 5)
     layout = Layout(boxes, labels, classes, size, kind, difficult, record.visible, ignored, record.acquisition)

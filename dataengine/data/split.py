@@ -95,6 +95,43 @@ def group_key(dataset: Dataset, group: str | None) -> Callable[[Sample], Hashabl
     return lambda sample: group_of(sample.name, group)
 
 
+TILE_OF = r".*(?=__\d+__\d+___\d+)"  # the image that a tile of `data tile` was cut from
+BEFORE_NUMBER = r".*\D"  # all of a name but the number at its end
+
+
+def divided_names(parts: dict[str, Dataset]) -> str:
+    """A warning where images whose names differ in the number at the end only are in several parts; else "".
+
+    These often are frames of one film or pieces of one photograph. Names of one kind only, such as P0001 to P2806, say
+    nothing. parts: by name.
+
+    >>> from dataengine.data.layout import Layout
+    >>> def named(*names):
+    ...     return Dataset((), [Sample(name, f"{name}.png", Layout([], [], (), (8, 8))) for name in names])
+    >>> print(divided_names({"train": named("film1_03", "film2_01"), "test": named("film1_04", "film2_09")}))
+    2 groups of images with names alike are divided among the parts, such as film1_03 in train and film1_04 in test. \
+If they show the same ground (frames of a film, pieces of a photograph), the parts are not independent: \
+--group '.*\\D' keeps them together
+    >>> divided_names({"train": named("P0001"), "test": named("P0002")})
+    ''
+    """
+    names = [(sample.name, part) for part, dataset in parts.items() for sample in dataset]
+    group = TILE_OF if any(re.match(TILE_OF, name) for name, _ in names) else BEFORE_NUMBER
+    members: dict[str, dict[str, str]] = defaultdict(dict)  # {group: {part: one of its images}}
+    for name, part in names:
+        members[group_of(name, group)].setdefault(part, name)
+    divided = [places for places in members.values() if len(places) > 1]
+    if len(members) < 2 or len(names) < 2 * len(divided) or not divided:
+        return ""
+    (part, name), (other_part, other_name) = list(divided[0].items())[:2]
+    option = "flight" if any(dataset.format == "hit-uav" for dataset in parts.values()) else f"'{group}'"
+    return (
+        f"{len(divided)} group{'s' if len(divided) > 1 else ''} of images with names alike are divided among the "
+        f"parts, such as {name} in {part} and {other_name} in {other_part}. If they show the same ground (frames of a "
+        f"film, pieces of a photograph), the parts are not independent: --group {option} keeps them together"
+    )
+
+
 def check_group(group: str) -> None:
     """Raises UserError if --group is not a regular expression."""
     try:

@@ -30,7 +30,7 @@ from dataengine.layouts.sampler import Sampler
 from dataengine.layouts.windows import scaled
 from dataengine.render.canvas import Canvases
 from dataengine.render.dataset_canvases import DatasetCanvases
-from dataengine.render.imagery import measured, mismatches, read_imagery
+from dataengine.render.imagery import Imagery, measured, mismatches, read_imagery
 from dataengine.render.places import Places
 from dataengine.render.real_objects import RealObjects
 from dataengine.render.reference import ReferenceSampler
@@ -46,7 +46,7 @@ PATHS = ("data", "scenes", "into", "model", "layout_model", "semantic_filter", "
 @dataclass
 class Parts:
     """Everything that a shard needs; None for what the recipe leaves out. `notes` are sentences the user should read;
-    `hashes` name each part's content."""
+    `hashes` name each part's content. `recipe` is what is carried out: `filter` may be off although nobody said so."""
 
     preset: Preset
     classes: tuple[str, ...]
@@ -61,6 +61,7 @@ class Parts:
     semantic: SemanticFilter | None
     notes: list[str]
     hashes: dict[str, str]
+    recipe: Recipe
     real: Dataset | None = None
 
     def paint_settings(self, recipe: Recipe) -> PaintSettings:
@@ -93,7 +94,11 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     if recipe.draw_as:
         _learn(renderer, recipe.draw_as, preset)
     classes = _usable_classes(recipe, preset, renderer.classes, detector.classes if detector else None, notes)
-    check_imagery(recipe, _images(recipe, dataset), model_folder, detector, classes)
+    own = {place: measured(images) for place, images in _images(recipe, dataset).items()}
+    if detector is not None and (why := _not_filtered(recipe, own, classes)):
+        recipe, detector, notes = recipe.model_copy(update={"filter": "off"}), None, [why]
+        classes = _usable_classes(recipe, preset, renderer.classes, None, notes)
+    check_imagery(recipe, own, model_folder, detector, classes)
     if dataset is not None:
         notes += dataset.notes
         if dataset.problems:
@@ -137,7 +142,7 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
         hashes["pixel range"] = str(pixel_range)
     return Parts(
         preset, classes, sampler, canvases, places, real_objects, references, renderer, detector, calibration,
-        semantic, notes, hashes, dataset if recipe.mix else None,
+        semantic, notes, hashes, recipe, dataset if recipe.mix else None,
     )  # fmt: skip
 
 
@@ -150,15 +155,41 @@ def _images(recipe: Recipe, dataset: Dataset | None) -> dict[str, Dataset]:
     return images
 
 
+def _not_filtered(recipe: Recipe, own: dict[str, Imagery | None], classes: Sequence[str]) -> str:
+    """Why a run goes without a filter that nobody asked for, as a sentence; "" where it does not.
+
+    Below REAL_STRENGTH, painted objects are real ones of the user's own images. If the packaged detector knows none of
+    the classes in such images, it can say nothing of them, and the run is worth more than a refusal.
+    """
+    chosen = recipe.model_fields_set & {"filter", "detector", "calibration"}
+    if chosen or recipe.strength > REAL_STRENGTH or recipe.renderer != "in-scene":
+        return ""
+    trained, names = read_imagery(weights.packaged("detector")), [recipe.draw_as.get(name, name) for name in classes]
+    for place, imagery in own.items():
+        wrong = mismatches(trained, imagery, names)
+        if wrong and len(wrong) == len(names):
+            known, how = next(iter(wrong.values()))
+            return (
+                f"NOT FILTERED: no detector checks these images. The packaged one knows {', '.join(wrong)} from "
+                f"{known} ({known.source}), and the images of {place} are {how}. Painted objects are real objects of "
+                "your data; look at kept.png. To filter, give a detector of your images (--detector)"
+            )
+    return ""
+
+
 def check_imagery(
-    recipe: Recipe, images: dict[str, Dataset], model_folder: Path, detector: Detector | None, classes: Sequence[str]
+    recipe: Recipe,
+    own: dict[str, Imagery | None],
+    model_folder: Path,
+    detector: Detector | None,
+    classes: Sequence[str],
 ) -> None:
     """Refuse a renderer or a detector that was trained on another kind of images than those that are painted into, or
     than the data set. Names of classes say nothing about that.
 
-    images: each data set by how people call it. At a strength of REAL_STRENGTH or less, painted objects are real ones,
-    and any renderer may finish them. A calibration that the user gives was measured on images like theirs. Raises
-    UserError with the fixes.
+    own: the imagery of each data set, by how people call it. At a strength of REAL_STRENGTH or less, painted objects
+    are real ones, and any renderer may finish them. A calibration that the user gives was measured on images like
+    theirs. Raises UserError with the fixes.
     """
     names = [recipe.draw_as.get(name, name) for name in classes]
     checks = []
@@ -171,8 +202,8 @@ def check_imagery(
         checks.append(("filter's detector", read_imagery(recipe.detector or weights.packaged("detector")), fix))
     faults = []
     for part, trained, fix in checks:
-        for place, dataset in images.items() if trained else ():
-            wrong = mismatches(trained, measured(dataset), names)
+        for place, measured_imagery in own.items() if trained else ():
+            wrong = mismatches(trained, measured_imagery, names)
             if wrong:
                 imagery, how = next(iter(wrong.values()))
                 rest = [name for name in classes if recipe.draw_as.get(name, name) not in wrong]
@@ -182,8 +213,8 @@ def check_imagery(
                     f"are {how}: {fix}{fewer}."
                 )
                 break
-    if faults:
-        raise UserError(" ".join(fault[0].upper() + fault[1:] if k else fault for k, fault in enumerate(faults)))
+    if faults:  # one at a time: the fix of the renderer often is that of the filter too
+        raise UserError(faults[0])
 
 
 def _check_paths(recipe: Recipe) -> None:
@@ -263,7 +294,12 @@ def _usable_classes(
     if not usable:
         raise UserError(
             f"no class of {preset.name} ({', '.join(wanted)}) is known to both the renderer ({', '.join(drawn)}) and "
-            f"the filter's detector ({', '.join(detected)}); train the one that lacks them on this data set, and give "
-            "it with --model or --detector."
+            f"the filter's detector ({', '.join(detected)}): "
+            + (
+                "train a renderer on this data set (dataengine train renderer) and give it with --model, and a "
+                "detector of these classes with --detector, or --filter off."
+                if not any(known(name, drawn_names) for name in wanted)
+                else "give a detector of these classes (--detector), or --filter off."
+            )
         )
     return usable

@@ -26,7 +26,10 @@ def _low_to_high(limits: tuple[float, float]) -> tuple[float, float]:
 
 def _names(value: object) -> object:
     """ "plane, ship" -> ["plane", "ship"]; a list stays as it is."""
-    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+    names = [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+    if names in ([], ()):
+        raise UserError("--classes: give at least one class, such as plane,ship, or leave the option out.")
+    return names
 
 
 def _pairs(value: object) -> object:
@@ -37,6 +40,8 @@ def _pairs(value: object) -> object:
     for old, new in pairs:
         if not old or not new:
             raise UserError(f"--draw-as {old}: give two names, such as car=windmill.")
+    if len({old for old, _ in pairs}) < len(pairs):
+        raise UserError(f"--draw-as {value}: one class is given two new names; give each class once.")
     return dict(pairs)
 
 

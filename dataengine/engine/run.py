@@ -72,7 +72,8 @@ def _adopt(run: RunFolder, recipe: Recipe) -> Calibration | None:
     if run.recipe.exists():
         before = run.stored_recipe().recipe
         now = recipe.model_dump(mode="json")
-        changed = sorted(name for name in now if now[name] != before.get(name))
+        unsettled = {"filter"} - recipe.model_fields_set  # off, perhaps, once the parts are known (`load_parts`)
+        changed = sorted(name for name in now if now[name] != before.get(name) and name not in unsettled)
         if changed:
             raise UserError(
                 f"{out} holds a run with another {', '.join(changed)}; give another --out, or the settings of before "
@@ -186,6 +187,7 @@ def synth(
     stored = _adopt(run, recipe)
     check_writable(run.path)
     parts = load_parts(recipe, stored)  # before the folder is made: mistakes leave nothing behind
+    recipe = parts.recipe.model_copy(update={"filter": parts.recipe.filter})  # settled, so compared from here on
     job = Job(recipe, parts.calibration, parts.hashes, batch_size)
     if executor == "ray":
         execute = partial(on_cluster, job, run, workers, address, gpus_per_worker)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+import math
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.run_folder import RunFolder
+from dataengine.errors import UserError
 
 MIN_FOUND_SHARE = 0.1  # of the painted objects of a class; with fewer it is reported
 
@@ -54,7 +55,15 @@ def run_with_progress(
             rate = f"{tried} tried, {accepted / elapsed:.2f}/s" if elapsed else ""
             progress.update(task, completed=accepted, description="accepted", rate=rate)
 
-        result = synth(recipe, out, workers, batch_size, update, partial(_print_parts, console), **where)
+        def prepared(parts) -> None:
+            _print_parts(console, parts)
+            progress.update(task, description="rendering")  # until the first shard is done
+
+        try:
+            result = synth(recipe, out, workers, batch_size, update, prepared, **where)
+        except UserError:
+            progress.update(task, visible=bool(progress.tasks[task].completed))  # no bar above a refusal
+            raise
     report = json.loads(RunFolder(result.out).report.read_text())
     show_report(console, report, result.out)
     return report
@@ -77,6 +86,8 @@ def show_report(console: Console, report: dict, out: Path) -> None:
         f"{report['accepted']} of {report['tried']} images accepted ({report['acceptance']:.0%}); dropped: "
         + (", ".join(f"{n} for {reason}" for reason, n in report["dropped_for"].items()) or "none")
     )
+    if not judged:
+        console.print("no detector has checked them: accepted means painted, not verified", style="yellow")
     if report["left_out"]:
         asked = sum(row["asked"] for row in report["classes"])
         console.print(
@@ -116,6 +127,26 @@ def show_report(console: Console, report: dict, out: Path) -> None:
     console.print(f"manifest: {run.manifest}")
 
 
+def duration(seconds: float) -> str:
+    """A duration for people.
+
+    >>> duration(5.2), duration(300), duration(9000)
+    ('6 seconds', '5 minutes', '2.5 hours')
+    """
+    if seconds < 90:
+        return f"{math.ceil(seconds)} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def disk_space(n_bytes: float) -> str:
+    """A size on disk for people.
+
+    >>> disk_space(2_300_000), disk_space(12_000_000_000)
+    ('2.3 MB', '12 GB')
+    """
+    return f"{n_bytes / 1e6:.2g} MB" if n_bytes < 1e8 else f"{n_bytes / 1e9:.2g} GB"
+
+
 def print_plan(recipe: Recipe, out: Path, as_json: bool) -> None:
     """Print the plan of a run: its parts, and time and disk space measured on one small temporary shard."""
     import tempfile
@@ -129,6 +160,7 @@ def print_plan(recipe: Recipe, out: Path, as_json: bool) -> None:
         "loading models, and calibrating the filter if there is no calibration for this data (may take minutes)"
     )
     parts = load_parts(recipe)
+    recipe = parts.recipe
     probe = recipe.model_copy(update={"shard_size": min(4, recipe.shard_size)})
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
@@ -154,10 +186,9 @@ def print_plan(recipe: Recipe, out: Path, as_json: bool) -> None:
         return
     _print_parts(console, parts)
     settings = recipe.model_dump(mode="json", exclude_defaults=True, exclude={"n"})
-    minutes = recipe.n * seconds / 60
     console.print(f"{recipe.n} images into {out}: {', '.join(f'{name} {value}' for name, value in settings.items())}")
     console.print(
-        f"one image takes {seconds:.2f} s on one worker, the run at least {minutes:.0f} minutes and "
-        f"{plan['gigabytes']:.2g} GB with both data sets; accepted in this test: {plan['accepted_in_probe']}"
+        f"one image takes {seconds:.2f} s on one worker, the run at least {duration(recipe.n * seconds)} and "
+        f"{disk_space(3 * recipe.n * size)} with both data sets; accepted in this test: {plan['accepted_in_probe']}"
     )
     console.print("nothing was written; --json prints the whole recipe", style="dim")

@@ -60,6 +60,8 @@ def lift_command(
 
     Example: dataengine evaluate lift runs/mine --real data/train --test data/val --images 500,5000 --out lift
     """
+    from importlib.util import find_spec
+
     from dataengine.errors import UserError
     from dataengine.evaluate.lift import Protocol, run_lift, tables
     from dataengine.evaluate.results import print_results
@@ -71,6 +73,8 @@ def lift_command(
     except ValueError:
         raise UserError(f"--images {','.join(images)}: give whole numbers, such as 500,5000.") from None
     sizes = sizes or (min(len(read_generated(run)) for run in runs),)
+    if find_spec("mmrotate") is None:  # before gigabytes of training data are written
+        raise UserError("mmrotate, which trains the detectors, is not installed; see docs/mmrotate.md.")
     changes = read_yaml(options) if options else {}
     protocol = Protocol(
         real, test, tuple(runs), sizes, detector, changes, steps, batch_size, seeds, real_share, pasted, tile_size,

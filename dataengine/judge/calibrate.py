@@ -94,9 +94,11 @@ def calibrate(
     known = class_map(classes, detector.classes)
     unknown = [name for i, name in enumerate(classes) if i not in known and any(i in layouts[k].labels for k in usable)]
     if unknown:
+        rest = [name for i, name in enumerate(classes) if i in known]
+        fewer = f", or leave them out (--classes {','.join(rest)})" if rest else ""
         raise UserError(
             f"{dataset_name}: the detector does not know {', '.join(unknown)}; it knows {', '.join(detector.classes)}. "
-            "Leave these classes out, or give a detector that is trained on them."
+            f"Give a detector that is trained on them (--detector){fewer}."
         )
     truths = [layouts[i] for i in usable]
     seen, smudged = [], []

@@ -260,9 +260,12 @@ def _read(
     from dataengine.data import formats
     from dataengine.data import images as image_files
     from dataengine.data.layout import Problem
+    from dataengine.data.records import with_classes_left_out
     from dataengine.errors import UserError
 
     dataset = formats.read(path, format, split=split, classes=class_list(classes))
+    if classes is not None:
+        dataset = with_classes_left_out(dataset)
     samples, problems = dataset.samples, list(dataset.problems)
     if n_images is not None and n_images < len(samples):
         chosen = np.random.default_rng(seed).permutation(len(samples))[:n_images]

@@ -45,7 +45,8 @@ def make_studio(options: dict, run: Path | None, image: Path | None, out: Path, 
 
     def load_all() -> tuple[Recipe, Parts]:
         stored = Calibration.load(calibration) if calibration is not None and calibration.exists() else None
-        return recipe, load_parts(recipe, stored)
+        parts = load_parts(recipe, stored)
+        return parts.recipe, parts
 
     @lru_cache(maxsize=4)
     def open_image(picture: tuple[str, int]) -> Canvas:

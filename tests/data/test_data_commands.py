@@ -91,6 +91,27 @@ def test_convert_keeps_splits_and_reports_losses(folder, make_dataset, tmp_path)
     assert len(formats.read(tmp_path / "yolo", split="val")) == 1
 
 
+def test_objects_of_classes_that_were_not_asked_for_are_a_note_and_no_problem(folder, make_dataset, tmp_path):
+    made = make_dataset(tmp_path / "in4", BOXES[:1])
+    two = replace(made.samples[0].layout, classes=("car", "ship"), labels=np.array([0, 1, 1]))
+    dota.write(replace(made, classes=("car", "ship"), samples=[replace(made.samples[0], layout=two)]), tmp_path / "two")
+    result = _run("check", tmp_path / "two", "--classes", "car")
+    assert (result.exit_code, "no problems" in result.stdout) == (0, True)
+    assert "objects of other classes than car are left out: 2 ship" in result.stderr
+    with pytest.raises(UserError, match="at least one class"):
+        _run("info", tmp_path / "two", "--classes", " , ")
+
+
+def test_tile_keeps_splits(folder, make_dataset, tmp_path):
+    val = make_dataset(tmp_path / "val", [[(60, 70, 40, 12, 0.4)]])
+    val.samples[0] = replace(val.samples[0], name="v")
+    dota.write(val, folder, split="val")
+    result = _run("tile", folder, tmp_path / "tiles", "--size", "64", "--overlap", "16")
+    assert "val: " in result.stdout
+    assert {sample.name[0] for sample in formats.read(tmp_path / "tiles", split="val")} == {"v"}
+    assert "v" not in {sample.name[0] for sample in formats.read(tmp_path / "tiles", split="train")}
+
+
 def test_tile_writes_a_data_set_that_keeps_visible_fractions(folder, tmp_path):
     result = _run("tile", folder, tmp_path / "tiles", "--size", "64", "--overlap", "16", "--min-visible", "0.3")
     assert result.exit_code == 0
@@ -219,6 +240,26 @@ def test_split_keeps_the_frames_of_a_group_together(film, tmp_path):
     assert len(_names(tmp_path / "kept/test")) == 10
     _run("split", film, tmp_path / "divided", "--parts", "train=75,test=25")
     assert films_of_both(tmp_path / "divided") == set("abcd"), "control"
+
+
+def test_split_warns_of_frames_in_several_parts_and_its_option_keeps_them_together(film, make_dataset, tmp_path):
+    warned = _run("split", film, tmp_path / "divided").stderr
+    assert "4 groups of images with names alike are divided among the parts, such as a_" in warned
+    assert "--group '.*\\D'" in warned
+    kept = _run("split", film, tmp_path / "kept", "--group", r".*\D", "--parts", "train=75,test=25")
+    assert "names alike" not in kept.stderr
+    assert len({name[0] for name in _names(tmp_path / "kept/test")}) == 1
+    unlike = make_dataset(tmp_path / "in2", BOXES[:1] * 10)
+    for style in ("{:05d}", "P{:04d}"):  # controls: numbers alone, and one kind of names, say nothing
+        named = [replace(sample, name=style.format(i)) for i, sample in enumerate(unlike)]
+        coco.write(replace(unlike, samples=named), tmp_path / style[:1])
+        assert "names alike" not in _run("split", tmp_path / style[:1], tmp_path / f"parts {style[:1]}").stderr
+
+
+def test_split_says_that_the_splits_of_the_data_set_are_joined(film, make_dataset, tmp_path):
+    coco.write(make_dataset(tmp_path / "in3", BOXES[:1]), film, split="val")
+    assert "own splits (train, val) are joined" in _run("split", film, tmp_path / "both").stderr
+    assert "joined" not in _run("split", film, tmp_path / "one", "--split", "train").stderr
 
 
 def test_split_limits_the_number_of_images(film, tmp_path):

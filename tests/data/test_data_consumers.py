@@ -186,7 +186,7 @@ def test_yolo_obb_of_a_horizontal_set_has_corners_and_yolo_says_that_it_has_none
     assert formats.read(tmp_path / "rotated").kind == "obb"
     assert "with horizontal labels (class cx cy w h)" in formats.labels_written(dataset, "yolo")
     assert formats.labels_written(dataset, "yolo-obb").startswith("yolo-obb format, with rotated labels")
-    assert any("horizontal by definition" in loss for loss in formats.losses(dataset, "yolo-obb"))
+    assert any("boxes are horizontal" in loss for loss in formats.losses(dataset, "yolo-obb"))
     with pytest.raises(UserError, match="has obb boxes, not hbb"):
         formats.write(dataset, tmp_path / "rotated", "yolo", split="val")
 

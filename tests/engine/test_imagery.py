@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -15,6 +16,7 @@ from dataengine.data.layout import Acquisition, Dataset, Layout, Sample
 from dataengine.engine.parts import load_parts
 from dataengine.engine.recipe import Recipe, folder_hash
 from dataengine.errors import UserError
+from dataengine.judge.calibration import Calibration
 from dataengine.render import imagery
 from dataengine.render.imagery import Imagery, mismatches, read_imagery, write_imagery
 
@@ -128,3 +130,36 @@ def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "imagery.json").write_text(json.dumps([{"classes": ["car"], "bands": "infrared"}]))
     with pytest.raises(UserError, match=r"imagery\.json: .*bands"):
         read_imagery(tmp_path)
+
+
+def test_a_run_that_starts_from_real_objects_goes_unfiltered_where_the_packaged_detector_does_not_fit(
+    data, thermal_renderer, thermal_detector, monkeypatch
+):
+    """It says so; a control, and each choice of the user that ends it."""
+    packaged = weights.packaged
+    monkeypatch.setattr(weights, "packaged", lambda name: thermal_detector if name == "detector" else packaged(name))
+
+    def load(folder, **given):
+        return load_parts(Recipe(data=folder, model=thermal_renderer, n=2, size=96, steps=2, **given))
+
+    parts = load(data / "RGB", strength=0.3)
+    assert (parts.detector, parts.recipe.filter, parts.hashes["detector"]) == (None, "off", "none")
+    assert re.match(r"NOT FILTERED: .*in colour.*--detector", parts.notes[0])
+    assert not any("filter: off" in note for note in parts.notes), "said once"
+    for given in ({"filter": "erase"}, {"detector": thermal_detector}):
+        with pytest.raises(UserError, match=r"the filter's detector knows car, van .*in colour"):
+            load(data / "RGB", strength=0.3, **given)
+    with pytest.raises(UserError, match="the renderer knows car"):  # painted from noise: not by this renderer
+        load(data / "RGB")
+
+
+def test_it_is_filtered_where_the_packaged_detector_fits(
+    data, toy_renderer, thermal_detector, toy_calibration, monkeypatch
+):
+    """Control: the same data in grey."""
+    packaged = weights.packaged
+    monkeypatch.setattr(weights, "packaged", lambda name: thermal_detector if name == "detector" else packaged(name))
+    wanted = Recipe(data=data / "L", model=toy_renderer, n=2, size=96, steps=2, strength=0.3)
+    parts = load_parts(wanted, Calibration.load(toy_calibration))
+    assert parts.detector is not None
+    assert parts.recipe.filter == "erase"

@@ -207,7 +207,7 @@ def test_difficult_objects_are_not_counted(oracle):
 
 def test_too_few_images_and_unknown_classes_are_refused(oracle):
     detector, images, layouts = oracle(30)
-    with pytest.raises(UserError, match="12 images with objects are too few"):
+    with pytest.raises(UserError, match=r"12 images with objects \(car, ship, rare\) are too few"):
         calibrate(detector, images[:12], layouts[:12], "squares")
     detector.classes = ("ship", "rare")
     with pytest.raises(UserError, match="does not know car"):

@@ -64,7 +64,9 @@ def make_command(
     held_out_format: Annotated[
         FormatName | None, typer.Option(help="Format of --held-out. [default: recognised by content]")
     ] = None,
-    max_copies: Annotated[float, typer.Option(min=0, max=1, help="Maximum share of near copies.")] = 0.02,
+    max_copies: Annotated[
+        float, typer.Option(min=0, max=1, help="Maximum share of near copies, such as 0.05 for 5 %.")
+    ] = 0.02,
     drop_copies: Annotated[
         bool, typer.Option("--drop-copies", help="Skip near copies instead of refusing to release.")
     ] = False,
