@@ -30,7 +30,9 @@ from typer.testing import CliRunner
 from dataengine.cli import RENAMED_OPTIONS, app
 from dataengine.data.layout import Acquisition
 from dataengine.engine.recipe import Recipe
+from dataengine.engine.record import _start_to_json
 from dataengine.judge.verdict import Repair
+from dataengine.render.canvas import ObjectOrigin
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -218,17 +220,20 @@ def first_cells(text: str) -> list[str]:
 
 def test_the_page_of_the_run_folder_names_every_key(prepared):
     text = PAGES["reference/run-folder.md"].read_text()
-    _, record, layout, verdict, recipe = re.split(
-        r"^## Manifest|^A \*\*layout|^A \*\*verdict|^## recipe", text, flags=re.M
+    _, record, layout, start, verdict, recipe = re.split(
+        r"^## Manifest|^A \*\*layout|^An \*\*object in|^A \*\*verdict|^## recipe", text, flags=re.M
     )
-    named = [
+    record, layout, start, verdict, recipe = (
         {key for cell in first_cells(part) for key in re.findall(r"`(\w+)`", cell)}
-        for part in (record, layout, verdict, recipe)
-    ]
+        for part in (record, layout, start, verdict, recipe)
+    )
     run = prepared / "runs" / "first"
     line = json.loads((run / "manifest.jsonl").read_text().splitlines()[0])
     stored = json.loads((run / "recipe.json").read_text())
-    assert named == [set(line), set(line["labels"]), set(line["verdict"]), set(stored)]
+    assert record - {"objects_from"} == set(line), "the first run has no objects that start from real ones"
+    assert (layout, verdict, recipe) == (set(line["labels"]), set(line["verdict"]), set(stored))
+    origin = ObjectOrigin("a", np.zeros(5), np.eye(2), 1.0, np.zeros(5), np.zeros(5))
+    assert start == set(_start_to_json(origin))
     assert set(line["asked"]) == set(line["labels"])
     rows = [row for row in text.splitlines() if row.startswith(("| `acquisition`", "| `repairs`"))]
     known = [set(re.findall(r"`(\w+)`", row)) for row in rows]

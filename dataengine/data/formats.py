@@ -197,7 +197,8 @@ def labelled_or_plain(folder: Path, format: str | None = None) -> Dataset:
         if format is not None:
             raise
         stems = {file.stem for file in files}
-        labels = [f for f in visible if f.suffix.lower() in LABEL_SUFFIXES or (f.suffix == ".txt" and f.stem in stems)]
+        suffixes = {*LABEL_SUFFIXES} - {".txt"}  # a text file may be a README
+        labels = [f for f in visible if f.suffix.lower() in suffixes or (f.suffix == ".txt" and f.stem in stems)]
         if labels or folder.is_file():  # its objects must not be treated as background
             raise
     samples, problems, deep = [], [], []

@@ -11,7 +11,7 @@ import numpy as np
 
 from dataengine.data.layout import Kind, Layout, layout_from_json, layout_to_json
 from dataengine.judge.verdict import Repair, Verdict
-from dataengine.render.canvas import Provenance, Start
+from dataengine.render.canvas import ObjectOrigin, Provenance
 
 KINDS = get_args(Kind)
 # what values of the wrong type or shape raise on the way to a record
@@ -40,7 +40,7 @@ class Record:
     asked: Layout
     labels: Layout
     verdict: Verdict
-    objects_from: tuple[Start | None, ...] = ()
+    objects_from: tuple[ObjectOrigin | None, ...] = ()
 
     @property
     def name(self) -> str:
@@ -137,7 +137,7 @@ class Record:
         return record
 
 
-def _start_to_json(start: Start) -> dict:
+def _start_to_json(start: ObjectOrigin) -> dict:
     """Boxes and scale as of a layout, and the turn as an angle, after mirroring left to right where that was done."""
     boxes = {"box": start.box, "asked_box": start.asked_box, "whole_box": start.whole_box}
     return {
@@ -149,14 +149,14 @@ def _start_to_json(start: Start) -> dict:
     }
 
 
-def _starts(values: list) -> tuple[Start | None, ...]:
+def _starts(values: list) -> tuple[ObjectOrigin | None, ...]:
     """What `_start_to_json` wrote for each object. Raises ValueError, or other MALFORMED, for anything else."""
     if not isinstance(values, list):
         raise ValueError("objects_from is no list")
     return tuple(None if one is None else _start_from_json(one) for one in values)
 
 
-def _start_from_json(values: dict) -> Start:
+def _start_from_json(values: dict) -> ObjectOrigin:
     _all(str, [values["image"]]), _all(bool, [values["mirrored"]])
     numbers = [values["turned_deg"], values["scale"], *values["box"], *values["asked_box"], *values["whole_box"]]
     if len(_all(int | float, numbers)) != 17 or not np.isfinite(numbers).all():
@@ -166,7 +166,7 @@ def _start_from_json(values: dict) -> Start:
     turn = turn @ np.diag([-1.0 if values["mirrored"] else 1.0, 1.0])
     boxes = (np.float32(values[key]) for key in ("box", "asked_box", "whole_box"))
     box, asked_box, whole_box = boxes
-    return Start(values["image"], box, turn, float(values["scale"]), asked_box, whole_box)
+    return ObjectOrigin(values["image"], box, turn, float(values["scale"]), asked_box, whole_box)
 
 
 def _all(kind: type, values: list) -> tuple:

@@ -60,7 +60,7 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class Start:
+class ObjectOrigin:
     """The real object that a painted one starts from.
 
     image: name of its image in the data set. box: float32 (5,), its label there. turn: float64 (2, 2), how it is turned
@@ -111,7 +111,7 @@ class Canvas:
     left_out: int = 0
     turn: np.ndarray = field(default_factory=lambda: np.eye(2))
     shadow: float = math.nan
-    starts: tuple[Start | None, ...] = ()
+    starts: tuple[ObjectOrigin | None, ...] = ()
 
     def __post_init__(self) -> None:
         assert self.image.shape[1::-1] == self.existing.size, "boxes of another size than their image are wrong"

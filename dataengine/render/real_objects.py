@@ -13,7 +13,7 @@ from dataengine.data.images import read_picture
 from dataengine.data.layout import Acquisition, Dataset, Kind, Layout, class_key
 from dataengine.errors import UserError
 from dataengine.layouts.constraints import BORDER_PX, FULLY_VISIBLE, MIN_VISIBLE, whole
-from dataengine.render.canvas import Canvas, Start
+from dataengine.render.canvas import Canvas, ObjectOrigin
 from dataengine.render.cutout import Cutout, cutout, membrane
 from dataengine.render.frame import (
     FrameSpec,
@@ -118,7 +118,7 @@ class RealObjects:
         width and height inside it; a box cut by the border is first completed. An object of which too little would be
         visible is left out. Which objects are chosen depends on the canvas and the seed only.
         """
-        starts: list[Start | None] = []
+        starts: list[ObjectOrigin | None] = []
         window, sources = canvas.window(), {*canvas.new.origins, canvas.provenance.name}
         boxes, visible = canvas.new.boxes.copy(), canvas.new.visible.copy()
         for k in range(len(canvas.new)):
@@ -143,7 +143,9 @@ class RealObjects:
         starts = [start for start, s in zip(starts, shown, strict=True) if s]
         return replace(canvas.keep(new), starts=tuple(starts))
 
-    def draw(self, start: Start, kind: Kind, ground: np.ndarray, spec: FrameSpec) -> tuple[np.ndarray, np.ndarray]:
+    def draw(
+        self, start: ObjectOrigin, kind: Kind, ground: np.ndarray, spec: FrameSpec
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The real object of a start, placed on the ground of the frame of its `whole_box`.
 
         ground: (F, F, 3) in [0, 255], the frame to paint into. Returns a frame (K F, K F, 3) float32 in [0, 255], K as
@@ -243,7 +245,7 @@ class RealObjects:
             return self.boxes[i] * self.sides[i] / len(self.objects[i])
         return np.ptp(np.reshape(piece.bounds, (2, 2)), axis=0) * self.sides[i] / len(piece.share)
 
-    def _start(self, i: int, frame_turn: np.ndarray, one: Layout, complete: np.ndarray) -> Start:
+    def _start(self, i: int, frame_turn: np.ndarray, one: Layout, complete: np.ndarray) -> ObjectOrigin:
         """Object i in the largest box of its width and height inside a box, at the end where the border does not cut
         it."""
         extent = self._extent(i) if frame_turn[0, 0] else self._extent(i)[::-1]
@@ -261,10 +263,10 @@ class RealObjects:
         if one.kind == "hbb":
             whole_box = geometry.regularize(whole_box)[0]
         image_turn = axes.T @ frame_turn @ _rotation(-self.angles[i])
-        return Start(self.images[i], self.labelled_boxes[i], image_turn, scale, asked, whole_box, i, frame_turn)
+        return ObjectOrigin(self.images[i], self.labelled_boxes[i], image_turn, scale, asked, whole_box, i, frame_turn)
 
     def _placed(
-        self, start: Start, kind: Kind, size: int, spec: FrameSpec
+        self, start: ObjectOrigin, kind: Kind, size: int, spec: FrameSpec
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The object of a start in the frame of its box, scaled and turned.
 

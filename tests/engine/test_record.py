@@ -18,7 +18,7 @@ from dataengine.engine.finish import Tally
 from dataengine.engine.record import Record
 from dataengine.engine.run_folder import image_name
 from dataengine.judge.verdict import Repair, Verdict
-from dataengine.render.canvas import Provenance, Start
+from dataengine.render.canvas import ObjectOrigin, Provenance
 
 # what version 0.1.0 wrote (commit 333264f): two objects painted, one erased again, one of the scene's own
 OF_0_1_0 = (
@@ -204,9 +204,9 @@ def test_objects_that_are_no_objects_of_an_image_are_refused(key, change):
         Record.from_json(json.dumps(values))
 
 
-def start(turn: np.ndarray, image: str = "flight_2") -> Start:
+def start(turn: np.ndarray, image: str = "flight_2") -> ObjectOrigin:
     box = np.float32([10.5, 20.25, 8, 4, 0.5])
-    return Start(image, box, turn, 1.25, box + np.float32([5, 0, 2, 1, 0]), box + np.float32([5, 0, 1, 1, 0]))
+    return ObjectOrigin(image, box, turn, 1.25, box + np.float32([5, 0, 2, 1, 0]), box + np.float32([5, 0, 1, 1, 0]))
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.7, np.pi / 2, 3.0, -1.2])

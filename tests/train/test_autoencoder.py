@@ -58,7 +58,7 @@ def test_training_matches_the_teachers_latents_and_reconstructs_pixels(image_fil
 
     monkeypatch.setattr(training, "show_reconstructions", measure)
     settings = TrainSettings(
-        steps=150, batch_size=4, learning_rate=1e-2, warmup_steps=5, ema_decay=0.5, evaluate_every=5
+        steps=150, batch_size=4, learning_rate=1e-2, warmup_steps=5, ema_decay=0.5, evaluate_every=5, precision="no"
     )
     held_out = {"stripes": [_stripes(9)]}
     training.train_autoencoder(
