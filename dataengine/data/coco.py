@@ -180,11 +180,9 @@ def _report_corners(file: Path, records: Iterable[Record], problems: list[Proble
 
 def _lies_apart(entry: dict) -> bool:
     """Whether the centre of neither `bbox` nor the rectangle around the polygons is in the other."""
-    box = entry.get("bbox")
+    box = _four_numbers(entry.get("bbox"))
     points = [point for polygon in _polygons(entry) for point in polygon]
-    if not points or not isinstance(box, list) or len(box) != 4 or _states_rotation(entry):
-        return False
-    if not all(type(value) in (int, float) and math.isfinite(value) for value in box):
+    if not points or box is None or _states_rotation(entry):
         return False
     x, y, width, height = box
     (x1, y1), (x2, y2) = map(min, zip(*points, strict=True)), map(max, zip(*points, strict=True))
@@ -369,11 +367,22 @@ def _parts(entry: dict) -> list:
     ]
 
 
+def _four_numbers(box: object) -> list[float] | None:
+    """`bbox` as numbers, None if it is something else, which is reported where the object is read."""
+    if not isinstance(box, list) or len(box) != 4:
+        return None
+    try:
+        return [number(value, "bbox") for value in box]
+    except ValueError:
+        return None
+
+
 def _is_outline(points: Sequence[tuple[float, float]], box: object) -> bool:
     """Whether four points are the corners of the upright box `x, y, width, height`."""
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, int | float) for value in box):
+    numbers = _four_numbers(box)
+    if numbers is None:
         return False
-    x, y, width, height = box
+    x, y, width, height = numbers
     corners = ((x, y), (x + width, y), (x + width, y + height), (x, y + height))
     return all(any(abs(px - cx) + abs(py - cy) < OUTLINE_PX for px, py in points) for cx, cy in corners)
 
