@@ -21,6 +21,7 @@ from dataengine.imagenet import ImageNetFeatures
 from dataengine.render.autoencoder import LATENT_RATIO, Autoencoder
 from dataengine.train.decoder import to_pixels
 from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
+from dataengine.train.warm_start import copy_weights
 
 WINDOW_PX = 256  # side of the windows that the teacher encodes
 EDGE_PX = 16  # margin of a window that crops avoid, since the teacher's zero padding affects it
@@ -179,14 +180,18 @@ def train_autoencoder(
     settings: TrainSettings,
     crop: int = 128,
     model_settings: dict | None = None,
+    start: Autoencoder | None = None,
 ) -> Autoencoder:
     """Train on crops of the sources' images, each source with its share, and write the model to `out/model`.
 
+    start: weights to start from; a checkpoint in `out` takes precedence.
     held_out: windows uint8 (WINDOW_PX, WINDOW_PX, 3) by source, for `show_reconstructions`. Raises UserError when no
     image is as large as a window.
     """
     torch.manual_seed(settings.seed)
     model = Autoencoder(**(model_settings or {}))
+    if start is not None:
+        copy_weights(model, start)
     windows = mixed_windows(list(sources.values()), [shares[name] for name in sources], settings.seed)
     if not windows:
         raise UserError(f"no image of the training data is at least {WINDOW_PX} pixels wide and high.")

@@ -76,3 +76,15 @@ def load_checkpoint(folder: Path, model: torch.nn.Module, ema: EMAModel, optimiz
     ema.optimization_step = state["ema_step"]
     _restore_optimizer(optimizer, load_file(folder / "optimizer.safetensors"))
     return state["step"]
+
+
+def save_averaged(checkpoint: Path, model: torch.nn.Module, folder: Path) -> None:
+    """Write the averaged weights of a checkpoint as a model of fp16; `model` has the same settings, and gets them.
+
+    Raises UserError if there is no checkpoint.
+    """
+    file = checkpoint / "ema.safetensors"
+    if not file.exists():
+        raise UserError(f"{checkpoint} has no checkpoint; train first.")
+    model.load_state_dict(load_file(file))
+    model.half().save_pretrained(folder)

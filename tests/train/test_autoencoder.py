@@ -9,6 +9,7 @@ from PIL import Image
 
 from dataengine.render.autoencoder import Autoencoder
 from dataengine.train import autoencoder as training
+from dataengine.train.checkpoint import save_averaged
 from dataengine.train.loop import TrainSettings
 
 SMALL = {"latent_channels": 4, "widths": (8, 16, 16), "blocks": (1, 1, 1)}
@@ -67,6 +68,15 @@ def test_training_matches_the_teachers_latents_and_reconstructs_pixels(image_fil
     assert errors[-1][0] < 0.5 * errors[0][0]
     assert errors[-1][1] < 0.75 * errors[0][1]
     assert (tmp_path / "out" / "model" / "config.json").exists()
+    # the weights of a checkpoint can be kept, and a training with a new optimizer goes on from there
+    save_averaged(tmp_path / "out" / "checkpoint", Autoencoder(**SMALL), tmp_path / "kept")
+    learned = errors[-1]
+    training.train_autoencoder(
+        {"stripes": image_files}, {"stripes": 1.0}, held_out, _teacher, tmp_path / "second",
+        settings.model_copy(update={"steps": 5, "learning_rate": 1e-6}), 64, SMALL,
+        start=Autoencoder.from_pretrained(tmp_path / "kept"),
+    )  # fmt: skip
+    assert np.allclose(errors[-1], learned, rtol=0.05), "the control is errors[0], of random weights"
 
 
 def test_the_teacher_encodes_a_window_once(image_files, tmp_path):
