@@ -87,13 +87,15 @@ def test_invalid_numbers_skip_their_image_or_object(format, of, key, value, left
 
 
 def test_a_horizontal_box_of_negative_size_is_skipped(make_dataset, tmp_path):
-    coco.write(make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0)]] * 2, kind="hbb"), tmp_path / "out")
+    coco.write(
+        make_dataset(tmp_path / "in", [[(60, 70, 40, 12, 0), (90, 90, 20, 10, 0)]] * 2, kind="hbb"), tmp_path / "out"
+    )
     file = tmp_path / "out" / "annotations" / "train.json"
     content = json.loads(file.read_text())
     content["annotations"][0]["bbox"] = [60, 70, -40, -12]
     file.write_text(json.dumps(content))
     dataset = coco.read(tmp_path / "out")
-    assert [len(sample.layout) for sample in dataset] == [0, 1]
+    assert [len(sample.layout) for sample in dataset] == [1, 2]
     assert "no area" in dataset.problems[0].message
 
 
