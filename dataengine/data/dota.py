@@ -28,7 +28,7 @@ import numpy as np
 
 from dataengine import geometry
 from dataengine.data.file_index import FileIndex, matched, safe_name
-from dataengine.data.label_files import head_of, images_without_labels, label_file, of_split, split_names
+from dataengine.data.label_files import columns, head_of, images_without_labels, label_file, of_split, split_names
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem, class_key
 from dataengine.data.parse import MAX_NUMBER, is_number, line_count, number
 from dataengine.data.records import NOTHING_READ, Record, assemble, listed_classes, unknown_acquisition
@@ -60,14 +60,10 @@ def recognizes(file: Path, head: str) -> bool:
     lines = [line for line in head.splitlines() if line.strip()]
     if lines and re.match(r"\s*(imagesource|gsd)\s*:", lines[0], re.IGNORECASE):
         return True
-    rows = [_fields(line) for line in lines[:20]]
+    rows = [columns(line) for line in lines[:20]]
     return bool(rows) and all(
         len(row) >= 9 and all(map(is_number, row[:8])) and not all(map(is_number, row)) for row in rows[:1]
     )
-
-
-def _fields(line: str) -> list[str]:
-    return line.replace(",", " ").split()
 
 
 def _label_files(path: Path) -> list[Path]:
@@ -169,7 +165,7 @@ def _record(file: Path, split: str, listed: Collection[str], problems: list[Prob
         first += 1
     record.acquisition, record.source = _header(file, [*header, *lines[:first]], problems)
     corners, names, levels, numbers, skipped = [], [], [], [], 0
-    for line, row in enumerate(map(_fields, lines[first:]), first + 1):
+    for line, row in enumerate(map(columns, lines[first:]), first + 1):
         if not row:
             continue
         try:

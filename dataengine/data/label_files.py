@@ -14,7 +14,6 @@ from dataengine.errors import UserError
 
 _SPLIT_WORD = re.compile(r"(?:^|[-_. ])(train|val|validation|test)(?=$|[-_. ])", re.IGNORECASE)
 SAMPLED_FILES = 5  # of a folder, by which its format is recognised
-_COLUMNS = re.compile(r"[,\s]+")
 
 
 @dataclass(frozen=True)
@@ -145,4 +144,4 @@ def columns(line: str) -> list[str]:
     >>> columns("684,8,273,116,0,0,0,0,")
     ['684', '8', '273', '116', '0', '0', '0', '0']
     """
-    return [text for text in _COLUMNS.split(line.strip()) if text]
+    return line.replace(",", " ").split()

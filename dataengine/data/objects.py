@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from dataengine import geometry
+from dataengine.data.file_index import FileIndex
+from dataengine.data.label_files import LabelFile, columns, place_record
 from dataengine.data.layout import Problem
-from dataengine.data.parse import flag, number
+from dataengine.data.parse import flag, line_count, number
 from dataengine.data.records import NOTHING_READ, Record
+from dataengine.errors import UserError
+from dataengine.files import read_text
 
 DIFFICULT = frozenset({"difficult"})  # names of flags, in lower case
 IGNORED = frozenset({"ignore", "ignored", "crowd", "is_crowd", "iscrowd"})
@@ -82,6 +86,31 @@ class Objects:
             ignored=np.array(self.ignored, np.float32).reshape(-1, 5),
             outlines=self.outlines if any(map(len, self.outlines)) else None,
         )
+
+
+def record_of_lines(
+    file: LabelFile, index: FileIndex, problems: list[Problem], add: Callable[[Objects, list[str], int], None]
+) -> list[Record]:
+    """The record of a text file with an object on each line; none if the file cannot be read, which is a problem.
+
+    add: adds the object of a line's columns, and its number, or raises ValueError if they are no object.
+    """
+    try:
+        lines = read_text(file.path).splitlines()
+    except UserError as error:
+        message = f"{error}; the file and its image are left out"
+        problems.append(Problem(file.path, None, message, line_count(file.path)))
+        return []
+    objects = Objects()
+    for number_of_line, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            add(objects, columns(line), number_of_line)
+        except ValueError as error:
+            objects.skip(file.path, number_of_line, str(error))
+    problems += objects.problems
+    return [place_record(objects.record(file.path), file, index, file.path.stem)]
 
 
 def marked(flags: Mapping[str, object] | None, words: frozenset[str]) -> bool:

@@ -11,15 +11,16 @@ written.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from dataengine.data.file_index import FileIndex
-from dataengine.data.label_files import LabelFile, columns, head_of, images_without_labels, place_record
+from dataengine.data.label_files import LabelFile, columns, head_of, images_without_labels
 from dataengine.data.layout import Dataset, Problem
-from dataengine.data.objects import Objects, polygon_box
-from dataengine.data.parse import line_count, number
+from dataengine.data.objects import Objects, polygon_box, record_of_lines
+from dataengine.data.parse import number
 from dataengine.data.records import Record, assemble
 from dataengine.data.xml_records import image_lists
 from dataengine.errors import UserError
@@ -78,7 +79,7 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
             continue
         if not folders and not recognizes(file, head_of(file)):
             continue  # a readme
-        records += _records(LabelFile(file, "", _folder(folders)), index, problems)
+        records += record_of_lines(LabelFile(file, "", _folder(folders)), index, problems, partial(_add, file))
     if chosen is not None:
         missing = chosen - {record.annotation.stem for record in records} - {""}
         problems += [Problem(lists[split], None, f"image {name!r} has no label file", 0) for name in sorted(missing)]
@@ -99,32 +100,14 @@ def _assembled(records: list[Record], path: Path, classes: Sequence[str] | None,
     return assemble(records, path, format=NAME, kind="obb", classes=classes, known=(CLASSES,), problems=problems)
 
 
-def _records(file: LabelFile, index: FileIndex, problems: list[Problem]) -> list[Record]:
-    """The record of a label file; none if it cannot be read."""
-    try:
-        lines = read_text(file.path).splitlines()
-    except UserError as error:
-        problems.append(
-            Problem(file.path, None, f"{error}; the file and its image are left out", line_count(file.path))
-        )
-        return []
-    objects = Objects()
-    for i, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            fields = columns(line)
-            objects.add(_class_name(file, fields), _box(fields), line=i)
-        except ValueError as error:
-            objects.skip(file.path, i, str(error))
-    problems += objects.problems
-    return [place_record(objects.record(file.path), file, index, file.path.stem)]
+def _add(file: Path, objects: Objects, fields: list[str], line: int) -> None:
+    objects.add(_class_name(file, fields), _box(fields), line=line)
 
 
-def _class_name(file: LabelFile, fields: list[str]) -> str:
+def _class_name(file: Path, fields: list[str]) -> str:
     if len(fields) == NUMBERS + 1:
         return fields[0]
-    name = CLASS_FOLDERS.get(file.path.resolve().parent.name.lower())
+    name = CLASS_FOLDERS.get(file.resolve().parent.name.lower())
     if name is None:
         raise ValueError("the line has no class name, and the folder is not CAR or PLANE")
     return name

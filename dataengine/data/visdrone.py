@@ -16,20 +16,17 @@ from pathlib import Path
 from dataengine.data.file_index import FileIndex
 from dataengine.data.label_files import (
     LabelFile,
-    columns,
     find_label_files,
     image_root,
     images_without_labels,
     of_split,
-    place_record,
     split_names,
 )
 from dataengine.data.layout import Dataset, Problem
-from dataengine.data.objects import Objects, upright_box
-from dataengine.data.parse import line_count, number
+from dataengine.data.objects import Objects, record_of_lines, upright_box
+from dataengine.data.parse import number
 from dataengine.data.records import Record, assemble
 from dataengine.errors import UserError
-from dataengine.files import read_text
 
 NAME = "visdrone"
 CLASSES = (
@@ -80,32 +77,11 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
     problems: list[Problem] = []
     records: list[Record] = []
     for file in of_split(_label_files(path), split, path):
-        records += _records(file, index, problems)
+        records += record_of_lines(file, index, problems, _add)
     if split is None:
         problems += images_without_labels(index, records, path)
     known = (CLASSES[:-1], CLASSES)  # "others" is a class only where it has objects
     return assemble(records, path, format=NAME, kind="hbb", classes=classes, known=known, problems=problems)
-
-
-def _records(file: LabelFile, index: FileIndex, problems: list[Problem]) -> list[Record]:
-    """The record of a label file; none if it cannot be read."""
-    try:
-        lines = read_text(file.path).splitlines()
-    except UserError as error:
-        problems.append(
-            Problem(file.path, None, f"{error}; the file and its image are left out", line_count(file.path))
-        )
-        return []
-    objects = Objects()
-    for i, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            _add(objects, columns(line), i)
-        except ValueError as error:
-            objects.skip(file.path, i, str(error))
-    problems += objects.problems
-    return [place_record(objects.record(file.path), file, index, file.path.stem)]
 
 
 def _add(objects: Objects, fields: list[str], line: int) -> None:
