@@ -14,13 +14,13 @@ import numpy as np
 from dataengine.data.file_index import IMAGE_SUFFIXES, FileIndex, matched, safe_name
 from dataengine.data.label_files import LabelFile, images_without_labels, label_file, of_split, split_names
 from dataengine.data.layout import Problem
+from dataengine.data.objects import DIFFICULT, IGNORED
 from dataengine.data.parse import flag, load_xml
 from dataengine.data.records import NOTHING_READ, Record
 from dataengine.errors import UserError
 from dataengine.files import read_text
 
-DIFFICULT = ("difficult", "hard")  # names of elements, in any case
-IGNORED = ("ignore", "ignored", "iscrowd", "is_crowd", "crowd")
+DIFFICULT_TAGS = DIFFICULT | {"hard"}  # names of elements, in any case
 
 
 def read_record(
@@ -59,7 +59,7 @@ def read_record(
             continue
         record.names.append(name)
         record.boxes.append(row)
-        record.difficult.append(flag_of(element, DIFFICULT))
+        record.difficult.append(flag_of(element, DIFFICULT_TAGS))
         record.lines.append(line)
     if skipped and not record.names and not record.ignored:
         record.fault = NOTHING_READ
@@ -67,7 +67,7 @@ def read_record(
     return record, root
 
 
-def flag_of(element: Element, names: Sequence[str]) -> bool:
+def flag_of(element: Element, names: frozenset[str]) -> bool:
     """Whether a child element with one of these names, in any case, or such an attribute of CVAT is set."""
     stated = [(child.tag, child.text) for child in element]
     stated += [
