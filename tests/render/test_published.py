@@ -46,11 +46,13 @@ def files(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def host(files, tmp_path, monkeypatch):
+def host(request, files, tmp_path, monkeypatch):
     """The server, with the hub and GitHub pointed to it, and an empty cache."""
     import huggingface_hub.constants
 
     shutil.copytree(files, tmp_path / "host")
+    if "imports" in request.fixturenames:  # a smaller one than any that can be imported
+        (tmp_path / "host" / CHECKPOINT).write_bytes(np.random.default_rng(0).bytes(20 * CHUNK + 7))
     host = ModelHost(tmp_path / "host")
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", host.url)
     monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", CHUNK)

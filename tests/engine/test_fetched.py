@@ -1,0 +1,126 @@
+"""A fetched model becomes the renderer of its preset, with a note, and changes no run that was begun without it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from page_folder import labelled
+
+from dataengine.data.presets import load_preset
+from dataengine.engine.fetched import with_fetched
+from dataengine.engine.recipe import Recipe, folder_hash
+from dataengine.engine.run import synth
+from dataengine.errors import UserError
+from dataengine.render import published
+
+SIZE, SCALE = 64, 0.5
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "DIOR-R"
+    labelled(folder, "dior", ("airplane", "ship"))
+    return folder
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch) -> Path:
+    """An empty folder of models; the published one draws small images, so that a test takes seconds."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    small = replace(published.PUBLISHED[0], size=SIZE, layout_scale=SCALE)
+    monkeypatch.setattr(published, "PUBLISHED", (small,))
+    return published.default_folder(small)
+
+
+def fetch(folder: Path) -> None:
+    """A random model of DIOR's classes, as `model get` leaves one."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    from dataengine.render.layout_pipeline import LayoutPipeline
+    from dataengine.render.layout_unet import LayoutUNet
+    from dataengine.render.thumbnail_decoder import ThumbnailDecoder
+
+    torch.manual_seed(0)
+    unet = LayoutUNet(list(load_preset("dior-r").classes), ["dior-r"], sample_size=8, latent_channels=3,
+                      block_out_channels=(16, 32), cross_attention_dim=16, attention_head_dim=8)  # fmt: skip
+    decoder = ThumbnailDecoder(domains=["dior-r"], block_out_channels=(16, 32))
+    LayoutPipeline(unet, decoder, FlowMatchEulerDiscreteScheduler()).save_pretrained(folder)
+    (folder / "provenance.json").write_text("{}")
+
+
+def recipe(data: Path, **settings) -> Recipe:
+    given = {"dataset": "dior-r", "data": data, "renderer": "whole", "filter": "off", "n": 2, "steps": 1}
+    return Recipe(**{k: v for k, v in (given | {"shard_size": 2} | settings).items() if v is not None})
+
+
+def test_the_fetched_model_draws_its_preset_with_its_own_size_and_a_note(data, models, tmp_path):
+    fetch(models)
+    result = synth(recipe(data), tmp_path / "run")
+    assert result.accepted == 2
+    stored = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert stored["recipe"]["model"] == str(models)
+    assert (stored["recipe"]["size"], stored["recipe"]["layout_scale"]) == (SIZE, SCALE)
+    assert stored["parts"]["model"] == folder_hash(models)
+    assert stored["classes"] == ["airplane", "ship"]
+    (note,) = [note for note in result.notes if "fetched model" in note]
+    for said in ("aerogen-dior-r", str(models), f"--size {SIZE}", f"--layout-scale {SCALE}", "unclear"):
+        assert said in note
+    explicit = recipe(data, model=models, size=SIZE, layout_scale=SCALE)
+    assert stored["identity"] == explicit.identity(stored["parts"]), "the run is that of --model"
+    assert synth(recipe(data), tmp_path / "run").accepted == 2, "the same command continues it"
+
+
+def test_what_the_user_gives_is_kept(data, models):
+    fetch(models)
+    chosen, notes = with_fetched(recipe(data, size=96, layout_scale=1.0))
+    assert (chosen.model, chosen.size, chosen.layout_scale) == (models, 96, 1.0)
+    assert notes
+    for settings in (
+        {"model": Path("other")},
+        {"dataset": "dior"},
+        {"dataset": None},
+        {"renderer": "in-scene", "filter": "erase"},
+        {"renderer": None, "filter": None, "classes": "airplane,ship"},  # the packaged one knows airplane
+    ):
+        asked = recipe(data, **settings)
+        assert with_fetched(asked) == (asked, []), settings
+
+
+def test_without_a_fetched_model_nothing_changes(data, models):
+    asked = recipe(data)
+    assert with_fetched(asked) == (asked, [])
+    models.mkdir(parents=True)
+    (models / "model_index.json").write_text("{}")
+    assert with_fetched(asked) == (asked, []), "a folder that model get has not finished"
+
+
+def test_classes_that_the_packaged_renderer_does_not_know_are_drawn_by_the_fetched_model(data, models, tmp_path):
+    asked = recipe(data, renderer=None, classes="ship")
+    with pytest.raises(UserError, match="no class of dior-r"):
+        synth(asked, tmp_path / "before")
+    fetch(models)
+    result = synth(asked, tmp_path / "after")
+    assert result.accepted == 2
+    assert "fetched model" in result.notes[0]
+    real = recipe(data, renderer=None, classes="ship", strength=0.3)  # only the in-scene renderer starts from real ones
+    assert with_fetched(real) == (real, [])
+
+
+def test_a_run_that_was_begun_without_the_model_goes_on_without(data, models, tmp_path):
+    asked = recipe(data, classes="airplane", size=96)
+    synth(asked, tmp_path / "run")
+    before = (tmp_path / "run" / "recipe.json").read_text()
+    assert json.loads(before)["recipe"]["model"] is None
+    fetch(models)
+    assert synth(asked, tmp_path / "run").accepted == 2
+    assert (tmp_path / "run" / "recipe.json").read_text() == before
+    assert json.loads(_recipe_of(asked, tmp_path / "new"))["recipe"]["model"] == str(models), "control: a new run"
+
+
+def _recipe_of(asked: Recipe, out: Path) -> str:
+    synth(asked, out)
+    return (out / "recipe.json").read_text()
