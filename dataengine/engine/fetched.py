@@ -17,7 +17,7 @@ def with_fetched(recipe: Recipe, run: RunFolder | None = None) -> tuple[Recipe, 
     """The recipe with the fetched model of its preset where it names no model, and a note that says so.
 
     That is where the preset is asked for with renderer "whole", or where no renderer is asked for and the packaged one
-    knows none of its classes. Image size and layout scale are the model's unless they are given. run: where it is
+    knows none of its classes. Image size and, for layouts of a data set, their scale are the model's unless they are given. run: where it is
     continued; one that was begun without the model goes on without.
     """
     if recipe.dataset is None or recipe.model is not None:
@@ -34,7 +34,7 @@ def with_fetched(recipe: Recipe, run: RunFolder | None = None) -> tuple[Recipe, 
         known = {class_key(name) for name in packaged}
         if "renderer" in given or known & {class_key(name) for name in recipe.classes or preset.classes}:
             return recipe, []
-    settings = {"size": model.size, "layout_scale": model.layout_scale} | given
+    settings = {"size": model.size} | ({} if recipe.layout else {"layout_scale": model.layout_scale}) | given
     try:
         chosen = Recipe.model_validate(settings | {"renderer": "whole", "model": folder})
     except ValidationError:  # it asks for what only the packaged renderer does, such as --strength

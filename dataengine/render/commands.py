@@ -52,7 +52,7 @@ def get_command(
         sizes = [(source / file).stat().st_size for file in model.file_names]
         published.check_space(published.imported_bytes(model, sum(sizes), half), out)
         print(f"licence: {model.licence}\nimporting; these files are not compared with the published ones")
-        published.import_files(model, source, out, half, None)
+        warning = published.import_files(model, source, out, half, None)
     else:
         repositories, folder = published.describe_all(model), published.download_folder(out)
         needed = published.bytes_needed(model, repositories, folder, half)
@@ -71,11 +71,13 @@ def get_command(
         with published.locked(folder):
             published.download_all(repositories, folder)
             print("verified; importing")
-            published.import_files(model, folder, out, half, repositories)
+            warning = published.import_files(model, folder, out, half, repositories)
         if keep_download:
             print(f"downloaded files: {folder}")
         else:
             shutil.rmtree(folder)
+    if warning:
+        print(f"warning: {warning}.")
     chosen = "" if out == default else f" --model {out} --size {model.size} --layout-scale {model.layout_scale}"
     print(
         f"model: {out}; use it with: dataengine synth --dataset {model.dataset} --data FOLDER --renderer whole"
@@ -111,7 +113,10 @@ def aerogen(
     tokenizer: Annotated[
         str, typer.Option(help="Folder or hub id of CLIP's tokenizer, such as openai/clip-vit-large-patch14.")
     ],
-    dataset: Annotated[str, typer.Option(help="Preset with the class list of the category embeddings.")] = "dior-r",
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Names of the rows of the category embeddings, a,b,... [default: AeroGen's order of DIOR]"),
+    ] = None,
     size: Annotated[int, typer.Option(min=64, help="Side of the training images in pixels.")] = 512,
     ema: Annotated[
         bool, typer.Option("--ema", help="Use the averaged (EMA) weights of the denoiser, if the file has them.")
@@ -135,18 +140,18 @@ def aerogen(
         from transformers import CLIPTokenizer
     except ImportError:
         raise UserError(f"models with text need: {install('text')}.") from None
-    from dataengine.data.presets import load_preset
-    from dataengine.render.aerogen_import import import_aerogen
+    from dataengine.render.aerogen_import import AEROGEN_CLASSES, import_aerogen, order_warning
     from dataengine.render.published import write_model
 
-    classes = load_preset(dataset).classes
+    names = [name.strip() for name in classes.split(",")] if classes else AEROGEN_CLASSES
     try:
         tokens = CLIPTokenizer.from_pretrained(tokenizer)
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"--tokenizer {tokenizer}: cannot be loaded ({reason}); give a folder or a hub id.") from None
-    pipeline = import_aerogen(file, categories, classes, tokens, size // 8, ema)
+    pipeline = import_aerogen(file, categories, tokens, size // 8, ema, names)
+    if warning := order_warning(pipeline.unet.box_encoder.classes.weight.numpy(), names):
+        print(f"warning: {warning}.")
     write_model(pipeline, out, half)
-    print(
-        f"model: {out}; use it with: dataengine synth --dataset {dataset} --renderer whole --model {out} --size {size}"
-    )
+    print(f"classes by row: {', '.join(names)}")
+    print(f"model: {out}; use it with: dataengine synth --dataset dior-r --renderer whole --model {out} --size {size}")

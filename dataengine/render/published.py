@@ -211,29 +211,23 @@ def check_files(model: PublishedModel, folder: Path) -> None:
 
 def import_files(
     model: PublishedModel, folder: Path, out: Path, half: bool, repositories: Sequence[RemoteRepository] | None
-) -> None:
-    """Import the files in a folder and write the model with its provenance.
+) -> str:
+    """Import the files in a folder and write the model with its provenance; a warning, or "".
 
     repositories: what the files were verified against; None for a user's own copies, of which nobody knows the commit.
     Raises UserError as `import_aerogen` does.
     """
     from transformers import CLIPTokenizer
 
-    from dataengine.data.presets import load_preset
-    from dataengine.render.aerogen_import import import_aerogen
+    from dataengine.render.aerogen_import import AEROGEN_CLASSES, import_aerogen, order_warning
 
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{folder}: the tokenizer cannot be loaded ({str(error).strip().splitlines()[0]}).") from None
-    pipeline = import_aerogen(
-        folder / model.checkpoint,
-        folder / model.categories,
-        load_preset(model.dataset).classes,
-        tokenizer,
-        model.size // 8,
-    )
+    pipeline = import_aerogen(folder / model.checkpoint, folder / model.categories, tokenizer, model.size // 8)
     write_model(pipeline, out, half, _provenance(model, folder, half, repositories))
+    return order_warning(pipeline.unet.box_encoder.classes.weight.float().numpy(), AEROGEN_CLASSES)
 
 
 def _provenance(

@@ -70,6 +70,7 @@ def imports(monkeypatch):
     def note(model, folder, out, half, repositories):
         seen.append({name: (folder / name).read_bytes() for name in model.file_names})
         out.mkdir(parents=True)
+        return ""
 
     monkeypatch.setattr(published, "import_files", note)
     return seen
@@ -129,9 +130,7 @@ def test_the_model_is_fetched_verified_imported_and_known_by_where_it_comes_from
 def test_half_and_kept_downloads(host, tmp_path):
     assert get("--yes", "--half", "--keep-download", "--out", str(tmp_path / "half")).exit_code == 0
     assert get("--yes", "--out", str(tmp_path / "full")).exit_code == 0
-    sizes = [
-        sum(file.stat().st_size for file in (tmp_path / name).rglob("*.safetensors")) for name in ("half", "full")
-    ]
+    sizes = [sum(file.stat().st_size for file in (tmp_path / name).rglob("*.safetensors")) for name in ("half", "full")]
     assert sizes[0] / sizes[1] == pytest.approx(0.5, abs=0.05)
     kept = {file.name for file in (tmp_path / "half.download").iterdir()} - {".lock"}
     assert kept == set(FILES)
@@ -297,7 +296,15 @@ def test_wrong_names_and_folders_are_refused(host, tmp_path):
 
 def test_the_list_says_what_can_be_fetched_and_what_is_there(host, imports):
     result = CliRunner().invoke(app, ["model", "list"])
-    for said in ("aerogen-dior-r", "9.5 GB", "512 pixels", "m per pixel", "unclear", "Sonetto702/AeroGen", "not fetched"):
+    for said in (
+        "aerogen-dior-r",
+        "9.5 GB",
+        "512 pixels",
+        "m per pixel",
+        "unclear",
+        "Sonetto702/AeroGen",
+        "not fetched",
+    ):
         assert said in result.output
     folder = default_folder(MODEL)
     folder.mkdir(parents=True)
