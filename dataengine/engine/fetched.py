@@ -17,8 +17,8 @@ def with_fetched(recipe: Recipe, run: RunFolder | None = None) -> tuple[Recipe, 
     """The recipe with the fetched model of its preset where it names no model, and a note that says so.
 
     That is where the preset is asked for with renderer "whole", or where no renderer is asked for and the packaged one
-    knows none of its classes. Image size and, for layouts of a data set, their scale are the model's unless they are given. run: where it is
-    continued; one that was begun without the model goes on without.
+    knows none of its classes. Image size and, for layouts of a data set, their scale are the model's unless they are
+    given. run: where it is continued; one that was begun without the model goes on without.
     """
     if recipe.dataset is None or recipe.model is not None:
         return recipe, []
