@@ -87,6 +87,7 @@ def models_with_text(root: Path) -> None:
     state = aerogen_shapes.random_state(aerogen_shapes.tiny_shapes(context=64))
     torch.save({"state_dict": state}, root / "aerogen_diorr_last.ckpt")
     np.save(root / "category_embeddings.npy", np.random.default_rng(0).normal(size=(20, 64)).astype(np.float32))
+    (root / "demo.txt").write_text("13 0.25 0.25 0.5 0.25 0.5 0.5 0.25 0.5\n")
     (root / "published").mkdir()  # as downloaded by hand
     for name in ("aerogen_diorr_last.ckpt", "category_embeddings.npy"):
         (root / "published" / name).symlink_to(root / name)
