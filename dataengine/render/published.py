@@ -267,6 +267,7 @@ def write_model(pipeline: LatentPipeline, out: Path, half: bool, provenance: dic
         pipeline.to(torch.float16)
     unfinished = out.with_name(f".{out.name}.new")
     try:
+        shutil.rmtree(unfinished, ignore_errors=True)  # of an import that was interrupted
         pipeline.save_pretrained(unfinished)
         if provenance is not None:
             (unfinished / PROVENANCE_FILE).write_text(json.dumps(provenance, indent=2) + "\n")

@@ -113,7 +113,7 @@ def test_classes_that_the_packaged_renderer_does_not_know_are_drawn_by_the_fetch
 
 
 def test_a_run_that_was_begun_without_the_model_goes_on_without(data, models, tmp_path):
-    asked = recipe(data, classes="airplane", size=96, steps=None)
+    asked = recipe(data, classes="airplane", size=256, steps=None)
     synth(asked, tmp_path / "run")
     before = (tmp_path / "run" / "recipe.json").read_text()
     assert json.loads(before)["recipe"]["model"] is None
