@@ -67,6 +67,7 @@ SMALL = {
     "dataengine synth --dataset hit-uav --n 20 ": "--workers 1 --config small.yaml --n 3",  # the packaged models alone
     "dataengine synth --dataset hit-uav --n": "--workers 1 --config small.yaml --n 6",
     "dataengine synth --config": "--n 2 --workers 1 --size 64 --layout-scale 1 --steps 2 --filter off",
+    "dataengine synth --dataset dior-r --data path/to/DIOR-R --renderer whole --filter": f"{FEW} --steps 1",  # 512 px
     "dataengine synth --dataset dior-r": f"{FEW} --size 64 --layout-scale 1 --steps 2",
     "dataengine synth --data path/to/dataset --renderer whole": f"{FEW} --size 96",
     "dataengine synth --dataset": f"{FEW} --size 96 --filter off",  # no packaged model finds painted squares
