@@ -8,26 +8,33 @@ from dataengine import weights
 from dataengine.data.layout import class_key
 from dataengine.data.presets import load_preset
 from dataengine.engine.recipe import Recipe
-from dataengine.engine.run_folder import RunFolder
-from dataengine.render.published import fetched_for
+from dataengine.errors import UserError
+from dataengine.render import published
 from dataengine.render.renderer import load_renderer
 
 
-def with_fetched(recipe: Recipe, run: RunFolder | None = None) -> tuple[Recipe, list[str]]:
+def with_fetched(recipe: Recipe) -> tuple[Recipe, list[str]]:
     """The recipe with the fetched model of its preset where it names no model, and a note that says so.
 
     That is where the preset is asked for with renderer "whole", or where no renderer is asked for and the packaged one
     knows none of its classes. Image size and, for layouts of a data set, their scale are the model's unless they are
-    given. run: where it is continued; one that was begun without the model goes on without.
+    given. Raises UserError where the model would be needed and is not fetched: the packaged whole-image renderer draws
+    only the data sets that it was trained on.
     """
     if recipe.dataset is None or recipe.model is not None:
         return recipe, []
     preset = load_preset(recipe.dataset)
-    found = fetched_for(preset.name)
-    begun_without = run is not None and run.recipe.exists() and run.stored_recipe().recipe.get("model") is None
-    if found is None or begun_without:
+    model = next((model for model in published.PUBLISHED if model.dataset == preset.name), None)
+    if model is None:
         return recipe, []
-    model, folder = found
+    folder = published.default_folder(model)
+    if not published.is_imported(folder):
+        if recipe.renderer == "whole":
+            raise UserError(
+                f"no packaged model draws whole images of {preset.name}: fetch one (dataengine model get {model.name}), "
+                "or give your own with --model."
+            )
+        return recipe, []
     given = {name: getattr(recipe, name) for name in recipe.model_fields_set}
     if recipe.renderer != "whole":
         packaged = load_renderer(weights.packaged(recipe.renderer), recipe.renderer).classes

@@ -141,7 +141,7 @@ class Recipe(BaseModel):
         "Layouts", None, "Minimum share of all objects, for every class (0.1) or for some (ship=0.2,van=0.1)."
     )
     renderer: RendererKind = _field("Rendering", "in-scene", "Paint objects into scenes, or generate the whole image.")
-    model: Path | None = _field("Rendering", None, "Folder of a trained renderer.", "the packaged one")
+    model: Path | None = _field("Rendering", None, "Folder of a trained renderer.", "the packaged or fetched one")
     scenes: Path | None = _field(
         "Data", None, "Images or data set to paint objects into.", "images of --data, or generated scenes"
     )

@@ -168,7 +168,7 @@ def print_plan(recipe: Recipe, out: Path, as_json: bool) -> None:
     console.print(
         "loading models, and calibrating the filter if there is no calibration for this data (may take minutes)"
     )
-    recipe, notes = with_fetched(recipe, RunFolder(out))
+    recipe, notes = with_fetched(recipe)
     parts = load_parts(recipe)
     parts.notes[:0] = notes
     recipe = parts.recipe

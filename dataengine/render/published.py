@@ -112,14 +112,6 @@ def is_imported(folder: Path) -> bool:
     return (folder / PROVENANCE_FILE).is_file()
 
 
-def fetched_for(dataset: str) -> tuple[PublishedModel, Path] | None:
-    """The published model of a preset, and the folder where it has been fetched to; None without one."""
-    for model in PUBLISHED:
-        if model.dataset == dataset and is_imported(default_folder(model)):
-            return model, default_folder(model)
-    return None
-
-
 def describe_all(model: PublishedModel) -> list[RemoteRepository]:
     """What the hosts state about the files of a model. Raises UserError, with what to do by hand, without network."""
     try:

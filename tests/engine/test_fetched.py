@@ -1,4 +1,4 @@
-"""A fetched model becomes the renderer of its preset, with a note, and changes no run that was begun without it."""
+"""A fetched model becomes the renderer of its preset, with a note."""
 
 from __future__ import annotations
 
@@ -92,12 +92,15 @@ def test_what_the_user_gives_is_kept(data, models):
         assert with_fetched(asked) == (asked, []), settings
 
 
-def test_without_a_fetched_model_nothing_changes(data, models):
-    asked = recipe(data)
-    assert with_fetched(asked) == (asked, [])
+def test_without_a_fetched_model_it_is_named_or_nothing_changes(data, models, tmp_path):
     models.mkdir(parents=True)
-    (models / "model_index.json").write_text("{}")
-    assert with_fetched(asked) == (asked, []), "a folder that model get has not finished"
+    (models / "model_index.json").write_text("{}")  # of an import that was not finished
+    with pytest.raises(UserError, match="dataengine model get aerogen-dior-r"):
+        synth(recipe(data), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    others = (recipe(data, renderer=None, filter=None), recipe(data, dataset="hit-uav"), recipe(data, dataset=None))
+    for asked in others:
+        assert with_fetched(asked) == (asked, [])
 
 
 def test_classes_that_the_packaged_renderer_does_not_know_are_drawn_by_the_fetched_model(data, models, tmp_path):
@@ -110,19 +113,3 @@ def test_classes_that_the_packaged_renderer_does_not_know_are_drawn_by_the_fetch
     assert "fetched model" in result.notes[0]
     real = recipe(data, renderer=None, classes="ship", strength=0.3)  # only the in-scene renderer starts from real ones
     assert with_fetched(real) == (real, [])
-
-
-def test_a_run_that_was_begun_without_the_model_goes_on_without(data, models, tmp_path):
-    asked = recipe(data, classes="airplane", size=256, steps=None)
-    synth(asked, tmp_path / "run")
-    before = (tmp_path / "run" / "recipe.json").read_text()
-    assert json.loads(before)["recipe"]["model"] is None
-    fetch(models)
-    assert synth(asked, tmp_path / "run").accepted == 2
-    assert (tmp_path / "run" / "recipe.json").read_text() == before
-    assert json.loads(_recipe_of(asked, tmp_path / "new"))["recipe"]["model"] == str(models), "control: a new run"
-
-
-def _recipe_of(asked: Recipe, out: Path) -> str:
-    synth(asked, out)
-    return (out / "recipe.json").read_text()

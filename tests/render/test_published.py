@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from dataengine.cli import app
 from dataengine.errors import UserError
 from dataengine.render import download, published
-from dataengine.render.published import PUBLISHED, default_folder, fetched_for
+from dataengine.render.published import PUBLISHED, default_folder, is_imported
 
 pytest.importorskip("transformers")
 CHECKPOINT, VECTORS = "aerogen_diorr_last.ckpt", "category_embeddings.npy"
@@ -99,20 +99,21 @@ def test_the_model_is_fetched_verified_imported_and_known_by_where_it_comes_from
     from dataengine.render.renderer import load_renderer
 
     host.licence = "openrail"
-    assert fetched_for("dior-r") is None
+    folder = tmp_path / "cache" / "dataengine" / "models" / "aerogen-dior-r"
+    assert default_folder(MODEL) == folder
+    assert not is_imported(folder)
     result = get("--yes")
     assert result.exit_code == 0, result.output
     plan = result.output.partition("verified")[0]
     digest = hashlib.sha256(host.content(CHECKPOINT)).hexdigest()
     for said in (digest, "stated licence: openrail", "stated licence: none", "unclear", *COMMITS.values(), *FILES):
         assert said in plan
-    model, folder = fetched_for("dior-r")
-    assert folder == tmp_path / "cache" / "dataengine" / "models" / "aerogen-dior-r"
+    assert is_imported(folder)
     assert len(load_renderer(folder, "whole").classes) == 20
     assert {name: host.sent[name] for name in FILES} == {name: size_of(host, name) for name in FILES}, "each once"
     assert not folder_of_downloads(tmp_path).exists()
     provenance = json.loads((folder / "provenance.json").read_text())
-    assert provenance["licence"] == model.licence
+    assert provenance["licence"] == MODEL.licence
     assert provenance["verified"] is True
     assert [r["commit"] for r in provenance["repositories"]] == ["a" * 40, "b" * 40, "c" * 40]
     assert [r["stated_licence"] for r in provenance["repositories"]] == ["openrail", None, "openrail"]
@@ -135,7 +136,7 @@ def test_half_and_kept_downloads(host, tmp_path):
     kept = {file.name for file in (tmp_path / "half.download").iterdir()} - {".lock"}
     assert kept == set(FILES)
     assert not (tmp_path / "full.download").exists()
-    assert fetched_for("dior-r") is None, "a model in another folder is used with --model"
+    assert not is_imported(default_folder(MODEL)), "a model in another folder is used with --model"
 
 
 def test_an_interrupted_download_is_continued(host, imports, tmp_path):
@@ -220,7 +221,7 @@ def test_without_network_it_says_what_to_fetch_and_imports_that(host, files, tmp
     assert provenance["verified"] is False
     assert {r["commit"] for r in provenance["repositories"]} == {None}
     assert sorted(file.name for file in own.iterdir()) == sorted(FILES), "the user's files stay"
-    assert fetched_for("dior-r")
+    assert is_imported(default_folder(MODEL))
 
 
 @pytest.mark.parametrize("path", ["/api/models/Sonetto702/AeroGen", "/repos/Sonettoo/AeroGen"])
