@@ -31,7 +31,7 @@ def with_fetched(recipe: Recipe) -> tuple[Recipe, list[str]]:
     if not published.is_imported(folder):
         if recipe.renderer == "whole":
             raise UserError(
-                f"no packaged model draws whole images of {preset.name}: fetch one (dataengine model get {model.name}), "
+                f"no packaged model draws whole images of {preset.name}: fetch one (dataengine model get {model.name}) "
                 "or give your own with --model."
             )
         return recipe, []
