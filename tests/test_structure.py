@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "dataengine"
 # each may import those before it; what stands together on a line may not import each other
 ORDER = [
     {"errors", "seeds"},
-    {"files", "imagenet", "weights"},
+    {"files", "folders", "imagenet", "weights"},
     {"geometry"},
     {"data"},
     {"layouts"},
