@@ -71,7 +71,7 @@ def verify(out: Path, progress: Callable[[int], None] = lambda images: None) -> 
         raise UserError(f"{run.path}: no {run.recipe.name} here; give the folder of a run of dataengine synth.")
     for name, kind in links_and_special_files(run.path):
         found.add(f"{run.path / name} is a {kind}, and a run has files and folders only", REMOVE)
-    for file in (run.recipe, run.calibration, run.manifest, run.report, run.lock):
+    for file in (run.recipe, run.calibration, run.manifest, run.report, run.trace, run.lock):
         if file.is_dir():
             found.add(f"{file} is a folder, not a file", REMOVE)
     if found.faults:  # nothing is read that could lead elsewhere or never end
