@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dataengine import __version__
 from dataengine.data.file_index import named_file
 from dataengine.data.layout import Dataset, Sample
 from dataengine.engine.record import Record
@@ -35,9 +36,9 @@ CHECKSUM = f"{RECORDS}.sha256"  # in the form of sha256sum, so that `sha256sum -
 class StoredRecipe:
     """What recipe.json says. recipe: the settings, as plain values. parts: hash of each part by name. classes: those
     of the run. calibration: its hash, "none" without a filter. name: of the data set that the run imitates. notes: what
-    the user was told when the run began. datasets: whether the run has DOTA and COCO folders.
+    the user was told when the run began. datasets: whether the run has DOTA and COCO folders. version: of dataengine.
 
-    Earlier versions did not store classes, calibration, or the last three: they are () or None in such runs."""
+    0.1.0 did not store the last four: they are None in its runs."""
 
     recipe: dict
     parts: dict[str, str]
@@ -47,6 +48,12 @@ class StoredRecipe:
     name: str | None = None
     notes: tuple[str, ...] | None = None
     datasets: bool | None = None
+    version: str | None = __version__
+
+    @property
+    def has_checksum(self) -> bool:
+        """Whether the run is of a later version than 0.1.0: recipe.json has a checksum and all fields."""
+        return any(value is not None for value in (self.name, self.notes, self.datasets, self.version))
 
     @property
     def dataset_name(self) -> str:
@@ -65,14 +72,10 @@ class StoredRecipe:
             "name": self.name,
             "notes": list(self.notes or ()),
             "datasets": self.datasets,
+            "dataengine": self.version,
         }
         content["checksum"] = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
         return json.dumps(content, indent=2) + "\n"
-
-    @property
-    def has_checksum(self) -> bool:
-        """Whether the version that began the run stored a checksum, with name, notes and data sets."""
-        return self.datasets is not None or self.notes is not None or self.name is not None
 
     def save(self, file: Path) -> None:
         """Write recipe.json."""
@@ -84,13 +87,14 @@ class StoredRecipe:
         try:
             content = parse_json(read_text(file))
             recipe, parts, classes = content["recipe"], content["parts"], content.get("classes", [])
-            name, notes, datasets = (content.get(key) for key in ("name", "notes", "datasets"))
+            name, notes, datasets, version = map(content.get, ("name", "notes", "datasets", "dataengine"))
             valid = isinstance(recipe, dict) and isinstance(parts, dict) and all(isinstance(c, str) for c in classes)
             valid &= isinstance(name, str | None) and isinstance(datasets, bool | None)
+            valid &= isinstance(version, str | None)
             if valid and all(isinstance(text, str) for text in [*parts.values(), *(notes or ())]):
                 return cls(
                     recipe, parts, content.get("identity", ""), tuple(classes), content.get("calibration"), name,
-                    None if notes is None else tuple(notes), datasets,
+                    None if notes is None else tuple(notes), datasets, version,
                 )  # fmt: skip
         except (ValueError, KeyError, TypeError, AttributeError):
             pass
