@@ -176,7 +176,7 @@ def _run(folder: Path) -> list[Path]:
     for name, content in record_files(lines).items():
         (run.shard(0) / name).write_bytes(content)
     run.manifest.write_text("".join(f"{line}\n" for line in lines))
-    recipe, parts = Recipe(dataset="hit-uav", n=2, shard_size=2, filter="off"), {"model": "01", "scenes": "data"}
+    recipe, parts = Recipe(dataset="hit-uav", n=2, shard_size=2, filter="off"), {"model": "01", "layouts": "02"}
     identity, classes = recipe.identity(parts), ("plane", "large ship")
     stored = StoredRecipe(recipe.model_dump(mode="json"), parts, identity, classes, "none", "hit-uav", (), True)
     stored.save(run.recipe)

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from dataengine.data import coco, formats
 from dataengine.data.layout import Dataset, Layout
+from dataengine.engine.findings import AGAIN
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.run import synth
 from dataengine.engine.run_folder import StoredRecipe
-from dataengine.engine.findings import AGAIN
 from dataengine.engine.verify import verify
 from dataengine.errors import UserError
 from dataengine.judge.detector import OnnxDetector
@@ -118,7 +118,7 @@ def test_classes_that_scenes_bring_along_are_no_fault(toy_recipe, toy_dataset, t
     "changes",
     [
         {"filter": "erase"}, {"filter": "repair"}, {"filter": "off", "mix": True}, {"filter": "drop"},
-        {"classes": ("car",), "filter": "difficult", "balance": 0.3}, {"strength": 0.3, "filter": "off"}, {"into": True},
+        {"classes": ("car",), "balance": 0.3}, {"strength": 0.3, "filter": "off"}, {"into": True},
     ],
     ids=str,
 )  # fmt: skip

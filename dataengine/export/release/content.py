@@ -32,6 +32,7 @@ LIBRARIES = {  # which write these files in one form or another by their version
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 VERSION = r"\d+\.\d+\.\d+"
 DATE = r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
+USED_SETTINGS = {"dataset", "data", "filter", "model", "seed"}  # of the recipe, which follow into other files
 Split = Literal["train", "val"]
 Count = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -78,6 +79,13 @@ class _Source(_Strict):
     url: str
 
 
+class _Parts(_Strict):
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, str]
+    model: str
+    layouts: str
+
+
 class Content(_Strict):
     """The fields of `release.json`. splits, objects: number of images, and of objects of each class, in each split.
     group: the regular expression of --group, which is never compiled again. archive_size: bytes of the largest archive
@@ -99,7 +107,7 @@ class Content(_Strict):
     group: str | None
     left_out: _LeftOut
     recipe: dict
-    parts: dict[str, str]
+    parts: _Parts
     identity: str
     sources: list[_Source]
     against_licenses: list[str]
@@ -162,6 +170,8 @@ def read_content(folder: Path) -> dict:
             )
         Content.model_validate(content)
         Recipe.model_validate(content["recipe"])
+        if missing := sorted(USED_SETTINGS - content["recipe"].keys()):
+            raise ValueError(f"has no {', '.join(missing)} in its recipe")
     except ValidationError as error:
         raise UserError(f"{file} is damaged: {first_fault(error)}; make the release again.") from None
     except ValueError as error:

@@ -65,12 +65,17 @@ def verify(folder: Path) -> Verified:
         return Verified(
             [f"{name} is a {kind}: a release has files and folders only" for name, kind in elsewhere], 0, []
         )
-    content, notes = read_content(folder), []
+    content = read_content(folder)
     try:
         parse_formats(",".join(content["formats"]))
         splits = {split: list(_records(folder, split, content)) for split in content["splits"]}
-    except (UserError, ValueError) as error:
-        return Verified([one_line(error)], 0, [])
+        return _compare(folder, content, splits)
+    except (UserError, *MALFORMED) as error:
+        return Verified([f"{folder}: {CONTENT} or {RECORDS} are damaged ({one_line(error)})"], 0, [])
+
+
+def _compare(folder: Path, content: dict, splits: dict[str, list[Record]]) -> Verified:
+    notes: list[str] = []
     run = as_run(folder, content, [record for part in splits.values() for record in part])
     license = release_license(content["license"])
     checks = {
@@ -209,7 +214,7 @@ def _derived(
             (derived / "images" / split / METADATA).write_text(lines[split], "utf-8")
         try:
             write_derived(derived, run, content, splits, parts, license)
-        except (UserError, OSError, StopIteration, *MALFORMED) as error:
+        except Exception as error:  # libraries raise many types for values that may come from anyone
             yield f"what follows from {CONTENT} cannot be written ({one_line(error)})"
             return
         try:
