@@ -19,7 +19,8 @@ from zlib import crc32
 from dataengine.errors import UserError
 from dataengine.folders import walk
 
-MAX_SECONDS = 30  # for one verification; a sound one takes a fraction of a second
+MAX_CPU_SECONDS = 20  # for one verification, which takes a fraction of a second
+MAX_SECONDS = 200  # for one that waits, as for a pipe; a busy machine may halt it
 TEXTS = (".txt", ".md", ".yaml", ".sha256", "")
 
 
@@ -89,7 +90,7 @@ def examine(
         raise _Hang
 
     outcome, copy = Outcome(), work / folder.name
-    before = signal.signal(signal.SIGALRM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGALRM, signal.SIGPROF)}
     try:
         for one in tamperings:
             if reason := does_not_matter(one):
@@ -99,6 +100,7 @@ def examine(
             shutil.copytree(folder, copy)
             one.apply(copy)
             afterwards(copy)
+            signal.setitimer(signal.ITIMER_PROF, MAX_CPU_SECONDS)
             signal.alarm(MAX_SECONDS)
             try:
                 (outcome.reported if is_reported(copy) else outcome.missed).append(one)
@@ -109,9 +111,11 @@ def examine(
             except Exception as error:
                 outcome.crashed.append((one, f"{type(error).__name__}: {error}"))
             finally:
+                signal.setitimer(signal.ITIMER_PROF, 0)
                 signal.alarm(0)
     finally:
-        signal.signal(signal.SIGALRM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         shutil.rmtree(copy, ignore_errors=True)
     return outcome
 
