@@ -23,6 +23,7 @@ MAX_DISTANCE_RATIO = 0.85  # of the nearest to the second nearest feature; Lowe'
 MAX_RESIDUAL_PX = 3.0
 SCALES = (0.3, 3.3)  # of a copy
 MIN_AGREEING = 10  # matches; unrelated images have fewer
+MIN_SHARE = 0.05  # of an image's points that must agree at least
 FALSE_ALARMS = 0.02  # of held-out images
 MIN_RECALL = 0.95  # of planted copies; a check that finds fewer says nothing
 N_RESAMPLES = 1000
@@ -32,10 +33,10 @@ COLUMNS = {"copied": Column("copies of parts", "lower", "share with a part that 
 
 @dataclass(frozen=True)
 class Copied:
-    """agreeing: int (N,), matches of each image with one training image that agree on a transform. sources: int (N,),
-    that training image, -1 where nothing matches."""
+    """shares: float (N,), share of each image's points that have a match in one training image with which they agree on
+    a transform. sources: int (N,), that training image, -1 where nothing matches."""
 
-    agreeing: np.ndarray
+    shares: np.ndarray
     sources: np.ndarray
 
 
@@ -59,38 +60,42 @@ class CopyFinder:
 
     def __init__(self, training: Iterable[np.ndarray]):
         """training: whole images uint8 (H, W, 3), of any size."""
+        self._numbers: list[int] = []  # of the training images that have local features
         self._features: list[tuple[np.ndarray, np.ndarray]] = []
         self._search = cv2.FlannBasedMatcher({"algorithm": 1, "trees": 4}, {"checks": 32})  # k-d trees
-        for image in training:
+        for number, image in enumerate(training):
             windows = max(1.0, image.shape[0] * image.shape[1] / WINDOW_AREA)
             points, descriptors = local_features(image, int(POINTS_PER_WINDOW * windows))
+            if not len(points):
+                continue
+            self._numbers.append(number)
             self._features.append((points, descriptors))
             self._search.add([descriptors[: int(SEARCHED_POINTS * windows)].astype(np.float32)])
-        self._searchable = any(len(points) for points, _ in self._features)
-        if self._searchable:
+        if self._features:
             self._search.train()
 
-    def find(self, image: np.ndarray) -> tuple[int, int]:
-        """(agreeing matches, number of the training image) of the best match of an image uint8 (H, W, 3) or its mirror
-        image; (0, -1) without one."""
+    def find(self, image: np.ndarray) -> tuple[float, int]:
+        """(share of agreeing points, number of the training image) of the best match of an image uint8 (H, W, 3) or of
+        its mirror image; (0.0, -1) without one."""
         return max(self._best(image), self._best(np.ascontiguousarray(image[:, ::-1])))
 
     def find_all(self, images: Iterable[np.ndarray]) -> Copied:
         """`find` of each image."""
-        found = np.array([self.find(image) for image in images], np.int64).reshape(-1, 2)
-        return Copied(found[:, 0], found[:, 1])
+        found = [self.find(image) for image in images]
+        return Copied(np.array([share for share, _ in found]), np.array([source for _, source in found], np.int64))
 
-    def _best(self, image: np.ndarray) -> tuple[int, int]:
+    def _best(self, image: np.ndarray) -> tuple[float, int]:
         windows = max(1.0, image.shape[0] * image.shape[1] / WINDOW_AREA)
         points, descriptors = local_features(image, int(POINTS_PER_WINDOW * windows))
-        if len(points) < MIN_AGREEING or not self._searchable:
-            return 0, -1
+        if len(points) < MIN_AGREEING or not self._features:
+            return 0.0, -1
         queries, votes = descriptors.astype(np.float32), np.zeros(len(self._features), int)
         for matches in self._search.knnMatch(queries, k=2):
             for number in {match.imgIdx for match in matches}:
                 votes[number] += 1
         candidates = np.argsort(-votes, kind="stable")[:N_CANDIDATES]
-        return max((self._agreeing(points, queries, i), int(i)) for i in candidates)
+        agreeing, source = max((self._agreeing(points, queries, i), int(i)) for i in candidates)
+        return (agreeing / len(points), self._numbers[source]) if agreeing >= MIN_AGREEING else (0.0, -1)
 
     def _agreeing(self, points: np.ndarray, queries: np.ndarray, number: int) -> int:
         """Matches with one training image that agree on a shift, rotation and scale."""
@@ -130,30 +135,30 @@ def planted_copy(image: np.ndarray, side: int, rng: np.random.Generator) -> np.n
 def copied_parts(generated: Copied, held_out: Copied, planted: Copied, seed: int = 0) -> tuple[Result, np.ndarray]:
     """The share of images with a part that is in a training image, and which generated ones those are, bool (N,).
 
-    An image counts when more matches agree than in 98 % of held-out images of one random half; the reference is the
-    other half. Control: `planted` copies, nearly all of which must be found (`undetected`).
+    An image counts when a larger share of its points agrees than in 98 % of held-out images of one random half; the
+    reference is the other half. Control: `planted` copies, nearly all of which must be found (`undetected`).
     """
     rng = np.random.default_rng(seed)
-    order = rng.permutation(len(held_out.agreeing))
+    order = rng.permutation(len(held_out.shares))
     half = order[: len(order) // 2]
-    limit = max(MIN_AGREEING, int(np.quantile(held_out.agreeing[half], 1 - FALSE_ALARMS, method="higher")))
+    limit = max(MIN_SHARE, float(np.quantile(held_out.shares[half], 1 - FALSE_ALARMS)))
     sets = {
-        "generated": (generated.agreeing, "measured"),
-        "real, held out": (held_out.agreeing[order[len(half) :]], "reference"),
-        "planted copies of training": (planted.agreeing, "control"),
+        "generated": (generated.shares, "measured"),
+        "real, held out": (held_out.shares[order[len(half) :]], "reference"),
+        "planted copies of training": (planted.shares, "control"),
     }
     rows = []
-    for name, (agreeing, role) in sets.items():
-        copied = agreeing > limit
+    for name, (shares, role) in sets.items():
+        copied = shares > limit
         resampled = copied[rng.integers(0, len(copied), (N_RESAMPLES, len(copied)))].mean(1)
         rows.append(Row(name, role, len(copied), {"copied": bootstrap(float(copied.mean()), resampled)}))
     result = Result(
         "copied parts", "Are parts of them copied from training images?", COLUMNS, rows,
-        {"features": "SIFT, one similarity transform", "limit": f"{limit} agreeing matches"},
+        {"features": "SIFT, one similarity transform", "limit": f"{limit:.1%} of the points agree"},
         interval="95 %, by resampling images",
         notes=["Planted copies: other windows, mirrored, turned, scaled by 0.8 to 1.3, lit differently, noisy"],
     )  # fmt: skip
-    return result, generated.agreeing > limit
+    return result, generated.shares > limit
 
 
 def undetected(result: Result) -> str:
