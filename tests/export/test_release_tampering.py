@@ -25,7 +25,7 @@ MIN_TAMPERINGS = 114  # as many as were tried when 39 of them were missed, and 7
 def whole(painted_run, tmp_path_factory) -> Path:
     settings = Settings(
         "toy-cars", "cc-by-4.0", val=0.2, formats="dota,coco,yolo-obb", archive_size="100kB", source_license="cc0-1.0",
-        group=r"^\d", version="1.2.3", date="2026-11-25",
+        group=r"\d+", version="1.2.3", date="2026-11-25",
     )  # fmt: skip
     return make(painted_run, tmp_path_factory.mktemp("tampering") / "toy-cars", settings).folder
 
