@@ -20,6 +20,7 @@ from dataengine.errors import UserError
 from dataengine.files import make_room, read_text
 
 Progress = Callable[[int, int], None]  # (images done, images in all)
+Place = Callable[[Sample, Path], None]  # puts the image of a sample at a path; raises ValueError if it cannot be read
 MARKER = ".dataengine.json"
 IMAGE_SKIPPED = "the image is skipped"
 _SHARED = {"classes.txt", "data.yaml"}  # the same for all splits of a data set
@@ -113,14 +114,16 @@ def placed(
     flat: bool = True,
     fill_ignored: bool = False,
     progress: Progress | None = None,
+    place: Place | None = None,
 ) -> Iterator[tuple[Sample, str]]:
     """Copy the image of each sample into `folder` and yield the sample with its name there, without suffix.
 
     The yielded labels are those inside the image (`border.inside_image`); an object outside becomes a `Problem`.
     `flat` turns "a/b" into "a__b" for formats without sub-folders. Images are converted to `suffix`; None keeps their
     own. `fill_ignored`, for formats without ignored regions, replaces their pixels. An image that cannot be copied
-    becomes a `Problem` and is not yielded.
+    becomes a `Problem` and is not yielded. `place`: in place of copying, such as `name_only` for labels alone.
     """
+    place = place or (_place_filled if fill_ignored else _place)
     suffixes: set[str] = set()  # names are looked up on the disk: a list of a million names would take memory
     for done, sample in enumerate(dataset, 1):
         name = sample.name.replace("/", "__") if flat else sample.name
@@ -130,18 +133,30 @@ def placed(
             raise UserError(f"two images get the same name {name!r} in {folder.name}; rename one of them")
         layout, outside = inside_image(sample.layout)
         try:
-            if fill_ignored:
-                place_filled(sample.image, layout, target, sample.pixel_range)
-                layout = replace(layout, ignored=np.zeros((0, 5)))
-            else:
-                images.place(sample.image, target, sample.pixel_range)
+            place(replace(sample, layout=layout), target)
         except ValueError as error:
             problems.append(Problem(sample.image, None, f"{error}; {IMAGE_SKIPPED}"))
             continue
         problems += [outside_problem(sample, i) for i in outside]
+        if fill_ignored:
+            layout = replace(layout, ignored=np.zeros((0, 5)))
         yield replace(sample, layout=layout), name
         if progress is not None:
             progress(done, len(dataset))
+
+
+def _place(sample: Sample, target: Path) -> None:
+    images.place(sample.image, target, sample.pixel_range)
+
+
+def _place_filled(sample: Sample, target: Path) -> None:
+    place_filled(sample.image, sample.layout, target, sample.pixel_range)
+
+
+def name_only(sample: Sample, target: Path) -> None:
+    """An empty file under the image's name: a `Place` for whoever needs a data set's labels, and has its images."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.touch()
 
 
 def outside_problem(sample: Sample, index: int) -> Problem:

@@ -231,7 +231,9 @@ class Recipe(BaseModel):
             raise ValueError("filter: erase works only with renderer: in-scene, which has each scene without objects")
         if self.likely_places and (self.renderer != "in-scene" or self.into is not None):
             raise ValueError("--likely-places works only with --renderer in-scene and without --into")
-        if self.layout is not None and (chosen := LAYOUT_FIELDS & self.model_fields_set):
+        # a stored recipe states them all, most by their default
+        chosen = {name for name in LAYOUT_FIELDS if getattr(self, name) != type(self).model_fields[name].default}
+        if self.layout is not None and chosen:
             raise ValueError(f"--layout renders one layout as it is: leave out {', '.join(sorted(chosen))}")
         if self.layout is not None and self.into is not None:
             raise ValueError("give --layout or --into, not both")

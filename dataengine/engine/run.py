@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -99,14 +99,17 @@ def _stored_calibration(run: RunFolder) -> Calibration | None:
         raise UserError(f"{error} Or remove the file: the same command makes it again.") from None
 
 
-def _store(run: RunFolder, recipe: Recipe, parts: Parts) -> None:
-    """Write the recipe once; on continuing, refuse parts that have changed since."""
+def _store(run: RunFolder, recipe: Recipe, parts: Parts, datasets: bool) -> StoredRecipe:
+    """Write recipe and calibration; on continuing, refuse parts that have changed since."""
     now = StoredRecipe(
         recipe.model_dump(mode="json"),
         parts.hashes,
         recipe.identity(parts.hashes),
         parts.classes,
         calibration_hash(parts.calibration),
+        parts.preset.name,
+        tuple(parts.notes),
+        datasets,
     )
     begun = run.recipe.exists()
     if begun:
@@ -118,10 +121,13 @@ def _store(run: RunFolder, recipe: Recipe, parts: Parts) -> None:
             fix += f", or, if that file was damaged, remove {run.calibration}: it is made again"
         if changed:
             raise UserError(f"{run.path}: the {', '.join(changed)} changed since this run was begun; {fix}.")
+        if before.notes is not None and run.recipe.read_bytes() == before.to_json().encode():
+            now = replace(now, notes=before.notes)  # those of a run that measures its calibration say so once
+    if not begun or run.recipe.read_bytes() != now.to_json().encode():
+        now.save(run.recipe)
     if parts.calibration is not None and not run.calibration.exists():
         parts.calibration.save(run.calibration)
-    if not begun:
-        now.save(run.recipe)
+    return now
 
 
 def _shards_in_order(
@@ -193,9 +199,9 @@ def synth(
 
         check_cluster(address)
     recipe, notes = with_fetched(recipe)
-    stored = _adopt(run, recipe)
+    calibration = _adopt(run, recipe)
     check_writable(run.path)
-    parts = load_parts(recipe, stored)  # before the folder is made: mistakes leave nothing behind
+    parts = load_parts(recipe, calibration)  # before the folder is made: mistakes leave nothing behind
     parts.notes[:0] = notes
     recipe = parts.recipe.model_copy(update={"filter": parts.recipe.filter})  # settled, so compared from here on
     job = Job(recipe, parts.calibration, parts.hashes, batch_size)
@@ -208,7 +214,7 @@ def synth(
     with _locked(run):
         _adopt(run, recipe)  # again, now that no other process can change it
         _remove_half_made(run)
-        _store(run, recipe, parts)
+        stored = _store(run, recipe, parts, datasets)
         prepared(parts)
         tally = Tally(parts.calibration, parts.classes)
         try:
@@ -228,12 +234,12 @@ def synth(
                         break
         finally:
             _remove_half_made(run)
-        finish(recipe, parts, run, tally, datasets)
+        finish(recipe, parts, run, tally, stored)
         return RunResult(run.path, tally.accepted, tally.tried, parts.notes)
 
 
 def _remove_half_made(run: RunFolder) -> None:
-    """Remove unfinished shards. Only while no worker is running."""
-    for half_made in run.shards.glob(".*"):
+    """Remove unfinished shards, and what an interrupted end left. Only while no worker is running."""
+    for half_made in (*run.shards.glob(".*"), *run.path.glob(".mixed-*")):
         shutil.rmtree(half_made)
     remove_unfinished(run.path)

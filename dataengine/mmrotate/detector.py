@@ -47,7 +47,7 @@ class MmrotateDetector:
             torch.set_num_threads(threads)
         self.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.classes = tuple(self.model.dataset_meta["classes"])
-        self.identity = hashlib.sha256(Path(config).read_bytes() + Path(checkpoint).read_bytes()).hexdigest()[:16]
+        self.identity = files_identity(config, checkpoint)
         steps = get_test_pipeline_cfg(self.model.cfg.copy())
         steps[0] = {"type": "mmdet.LoadImageFromNDArray"}
         # without the steps that load labels
@@ -83,6 +83,11 @@ def work_dir_parts(folder: str | Path) -> tuple[Path, Path]:
         missing = f"no {checkpoint.name}" if not checkpoint.exists() else f"{len(configs)} configs (*.py), not one"
         raise UserError(f"{folder}: it has {missing}; give the work folder of a finished mmrotate training.")
     return configs[0], checkpoint
+
+
+def files_identity(config: str | Path, checkpoint: str | Path) -> str:
+    """Hash of both files, 16 hexadecimal digits."""
+    return hashlib.sha256(Path(config).read_bytes() + Path(checkpoint).read_bytes()).hexdigest()[:16]
 
 
 def load_model(config: str | Path, checkpoint: str | Path) -> torch.nn.Module:
