@@ -5,6 +5,7 @@ Everything is read from the manifest as it is written, so that memory does not g
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -21,10 +22,12 @@ from dataengine.data import coco, dota
 from dataengine.data.draw import contact_sheet, draw
 from dataengine.data.layout import Dataset, Problem, Sample, restrict_layout
 from dataengine.data.pixel_range import in_8_bits
+from dataengine.data.staging import IMAGE_SKIPPED
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.record import Record
 from dataengine.engine.run_folder import RunFolder, RunSamples, read_records
+from dataengine.errors import UserError, one_line
 from dataengine.files import write_whole
 from dataengine.judge.calibration import Calibration
 from dataengine.layouts.balance import shares_of
@@ -144,6 +147,8 @@ def finish(recipe: Recipe, parts: Parts, run: RunFolder, tally: Tally, datasets:
         shutil.rmtree(folder, ignore_errors=True)
         if len(dataset) and datasets:
             problems = module.write(dataset, folder, split="train")
+            if skipped := [problem for problem in problems if problem.message.endswith(IMAGE_SKIPPED)]:
+                raise _damaged(skipped[0].path, skipped[0].message)
     shutil.rmtree(run.mixed, ignore_errors=True)
     if len(dataset) and datasets and parts.real is not None:
         with TemporaryDirectory(prefix=".mixed-", dir=run.path) as work:
@@ -205,6 +210,10 @@ def missed(record: Record, calibration: Calibration | None) -> np.ndarray:
     return ~calibration.found(labels, scores[: len(labels)]) & (np.arange(len(labels)) < record.n_painted)
 
 
+def _damaged(image: Path, reason: str) -> UserError:
+    return UserError(f"{image}: was damaged while the run was at work ({reason}); the same command makes it again.")
+
+
 def _sheet(
     run: RunFolder, records: list[Record], classes: tuple[str, ...], path: Path, calibration: Calibration | None
 ) -> None:
@@ -217,9 +226,12 @@ def _sheet(
         labels = record.labels
         if not record.accepted:
             labels = replace(labels, difficult=labels.difficult | missed(record, calibration))
-        with Image.open(run.image(record)) as image:
-            pictures.append(draw(image, restrict_layout(labels, classes)))
+        try:
+            with Image.open(run.image(record)) as image:
+                pictures.append(draw(image, restrict_layout(labels, classes)))
+        except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all of them for broken images
+            raise _damaged(run.image(record), one_line(error)) from None
     captions = [record.verdict.reason or record.name for record in records]
-    fresh = path.with_name(f".{path.name}")
-    contact_sheet(pictures, captions, classes=classes).save(fresh, "PNG")
-    fresh.replace(path)
+    content = io.BytesIO()
+    contact_sheet(pictures, captions, classes=classes).save(content, "PNG")
+    write_whole(path, content.getvalue())

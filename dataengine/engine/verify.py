@@ -121,7 +121,7 @@ def _compare_parts(run: RunFolder, recipe: Recipe, stored: StoredRecipe, found: 
 
 def _parts_here(recipe: Recipe, stored: StoredRecipe) -> Iterator[tuple[str, str | None]]:
     """(name, hash of its content now) of each part that recipe.json names; None where it is not on this machine."""
-    from dataengine.judge.detector import load_detector
+    from dataengine.judge.detector import identity_of
 
     folders = {
         "model": recipe.model or weights.packaged(recipe.renderer),
@@ -133,8 +133,8 @@ def _parts_here(recipe: Recipe, stored: StoredRecipe) -> Iterator[tuple[str, str
             continue
         if name == "detector":
             try:
-                yield name, load_detector(recipe.detector or weights.packaged("detector"), threads=1).identity
-            except UserError:
+                yield name, identity_of(recipe.detector or weights.packaged("detector"))  # a stranger's: never loaded
+            except (UserError, OSError):
                 yield name, None
         elif name == "layouts":
             yield name, _layouts_here(recipe, stored.classes)

@@ -48,7 +48,7 @@ class MmrotateDetector:
             torch.set_num_threads(threads)
         self.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.classes = tuple(self.model.dataset_meta["classes"])
-        self.identity = hashlib.sha256(Path(config).read_bytes() + Path(checkpoint).read_bytes()).hexdigest()[:16]
+        self.identity = files_identity(config, checkpoint)
         steps = [{"type": "mmdet.LoadImageFromNDArray"}, *get_test_pipeline_cfg(self.model.cfg.copy())[1:]]
         # without the steps that load labels
         steps = [s for s in steps if "Annotations" not in s["type"] and "Convert" not in s["type"]]
@@ -80,10 +80,15 @@ def work_dir_parts(folder: str | Path) -> tuple[Path, Path]:
         raise UserError(f"{folder}: it has no last_checkpoint; give the work folder of a finished mmrotate training.")
     checkpoint = folder / Path(read_text(pointer).strip()).name  # the folder may have been moved
     configs = sorted(folder.glob("*.py"))
-    if not checkpoint.exists() or len(configs) != 1:
-        missing = f"no {checkpoint.name}" if not checkpoint.exists() else f"{len(configs)} configs (*.py), not one"
+    if not checkpoint.is_file() or len(configs) != 1 or not configs[0].is_file():
+        missing = f"no {checkpoint.name}" if not checkpoint.is_file() else f"{len(configs)} configs (*.py), not one"
         raise UserError(f"{folder}: it has {missing}; give the work folder of a finished mmrotate training.")
     return configs[0], checkpoint
+
+
+def files_identity(config: str | Path, checkpoint: str | Path) -> str:
+    """Hash of both files, 16 hexadecimal digits."""
+    return hashlib.sha256(Path(config).read_bytes() + Path(checkpoint).read_bytes()).hexdigest()[:16]
 
 
 def load_model(config: str | Path, checkpoint: str | Path) -> torch.nn.Module:

@@ -103,8 +103,8 @@ def checked_part(config: object, name: str, part: object, known: Names) -> objec
     a plain word: it could name a file, an address or a Python expression.
 
     >>> known = {"": {"FCOS"}, "mmdet": {"FCOS"}}
-    >>> checked_part("a.py", "model", {"type": "mmdet.FCOS", "style": "pytorch", "init_cfg": {"type": "Pretrained"}}, known)
-    {'type': 'mmdet.FCOS', 'style': 'pytorch'}
+    >>> checked_part("a.py", "model", {"type": "mmdet.FCOS", "style": "caffe", "init_cfg": {"type": "Normal"}}, known)
+    {'type': 'mmdet.FCOS', 'style': 'caffe'}
     >>> checked_part("a.py", "model", {"type": "FCOS", "teacher": "my/teacher.py"}, known)
     Traceback (most recent call last):
     dataengine.errors.UserError: a.py: model.teacher is 'my/teacher.py'; a detector may have only plain words there.
@@ -150,6 +150,6 @@ def _dicts(value: object, where: str = "") -> Iterator[tuple[str, dict]]:
 
 def _not_registered(config: object, where: str, name: object) -> UserError:
     return UserError(
-        f"{config}: {where}type is {shown(name)}, which is no class that {', '.join(LIBRARIES)} or dataengine register by "
-        "that name, and is not imported; use a detector of these."
+        f"{config}: {where}type is {shown(name)}, which is no class that {', '.join(LIBRARIES)} or dataengine register "
+        "by that name, and is not imported; use a detector of these."
     )

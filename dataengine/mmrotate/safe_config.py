@@ -19,10 +19,11 @@ from dataengine.errors import UserError, shown
 from dataengine.files import read_text
 from dataengine.mmrotate.registered import check_names
 
-MAX_VALUES = 300_000  # in a config with its bases, counted as often as they are named; the largest of mmrotate has 2,000
+MAX_VALUES = 300_000  # in a config with its bases, counted as often as they are named; those of mmrotate have 2,000
 MAX_DEPTH = 100  # of nested values
 MAX_BASES = 8  # files that inherit from each other
-MAX_NUMBER = 1e18  # a product of products would fill the memory
+MAX_INTEGER = 10**18  # a product of products would fill the memory
+
 _BASES_OF = ("mmrotate", "mmdet")  # libraries that are installed with configs, as `mmrotate::NAME.py`
 _BASE_NAME = re.compile(rf"({'|'.join(_BASES_OF)})::((?:[\w-]+/)*[\w-][\w.-]*\.py)")
 _VARIABLE = re.compile(r"\{\{\s*(fileDirname|fileBasename|fileBasenameNoExtension|fileExtname)\s*\}\}")
@@ -40,9 +41,9 @@ _SIGNS: dict[type, Callable] = {ast.USub: operator.neg, ast.UAdd: operator.pos}
 def read_config(file: str | Path) -> dict:
     """The values of a config, merged with those of its bases as mmengine merges them, without executing it.
 
-    Bases are relative paths, or configs that are installed with mmrotate or mmdet (`mmrotate::...`), and are read in the
-    same way. Raises UserError, with the line, for anything but plain values, for a `type` that is an import path, and for
-    a file that cannot be read.
+    Bases are relative paths, or configs that are installed with mmrotate or mmdet (`mmrotate::...`), and are read in
+    the same way. Raises UserError, with the line, for anything but plain values, for a `type` that is an import path,
+    and for a file that cannot be read.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp(), "a.py")
@@ -158,12 +159,10 @@ class _Reader:
             self.names[target.id] = value
         elif isinstance(target, ast.Attribute | ast.Subscript):
             owner, key = self._owner(target)
-            if isinstance(owner, dict) and isinstance(key, str):
-                owner[key] = value
-            elif isinstance(owner, list) and type(key) is int and -len(owner) <= key < len(owner):
-                owner[key] = value
-            else:
+            is_item = isinstance(owner, list) and type(key) is int and -len(owner) <= key < len(owner)
+            if not is_item and not (isinstance(owner, dict) and isinstance(key, str)):
                 raise self.fault(line, "an assignment to no part of a value")
+            owner[key] = value
         else:
             raise self.fault(line, "more than one name before =")
 
@@ -180,7 +179,8 @@ class _Reader:
                 items = [self.value(item) for item in node.elts]
                 return items if isinstance(node, ast.List) else tuple(items)
             case ast.Dict():
-                return {self._key(node, key): self.value(item) for key, item in zip(node.keys, node.values, strict=True)}
+                pairs = zip(node.keys, node.values, strict=True)
+                return {self._key(node, key): self.value(item) for key, item in pairs}
             case ast.Call(func=ast.Name(id="dict"), args=[]):
                 return self._keywords(node)
             case ast.UnaryOp() if type(node.op) in _SIGNS:
@@ -224,7 +224,7 @@ class _Reader:
         return _VARIABLE.sub(lambda match: known[match[1]], text)
 
     def _number(self, node: ast.expr, value: object) -> int | float:
-        if not isinstance(value, int | float) or abs(value) > MAX_NUMBER and value not in (float("inf"), -float("inf")):
+        if not isinstance(value, int | float) or (isinstance(value, int) and abs(value) > MAX_INTEGER):
             raise self.fault(node, f"{shown(value)} as a number")
         return value
 

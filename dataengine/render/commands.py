@@ -32,6 +32,7 @@ def aerogen(
     Example: dataengine model import aerogen diorr.ckpt --categories embeddings.npy --tokenizer clip --out aerogen
     """
     from dataengine.errors import UserError, install
+    from dataengine.files import cannot_write, create_folder
 
     for path in (file, categories):
         if not path.exists():
@@ -60,12 +61,13 @@ def aerogen(
         pipeline.to(torch.float16)
     fresh = out.with_name(f".{out.name}.new")
     try:
+        create_folder(fresh)
         pipeline.save_pretrained(fresh)
         if out.exists():
             out.rmdir()
         fresh.rename(out)
     except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error}); free some space.") from None
+        raise cannot_write(error, out, "give another --out.") from None
     print(
         f"model: {out}; use it with: dataengine synth --dataset {dataset} --renderer whole --model {out} --size {size}"
     )

@@ -1,4 +1,4 @@
-"""Configs that write the file `marker` where they are executed, or built, as mmengine does; and what they need nearby."""
+"""Configs that write the file `marker` where they are executed, or built, as mmengine does; and the files they name."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ REFUSED_AS_THEY_ARE = [
     f"a = [{SYSTEM} for i in (1,)]",
     f"a = {{i: {SYSTEM} for i in (1,)}}",
     f"a = list({SYSTEM} for i in (1,))",
-    f"a = f'{{{SYSTEM}}}'",
+    f'a = f"{{{SYSTEM}}}"',
     f"a = 1 if {SYSTEM} else 2",
     f"a = {SYSTEM} or 1",
     f"a = 0 < {SYSTEM}",
@@ -83,7 +83,7 @@ REFUSED_AS_THEY_ARE = [
     "custom_hooks = [dict(type='mmengine.load', file='evil.pkl')]",
     "test_dataloader = dict(dataset=dict(pipeline=[dict(type='mmengine.load', file='evil.pkl')]))",
     "visualizer = ((dict(type='mmengine.load', file='evil.pkl'),),)",
-    "model = dict(a=1)\nmodel['type'] = 'mmengine.load'\nmodel['file'] = 'evil.pkl'",
+    "model = dict()\nmodel['type'] = 'mmengine.load'\nmodel['file'] = 'evil.pkl'",
     "model = dict(b=[dict(type='FCOS')])\nmodel['b'][0] = dict(type='mmengine.load', file='evil.pkl')",
     "_base_ = './base.py'\nmodel = _base_.model\nmodel.type = 'mmengine.load'\nmodel.file = 'evil.pkl'",
     "_base_ = './base.py'\nmodel = dict(type='mmengine.load', file='evil.pkl', _delete_=True)",
@@ -128,6 +128,8 @@ def Teaching(teacher_config): exec(open(teacher_config).read())
 def Evaluating(warp_mode): eval(warp_mode)
 def Loading(teacher_ckpt): pickle.load(open(teacher_ckpt, 'rb'))
 """
+
+
 class Touch:
     """Pickled, it writes the marker when it is loaded."""
 
@@ -189,7 +191,7 @@ def _executed(file: str) -> dict:
     for name in re.findall(r"[\w./]+\.py", text.partition("\n")[0]) if text.startswith("_base_") else ():
         base |= _executed(os.path.join(os.path.dirname(file), name))
     space = {"_base_": _attributes(base)}
-    exec(re.sub(r"^_base_ = .*", "", text), space)
+    exec(compile(re.sub(r"^_base_ = .*", "", text), file, "exec", dont_inherit=True), space)
     return base | {name: value for name, value in space.items() if not name.startswith("_")}
 
 

@@ -64,7 +64,7 @@ def test_a_class_that_is_not_registered_and_a_text_that_could_be_run_are_refused
 
 
 @pytest.mark.parametrize(
-    "text, refused",
+    ("text", "refused"),
     [
         ("a = (", "mmengine cannot read it"),
         ("a = " + "(" * 5000, "mmengine cannot read it"),
@@ -72,7 +72,7 @@ def test_a_class_that_is_not_registered_and_a_text_that_could_be_run_are_refused
         ("a = 10 ** 10 ** 10", "kind BinOp"),
         ("a = 10000000000\n" + "a = a * a\n" * 40, "as a number"),
         ("a = 1 / 0", "does not exist"),
-        ("a = 1e308 * 10 % 0", "does not exist"),
+        ("a = 1.5 % 0", "does not exist"),
         ("a = [0] * 1000000000", "as a number"),
         ("a = 'x' * 1000000000", "as a number"),
         ("a = unknown", "has no value yet"),
@@ -108,7 +108,8 @@ def test_what_has_no_plain_value_is_refused_with_its_reason(text, refused, tmp_p
     (tmp_path / "config.py").write_text(text)
     with pytest.raises(UserError, match=refused) as caught:
         read_config(tmp_path / "config.py")
-    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_line_is_named(tmp_path):
@@ -139,15 +140,15 @@ def test_initial_weights_are_never_loaded(kind):
 def test_functions_are_known_only_where_mmcv_looks_them_up():
     nms = {"type": "nms_rotated", "iou_threshold": 0.1}
     assert checked_part("a.py", "model", {"test_cfg": {"nms": nms}}, KNOWN) == {"test_cfg": {"nms": nms}}
-    with pytest.raises(UserError, match="model.neck.type is 'nms_rotated'"):
+    with pytest.raises(UserError, match=r"model\.neck.type is 'nms_rotated'"):
         checked_part("a.py", "model", {"neck": nms}, KNOWN)
-    with pytest.raises(UserError, match="model.nms.type is 'open'"):
+    with pytest.raises(UserError, match=r"model\.nms.type is 'open'"):
         checked_part("a.py", "model", {"nms": {"type": "open"}}, KNOWN)
 
 
 def test_a_name_is_known_only_in_its_own_library():
     assert checked_part("a.py", "model", {"type": "mmdet.ResNet"}, KNOWN)
-    with pytest.raises(UserError, match="'mmrotate.ResNet'"):
+    with pytest.raises(UserError, match=r"'mmrotate\.ResNet'"):
         checked_part("a.py", "model", {"type": "mmrotate.ResNet"}, KNOWN)
 
 
@@ -166,21 +167,39 @@ model = dict(
 SCHEDULE = "max_epochs = 12\nparam_scheduler = [dict(type='LinearLR', start_factor=1.0 / 3, end=500)]\n"
 LEGITIMATE = {
     "values": "'''A docstring.'''\na = 1\nb = -1.5e-3\nc = None\nd = (True, [False])\ne = {'f': {1: 2}}\ng = ()\n",
-    "arithmetic": "epochs = 3 * 12\nhalf = epochs // 2\nlr = 0.004 / 16\nleft = epochs - 10 % 4 + half\nlow = lr * 0.05\n",
-    "names": "norm = dict(type='BN')\nmodel = dict(type='FCOS', norm=norm, stages=[norm, norm])\nsame = model['norm']\n",
-    "unpacked": "norm = dict(mean=[1.0], to_rgb=True)\npipeline = [dict(type='Normalize', **norm), dict(**norm, size=2)]\n",
+    "arithmetic": "epochs = 3 * 12\nhalf = epochs // 2\nlr = 0.004 / 16\nleft = epochs - 10 % 4 + half\n",
+    "names": "norm = dict(type='BN')\nmodel = dict(type='FCOS', norm=norm, stages=[norm])\nsame = model['norm']\n",
+    "unpacked": "norm = dict(mean=[1.0])\npipeline = [dict(type='Normalize', **norm), dict(**norm, size=2)]\n",
     "parts": "model = dict(a=[dict(b=1), dict(b=2)])\nmodel['a'][1]['b'] = 3\nlast = model['a'][-1]\n",
     "schedule": SCHEDULE,
     "model": BASE,
-    "inherited": "_base_ = ['base.py', 'schedule.py']\nmodel = dict(backbone=dict(depth=18), neck=dict(type='mmdet.FPN'))\n",
-    "deleted": "_base_ = 'base.py'\nmodel = dict(backbone=dict(_delete_=True, type='mmdet.CSPNeXt'), bbox_head=dict(loss=dict(beta=1)))\n",
+    "inherited": """
+_base_ = ['base.py', 'schedule.py']
+model = dict(backbone=dict(depth=18), neck=dict(type='mmdet.FPN'))
+""",
+    "deleted": """
+_base_ = 'base.py'
+model = dict(backbone=dict(_delete_=True, type='mmdet.CSPNeXt'), bbox_head=dict(loss=dict(beta=1)))
+""",
     "two levels": "_base_ = './sub/middle.py'\nmodel = dict(test_cfg=dict(score_thr=0.1))\n",
-    "from the base": "_base_ = 'base.py'\nmodel = _base_.model\nmodel.backbone.depth = 101\nmodel.bbox_head.loss = dict(type='mmdet.L1Loss')\n",
-    "in braces": "_base_ = ['base.py']\nangle = {{_base_.angle_version}}\nsteps = [dict(type='A', backend_args={{ _base_.backend_args }}), _base_.train_pipeline[1]]\n",
-    "place": "root = '{{ fileDirname }}/data/{{fileBasenameNoExtension}}{{ fileExtname }}'\nname = '{{ fileBasename }}'\n",
-    "old_import": "custom_imports = dict(imports=['dataengine.judge.cpu_forms'], allow_failed_imports=False)\n",
-    "mmdet_import": "custom_imports = dict(imports='mmdet.models', allow_failed_imports=False)\nload_from = 'https://x/a.pth'\n",
-}  # fmt: skip
+    "from the base": """
+_base_ = 'base.py'
+model = _base_.model
+model.backbone.depth = 101
+model.bbox_head.loss = dict(type='mmdet.L1Loss')
+""",
+    "in braces": """
+_base_ = ['base.py']
+angle = {{_base_.angle_version}}
+steps = [dict(type='A', backend_args={{ _base_.backend_args }}), _base_.train_pipeline[1]]
+""",
+    "place": """
+root = '{{ fileDirname }}/data/{{fileBasenameNoExtension}}{{ fileExtname }}'
+name = '{{ fileBasename }}'
+""",
+    "old import": "custom_imports = dict(imports=['dataengine.judge.cpu_forms'], allow_failed_imports=False)\n",
+    "import": "custom_imports = dict(imports='mmdet.models', allow_failed_imports=False)\nload_from = 'https://x/a.pth'\n",
+}
 
 
 class Attributes(dict):
@@ -254,7 +273,9 @@ def test_exported_configs_have_the_values_that_executing_them_gives(detector, cp
                 break
     base = library / ".mim/configs" / chosen.config
     base.parent.mkdir(parents=True)
-    base.write_text(f"model = {model!r}\ntrain_dataloader = dict(batch_size=2)\nval_evaluator = dict(type='DOTAMetric')\n")
+    base.write_text(
+        f"model = {model!r}\ntrain_dataloader = dict(batch_size=2)\nval_evaluator = dict(type='DOTAMetric')\n"
+    )
     monkeypatch.setattr(safe_config, "find_spec", lambda name: SimpleNamespace(origin=str(library / "__init__.py")))
     data = ExportedData("dota", ("plane", "storage-tank"), 100, 1.0)
     (tmp_path / "a.py").write_text(config_text(detector, data, (1, 2), 1.0, cpu))

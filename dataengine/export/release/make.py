@@ -23,7 +23,7 @@ from dataengine.export.release.finished_run import FinishedRun, read_run
 from dataengine.export.release.labels import Progress, parse_formats, write_images, write_labels
 from dataengine.export.release.licenses import conflicts, release_license
 from dataengine.export.release.sides import divide, sources_of
-from dataengine.files import read_text, write_whole
+from dataengine.files import cannot_write, create_folder, read_text, write_whole
 
 CONTENT = "release.json"
 Bar = Callable[[Sequence, str], Sequence]  # wraps a sequence to show progress
@@ -132,8 +132,7 @@ def make(
         return _already(out, content, left_out, dropped)
     building = out.with_name(f".{out.name}.partial")
     try:
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir(parents=True)
+        create_folder(building)
         parts = {s: write_images(run, part, s, license, building, progress) for s, part in splits.items()}
         for name in formats:
             write_labels(parts, name, building, progress)
@@ -147,10 +146,11 @@ def make(
             write_archives(building, settings.name, largest)
         os.rename(building, out)
     except OSError as error:
-        raise UserError(
-            f"{error.filename or out} cannot be written ({error.strerror or error}); free some space or choose "
-            "another --out."
-        ) from error
+        if error.errno is None:  # Pillow's errors are no errors of the disk
+            raise UserError(
+                f"{run_folder}: an image of the run cannot be used ({error}); find it with dataengine run verify."
+            ) from error
+        raise cannot_write(error, out, "choose another --out.") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return Released(out, content["splits"], left_out, dropped, notes(content))
