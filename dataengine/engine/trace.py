@@ -95,7 +95,7 @@ def _is_event(value: object) -> bool:
     if not isinstance(value, dict) or value.get("ph") not in ("X", "M") or not isinstance(value.get("name"), str):
         return False
     numbers = [value.get(key) for key in ("ts", "dur", "tdur")] if value["ph"] == "X" else []
-    return type(value.get("pid")) is int and all(type(n) is int and 0 <= n < 2**63 for n in numbers)
+    return type(value.get("pid")) is int and all(type(n) in (int, float) and 0 <= n < 2**63 for n in numbers)
 
 
 def busy(events: list[dict]) -> list[Busy]:

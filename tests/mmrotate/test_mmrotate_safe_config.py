@@ -273,9 +273,9 @@ def test_exported_configs_have_the_values_that_executing_them_gives(detector, cp
                 break
     base = library / ".mim/configs" / chosen.config
     base.parent.mkdir(parents=True)
-    base.write_text(
-        f"model = {model!r}\ntrain_dataloader = dict(batch_size=2)\nval_evaluator = dict(type='DOTAMetric')\n"
-    )
+    parts = "".join(f"{name}_dataloader = dict(dataset=dict(type='A'))\n" for name in ("train", "val", "test"))
+    parts += "".join(f"{name}_evaluator = dict(type='DOTAMetric', a=1)\n" for name in ("val", "test"))
+    base.write_text(f"model = {model!r}\n{parts}")
     monkeypatch.setattr(safe_config, "find_spec", lambda name: SimpleNamespace(origin=str(library / "__init__.py")))
     data = ExportedData("dota", ("plane", "storage-tank"), 100, 1.0)
     (tmp_path / "a.py").write_text(config_text(detector, data, (1, 2), 1.0, cpu))
