@@ -59,7 +59,7 @@ def names_of(make: Make, folder: Path) -> list[Path]:
     with recording(folder) as created:
         make(folder)
     alike, chosen = set(), []
-    for path in sorted(created, key=lambda path: (len(path.parts), path)):
+    for path in sorted(created - {Path()}, key=lambda path: (len(path.parts), path)):
         kind = (path.parent, path.suffix, path.name[:1] == ".") if path.suffix in (".png", ".txt", ".jpg") else path
         if path.parts[0] == folder.name or path.name.startswith("."):
             chosen += [path] if kind not in alike else []

@@ -204,7 +204,8 @@ EVENT = '{"name": "render", "ph": "X", "ts": 1, "dur": 2, "tdur": 1, "pid": 1}'
 @pytest.mark.parametrize(
     "line",
     ["{", "5", "null", "[]", "{}", '{"ph": "X"}', '{"ph": "Y", "name": "a"}', EVENT.replace("1,", '"1",'),
-     EVENT.replace('"dur": 2', '"dur": null'), EVENT.replace('"dur": 2', '"dur": NaN'), EVENT.replace("render", "\\ud800"),
+     EVENT.replace('"dur": 2', '"dur": null'), EVENT.replace('"dur": 2', '"dur": NaN'),
+     EVENT.replace("render", "\\ud800"),
      EVENT.replace('"dur": 2', '"dur": -1'), EVENT.replace('"dur": 2', f'"dur": {"9" * 5000}'), "[" * 100_000,
      EVENT.replace('"pid": 1', '"pid": []'), EVENT.replace('"pid": 1', '"pid": {}')],
 )  # fmt: skip
@@ -291,7 +292,8 @@ def test_workers_leave_what_a_terminal_sends_to_the_run():
 
 @pytest.mark.parametrize("arguments", [
     ["data", "check", "F"], ["data", "info", "F"], ["data", "draw", "F", "--out", "O.png"], ["run", "verify", "F"],
-    ["layout", "score", "F", "F"], ["release", "verify", "F"], ["synth", "--dataset", "hit-uav", "--data", "F", "--n", "1"],
+    ["layout", "score", "F", "F"], ["release", "verify", "F"],
+    ["synth", "--dataset", "hit-uav", "--data", "F", "--n", "1"],
     ["synth", "--dataset", "F"], ["synth", "--dataset", "hit-uav", "--calibration", "F", "--n", "1"],
     ["synth", "--config", "F"], ["layout", "sample", "F", "--out", "O.png"],
 ], ids=" ".join)  # fmt: skip
