@@ -271,8 +271,8 @@ cli.main()
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"])
 def test_a_command_that_is_told_to_stop_says_so(name):
-    process = subprocess.Popen([sys.executable, "-c", SLEEPING], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True)  # fmt: skip
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", SLEEPING], cwd=ROOT, **pipes)
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.1)
     process.send_signal(getattr(signal, name))
