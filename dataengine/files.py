@@ -267,10 +267,10 @@ def lock(file: Path, shared: bool = False) -> IO[str]:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV):
             raise UserError(f"{file}: is a link or no regular file; remove it.") from None
         raise
-    stream = os.fdopen(number, "r" if shared else "r+")  # open as long as the lock is held
     if not S_ISREG(os.fstat(number).st_mode):
-        stream.close()
+        os.close(number)
         raise UserError(f"{file}: is no regular file; remove it.")
+    stream = os.fdopen(number, "r" if shared else "r+")  # open as long as the lock is held
     kind = portalocker.LockFlags.SHARED if shared else portalocker.LockFlags.EXCLUSIVE
     try:
         portalocker.lock(stream, kind | portalocker.LockFlags.NON_BLOCKING)

@@ -185,6 +185,7 @@ def synth(
         from dataengine.engine.cluster import check_cluster, on_cluster
 
         check_cluster(address)
+    refuse_links(run.path)
     stored = _adopt(run, recipe)
     check_writable(run.path)
     parts = load_parts(recipe, stored)  # before the folder is made: mistakes leave nothing behind

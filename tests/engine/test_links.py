@@ -107,7 +107,7 @@ def strike(make: Make, template: Path, names: list[Path], tmp_path: Path, finish
     """Plant every kind at every name and run the command again; the number of refusals."""
     refused = 0
     for i, name in enumerate(names):
-        for kind in PLANTS:
+        for kind in PLANTS if len(name.parts) < 3 else ("link", "second name", "linked folder"):
             root = tmp_path / f"{i}-{kind.replace(' ', '-')}"
             root.mkdir()
             outside = make_outside(root)
@@ -141,7 +141,7 @@ def run_command(toy_recipe) -> Iterator[Make]:
 
 def _unfinished(run: Path) -> Path:
     """The run as it is before its last step."""
-    for name in ("manifest.jsonl", "report.json", "kept.png"):
+    for name in ("manifest.jsonl", "report.json", "kept.png", "trace.json", "shards/000000"):
         files.remove(run / name)
     return run
 
