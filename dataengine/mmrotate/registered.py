@@ -80,8 +80,7 @@ def import_own_modules(config: object, values: dict) -> None:
 
 
 def registered_names(kinds: Sequence[str] | None = DETECTOR_REGISTRIES) -> Names:
-    """The classes that are registered now, of all registries if `kinds` is None. Call it when the libraries have
-    registered theirs."""
+    """The classes that the libraries register, of all registries if `kinds` is None."""
     from mmengine.registry import Registry
 
     names: Names = {library: set() for library in ("", *LIBRARIES)}
@@ -92,6 +91,7 @@ def registered_names(kinds: Sequence[str] | None = DETECTOR_REGISTRIES) -> Names
             continue
         for kind in vars(module) if kinds is None else kinds:
             if isinstance(registry := getattr(module, kind, None), Registry):
+                registry.import_from_location()  # modules of the library that it has not imported yet
                 names[library] |= registry.module_dict.keys()
     return {library: found | names["mmengine"] for library, found in names.items()} | {"": set().union(*names.values())}
 
