@@ -104,7 +104,7 @@ def make_outside(root: Path) -> Path:
 
 
 def strike(make: Make, template: Path, names: list[Path], tmp_path: Path, finished: bool) -> int:
-    """Plant a link and one of the other kinds in turn at every name, and run the command again; the number of refusals."""
+    """Plant a link, and another kind in turn, at every name and run the command again; the number of refusals."""
     refused = 0
     for i, name in enumerate(names):
         for kind in (PLANTS[0], PLANTS[1 + i % len(PLANTS[1:])]):
