@@ -233,12 +233,14 @@ def _current_names(arguments: list[str]) -> list[str]:
     return result
 
 
-def _output_fault() -> OSError | None:
-    """Why the standard output cannot be written, None where it can."""
+def _output_fault(error: BaseException) -> OSError | None:
+    """Why the standard output cannot be written, None where it can. error: what ended the command."""
+    if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EPIPE, errno.EIO):
+        return error
     try:
         sys.stdout.flush()
-    except OSError as error:
-        return error
+    except OSError as fault:
+        return fault
     return None
 
 
@@ -274,7 +276,7 @@ def main() -> None:
         print(message, file=sys.stderr)
         sys.exit(2)
     except BaseException as error:
-        if (reason := _output_fault()) is not None:
+        if (reason := _output_fault(error)) is not None:
             if reason.errno != errno.EPIPE:  # `| head` has enough
                 print(f"error: the output cannot be written ({reason.strerror}).", file=sys.stderr)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again at the end
