@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from dataengine.engine.fetched import with_fetched
 from dataengine.engine.finish import Tally, finish
 from dataengine.engine.local import in_processes
 from dataengine.engine.parts import Parts, load_parts
@@ -27,6 +28,7 @@ from dataengine.files import cannot_write, check_writable, create, lock, refuse_
 from dataengine.judge.calibration import Calibration, calibration_hash
 
 Progress = Callable[[int, int], None]  # (images accepted, images tried)
+Painted = Callable[[int], None]  # (images painted just now, which are not judged yet)
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,9 @@ def _store(run: RunFolder, recipe: Recipe, parts: Parts) -> None:
         now.save(run.recipe)
 
 
-def _shards_in_order(recipe: Recipe, run: RunFolder, tally: Tally, add_to_trace, execute) -> Iterator[Shard]:
+def _shards_in_order(
+    recipe: Recipe, run: RunFolder, tally: Tally, add_to_trace, painted: Painted, execute
+) -> Iterator[Shard]:
     """Shard 0, 1, 2, ... Missing ones are made; stops when no more are asked for.
 
     No more shards are at work than will be needed if images go on to be accepted as they were so far.
@@ -150,6 +154,8 @@ def _shards_in_order(recipe: Recipe, run: RunFolder, tally: Tally, add_to_trace,
                         f"{run.path}: shard {number} was lost while the run was at work; the same command continues."
                     )
                 add_to_trace(done.events)
+                if done.painted:
+                    painted(done.painted)
             asked = max(asked, number + 1)
             yield shard
 
@@ -158,19 +164,21 @@ def synth(
     recipe: Recipe,
     out: Path,
     workers: int | None = 1,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     progress: Progress = lambda accepted, tried: None,
     prepared: Callable[[Parts], None] = lambda parts: None,
     executor: Literal["local", "ray"] = "local",
     address: str | None = None,
     gpus_per_worker: float | None = None,
     datasets: bool = True,
+    painted: Painted = lambda n: None,
 ) -> RunResult:
     """Make a verified synthetic data set in `out`, or continue one.
 
     Neither `workers`, `batch_size` nor `executor` changes layouts, noise or which images are tried. The result is the
     first `recipe.n` accepted images in order of attempt, or all there are when the budget of attempts is spent.
-    workers: None for one a core; with ray, one a GPU or else a core of the cluster. address, gpus_per_worker: see
+    workers: None for one a core; with ray, one a GPU or else a core of the cluster. batch_size: images that are painted
+    together, None for the renderer's own number. painted: called after each batch. address, gpus_per_worker: see
     `cluster.on_cluster`. datasets: False leaves the DOTA and COCO folders out.
     Raises UserError for anything the user can fix; finished shards are never lost.
 
@@ -186,15 +194,17 @@ def synth(
 
         check_cluster(address)
     refuse_links(run.path)
+    recipe, notes = with_fetched(recipe)
     stored = _adopt(run, recipe)
     check_writable(run.path)
     parts = load_parts(recipe, stored)  # before the folder is made: mistakes leave nothing behind
+    parts.notes[:0] = notes
     recipe = parts.recipe.model_copy(update={"filter": parts.recipe.filter})  # settled, so compared from here on
     job = Job(recipe, parts.calibration, parts.hashes, batch_size)
     if executor == "ray":
         execute = partial(on_cluster, job, run, workers, address, gpus_per_worker)
     elif (workers or os.cpu_count()) == 1:
-        execute = partial(in_this_process, parts, job, run)
+        execute = partial(in_this_process, parts, job, run, painted)
     else:
         execute = partial(in_processes, job, run, workers or os.cpu_count())
     with _locked(run):
@@ -207,7 +217,7 @@ def synth(
             with (
                 create(run.unfinished_manifest) as file,
                 trace_file(run) as add_to_trace,
-                closing(_shards_in_order(recipe, run, tally, add_to_trace, execute)) as shards,
+                closing(_shards_in_order(recipe, run, tally, add_to_trace, painted, execute)) as shards,
             ):
                 for shard in shards:
                     for line, record in zip(shard.lines, shard.records, strict=True):
