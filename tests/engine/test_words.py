@@ -216,9 +216,8 @@ def test_a_line_of_a_trace_that_is_no_event_is_left_out(line, tmp_path):
     assert result.exit_code == 0, result.exception
     assert "render" in result.output
     (tmp_path / "trace.json").write_text(f"[\n{line},\n]\n")
-    if "ud800" not in line:
-        result = CliRunner().invoke(app, ["trace", str(tmp_path)])
-        assert isinstance(result.exception, UserError), result.exception
+    result = CliRunner().invoke(app, ["trace", str(tmp_path)])
+    assert isinstance(result.exception, UserError), result.exception
 
 
 @pytest.mark.parametrize("kind", ["folder", "bytes", "empty", "missing"])
@@ -255,7 +254,8 @@ def test_a_reader_that_has_enough_ends_the_command_in_silence():
     os.close(read)
     done = command("--help", stdout=write)
     os.close(write)
-    assert (done.returncode, done.stderr) == (2, "")
+    assert done.returncode != 0
+    assert done.stderr == ""
 
 
 SLEEPING = """
