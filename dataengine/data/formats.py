@@ -98,7 +98,8 @@ def recognize(path: str | Path) -> str:
 
 def _first_words(path: Path) -> str:
     """The beginning of the first file that may have annotations: often it is a page that says "not found"."""
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in (".json", ".xml", ".yaml"))
+    found = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in (".json", ".xml", ".yaml"))
+    files = [file for file in found if file.is_file()]
     if not files:
         return ""
     with open(files[0], "rb") as stream:

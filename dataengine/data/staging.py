@@ -17,12 +17,18 @@ from dataengine.data.border import inside_image
 from dataengine.data.fill import place_filled
 from dataengine.data.layout import Dataset, Problem, Sample
 from dataengine.errors import UserError
-from dataengine.files import make_room, read_text
+from dataengine.files import create_folder, make_room, read_text, write_whole
 
 Progress = Callable[[int, int], None]  # (images done, images in all)
 Place = Callable[[Sample, Path], None]  # puts the image of a sample at a path; raises ValueError if it cannot be read
 MARKER = ".dataengine.json"
 IMAGE_SKIPPED = "the image is skipped"
+_NOT_CONTENT = (
+    ".partial-",
+    f".{MARKER}.",
+    ".nfs",
+    ".DS_Store",
+)  # unfinished, or left by other programs
 _SHARED = {"classes.txt", "data.yaml"}  # the same for all splits of a data set
 
 
@@ -45,8 +51,7 @@ def staged(path: Path, format: str, split: str, classes: Sequence[str]) -> Itera
     try:
         done = _splits_of_marker(path, format, split, classes)
         work = path / f".partial-{split}"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
+        create_folder(work)
         try:
             yield work
             if done[0] != split:
@@ -70,6 +75,8 @@ def _moves(source: Path, target: Path) -> Iterator[tuple[Path, Path]]:
     """(old, new) paths that move the content of `source` into `target`. A folder that is new in `target` moves as a
     whole, so that a million files need one rename."""
     for name in sorted(os.listdir(source)):
+        if (target / name).is_symlink():
+            raise UserError(f"{target / name}: is a link, and files written there would go elsewhere; remove it")
         if (source / name).is_dir() and (target / name).is_dir():
             yield from _moves(source / name, target / name)
         else:
@@ -82,7 +89,7 @@ def _splits_of_marker(path: Path, format: str, split: str, classes: Sequence[str
         raise UserError(f"{path} is a file; give a folder to write the data set into")
     marker = path / MARKER
     if not marker.exists():
-        if path.exists() and any(not entry.name.startswith(".partial-") for entry in path.iterdir()):
+        if path.exists() and any(not entry.name.startswith(_NOT_CONTENT) for entry in path.iterdir()):
             raise UserError(f"{path} is not empty and was not written by dataengine; choose a new or empty folder")
         return None, []
     try:
@@ -100,9 +107,7 @@ def _splits_of_marker(path: Path, format: str, split: str, classes: Sequence[str
 
 def _write_marker(path: Path, format: str, classes: Sequence[str], splits: list[str], writing: str | None) -> None:
     state = {"format": format, "classes": list(classes), "splits": splits, "writing": writing}
-    temporary = path / f".partial-{MARKER}"
-    temporary.write_text(json.dumps(state), "utf-8")
-    os.replace(temporary, path / MARKER)
+    write_whole(path / MARKER, json.dumps(state))
 
 
 def placed(

@@ -5,6 +5,7 @@ Everything is read from the manifest as it is written, so that memory does not g
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -21,11 +22,12 @@ from dataengine.data import coco, dota
 from dataengine.data.draw import contact_sheet, draw
 from dataengine.data.layout import Dataset, Problem, Sample, restrict_layout
 from dataengine.data.pixel_range import in_8_bits
-from dataengine.data.staging import Place
+from dataengine.data.staging import IMAGE_SKIPPED, Place
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.record import Record
 from dataengine.engine.run_folder import RunFolder, RunSamples, StoredRecipe, read_records
+from dataengine.errors import UserError, one_line
 from dataengine.files import write_whole
 from dataengine.judge.calibration import Calibration
 from dataengine.layouts.balance import shares_of
@@ -162,8 +164,10 @@ def write_derived(
     problems: list[Problem] = []  # the last data set has those of the others, too
     if tally.accepted and stored.datasets:
         dataset = Dataset(samples.classes, samples, tally.kind, name=f"synthetic {stored.dataset_name}")
-        dota.write(dataset, out.dota, split="train", place=place)
-        problems = coco.write(dataset, out.coco, split="train", place=place)
+        for module, folder in ((dota, out.dota), (coco, out.coco)):
+            problems = module.write(dataset, folder, split="train", place=place)
+            if skipped := [problem for problem in problems if problem.message.endswith(IMAGE_SKIPPED)]:
+                raise _damaged(skipped[0].path, skipped[0].message)
         if real is not None:
             with TemporaryDirectory(prefix=".mixed-", dir=out.path) as work:
                 problems = coco.write(mixed(in_8_bits(real, Path(work)), dataset), out.mixed, split="train")
@@ -229,6 +233,10 @@ def missed(record: Record, calibration: Calibration | None) -> np.ndarray:
     return ~calibration.found(labels, scores[: len(labels)]) & (np.arange(len(labels)) < record.n_painted)
 
 
+def _damaged(image: Path, reason: str) -> UserError:
+    return UserError(f"{image}: was damaged while the run was at work ({reason}); the same command makes it again.")
+
+
 def _sheet(
     run: RunFolder, records: list[Record], classes: tuple[str, ...], path: Path, calibration: Calibration | None
 ) -> None:
@@ -241,9 +249,12 @@ def _sheet(
         labels = record.labels
         if not record.accepted:
             labels = replace(labels, difficult=labels.difficult | missed(record, calibration))
-        with Image.open(run.image(record)) as image:
-            pictures.append(draw(image, restrict_layout(labels, classes)))
+        try:
+            with Image.open(run.image(record)) as image:
+                pictures.append(draw(image, restrict_layout(labels, classes)))
+        except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all of them for broken images
+            raise _damaged(run.image(record), one_line(error)) from None
     captions = [record.verdict.reason or record.name for record in records]
-    fresh = path.with_name(f".{path.name}")
-    contact_sheet(pictures, captions, classes=classes).save(fresh, "PNG")
-    fresh.replace(path)
+    content = io.BytesIO()
+    contact_sheet(pictures, captions, classes=classes).save(content, "PNG")
+    write_whole(path, content.getvalue())

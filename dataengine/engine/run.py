@@ -6,9 +6,9 @@ A run folder (`run_folder`) can be killed at any instant and continued with the 
 from __future__ import annotations
 
 import os
-import shutil
+import re
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,8 +23,8 @@ from dataengine.engine.record import Record
 from dataengine.engine.run_folder import RunFolder, Shard, StoredRecipe
 from dataengine.engine.trace import trace_file
 from dataengine.engine.worker import Job, in_this_process
-from dataengine.errors import UserError
-from dataengine.files import check_writable, lock, remove_unfinished
+from dataengine.errors import UserError, is_out_of_memory, out_of_memory
+from dataengine.files import cannot_write, check_writable, create, lock, refuse_links, remove, remove_unfinished
 from dataengine.judge.calibration import Calibration, calibration_hash
 
 Progress = Callable[[int, int], None]  # (images accepted, images tried)
@@ -58,14 +58,15 @@ def _locked(run: RunFolder) -> Iterator[None]:
                 f"{run.path}: another run is at work in this folder; wait for it, or give another --out."
             ) from None
         with held:
+            refuse_links(run.path)
             yield
-    except OSError as error:
-        if error.errno is None:  # not the disk's doing
+    except (OSError, MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise out_of_memory("the run") from error
+        if not isinstance(error, OSError) or error.errno is None:  # not the disk's doing
             raise
-        raise UserError(
-            f"{error.filename or run.path}: cannot be written ({error.strerror or error}); free some space or choose "
-            "another folder. What is finished stays, and the same command continues."
-        ) from error
+        advice = "choose another folder. What is finished stays, and the same command continues."
+        raise cannot_write(error, run.path, advice) from error
 
 
 def _adopt(run: RunFolder, recipe: Recipe) -> Calibration | None:
@@ -198,6 +199,7 @@ def synth(
         from dataengine.engine.cluster import check_cluster, on_cluster
 
         check_cluster(address)
+    refuse_links(run.path)
     recipe, notes = with_fetched(recipe)
     calibration = _adopt(run, recipe)
     check_writable(run.path)
@@ -219,7 +221,7 @@ def synth(
         tally = Tally(parts.calibration, parts.classes)
         try:
             with (
-                open(run.unfinished_manifest, "w") as file,
+                create(run.unfinished_manifest) as file,
                 trace_file(run) as add_to_trace,
                 closing(_shards_in_order(recipe, run, tally, add_to_trace, painted, execute)) as shards,
             ):
@@ -240,6 +242,8 @@ def synth(
 
 def _remove_half_made(run: RunFolder) -> None:
     """Remove unfinished shards, and what an interrupted end left. Only while no worker is running."""
-    for half_made in (*run.shards.glob(".*"), *run.path.glob(".mixed-*")):
-        shutil.rmtree(half_made)
+    half_made = [entry for entry in run.shards.glob(".*") if re.fullmatch(r"\.\d+\.\d+", entry.name)]
+    for entry in (*half_made, *run.path.glob(".mixed-*")):  # not what a file manager or a network disk leaves there
+        with suppress(OSError):  # a file that is still open on a network disk cannot be removed yet
+            remove(entry)
     remove_unfinished(run.path)

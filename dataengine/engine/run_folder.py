@@ -26,7 +26,7 @@ from dataengine.data.file_index import named_file
 from dataengine.data.layout import Dataset, Sample
 from dataengine.engine.record import Record
 from dataengine.errors import UserError
-from dataengine.files import parse_json, read_text, write_whole
+from dataengine.files import create_folder, parse_json, read_text, remove, write_whole
 
 RECORDS = "records.jsonl"
 CHECKSUM = f"{RECORDS}.sha256"  # in the form of sha256sum, so that `sha256sum -c` checks it, too
@@ -211,7 +211,7 @@ class RunFolder:
         shard = self.examine_shard(number)
         if not shard.faults:
             return shard
-        shutil.rmtree(self.shard(number))
+        remove(self.shard(number))
         return None
 
 
@@ -277,8 +277,7 @@ class ShardFolder:
     def __init__(self, run: RunFolder, number: int):
         self.final = run.shard(number)
         self.building = self.final.with_name(f".{self.final.name}.{os.getpid()}")
-        shutil.rmtree(self.building, ignore_errors=True)
-        self.building.mkdir(parents=True)
+        create_folder(self.building)
 
     def put(self, name: str, content: bytes) -> None:
         """Write one file."""

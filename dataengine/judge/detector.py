@@ -184,15 +184,18 @@ def _hash(weights: bytes, config: Path) -> str:
 
 
 def identity_of(folder: str | Path) -> str:
-    """The `identity` that the detector in a folder has once it is loaded, from its files alone.
+    """The `identity` that the detector in a folder has once it is loaded, from the bytes of its files alone.
 
-    Raises UserError or OSError where a file is missing.
+    Nothing is loaded, so the folder may be a stranger's. Raises UserError or OSError where a file is missing.
     """
     folder = Path(folder)
-    if (folder / "last_checkpoint").exists():
+    if (folder / "last_checkpoint").is_file():
         from dataengine.mmrotate.detector import files_identity, work_dir_parts
 
         return files_identity(*work_dir_parts(folder))
+    for name in ("model.onnx", "config.json"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: has no file {name}.")
     return _hash(read_onnx(folder / "model.onnx"), folder / "config.json")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataengine.errors import UserError, install
-from dataengine.files import disk_space, lock, user_cache
+from dataengine.files import cannot_write, create_folder, disk_space, lock, user_cache
 from dataengine.render import PROVENANCE_FILE
 from dataengine.render.download import (
     RemoteRepository,
@@ -259,7 +259,7 @@ def write_model(pipeline: LatentPipeline, out: Path, half: bool, provenance: dic
         pipeline.to(torch.float16)
     unfinished = out.with_name(f".{out.name}.new")
     try:
-        shutil.rmtree(unfinished, ignore_errors=True)  # of an import that was interrupted
+        create_folder(unfinished)
         pipeline.save_pretrained(unfinished)
         if provenance is not None:
             (unfinished / PROVENANCE_FILE).write_text(json.dumps(provenance, indent=2) + "\n")
@@ -267,4 +267,4 @@ def write_model(pipeline: LatentPipeline, out: Path, half: bool, provenance: dic
             out.rmdir()
         unfinished.rename(out)
     except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error}); free some space.") from None
+        raise cannot_write(error, out, "give another --out.") from None

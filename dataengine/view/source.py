@@ -19,7 +19,7 @@ from dataengine.data.pixel_range import PixelRange
 from dataengine.engine.record import MALFORMED, Record
 from dataengine.engine.run_folder import RECORDS, RunFolder
 from dataengine.errors import UserError
-from dataengine.files import read_text, user_cache, write_whole
+from dataengine.files import parse_json, read_text, user_cache, write_whole
 from dataengine.view.hand_drawn import hand_drawn_recipe
 
 
@@ -145,10 +145,11 @@ def _report(run: RunFolder) -> dict:
     if not run.report.exists():
         return {}
     try:
-        report = json.loads(read_text(run.report))
+        report = parse_json(read_text(run.report))
     except ValueError:
         report = None
-    if not isinstance(report, dict):
+    notes = report.get("notes", []) if isinstance(report, dict) else None
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         raise UserError(f"{run.report}: damaged; write it again with the same dataengine synth command.")
     return report
 

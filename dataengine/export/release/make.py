@@ -37,7 +37,7 @@ from dataengine.export.release.finished_run import FinishedRun, read_run
 from dataengine.export.release.labels import Progress, parse_formats, write_images, write_labels
 from dataengine.export.release.licenses import License, conflicts, release_license
 from dataengine.export.release.sides import divide, sources_of
-from dataengine.files import read_text, write_whole
+from dataengine.files import cannot_write, create_folder, read_text, write_whole
 from dataengine.folders import sha256_of
 
 Bar = Callable[[Sequence, str], Sequence]  # wraps a sequence to show progress
@@ -155,8 +155,7 @@ def make(
     run = as_run(run.folder, content, [record for part in splits.values() for record in part])
     building = out.with_name(f".{out.name}.partial")
     try:
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir(parents=True)
+        create_folder(building)
         parts = {s: write_images(run, part, s, license, building, progress) for s, part in splits.items()}
         write_samples(building, list(parts.values()), run.recipe["seed"])
         write_derived(building, run, content, splits, parts, license, progress)
@@ -165,10 +164,11 @@ def make(
             write_archives(building, settings.name, largest)
         os.rename(building, out)
     except OSError as error:
-        raise UserError(
-            f"{error.filename or out} cannot be written ({error.strerror or error}); free some space or choose "
-            "another --out."
-        ) from error
+        if error.errno is None:  # Pillow's errors are no errors of the disk
+            raise UserError(
+                f"{run_folder}: an image of the run cannot be used ({error}); find it with dataengine run verify."
+            ) from error
+        raise cannot_write(error, out, "choose another --out.") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return Released(out, content["splits"], left_out, dropped, notes(content))
