@@ -13,11 +13,12 @@ Roboflow's `<split>/_annotations.coco.json`, and FiftyOne's `labels.json` next t
 from __future__ import annotations
 
 import json
-import math
 import mmap
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -26,21 +27,35 @@ from pydantic import ValidationError
 
 from dataengine import geometry
 from dataengine.data.border import visible_hulls
+from dataengine.data.coco_objects import (
+    IS_DIFFICULT,
+    IS_IGNORED,
+    STATES_ROTATION,
+    Annotations,
+    Table,
+    corners_of,
+    entries_apart,
+    flags_of,
+    is_rotated,
+    key_of,
+    outline_of,
+    states_rotation,
+)
 from dataengine.data.file_index import FileIndex, safe_name
+from dataengine.data.json_stream import stream_json
 from dataengine.data.label_files import count_of, image_root
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, Sample
-from dataengine.data.objects import DIFFICULT, IGNORED, look_like_corners, marked
-from dataengine.data.parse import flag, load_json, number, objects_only
+from dataengine.data.objects import NO_OUTLINE, look_like_corners
+from dataengine.data.parse import not_objects, number, objects_only
 from dataengine.data.records import NOTHING_READ, Record, assemble, unknown_acquisition
 from dataengine.data.staging import Progress, placed, staged
-from dataengine.errors import UserError
+from dataengine.errors import UserError, shown
 
 NAME = "coco"
 HOLDS = frozenset({"angles", "hbb", "difficult", "visible", "ignored", *Acquisition.model_fields})
 _OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "image_info_", "stuff_")
-MAX_POLYGONS = 20_000  # objects by whose polygons a data set is found to be rotated
-OUTLINE_PX = 2e-3  # distance at which a corner of a polygon is a corner of bbox
-_UNREAD_GEOMETRY = {"rotation", "angle", "theta", "rbox", "obb", "poly", "rotated_box", "rotated_bbox", "bbox_mode"}
+IMAGE_FIELDS = ("id", "file_name", "width", "height", "source", "license", "acquisition")
+FLAT = "segmentation is flat, so it has no area"
 
 
 def recognizes(file: Path, head: str) -> bool:
@@ -119,10 +134,10 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
         files = chosen
     problems: list[Problem] = []
     index = FileIndex(image_root(path))
-    contents: dict[str, dict] = {}
+    contents: dict[str, _Content] = {}
     for name, file in files.items():
         try:
-            contents[name] = _checked(file, load_json(file), problems)
+            contents[name] = _content(file, problems)
         except ValueError as error:
             problems.append(Problem(file, None, f"{error}; the file is skipped", count_of(file, '"bbox"')))
     rotated = _is_rotated(list(contents.values()))
@@ -135,129 +150,241 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
     return assemble(records, path, format=NAME, kind=kind, classes=classes, known=known, problems=problems)
 
 
-def _checked(file: Path, content: dict, problems: list[Problem]) -> dict:
-    """The content with lists of JSON objects only. Raises ValueError if it is no COCO file."""
-    missing = [key for key in ("images", "annotations", "categories") if not isinstance(content.get(key), list)]
+@dataclass(frozen=True)
+class _Content:
+    """What a file holds. images have only the fields that are read."""
+
+    info: dict
+    licenses: list[dict]
+    categories: list[dict]
+    images: list[dict]
+    annotations: Annotations
+    table: Table
+
+
+def _content(file: Path, problems: list[Problem]) -> _Content:
+    """The content of a file. Raises ValueError if it is no COCO file."""
+    images: list[dict] = []
+    annotations = Annotations()
+    unread: dict[str, list[Problem]] = {"images": [], "annotations": []}
+    counts = Counter()
+
+    def objects(key: str, block: list) -> list[dict]:
+        first = counts[key]
+        counts[key] += len(block)
+        if set(map(type, block)) == {dict}:
+            return block
+        unread[key] += not_objects(file, key, block, first)
+        return [entry for entry in block if isinstance(entry, dict)]
+
+    def add_images(block: list) -> None:
+        images.extend({f: entry[f] for f in IMAGE_FIELDS if f in entry} for entry in objects("images", block))
+
+    stated = stream_json(
+        file, {"images": add_images, "annotations": lambda block: annotations.add(objects("annotations", block))}
+    )
+    missing = [key for key in ("images", "annotations", "categories") if not isinstance(stated.get(key), list)]
     if missing:
         raise ValueError(f"has no list {missing[0]!r}")
-    content = objects_only(file, content, problems)
-    _category_names(content["categories"])
-    unread = sorted({key for entry in content["annotations"] for key in entry if key.lower() in _UNREAD_GEOMETRY})
-    if unread:
-        message = f"annotations have {', '.join(unread)}, which is not read; only bbox and segmentation place an object"
+    problems += [*unread["images"], *unread["annotations"]]
+    rest = objects_only(file, stated, problems)
+    category_names(rest["categories"])
+    if annotations.unread:
+        keys = ", ".join(sorted(annotations.unread))
+        message = f"annotations have {keys}, which is not read; only bbox and segmentation place an object"
         problems.append(Problem(file, None, message))
-    return content
+    return _Content(rest["info"], rest["licenses"], rest["categories"], images, annotations, annotations.table())
 
 
-def _report_contradictions(file: Path, entries: Sequence[dict], rotated: bool, problems: list[Problem]) -> None:
+def _is_rotated(contents: Sequence[_Content]) -> bool:
+    """Whether the objects of a data set are rotated boxes, by all its files together."""
+    stated = {shown(content.info.get("box_kind")) for content in contents} & {"'hbb'", "'obb'"}
+    if stated:
+        return "'obb'" in stated
+    return is_rotated([(content.annotations, content.table) for content in contents])
+
+
+def _report_contradictions(file: Path, content: _Content, rotated: bool, problems: list[Problem]) -> None:
     """The problem of objects whose `bbox` and polygons lie in different places, of which one is wrong."""
-    apart = [entry for entry in entries if _lies_apart(entry)]
+    apart = list(entries_apart(content.annotations, content.table))
     if apart:
         message = (
-            f"{len(apart)} annotations (first: {apart[0].get('id')}) have bbox and segmentation in different places; "
+            f"{len(apart)} annotations (first: {shown(apart[0])}) have bbox and segmentation in different places; "
             f"{'segmentation' if rotated else 'bbox'} is used"
         )
         problems.append(Problem(file, None, message))
 
 
-def _report_corners(file: Path, records: Iterable[Record], problems: list[Problem]) -> None:
-    """The problem of a file with corners in `bbox`. Records have the corners of their boxes, as they were read."""
-    rows, beyond = [], []
-    for record in records:
-        if record.size is None:
-            continue
-        for x1, y1, _, _, x2, y2, *_ in record.boxes:
-            if x2 - x1 <= x1 or y2 - y1 <= y1:  # no corners
-                return
-            rows.append([x1, y1, x2 - x1, y2 - y1])
-            beyond.append(x2 > record.size[0] + 1 or y2 > record.size[1] + 1)
-    if look_like_corners(np.array(rows), np.array(beyond)):
+def _report_corners(file: Path, records: Sequence[Record], objects: _Objects, problems: list[Problem]) -> None:
+    """The problem of a file with corners in `bbox`."""
+    sizes = np.array([record.size or (np.nan, np.nan) for record in records]).reshape(-1, 2)[objects.images]
+    stated = ~np.isnan(sizes[:, 0]) & ~objects.ignored
+    first, last = objects.corners[stated][:, :2], objects.corners[stated][:, 4:6]
+    rows = np.concatenate([first, last - first], 1)
+    if (rows[:, 2:] > first).all() and look_like_corners(rows, (last > sizes[stated] + 1).any(1)):
         message = (
             "many boxes leave their image, and all look like x1, y1, x2, y2 in place of COCO's x, y, width, height"
         )
         problems.append(Problem(file, None, f"{message}; convert them"))
 
 
-def _lies_apart(entry: dict) -> bool:
-    """Whether the centre of neither `bbox` nor the rectangle around the polygons is in the other."""
-    box = _four_numbers(entry.get("bbox"))
-    points = [point for polygon in _polygons(entry) for point in polygon]
-    if not points or box is None or _states_rotation(entry):
-        return False
-    x, y, width, height = box
-    (x1, y1), (x2, y2) = map(min, zip(*points, strict=True)), map(max, zip(*points, strict=True))
-    bbox_in_polygon = x1 <= x + width / 2 <= x2 and y1 <= y + height / 2 <= y2
-    return not (bbox_in_polygon or (x <= (x1 + x2) / 2 <= x + width and y <= (y1 + y2) / 2 <= y + height))
+@dataclass
+class _Objects:
+    """Objects and ignored regions of a file, sorted by image and position in the file. images: of each, its place among
+    the records."""
+
+    images: np.ndarray
+    categories: np.ndarray
+    corners: np.ndarray
+    ignored: np.ndarray
+    difficult: np.ndarray
+    visible: np.ndarray
+    outlines: list[np.ndarray] | None
 
 
 def _records(
-    file: Path, split: str, content: dict, names: dict, rotated: bool, index: FileIndex, problems: list[Problem]
+    file: Path, split: str, content: _Content, names: dict, rotated: bool, index: FileIndex, problems: list[Problem]
 ) -> list[Record]:
-    categories = _category_names(content["categories"])
-    used = {str(entry.get("category_id")) for entry in content["annotations"]}
-    parents = {str(category.get("supercategory")) for category in content["categories"]}
+    categories = category_names(content.categories)
+    annotations = content.annotations
+    used = {str(entry.get("category_id")) for entry in annotations.others.values()}
+    used |= set(map(str, set(annotations.category_ids)))
+    parents = {str(category.get("supercategory")) for category in content.categories}
     for key, name in categories.items():
         if str(key) in used or name not in parents:  # Roboflow adds a super-category, which no object has
             names.setdefault(name)
-    records = _image_records(file, split, content, index, problems)
-    _report_contradictions(file, content["annotations"], rotated, problems)
-    unreadable: list[Record] = []
-    for entry in content["annotations"]:
-        record = None
+    by_id = _image_records(file, split, content, index, problems)
+    records = list(by_id.values())
+    _report_contradictions(file, content, rotated, problems)
+    objects, unreadable = _objects(file, content, categories, by_id, rotated, problems)
+    if not rotated:
+        _report_corners(file, records, objects, problems)
+    boxes = geometry.from_corners(objects.corners.astype(np.float32).reshape(-1, 4, 2))
+    class_names = list(categories.values())
+    ends = np.searchsorted(objects.images, np.arange(len(records) + 1)).tolist()
+    any_ignored = objects.ignored.any()
+    all_names = [class_names[category] for category in objects.categories.tolist()]
+    for i, record in enumerate(records):
+        own = slice(ends[i], ends[i + 1])
+        if any_ignored and objects.ignored[own].any():
+            regions = np.flatnonzero(objects.ignored[own]) + own.start
+            # `write` repeats a region for each class
+            record.ignored = boxes[regions[first_of_equal(objects.corners[regions])]]
+            own = np.flatnonzero(~objects.ignored[own]) + own.start
+            record.names = [all_names[at] for at in own]
+            record.outlines = objects.outlines and [objects.outlines[at] for at in own]
+        else:
+            record.names = all_names[own]
+            record.outlines = objects.outlines and objects.outlines[own]
+        record.boxes, record.difficult, record.visible = boxes[own], objects.difficult[own], objects.visible[own]
+    for i in unreadable:
+        record = records[i]
+        if not record.objects and record.image is not None:
+            record.image, record.fault = None, NOTHING_READ
+    return records
+
+
+def _objects(
+    file: Path, content: _Content, categories: dict, records: dict, rotated: bool, problems: list[Problem]
+) -> tuple[_Objects, list[int]]:
+    """The objects of a file, and the images with an object that cannot be read, by their place among the records."""
+    table, annotations = content.table, content.annotations
+    image_places = {key: i for i, key in enumerate(records)}
+    category_places = {key: i for i, key in enumerate(categories)}
+    images = np.array([image_places.get(key, -1) for key in annotations.image_ids], np.int64)
+    classes = np.array([category_places.get(key, -1) for key in annotations.category_ids], np.int64)
+    corners = table.corners(rotated)
+    flat = np.isnan(corners[:, 0])
+    left_out = (images < 0) | (classes < 0) | flat
+    found: list[tuple[int, Problem]] = []  # at these positions
+    unreadable = [int(images[i]) for i in np.flatnonzero(left_out & (images >= 0))]
+    for i in np.flatnonzero(left_out).tolist():
+        unknown = annotations.image_ids[i] if images[i] < 0 else annotations.category_ids[i]
+        reason = FLAT if images[i] >= 0 and classes[i] >= 0 else f"{unknown} is unknown"
+        found.append((int(table.positions[i]), _skipped(file, int(table.ids[i]), reason)))
+    if rotated:
+        bare = (np.diff(table.first) == 0) & ~left_out & ~table.has(STATES_ROTATION | IS_IGNORED)
+        found += [(int(table.positions[i]), _without_polygon(file, int(table.ids[i]))) for i in np.flatnonzero(bare)]
+    rows: list[tuple] = []
+    more_outlines: list[np.ndarray] = []
+    for position, entry in annotations.others.items():
+        image = None
         try:
-            record = records[_key(entry["image_id"])]
-            name = categories[_key(entry["category_id"])]
-            flags = _attributes(entry) | entry
-            ignored = marked(flags, IGNORED)
-            corners = _corners(entry, rotated)
+            image = image_places[key_of(entry["image_id"])]
+            category = category_places[key_of(entry["category_id"])]
+            ignored, difficult = flags_of(entry)
+            own = corners_of(entry, rotated)
             visible = number(entry.get("visible", 1), "visible")
-        except KeyError as error:
-            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error} is unknown; it is skipped", 1))
-            unreadable += [record] if record else []
-            continue
-        except (ValueError, TypeError) as error:
-            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {error}; it is skipped", 1))
-            unreadable += [record] if record else []
+        except (KeyError, ValueError, TypeError) as error:
+            reason = f"{shown_key(error)} is unknown" if isinstance(error, KeyError) else str(error)
+            found.append((position, _skipped(file, entry.get("id"), reason)))
+            unreadable += [] if image is None else [image]
             continue
         segmentation = entry.get("segmentation")
         if (
             rotated
             and not ignored
             and not (isinstance(segmentation, list) and segmentation)
-            and not _states_rotation(entry)
+            and not states_rotation(entry)
         ):
-            message = "has no polygon in a data set of rotated boxes; its upright bbox is used"
-            problems.append(Problem(file, None, f"annotation {entry.get('id')}: {message}"))
-        if ignored:
-            if corners not in record.ignored:  # `write` repeats a region for each class
-                record.ignored.append(corners)
-        else:
-            record.names.append(name)
-            record.boxes.append(corners)
-            record.difficult.append(marked(flags, DIFFICULT))
-            record.visible.append(visible)
-            record.outlines.append(_outline(entry))
-    if not rotated:
-        _report_corners(file, records.values(), problems)
-    for record in unreadable:
-        if not record.names and not len(record.ignored) and record.image is not None:
-            record.image, record.fault = None, NOTHING_READ
-    for record in records.values():
-        record.boxes = geometry.from_corners(np.array(record.boxes, np.float32).reshape(-1, 4, 2))
-        record.ignored = geometry.from_corners(np.array(record.ignored, np.float32).reshape(-1, 4, 2))
-    return list(records.values())
+            found.append((position, _without_polygon(file, entry.get("id"))))
+        rows.append((position, image, category, own, ignored, difficult, visible))
+        more_outlines.append(outline_of(entry))
+    problems += [problem for _, problem in sorted(found, key=lambda pair: pair[0])]
+    kept = np.flatnonzero(~left_out)
+    columns = list(zip(*rows, strict=True)) or [[]] * 7
+    positions = np.concatenate([table.positions[kept], np.array(columns[0], np.int64)])
+    images = np.concatenate([images[kept], np.array(columns[1], np.int64)])
+    order = np.lexsort((positions, images))
+    outlines = {i: points for i, points in table.outlines().items() if not left_out[i]}
+    all_outlines = None
+    if outlines or any(map(len, more_outlines)):
+        all_outlines = [*(outlines.get(i, NO_OUTLINE) for i in kept.tolist()), *more_outlines]
+        all_outlines = [all_outlines[at] for at in order.tolist()]
+    return _Objects(
+        images[order],
+        np.concatenate([classes[kept], np.array(columns[2], np.int64)])[order],
+        np.concatenate([corners[kept], np.array(columns[3], np.float64).reshape(-1, 8)])[order],
+        np.concatenate([table.has(IS_IGNORED)[kept], np.array(columns[4], bool)])[order],
+        np.concatenate([table.has(IS_DIFFICULT)[kept], np.array(columns[5], bool)])[order],
+        np.concatenate([table.visible[kept], np.array(columns[6], np.float64)])[order],
+        all_outlines,
+    ), unreadable
+
+
+def _skipped(file: Path, annotation_id: object, reason: str) -> Problem:
+    return Problem(file, None, f"annotation {shown(annotation_id)}: {reason}; it is skipped", 1)
+
+
+def _without_polygon(file: Path, annotation_id: object) -> Problem:
+    message = "has no polygon in a data set of rotated boxes; its upright bbox is used"
+    return Problem(file, None, f"annotation {shown(annotation_id)}: {message}")
+
+
+def first_of_equal(rows: np.ndarray) -> np.ndarray:
+    """Places of the rows (N, 8) that equal none before them, in order.
+
+    >>> first_of_equal(np.array([[1, 2], [3, 4], [1, 2]])).tolist()
+    [0, 1]
+    """
+    return np.sort(np.unique(rows, axis=0, return_index=True)[1])
+
+
+def shown_key(error: KeyError) -> str:
+    """The key that a dict lacks, as a message has it."""
+    return shown(error.args[0])
 
 
 def _image_records(
-    file: Path, split: str, content: dict, index: FileIndex, problems: list[Problem]
+    file: Path, split: str, content: _Content, index: FileIndex, problems: list[Problem]
 ) -> dict[object, Record]:
     """The records of the images by id, without objects. An id of two pictures is left out: nothing tells whose the
     objects are."""
-    licenses = {_key(entry.get("id")): str(entry.get("name", "")) for entry in content.get("licenses") or []}
-    default_license = str(content.get("info", {}).get("license", ""))
+    licenses = {key_of(entry.get("id")): str(entry.get("name", "")) for entry in content.licenses}
+    default_license = str(content.info.get("license", ""))
     records: dict[object, Record] = {}
     ambiguous: set = set()
-    for entry in content["images"]:
+    for entry in content.images:
         try:
             file_name = str(entry["file_name"])
             record = Record(safe_name(file_name), None, file, split=split)
@@ -270,42 +397,27 @@ def _image_records(
             record.source = str(entry.get("source", ""))
             record.license = licenses.get(entry.get("license")) or default_license
             record.acquisition = _acquisition(file, entry, problems)
-            record.boxes, record.difficult, record.visible, record.ignored, record.outlines = [], [], [], [], []
-            first = records.setdefault(_key(entry["id"]), record)
+            first = records.setdefault(key_of(entry["id"]), record)
             if first is not record and first.name != record.name:
-                ambiguous.add(entry["id"])
-                message = f"image id {entry['id']} is that of {first.name!r} and of {record.name!r}"
+                ambiguous.add(key_of(entry["id"]))
+                message = f"image id {shown(entry['id'])} is that of {shown(first.name)} and of {shown(record.name)}"
                 problems.append(Problem(file, None, f"{message}; both and their objects are skipped"))
         except KeyError as error:
             problems.append(Problem(file, None, f"an image has no field {error}; it is skipped"))
         except (ValueError, TypeError) as error:
-            problems.append(Problem(file, None, f"image {entry.get('file_name')!r}: {error}; it is skipped"))
+            problems.append(Problem(file, None, f"image {shown(entry.get('file_name'))}: {error}; it is skipped"))
     return {key: record for key, record in records.items() if key not in ambiguous}
 
 
-def _category_names(categories: Sequence[dict]) -> dict[object, str]:
+def category_names(categories: Sequence[dict]) -> dict[object, str]:
     """{id: name}. Raises ValueError if an id has several names."""
     names: dict[object, str] = {}
     for category in categories:
         name = str(category["name"])
-        if names.setdefault(_key(category["id"]), name) != name:
-            raise ValueError(f"category id {category['id']} is that of {names[_key(category['id'])]!r} and of {name!r}")
+        key = key_of(category["id"])
+        if names.setdefault(key, name) != name:
+            raise ValueError(f"category id {shown(category['id'])} is that of {shown(names[key])} and of {shown(name)}")
     return names
-
-
-def _key(value: object) -> object:
-    """The id of an entry, a number or text; "7" and 7 are equal. Raises ValueError for a list or an object."""
-    if isinstance(value, list | dict):
-        raise ValueError(f"{value} is not an id")
-    return int(value) if isinstance(value, str) and re.fullmatch(r"0|[1-9]\d{0,17}", value) else value
-
-
-def _attributes(entry: dict) -> dict:
-    """The attributes of an object, {name: value}, also where a file has a list of {"name": ..., "value": ...}."""
-    stated = entry.get("attributes")
-    if isinstance(stated, list):
-        return {str(each.get("name")): each.get("value") for each in stated if isinstance(each, dict)}
-    return stated if isinstance(stated, dict) else {}
 
 
 def _acquisition(file: Path, entry: dict, problems: list[Problem]) -> Acquisition:
@@ -316,125 +428,6 @@ def _acquisition(file: Path, entry: dict, problems: list[Problem]) -> Acquisitio
     except ValidationError as error:
         problems.append(unknown_acquisition(file, entry["file_name"], error))
         return UNKNOWN
-
-
-def _is_rotated(contents: Sequence[dict]) -> bool:
-    """Whether the objects of a data set are rotated boxes, by all its files together."""
-    stated = {content.get("info", {}).get("box_kind") for content in contents} & {"hbb", "obb"}
-    if stated:
-        return "obb" in stated
-    entries = [entry for content in contents for entry in content["annotations"] if not flag(entry.get("iscrowd"))]
-    if any(_has_rotation(entry) for entry in entries):
-        return True
-    sample = entries[:: len(entries) // MAX_POLYGONS + 1]
-    polygons = [(entry.get("bbox"), found) for entry in sample if (found := _polygons(entry))]
-    quadrilaterals = [(box, found[0]) for box, found in polygons if len(found) == 1 and len(found[0]) == 4]
-    if 2 * len(quadrilaterals) <= len(polygons):
-        return False
-    return any(not _is_outline(points, box) for box, points in quadrilaterals)
-
-
-def _polygons(entry: dict) -> list[list[tuple[float, float]]]:
-    """The polygons of an object without repeated points; those without three points, or with other values than
-    numbers, are left out."""
-    found = []
-    for polygon in _parts(entry):
-        try:
-            values = [number(value, "segmentation") for value in polygon]
-        except (TypeError, ValueError):
-            continue
-        points = list(zip(values[::2], values[1::2], strict=False))
-        points = [point for i, point in enumerate(points) if i == 0 or point != points[i - 1]]
-        if len(points) > 1 and points[0] == points[-1]:  # closed
-            points.pop()
-        if len(points) >= 3 and len(values) % 2 == 0:
-            found.append(points)
-    return found
-
-
-def _parts(entry: dict) -> list:
-    """The polygons in `segmentation`, each a list of x and y in turn, also where it is a single one or has pairs."""
-    stated = entry.get("segmentation")
-    if not isinstance(stated, list) or not stated:
-        return []
-    if not any(isinstance(part, list) for part in stated):
-        return [stated]
-    if all(isinstance(part, list) and len(part) == 2 and not isinstance(part[0], list) for part in stated):
-        stated = [stated]
-    return [
-        [value for pair in part for value in pair] if part and all(isinstance(pair, list) for pair in part) else part
-        for part in stated
-    ]
-
-
-def _four_numbers(box: object) -> list[float] | None:
-    """`bbox` as numbers, None if it is something else, which is reported where the object is read."""
-    if not isinstance(box, list) or len(box) != 4:
-        return None
-    try:
-        return [number(value, "bbox") for value in box]
-    except ValueError:
-        return None
-
-
-def _is_outline(points: Sequence[tuple[float, float]], box: object) -> bool:
-    """Whether four points are the corners of the upright box `x, y, width, height`."""
-    numbers = _four_numbers(box)
-    if numbers is None:
-        return False
-    x, y, width, height = numbers
-    corners = ((x, y), (x + width, y), (x + width, y + height), (x, y + height))
-    return all(any(abs(px - cx) + abs(py - cy) < OUTLINE_PX for px, py in points) for cx, cy in corners)
-
-
-def _rotation(entry: dict) -> float:
-    """CVAT's attribute `rotation` in degrees, 0 without it. Raises ValueError if it is no number."""
-    value = _attributes(entry).get("rotation")
-    return 0.0 if value in (None, "") else number(value, "rotation") % 360
-
-
-def _states_rotation(entry: dict) -> bool:
-    return "rotation" in _attributes(entry)
-
-
-def _has_rotation(entry: dict) -> bool:
-    try:
-        return _rotation(entry) != 0
-    except ValueError:
-        return False
-
-
-def _corners(entry: dict, rotated: bool) -> list[float]:
-    """Eight numbers: four corners of the object, x and y in turn. Raises ValueError if it has no area."""
-    polygons, rotation = _parts(entry), _rotation(entry)
-    if rotated and not rotation and polygons:
-        found = _polygons(entry)
-        if len(found) < len(polygons):
-            counts = [len([number(value, "segmentation") for value in polygon]) / 2 for polygon in polygons]
-            points = ", ".join(f"{count:g}" for count in counts)
-            raise ValueError(f"segmentation has {points} points; a polygon has at least 3 different ones")
-        if len(found) == 1 and len(found[0]) == 4:
-            return [value for point in found[0] for value in point]
-        box = geometry.from_points([point for points in found for point in points])
-        if box[3] <= 0:
-            raise ValueError("segmentation is flat, so it has no area")
-        return geometry.to_corners(box).ravel().tolist()
-    values = [number(value, "bbox") for value in entry["bbox"]]
-    if len(values) != 4:
-        raise ValueError(f"bbox has {len(values)} numbers, not x, y, width, height")
-    x, y, width, height = values
-    if width <= 0 or height <= 0:
-        raise ValueError(f"bbox is {width:g} wide and {height:g} high, so it has no area")
-    if rotated and rotation:
-        box = [[x + width / 2, y + height / 2, width, height, math.radians(rotation)]]
-        return geometry.to_corners(np.array(box)).ravel().tolist()
-    return [x, y, x + width, y, x + width, y + height, x, y + height]
-
-
-def _outline(entry: dict) -> np.ndarray:
-    """The largest polygon of an instance mask, (K, 2); (0, 2) if there is none with more than four points."""
-    outlines = [np.array(points) for points in _polygons(entry) if len(points) > 4]
-    return max(outlines, key=lambda points: np.ptp(points, axis=0).prod(), default=np.zeros((0, 2)))
 
 
 def write(

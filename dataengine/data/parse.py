@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,15 +123,19 @@ def objects_only(path: Path, content: dict, problems: list[Problem]) -> dict:
     for key in ("images", "annotations", "categories", "licenses"):
         entries = content.get(key) if isinstance(content.get(key), list) else []
         lists[key] = [entry for entry in entries if isinstance(entry, dict)]
-        for i, entry in enumerate(entries):
-            if not isinstance(entry, dict) and key != "licenses":
-                problems.append(Problem(path, None, f"{key}[{i}] is {shown(entry)}, not an object; it is skipped"))
+        problems += [] if key == "licenses" else not_objects(path, key, entries, 0)
     for i, category in enumerate(lists["categories"]):
         if "id" not in category or "name" not in category:
             raise ValueError(f"categories[{i}] has no {'name' if 'id' in category else 'id'}")
         if isinstance(category["id"], list | dict):
             raise ValueError(f"categories[{i}] has the id {shown(category['id'])}, not a number or text")
     return content | lists
+
+
+def not_objects(path: Path, key: str, entries: Sequence, first: int) -> list[Problem]:
+    """The problems of those entries of a list in a JSON file that are no JSON objects. first: number of the first."""
+    wrong = [(i, entry) for i, entry in enumerate(entries, first) if not isinstance(entry, dict)]
+    return [Problem(path, None, f"{key}[{i}] is {shown(entry)}, not an object; it is skipped") for i, entry in wrong]
 
 
 def load_xml(path: Path) -> Element:
