@@ -15,7 +15,7 @@ from typing import BinaryIO
 from dataengine.files import INVALID_JSON, json_fault, open_regular, refuse_surrogates, unique_keys
 
 CHUNK_BYTES = 2**20
-BLOCK_ENTRIES = 4096  # that are handed over at a time
+BLOCK_ENTRIES = 256  # that are handed over at a time; more of them would be looked at by the garbage collector
 _BLANKS = re.compile(r"[ \t\n\r]*")
 _scan = json.JSONDecoder(object_pairs_hook=unique_keys).scan_once
 
