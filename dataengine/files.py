@@ -15,6 +15,7 @@ from typing import IO, BinaryIO
 
 from dataengine.errors import UserError, shown
 
+MAX_TEXT_BYTES = 2**28  # of label files and lists of names; a million objects of DOTA have 80 MB
 MAX_YAML_BYTES = 2**18  # PyYAML reads 100 kB/s on a slow core
 MAX_SCALAR = 300  # characters of a number in YAML; Python's own take time that grows with their square
 

@@ -42,7 +42,7 @@ from dataengine.data.coco_objects import (
     states_rotation,
 )
 from dataengine.data.file_index import FileIndex, safe_name
-from dataengine.data.json_stream import stream_json
+from dataengine.data.json_stream import NO_OBJECT, stream_json
 from dataengine.data.label_files import count_of, image_root
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, Sample
 from dataengine.data.objects import NO_OUTLINE, look_like_corners
@@ -50,10 +50,12 @@ from dataengine.data.parse import not_objects, number, objects_only
 from dataengine.data.records import NOTHING_READ, Record, assemble, unknown_acquisition
 from dataengine.data.staging import Progress, placed, staged
 from dataengine.errors import UserError, shown
+from dataengine.files import open_regular
 
 NAME = "coco"
 HOLDS = frozenset({"angles", "hbb", "difficult", "visible", "ignored", *Acquisition.model_fields})
 _OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "image_info_", "stuff_")
+LISTS = ("images", "annotations", "categories")
 IMAGE_FIELDS = ("id", "file_name", "width", "height", "source", "license", "acquisition")
 FLAT = "segmentation is flat, so it has no area"
 
@@ -67,12 +69,13 @@ def recognizes(file: Path, head: str) -> bool:
     if re.search(r'"poly"\s*:', head) and not re.search(r'"(bbox|segmentation)"\s*:', head):
         return False  # SODA-A
     wanted = [re.compile(rb'"%s"\s*:\s*\[' % key) for key in (b"images", b"annotations", b"categories")]
-    if not file.stat().st_size:
+    try:
+        with open_regular(file) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if sum(pattern.search(content) is not None for pattern in wanted) < 2:
+                return False
+            return content.find(b'"file_name"') >= 0 or content.find(b'"filename"') < 0
+    except (OSError, ValueError):  # the second for an empty file
         return False
-    with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if sum(pattern.search(content) is not None for pattern in wanted) < 2:
-            return False
-        return content.find(b'"file_name"') >= 0 or content.find(b'"filename"') < 0
 
 
 def annotation_files(path: Path) -> dict[str, Path]:
@@ -91,10 +94,9 @@ def annotation_files(path: Path) -> dict[str, Path]:
 def _is_broken(file: Path) -> bool:
     """Whether a file is no JSON: it may be an annotation file that was cut off."""
     try:
-        json.loads(file.read_bytes())
-    except (ValueError, OSError, RecursionError):
-        return True
-    return False
+        return not isinstance(stream_json(file, {key: lambda block: None for key in LISTS}), dict)
+    except ValueError as error:
+        return NO_OBJECT not in str(error)
 
 
 def _by_split(files: Sequence[Path]) -> dict[str, Path]:
@@ -183,7 +185,7 @@ def _content(file: Path, problems: list[Problem]) -> _Content:
     stated = stream_json(
         file, {"images": add_images, "annotations": lambda block: annotations.add(objects("annotations", block))}
     )
-    missing = [key for key in ("images", "annotations", "categories") if not isinstance(stated.get(key), list)]
+    missing = [key for key in LISTS if not isinstance(stated.get(key), list)]
     if missing:
         raise ValueError(f"has no list {missing[0]!r}")
     problems += [*unread["images"], *unread["annotations"]]

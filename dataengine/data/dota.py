@@ -34,7 +34,7 @@ from dataengine.data.parse import MAX_NUMBER, is_number, line_count, number
 from dataengine.data.records import NOTHING_READ, Record, assemble, listed_classes, unknown_acquisition
 from dataengine.data.staging import Progress, decimal, placed, staged, write_classes
 from dataengine.errors import UserError
-from dataengine.files import read_text, read_yaml
+from dataengine.files import MAX_TEXT_BYTES, read_text, read_yaml
 
 NAME = "dota"
 HOLDS = frozenset({"angles", "difficult", "ignored", "gsd_m", "date"})
@@ -153,14 +153,14 @@ def _record(file: Path, split: str, listed: Collection[str], problems: list[Prob
     """
     record = Record(safe_name(file.name), None, file, split=split)
     try:
-        lines = read_text(file).splitlines()
+        lines = read_text(file, MAX_TEXT_BYTES).splitlines()
     except UserError as error:
         message = f"cannot be read as text ({error}); its image is skipped"
         problems.append(Problem(file, None, message, line_count(file)))
         return None
     meta = file.parent.parent / "meta" / file.name
     try:
-        header = read_text(meta).splitlines() if meta.is_file() else []
+        header = read_text(meta, MAX_TEXT_BYTES).splitlines() if meta.is_file() else []
     except UserError as error:
         problems.append(Problem(meta, None, f"cannot be read as text ({error}); it is skipped"))
         header = []

@@ -15,6 +15,7 @@ from typing import BinaryIO
 from dataengine.files import INVALID_JSON, json_fault, open_regular, refuse_surrogates, unique_keys
 
 CHUNK_BYTES = 2**20
+NO_OBJECT = "not an object with images and annotations"
 BLOCK_ENTRIES = 256  # that are handed over at a time; more of them would be looked at by the garbage collector
 _BLANKS = re.compile(r"[ \t\n\r]*")
 _scan = json.JSONDecoder(object_pairs_hook=unique_keys).scan_once
@@ -107,7 +108,7 @@ class _Text:
         if self.next() != "{":
             value = self.value()
             self._end()
-            raise ValueError(f"holds a JSON {type(value).__name__}, not an object with images and annotations")
+            raise ValueError(f"holds a JSON {type(value).__name__}, {NO_OBJECT}")
         self.at += 1
         content: dict[str, object] = {}
         while (character := self.next()) != "}" or content:

@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from dataengine import geometry
+from dataengine.errors import printable
 
 if TYPE_CHECKING:
     from dataengine.data.pixel_range import PixelRange
@@ -198,7 +199,7 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.path}:{self.line}" if self.line is not None else str(self.path)
-        return f"{where}: {self.message}".encode("utf-8", "backslashreplace").decode()
+        return printable(f"{where}: {self.message}")
 
 
 @dataclass(frozen=True)

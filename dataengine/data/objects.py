@@ -15,7 +15,7 @@ from dataengine.data.layout import Problem
 from dataengine.data.parse import flag, line_count, number
 from dataengine.data.records import NOTHING_READ, Record
 from dataengine.errors import UserError
-from dataengine.files import read_text
+from dataengine.files import MAX_TEXT_BYTES, read_text
 
 DIFFICULT = frozenset({"difficult"})  # names of flags, in lower case
 IGNORED = frozenset({"ignore", "ignored", "crowd", "is_crowd", "iscrowd"})
@@ -96,7 +96,7 @@ def record_of_lines(
     add: adds the object of a line's columns, and its number, or raises ValueError if they are no object.
     """
     try:
-        lines = read_text(file.path).splitlines()
+        lines = read_text(file.path, MAX_TEXT_BYTES).splitlines()
     except UserError as error:
         message = f"{error}; the file and its image are left out"
         problems.append(Problem(file.path, None, message, line_count(file.path)))

@@ -8,17 +8,20 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import AfterValidator, StringConstraints, ValidationError
 
 from dataengine.data import images
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Problem, Sample, class_key
 from dataengine.data.orientation import Orientations, turn_boxes, turn_points
 from dataengine.data.pixel_range import find_range
-from dataengine.errors import UserError, first_fault, listed, shown
-from dataengine.files import read_text
+from dataengine.errors import UserError, first_fault, listed, printable, shown
+from dataengine.files import MAX_TEXT_BYTES, read_text
 
+MAX_CLASSES = 10_000  # of a data set; LVIS has 1,203
+MAX_CLASS_NAME = 200  # characters
 NOTHING_READ = "none of its objects can be read"  # such an image would pass for empty ground
 IGNORED_CLASSES = frozenset(
     (
@@ -36,6 +39,15 @@ IGNORED_CLASSES = frozenset(
 MAX_COORDINATE = 1_000_000  # pixels; boxes beyond it are errors of the file
 _LEAST_SIDE = np.finfo(np.float32).smallest_subnormal
 _LEAST_VALUES = np.array([-MAX_COORDINATE, -MAX_COORDINATE, _LEAST_SIDE, _LEAST_SIDE, -MAX_COORDINATE], np.float32)
+
+
+def _without_control_characters(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError(f"has the class name {shown(name)}, with characters that a terminal obeys")
+    return name
+
+
+ClassName = Annotated[str, StringConstraints(max_length=MAX_CLASS_NAME), AfterValidator(_without_control_characters)]
 
 
 @dataclass
@@ -103,13 +115,22 @@ def class_lookup(classes: Iterable[str]) -> dict[str, int]:
 
 
 def choose_classes(found: Iterable[str], classes: Sequence[str] | None, known: Sequence[Sequence[str]]) -> tuple:
-    """The class list: `classes` if given, else the first of `known` that has every found name, else the sorted names.
+    """The class list: `classes` if given, else the first of `known` with every found name, else the sorted names.
+    Names longer than `MAX_CLASS_NAME` are in no list.
 
-    Raises UserError if `classes` shares no name with the data.
+    Raises UserError if `classes` shares no name with the data, or for more than `MAX_CLASSES`.
     """
     spelling: dict[str, str] = {}
     for name in found:
-        spelling.setdefault(class_key(name), name.strip())
+        if len(name) <= MAX_CLASS_NAME:
+            spelling.setdefault(class_key(name), name.strip())
+    if classes is None:
+        known = [[name for name in names if len(name) <= MAX_CLASS_NAME] for names in known]
+        if max([len(spelling), *map(len, known)]) > MAX_CLASSES:
+            raise UserError(
+                f"the data set has {max([len(spelling), *map(len, known)]):,} classes, more than {MAX_CLASSES:,}; choose "
+                "some with --classes, or see whether its names hold numbers of objects"
+            )
     if classes is not None:
         if spelling and not spelling.keys() & class_lookup(classes).keys():
             raise UserError(
@@ -145,6 +166,7 @@ def assemble(
     names = dict.fromkeys(chain.from_iterable(record.names for record in records))
     class_list = choose_classes(names, classes, known)
     lookup = class_lookup(class_list)
+    class_list = tuple(map(printable, class_list))  # also where a script prints it
     repeated = {name for name, n in Counter(record.name for record in records).items() if n > 1}
     owners: dict[str, Record] = {}
     usable: list[tuple[int, str, Record, tuple[int, int]]] = []
@@ -188,7 +210,8 @@ def assemble(
     samples: list[Sample] = []
     for (number, name, record, _), (layout, faults) in zip(usable, layouts, strict=True):
         found += [(number, problem) for problem in faults]
-        samples.append(Sample(name, record.image, layout, record.source, record.license))
+        texts = map(printable, (record.source, record.license))
+        samples.append(Sample(name, record.image, layout, *texts))
     problems += [problem for _, problem in sorted(found, key=itemgetter(0))]
     if not samples:
         first = (
@@ -209,7 +232,7 @@ def assemble(
         if len(deep) < len(samples):
             n = len(samples) - len(deep)
             notes.append(f"{n} image{'s of 8 bits are' if n > 1 else ' of 8 bits is'} not scaled")
-    return Dataset(class_list, samples, kind, path.resolve().name, format, problems, notes)
+    return Dataset(class_list, samples, kind, printable(path.resolve().name), format, problems, notes)
 
 
 def _without_ignored_classes(
@@ -306,8 +329,10 @@ def _valid_part(record: Record, layout: Layout, keep: np.ndarray) -> tuple[Layou
     for i in np.flatnonzero(~keep):
         line = record.lines[i] if record.lines is not None else None
         where = "" if line is not None else f"{record.name}, object {i + 1}: "
-        unknown = record.names[i] if layout.labels[i] < 0 else ""
-        if unknown:
+        unknown = printable(record.names[i])[:MAX_CLASS_NAME] if layout.labels[i] < 0 else ""
+        if len(record.names[i]) > MAX_CLASS_NAME:
+            what = f"its class name has {len(record.names[i]):,} characters, more than {MAX_CLASS_NAME}"
+        elif unknown:
             what = f"unknown class {shown(record.names[i])}; the class list has {listed(layout.classes)}"
         else:
             what = f"box {layout.boxes[i].tolist()} has no area, or extends beyond {MAX_COORDINATE:,} pixels"
@@ -323,7 +348,7 @@ def listed_classes(root: Path) -> tuple[str, ...] | None:
     file = root / "classes.txt"
     if not file.is_file():
         return None
-    return tuple(line.strip() for line in read_text(file).splitlines() if line.strip())
+    return tuple(line.strip() for line in read_text(file, MAX_TEXT_BYTES).splitlines() if line.strip())
 
 
 def unknown_acquisition(path: Path, image: str, error: ValueError) -> Problem:
