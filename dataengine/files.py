@@ -49,9 +49,12 @@ def open_regular(path: str | Path) -> BinaryIO:
 def read_bytes(path: str | Path, max_bytes: int | None = None) -> bytes:
     """The content of a regular file. Raises OSError as `open_regular` does, and for more than `max_bytes`."""
     with open_regular(path) as file:
-        content = file.read() if max_bytes is None else file.read(max_bytes + 1)
-    if max_bytes is not None and len(content) > max_bytes:
-        raise OSError(errno.EFBIG, f"it has more than {max_bytes:,} bytes", str(path))
+        size = os.fstat(file.fileno()).st_size
+        if max_bytes is not None and size > max_bytes:
+            raise OSError(errno.EFBIG, f"it has {size:,} bytes, more than {max_bytes:,}", str(path))
+        content = file.read(size + 1)  # no more: some files of the system have no end
+    if len(content) > size:
+        raise OSError(errno.EBUSY, "it grows while it is read", str(path))
     return content
 
 

@@ -126,10 +126,11 @@ def choose_classes(found: Iterable[str], classes: Sequence[str] | None, known: S
             spelling.setdefault(class_key(name), name.strip())
     if classes is None:
         known = [[name for name in names if len(name) <= MAX_CLASS_NAME] for names in known]
-        if max([len(spelling), *map(len, known)]) > MAX_CLASSES:
+        n = max([len(spelling), *map(len, known)])
+        if n > MAX_CLASSES:
             raise UserError(
-                f"the data set has {max([len(spelling), *map(len, known)]):,} classes, more than {MAX_CLASSES:,}; choose "
-                "some with --classes, or see whether its names hold numbers of objects"
+                f"the data set has {n:,} classes, more than {MAX_CLASSES:,}; choose some with --classes, or see if "
+                "its names hold numbers of objects"
             )
     if classes is not None:
         if spelling and not spelling.keys() & class_lookup(classes).keys():

@@ -1,7 +1,7 @@
 """Detectors from outside run in a process of their own, with limits on time, memory and output.
 
-A model can loop without end or ask for all memory, and the libraries that run it were not made for strangers' files. What
-comes back is text and plain arrays, which are checked. Packaged detectors run inside of the calling process.
+A model can loop without end or ask for all memory, and the libraries that run it were not made for files of strangers.
+What comes back is text and plain arrays, which are checked. Packaged detectors run inside of the calling process.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ import numpy as np
 
 from dataengine.errors import UserError, one_line
 
-LOAD_SECONDS, LOAD_SECONDS_PER_BYTE = 20, 1e-7  # to load a model, without the import of its library
+# CPU seconds: those of the wall would stop what is slow only because the machine is busy
+LOAD_SECONDS, LOAD_SECONDS_PER_BYTE = 8, 1e-7  # to load a model, without the import of its library
 PICTURE_SECONDS, WINDOW_SECONDS = 5, 60  # of a picture, and of each window of 1024 x 1024 pixels
 WINDOW = 1024
-GRACE_SECONDS = 120  # that the parent waits longer than the child lets itself live: the import of a library is slow
+WAITING = 20  # times the CPU time that a parent waits, on a busy machine
+IMPORT_SECONDS = 300  # that the import of a library may take there
 BASE_BYTES, BYTES_PER_WEIGHT_BYTE, BYTES_PER_PIXEL = 2**29, 8, 2**10  # of memory, beyond that of the imports
 MAX_DETECTIONS = 100_000  # of a picture
 MAX_REPLY_BYTES = 2**20  # of text
@@ -35,7 +37,8 @@ MAX_REPLY_BYTES = 2**20  # of text
 class ChildDetector:
     """A detector (see `judge.detector.Detector`) that `folder` holds, in a child process.
 
-    Raises UserError where the detector cannot be loaded, and for a picture on which it fails, ends, or exceeds its limits.
+    Raises UserError where the detector cannot be loaded, and for a picture on which it fails, ends, or exceeds its
+    limits.
     """
 
     def __init__(self, folder: str | Path, threads: int = 0):
@@ -81,14 +84,14 @@ class ChildDetector:
             np.frombuffer(content[20 * n : 24 * n], np.float32),
         )
         labels = np.frombuffer(content[24 * n :], np.int64)
-        if not np.isfinite(boxes).all() or not np.isfinite(scores).all() or not (0 <= labels).all():
+        if not np.isfinite(boxes).all() or not np.isfinite(scores).all() or not (labels >= 0).all():
             self._fail("gives values that are not finite")
         if n and labels.max() >= len(self.classes):
             self._fail("gives labels outside of its classes")
         return Detections(boxes.reshape(-1, 5).copy(), scores.copy(), labels.copy())
 
     def _reply(self, seconds: float, arrays: bool = False) -> tuple[dict, bytes]:
-        timer = threading.Timer(seconds + GRACE_SECONDS, self.process.kill)
+        timer = threading.Timer(WAITING * seconds + IMPORT_SECONDS, self.process.kill)
         timer.start()
         try:
             (length,) = struct.unpack("<I", self._read(4, seconds))
@@ -116,10 +119,10 @@ class ChildDetector:
         status = self.process.wait()
         self.said.seek(0)
         last = self.said.read()[-2000:].decode("utf-8", "replace").strip().rpartition("\n")[2]
-        if status in (-signal.SIGKILL, -getattr(signal, "SIGALRM", 14)):
+        if status in (-signal.SIGKILL, -getattr(signal, "SIGPROF", 27)):
             raise UserError(
-                f"{self.folder}: its detector took longer than {seconds:.0f} s, or was ended from outside; take a "
-                "smaller one."
+                f"{self.folder}: its detector took more than {seconds:.0f} s of CPU time, or was ended from outside; "
+                "take a smaller one."
             )
         raise UserError(
             f"{self.folder}: the process of its detector ended with status {status} ({one_line(Exception(last))}); it "
@@ -142,7 +145,7 @@ class ChildDetector:
 
 
 def seconds_of(shape: tuple[int, ...], side: int) -> float:
-    """Seconds that a detector may take for a picture of this shape, (H, W, ...). side: of its windows.
+    """CPU seconds that a detector may take for a picture of this shape, (H, W, ...). side: of its windows.
 
     >>> seconds_of((512, 512), 1024), round(seconds_of((2048, 2048), 1024))
     (65.0, 545)
@@ -210,16 +213,17 @@ def _limit_memory(model_bytes: int, side: int) -> None:
     with contextlib.suppress(ImportError):
         import resource
 
-        with open("/proc/self/statm") as file:
-            used = int(file.read().split()[5]) * resource.getpagesize()  # data and stack
+        statm = Path("/proc/self/statm")  # its sixth number has the pages of data and stack
+        used = int(statm.read_text().split()[5]) * resource.getpagesize() if statm.exists() else 2**30
         limit = used + BASE_BYTES + BYTES_PER_WEIGHT_BYTE * model_bytes + BYTES_PER_PIXEL * side**2
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def _limit_time(seconds: float) -> None:
-    """End this process after some seconds; 0 for no limit. Python could not: it waits for the library."""
+    """End this process after some seconds of CPU time; 0 for no limit. The system does it, as Python waits for the
+    library. On Windows only the parent's clock ends it."""
     if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process
 
 
 def _say(outlet: BinaryIO, reply: dict, *arrays: bytes) -> None:
