@@ -30,6 +30,7 @@ WINDOW = 1024
 WAITING = 20  # times the CPU time that a parent waits, on a busy machine
 IMPORT_SECONDS = 300  # that the import of a library may take there
 BASE_BYTES, BYTES_PER_WEIGHT_BYTE, BYTES_PER_PIXEL = 2**29, 8, 2**10  # of memory, beyond that of the imports
+MMROTATE_BYTES = 2**32  # in place of the base, as its imports come after the limit
 MAX_DETECTIONS = 100_000  # of a picture
 MAX_REPLY_BYTES = 2**20  # of text
 
@@ -194,7 +195,7 @@ def _load(folder: Path, threads: int):
         from dataengine.mmrotate.detector import MmrotateDetector, work_dir_parts
 
         if not torch.cuda.is_available():  # whose drivers reserve more than any machine has
-            _limit_memory(size, WINDOW)
+            _limit_memory(size, WINDOW, MMROTATE_BYTES)
         return MmrotateDetector(*work_dir_parts(folder), threads=threads), WINDOW
     import onnxruntime  # noqa: F401  before the limits
 
@@ -208,14 +209,14 @@ def _load(folder: Path, threads: int):
     return detector, side
 
 
-def _limit_memory(model_bytes: int, side: int) -> None:
+def _limit_memory(model_bytes: int, side: int, base_bytes: int = BASE_BYTES) -> None:
     """Limit the memory of this process. Without effect on Windows."""
     with contextlib.suppress(ImportError):
         import resource
 
         statm = Path("/proc/self/statm")  # its sixth number has the pages of data and stack
         used = int(statm.read_text().split()[5]) * resource.getpagesize() if statm.exists() else 2**30
-        limit = used + BASE_BYTES + BYTES_PER_WEIGHT_BYTE * model_bytes + BYTES_PER_PIXEL * side**2
+        limit = used + base_bytes + BYTES_PER_WEIGHT_BYTE * model_bytes + BYTES_PER_PIXEL * side**2
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 

@@ -202,4 +202,10 @@ def load_detector(folder: str | Path, threads: int = 0) -> Detector:
 
     if Path(folder).resolve().is_relative_to(Path(weights.__file__).resolve().parent):
         return OnnxDetector(folder, threads)
+    if (Path(folder) / "last_checkpoint").exists():
+        from dataengine.mmrotate.detector import work_dir_parts
+
+        work_dir_parts(folder)  # what is missing is said at once
+    else:
+        read_config(Path(folder))
     return ChildDetector(folder, threads)
