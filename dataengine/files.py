@@ -16,6 +16,7 @@ from typing import IO, BinaryIO
 from dataengine.errors import UserError, shown
 
 MAX_TEXT_BYTES = 2**28  # of label files and lists of names; a million objects of DOTA have 80 MB
+MAX_CONFIG_BYTES = 2**22  # of settings in JSON
 MAX_YAML_BYTES = 2**18  # PyYAML reads 100 kB/s on a slow core
 MAX_SCALAR = 300  # characters of a number in YAML; Python's own take time that grows with their square
 
@@ -190,9 +191,11 @@ def check_depth(config: Path) -> None:
     """Raises UserError for a model's config.json that is not valid JSON or has a number of layers above `MAX_LAYERS`,
     whose construction might not end. Other faults are left to the code that loads the model."""
     try:
-        text = read_text(config)
+        text = read_text(config, MAX_CONFIG_BYTES)
     except UserError:
-        return
+        if not config.exists():
+            return
+        raise
     try:
         content = parse_json(text)
     except ValueError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import AfterValidator, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, TypeAdapter, ValidationError
 
 from dataengine.data import images
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Problem, Sample, class_key
@@ -48,6 +48,8 @@ def _without_control_characters(name: str) -> str:
 
 
 ClassName = Annotated[str, StringConstraints(max_length=MAX_CLASS_NAME), AfterValidator(_without_control_characters)]
+
+CLASSES = TypeAdapter(Annotated[tuple[ClassName, ...], Field(max_length=MAX_CLASSES)])
 
 
 @dataclass

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from dataengine.errors import UserError
+from dataengine.files import open_regular
 from dataengine.render.layout_unet import LayoutUNet
 
 UNET, BOXES, VAE, TEXT = "model.diffusion_model.", "condition_tokenizer.", "first_stage_model.", "cond_stage_model."
@@ -89,6 +90,10 @@ def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
 
     Raises UserError for any other file.
     """
+    try:
+        open_regular(file).close()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); download it again.") from None
     if file.suffix == ".safetensors":
         from safetensors import SafetensorError, safe_open
 
