@@ -2,7 +2,7 @@
 
     python tools/fuzz.py READER --inputs 100000        # READER: one of --list, or all
     python tools/fuzz.py coco --seed 0 --only 4711     # that input again, with its traceback
-    python tools/fuzz.py READER --costs                # 100 small files that may cost much: time and peak memory of each
+    python tools/fuzz.py READER --costs                # 100 small files that may cost much: time and peak memory
 
 Inputs are valid files of our own writers, changed at random in their bytes and in their structure; input i depends on
 (--seed, i) only. Also looked at: boxes are finite, labels are of the class list, images lie below the data set's
@@ -156,9 +156,8 @@ def main() -> None:
     if arguments.costs:
         inputs = range(min(arguments.inputs, 100)) if arguments.only is None else [arguments.only]
         names = list(READERS) if arguments.reader == "all" else [arguments.reader]
-        print(
-            "| reader | files | refused | above the budget | slowest | most memory | in all |\n|---|---|---|---|---|---|---|"
-        )
+        titles = ("reader", "files", "refused", "above the budget", "slowest", "most memory", "in all")
+        print(f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|", flush=True)
         sys.exit(any([show_costs(name, inputs, arguments.seed) for name in names]))
     for name in READERS if arguments.reader == "all" else [arguments.reader]:
         if not READERS[name].heavy and arguments.reader != "all":

@@ -246,9 +246,9 @@ def _tiff(sides: tuple[int, int], rng: np.random.Generator) -> bytes:
     strip = zlib.compress(bytes(50 * LONG), 9)
     compression = _pick(rng, (1, 5, 8, 32773, 34712, 50000))
     counts = _pick(rng, (1, 2**28))
-    tags = [(256, 4, 1, sides[0]), (257, 4, 1, sides[1]), (258, 3, 1, _pick(rng, (8, 16, 32))), (259, 3, 1, compression),
-            (262, 3, 1, 1), (273, 4, counts, 200), (277, 3, 1, _pick(rng, (1, 3, 60_000))), (278, 4, 1, sides[1]),
-            (279, 4, counts, len(strip))]  # fmt: skip
+    bits, bands = _pick(rng, (8, 16, 32)), _pick(rng, (1, 3, 60_000))
+    tags = [(256, 4, 1, sides[0]), (257, 4, 1, sides[1]), (258, 3, 1, bits), (259, 3, 1, compression), (262, 3, 1, 1),
+            (273, 4, counts, 200), (277, 3, 1, bands), (278, 4, 1, sides[1]), (279, 4, counts, len(strip))]  # fmt: skip
     directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
     return (b"II*\0\x08\0\0\0" + directory).ljust(200, b"\0") + strip
 

@@ -60,8 +60,8 @@ def make(root: Path, images: int, per_image: int, kind: str, rng: np.random.Gene
                 if kind == "obb":
                     points = [x + w / 2, y, x + w, y + h / 2, x + w / 2, y + h, x, y + h / 2]
                 number = i * per_image + k
-                text = {"id": number + 1, "image_id": i, "category_id": number % 10 + 1, "bbox": [x, y, w, h],
-                        "area": round(w * h, 2), "iscrowd": 0, "segmentation": [np.round(points, 2).tolist()]}  # fmt: skip
+                text = {"id": number + 1, "image_id": i, "category_id": number % 10 + 1, "bbox": [x, y, w, h]}
+                text |= {"area": round(w * h, 2), "iscrowd": 0, "segmentation": [np.round(points, 2).tolist()]}
                 file.write((", " if number else "") + json.dumps(text))
         categories = [{"id": i + 1, "name": f"class {i}", "supercategory": "thing"} for i in range(10)]
         file.write(f'], "categories": {json.dumps(categories)}}}')
