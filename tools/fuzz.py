@@ -158,7 +158,8 @@ def main() -> None:
         names = list(READERS) if arguments.reader == "all" else [arguments.reader]
         titles = ("reader", "files", "refused", "above the budget", "slowest", "most memory", "in all")
         print(f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|", flush=True)
-        sys.exit(any([show_costs(name, inputs, arguments.seed) for name in names]))
+        exceeded = [show_costs(name, inputs, arguments.seed) for name in names]
+        sys.exit(any(exceeded))
     for name in READERS if arguments.reader == "all" else [arguments.reader]:
         if not READERS[name].heavy and arguments.reader != "all":
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
