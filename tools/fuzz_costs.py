@@ -262,7 +262,7 @@ def _npz(content: bytes, rng: np.random.Generator) -> tuple[str, bytes]:
     with zipfile.ZipFile(io.BytesIO(content)) as file:
         members = {name: file.read(name) for name in file.namelist()}
     name = _pick(rng, sorted(members))
-    big = bytes(900 * LONG)
+    big = bytes(150 * LONG)
     ways = {
         "int8 zeros": lambda: {name: _npy(f"({len(big)},)", "|i1", big)},
         "uint8 zeros in rows": lambda: {name: _npy(f"({len(big) // 5}, 5)", "|u1", big)},
@@ -274,7 +274,7 @@ def _npz(content: bytes, rng: np.random.Generator) -> tuple[str, bytes]:
         "a deep header": lambda: {name: _npy("(" * 20_000 + ")" * 20_000, "<i4")},
         "many members": lambda: {f"m{i}.npy": _npy("(0,)", "<i4") for i in range(MANY)},
         "no pixels": lambda: {name: b""},
-        "texts": lambda: {name: _npy("(1000,)", "<U200000", bytes(800 * LONG))},
+        "texts": lambda: {name: _npy("(1000,)", "<U40000", bytes(160 * LONG))},
         "header entries": lambda: {"header.npy": _header_of(members, rng)},
     }
     chosen = _pick(rng, sorted(ways))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataengine.data import coco, coco_objects, json_stream
+from dataengine.data import coco, coco_objects, coco_records, json_stream
 from dataengine.data.parse import load_json
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
@@ -103,7 +103,7 @@ def test_arrays_mean_what_the_careful_functions_say(folder, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(coco_objects, "_row", lambda entry, keys: None)
             assert told(folder) == by_arrays, f"seed {seed}"
-        read = coco._content(folder / "a.json", [])
+        read = coco_records.read_file(folder / "a.json", [])
         plain += len(read.table.positions)
         kinds += by_arrays[0] == "obb"
         faults += len(by_arrays[3])

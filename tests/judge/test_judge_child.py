@@ -46,6 +46,7 @@ def test_detections_are_those_of_the_calling_process(toy_detector):
             np.testing.assert_array_equal(getattr(here, name), getattr(there, name))
             assert getattr(there, name).dtype == getattr(here, name).dtype
     outside.process.kill()
+    outside.process.wait()
     assert len(outside.detect([picture])[0]), "the next picture starts a new process"
     outside.close()
 
