@@ -147,7 +147,7 @@ def _yaml_classes(path: Path) -> tuple[str, ...] | None:
 
 
 def _record(file: Path, split: str, listed: Collection[str], problems: list[Problem]) -> Record | None:
-    """The record of a label file, without its image; None if the file cannot be read. listed: see `_object`.
+    """The record of a label file, without its image; None if the file cannot be read. listed: see `parse_object`.
 
     `boxes` are corners (N, 8) and `difficult` the levels (N,) until `_set_boxes` has done its part.
     """
@@ -179,7 +179,7 @@ def _record(file: Path, split: str, listed: Collection[str], problems: list[Prob
             if not row:
                 continue
             try:
-                values, name, level = _object(row, listed)
+                values, name, level = parse_object(row, listed)
             except ValueError as error:
                 skipped += 1
                 problems.append(Problem(file, line, f"{error}; the object is skipped", 1))
@@ -235,7 +235,7 @@ def _is_plain_name(name: str, listed: Collection[str]) -> bool:
 
 
 def _plain_objects(lines: list[str], listed: Collection[str]) -> tuple[np.ndarray, list[str], list[float]] | None:
-    """What `_object` makes of each line, if all are as DOTA's own: ten fields, the last 0 or 1; None for others."""
+    """What `parse_object` makes of each line, if all are as DOTA's own: ten fields, the last 0 or 1; None for others."""
     rows = list(map(str.split, lines))
     if set(map(len, rows)) != {10}:
         return None
@@ -255,7 +255,7 @@ def _plain_objects(lines: list[str], listed: Collection[str]) -> tuple[np.ndarra
     return corners, names, list(map(float, levels))
 
 
-def _object(row: list[str], listed: Collection[str]) -> tuple[list[float], str, float]:
+def parse_object(row: list[str], listed: Collection[str]) -> tuple[list[float], str, float]:
     """(corners, class name, difficulty) of the fields of a line. Raises ValueError if they are no object.
 
     listed: keys of the class names that are known; a number at the end belongs to the name if it is listed with it.
