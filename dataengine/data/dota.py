@@ -235,7 +235,7 @@ def _is_plain_name(name: str, listed: Collection[str]) -> bool:
 
 
 def _plain_objects(lines: list[str], listed: Collection[str]) -> tuple[np.ndarray, list[str], list[float]] | None:
-    """What `parse_object` makes of each line, if all are as DOTA's own: ten fields, the last 0 or 1; None for others."""
+    """What `parse_object` makes of each line, if all are as in DOTA: ten fields, the last 0 or 1; None for others."""
     rows = list(map(str.split, lines))
     if set(map(len, rows)) != {10}:
         return None
