@@ -23,8 +23,8 @@ class UserError(Exception):
 def printable(text: str) -> str:
     """A text without characters that a terminal obeys: they are escaped. All that is printed of a file goes through it.
 
-    >>> printable("red \x1b[31m")
-    'red \\x1b[31m'
+    >>> printable("red \\x1b[31m")
+    'red \\\\x1b[31m'
     """
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
