@@ -24,6 +24,7 @@ LINKS = 10_000  # of one file, fewer than file systems allow
 MEASURE = """
 import contextlib, io, json, resource, sys, time
 import numpy, PIL.Image, pydantic, scipy.spatial, shapely
+import dataengine
 from dataengine.data import formats, info
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.process_time(), time.perf_counter()
@@ -32,7 +33,7 @@ figures = info.info(dataset)
 with contextlib.redirect_stdout(io.StringIO()):
     info.print_info(figures)
 print(json.dumps({
-    "images": len(dataset), "objects": figures.objects, "problems": figures.problems,
+    "package": dataengine.__file__, "images": len(dataset), "objects": figures.objects, "problems": figures.problems,
     "cpu_s": round(time.process_time() - start[0], 2), "seconds": round(time.perf_counter() - start[1], 2),
     "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, "imports_mb": before // 1024,
 }))
@@ -71,7 +72,11 @@ def measure(tree: Path, data: Path) -> dict:
     """Figures of the package in a work tree, in a process of its own."""
     environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", MEASURE, str(data)]
-    return json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
+    # in another folder, as Python looks into the one it is started in first
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, cwd=data)
+    figures = json.loads(done.stdout)
+    assert Path(figures.pop("package")).is_relative_to(tree), "another work tree was measured"
+    return figures
 
 
 def main() -> None:
