@@ -401,26 +401,33 @@ class Cost:
         return f"{self.peak / 2**20:.0f} MB" if self.peak > MAX_BYTES else ""
 
 
+def _read_and_say(read: Callable[[], object], allowed: tuple[type[BaseException], ...], inlet: int) -> None:
+    """Write into a pipe what becomes of an input: accepted, refused or crash, and what is said about it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    seconds = int(2 * MAX_SECONDS) + 20
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    outcome, said = "accepted", ""
+    try:
+        read()
+    except allowed as error:
+        outcome, said = "refused", str(error)
+    except BaseException:
+        outcome, said = "crash", traceback.format_exc()[-3000:]
+    if outcome == "refused" and not said.isprintable():
+        outcome, said = "crash", f"an error with control characters or several lines: {said!r}"
+    os.write(inlet, f"{outcome}\n{said}".encode("utf-8", "replace")[:60_000])
+
+
 def cost(read: Callable[[], object], allowed: tuple[type[BaseException], ...], way: str) -> Cost:
     """What reading costs in a child process, which is ended where it exceeds twice the budget."""
     outlet, inlet = os.pipe()
     sys.stdout.flush(), sys.stderr.flush()
     child = os.fork()
     if child == 0:
-        os.close(outlet)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        resource.setrlimit(resource.RLIMIT_CPU, (2 * MAX_SECONDS + 20, 2 * MAX_SECONDS + 20))
-        outcome, said = "accepted", ""
         try:
-            read()
-        except allowed as error:
-            outcome, said = "refused", str(error)
-        except BaseException:
-            outcome, said = "crash", traceback.format_exc()[-3000:]
-        if any(not (character.isprintable() or (outcome == "crash" and character == "\n")) for character in said):
-            outcome, said = "crash", f"an error with control characters or several lines: {said!r}"
-        os.write(inlet, f"{outcome}\n{said}"[:60_000].encode("utf-8", "replace"))
-        os._exit(0)
+            _read_and_say(read, allowed, inlet)
+        finally:
+            os._exit(0)  # whatever happens, the child does not go on as a second parent
     os.close(inlet)
     before, since, killed = "", time.monotonic(), ""
     while True:
