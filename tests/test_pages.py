@@ -281,10 +281,11 @@ def test_the_page_of_releases_makes_one_of_the_packaged_models_alone(run_page):
 def test_the_commands_of_a_page_run_with_mmrotate(page, run_page):
     folder = run_page(page)
     if page == "mmrotate.md":
-        from dataengine.judge.detector import OnnxDetector, load_detector
+        from dataengine.judge.child import ChildDetector
+        from dataengine.judge.detector import load_detector
 
         assert load_detector(folder / "work" / "rtmdet-r").classes == ("Person", "Car")
-        assert isinstance(load_detector(folder / "work" / "detector"), OnnxDetector)
+        assert isinstance(load_detector(folder / "work" / "detector"), ChildDetector)
 
 
 @pytest.mark.parametrize("table", [SMALL, NOT_RUN, INSTEAD], ids=["SMALL", "NOT_RUN", "INSTEAD"])

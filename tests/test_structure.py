@@ -29,6 +29,7 @@ ORDER = [
 ]
 EXPECTED = {
     # only where a detector of mmrotate is asked for, as one of the kinds that serve the filter
+    ("judge/child.py", "mmrotate"),
     ("judge/commands.py", "mmrotate"),
     ("judge/detector.py", "mmrotate"),
 }

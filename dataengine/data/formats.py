@@ -30,6 +30,7 @@ from dataengine.data import (
     yolo,
 )
 from dataengine.data.file_index import FileIndex
+from dataengine.data.label_files import head_of
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, Sample
 from dataengine.data.pixel_range import PixelRange, check_same, find_range, range_of, with_pixel_range
 from dataengine.data.pixel_range import write as write_range
@@ -58,7 +59,6 @@ FORMATS: dict[str, ModuleType] = {
 WRITTEN = tuple(name for name, each in FORMATS.items() if hasattr(each, "write"))
 LABEL_SUFFIXES = (".json", ".xml", ".yaml", ".yml", ".txt", ".csv", ".geojson")
 SAMPLED_FILES = 200  # label files of a folder by whose content the format is recognised
-HEAD_CHARACTERS = 100_000
 ROTATED_YOLO = "yolo-obb"  # a name for writing only: YOLO with corners, whatever the data set has
 
 
@@ -102,15 +102,16 @@ def _first_words(path: Path) -> str:
     files = [file for file in found if file.is_file()]
     if not files:
         return ""
-    with open(files[0], "rb") as stream:
-        head = stream.read(30).decode("utf-8", "backslashreplace").strip()
+    try:
+        head = head_of(files[0])[:30].strip()
+    except OSError as error:
+        return f" ({files[0].name} cannot be read: {error.strerror})"
     return f" ({files[0].relative_to(path) if path.is_dir() else files[0].name} begins with {head!r})"
 
 
 def _formats_of_file(file: Path) -> set[str]:
     try:
-        with open(file, encoding="utf-8-sig", errors="replace") as stream:
-            head = stream.read(HEAD_CHARACTERS)
+        head = head_of(file).removeprefix("\ufeff")
     except OSError:
         return set()
     return {name for name, format in FORMATS.items() if format.recognizes(file, head)}

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dataengine import geometry
 from dataengine.data.layout import Layout, class_key
 from dataengine.errors import UserError, first_fault
-from dataengine.files import parse_json, read_text, write_whole
+from dataengine.files import MAX_CONFIG_BYTES, parse_json, read_text, write_whole
 from dataengine.judge.detector import Detector
 
 Threshold = float | Annotated[list[tuple[float, float]], Field(min_length=1)]
@@ -65,7 +65,7 @@ class Calibration(BaseModel):
         try:
             if not Path(path).exists():
                 raise UserError(f"{path}: no such calibration; make one with: dataengine filter calibrate")
-            return cls.model_validate(parse_json(read_text(path)))
+            return cls.model_validate(parse_json(read_text(path, MAX_CONFIG_BYTES)))
         except ValidationError as error:
             raise UserError(f"{path}: {first_fault(error, cls.model_fields)}; calibrate again.") from None
         except ValueError as error:

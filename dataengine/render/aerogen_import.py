@@ -18,6 +18,7 @@ import torch
 
 from dataengine.data.layout import class_key
 from dataengine.errors import UserError
+from dataengine.files import open_regular
 from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.text import check_tokenizer
 
@@ -98,6 +99,10 @@ def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
 
     Raises UserError for any other file.
     """
+    try:
+        open_regular(file).close()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); download it again.") from None
     if file.suffix == ".safetensors":
         from safetensors import SafetensorError, safe_open
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from dataengine.errors import UserError, install, shown
-from dataengine.files import check_depth, parse_json, read_text
+from dataengine.files import MAX_CONFIG_BYTES, check_depth, parse_json, read_text
 from dataengine.render import RENDERERS
 from dataengine.render.canvas import Canvas, Painted
 from dataengine.render.inpaint import paint_mask
@@ -110,7 +110,7 @@ def load_renderer(folder: Path, kind: str) -> Renderer:
     if not index.exists():
         raise UserError(f"{folder}: no model_index.json here; give the pipeline folder that dataengine train wrote.")
     try:
-        parts = parse_json(read_text(index))
+        parts = parse_json(read_text(index, MAX_CONFIG_BYTES))
         name = parts["_class_name"]
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{index}: damaged; copy the model again.") from None
