@@ -35,6 +35,12 @@ def process_name(worker: int, name: str) -> dict:
     return {"name": "process_name", "ph": "M", "pid": worker, "args": {"name": name}}
 
 
+def lost_worker(worker: int, shard: int | None, reason: str) -> dict:
+    """The event of a worker that was killed or cannot be reached, while it made a shard, or loaded (None)."""
+    args = {"shard": shard, "reason": reason}
+    return {"name": "lost", "ph": "i", "s": "p", "ts": time.time_ns() // 1000, "pid": worker, "tid": 1, "args": args}
+
+
 @contextmanager
 def trace_file(run: RunFolder) -> Iterator[Callable[[list[dict]], None]]:
     """A function that appends events to the trace of a run, on disk as soon as it is called.
