@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from network_hosts import Host
 
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.run_folder import RunFolder
@@ -103,14 +104,20 @@ class Command:
                 child.kill()
 
 
-def synth_command(recipe: Recipe, out: Path, *options: str, **environment: str) -> Command:
-    """Start `dataengine synth` with a recipe."""
+def synth_command(recipe: Recipe, out: Path, *options: str, host: Host | None = None, **environment: str) -> Command:
+    """Start `dataengine synth` with a recipe, on this machine or on a host."""
     file = out.with_name(f"{out.name}.yaml")
     file.write_text(json.dumps(recipe.model_dump(mode="json", exclude_unset=True)))
     program = "from dataengine.cli import main; main()"
     command = [sys.executable, "-c", program, "synth", "--config", file, "--out", out, "--executor", "ray", *options]
     variables = {**os.environ, **SMALL_RAY, "PYTHONPATH": str(REPOSITORY), **environment}
+    command = [str(word) for word in command]
     process = subprocess.Popen(
-        command, env=variables, start_new_session=True, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        command if host is None else host.command(*command),
+        env=variables,
+        start_new_session=True,
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     return Command(process, out, {})
