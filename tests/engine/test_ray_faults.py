@@ -52,34 +52,48 @@ def kill_driver(command: Command) -> None:
     named(command, "gcs_server").parent().kill()
 
 
-def test_only_this_machine_can_reach_ray_and_whatever_is_killed_the_run_says_so_and_can_be_continued(
-    toy_recipe, tmp_path
-):
-    """One run for all of it, since its workers take long to load."""
-    recipe = toy_recipe.model_copy(update={"n": 24, "shard_size": 1, "steps": 20, "max_attempts": 400})
-    expected, out = contents(synth(recipe, tmp_path / "local").out), tmp_path / "ray"
-    for strike, exit_code, sentence in (
+@pytest.fixture(scope="module")
+def expected(toy_recipe, tmp_path_factory):
+    """(recipe, the files of its run in this process)."""
+    recipe = toy_recipe.model_copy(update={"n": 10, "shard_size": 1, "steps": 10, "max_attempts": 400})
+    return recipe, contents(synth(recipe, tmp_path_factory.mktemp("runs") / "local").out)
+
+
+@pytest.mark.parametrize(
+    ("strike", "exit_code", "sentence"),
+    [
         (sigterm, 130, STOPPED),
         (ctrl_c, 130, STOPPED),
         (kill_raylet, 2, "error: the Ray node of this machine"),
         (kill_head, 2, "error: the connection to the Ray cluster was lost"),
         (kill_driver, 2, "error: the connection to the Ray cluster was lost"),
-    ):
-        command = synth_command(recipe, out, "--workers", "2", RAY_gcs_rpc_server_reconnect_timeout_s="5")
-        try:
-            command.wait_for_shards(1)
-            addresses = listening(command.children())
-            assert len(addresses) > 4, "Ray listens, on loopback"
-            assert [address for address in addresses if not is_loopback(address)] == []
-            strike(command)
-            code, lines = command.end(60)
-        finally:
-            command.kill()
-        assert (code, len(lines)) == (exit_code, 1), (strike.__name__, lines)
-        assert lines[0].startswith(sentence), strike.__name__
-        assert not (out / "manifest.jsonl").exists(), "it was faster than we; nothing was tested"
+    ],
+)
+def test_only_this_machine_can_reach_ray_and_a_run_that_is_struck_says_so_and_can_be_continued(
+    strike, exit_code, sentence, expected, tmp_path
+):
+    recipe, files = expected
+    out = tmp_path / "ray"
+    command = synth_command(recipe, out, "--workers", "1", RAY_gcs_rpc_server_reconnect_timeout_s="5")
+    try:
+        command.wait_for_shards(1)
+        addresses = listening(command.children())
+        assert len(addresses) > 4, "Ray listens, on loopback"
+        assert [address for address in addresses if not is_loopback(address)] == []
+        strike(command)
+        code, lines = command.end(60)
+    finally:
+        command.kill()
+    assert (code, len(lines)) == (exit_code, 1), lines
+    assert lines[0].startswith(sentence)
+    assert not (out / "manifest.jsonl").exists(), "it was faster than we; nothing was tested"
+    assert contents(synth(recipe, out).out) == files
 
-    command = synth_command(recipe, out, "--workers", "2")
+
+def test_a_worker_that_is_killed_is_replaced_and_reported(expected, tmp_path):
+    recipe, files = expected
+    out = tmp_path / "ray"
+    command = synth_command(recipe, out, "--workers", "1")
     try:
         command.wait_for_shards(1)
         named(command, "ray::Maker").kill()
@@ -89,4 +103,4 @@ def test_only_this_machine_can_reach_ray_and_whatever_is_killed_the_run_says_so_
     assert (code, lines) == (0, [])
     lost = [event["args"]["reason"] for event in read_trace(RunFolder(out)) if event["name"] == "lost"]
     assert any("worker process has died" in reason for reason in lost)
-    assert contents(out) == expected
+    assert contents(out) == files

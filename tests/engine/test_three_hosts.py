@@ -64,7 +64,7 @@ def events(out: Path, name: str) -> list[dict]:
 
 
 def test_cables_that_are_cut_and_healed_change_no_byte(hosts, toy_recipe, tmp_path):
-    recipe = toy_recipe.model_copy(update={"n": 16, "shard_size": 1, "steps": 20, "max_attempts": 400})
+    recipe = toy_recipe.model_copy(update={"n": 10, "shard_size": 1, "steps": 10, "max_attempts": 400})
     expected, out = contents(synth(recipe, tmp_path / "local").out), tmp_path / "ray"
     head, first, second = hosts
     address, log = f"{head.address}:6379", tmp_path / "ray.log"
