@@ -41,15 +41,22 @@ def started_by(pid: int) -> list[psutil.Process]:
         return []
 
 
-def listening(processes: list[psutil.Process]) -> list[str]:
-    """Addresses at which processes wait for TCP connections or UDP packets."""
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def listening(processes: list[psutil.Process]) -> list[tuple[str, int]]:
+    """Addresses and ports at which processes wait for TCP connections or UDP packets."""
     addresses = []
     for process in processes:
         try:
             connections = process.net_connections("inet")
         except psutil.NoSuchProcess:
             continue
-        addresses += [c.laddr.ip for c in connections if c.status == "LISTEN" or (c.laddr and not c.raddr)]
+        addresses += [tuple(c.laddr) for c in connections if c.status == "LISTEN" or (c.laddr and not c.raddr)]
     return addresses
 
 
@@ -91,8 +98,8 @@ class Command:
         except subprocess.TimeoutExpired:
             self.kill()
             raise
-        _, alive = psutil.wait_procs(list(self.started.values()), timeout=10)
-        left = [" ".join(p.cmdline())[:80] for p in alive if p.is_running()]
+        wait_until(lambda: not any(map(lives, self.started.values())), 10)
+        left = [" ".join(process.cmdline())[:80] for process in self.started.values() if lives(process)]
         self.kill()
         assert not left, "processes are left behind"
         return self.process.returncode, errors.splitlines()

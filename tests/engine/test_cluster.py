@@ -20,6 +20,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 from fault_runs import contents
+from ray_runs import is_loopback
 
 from dataengine.engine import cluster, ray_driver, ray_pool
 from dataengine.engine.parts import load_parts
@@ -155,6 +156,11 @@ def test_an_address_that_never_answers_is_reported_in_time_and_leaves_nothing(po
         cluster.check_cluster(f"127.0.0.1:{request.getfixturevalue(port)}")
     assert time.monotonic() - began < 20
     assert left_over() == before
+
+
+def test_the_tests_know_loopback():
+    addresses = ("127.0.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::", "192.0.2.2", "::ffff:192.0.2.2", "fe80::1")
+    assert [is_loopback(address) for address in addresses] == [True] * 3 + [False] * 5
 
 
 def test_a_local_ray_that_would_listen_on_the_network_is_refused(monkeypatch):

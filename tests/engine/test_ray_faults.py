@@ -10,9 +10,11 @@ import pytest
 from fault_runs import contents
 from ray_runs import Command, is_loopback, listening, synth_command
 
+from dataengine.engine.cluster import check_cluster
 from dataengine.engine.run import synth
 from dataengine.engine.run_folder import RunFolder
 from dataengine.engine.trace import read_trace
+from dataengine.errors import UserError
 
 pytestmark = pytest.mark.slow
 STOPPED = "stopped; finished work is kept, and the same command continues it"
@@ -79,7 +81,7 @@ def test_only_this_machine_can_reach_ray_and_a_run_that_is_struck_says_so_and_ca
         command.wait_for_shards(1)
         addresses = listening(command.children())
         assert len(addresses) > 4, "Ray listens, on loopback"
-        assert [address for address in addresses if not is_loopback(address)] == []
+        assert [address for address in addresses if not is_loopback(address[0])] == []
         strike(command)
         code, lines = command.end(60)
     finally:
@@ -90,12 +92,17 @@ def test_only_this_machine_can_reach_ray_and_a_run_that_is_struck_says_so_and_ca
     assert contents(synth(recipe, out).out) == files
 
 
-def test_a_worker_that_is_killed_is_replaced_and_reported(expected, tmp_path):
+def test_another_user_is_refused_and_a_worker_that_is_killed_is_replaced_and_reported(expected, tmp_path, monkeypatch):
     recipe, files = expected
     out = tmp_path / "ray"
     command = synth_command(recipe, out, "--workers", "1")
     try:
         command.wait_for_shards(1)
+        [(_, port)] = listening([named(command, "gcs_server")])
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+        with pytest.raises(UserError, match="no Ray cluster can be reached there .*oken"):
+            check_cluster(f"127.0.0.1:{port}")
         named(command, "ray::Maker").kill()
         code, lines = command.end(240)
     finally:
