@@ -23,7 +23,9 @@ def _run(*command: object) -> None:
 
 def why_not() -> str | None:
     """Why namespaces cannot be made here, None where they can."""
-    missing = [name for name in ("ip", "unshare", "nsenter", "mount", "hostname") if shutil.which(name) is None]
+    missing = [
+        name for name in ("ip", "unshare", "nsenter", "setpriv", "mount", "hostname") if shutil.which(name) is None
+    ]
     if missing:
         return f"{', '.join(missing)} is not installed"
     try:
@@ -79,7 +81,7 @@ def network(n: int) -> Iterator[Sequence[Host]]:
             setup = f"hostname host{i} && mount -t tmpfs tmpfs {RAY_FOLDER} && echo ready && exec sleep infinity"
             isolate = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
             init = subprocess.Popen(
-                ["ip", "netns", "exec", space, *isolate, "sh", "-c", setup],
+                ["setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", space, *isolate, "sh", "-c", setup],
                 text=True,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -101,7 +101,7 @@ def test_another_user_is_refused_and_a_worker_that_is_killed_is_replaced_and_rep
         [(_, port)] = listening([named(command, "gcs_server")])
         monkeypatch.setenv("RAY_AUTH_MODE", "token")
         monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
-        with pytest.raises(UserError, match="no Ray cluster can be reached there .*oken"):
+        with pytest.raises(UserError, match=r"no Ray cluster can be reached there .*oken"):
             check_cluster(f"127.0.0.1:{port}")
         named(command, "ray::Maker").kill()
         code, lines = command.end(240)
