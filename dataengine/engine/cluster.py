@@ -21,7 +21,7 @@ from dataengine.engine.trace import watch
 from dataengine.engine.worker import AHEAD, Done, Job, NextShard, life
 from dataengine.errors import UserError, install
 
-IMPORT_SECONDS = 120  # of Ray, from a slow disk
+IMPORT_SECONDS = 120  # from a slow disk
 CONNECT_SECONDS = 8  # Ray itself would try for minutes
 START_SECONDS = 180  # of a cluster on this machine, when it is busy
 STOP_SECONDS = 10  # for Ray to end its processes by itself
@@ -82,9 +82,8 @@ def _driver(address: str | None, plan: Plan | None) -> Iterator[Connection]:
         limit, failure = START_SECONDS, "Ray cannot start on this machine"
         if address is not None:
             limit, failure = CONNECT_SECONDS, f"--address {address}: no Ray cluster can be reached there"
-        for step, seconds in (("reachable", limit), ("imported", IMPORT_SECONDS), ("connected", limit)):
-            kind, _ = _receive(ours, seconds, failure)
-            assert kind == step
+        for seconds in (IMPORT_SECONDS, limit, IMPORT_SECONDS, limit):  # Python, the port, Ray, connected
+            _receive(ours, seconds, failure)
         patience = STOP_SECONDS
         yield ours
     finally:
@@ -103,7 +102,7 @@ def _receive(driver: Connection, seconds: float | None = None, failure: str = ""
             raise UserError(f"{failure} (no answer within {seconds} seconds).")
         kind, value = driver.recv()
     except (EOFError, ConnectionError):
-        raise _lost() from None
+        raise (UserError(f"{failure} (Ray ended its process).") if failure else _lost()) from None
     if kind == "error":
         raise value
     return kind, value

@@ -85,6 +85,7 @@ def drive(connection: Connection, address: str | None, plan: Plan | None) -> Non
             raise SystemExit
 
     try:
+        tell("started")
         if address not in (None, "auto"):
             check_port(address)
         tell("reachable")

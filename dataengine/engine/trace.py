@@ -37,8 +37,7 @@ def process_name(worker: int, name: str) -> dict:
 
 def lost_worker(worker: int, shard: int | None, reason: str) -> dict:
     """The event of a worker that was killed or cannot be reached, while it made a shard, or loaded (None)."""
-    args = {"shard": shard, "reason": reason}
-    return {"name": "lost", "ph": "i", "s": "p", "ts": time.time_ns() // 1000, "pid": worker, "tid": 1, "args": args}
+    return {"name": "lost", "ph": "M", "pid": worker, "args": {"shard": shard, "reason": reason}}
 
 
 @contextmanager
