@@ -149,7 +149,14 @@ def run_recipe(
             min=1, help="Number of processes; does not change the result. [default: one per core, or per GPU of Ray]"
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images rendered together; affects memory and speed.")] = 16,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Images rendered together; affects memory and speed. [default: 16; for models with text 1 on a CPU, 4 "
+            "on a GPU]",
+        ),
+    ] = None,
     executor: Annotated[
         Literal["local", "ray"], typer.Option(help="Run here, or on the machines of a Ray cluster (docs/scale.md).")
     ] = "local",

@@ -146,7 +146,7 @@ def _yaml_classes(path: Path) -> tuple[str, ...] | None:
 
 
 def _record(file: Path, split: str, listed: Collection[str], problems: list[Problem]) -> Record | None:
-    """The record of a label file, without its image; None if the file cannot be read. listed: see `_object`."""
+    """The record of a label file, without its image; None if the file cannot be read. listed: see `parse_object`."""
     record = Record(safe_name(file.name), None, file, split=split)
     try:
         lines = file.read_text("utf-8-sig").splitlines()
@@ -169,7 +169,7 @@ def _record(file: Path, split: str, listed: Collection[str], problems: list[Prob
         if not row:
             continue
         try:
-            values, name, level = _object(row, listed)
+            values, name, level = parse_object(row, listed)
         except ValueError as error:
             skipped += 1
             problems.append(Problem(file, line, f"{error}; the object is skipped", 1))
@@ -205,7 +205,7 @@ def _unclear_names(path: Path, records: Sequence[Record]) -> list[Problem]:
     return [Problem(path, None, message)]
 
 
-def _object(row: list[str], listed: Collection[str]) -> tuple[list[float], str, float]:
+def parse_object(row: list[str], listed: Collection[str]) -> tuple[list[float], str, float]:
     """(corners, class name, difficulty) of the fields of a line. Raises ValueError if they are no object.
 
     listed: keys of the class names that are known; a number at the end belongs to the name if it is listed with it.

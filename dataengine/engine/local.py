@@ -110,7 +110,7 @@ def _work(job: Job, run: RunFolder, number: int, connection: Connection) -> None
     try:
         loading = Done(None, [process_name(number, f"worker {number}, process {os.getpid()}")])
         with watch(loading.events, "load", number):
-            worker = Worker(job.load(), job.recipe, job.batch_size, number)
+            worker = Worker(job.load(), job.recipe, job.batch_size, number, lambda n: send(Done(None, painted=n)))
         send(loading)
         while True:
             shard = connection.recv()

@@ -27,6 +27,7 @@ from dataengine.files import check_writable, lock, remove_unfinished
 from dataengine.judge.calibration import Calibration, calibration_hash
 
 Progress = Callable[[int, int], None]  # (images accepted, images tried)
+Painted = Callable[[int], None]  # (images painted just now, which are not judged yet)
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,9 @@ def _store(run: RunFolder, recipe: Recipe, parts: Parts) -> None:
         now.save(run.recipe)
 
 
-def _shards_in_order(recipe: Recipe, run: RunFolder, tally: Tally, add_to_trace, execute) -> Iterator[Shard]:
+def _shards_in_order(
+    recipe: Recipe, run: RunFolder, tally: Tally, add_to_trace, painted: Painted, execute
+) -> Iterator[Shard]:
     """Shard 0, 1, 2, ... Missing ones are made; stops when no more are asked for.
 
     No more shards are at work than will be needed if images go on to be accepted as they were so far.
@@ -149,6 +152,8 @@ def _shards_in_order(recipe: Recipe, run: RunFolder, tally: Tally, add_to_trace,
                         f"{run.path}: shard {number} was lost while the run was at work; the same command continues."
                     )
                 add_to_trace(done.events)
+                if done.painted:
+                    painted(done.painted)
             asked = max(asked, number + 1)
             yield shard
 
@@ -157,19 +162,21 @@ def synth(
     recipe: Recipe,
     out: Path,
     workers: int | None = 1,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     progress: Progress = lambda accepted, tried: None,
     prepared: Callable[[Parts], None] = lambda parts: None,
     executor: Literal["local", "ray"] = "local",
     address: str | None = None,
     gpus_per_worker: float | None = None,
     datasets: bool = True,
+    painted: Painted = lambda n: None,
 ) -> RunResult:
     """Make a verified synthetic data set in `out`, or continue one.
 
     Neither `workers`, `batch_size` nor `executor` changes layouts, noise or which images are tried. The result is the
     first `recipe.n` accepted images in order of attempt, or all there are when the budget of attempts is spent.
-    workers: None for one a core; with ray, one a GPU or else a core of the cluster. address, gpus_per_worker: see
+    workers: None for one a core; with ray, one a GPU or else a core of the cluster. batch_size: images that are painted
+    together, None for the renderer's own number. painted: called after each batch. address, gpus_per_worker: see
     `cluster.on_cluster`. datasets: False leaves the DOTA and COCO folders out.
     Raises UserError for anything the user can fix; finished shards are never lost.
 
@@ -192,7 +199,7 @@ def synth(
     if executor == "ray":
         execute = partial(on_cluster, job, run, workers, address, gpus_per_worker)
     elif (workers or os.cpu_count()) == 1:
-        execute = partial(in_this_process, parts, job, run)
+        execute = partial(in_this_process, parts, job, run, painted)
     else:
         execute = partial(in_processes, job, run, workers or os.cpu_count())
     with _locked(run):
@@ -205,7 +212,7 @@ def synth(
             with (
                 open(run.unfinished_manifest, "w") as file,
                 trace_file(run) as add_to_trace,
-                closing(_shards_in_order(recipe, run, tally, add_to_trace, execute)) as shards,
+                closing(_shards_in_order(recipe, run, tally, add_to_trace, painted, execute)) as shards,
             ):
                 for shard in shards:
                     for line, record in zip(shard.lines, shard.records, strict=True):

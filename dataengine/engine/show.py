@@ -18,7 +18,11 @@ MIN_FOUND_SHARE = 0.1  # of the painted objects of a class; with fewer it is rep
 
 
 def _print_parts(console: Console, parts) -> None:
+    from dataengine.render.precision import precision_of
+
     console.print(f"classes: {', '.join(parts.classes)}")
+    device = parts.renderer.device
+    console.print(f"renders on {device.type} in {precision_of(device)}")
     if (calibration := parts.calibration) is not None:
         console.print(
             f"filter: accepts {calibration.pass_share:.0%} of real images; controls: "
@@ -30,7 +34,12 @@ def _print_parts(console: Console, parts) -> None:
 
 
 def run_with_progress(
-    recipe: Recipe, out: Path, workers: int | None, batch_size: int, quiet: bool, **where: str | float | bool | None
+    recipe: Recipe,
+    out: Path,
+    workers: int | None,
+    batch_size: int | None,
+    quiet: bool,
+    **where: str | float | bool | None,
 ) -> dict:
     """Run a recipe and return its report; unless `quiet`, print progress and a summary.
 
@@ -50,6 +59,13 @@ def run_with_progress(
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("loading", total=recipe.n, rate="")
 
+        n_painted = 0  # in this session; images of a shard are judged and stored together
+
+        def painted(n: int) -> None:
+            nonlocal n_painted
+            n_painted += n
+            progress.update(task, rate=f"{n_painted} rendered")
+
         def update(accepted: int, tried: int) -> None:
             elapsed = progress.tasks[task].elapsed or 0
             rate = f"{tried} tried, {accepted / elapsed:.2f}/s" if elapsed else ""
@@ -57,10 +73,10 @@ def run_with_progress(
 
         def prepared(parts) -> None:
             _print_parts(console, parts)
-            progress.update(task, description="rendering")  # until the first shard is done
+            progress.update(task, description="rendering")  # until the first image is judged
 
         try:
-            result = synth(recipe, out, workers, batch_size, update, prepared, **where)
+            result = synth(recipe, out, workers, batch_size, update, prepared, painted=painted, **where)
         except UserError:
             progress.update(task, visible=bool(progress.tasks[task].completed))  # no bar above a refusal
             raise
@@ -161,11 +177,11 @@ def print_plan(recipe: Recipe, out: Path, as_json: bool) -> None:
     )
     parts = load_parts(recipe)
     recipe = parts.recipe
-    probe = recipe.model_copy(update={"shard_size": min(4, recipe.shard_size)})
+    probe = recipe.model_copy(update={"shard_size": min(4, recipe.shard_size, parts.renderer.batch_size)})
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         run = RunFolder(Path(folder))
-        write_shard(parts, probe, run, 0, probe.shard_size)
+        write_shard(parts, probe, run, 0, None)
         seconds = (time.perf_counter() - started) / probe.shard_size
         size = sum(f.stat().st_size for f in run.shard(0).iterdir()) / probe.shard_size
         shard = run.read_shard(0)

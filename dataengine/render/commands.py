@@ -20,7 +20,10 @@ def aerogen(
     tokenizer: Annotated[
         str, typer.Option(help="Folder or hub id of CLIP's tokenizer, such as openai/clip-vit-large-patch14.")
     ],
-    dataset: Annotated[str, typer.Option(help="Preset with the class list of the category embeddings.")] = "dior-r",
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Names of the rows of the category embeddings, a,b,... [default: AeroGen's order of DIOR]"),
+    ] = None,
     size: Annotated[int, typer.Option(min=64, help="Side of the training images in pixels.")] = 512,
     ema: Annotated[
         bool, typer.Option("--ema", help="Use the averaged (EMA) weights of the denoiser, if the file has them.")
@@ -46,16 +49,17 @@ def aerogen(
         raise UserError(f"models with text need: {install('text')}.") from None
     import torch
 
-    from dataengine.data.presets import load_preset
-    from dataengine.render.aerogen_import import import_aerogen
+    from dataengine.render.aerogen_import import AEROGEN_CLASSES, import_aerogen, order_warning
 
-    classes = load_preset(dataset).classes
+    names = [name.strip() for name in classes.split(",")] if classes else AEROGEN_CLASSES
     try:
         tokens = CLIPTokenizer.from_pretrained(tokenizer)
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"--tokenizer {tokenizer}: cannot be loaded ({reason}); give a folder or a hub id.") from None
-    pipeline = import_aerogen(file, categories, classes, tokens, size // 8, ema)
+    pipeline = import_aerogen(file, categories, tokens, size // 8, ema, names)
+    if warning := order_warning(pipeline.unet.box_encoder.classes.weight.numpy(), names):
+        print(f"warning: {warning}.")
     if half:
         pipeline.to(torch.float16)
     fresh = out.with_name(f".{out.name}.new")
@@ -66,6 +70,5 @@ def aerogen(
         fresh.rename(out)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror or error}); free some space.") from None
-    print(
-        f"model: {out}; use it with: dataengine synth --dataset {dataset} --renderer whole --model {out} --size {size}"
-    )
+    print(f"classes by row: {', '.join(names)}")
+    print(f"model: {out}; use it with: dataengine synth --dataset dior-r --renderer whole --model {out} --size {size}")

@@ -48,8 +48,8 @@ class Renderer(Protocol):
     label_effect: whether boxes still hold afterwards; the engine writes labelled data sets only for "keeps".
     paints_on: "scene" where it paints into images, "blank" where it makes the whole image. steps, guidance_scale: its
     own, used unless others are asked for. few_steps: the only number of steps that it was trained for, if it was.
-    margin: share of an object's long side around it that is painted, too. reference_width: of the embeddings that it
-    takes, 0 for none.
+    batch_size: images that it paints together unless another number is given. margin: share of an object's long side
+    around it that is painted, too. reference_width: of the embeddings that it takes, 0 for none.
     `remove` takes painted objects out again (only where it paints into scenes).
     """
 
@@ -59,6 +59,7 @@ class Renderer(Protocol):
     steps: int
     guidance_scale: float
     few_steps: int | None
+    batch_size: int
     margin: float
     reference_width: int
 
