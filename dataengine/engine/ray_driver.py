@@ -17,6 +17,8 @@ from dataengine.engine.ray_pool import Plan, Pool, reason
 from dataengine.errors import UserError
 
 TCP_SECONDS = 5
+HTTP2_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, sections 3.4 and 6.5: both sides send one first
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + HTTP2_SETTINGS
 
 
 def import_ray(address: str | None):
@@ -33,13 +35,19 @@ def import_ray(address: str | None):
 
 
 def check_port(address: str) -> None:
-    """Raise UserError where nothing listens at HOST:PORT."""
+    """Raise UserError where nothing listens at HOST:PORT, or what does not speak HTTP/2, as Ray's gRPC does."""
+    failure = f"--address {address}: no Ray cluster can be reached there"
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=TCP_SECONDS).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=TCP_SECONDS) as connection:
+            if os.environ.get("RAY_USE_TLS", "").lower() in ("1", "true"):
+                return
+            connection.sendall(HTTP2_PREFACE)
+            answer = connection.makefile("rb").read(len(HTTP2_SETTINGS))
     except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", 0) or error
-        raise UserError(f"--address {address}: no Ray cluster can be reached there ({why}).") from None
+        raise UserError(f"{failure} ({getattr(error, 'strerror', 0) or error}).") from None
+    if answer[3:5] != HTTP2_SETTINGS[3:5]:  # type and flags of the frame
+        raise UserError(f"{failure} (what listens there is not Ray).")
 
 
 def connect(ray, address: str | None) -> None:

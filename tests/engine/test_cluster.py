@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +148,7 @@ def black_hole():
         yield port
 
 
-@pytest.mark.parametrize(("port", "why"), [("silent_port", "no answer within"), ("black_hole", "timed out")])
+@pytest.mark.parametrize(("port", "why"), [("silent_port", "timed out"), ("black_hole", "timed out")])
 def test_an_address_that_never_answers_is_reported_in_time_and_leaves_nothing(port, why, request):
     pytest.importorskip("ray")
     before, began = left_over(), time.monotonic()
@@ -156,6 +156,27 @@ def test_an_address_that_never_answers_is_reported_in_time_and_leaves_nothing(po
         cluster.check_cluster(f"127.0.0.1:{request.getfixturevalue(port)}")
     assert time.monotonic() - began < 20
     assert left_over() == before
+
+
+def test_a_port_is_known_to_be_rays_or_not():
+    """A server that greets as gRPC does, one that speaks HTTP/1.1, and one that hangs up."""
+    settings = bytes([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 5, 0, 0, 64, 0])
+    for greeting in (settings, b"HTTP/1.1 400 Bad Request\r\n\r\n", b""):
+        with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+
+            def answer(server=server, greeting=greeting) -> bytes:
+                with server.accept()[0] as connection:
+                    connection.sendall(greeting)
+                    return connection.recv(100)
+
+            preface = pool.submit(answer)
+            address = f"127.0.0.1:{server.getsockname()[1]}"
+            if greeting is settings:
+                ray_driver.check_port(address)
+            else:
+                with pytest.raises(UserError, match="what listens there is not Ray"):
+                    ray_driver.check_port(address)
+            assert preface.result().startswith(b"PRI * HTTP/2.0")
 
 
 def test_the_tests_know_loopback():
