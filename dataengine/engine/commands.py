@@ -72,3 +72,6 @@ def trace_command(run: Run) -> None:
     console.print(table)
     if loading:
         console.print(f"{len(loading)} processes, loaded in at most {max(loading):.1f} s")
+    for event in events:
+        if event["name"] == "lost":
+            console.print(f"worker {event['pid']} was killed or lost: {event['args']['reason']}", markup=False)

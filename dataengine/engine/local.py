@@ -41,7 +41,7 @@ def in_processes(job: Job, run: RunFolder, workers: int, next_shard: NextShard) 
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(job, run, number, theirs), daemon=True)
         working[ours] = _Process(number, process, left=shards)
-        with _interrupts_ignored():
+        with interrupts_ignored():
             process.start()
         theirs.close()
 
@@ -137,7 +137,7 @@ def _sendable(error: BaseException) -> BaseException:
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
+def interrupts_ignored() -> Iterator[None]:
     """Processes started meanwhile ignore what a terminal sends to all, such as Ctrl-C: the run itself ends them."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -37,6 +37,11 @@ def process_name(worker: int, name: str) -> dict:
     return {"name": "process_name", "ph": "M", "pid": worker, "args": {"name": name}}
 
 
+def lost_worker(worker: int, shard: int | None, reason: str) -> dict:
+    """The event of a worker that was killed or cannot be reached, while it made a shard, or loaded (None)."""
+    return {"name": "lost", "ph": "M", "pid": worker, "args": {"shard": shard, "reason": reason}}
+
+
 @contextmanager
 def trace_file(run: RunFolder) -> Iterator[Callable[[list[dict]], None]]:
     """A function that appends events to the trace of a run, on disk as soon as it is called.
