@@ -80,9 +80,26 @@ def check_writable(out: Path) -> None:
         raise UserError(f"{out}: cannot be written ({error.strerror or error}); give another --out.") from None
 
 
+def user_cache() -> Path:
+    """The package's own folder for what a user's machine keeps: below $XDG_CACHE_HOME or ~/.cache. It may not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dataengine"
+
+
 def make_room(error: OSError) -> str:
     """Advice to begin a sentence with: "free some space or " if the disk is full, else nothing."""
     return "free some space or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+
+
+def disk_space(n_bytes: float) -> str:
+    """A size on disk for people.
+
+    >>> disk_space(670), disk_space(2_300_000), disk_space(12_000_000_000)
+    ('0.67 kB', '2.3 MB', '12 GB')
+    """
+    for limit, unit, factor in ((1e5, "kB", 1e3), (1e8, "MB", 1e6)):
+        if n_bytes < limit:
+            return f"{n_bytes / factor:.2g} {unit}"
+    return f"{n_bytes / 1e9:.2g} GB"
 
 
 def write_whole(path: str | Path, content: bytes | str) -> None:

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from dataengine.engine.fetched import with_fetched
 from dataengine.engine.finish import Tally, finish
 from dataengine.engine.local import in_processes
 from dataengine.engine.parts import Parts, load_parts
@@ -197,9 +198,11 @@ def synth(
         from dataengine.engine.cluster import check_cluster, on_cluster
 
         check_cluster(address)
+    recipe, notes = with_fetched(recipe)
     calibration = _adopt(run, recipe)
     check_writable(run.path)
     parts = load_parts(recipe, calibration)  # before the folder is made: mistakes leave nothing behind
+    parts.notes[:0] = notes
     recipe = parts.recipe.model_copy(update={"filter": parts.recipe.filter})  # settled, so compared from here on
     job = Job(recipe, parts.calibration, parts.hashes, batch_size)
     if executor == "ray":
