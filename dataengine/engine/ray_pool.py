@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from textwrap import shorten
 
 from dataengine.engine.trace import lost_worker, process_name, watch
-from dataengine.errors import UserError
+from dataengine.errors import UserError, is_out_of_memory, out_of_memory
 
 TRIES = 4  # workers that a shard may outlive, before it is taken for the reason
 POLL_SECONDS = 0.5
@@ -61,12 +61,11 @@ def _named_node() -> Iterator[None]:
     where = f"on the node {platform.node()}"
     try:
         yield
-    except MemoryError:
-        raise UserError(
-            f"{where}: a worker ran out of memory; the same command continues, perhaps with fewer --workers or a "
-            "smaller --batch-size."
-        ) from None
-    except OSError as error:
+    except (MemoryError, OSError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(f"{where}: a worker") from None
+        if not isinstance(error, OSError):
+            raise
         what = f"{error.filename or 'a file'}: {error.strerror or error}"
         raise UserError(f"{where}: {what}; the same command continues.") from None
 
