@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Sequence
 
 
@@ -48,6 +49,27 @@ def one_line(error: Exception) -> str:
     'bad shape'
     """
     return " ".join(str(error).split())
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was lacking, whatever library says so.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(ValueError("memory"))
+    (True, False)
+    """
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    told = ("can't allocate memory", "out of memory", "can't start new thread", "bad allocation", "std::bad_alloc")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in told)
+    )
+
+
+def out_of_memory(who: str) -> UserError:
+    """The sentence for a run that lacks memory."""
+    return UserError(
+        f"{who} ran out of memory; the same command continues, perhaps with fewer --workers or a smaller --batch-size."
+    )
 
 
 def shown(value: object) -> str:

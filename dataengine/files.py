@@ -6,12 +6,13 @@ import errno
 import json
 import os
 import re
+import shutil
 import sys
 from functools import lru_cache
 from pathlib import Path
 from stat import S_IFMT, S_ISBLK, S_ISCHR, S_ISDIR, S_ISFIFO, S_ISREG
 from tempfile import TemporaryFile
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, Literal
 
 from dataengine.errors import UserError, shown
 
@@ -148,18 +149,92 @@ def check_writable(out: Path) -> None:
         raise UserError(f"{out}: cannot be written ({error.strerror or error}); give another --out.") from None
 
 
+def user_cache() -> Path:
+    """The package's own folder for what a user's machine keeps: below $XDG_CACHE_HOME or ~/.cache. It may not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dataengine"
+
+
 def make_room(error: OSError) -> str:
     """Advice to begin a sentence with: "free some space or " if the disk is full, else nothing."""
     return "free some space or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
 
 
+def cannot_write(error: OSError, place: Path, advice: str) -> UserError:
+    """The sentence for an output that could not be written. place: where the error names no file; advice: how to go on.
+
+    >>> full = OSError(errno.ENOSPC, "No space left on device", "runs/a")
+    >>> str(cannot_write(full, Path("runs"), "choose another folder."))
+    'runs/a: cannot be written (No space left on device); free some space or choose another folder.'
+    """
+    file = error.filename or place
+    return UserError(f"{file}: cannot be written ({error.strerror or error}); {make_room(error)}{advice}")
+
+
+def refuse_links(folder: Path) -> None:
+    """Raises UserError for a link, pipe, socket or device anywhere below a folder that is going to be written to.
+
+    The folder itself may be a link. Call it before anything is written there: what is written to a link is written
+    somewhere else.
+    """
+    folders = [folder] if folder.is_dir() else []
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                elif not entry.is_file(follow_symlinks=False):
+                    kind = "a link" if entry.is_symlink() else "a pipe, socket or device"
+                    raise UserError(
+                        f"{entry.path}: is {kind}, and what is written to it would go elsewhere; remove it, or choose "
+                        "another folder."
+                    )
+
+
+def create(path: Path, mode: Literal["x", "xb"] = "x") -> IO:
+    """A new file open for writing, as UTF-8 text or as bytes. Raises OSError.
+
+    A file, link or pipe of that name is removed before, so that nothing is written to what it led to."""
+    path.unlink(missing_ok=True)
+    return open(path, mode, encoding=None if "b" in mode else "utf-8")
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a whole folder, if it is there; of a link only the link. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def create_folder(path: Path) -> None:
+    """A new, empty folder, in place of whatever has that name. Raises OSError."""
+    remove(path)
+    path.mkdir(parents=True)
+
+
+def disk_space(n_bytes: float) -> str:
+    """A size on disk for people.
+
+    >>> disk_space(670), disk_space(2_300_000), disk_space(12_000_000_000)
+    ('0.67 kB', '2.3 MB', '12 GB')
+    """
+    for limit, unit, factor in ((1e5, "kB", 1e3), (1e8, "MB", 1e6)):
+        if n_bytes < limit:
+            return f"{n_bytes / factor:.2g} {unit}"
+    return f"{n_bytes / 1e9:.2g} GB"
+
+
 def write_whole(path: str | Path, content: bytes | str) -> None:
-    """Write a file atomically: it appears complete or not at all. Raises UserError if it cannot be written."""
+    """Write a file atomically: it appears complete or not at all, in place of a file or link of that name.
+
+    Raises UserError if it cannot be written.
+    """
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         try:
-            partial.write_bytes(content.encode() if isinstance(content, str) else content)
+            with create(partial, "xb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
@@ -281,11 +356,22 @@ def lock(file: Path, shared: bool = False) -> IO[str]:
     """The file, open and locked. The lock ends when the file is closed or the process ends, however it ends.
 
     Any number of processes may hold a shared lock, or one process an exclusive one. A shared lock only reads the file,
-    which must exist. Raises BlockingIOError while another process holds a lock that excludes this one.
+    which must exist. Raises BlockingIOError while another process holds a lock that excludes this one, UserError if the
+    file is a link or no regular file.
     """
     import portalocker
 
-    stream = open(file, "r" if shared else "a")  # noqa: SIM115  open as long as the lock is held
+    wanted = os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT
+    try:  # a pipe is not waited for
+        number = os.open(file, wanted | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV):
+            raise UserError(f"{file}: is a link or no regular file; remove it.") from None
+        raise
+    if not S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise UserError(f"{file}: is no regular file; remove it.")
+    stream = os.fdopen(number, "r" if shared else "r+")  # open as long as the lock is held
     kind = portalocker.LockFlags.SHARED if shared else portalocker.LockFlags.EXCLUSIVE
     try:
         portalocker.lock(stream, kind | portalocker.LockFlags.NON_BLOCKING)

@@ -67,10 +67,12 @@ SMALL = {
     "dataengine synth --dataset hit-uav --n 20 ": "--workers 1 --config small.yaml --n 3",  # the packaged models alone
     "dataengine synth --dataset hit-uav --n": "--workers 1 --config small.yaml --n 6",
     "dataengine synth --config": "--n 2 --workers 1 --size 64 --layout-scale 1 --steps 2 --filter off",
+    "dataengine synth --dataset dior-r --data path/to/DIOR-R --renderer whole --filter": f"{FEW} --steps 1",  # 512 px
     "dataengine synth --dataset dior-r": f"{FEW} --size 64 --layout-scale 1 --steps 2",
     "dataengine synth --data path/to/dataset --renderer whole": f"{FEW} --size 96",
     "dataengine synth --dataset": f"{FEW} --size 96 --filter off",  # no packaged model finds painted squares
     "dataengine synth --data": f"{FEW} --size 96 --filter off",  # and a renderer trained for two steps paints nothing
+    "dataengine model get": "--from published",
     "dataengine model import": "--size 64",
     "dataengine train layouts": "--steps 2 --batch-size 2 --size 64",
     "dataengine train full": "--steps 2 --batch-size 2 --size 64 --scale 1",

@@ -30,7 +30,7 @@ from dataengine.data.json_stream import NO_OBJECT, stream_json
 from dataengine.data.label_files import count_of, image_root
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, Sample
 from dataengine.data.records import Record, assemble
-from dataengine.data.staging import Progress, placed, staged
+from dataengine.data.staging import Place, Progress, placed, staged
 from dataengine.errors import UserError
 from dataengine.files import open_regular
 
@@ -132,14 +132,20 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
 
 
 def write(
-    dataset: Dataset, path: str | Path, *, split: str = "train", progress: Progress | None = None
+    dataset: Dataset,
+    path: str | Path,
+    *,
+    split: str = "train",
+    progress: Progress | None = None,
+    place: Place | None = None,
 ) -> list[Problem]:
     """Write one split: `annotations/<split>.json` and `images/<split>/`. Returns problems: what was skipped.
 
     `bbox` is the axis-aligned box around the part of an object inside the image, `segmentation` the four corners of its
     box, which are those of `bbox` in a horizontal data set. An ignored region is a crowd of every class, as COCO's
     evaluation matches crowds by class. `difficult`, `visible` and
-    `acquisition` are added under these names, which other readers ignore.
+    `acquisition` are added under these names, which other readers ignore. `place`: in place of copying images
+    (`staging.placed`).
     Raises UserError unless `path` is new, empty or a COCO set of the same classes written by dataengine.
     """
     path = Path(path)
@@ -155,7 +161,7 @@ def write(
             out.write(f'{{"info": {json.dumps(info)}, "licenses": ')
             out.write(json.dumps([{"id": i, "name": name} for i, name in enumerate(licenses, 1)]) + ', "images": [')
             objects = 0
-            samples = placed(dataset, work / "images" / split, problems, flat=False, progress=progress)
+            samples = placed(dataset, work / "images" / split, problems, flat=False, progress=progress, place=place)
             for number, (sample, name) in enumerate(samples, 1):
                 image = {"id": number, "file_name": name + sample.image.suffix, **_image_fields(sample, licenses)}
                 out.write((", " if number > 1 else "") + json.dumps(image))

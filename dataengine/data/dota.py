@@ -32,7 +32,7 @@ from dataengine.data.label_files import columns, head_of, images_without_labels,
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem, class_key
 from dataengine.data.parse import MAX_NUMBER, is_number, line_count, number
 from dataengine.data.records import NOTHING_READ, Record, assemble, listed_classes, unknown_acquisition
-from dataengine.data.staging import Progress, decimal, placed, staged, write_classes
+from dataengine.data.staging import Place, Progress, decimal, placed, staged, write_classes
 from dataengine.errors import UserError
 from dataengine.files import MAX_TEXT_BYTES, read_text, read_yaml
 
@@ -307,9 +307,16 @@ def _header(file: Path, lines: list[str], problems: list[Problem]) -> tuple[Acqu
 
 
 def write(
-    dataset: Dataset, path: str | Path, *, split: str = "train", progress: Progress | None = None
+    dataset: Dataset,
+    path: str | Path,
+    *,
+    split: str = "train",
+    progress: Progress | None = None,
+    place: Place | None = None,
 ) -> list[Problem]:
     """Write one split for mmrotate's `DOTADataset`, with PNG images. Returns problems: what was skipped.
+
+    place: in place of copying images (`staging.placed`).
 
     Raises UserError unless `path` is new, empty or a DOTA set of the same classes written by dataengine.
     """
@@ -320,7 +327,9 @@ def write(
         names = ["-".join(name.split()) for name in dataset.classes]
         labels, meta = work / split / "labelTxt", work / split / "meta"
         labels.mkdir(parents=True)
-        for sample, name in placed(dataset, work / split / "images", problems, suffix=".png", progress=progress):
+        for sample, name in placed(
+            dataset, work / split / "images", problems, suffix=".png", progress=progress, place=place
+        ):
             layout = sample.layout
             objects = zip(_numbers(layout.boxes), layout.labels, layout.difficult, strict=True)
             lines = [f"{numbers} {names[label]} {int(difficult)}\n" for numbers, label, difficult in objects]

@@ -34,7 +34,7 @@ from dataengine.data.label_files import head_of
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, Sample
 from dataengine.data.pixel_range import PixelRange, check_same, find_range, range_of, with_pixel_range
 from dataengine.data.pixel_range import write as write_range
-from dataengine.data.staging import Progress
+from dataengine.data.staging import Place, Progress
 from dataengine.errors import UserError
 
 FORMATS: dict[str, ModuleType] = {
@@ -98,7 +98,8 @@ def recognize(path: str | Path) -> str:
 
 def _first_words(path: Path) -> str:
     """The beginning of the first file that may have annotations: often it is a page that says "not found"."""
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in (".json", ".xml", ".yaml"))
+    found = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in (".json", ".xml", ".yaml"))
+    files = [file for file in found if file.is_file()]
     if not files:
         return ""
     try:
@@ -229,12 +230,19 @@ def splits(path: str | Path, format: str | None = None) -> tuple[str, ...]:
 
 
 def write(
-    dataset: Dataset, path: str | Path, format: str, *, split: str = "train", progress: Progress | None = None
+    dataset: Dataset,
+    path: str | Path,
+    format: str,
+    *,
+    split: str = "train",
+    progress: Progress | None = None,
+    place: Place | None = None,
 ) -> list[Problem]:
     """Write one split with its images in any known format. Returns problems: images and objects that were skipped.
 
     Labels are those inside the image (`border.inside_image`). Formats without ignored regions get images in which these
     are filled. "yolo" writes labels of the data set's kind, "yolo-obb" rotated ones, with angle 0 for horizontal boxes.
+    place: in place of copying images (`staging.placed`), for DOTA, COCO and YOLO.
 
     Raises UserError for an unknown format and if `path` has files that dataengine did not write.
 
@@ -251,7 +259,8 @@ def write(
     path, pixel_range = Path(path), range_of(dataset)
     if pixel_range is not None:
         check_same(path, pixel_range)
-    problems = writer(format).write(dataset, path, split=split, progress=progress)
+    how = {} if place is None else {"place": place}
+    problems = writer(format).write(dataset, path, split=split, progress=progress, **how)
     if pixel_range is not None:
         write_range(path, pixel_range)
     return problems

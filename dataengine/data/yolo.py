@@ -32,7 +32,7 @@ from dataengine.data.layout import Dataset, Layout, Problem
 from dataengine.data.objects import look_like_corners
 from dataengine.data.parse import is_number, line_count, number
 from dataengine.data.records import NOTHING_READ, Record, assemble
-from dataengine.data.staging import Progress, decimal, placed, staged, written_splits
+from dataengine.data.staging import Place, Progress, decimal, placed, staged, written_splits
 from dataengine.errors import UserError
 from dataengine.files import MAX_TEXT_BYTES, read_text, read_yaml
 
@@ -399,10 +399,16 @@ def _points(fields: list[str]) -> list[float]:
 
 
 def write(
-    dataset: Dataset, path: str | Path, *, split: str = "train", progress: Progress | None = None
+    dataset: Dataset,
+    path: str | Path,
+    *,
+    split: str = "train",
+    progress: Progress | None = None,
+    place: Place | None = None,
 ) -> list[Problem]:
     """Write one split, horizontal or rotated as the data set is, and `data.yaml`. Returns problems: what was skipped.
 
+    place: in place of copying images (`staging.placed`).
     Raises UserError unless `path` is new, empty or a YOLO set of the same classes written by dataengine.
     """
     path = Path(path)
@@ -413,7 +419,9 @@ def write(
             raise UserError(f"{path} has {earlier.get('box_kind')} boxes, not {dataset.kind}; choose another folder")
         text = _data_yaml([*written_splits(path), split], dataset.kind, dataset.classes)
         (work / "data.yaml").write_text(text, "utf-8")
-        samples = placed(dataset, work / "images" / split, problems, flat=False, fill_ignored=True, progress=progress)
+        samples = placed(
+            dataset, work / "images" / split, problems, flat=False, fill_ignored=True, progress=progress, place=place
+        )
         for sample, name in samples:
             rows = _upright(sample.layout) if dataset.kind == "hbb" else _polygons(sample.layout)
             lines = [

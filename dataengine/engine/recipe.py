@@ -15,7 +15,7 @@ from dataengine.data.presets import config_file
 from dataengine.errors import UserError, first_fault
 from dataengine.files import read_yaml
 from dataengine.layouts.balance import parse_balance
-from dataengine.render import IMAGERY_FILE, RENDERERS
+from dataengine.render import IMAGERY_FILE, PROVENANCE_FILE, RENDERERS
 
 
 def _low_to_high(limits: tuple[float, float]) -> tuple[float, float]:
@@ -141,7 +141,7 @@ class Recipe(BaseModel):
         "Layouts", None, "Minimum share of all objects, for every class (0.1) or for some (ship=0.2,van=0.1)."
     )
     renderer: RendererKind = _field("Rendering", "in-scene", "Paint objects into scenes, or generate the whole image.")
-    model: Path | None = _field("Rendering", None, "Folder of a trained renderer.", "the packaged one")
+    model: Path | None = _field("Rendering", None, "Folder of a trained renderer.", "the packaged or fetched one")
     scenes: Path | None = _field(
         "Data", None, "Images or data set to paint objects into.", "images of --data, or generated scenes"
     )
@@ -231,7 +231,9 @@ class Recipe(BaseModel):
             raise ValueError("filter: erase works only with renderer: in-scene, which has each scene without objects")
         if self.likely_places and (self.renderer != "in-scene" or self.into is not None):
             raise ValueError("--likely-places works only with --renderer in-scene and without --into")
-        if self.layout is not None and (chosen := LAYOUT_FIELDS & self.model_fields_set):
+        # a stored recipe states them all, most by their default
+        chosen = {name for name in LAYOUT_FIELDS if getattr(self, name) != type(self).model_fields[name].default}
+        if self.layout is not None and chosen:
             raise ValueError(f"--layout renders one layout as it is: leave out {', '.join(sorted(chosen))}")
         if self.layout is not None and self.into is not None:
             raise ValueError("give --layout or --into, not both")
@@ -288,8 +290,9 @@ def folder_hash(folder: Path) -> str:
     total = hashlib.sha256()
     files = [folder] if folder.is_file() else sorted(f for f in folder.rglob("*") if f.is_file())
     for file in files:
-        # a model card, and what a model was trained on, may be written down later without a change of the model
-        if file.suffix in (".md", ".png") or file.name == IMAGERY_FILE:
+        # a model card, what a model was trained on, and where it comes from may be written down later without a change
+        # of the model
+        if file.suffix in (".md", ".png") or file.name in (IMAGERY_FILE, PROVENANCE_FILE):
             continue
         total.update(file.name.encode())
         total.update(file.read_bytes())

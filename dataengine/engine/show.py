@@ -13,6 +13,7 @@ from rich.table import Table
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.run_folder import RunFolder
 from dataengine.errors import UserError
+from dataengine.files import disk_space
 
 MIN_FOUND_SHARE = 0.1  # of the painted objects of a class; with fewer it is reported
 
@@ -154,20 +155,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
-def disk_space(n_bytes: float) -> str:
-    """A size on disk for people.
-
-    >>> disk_space(2_300_000), disk_space(12_000_000_000)
-    ('2.3 MB', '12 GB')
-    """
-    return f"{n_bytes / 1e6:.2g} MB" if n_bytes < 1e8 else f"{n_bytes / 1e9:.2g} GB"
-
-
 def print_plan(recipe: Recipe, out: Path, as_json: bool) -> None:
     """Print the plan of a run: its parts, and time and disk space measured on one small temporary shard."""
     import tempfile
     import time
 
+    from dataengine.engine.fetched import with_fetched
     from dataengine.engine.parts import load_parts
     from dataengine.engine.worker import write_shard
 
@@ -175,7 +168,9 @@ def print_plan(recipe: Recipe, out: Path, as_json: bool) -> None:
     console.print(
         "loading models, and calibrating the filter if there is no calibration for this data (may take minutes)"
     )
+    recipe, notes = with_fetched(recipe)
     parts = load_parts(recipe)
+    parts.notes[:0] = notes
     recipe = parts.recipe
     probe = recipe.model_copy(update={"shard_size": min(4, recipe.shard_size, parts.renderer.batch_size)})
     with tempfile.TemporaryDirectory() as folder:

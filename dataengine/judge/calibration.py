@@ -51,9 +51,13 @@ class Calibration(BaseModel):
     repair_scores: dict[str, float]
     repair_ious: dict[str, float]
 
+    def to_json(self) -> str:
+        """The text of the file that `save` writes."""
+        return self.model_dump_json(indent=2) + "\n"
+
     def save(self, path: str | Path) -> None:
         """Write as JSON, atomically."""
-        write_whole(path, self.model_dump_json(indent=2) + "\n")
+        write_whole(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:

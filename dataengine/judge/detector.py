@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dataengine import geometry
 from dataengine.data.records import MAX_CLASSES, ClassName
 from dataengine.errors import UserError, first_fault, one_line
-from dataengine.files import MAX_CONFIG_BYTES, parse_json, read_bytes, read_onnx, read_text
+from dataengine.files import MAX_CONFIG_BYTES, parse_json, read_onnx, read_text
 
 MIN_OUTPUT_BOXES, PIXELS_PER_BOX = 100_000, 4  # a model may give the larger of both: boxes, and one for so many pixels
 MAX_CANDIDATES = 600  # highest-scored boxes that enter non-maximum suppression
@@ -113,7 +113,7 @@ class OnnxDetector:
         self.config = read_config(folder)
         self.file = folder / "model.onnx"
         data = read_onnx(self.file)
-        self.identity = hashlib.sha256(data + read_bytes(folder / "config.json")).hexdigest()[:16]
+        self.identity = _hash(data, folder / "config.json")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -188,6 +188,26 @@ def window_spans(length: int, size: int) -> list[tuple[int, float, float]]:
     starts = [round(i * (length - size) / (n - 1)) for i in range(n)]
     between = [(after + before + size) / 2 for before, after in pairwise(starts)]
     return list(zip(starts, [0.0, *between], [*between, float(length)], strict=True))
+
+
+def _hash(weights: bytes, config: Path) -> str:
+    return hashlib.sha256(weights + read_bytes(config, MAX_CONFIG_BYTES)).hexdigest()[:16]
+
+
+def identity_of(folder: str | Path) -> str:
+    """The `identity` that the detector in a folder has once it is loaded, from the bytes of its files alone.
+
+    Nothing is loaded, so the folder may be a stranger's. Raises UserError or OSError where a file is missing.
+    """
+    folder = Path(folder)
+    if (folder / "last_checkpoint").is_file():
+        from dataengine.mmrotate.detector import files_identity, work_dir_parts
+
+        return files_identity(*work_dir_parts(folder))
+    for name in ("model.onnx", "config.json"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: has no file {name}.")
+    return _hash(read_onnx(folder / "model.onnx"), folder / "config.json")
 
 
 def load_detector(folder: str | Path, threads: int = 0) -> Detector:

@@ -1,15 +1,108 @@
-"""`dataengine model`: convert published models for `dataengine synth --model`."""
+"""`dataengine model`: fetch and convert published models for `dataengine synth --model`."""
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Convert published models.")
+app = typer.Typer(no_args_is_help=True, help="Fetch and convert published models.")
 importing = typer.Typer(no_args_is_help=True, help="Convert a published checkpoint to a folder for synth --model.")
 app.add_typer(importing, name="import")
+
+
+@app.command("get")
+def get_command(
+    name: Annotated[str, typer.Argument(help="Name of a published model; dataengine model list shows them.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the model. [default: where dataengine synth finds it]")
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store weights in 16 bits, which halves the size.")] = False,
+    keep_download: Annotated[
+        bool, typer.Option("--keep-download", help="Keep the downloaded files after the import.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Fetch without asking.")] = False,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Folder with the files, downloaded by hand; uses no network.")
+    ] = None,
+) -> None:
+    """Fetch a published model from its authors' pages, verify it and convert it for dataengine synth.
+
+    Sizes, licence and checksums are shown first. If a download is interrupted, the same command continues it.
+
+    Example: dataengine model get aerogen-dior-r --half
+    """
+    from dataengine.errors import UserError
+    from dataengine.files import check_writable
+    from dataengine.render import published
+
+    model = published.find_published(name)
+    default = published.default_folder(model)
+    out = default if out is None else out
+    if published.is_imported(out):
+        print(f"{name} is in {out} already; remove that folder to fetch it again")
+        return
+    published.check_out(out)
+    check_writable(out)
+    if source is not None:
+        published.check_files(model, source)
+        sizes = [(source / file).stat().st_size for file in model.file_names]
+        published.check_space(published.imported_bytes(model, sum(sizes), half), out)
+        print(f"licence: {model.licence}\nimporting; these files are not compared with the published ones")
+        warning = published.import_files(model, source, out, half, None)
+    else:
+        repositories, folder = published.describe_all(model), published.download_folder(out)
+        needed = published.bytes_needed(model, repositories, folder, half)
+        print("\n".join(published.plan(model, repositories, out, needed)))
+        published.check_space(needed, out)
+        if not yes:
+            if not sys.stdin.isatty():
+                raise UserError("nothing was fetched: there is no terminal to ask; add --yes.")
+            try:
+                agreed = typer.confirm("Fetch these files?")
+            except typer.Abort:  # the input ended
+                agreed = False
+            if not agreed:
+                print("nothing was fetched")
+                raise typer.Exit(1)
+        with published.locked(folder):
+            published.download_all(repositories, folder)
+            print("verified; importing")
+            warning = published.import_files(model, folder, out, half, repositories)
+        if keep_download:
+            print(f"downloaded files: {folder}")
+        else:
+            shutil.rmtree(folder)
+    if warning:
+        print(f"warning: {warning}.")
+    chosen = "" if out == default else f" --model {out} --size {model.size} --layout-scale {model.layout_scale}"
+    print(
+        f"model: {out}; use it with: dataengine synth --dataset {model.dataset} --data FOLDER --renderer whole"
+        f"{chosen} --filter off"
+    )
+
+
+@app.command("list")
+def list_command() -> None:
+    """List published models that can be fetched, and which of them are on this machine.
+
+    Example: dataengine model list
+    """
+    from dataengine.files import disk_space
+    from dataengine.render import published
+
+    for model in published.PUBLISHED:
+        folder = published.default_folder(model)
+        print(f"{model.name}: {model.draws}")
+        print(f"  images: {model.size} pixels, {model.gsd_m[0]:g} to {model.gsd_m[1]:g} m per pixel")
+        sizes = [disk_space(size) for size in (model.download_bytes, model.model_bytes, model.model_bytes / 2)]
+        print("  download: {}; model: {}, or {} with --half".format(*sizes))
+        print(f"  licence: {model.licence}")
+        print(f"  pages: {', '.join(source.page for source in model.sources)}")
+        print(f"  {f'in {folder}' if published.is_imported(folder) else 'not fetched'}")
 
 
 @importing.command()
@@ -47,9 +140,8 @@ def aerogen(
         from transformers import CLIPTokenizer
     except ImportError:
         raise UserError(f"models with text need: {install('text')}.") from None
-    import torch
-
     from dataengine.render.aerogen_import import AEROGEN_CLASSES, import_aerogen, order_warning
+    from dataengine.render.published import write_model
 
     names = [name.strip() for name in classes.split(",")] if classes else AEROGEN_CLASSES
     try:
@@ -60,15 +152,6 @@ def aerogen(
     pipeline = import_aerogen(file, categories, tokens, size // 8, ema, names)
     if warning := order_warning(pipeline.unet.box_encoder.classes.weight.numpy(), names):
         print(f"warning: {warning}.")
-    if half:
-        pipeline.to(torch.float16)
-    fresh = out.with_name(f".{out.name}.new")
-    try:
-        pipeline.save_pretrained(fresh)
-        if out.exists():
-            out.rmdir()
-        fresh.rename(out)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error}); free some space.") from None
+    write_model(pipeline, out, half)
     print(f"classes by row: {', '.join(names)}")
     print(f"model: {out}; use it with: dataengine synth --dataset dior-r --renderer whole --model {out} --size {size}")

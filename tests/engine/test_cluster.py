@@ -20,6 +20,7 @@ from dataengine.engine.parts import load_parts
 from dataengine.engine.run import synth
 from dataengine.engine.run_folder import RunFolder
 from dataengine.engine.trace import read_trace
+from dataengine.engine.verify import verify
 from dataengine.engine.worker import Done, Job
 from dataengine.errors import UserError
 
@@ -87,6 +88,7 @@ def test_nodes_workers_and_the_run_itself_are_lost_and_every_byte_is_that_of_the
 
     result = synth(recipe, out, None, progress=lose_a_node, executor="ray", address=own.address)
     assert content(result.out) == expected
+    assert verify(result.out).faults == []
     assert given_up, "a worker was lost with its node, and told so"
     events = read_trace(RunFolder(out))
     # what the lost one told last may be lost with it

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from dataengine import geometry
 from dataengine.cli import app
 from dataengine.engine.run_folder import RunFolder
+from dataengine.engine.verify import verify
 from dataengine.errors import UserError
 from dataengine.layouts.given import read_layout
 
@@ -57,6 +58,8 @@ def test_the_authors_demo_layout_is_drawn_by_name_without_the_data_set(model, tm
         )
         assert geometry.iou(record.labels.boxes, expected).diagonal().min() > 0.97
     assert len({record.sha256 for record in records}) == 3, "other seeds, other images"
+    found = verify(tmp_path / "run")
+    assert (found.faults, [note for note in found.notes if "layouts" in note]) == ([], [])
 
 
 def test_lines_of_dota_are_in_pixels_and_scaled(tmp_path):
