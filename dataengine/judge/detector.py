@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dataengine import geometry
 from dataengine.data.records import MAX_CLASSES, ClassName
 from dataengine.errors import UserError, first_fault, one_line
-from dataengine.files import MAX_CONFIG_BYTES, parse_json, read_onnx, read_text
+from dataengine.files import MAX_CONFIG_BYTES, parse_json, read_bytes, read_onnx, read_text
 
 MIN_OUTPUT_BOXES, PIXELS_PER_BOX = 100_000, 4  # a model may give the larger of both: boxes, and one for so many pixels
 MAX_CANDIDATES = 600  # highest-scored boxes that enter non-maximum suppression
