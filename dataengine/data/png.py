@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dataengine.data import images
+from dataengine.files import read_bytes
 from dataengine.folders import same_bytes
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -44,7 +45,7 @@ def same_picture(a: Path, b: Path) -> bool:
     if same_bytes(a, b):
         return True
     try:
-        plain = all(kind in PIXEL_CHUNKS for file in (a, b) for kind, _, _ in chunks(file.read_bytes()))
+        plain = all(kind in PIXEL_CHUNKS for file in (a, b) for kind, _, _ in chunks(read_bytes(file)))
         return plain and images.measure(a) == images.measure(b) and np.array_equal(images.values(a), images.values(b))
     except ValueError:
         return False
