@@ -179,6 +179,8 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         cross_attention_dim.
     heads: attention heads at all levels; if None, one per attention_head_dim channels.
     padded_to: box tokens per image are a multiple of this.
+    inpaints: its input has the known latents and their mask, too, as Stable Diffusion's in-painting models (Rombach et
+        al. 2022, section 4.5).
     """
 
     @register_to_config
@@ -209,12 +211,14 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         category_width: int | None = None,
         box_hidden: int | None = None,
         padded_to: int = PADDED_TO,
+        inpaints: bool = False,
     ):
         super().__init__()
         # attention at the finest level would take most of the time; boxes are painted into the input instead
         attends = attention_levels or (False, *(True,) * (len(block_out_channels) - 1))
         conditioned = bool(fields or domains)
         extra = painted_channels + (patch**2 if shape_prior else 0)
+        extra += (latent_channels + 1) * patch**2 if inpaints else 0
         self.unet = UNet2DConditionModel(
             sample_size=sample_size // patch,
             in_channels=latent_channels * patch**2 + extra,
@@ -345,8 +349,10 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         timesteps: torch.Tensor,
         batch: LayoutBatch,
         text: torch.Tensor | None = None,
+        known: Known | None = None,
     ) -> torch.Tensor:
-        """Prediction (B, C, S, S) at timesteps (B,) in [0, 1000]. text: (B, T, D), or None for its learned null."""
+        """Prediction (B, C, S, S) at timesteps (B,) in [0, 1000]. text: (B, T, D), or None for its learned null. known:
+        for models that in-paint; None if nothing is known."""
         c, condition = self.config, None
         if c.fields or c.domains:
             condition = self.field_embedding(batch.fields) + self.domain_embedding(batch.domains)
@@ -357,6 +363,9 @@ class LayoutUNet(ModelMixin, ConfigMixin):
             x = torch.cat([x, self.paint(tokens, batch)], 1)
         if c.shape_prior:
             x = torch.cat([x, F.pixel_unshuffle(batch.shapes[:, None].to(x.dtype), c.patch)], 1)
+        if c.inpaints:
+            known = known or Known(torch.zeros_like(latents), torch.ones_like(latents[:, :1]))
+            x = torch.cat([x, F.pixel_unshuffle(known.channels().to(x.dtype), c.patch)], 1)
         x = x.contiguous(memory_format=torch.channels_last)
         if c.regional:
             masks = batch.coverage * batch.known[:, None, None, None]
@@ -394,10 +403,10 @@ def sample_latents(
     noise = draw_noise(generators, shape, model.device)
 
     def velocity(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        with_layout = model(x, times, layouts)
+        with_layout = model(x, times, layouts, known=known)
         if guidance_scale == 1.0:
             return with_layout
-        without = model(x, times, null)
+        without = model(x, times, null, known=known)
         return without + guidance_scale * (with_layout - without)
 
     return sample(velocity, noise, steps, few=few, scheduler=scheduler, known=known)
