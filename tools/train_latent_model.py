@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6000, help="the learning rate falls until then")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
-    parser.add_argument("--windows", type=int, default=24_000, help="augmented windows to encode before the first step")
+    parser.add_argument("--windows", type=int, default=12_000, help="augmented windows to encode before the first step")
     parser.add_argument("--minutes", type=float, help="stop after this long, with a checkpoint")
     parser.add_argument("--evaluate-every", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0, help="of the batches and of random weights")

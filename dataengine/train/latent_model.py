@@ -31,7 +31,7 @@ from dataengine.train.warm_start import copy_weights
 WIDTHS = (128, 192, 256)  # 24 M parameters: 21 windows/s in training on one core
 NULL_PROBABILITY = 0.1  # of each condition
 FOREGROUND_WEIGHT = 2.0
-HELD_OUT_WINDOWS = 24  # of each source, to measure the loss on
+HELD_OUT_WINDOWS = 16  # of each source, to measure the loss on
 BANDS = (0.3, 0.6, 0.8, 0.95)  # noise levels at which the loss is measured
 WHOLE_SHOWN, INPAINTED_SHOWN = 8, 4  # pictures of the sample grid
 
@@ -208,7 +208,7 @@ def train_latent_model(
     out: Path,
     settings: TrainSettings,
     *,
-    windows: int = 24_000,
+    windows: int = 12_000,
     size: int = 256,
     model_settings: dict | None = None,
     grey_domains: list[str] | None = None,

@@ -77,7 +77,9 @@ class LatentWindows:
         self._check(folder / "recipe.txt", f"{recipe} seed={seed} size={size} count={count}")
         lines = folder / "layouts.jsonl"
         text = lines.read_text() if lines.exists() else ""
-        stored = text.splitlines()[: text.count("\n") // CHUNK * CHUNK]  # without what a killed process left unfinished
+        stored = text.split("\n")[:-1]
+        if len(stored) < count:  # without what a killed process left unfinished
+            stored = stored[: len(stored) // CHUNK * CHUNK]
         write_whole(lines, "".join(f"{line}\n" for line in stored))
         plan = list(planned(sources, count, seed))
         missing = range(len(stored), count, CHUNK)

@@ -157,11 +157,7 @@ def train(
     accelerator = Accelerator(mixed_precision=precision_for(device, settings.precision), cpu=on_cpu)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        _groups(model),
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        betas=(settings.momentum, 0.99),
-        fused=True,
+        _groups(model), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(settings.momentum, 0.99)
     )
     model.to(accelerator.device, memory_format=torch.channels_last)
     ema = EMAModel(parameters, decay=settings.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
