@@ -127,11 +127,13 @@ def test_the_ground_sample_distance_of_a_window_follows_its_scale(tmp_path):
     for of_image in (layout, empty):
         sample, rng = Sample("0", tmp_path / "0.png", of_image), np.random.default_rng(1)
         gsd = [cut_window(sample, SIZE, rng)[1].acquisition.gsd_m for _ in range(20)]
-        assert min(gsd) > 0.45 and max(gsd) > 0.7, "windows are made smaller, not larger"
+        assert min(gsd) > 0.45, "windows are not enlarged"
+        assert max(gsd) > 0.7
     full = Layout([], [], layout.classes, (SIZE, SIZE), acquisition=Acquisition(gsd_m=0.5))
     Image.fromarray(np.zeros((SIZE, SIZE, 3), np.uint8)).save(tmp_path / "1.png")
     pixels, moved = cut_window(Sample("1", tmp_path / "1.png", full), SIZE, np.random.default_rng(2))
-    assert pixels.shape == (SIZE, SIZE, 3) and moved.acquisition.gsd_m == pytest.approx(0.5), "control: of that size"
+    assert pixels.shape == (SIZE, SIZE, 3)
+    assert moved.acquisition.gsd_m == pytest.approx(0.5), "control: an image of that size is not scaled"
 
 
 def test_regions_are_of_all_kinds_and_object_regions_hold_whole_objects():
@@ -171,7 +173,8 @@ def test_layouts_of_unlabelled_pictures_are_unknown_and_those_of_labelled_ones_a
     assert 0.35 < known.mean() < 0.55, "half of them, less a tenth"
     assert 0.05 < (batch["domains"].numpy() == 2).mean() < 0.16
     standard = examples.latents(np.arange(64)).numpy()
-    assert np.allclose(standard.mean((0, 2, 3)), 0, atol=0.05) and np.allclose(standard.std((0, 2, 3)), 1, atol=0.05)
+    assert np.allclose(standard.mean((0, 2, 3)), 0, atol=0.05)
+    assert np.allclose(standard.std((0, 2, 3)), 1, atol=0.05)
 
 
 def test_cells_with_unknown_content_and_cells_outside_the_region_do_not_count(tmp_path):
@@ -180,8 +183,10 @@ def test_cells_with_unknown_content_and_cells_outside_the_region_do_not_count(tm
     region = np.zeros((1, 8, 8), bool)
     region[:, :, :6] = True
     weight = examples.regions([layout], region)["weight"][0, 0].numpy()
-    assert weight[5, 5] == 0 and weight[0, 7] == 0
-    assert weight[1, 1] == pytest.approx(2 * weight[7, 0]) and weight[7, 0] > 0
+    assert weight[5, 5] == 0
+    assert weight[0, 7] == 0
+    assert weight[1, 1] == pytest.approx(2 * weight[7, 0])
+    assert weight[7, 0] > 0
     free = examples.regions([replace(layout, ignored=None)], region)["weight"][0, 0].numpy()
     assert free[5, 5] > 0, "control"
 
@@ -247,9 +252,8 @@ def test_a_training_writes_losses_pictures_and_a_renderer_that_keeps_what_is_out
     trained(out, tmp_path, evaluate_every=2)
     lines = [json.loads(line) for line in (out / "losses.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 3]
-    assert set(lines[0]["held-out"]) == {"labelled", "bare"} and len(lines[0]["train"]["bare"]) == len(
-        latent_model.BANDS
-    )
+    assert set(lines[0]["held-out"]) == {"labelled", "bare"}
+    assert len(lines[0]["train"]["bare"]) == len(latent_model.BANDS)
     assert Image.open(out / "samples" / "0000003.png").size[0] == SIZE * latent_model.WHOLE_SHOWN
     pipeline = load_renderer(out / "pipeline", "whole")
     layout = random_layout(np.random.default_rng(0), SIZE)
@@ -262,7 +266,8 @@ def test_a_training_writes_losses_pictures_and_a_renderer_that_keeps_what_is_out
     assert not np.array_equal(painted[mask == 1], image[mask == 1])
     assert (whole[mask == 0] != image[mask == 0]).mean() > 0.5, "control: without a mask all is drawn"
     twice = pipeline([layout, layout], [9, 3], "labelled", 2)
-    assert np.abs(twice[1].astype(int) - whole).max() <= 1 and not np.array_equal(twice[0], twice[1])
+    assert np.abs(twice[1].astype(int) - whole).max() <= 1
+    assert not np.array_equal(twice[0], twice[1])
     with pytest.raises(UserError, match="not trained on 'other'"):
         pipeline([layout], [3], "other")
 
