@@ -32,6 +32,24 @@ def velocity_of(noisy: torch.Tensor, clean: torch.Tensor, timesteps: torch.Tenso
     return (noisy - clean) / sigma
 
 
+def preconditioned_velocity(noisy: torch.Tensor, out: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+    """The velocity `noise - clean` from a network that corrects the best linear guess of the clean image of unit spread
+    (Karras et al. 2022, "Elucidating the design space", section 5 and table 1, for flow matching).
+
+    At pure noise the output is the clean image, without noise the negative noise, in between a mix of unit spread. So
+    the network need not copy what it is given. noisy, out: (B, C, H, W). timesteps: (B,) in [0, 1000].
+
+    >>> noise, clean = torch.full((1, 1, 1, 1), 3.0), torch.ones(1, 1, 1, 1)
+    >>> preconditioned_velocity(noise, clean, torch.tensor([1000])).item()
+    2.0
+    >>> preconditioned_velocity(clean, -noise, torch.tensor([0])).item()
+    2.0
+    """
+    sigma = (timesteps.float() / 1000)[:, None, None, None]
+    power = (1 - sigma) ** 2 + sigma**2  # of the noisy image
+    return (2 * sigma - 1) / power * noisy - out / power.sqrt()
+
+
 def velocity_error(predicted: torch.Tensor, target: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     """Weighted squared error (B, C, H, W) of a predicted velocity at noise levels sigma (B,).
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dataengine.data.layout import Layout
-from dataengine.render.flow import draw_noise, sample, velocity_of
+from dataengine.render.flow import draw_noise, preconditioned_velocity, sample, velocity_of
 from dataengine.render.in_scene import FieldEmbedding
 from dataengine.render.inpaint import Known
 from dataengine.render.layout_batch import PADDED_TO, LayoutBatch, Precision, layout_batch, shape_raster
@@ -165,7 +165,8 @@ class LayoutUNet(ModelMixin, ConfigMixin):
     classes: names it can render, in its own numbering.
     domains: data sets it was trained on, each a sensor and an appearance.
     prediction: "flow", the velocity `noise - latents`, for which the network predicts the clean latents from patches
-        (Li and He 2025, "Back to basics": x-prediction) as `InSceneUNet` does; or "epsilon", the noise.
+        (Li and He 2025, "Back to basics": x-prediction) as `InSceneUNet` does; "preconditioned", the velocity from a
+        correction of a linear guess (`preconditioned_velocity`); or "epsilon", the noise.
     attention_levels: levels where pixels attend to text and boxes; all but the finest if None.
     masked_attention: a pixel attends only to boxes that cover it; otherwise to all, as in AeroGen's code.
     corners, areas: "exact", or on the latent grid as in AeroGen.
@@ -198,7 +199,7 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         heads: int | None = None,
         norm_num_groups: int = 16,
         attention_levels: tuple[bool, ...] | None = None,
-        prediction: Literal["flow", "epsilon"] = "flow",
+        prediction: Literal["flow", "preconditioned", "epsilon"] = "flow",
         masked_attention: bool = True,
         corners: Precision = "exact",
         areas: Precision = "exact",
@@ -374,6 +375,8 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         context = self.context(latents, batch, text)
         out = self.unet(x, timesteps, context, class_labels=condition, cross_attention_kwargs=keywords).sample
         out = F.pixel_shuffle(out, c.patch)
+        if c.prediction == "preconditioned":
+            return preconditioned_velocity(latents, out, timesteps)
         return velocity_of(latents, out, timesteps) if c.prediction == "flow" else out
 
 

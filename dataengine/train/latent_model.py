@@ -25,10 +25,11 @@ from dataengine.render.precision import fast_autocast
 from dataengine.train.flow_loss import Batch, Example, flow_loss
 from dataengine.train.latent_windows import LatentWindows, Source
 from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
-from dataengine.train.region_masks import around_objects, random_region
+from dataengine.train.region_masks import around_objects, random_region, regions_text
 from dataengine.train.warm_start import copy_weights
 
-WIDTHS = (128, 192, 256)  # 24 M parameters: 21 windows/s in training on one core
+# 24 M parameters: 21 windows/s in training on one core
+MODEL = {"block_out_channels": (128, 192, 256), "shape_prior": True, "prediction": "preconditioned"}
 NULL_PROBABILITY = 0.1  # of each condition
 FOREGROUND_WEIGHT = 2.0
 HELD_OUT_WINDOWS = 16  # of each source, to measure the loss on
@@ -229,7 +230,7 @@ def train_latent_model(
     model = LayoutUNet(
         classes=list(classes), domains=names, sample_size=size // LATENT_RATIO, inpaints=True,
         latent_channels=autoencoder.config.latent_channels,
-        **({"block_out_channels": WIDTHS, "shape_prior": True} | (model_settings or {})),
+        **(MODEL | (model_settings or {})),
     )  # fmt: skip
     autoencoder.eval().requires_grad_(False)
     encoder = make_pipeline(model, autoencoder, None, None, [])  # the statistics are not known yet
@@ -265,7 +266,8 @@ def train_latent_model(
         flow_loss(latent_example, logit_mean=math.log(NOISE_SHIFT)),
         out,
         settings,
-        f"latent model {model_settings_text(model)} {recipe} windows={windows} size={size} start={start is not None} ",
+        f"latent model {model_settings_text(model)} {recipe} windows={windows} size={size} start={start is not None} "
+        f"shift={NOISE_SHIFT} {regions_text()} ",
         evaluate,
     )
     save_once(pipeline, out / "pipeline")

@@ -10,7 +10,9 @@ from dataengine.data.layout import Layout
 from dataengine.render.layout_batch import coverage
 
 KINDS = {"whole": 0.4, "objects": 0.3, "outside": 0.15, "blocks": 0.15}  # kind of region: its share of the examples
-MARGIN_SHARE, MARGIN_PX = (0.1, 0.6), (4.0, 24.0)  # around an object: share of its long side, and pixels
+# around an object: share of its long side, and pixels; the encoder carries a tenth of an object's trace into the
+# neighbouring cell, and a fiftieth into the next
+MARGIN_SHARE, MARGIN_PX = (0.1, 0.6), (8.0, 28.0)
 MAX_BLOCKS = 4
 BLOCK_SHARE = (0.1, 0.5)  # side of a block, of the image's
 
@@ -63,3 +65,8 @@ def random_region(layout: Layout, grid: int, rng: np.random.Generator) -> np.nda
         cells = around_objects(layout.select(chosen), grid, rng.uniform(*MARGIN_SHARE), rng.uniform(*MARGIN_PX))
         return cells if rng.random() < 0.5 else cells | blocks(grid, rng, 1)
     return blocks(grid, rng, int(rng.integers(1, MAX_BLOCKS + 1)))
+
+
+def regions_text() -> str:
+    """What the random regions depend on, as part of a recipe."""
+    return f"regions={KINDS} {MARGIN_SHARE} {MARGIN_PX} {MAX_BLOCKS} {BLOCK_SHARE}"

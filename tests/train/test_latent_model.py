@@ -213,6 +213,27 @@ def test_the_model_sees_what_is_known_outside_the_mask_and_nothing_inside(tmp_pa
     assert torch.equal(out(blind, x, mask), out(blind, x + 3, 1 - mask)), "mutation: without the inputs nothing is seen"
 
 
+def test_a_preconditioned_network_that_says_nothing_predicts_the_best_linear_guess(tmp_path):
+    examples = examples_of(tmp_path, prediction="preconditioned")
+    model, layouts = examples.model, examples.layouts(np.arange(2))
+    generator = torch.Generator().manual_seed(0)
+    clean, noise = (torch.randn(2, 4, 8, 8, generator=generator) for _ in range(2))
+    mute = {"weight": torch.zeros_like(model.unet.conv_out.weight), "bias": torch.zeros_like(model.unet.conv_out.bias)}
+    model.unet.conv_out.load_state_dict(mute)
+    plain = examples_of(tmp_path, prediction="flow")
+    plain.model.unet.conv_out.load_state_dict(mute)
+    for sigma in (0.1, 0.5, 0.9):
+        noisy = (1 - sigma) * clean + sigma * noise
+        times = torch.full((2,), 1000 * sigma)
+        with torch.no_grad():
+            guess = noisy - sigma * model(noisy, times, layouts)
+            nothing = noisy - sigma * plain.model(noisy, times, layouts)
+        best = float((noisy * clean).mean() / noisy.square().mean())  # by least squares
+        assert torch.allclose(guess, noisy * (1 - sigma) / ((1 - sigma) ** 2 + sigma**2), atol=1e-4)
+        assert float((guess / noisy).mean()) == pytest.approx(best, abs=0.12)
+        assert nothing.abs().max() < 1e-4, "mutation: without preconditioning the guess is zero"
+
+
 def fitted(examples: LatentExamples, regions, steps: int = 60) -> float:
     """Mean error of the predicted latents inside the right half from pure noise, after training on these regions."""
     optimizer = torch.optim.AdamW(examples.model.parameters(), lr=4e-3)
