@@ -88,7 +88,10 @@ def load_pipeline(folder: Path) -> InpaintingPipeline:
     """A pipeline that training or --save wrote."""
     if not (folder / "model_index.json").exists():
         raise UserError(f"{folder}: has no model_index.json; give the folder of a trained pipeline.")
-    return InpaintingPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    # low_cpu_mem_usage would refuse weights of a model that had no linear guess yet
+    return InpaintingPipeline.from_pretrained(
+        folder, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
+    )
 
 
 def save_latent_model(out: Path, folder: Path) -> None:
@@ -97,7 +100,9 @@ def save_latent_model(out: Path, folder: Path) -> None:
     if not averaged.exists():
         raise UserError(f"{out} has no checkpoint; train first.")
     pipeline = load_pipeline(out / "pipeline")
-    pipeline.unet.load_state_dict(load_file(averaged))
+    rest = pipeline.unet.load_state_dict(load_file(averaged), strict=False)
+    assert not rest.unexpected_keys
+    assert set(rest.missing_keys) <= {name for name, _ in pipeline.unet.named_buffers()}
     shutil.rmtree(folder, ignore_errors=True)
     pipeline.to(torch.float16).save_pretrained(folder, max_shard_size=MAX_FILE_SIZE)
 

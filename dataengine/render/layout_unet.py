@@ -261,6 +261,9 @@ class LayoutUNet(ModelMixin, ConfigMixin):
             self.register_buffer("reference_spread", torch.ones(reference_width))
             self.reference = nn.Linear(reference_width, cross_attention_dim)
             self.reference_null = nn.Parameter(torch.randn(cross_attention_dim) * 0.02)
+        if prediction == "preconditioned":
+            self.register_buffer("latent_axes", torch.eye(latent_channels * patch**2))
+            self.register_buffer("latent_power", torch.ones(latent_channels * patch**2))
         self.text_null = nn.Parameter(torch.randn(cross_attention_dim) * 0.02)
         processors = {}
         for name in self.unet.attn_processors:
@@ -278,6 +281,12 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         flat = torch.from_numpy(embeddings.reshape(-1, embeddings.shape[-1])).float()
         self.reference_mean.copy_(flat.mean(0))
         self.reference_spread.copy_(flat.std(0).clamp(min=1e-6))
+
+    def fit_guess(self, latents: torch.Tensor) -> None:
+        """Set the covariance of patches from training latents (M, C, S, S), for "preconditioned" prediction."""
+        patches = F.pixel_unshuffle(latents.float(), self.config.patch).transpose(0, 1).flatten(1)  # (D, M L)
+        power, axes = torch.linalg.eigh(patches @ patches.T / patches.shape[1])
+        self.latent_power.copy_(power.clamp(min=1e-3)), self.latent_axes.copy_(axes)
 
     def add_classes(self, names: Sequence[str], vectors: torch.Tensor) -> None:
         """Append classes with their embeddings (len(names), category_width)."""
@@ -374,9 +383,11 @@ class LayoutUNet(ModelMixin, ConfigMixin):
             x = self.regional_attention(self.conv_in(x), categories, masks, timesteps)
         context = self.context(latents, batch, text)
         out = self.unet(x, timesteps, context, class_labels=condition, cross_attention_kwargs=keywords).sample
-        out = F.pixel_shuffle(out, c.patch)
         if c.prediction == "preconditioned":
-            return preconditioned_velocity(latents, out, timesteps)
+            patches = F.pixel_unshuffle(latents, c.patch)
+            out = preconditioned_velocity(patches, out, timesteps, self.latent_axes, self.latent_power)
+            return F.pixel_shuffle(out, c.patch)
+        out = F.pixel_shuffle(out, c.patch)
         return velocity_of(latents, out, timesteps) if c.prediction == "flow" else out
 
 

@@ -32,6 +32,7 @@ from dataengine.train.warm_start import copy_weights
 MODEL = {"block_out_channels": (128, 192, 256), "shape_prior": True, "prediction": "preconditioned"}
 NULL_PROBABILITY = 0.1  # of each condition
 FOREGROUND_WEIGHT = 2.0
+FITTED_WINDOWS = 1024  # on which the linear guess is fitted
 HELD_OUT_WINDOWS = 16  # of each source, to measure the loss on
 BANDS = (0.3, 0.6, 0.8, 0.95)  # noise levels at which the loss is measured
 WHOLE_SHOWN, INPAINTED_SHOWN = 8, 4  # pictures of the sample grid
@@ -250,11 +251,13 @@ def train_latent_model(
     if start is not None:
         copy_weights(model, start.unet)
         mean, spread = list(start.config.latent_mean), list(start.config.latent_spread)
+    labelled = [source.labelled for source in sources]
+    examples = {name: LatentExamples(part, labelled, model, mean, spread) for name, part in parts.items()}
+    if model.config.prediction == "preconditioned":
+        model.fit_guess(examples["train"].latents(np.arange(min(windows, FITTED_WINDOWS))))
     pipeline = make_pipeline(model, autoencoder, mean, spread, grey_domains or [])
     if not (out / "checkpoint").exists():
         save_once(pipeline, out / "pipeline")  # the statistics, and the form of the model, for `save_latent_model`
-    labelled = [source.labelled for source in sources]
-    examples = {name: LatentExamples(part, labelled, model, mean, spread) for name, part in parts.items()}
 
     def evaluate(_: LayoutUNet, step: int, folder: Path) -> None:
         log_losses(examples, names, step, folder / "losses.jsonl")

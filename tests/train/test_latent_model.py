@@ -214,24 +214,33 @@ def test_the_model_sees_what_is_known_outside_the_mask_and_nothing_inside(tmp_pa
 
 
 def test_a_preconditioned_network_that_says_nothing_predicts_the_best_linear_guess(tmp_path):
-    examples = examples_of(tmp_path, prediction="preconditioned")
-    model, layouts = examples.model, examples.layouts(np.arange(2))
+    """Reference: least squares from noisy to clean patches, of correlated data."""
     generator = torch.Generator().manual_seed(0)
-    clean, noise = (torch.randn(2, 4, 8, 8, generator=generator) for _ in range(2))
-    mute = {"weight": torch.zeros_like(model.unet.conv_out.weight), "bias": torch.zeros_like(model.unet.conv_out.bias)}
-    model.unet.conv_out.load_state_dict(mute)
-    plain = examples_of(tmp_path, prediction="flow")
-    plain.model.unet.conv_out.load_state_dict(mute)
-    for sigma in (0.1, 0.5, 0.9):
+    mixing = torch.randn(4, 4, generator=generator)
+    clean = torch.einsum("dc,bchw->bdhw", mixing, torch.randn(200, 4, 8, 8, generator=generator))
+    noise = torch.randn(clean.shape, generator=generator)
+    examples = {}
+    for form in ("preconditioned", "flow"):
+        examples[form] = examples_of(tmp_path, prediction=form)
+        for parameter in examples[form].model.unet.conv_out.parameters():
+            torch.nn.init.zeros_(parameter)
+    model, flow = examples["preconditioned"].model, examples["flow"].model
+    layouts = examples["flow"].layouts(np.zeros(200, np.int64))
+
+    @torch.no_grad()
+    def guess(model, sigma: float) -> torch.Tensor:
         noisy = (1 - sigma) * clean + sigma * noise
-        times = torch.full((2,), 1000 * sigma)
-        with torch.no_grad():
-            guess = noisy - sigma * model(noisy, times, layouts)
-            nothing = noisy - sigma * plain.model(noisy, times, layouts)
-        best = float((noisy * clean).mean() / noisy.square().mean())  # by least squares
-        assert torch.allclose(guess, noisy * (1 - sigma) / ((1 - sigma) ** 2 + sigma**2), atol=1e-4)
-        assert float((guess / noisy).mean()) == pytest.approx(best, abs=0.12)
-        assert nothing.abs().max() < 1e-4, "mutation: without preconditioning the guess is zero"
+        return noisy - sigma * model(noisy, torch.full((200,), 1000 * sigma), layouts)
+
+    for sigma in (0.2, 0.5, 0.7):
+        noisy, target = (x.transpose(1, 3).reshape(-1, 4) for x in ((1 - sigma) * clean + sigma * noise, clean))
+        best = (noisy @ torch.linalg.lstsq(noisy, target).solution - target).square().mean()
+        model.latent_axes.copy_(torch.eye(4)), model.latent_power.fill_(1)
+        unfitted = (guess(model, sigma) - clean).square().mean()
+        model.fit_guess(clean)
+        assert (guess(model, sigma) - clean).square().mean() < 1.01 * best
+        assert unfitted > 1.05 * best, "mutation: without the covariance"
+        assert guess(flow, sigma).abs().max() < 1e-4, "control: without a guess"
 
 
 def fitted(examples: LatentExamples, regions, steps: int = 60) -> float:
