@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
+import os
 import signal
 import sys
 import warnings
@@ -17,7 +19,7 @@ from typer.core import TyperCommand
 
 from dataengine.data.commands import app as data_app
 from dataengine.engine.commands import app as run_app
-from dataengine.errors import UserError
+from dataengine.errors import UserError, is_out_of_memory
 from dataengine.evaluate.commands import app as evaluate_app
 from dataengine.export.commands import app as export_app
 from dataengine.export.release.commands import app as release_app
@@ -149,7 +151,14 @@ def run_recipe(
             min=1, help="Number of processes; does not change the result. [default: one per core, or per GPU of Ray]"
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images rendered together; affects memory and speed.")] = 16,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Images rendered together; affects memory and speed. [default: 16; for models with text 1 on a CPU, 4 "
+            "on a GPU]",
+        ),
+    ] = None,
     executor: Annotated[
         Literal["local", "ray"], typer.Option(help="Run here, or on the machines of a Ray cluster (docs/scale.md).")
     ] = "local",
@@ -231,6 +240,17 @@ def _current_names(arguments: list[str]) -> list[str]:
     return result
 
 
+def _output_fault(error: BaseException) -> OSError | None:
+    """Why the standard output cannot be written, None where it can. error: what ended the command."""
+    if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EPIPE, errno.EIO):
+        return error
+    try:
+        sys.stdout.flush()
+    except OSError as fault:
+        return fault
+    return None
+
+
 def main() -> None:
     """Entry point: a user's mistake is one sentence on stderr and exit status 2; Ctrl-C loses nothing."""
     interrupted = False
@@ -241,12 +261,15 @@ def main() -> None:
         interrupted = True
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"):  # the last two are unknown to Windows
+        if (number := getattr(signal, name, None)) and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
     usage_error = typer.BadParameter.__base__
     try:
-        status = app(args=_current_names(sys.argv[1:]), prog_name="dataengine", standalone_mode=False) or 0
+        try:
+            status = app(args=_current_names(sys.argv[1:]), prog_name="dataengine", standalone_mode=False) or 0
+        finally:
+            sys.stdout.flush()  # else a full disk behind `>` shows after the end only, as a traceback
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -260,6 +283,14 @@ def main() -> None:
         print(message, file=sys.stderr)
         sys.exit(2)
     except BaseException as error:
+        if (reason := _output_fault(error)) is not None:
+            if reason.errno != errno.EPIPE:  # `| head` has enough
+                print(f"error: the output cannot be written ({reason.strerror}).", file=sys.stderr)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again at the end
+            sys.exit(2)
+        if is_out_of_memory(error):
+            print("error: the memory is not enough; close other programs, or give smaller input.", file=sys.stderr)
+            sys.exit(2)
         if not interrupted or (isinstance(error, SystemExit) and not error.code):  # Ctrl-C ends a page
             raise
         status = 130  # whatever it was turned into: libraries that are being imported make an ImportError of it

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -17,7 +18,16 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str):
-        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """A text without characters that a terminal obeys: they are escaped. All that is printed of a file goes through it.
+
+    >>> printable("red \\x1b[31m")
+    'red \\\\x1b[31m'
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 DISTRIBUTION = "aerial-dataengine"  # on the package index, where the name dataengine belongs to another project
@@ -41,6 +51,27 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was lacking, whatever library says so.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(ValueError("memory"))
+    (True, False)
+    """
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    told = ("can't allocate memory", "out of memory", "can't start new thread", "bad allocation", "std::bad_alloc")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in told)
+    )
+
+
+def out_of_memory(who: str) -> UserError:
+    """The sentence for a run that lacks memory."""
+    return UserError(
+        f"{who} ran out of memory; the same command continues, perhaps with fewer --workers or a smaller --batch-size."
+    )
+
+
 def shown(value: object) -> str:
     """The repr of a value, at most 60 characters long.
 
@@ -54,6 +85,19 @@ def shown(value: object) -> str:
     except (ValueError, RecursionError):  # an integer of thousands of digits, or deeply nested lists
         return f"a {type(value).__name__} too large to be shown"
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+MAX_LISTED = 30  # names in a message
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a row, the first `MAX_LISTED`, each at most 60 characters long.
+
+    >>> listed(["car", "van"]), listed(["a"] * 1000)[-16:]
+    ('car, van', 'a and 970 others')
+    """
+    short = [name if len(name) <= 60 else f"{name[:57]}..." for name in names[:MAX_LISTED]]
+    return ", ".join(short) + (f" and {len(names) - MAX_LISTED} others" if len(names) > MAX_LISTED else "")
 
 
 def first_fault(error, fields: Iterable[str] = ()) -> str:
@@ -70,5 +114,5 @@ def first_fault(error, fields: Iterable[str] = ()) -> str:
         close = difflib.get_close_matches(names[-1], list(fields), 1)
         message = f"no such field; perhaps {close[0]}" if close else f"no such field; known are {', '.join(fields)}"
     elif isinstance(fault["input"], int | float | str) and fault["type"] not in ("missing", "json_invalid"):
-        message += f", not {fault['input']!r}"
+        message += f", not {shown(fault['input'])}"
     return f"{'.'.join(names)}: {message}" if names else message

@@ -79,7 +79,7 @@ def models_with_text(root: Path) -> None:
         import transformers  # noqa: F401
     except ImportError:  # not in the environment of mmrotate, whose pages do not need these models
         return
-    from toy_text import toy_clip, toy_stable_diffusion
+    from toy_text import toy_clip, toy_stable_diffusion, toy_tokenizer
 
     base = toy_stable_diffusion(root / "path" / "to" / "sd15")
     (root / "path" / "to" / "tokenizer").symlink_to(base / "tokenizer")
@@ -87,3 +87,10 @@ def models_with_text(root: Path) -> None:
     state = aerogen_shapes.random_state(aerogen_shapes.tiny_shapes(context=64))
     torch.save({"state_dict": state}, root / "aerogen_diorr_last.ckpt")
     np.save(root / "category_embeddings.npy", np.random.default_rng(0).normal(size=(20, 64)).astype(np.float32))
+    (root / "demo.txt").write_text("13 0.25 0.25 0.5 0.25 0.5 0.5 0.25 0.5\n")
+    (root / "published").mkdir()  # as downloaded by hand
+    for name in ("aerogen_diorr_last.ckpt", "category_embeddings.npy"):
+        (root / "published" / name).symlink_to(root / name)
+    toy_tokenizer(root / "published")
+    (root / "published" / "tokenizer_config.json").write_text('{"model_max_length": 16}')
+    (root / "published" / "special_tokens_map.json").write_text("{}")

@@ -2,6 +2,7 @@
 
     python tools/fuzz.py READER --inputs 100000        # READER: one of --list, or all
     python tools/fuzz.py coco --seed 0 --only 4711     # that input again, with its traceback
+    python tools/fuzz.py READER --costs                # 100 small files that may cost much: time and peak memory
 
 Inputs are valid files of our own writers, changed at random in their bytes and in their structure; input i depends on
 (--seed, i) only. Also looked at: boxes are finite, labels are of the class list, images lie below the data set's
@@ -15,6 +16,7 @@ import argparse
 import logging
 import os
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -26,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from fuzz_costs import Cost, cost, put_hostile
 from fuzz_mutations import mutated
 from fuzz_readers import READERS, Reader
 
@@ -99,12 +102,48 @@ def fuzz(name: str, inputs: range, seed: int, keep: Path | None = None) -> Fed:
     return fed
 
 
+def costs(name: str, inputs: range, seed: int) -> list[tuple[int, Cost]]:
+    """What a reader spends on hostile files, of which input i depends on (seed, i) only."""
+    place = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    found = []
+    with tempfile.TemporaryDirectory(dir=place) as work:
+        model = Path(work).resolve() / "model"
+        model.mkdir()
+        files = [file.relative_to(model) for file in READERS[name].make(model)]
+        for index in inputs:
+            rng = np.random.default_rng((seed, index))
+            folder = Path(work).resolve() / "in"
+            shutil.copytree(model, folder)
+            way = put_hostile(folder / files[rng.integers(len(files))], rng)
+            found.append((index, cost(lambda folder=folder: READERS[name].read(folder), READERS[name].allowed, way)))
+            shutil.rmtree(folder)
+    return found
+
+
+def show_costs(name: str, inputs: range, seed: int) -> bool:
+    """Print what a reader spends as a line of a table; whether an input exceeds the budget."""
+    started = time.perf_counter()
+    found = costs(name, inputs, seed)
+    slowest, largest = (max(found, key=lambda pair, of=of: getattr(pair[1], of)) for of in ("seconds", "peak"))
+    refused = sum(each.outcome == "refused" for _, each in found)
+    faults = [(index, each) for index, each in found if each.fault]
+    print(
+        f"| {name} | {len(found)} | {refused} | {len(faults)} | {slowest[1].seconds:.1f} s ({slowest[1].way}) | "
+        f"{largest[1].peak / 2**20:.0f} MB ({largest[1].way}) | {time.perf_counter() - started:.0f} s |",
+        flush=True,
+    )
+    for index, each in faults:
+        print(f"{name}, input {index}, {each.way}: {each.fault}\n{each.said}", file=sys.stderr, flush=True)
+    return bool(faults)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reader", nargs="?", default="all", choices=["all", *READERS])
     parser.add_argument("--inputs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--costs", action="store_true", help="hostile files that may cost much, 100 of them")
     parser.add_argument("--only", type=int, help="only the input of this number")
     parser.add_argument("--keep", type=Path, default=Path("fuzz-found"))
     parser.add_argument("--list", action="store_true")
@@ -114,6 +153,13 @@ def main() -> None:
         return
     quiet()
     failed = False
+    if arguments.costs:
+        inputs = range(min(arguments.inputs, 100)) if arguments.only is None else [arguments.only]
+        names = list(READERS) if arguments.reader == "all" else [arguments.reader]
+        titles = ("reader", "files", "refused", "above the budget", "slowest", "most memory", "in all")
+        print(f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|", flush=True)
+        exceeded = [show_costs(name, inputs, arguments.seed) for name in names]
+        sys.exit(any(exceeded))
     for name in READERS if arguments.reader == "all" else [arguments.reader]:
         if not READERS[name].heavy and arguments.reader != "all":
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))

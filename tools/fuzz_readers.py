@@ -152,9 +152,12 @@ def _read_stored(file: Path) -> None:
 
 
 def _run(folder: Path) -> list[Path]:
-    """A run's folder as far as `dataengine.engine.run_folder` and the evaluation read it."""
+    """A run of two images, with all that verification compares but the parts."""
     from dataengine.data.layout import layout_to_json
-    from dataengine.engine.run_folder import RunFolder, image_name, record_files
+    from dataengine.engine.finish import Tally, write_derived
+    from dataengine.engine.recipe import Recipe
+    from dataengine.engine.run_folder import RunFolder, StoredRecipe, image_name, record_files
+    from dataengine.seeds import image_seed
 
     lines, run = [], RunFolder(folder)
     run.shard(0).mkdir(parents=True)
@@ -164,7 +167,7 @@ def _run(folder: Path) -> list[Path]:
         labels = layout_to_json(sample.layout)
         # fmt: off
         verdict = {"kept": True, "reason": "", "scores": [0.5, 0.4], "missed": [], "extra": [], "repairs": []}
-        record = {"index": i, "seed": 5, "image": image_name(0, i), "sha256": checksum, "asked": labels,
+        record = {"index": i, "seed": image_seed(0, i), "image": image_name(0, i), "sha256": checksum, "asked": labels,
                   "labels": labels, "verdict": verdict,
                   "layout_from": ["a.png"], "scene": "b.png@0,0", "scene_source": "c", "scene_license": "CC0"}
         # fmt: on
@@ -173,11 +176,14 @@ def _run(folder: Path) -> list[Path]:
     for name, content in record_files(lines).items():
         (run.shard(0) / name).write_bytes(content)
     run.manifest.write_text("".join(f"{line}\n" for line in lines))
-    recipe = {"dataset": "hit-uav", "data": None, "scenes": None, "into": None, "model": None, "layout_model": None,
-              "renderer": "in-scene", "n": 2, "shard_size": 2}  # fmt: skip
-    stored = {"recipe": recipe, "parts": {"scenes": "0123"}, "classes": ["plane", "large ship"], "identity": "45"}
-    run.recipe.write_text(json.dumps(stored))
-    run.report.write_text(json.dumps({"accepted": 2, "tried": 2}))
+    recipe, parts = Recipe(dataset="hit-uav", n=2, shard_size=2, filter="off"), {"model": "01", "layouts": "02"}
+    identity, classes = recipe.identity(parts), ("plane", "large ship")
+    stored = StoredRecipe(recipe.model_dump(mode="json"), parts, identity, classes, "none", "hit-uav", (), True)
+    stored.save(run.recipe)
+    tally = Tally(None, classes)
+    for record in run.records():
+        tally.add(record)
+    write_derived(run, run.manifest, recipe, stored, tally, None, run)
     assert run.examine_shard(0).faults == []
     return [run.manifest, run.recipe, run.report, *sorted(run.shard(0).glob("records*"))]
 
@@ -186,9 +192,10 @@ def _read_run(folder: Path) -> None:
     """A changed shard is always told; the manifest and the recipe are read or refused."""
     from dataengine.engine.run_folder import RunFolder
     from dataengine.evaluate.windows import read_generated
+    from dataengine.seeds import image_seed
 
     shard = RunFolder(folder).examine_shard(0)
-    if not shard.faults and (len(shard.records) != 2 or shard.records[0].seed != 5):
+    if not shard.faults and (len(shard.records) != 2 or shard.records[0].seed != image_seed(0, 0)):
         raise Wrong("a changed shard passes for what was written")
     RunFolder(folder).stored_recipe()
     for sample in read_generated(folder):
@@ -251,53 +258,23 @@ def _read_for_view(folder: Path) -> None:
 
 
 def _release(folder: Path) -> list[Path]:
-    """A release of two images, as far as `dataengine release verify` reads it without the libraries of others."""
-    from dataengine.export.release import archives, marks
+    """A release of two images."""
+    from dataengine.export.release.make import Settings, make
 
-    dataset = _dataset(folder / "in", "obb")
-    (folder / "images" / "train").mkdir(parents=True)
-    lines = []
-    for i, sample in enumerate(dataset):
-        png = sample.image.read_bytes()
-        told = {"seed": i, "layout_from": [], "scene": "", "scene_source": "", "scene_license": "", "license": "CC0",
-                "sha256": hashlib.sha256(png).hexdigest()}  # fmt: skip
-        packet = marks.xmp_packet(marks.GENERATED, "CC0", "https://example.org", "dataengine")
-        file = folder / "images" / "train" / f"{i:08d}.png"
-        file.write_bytes(marks.marked(png, packet, {**told, "synthetic": True, "parts": {}, "run": "1"}))
-        objects = {"category": [0, 1], "category_name": list(dataset.classes), "difficult": [False, True],
-                   "obb": [[1, 1, 9, 1, 9, 9, 1, 9]] * 2}  # fmt: skip
-        lines.append(json.dumps({"file_name": file.name, "width": 32, "height": 24, "objects": objects,
-                                 "digital_source_type": marks.GENERATED, **told}) + "\n")  # fmt: skip
-    (folder / "images" / "train" / "metadata.jsonl").write_text("".join(lines))
-    content = {"name": "made", "splits": {"train": 2}, "formats": ["coco"], "classes": list(dataset.classes),
-               "objects": {"train": {"plane": 2, "large ship": 2}}, "parts": {}, "identity": "1",
-               "group": None}  # fmt: skip
-    (folder / "release.json").write_text(json.dumps(content))
-    formats.write(dataset, folder / "aside", "coco")
-    (folder / "aside" / "annotations").rename(folder / "annotations")
-    shutil.rmtree(folder / "aside"), shutil.rmtree(folder / "in")
-    archives.write_sums(folder, archives.files_below(folder))
-    archives.write_archives(folder, "made", 10**7)
+    _run(folder / "run")
+    settings = Settings("made", "cc-by-4.0", val=0, formats="coco", archive_size="10MB", source_license="cc0-1.0")
+    made = make(folder / "run", folder / "made", settings).folder
+    shutil.rmtree(folder / "run")
+    for entry in made.iterdir():
+        entry.rename(folder / entry.name)
+    made.rmdir()
     return sorted(f for f in folder.rglob("*") if f.is_file())
 
 
 def _verify_release(folder: Path) -> None:
-    from dataengine.export.release import verify
+    from dataengine.export.release.verify import verify
 
-    verify.croissant_faults = lambda file: []  # mlcroissant's own reader; it takes a tenth of a second
-    verify.verify(folder)
-
-
-def _archive(folder: Path) -> list[Path]:
-    _release(folder)
-    return sorted((folder / "archives").glob("*.tar"))
-
-
-def _read_archive(folder: Path) -> None:
-    from dataengine.export.release.archives import archived
-
-    for file in (folder / "archives").glob("*.tar"):
-        list(archived(file))
+    verify(folder)
 
 
 def _detector(folder: Path) -> list[Path]:
@@ -330,29 +307,40 @@ def _read_detector(folder: Path) -> None:
     from dataengine.judge.detector import load_detector
 
     detector = load_detector(folder, threads=1)
-    if detector.config.image_size <= 256:
+    if json.loads((folder / "config.json").read_text("utf-8-sig"))["image_size"] <= 256:
         for found in detector.detect([np.zeros((24, 32, 3), np.uint8)]):
             if not np.isfinite(found.boxes).all() or not np.isfinite(found.scores).all():
                 raise Wrong("detections are not finite")
 
 
 def _mmengine_config(file: Path) -> None:
+    file.with_name("base.py").write_text("angle = 'le90'\nmodel = dict(backbone=dict(type='mmdet.ResNet', depth=50))\n")
     file.write_text(
-        "_base_ = ['mmrotate::rotated_fcos/rotated-fcos-le90_r50_fpn_1x_dota.py']\n"
+        "_base_ = ['base.py']\n"
         "custom_imports = dict(imports=['dataengine.mmrotate.cpu_layers'], allow_failed_imports=False)\n"
-        "model = dict(type='mmdet.FCOS', test_cfg=dict(score_thr=0.5, nms=None), train=True)\n"
-        "optim_wrapper = {'optimizer': {'type': 'SGD', 'lr': -0.5}}\n"
+        "norm = dict(type='BN')\n"
+        "model = dict(type='mmdet.FCOS', test_cfg=dict(score_thr=0.5, nms=None), train=True, head=dict(**norm))\n"
+        "optim_wrapper = {'optimizer': {'type': 'SGD', 'lr': -0.5 / 16, 'angle': {{_base_.angle}}}}\n"
+        "optim_wrapper['optimizer']['root'] = '{{ fileDirname }}/data'\n"
     )
 
 
 def _read_mmengine_config(file: Path) -> None:
-    from dataengine.mmrotate.safe_config import refuse_code
+    from dataengine.mmrotate.safe_config import read_config
 
-    refuse_code(file)
+    _check_plain(read_config(file))
     content = file.read_text("utf-8-sig")
     for word in ("__import__", "lambda", "os.system", "exec(", "open("):
         if word in "\n".join(line for line in content.splitlines() if "#" not in line):
             _outside_of_texts(content, word)
+
+
+def _check_plain(value: object) -> None:
+    if isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_plain(item)
+    elif not isinstance(value, str | int | float | None):
+        raise Wrong(f"a config has a {type(value).__name__}")
 
 
 def _outside_of_texts(content: str, word: str) -> None:
@@ -431,7 +419,6 @@ READERS: dict[str, Reader] = {
     "run-release": Reader(_run, _read_for_release, heavy=True),
     "run-view": Reader(_run, _read_for_view, heavy=True),
     "release": Reader(_release, _verify_release, heavy=True),
-    "archive": Reader(_archive, _read_archive, (UserError, ValueError)),
     "detector": Reader(_detector, _read_detector, heavy=True),
     "mmengine-config": one_file("config.py", _mmengine_config, _read_mmengine_config),
     "aerogen": one_file("model.ckpt", _aerogen, _read_aerogen, heavy=True),

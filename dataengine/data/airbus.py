@@ -23,13 +23,13 @@ from dataengine.data.objects import Objects, is_upright, outline_of, polygon_box
 from dataengine.data.parse import number
 from dataengine.data.records import assemble
 from dataengine.errors import UserError, shown
-from dataengine.files import read_text
+from dataengine.files import MAX_TEXT_BYTES, read_text
 
 NAME = "airbus"
-_NUMBER = r"\s*[-+\d.eE]+\s*"
+_NUMBER = r"\s*[-+\d.eE]{1,40}\s*"
 _BOUNDS = re.compile(rf"\s*[(\[]{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}[)\]]\s*")
 _POINT = re.compile(rf"[(\[]({_NUMBER}),({_NUMBER})[)\]]")
-_POLYGON = re.compile(rf"\s*[(\[](\s*[(\[]{_NUMBER},{_NUMBER}[)\]]\s*,?)+\s*[)\]]\s*")
+_POLYGON = re.compile(rf"\s*[(\[](?:\s*[(\[]{_NUMBER},{_NUMBER}[)\]](?:\s*,)?)+\s*[)\]]\s*")
 
 
 def recognizes(file: Path, head: str) -> bool:
@@ -60,7 +60,7 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
     problems: list[Problem] = []
     records, turned = [], False
     for file in [path] if path.is_file() else FileIndex(path, (".csv",)).files:
-        text = read_text(file)
+        text = read_text(file, MAX_TEXT_BYTES)
         if path.is_dir() and not recognizes(file, text):
             continue
         for name, objects in _objects(file, text, problems).items():

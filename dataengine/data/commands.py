@@ -380,6 +380,7 @@ def _read(
     from dataengine.data import formats
     from dataengine.data.pixel_range import parse
     from dataengine.data.records import with_classes_left_out
+    from dataengine.errors import printable
 
     names = class_list(classes) if isinstance(classes, str) else classes
     asked = None if pixel_range is None else parse(pixel_range)
@@ -387,7 +388,7 @@ def _read(
     if names is not None:
         dataset = with_classes_left_out(dataset)
     for note in [] if quiet else dataset.notes:
-        typer.echo(f"note: {note}", err=True)
+        typer.echo(f"note: {printable(note)}", err=True)
     return dataset
 
 

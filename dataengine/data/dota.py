@@ -32,9 +32,9 @@ from dataengine.data.label_files import columns, head_of, images_without_labels,
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem, class_key
 from dataengine.data.parse import MAX_NUMBER, is_number, line_count, number
 from dataengine.data.records import NOTHING_READ, Record, assemble, listed_classes, unknown_acquisition
-from dataengine.data.staging import Progress, decimal, placed, staged, write_classes
+from dataengine.data.staging import Place, Progress, decimal, placed, staged, write_classes
 from dataengine.errors import UserError
-from dataengine.files import read_yaml
+from dataengine.files import MAX_TEXT_BYTES, read_text, read_yaml
 
 NAME = "dota"
 HOLDS = frozenset({"angles", "difficult", "ignored", "gsd_m", "date"})
@@ -123,6 +123,7 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
         if isinstance(image, str) or not record.fault:
             record.image, record.fault = (image, "") if isinstance(image, Path) else (None, image)
         records.append(record)
+    _set_boxes(records)
     if split is None:
         problems += images_without_labels(index, [*records, *unread], path)
     problems += _unclear_names(path, records)
@@ -146,48 +147,68 @@ def _yaml_classes(path: Path) -> tuple[str, ...] | None:
 
 
 def _record(file: Path, split: str, listed: Collection[str], problems: list[Problem]) -> Record | None:
-    """The record of a label file, without its image; None if the file cannot be read. listed: see `_object`."""
+    """The record of a label file, without its image; None if the file cannot be read. listed: see `parse_object`.
+
+    `boxes` are corners (N, 8) and `difficult` the levels (N,) until `_set_boxes` has done its part.
+    """
     record = Record(safe_name(file.name), None, file, split=split)
     try:
-        lines = file.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"cannot be read as text ({error}); save it as UTF-8; its image is skipped"
+        lines = read_text(file, MAX_TEXT_BYTES).splitlines()
+    except UserError as error:
+        message = f"cannot be read as text ({error}); its image is skipped"
         problems.append(Problem(file, None, message, line_count(file)))
         return None
     meta = file.parent.parent / "meta" / file.name
     try:
-        header = meta.read_text("utf-8-sig").splitlines() if meta.is_file() else []
-    except (OSError, UnicodeDecodeError) as error:
+        header = read_text(meta, MAX_TEXT_BYTES).splitlines() if meta.is_file() else []
+    except UserError as error:
         problems.append(Problem(meta, None, f"cannot be read as text ({error}); it is skipped"))
         header = []
     first = 0
     while first < len(lines) and (_HEADER.match(lines[first]) or not lines[first].strip()):
         first += 1
     record.acquisition, record.source = _header(file, [*header, *lines[:first]], problems)
-    corners, names, levels, numbers, skipped = [], [], [], [], 0
-    for line, row in enumerate(map(columns, lines[first:]), first + 1):
-        if not row:
-            continue
-        try:
-            values, name, level = _object(row, listed)
-        except ValueError as error:
-            skipped += 1
-            problems.append(Problem(file, line, f"{error}; the object is skipped", 1))
-            continue
-        corners.append(values)
-        names.append(name)
-        levels.append(level)
-        numbers.append(line)
-    boxes = geometry.from_corners(np.array(corners, np.float32).reshape(-1, 4, 2))
-    ignored = np.array(levels) >= IGNORED_DIFFICULTY
-    record.ignored = np.unique(boxes[ignored], axis=0) if ignored.any() else boxes[:0]  # `write` repeats them by class
-    keep = np.flatnonzero(~ignored) if len(boxes) else []
-    record.boxes = boxes[keep] if len(boxes) else boxes
-    record.names, record.lines = [names[i] for i in keep], [numbers[i] for i in keep]
-    record.difficult = [levels[i] > 0 for i in keep]
+    objects = _plain_objects(lines[first:], listed)
+    skipped = 0
+    if objects is not None:
+        corners, names, levels = objects
+        numbers = list(range(first + 1, len(lines) + 1))
+    else:
+        corners, names, levels, numbers = [], [], [], []
+        for line, row in enumerate(map(columns, lines[first:]), first + 1):
+            if not row:
+                continue
+            try:
+                values, name, level = parse_object(row, listed)
+            except ValueError as error:
+                skipped += 1
+                problems.append(Problem(file, line, f"{error}; the object is skipped", 1))
+                continue
+            corners.append(values)
+            names.append(name)
+            levels.append(level)
+            numbers.append(line)
+    record.boxes, record.names, record.lines = np.array(corners, np.float32).reshape(-1, 8), names, numbers
+    record.difficult = np.array(levels, np.float32)
     if skipped and not names:
         record.fault = NOTHING_READ
     return record
+
+
+def _set_boxes(records: Sequence[Record]) -> None:
+    """Boxes and flags of the records of `_record`. One call for many files is faster than one for each."""
+    corners = [np.reshape(record.boxes, (-1, 8)) for record in records]
+    ends = np.cumsum([0, *map(len, corners)]).tolist()
+    boxes = geometry.from_corners(np.concatenate([np.zeros((0, 8), np.float32), *corners]).reshape(-1, 4, 2))
+    for record, start, end in zip(records, ends[:-1], ends[1:], strict=True):
+        own, levels = boxes[start:end], np.asarray(record.difficult)
+        ignored = levels >= IGNORED_DIFFICULTY
+        record.boxes, record.difficult = own, levels > 0
+        if ignored.any():
+            keep = np.flatnonzero(~ignored)
+            record.ignored = np.unique(own[ignored], axis=0)  # `write` repeats them by class
+            record.boxes, record.difficult = own[keep], record.difficult[keep]
+            record.names, record.lines = [record.names[i] for i in keep], [record.lines[i] for i in keep]
 
 
 def _unclear_names(path: Path, records: Sequence[Record]) -> list[Problem]:
@@ -205,7 +226,36 @@ def _unclear_names(path: Path, records: Sequence[Record]) -> list[Problem]:
     return [Problem(path, None, message)]
 
 
-def _object(row: list[str], listed: Collection[str]) -> tuple[list[float], str, float]:
+def _is_plain_name(name: str, listed: Collection[str]) -> bool:
+    """Whether a field is a whole class name, also before a 0 or 1."""
+    if is_number(name) or name[0] in _QUOTES or "," in name:
+        return False
+    key = class_key(name) if listed else ""
+    return not (listed and (f"{key}-0" in listed or f"{key}-1" in listed))
+
+
+def _plain_objects(lines: list[str], listed: Collection[str]) -> tuple[np.ndarray, list[str], list[float]] | None:
+    """What `parse_object` makes of each line, if all are as in DOTA: ten fields, the last 0 or 1; None for others."""
+    rows = list(map(str.split, lines))
+    if set(map(len, rows)) != {10}:
+        return None
+    names = [row[8] for row in rows]
+    levels = [row[9] for row in rows]
+    if not set(levels) <= {"0", "1"} or not all(_is_plain_name(name, listed) for name in set(names)):
+        return None
+    values = [field for row in rows for field in row[:8]]
+    if "_" in "".join(values):  # which Python reads as a number
+        return None
+    try:
+        corners = np.array(list(map(float, values)))
+    except ValueError:
+        return None
+    if not (np.abs(corners) <= MAX_NUMBER).all():  # False for nan
+        return None
+    return corners, names, list(map(float, levels))
+
+
+def parse_object(row: list[str], listed: Collection[str]) -> tuple[list[float], str, float]:
     """(corners, class name, difficulty) of the fields of a line. Raises ValueError if they are no object.
 
     listed: keys of the class names that are known; a number at the end belongs to the name if it is listed with it.
@@ -257,9 +307,16 @@ def _header(file: Path, lines: list[str], problems: list[Problem]) -> tuple[Acqu
 
 
 def write(
-    dataset: Dataset, path: str | Path, *, split: str = "train", progress: Progress | None = None
+    dataset: Dataset,
+    path: str | Path,
+    *,
+    split: str = "train",
+    progress: Progress | None = None,
+    place: Place | None = None,
 ) -> list[Problem]:
     """Write one split for mmrotate's `DOTADataset`, with PNG images. Returns problems: what was skipped.
+
+    place: in place of copying images (`staging.placed`).
 
     Raises UserError unless `path` is new, empty or a DOTA set of the same classes written by dataengine.
     """
@@ -270,7 +327,9 @@ def write(
         names = ["-".join(name.split()) for name in dataset.classes]
         labels, meta = work / split / "labelTxt", work / split / "meta"
         labels.mkdir(parents=True)
-        for sample, name in placed(dataset, work / split / "images", problems, suffix=".png", progress=progress):
+        for sample, name in placed(
+            dataset, work / split / "images", problems, suffix=".png", progress=progress, place=place
+        ):
             layout = sample.layout
             objects = zip(_numbers(layout.boxes), layout.labels, layout.difficult, strict=True)
             lines = [f"{numbers} {names[label]} {int(difficult)}\n" for numbers, label, difficult in objects]

@@ -7,7 +7,9 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -29,6 +31,7 @@ _SET_ASIDE = re.compile(  # predictions, and copies that are kept for safety
     r"runs|detect\d*|predict(s|ions?)?\d*|results?|inference|old|.*[-_ ](old|bak|backup)|(old|bak|backup)([-_ ].*)?"
 )
 _SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})  # hold no data
+_ORDINARY = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{,200}(\.[a-zA-Z0-9]{1,9})?")  # file names that need no care
 SPLIT_FOLDER = re.compile(r"(train|val|test)")
 
 
@@ -51,6 +54,8 @@ def safe_name(file_name: str) -> str:
     >>> safe_name("C:\\\\images\\\\..\\\\a.b.png")
     'images/a.b'
     """
+    if _ORDINARY.fullmatch(file_name) and "." in file_name[:-1]:
+        return file_name.rpartition(".")[0]
     path = PurePosixPath(plain_name(file_name).replace("\\", "/"))
     parts = [part for part in path.with_suffix("").parts if part not in ("/", "..") and not part.endswith(":")]
     if not parts:
@@ -71,7 +76,11 @@ def named_file(root: Path, file_name: str) -> Path:
 def _parts(name: str) -> tuple[str, ...]:
     """The parts of a path in the form in which they are compared: NFC, lower case, either slash as separator, without
     drive, and without what precedes `..`."""
-    parts = unicodedata.normalize("NFC", name).casefold().replace("\\", "/").split("/")
+    if _ORDINARY.fullmatch(name):
+        return (name.lower(),)
+    if not name.isascii():
+        name = unicodedata.normalize("NFC", name)
+    parts = name.casefold().replace("\\", "/").split("/")
     kept: list[str] = []
     for part in parts:
         if part == "..":
@@ -81,7 +90,8 @@ def _parts(name: str) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def _context(folders: Iterable[str]) -> tuple[str, ...]:
+@lru_cache(4096)
+def _context(folders: tuple[str, ...]) -> tuple[str, ...]:
     """What the folders say about the part of the data set."""
     return tuple(filter(None, map(part_of, folders)))
 
@@ -102,6 +112,10 @@ def part_of(folder: str) -> str:
     if split := _DRONEVEHICLE.fullmatch(name):
         return split[1] + ("-infrared" if split[2] else "")
     return "" if CONTENT_FOLDER.fullmatch(name) else folder
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] if _ORDINARY.fullmatch(name) and "." in name else PurePosixPath(name).stem
 
 
 def _is_tail(short: tuple[str, ...], long: tuple[str, ...]) -> bool:
@@ -135,14 +149,15 @@ class FileIndex:
 
     def __init__(self, root: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES):
         self.root = root
-        self._index(sorted(_walk(root, suffixes)))
+        self._folders: dict[str, tuple[str, ...]] = {}  # parts of folders
+        self._index(_walk(root, suffixes))
 
     def _index(self, files: Sequence[Path]) -> None:
         self.files = list(files)
         self._by_stem: dict[str, list[tuple[tuple[str, ...], Path]]] = {}
         for file in self.files:
             parts = self.parts(file)
-            self._by_stem.setdefault(PurePosixPath(parts[-1]).stem, []).append((parts, file))
+            self._by_stem.setdefault(_stem(parts[-1]), []).append((parts, file))
 
     def only(self, files: Sequence[Path]) -> FileIndex:
         """An index of some of the files."""
@@ -152,7 +167,13 @@ class FileIndex:
 
     def parts(self, file: Path) -> tuple[str, ...]:
         """The path of a file from the root, in the form in which paths are compared."""
-        return _parts(os.path.relpath(file, self.root))
+        folder, name = os.path.split(file)
+        if "\\" in name or name == "..":
+            return _parts(os.path.relpath(file, self.root))
+        parts = self._folders.get(folder)
+        if parts is None:
+            parts = self._folders[folder] = _parts(os.path.relpath(folder or ".", self.root))
+        return (*parts, *_parts(name))
 
     def find(self, name: str, near: Path, split: str = "") -> Path:
         """The file that `name` means: with its suffix if it states one of an image, otherwise with any suffix.
@@ -205,6 +226,8 @@ class FileIndex:
 def checked_parts(name: str) -> tuple[str, ...]:
     """The parts of a file name from an annotation, in the form in which they are compared. Raises ValueError if it is
     empty, too long for a file system, or has a zero byte."""
+    if _ORDINARY.fullmatch(name):
+        return (name.lower(),)
     encoded = os.fsencode(name)
     too_long = len(encoded) >= MAX_PATH_BYTES or max(map(len, encoded.split(b"/"))) > MAX_NAME_BYTES
     parts = _parts(name)
@@ -213,8 +236,10 @@ def checked_parts(name: str) -> tuple[str, ...]:
     return parts
 
 
-def _walk(root: Path, suffixes: Sequence[str]) -> Iterable[Path]:
+def _walk(root: Path, suffixes: Sequence[str]) -> list[Path]:
+    """The files, sorted by their parts."""
     visited: set[tuple[int, int]] = set()  # links may form cycles
+    found: list[tuple[tuple[str, ...], Path, str]] = []
     for base, folders, files in os.walk(root, followlinks=True):
         status = os.stat(base)
         if (status.st_dev, status.st_ino) in visited:
@@ -222,9 +247,10 @@ def _walk(root: Path, suffixes: Sequence[str]) -> Iterable[Path]:
             continue
         visited.add((status.st_dev, status.st_ino))
         folders[:] = sorted(folder for folder in folders if folder[0] != "." and folder not in _SYSTEM_FOLDERS)
-        for file in files:
-            if not file.startswith(".") and os.path.splitext(file)[1].lower() in suffixes:
-                yield Path(base, file)
+        names = [file for file in files if file[0] != "." and os.path.splitext(file)[1].lower() in suffixes]
+        folder = Path(base)
+        found += [((*folder.parts, name), folder, name) for name in names]
+    return [folder / name for _, folder, name in sorted(found, key=itemgetter(0))]
 
 
 def _listed(files: Sequence[Path], root: Path) -> str:
@@ -239,7 +265,7 @@ def matched(files: Sequence[Path], index: FileIndex) -> dict[Path, Path | str]:
     is left on both sides is matched by name alone, if that is unambiguous, but never with predictions or a backup.
     """
     own = {file: index.parts(file) for file in files}
-    stems = {file: PurePosixPath(parts[-1]).stem for file, parts in own.items()}
+    stems = {file: _stem(parts[-1]) for file, parts in own.items()}
     contexts = {file: _context(parts[:-1]) for file, parts in own.items()}
     near: dict[Path, list[Path]] = {}  # of each file, those of the index in the corresponding folder
     claims: Counter[Path] = Counter()

@@ -30,10 +30,11 @@ from dataengine.data import (
     yolo,
 )
 from dataengine.data.file_index import FileIndex
+from dataengine.data.label_files import head_of
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, Sample
 from dataengine.data.pixel_range import PixelRange, check_same, find_range, range_of, with_pixel_range
 from dataengine.data.pixel_range import write as write_range
-from dataengine.data.staging import Progress
+from dataengine.data.staging import Place, Progress
 from dataengine.errors import UserError
 
 FORMATS: dict[str, ModuleType] = {
@@ -58,7 +59,6 @@ FORMATS: dict[str, ModuleType] = {
 WRITTEN = tuple(name for name, each in FORMATS.items() if hasattr(each, "write"))
 LABEL_SUFFIXES = (".json", ".xml", ".yaml", ".yml", ".txt", ".csv", ".geojson")
 SAMPLED_FILES = 200  # label files of a folder by whose content the format is recognised
-HEAD_CHARACTERS = 100_000
 ROTATED_YOLO = "yolo-obb"  # a name for writing only: YOLO with corners, whatever the data set has
 
 
@@ -98,18 +98,20 @@ def recognize(path: str | Path) -> str:
 
 def _first_words(path: Path) -> str:
     """The beginning of the first file that may have annotations: often it is a page that says "not found"."""
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in (".json", ".xml", ".yaml"))
+    found = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in (".json", ".xml", ".yaml"))
+    files = [file for file in found if file.is_file()]
     if not files:
         return ""
-    with open(files[0], "rb") as stream:
-        head = stream.read(30).decode("utf-8", "backslashreplace").strip()
+    try:
+        head = head_of(files[0])[:30].strip()
+    except OSError as error:
+        return f" ({files[0].name} cannot be read: {error.strerror})"
     return f" ({files[0].relative_to(path) if path.is_dir() else files[0].name} begins with {head!r})"
 
 
 def _formats_of_file(file: Path) -> set[str]:
     try:
-        with open(file, encoding="utf-8-sig", errors="replace") as stream:
-            head = stream.read(HEAD_CHARACTERS)
+        head = head_of(file).removeprefix("\ufeff")
     except OSError:
         return set()
     return {name for name, format in FORMATS.items() if format.recognizes(file, head)}
@@ -228,12 +230,19 @@ def splits(path: str | Path, format: str | None = None) -> tuple[str, ...]:
 
 
 def write(
-    dataset: Dataset, path: str | Path, format: str, *, split: str = "train", progress: Progress | None = None
+    dataset: Dataset,
+    path: str | Path,
+    format: str,
+    *,
+    split: str = "train",
+    progress: Progress | None = None,
+    place: Place | None = None,
 ) -> list[Problem]:
     """Write one split with its images in any known format. Returns problems: images and objects that were skipped.
 
     Labels are those inside the image (`border.inside_image`). Formats without ignored regions get images in which these
     are filled. "yolo" writes labels of the data set's kind, "yolo-obb" rotated ones, with angle 0 for horizontal boxes.
+    place: in place of copying images (`staging.placed`), for DOTA, COCO and YOLO.
 
     Raises UserError for an unknown format and if `path` has files that dataengine did not write.
 
@@ -250,7 +259,8 @@ def write(
     path, pixel_range = Path(path), range_of(dataset)
     if pixel_range is not None:
         check_same(path, pixel_range)
-    problems = writer(format).write(dataset, path, split=split, progress=progress)
+    how = {} if place is None else {"place": place}
+    problems = writer(format).write(dataset, path, split=split, progress=progress, **how)
     if pixel_range is not None:
         write_range(path, pixel_range)
     return problems

@@ -36,7 +36,9 @@ import numpy as np
 from dataengine.data.file_index import IMAGE_SUFFIXES
 from dataengine.data.geotiff import KEYS_TAG, PIXEL_SCALE_TAG, gsd_of
 from dataengine.data.layout import Sample
+from dataengine.data.plain_header import EXIF_TAIL_BYTES, TAIL_BYTES, plain_size
 from dataengine.errors import UserError
+from dataengine.files import open_regular, read_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,8 +53,6 @@ SUFFIXES = IMAGE_SUFFIXES
 ORIENTATION_TAG = 274  # of EXIF and TIFF; 1 is upright, 5 to 8 swap the sides
 _ALIASES = {".jpeg": ".jpg", ".tiff": ".tif"}
 _END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
-_TAIL_BYTES = 64  # of a file, in which its end marker lies
-_EXIF_TAIL_BYTES = 65_536  # of a PNG, in which an EXIF chunk after the pixels lies
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS_TAG = 258  # TIFF's BitsPerSample
 _PALETTE = 3  # TIFF's PhotometricInterpretation of colour numbers
@@ -84,11 +84,19 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """The header of an image file, in about 0.1 ms.
+    """The header of an image file, in about 0.1 ms, or 0.02 ms where `plain_size` knows it.
 
     Raises ValueError if the file is missing, not an image, truncated, or has more than 2^30 pixels: a JPEG without end
     marker and a PNG without its last chunk near the end of the file are decoded completely to find out.
     """
+    try:
+        size = plain_size(path)
+    except FileNotFoundError:
+        raise ValueError("image is missing") from None
+    except OSError as error:
+        raise ValueError(f"image cannot be read ({error.strerror})") from None
+    if size is not None and 0 < size[0] * size[1] <= MAX_PIXELS:
+        return Header(size, 1, False)
     image = _opened(path)
     if image is None:
         with _tiff_page(path) as page:
@@ -98,12 +106,12 @@ def read_header(path: Path) -> Header:
         if end is None:
             return header
         try:
-            with open(path, "rb") as file:
-                file.seek(max(0, os.path.getsize(path) - (_EXIF_TAIL_BYTES if end == b"IEND" else _TAIL_BYTES)))
+            with open_regular(path) as file:
+                file.seek(max(0, os.path.getsize(path) - (EXIF_TAIL_BYTES if end == b"IEND" else TAIL_BYTES)))
                 tail = file.read()
         except OSError as error:
             raise ValueError(f"image cannot be read ({error})") from None
-        if end not in tail[-_TAIL_BYTES:] or (end == b"IEND" and b"eXIf" in tail and "exif" not in image.info):
+        if end not in tail[-TAIL_BYTES:] or (end == b"IEND" and b"eXIf" in tail and "exif" not in image.info):
             _decode(image)
             header = replace(
                 header, size=_header(image).size, orientation=_orientation(image)
@@ -250,7 +258,7 @@ def upright_bytes(path: Path) -> bytes:
     Raises ValueError as `for_suffix` does, OSError if the file cannot be read.
     """
     if read_header(path).orientation == 1:
-        return path.read_bytes()
+        return read_bytes(path)
     buffer = io.BytesIO()
     save(for_suffix(path, path.suffix), buffer, path.suffix)
     return buffer.getvalue()
@@ -267,7 +275,8 @@ def _opened(path: Path, mapped: bool = True) -> Image | None:
 
     PIL.Image.MAX_IMAGE_PIXELS = None  # MAX_PIXELS replaces Pillow's lower limit
     try:
-        image = PIL.Image.open(path if mapped else io.BytesIO(path.read_bytes()), formats=FORMATS)
+        open_regular(path).close()
+        image = PIL.Image.open(path if mapped else io.BytesIO(read_bytes(path)), formats=FORMATS)
     except FileNotFoundError:
         raise ValueError("image is missing") from None
     except DECODING_ERRORS as error:
@@ -410,7 +419,7 @@ def _colour_png(path: Path) -> np.ndarray:
     import cv2
 
     try:
-        array = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+        array = cv2.imdecode(np.frombuffer(read_bytes(path), np.uint8), cv2.IMREAD_UNCHANGED)
     except (OSError, cv2.error) as error:
         raise ValueError(f"image cannot be decoded ({error})") from None
     if array is None or array.dtype != np.uint16:
@@ -420,7 +429,7 @@ def _colour_png(path: Path) -> np.ndarray:
 
 def _is_tiff(path: Path) -> bool:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return file.read(4) in _TIFF_STARTS
     except OSError:
         return False
@@ -482,7 +491,7 @@ def _tiff_by_opencv(path: Path, page: TiffPage, header: Header) -> np.ndarray:
 
     array = None
     if page.samplesperpixel <= 4 and header.orientation == 1 and page.photometric != _PALETTE:
-        array = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+        array = cv2.imdecode(np.frombuffer(read_bytes(path), np.uint8), cv2.IMREAD_UNCHANGED)
     if array is None or array.dtype.itemsize != page.dtype.itemsize:
         raise ValueError(
             f"TIFF with the compression {page.compression.name} needs another library: pip install imagecodecs"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataengine.data.layout import Acquisition, Dataset
+from dataengine.data.layout import UNKNOWN, Acquisition, Dataset
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,16 @@ def info(dataset: Dataset) -> Info:
     boxes = np.concatenate([layout.boxes for layout in layouts]) if layouts else np.zeros((0, 5), np.float32)
     labels = np.concatenate([layout.labels for layout in layouts]) if layouts else np.zeros(0, np.int64)
     difficult = np.concatenate([layout.difficult for layout in layouts]) if layouts else np.zeros(0, bool)
-    images_with = Counter(label for layout in layouts for label in np.unique(layout.labels).tolist())
+    owners = np.repeat(np.arange(len(layouts)), [len(layout) for layout in layouts])
+    images_with = Counter(np.unique(np.column_stack([owners, labels]), axis=0)[:, 1].tolist())
     sizes = Counter(f"{layout.size[0]}x{layout.size[1]}" for layout in layouts)
     area = boxes[:, 2] * boxes[:, 3]
     long = boxes[boxes[:, 2] > 1.05 * boxes[:, 3]]
     angles = np.histogram(np.degrees(long[:, 4]), bins=12, range=(-90, 90))[0]
     small, medium = area < 32**2, (area >= 32**2) & (area < 96**2)
+    acquisitions = [layout.acquisition for layout in layouts if layout.acquisition is not UNKNOWN]
     known = {
-        field: sum(getattr(layout.acquisition, field) is not None for layout in layouts)
+        field: sum(getattr(acquisition, field) is not None for acquisition in acquisitions)
         for field in Acquisition.model_fields
     }
     per_class = []

@@ -11,8 +11,10 @@ from dataengine.data.file_index import FileIndex, part_of, safe_name
 from dataengine.data.layout import Problem
 from dataengine.data.records import Record
 from dataengine.errors import UserError
+from dataengine.files import open_regular
 
 _SPLIT_WORD = re.compile(r"(?:^|[-_. ])(train|val|validation|test)(?=$|[-_. ])", re.IGNORECASE)
+HEAD_BYTES = 100_000
 SAMPLED_FILES = 5  # of a folder, by which its format is recognised
 
 
@@ -125,17 +127,22 @@ def images_without_labels(index: FileIndex, records: Iterable[Record], path: Pat
 
 
 def head_of(file: Path) -> str:
-    """The first 100,000 bytes of a file as text, by which formats are recognised."""
-    with open(file, "rb") as stream:
-        return stream.read(100_000).decode("utf-8", "replace")
+    """The first 100,000 bytes of a file as text, by which formats are recognised. Raises OSError as `open_regular`."""
+    with open_regular(file) as stream:
+        return stream.read(HEAD_BYTES).decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def count_of(file: Path, word: str) -> int:
     """How often a word is in a file that cannot be read otherwise: about the number of its objects."""
+    wanted, found, kept = word.encode(), 0, b""
     try:
-        return file.read_bytes().count(word.encode())
+        with open_regular(file) as stream:
+            while chunk := stream.read(2**20):
+                found += (kept + chunk).count(wanted)
+                kept = (kept + chunk)[-len(wanted) + 1 :]
     except OSError:
         return 0
+    return found
 
 
 def columns(line: str) -> list[str]:

@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from dataengine import geometry
+from dataengine.errors import printable
 
 if TYPE_CHECKING:
     from dataengine.data.pixel_range import PixelRange
@@ -62,6 +63,7 @@ class Acquisition(BaseModel):
 
 
 UNKNOWN = Acquisition()
+_NO_POINTS, _NO_BOXES = np.zeros((0, 2), np.float32), np.zeros((0, 5), np.float32)
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,13 @@ class Layout:
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float32).reshape(-1, 5)
         n = len(boxes)
+        none_ignored = self.ignored is None or len(self.ignored) == 0
         arrays = {
             "boxes": boxes,
             "labels": np.asarray(self.labels, np.int64).reshape(-1),
             "difficult": np.zeros(n, bool) if self.difficult is None else np.asarray(self.difficult, bool),
             "visible": np.ones(n, np.float32) if self.visible is None else np.asarray(self.visible, np.float32),
-            "ignored": np.asarray([] if self.ignored is None else self.ignored, np.float32).reshape(-1, 5),
+            "ignored": _NO_BOXES if none_ignored else np.asarray(self.ignored, np.float32).reshape(-1, 5),
         }
         for name, value in arrays.items():
             object.__setattr__(self, name, value)
@@ -171,7 +174,8 @@ class Layout:
 
     def with_outlines(self, outlines: Iterable[np.ndarray]) -> Layout:
         """The layout with these outlines in pixels, (K, 2) for each object, (0, 2) where unknown."""
-        silhouettes = tuple(geometry.to_frame(points, box) for points, box in zip(outlines, self.boxes, strict=True))
+        pairs = zip(outlines, self.boxes, strict=True)
+        silhouettes = tuple(geometry.to_frame(points, box) if len(points) else _NO_POINTS for points, box in pairs)
         return replace(self, silhouettes=silhouettes if any(map(len, silhouettes)) else None)
 
     def names(self) -> list[str]:
@@ -195,7 +199,7 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.path}:{self.line}" if self.line is not None else str(self.path)
-        return f"{where}: {self.message}".encode("utf-8", "backslashreplace").decode()
+        return printable(f"{where}: {self.message}")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from dataengine.data.layout import Dataset, Problem, Sample, class_key, restrict
 from dataengine.data.pixel_range import range_of
 from dataengine.errors import UserError
+from dataengine.files import open_regular
 
 
 def merge(datasets: Sequence[Dataset]) -> Dataset:
@@ -60,7 +61,7 @@ def _duplicates(samples: Sequence[Sample]) -> list[Problem]:
     for sample in samples:
         if not sample.image.is_file():
             continue
-        with open(sample.image, "rb") as file:
+        with open_regular(sample.image) as file:
             content = hashlib.file_digest(file, "sha256").digest()
         before = first.setdefault(content, sample)
         if before is not sample:

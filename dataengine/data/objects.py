@@ -15,12 +15,12 @@ from dataengine.data.layout import Problem
 from dataengine.data.parse import flag, line_count, number
 from dataengine.data.records import NOTHING_READ, Record
 from dataengine.errors import UserError
-from dataengine.files import read_text
+from dataengine.files import MAX_TEXT_BYTES, read_text
 
 DIFFICULT = frozenset({"difficult"})  # names of flags, in lower case
 IGNORED = frozenset({"ignore", "ignored", "crowd", "is_crowd", "iscrowd"})
 MIN_BEYOND = 0.25  # fraction of the boxes beyond the border from which corners are suspected
-_NO_OUTLINE = np.zeros((0, 2), np.float32)
+NO_OUTLINE = np.zeros((0, 2), np.float32)
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Objects:
         *,
         flags: Mapping[str, object] | None = None,
         line: int | None = None,
-        outline: np.ndarray = _NO_OUTLINE,
+        outline: np.ndarray = NO_OUTLINE,
     ) -> None:
         """Add an object with its le90 box (5,), as an ignored region if a flag says so.
 
@@ -96,7 +96,7 @@ def record_of_lines(
     add: adds the object of a line's columns, and its number, or raises ValueError if they are no object.
     """
     try:
-        lines = read_text(file.path).splitlines()
+        lines = read_text(file.path, MAX_TEXT_BYTES).splitlines()
     except UserError as error:
         message = f"{error}; the file and its image are left out"
         problems.append(Problem(file.path, None, message, line_count(file.path)))
@@ -192,7 +192,7 @@ def without_repeated_end(points: np.ndarray) -> np.ndarray:
 def outline_of(points: np.ndarray) -> np.ndarray:
     """The polygon (K, 2) if it says more than four corners do, otherwise (0, 2)."""
     points = without_repeated_end(points)
-    return points.astype(np.float32) if len(points) > 4 else _NO_OUTLINE
+    return points.astype(np.float32) if len(points) > 4 else NO_OUTLINE
 
 
 def sides(points: np.ndarray) -> tuple[float, float, float, float]:

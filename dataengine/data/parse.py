@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataengine.data.layout import Problem
 from dataengine.errors import shown
-from dataengine.files import parse_json
+from dataengine.files import parse_json, read_bytes
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _FALSE_WORDS = frozenset({"", "false", "f", "no", "n", "none", "null", "unspecified"})
 FULL_TURN = 2 * math.pi + 1e-3  # radians, with a margin for rounding
+MAX_LABEL_BYTES = 2**29  # of a file that is read at once; a million objects in XML have half of it
 MAX_NUMBER = 1e9  # pixels, metres, degrees; squares and sums of such numbers are finite in float32
 
 
@@ -71,7 +73,7 @@ def is_number(text: str) -> bool:
 def line_count(path: Path) -> int:
     """Number of lines that are not blank in a file of any encoding; 0 if it cannot be opened."""
     try:
-        return sum(bool(line.strip()) for line in path.read_bytes().splitlines())
+        return sum(bool(line.strip()) for line in read_bytes(path, MAX_LABEL_BYTES).splitlines())
     except OSError:
         return 0
 
@@ -105,7 +107,7 @@ def stated_size(width: object, height: object) -> tuple[int, int] | None:
 def load_json(path: Path) -> dict:
     """The JSON object in a file. Raises ValueError, with line and column, for anything else."""
     try:
-        value = parse_json(path.read_bytes())
+        value = parse_json(read_bytes(path, MAX_LABEL_BYTES))
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror})") from None
     if not isinstance(value, dict):
@@ -122,15 +124,19 @@ def objects_only(path: Path, content: dict, problems: list[Problem]) -> dict:
     for key in ("images", "annotations", "categories", "licenses"):
         entries = content.get(key) if isinstance(content.get(key), list) else []
         lists[key] = [entry for entry in entries if isinstance(entry, dict)]
-        for i, entry in enumerate(entries):
-            if not isinstance(entry, dict) and key != "licenses":
-                problems.append(Problem(path, None, f"{key}[{i}] is {shown(entry)}, not an object; it is skipped"))
+        problems += [] if key == "licenses" else not_objects(path, key, entries, 0)
     for i, category in enumerate(lists["categories"]):
         if "id" not in category or "name" not in category:
             raise ValueError(f"categories[{i}] has no {'name' if 'id' in category else 'id'}")
         if isinstance(category["id"], list | dict):
             raise ValueError(f"categories[{i}] has the id {shown(category['id'])}, not a number or text")
     return content | lists
+
+
+def not_objects(path: Path, key: str, entries: Sequence, first: int) -> list[Problem]:
+    """The problems of those entries of a list in a JSON file that are no JSON objects. first: number of the first."""
+    wrong = [(i, entry) for i, entry in enumerate(entries, first) if not isinstance(entry, dict)]
+    return [Problem(path, None, f"{key}[{i}] is {shown(entry)}, not an object; it is skipped") for i, entry in wrong]
 
 
 def load_xml(path: Path) -> Element:
@@ -140,7 +146,7 @@ def load_xml(path: Path) -> Element:
     import defusedxml.ElementTree
 
     try:
-        root = defusedxml.ElementTree.parse(path).getroot()
+        root = defusedxml.ElementTree.fromstring(read_bytes(path, MAX_LABEL_BYTES))
     except defusedxml.ElementTree.ParseError as error:
         raise ValueError(f"is not valid XML ({error})") from None
     except defusedxml.DefusedXmlException as error:

@@ -19,7 +19,7 @@ import numpy as np
 from dataengine.data import images
 from dataengine.data.layout import Dataset, Sample
 from dataengine.errors import UserError
-from dataengine.files import parse_json, read_text, write_whole
+from dataengine.files import MAX_CONFIG_BYTES, parse_json, read_text, write_whole
 
 FILE = "pixel-range.json"  # at the root of a data set
 N_MEASURED = 32  # images, spread evenly over the data set
@@ -117,7 +117,7 @@ def find_range(path: Path, deep: Sequence[Path]) -> tuple[PixelRange, str]:
 def read(file: Path) -> PixelRange:
     """The range in a file. Raises UserError if it is damaged."""
     try:
-        content = parse_json(read_text(file))
+        content = parse_json(read_text(file, MAX_CONFIG_BYTES))
         return PixelRange(float(content["low"]), float(content["high"]))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f'{file}: {error}; it must be like {{"low": 7000, "high": 9000}}, or be removed') from None

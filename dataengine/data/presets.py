@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from dataengine.data import dior, formats
 from dataengine.data.layout import Dataset, Kind, class_key
+from dataengine.data.records import MAX_CLASSES, ClassName
 from dataengine.errors import UserError, first_fault, shown
 from dataengine.files import read_yaml
 
@@ -26,7 +27,7 @@ class Preset(BaseModel):
     title: str
     format: str | None = None
     kind: Kind = "obb"
-    classes: tuple[str, ...] = Field(min_length=1)
+    classes: tuple[ClassName, ...] = Field(min_length=1, max_length=MAX_CLASSES)
     licence: str = ""
     source: str = ""
     places: tuple[str, ...] = Field((), description="folders to search; the first that exists is used")

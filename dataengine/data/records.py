@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, TypeAdapter, ValidationError
 
 from dataengine.data import images
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Problem, Sample, class_key
 from dataengine.data.orientation import Orientations, turn_boxes, turn_points
 from dataengine.data.pixel_range import find_range
-from dataengine.errors import UserError, first_fault
-from dataengine.files import read_text
+from dataengine.errors import UserError, first_fault, listed, printable, shown
+from dataengine.files import MAX_TEXT_BYTES, read_text
 
+MAX_CLASSES = 10_000  # of a data set; LVIS has 1,203
+MAX_CLASS_NAME = 200  # characters
 NOTHING_READ = "none of its objects can be read"  # such an image would pass for empty ground
 IGNORED_CLASSES = frozenset(
     (
@@ -32,6 +37,19 @@ IGNORED_CLASSES = frozenset(
     )
 )  # keys of class names that mark regions with unknown content
 MAX_COORDINATE = 1_000_000  # pixels; boxes beyond it are errors of the file
+_LEAST_SIDE = np.finfo(np.float32).smallest_subnormal
+_LEAST_VALUES = np.array([-MAX_COORDINATE, -MAX_COORDINATE, _LEAST_SIDE, _LEAST_SIDE, -MAX_COORDINATE], np.float32)
+
+
+def _without_control_characters(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError(f"has the class name {shown(name)}, with characters that a terminal obeys")
+    return name
+
+
+ClassName = Annotated[str, StringConstraints(max_length=MAX_CLASS_NAME), AfterValidator(_without_control_characters)]
+
+CLASSES = TypeAdapter(Annotated[tuple[ClassName, ...], Field(max_length=MAX_CLASSES)])
 
 
 @dataclass
@@ -92,23 +110,35 @@ def class_lookup(classes: Iterable[str]) -> dict[str, int]:
     lookup: dict[str, int] = {}
     for index, name in enumerate(classes):
         if lookup.setdefault(class_key(name), index) != index:
-            raise UserError(f"the class list has {name!r} twice (case, blanks and underscores do not matter); keep one")
+            raise UserError(
+                f"the class list has {shown(name)} twice (case, blanks and underscores do not matter); keep one"
+            )
     return lookup
 
 
 def choose_classes(found: Iterable[str], classes: Sequence[str] | None, known: Sequence[Sequence[str]]) -> tuple:
-    """The class list: `classes` if given, else the first of `known` that has every found name, else the sorted names.
+    """The class list: `classes` if given, else the first of `known` with every found name, else the sorted names.
+    Names longer than `MAX_CLASS_NAME` are in no list.
 
-    Raises UserError if `classes` shares no name with the data.
+    Raises UserError if `classes` shares no name with the data, or for more than `MAX_CLASSES`.
     """
     spelling: dict[str, str] = {}
     for name in found:
-        spelling.setdefault(class_key(name), name.strip())
+        if len(name) <= MAX_CLASS_NAME:
+            spelling.setdefault(class_key(name), name.strip())
+    if classes is None:
+        known = [[name for name in names if len(name) <= MAX_CLASS_NAME] for names in known]
+        n = max([len(spelling), *map(len, known)])
+        if n > MAX_CLASSES:
+            raise UserError(
+                f"the data set has {n:,} classes, more than {MAX_CLASSES:,}; choose some with --classes, or see if "
+                "its names hold numbers of objects"
+            )
     if classes is not None:
         if spelling and not spelling.keys() & class_lookup(classes).keys():
             raise UserError(
-                f"the class list ({', '.join(classes)}) shares no name with the data set, "
-                f"which has {', '.join(sorted(spelling.values()))}; name the classes as the data set does"
+                f"the class list ({listed(classes)}) shares no name with the data set, "
+                f"which has {listed(sorted(spelling.values()))}; name the classes as the data set does"
             )
         return tuple(classes)
     for candidate in known:
@@ -136,30 +166,33 @@ def assemble(
     problems = list(problems)
     records, ignored = _without_ignored_classes(records, {class_key(name) for name in classes or ()})
     known = [[name for name in names if class_key(name) not in ignored] for names in known]
-    class_list = choose_classes((name for r in records for name in dict.fromkeys(r.names)), classes, known)
+    names = dict.fromkeys(chain.from_iterable(record.names for record in records))
+    class_list = choose_classes(names, classes, known)
     lookup = class_lookup(class_list)
+    class_list = tuple(map(printable, class_list))  # also where a script prints it
     repeated = {name for name, n in Counter(record.name for record in records).items() if n > 1}
-    owners: dict[Path, Record] = {}
-    samples: list[Sample] = []
+    owners: dict[str, Record] = {}
+    usable: list[tuple[int, str, Record, tuple[int, int]]] = []
+    found: list[tuple[int, Problem]] = []  # with the number of their record
     used: set[str] = set()
     orientations, deep, located = Orientations(), [], 0
-    for record in records:
+    for number, record in enumerate(records):
         if record.image is None:
-            problems.append(skipped(record, record.fault))
+            found.append((number, skipped(record, record.fault)))
             continue
-        if owners.setdefault(record.image, record) is not record:
-            problems.append(skipped(record, f"image {record.image.name} is listed twice"))
+        if owners.setdefault(str(record.image), record) is not record:
+            found.append((number, skipped(record, f"image {record.image.name} is listed twice")))
             continue
         name = f"{record.split}/{record.name}" if record.split and record.name in repeated else record.name
         if name in used:  # the same name with another suffix
             name = f"{name}_{record.image.suffix[1:]}"
         if name in used:
-            problems.append(skipped(record, f"image {name!r} is listed twice"))
+            found.append((number, skipped(record, f"image {shown(name)} is listed twice")))
             continue
         try:
             header = images.read_header(record.image)
         except ValueError as error:
-            problems.append(replace(skipped(record, str(error)), path=record.image))
+            found.append((number, replace(skipped(record, str(error)), path=record.image)))
             continue
         used.add(name)
         size = header.size
@@ -171,12 +204,18 @@ def assemble(
             located += 1
             acquisition = record.acquisition.model_copy(update={"gsd_m": header.gsd_m})
             record = replace(record, acquisition=acquisition)
-        if record.size is not None and tuple(record.size) != size:
+        if record.size is not None and record.size != size:
             stated = "x".join(map(str, record.size))
             message = f"image is {size[0]}x{size[1]} but its annotation says {stated}; the size of the image is used"
-            problems.append(Problem(record.annotation, None, f"{record.image.name}: {message}"))
-        layout = _layout(record, class_list, lookup, size, kind, problems)
-        samples.append(Sample(name, record.image, layout, record.source, record.license))
+            found.append((number, Problem(record.annotation, None, f"{record.image.name}: {message}")))
+        usable.append((number, name, record, size))
+    layouts = _layouts([(record, size) for _, _, record, size in usable], class_list, lookup, kind)
+    samples: list[Sample] = []
+    for (number, name, record, _), (layout, faults) in zip(usable, layouts, strict=True):
+        found += [(number, problem) for problem in faults]
+        texts = map(printable, (record.source, record.license))
+        samples.append(Sample(name, record.image, layout, *texts))
+    problems += [problem for _, problem in sorted(found, key=itemgetter(0))]
     if not samples:
         first = (
             f"; the first of {len(problems)} problems: {problems[0]}"
@@ -185,7 +224,7 @@ def assemble(
         )
         raise NothingUsable(f"{path}: no usable labelled image in {format} format{first}", problems)
     notes = [*notes, *orientations.notes(format)]
-    notes += [f"the {n} objects of class {name!r} are ignored regions" for name, n in ignored.values()]
+    notes += [f"the {n} objects of class {shown(name)} are ignored regions" for name, n in ignored.values()]
     if located:
         whose = f"{located} images comes from their" if located > 1 else "1 image comes from its"
         notes.append(f"the GSD of {whose} GeoTIFF tags")
@@ -196,7 +235,7 @@ def assemble(
         if len(deep) < len(samples):
             n = len(samples) - len(deep)
             notes.append(f"{n} image{'s of 8 bits are' if n > 1 else ' of 8 bits is'} not scaled")
-    return Dataset(class_list, samples, kind, path.resolve().name, format, problems, notes)
+    return Dataset(class_list, samples, kind, printable(path.resolve().name), format, problems, notes)
 
 
 def _without_ignored_classes(
@@ -206,9 +245,13 @@ def _without_ignored_classes(
     these. classes: keys of the classes that the user asked for, which stay objects."""
     words = IGNORED_CLASSES - set(classes)
     found: dict[str, tuple[str, int]] = {}
+    names = set(chain.from_iterable(record.names for record in records))
+    ignored = {name for name in names if class_key(name) in words}
+    if not ignored:
+        return list(records), found
     result = []
     for record in records:
-        marks = [class_key(name) in words for name in record.names]
+        marks = [name in ignored for name in record.names]
         if any(marks):
             for name in (name for name, mark in zip(record.names, marks, strict=True) if mark):
                 first, n = found.get(class_key(name), (name, 0))
@@ -249,36 +292,58 @@ def with_classes_left_out(dataset: Dataset) -> Dataset:
     left_out = Counter(problem.unknown_class for problem in dataset.problems if problem.unknown_class)
     if not left_out:
         return dataset
-    counts = ", ".join(f"{n} {name}" for name, n in left_out.most_common())
-    note = f"objects of other classes than {', '.join(dataset.classes)} are left out: {counts}"
+    counts = listed([f"{n} {name}" for name, n in left_out.most_common()])
+    note = f"objects of other classes than {listed(dataset.classes)} are left out: {counts}"
     problems = [problem for problem in dataset.problems if not problem.unknown_class]
     return replace(dataset, problems=problems, notes=[*dataset.notes, note])
 
 
-def _layout(record: Record, classes: tuple, lookup: dict, size: tuple[int, int], kind: Kind, problems: list) -> Layout:
-    boxes = np.asarray(record.boxes, np.float32).reshape(-1, 5)
-    index = {name: lookup.get(class_key(name), -1) for name in set(record.names)}
-    labels = np.array([index[name] for name in record.names], np.int64)
-    difficult = np.zeros(len(boxes), bool) if record.difficult is None else np.asarray(record.difficult, bool)
-    within_limits = (np.abs(boxes[:, :4]) <= MAX_COORDINATE).all(axis=1)
-    valid = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:4] > 0).all(axis=1) & within_limits
-    for i in np.flatnonzero((labels < 0) | ~valid):
+def _layouts(
+    records: Sequence[tuple[Record, tuple[int, int]]], classes: tuple, lookup: dict, kind: Kind
+) -> Iterator[tuple[Layout, list[Problem]]]:
+    """For each record with the size of its image, its layout and the problems of the objects that are left out."""
+    if not records:
+        return
+    names = list(chain.from_iterable(record.names for record, _ in records))
+    labels_of = {name: lookup.get(class_key(name), -1) for name in set(names)}
+    labels = np.array([labels_of[name] for name in names], np.int64)
+    boxes = np.concatenate([np.asarray(record.boxes, np.float32).reshape(-1, 5) for record, _ in records])
+    # not NaN, within the limits, and with an area
+    valid = ((boxes <= MAX_COORDINATE) & (boxes >= _LEAST_VALUES)).all(axis=1)
+    keep = valid & (labels >= 0)
+    ends = np.cumsum([len(record.names) for record, _ in records])
+    left_out = np.diff(np.concatenate([[0], np.cumsum(~keep)])[np.concatenate([[0], ends])])
+    start = 0
+    for (record, size), end, any_left_out in zip(records, ends.tolist(), left_out.tolist(), strict=True):
+        own, start = slice(start, end), end
+        layout = Layout(
+            boxes[own], labels[own], classes, size, kind, record.difficult, record.visible, record.ignored,
+            record.acquisition,
+        )  # fmt: skip
+        if any_left_out:
+            yield _valid_part(record, layout, keep[own])
+        else:
+            yield layout if record.outlines is None else layout.with_outlines(record.outlines), []
+
+
+def _valid_part(record: Record, layout: Layout, keep: np.ndarray) -> tuple[Layout, list[Problem]]:
+    """The layout with the objects that `keep` marks, and the problems of the others."""
+    problems = []
+    for i in np.flatnonzero(~keep):
         line = record.lines[i] if record.lines is not None else None
         where = "" if line is not None else f"{record.name}, object {i + 1}: "
-        unknown = record.names[i] if labels[i] < 0 else ""
-        if unknown:
-            what = f"unknown class {record.names[i]!r}; the class list has {', '.join(classes)}"
+        unknown = printable(record.names[i])[:MAX_CLASS_NAME] if layout.labels[i] < 0 else ""
+        if len(record.names[i]) > MAX_CLASS_NAME:
+            what = f"its class name has {len(record.names[i]):,} characters, more than {MAX_CLASS_NAME}"
+        elif unknown:
+            what = f"unknown class {shown(record.names[i])}; the class list has {listed(layout.classes)}"
         else:
-            what = f"box {boxes[i].tolist()} has no area, or extends beyond {MAX_COORDINATE:,} pixels"
+            what = f"box {layout.boxes[i].tolist()} has no area, or extends beyond {MAX_COORDINATE:,} pixels"
         problems.append(Problem(record.annotation, line, f"{where}{what}; the object is skipped", 1, unknown))
-    keep = (labels >= 0) & valid
-    ignored = np.asarray(record.ignored, np.float32).reshape(-1, 5)
-    layout = Layout(boxes, labels, classes, size, kind, difficult, record.visible, ignored, record.acquisition)
-    if not keep.all():
-        layout = layout.select(keep)
-    if record.outlines is None:
-        return layout
-    return layout.with_outlines(points for points, valid in zip(record.outlines, keep, strict=True) if valid)
+    layout = layout.select(keep)
+    if record.outlines is not None:
+        layout = layout.with_outlines(points for points, kept in zip(record.outlines, keep, strict=True) if kept)
+    return layout, problems
 
 
 def listed_classes(root: Path) -> tuple[str, ...] | None:
@@ -286,7 +351,7 @@ def listed_classes(root: Path) -> tuple[str, ...] | None:
     file = root / "classes.txt"
     if not file.is_file():
         return None
-    return tuple(line.strip() for line in read_text(file).splitlines() if line.strip())
+    return tuple(line.strip() for line in read_text(file, MAX_TEXT_BYTES).splitlines() if line.strip())
 
 
 def unknown_acquisition(path: Path, image: str, error: ValueError) -> Problem:

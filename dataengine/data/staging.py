@@ -17,11 +17,18 @@ from dataengine.data.border import inside_image
 from dataengine.data.fill import place_filled
 from dataengine.data.layout import Dataset, Problem, Sample
 from dataengine.errors import UserError
-from dataengine.files import make_room, read_text
+from dataengine.files import create_folder, make_room, read_text, write_whole
 
 Progress = Callable[[int, int], None]  # (images done, images in all)
+Place = Callable[[Sample, Path], None]  # puts the image of a sample at a path; raises ValueError if it cannot be read
 MARKER = ".dataengine.json"
 IMAGE_SKIPPED = "the image is skipped"
+_NOT_CONTENT = (
+    ".partial-",
+    f".{MARKER}.",
+    ".nfs",
+    ".DS_Store",
+)  # unfinished, or left by other programs
 _SHARED = {"classes.txt", "data.yaml"}  # the same for all splits of a data set
 
 
@@ -44,8 +51,7 @@ def staged(path: Path, format: str, split: str, classes: Sequence[str]) -> Itera
     try:
         done = _splits_of_marker(path, format, split, classes)
         work = path / f".partial-{split}"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
+        create_folder(work)
         try:
             yield work
             if done[0] != split:
@@ -69,6 +75,8 @@ def _moves(source: Path, target: Path) -> Iterator[tuple[Path, Path]]:
     """(old, new) paths that move the content of `source` into `target`. A folder that is new in `target` moves as a
     whole, so that a million files need one rename."""
     for name in sorted(os.listdir(source)):
+        if (target / name).is_symlink():
+            raise UserError(f"{target / name}: is a link, and files written there would go elsewhere; remove it")
         if (source / name).is_dir() and (target / name).is_dir():
             yield from _moves(source / name, target / name)
         else:
@@ -81,7 +89,7 @@ def _splits_of_marker(path: Path, format: str, split: str, classes: Sequence[str
         raise UserError(f"{path} is a file; give a folder to write the data set into")
     marker = path / MARKER
     if not marker.exists():
-        if path.exists() and any(not entry.name.startswith(".partial-") for entry in path.iterdir()):
+        if path.exists() and any(not entry.name.startswith(_NOT_CONTENT) for entry in path.iterdir()):
             raise UserError(f"{path} is not empty and was not written by dataengine; choose a new or empty folder")
         return None, []
     try:
@@ -99,9 +107,7 @@ def _splits_of_marker(path: Path, format: str, split: str, classes: Sequence[str
 
 def _write_marker(path: Path, format: str, classes: Sequence[str], splits: list[str], writing: str | None) -> None:
     state = {"format": format, "classes": list(classes), "splits": splits, "writing": writing}
-    temporary = path / f".partial-{MARKER}"
-    temporary.write_text(json.dumps(state), "utf-8")
-    os.replace(temporary, path / MARKER)
+    write_whole(path / MARKER, json.dumps(state))
 
 
 def placed(
@@ -113,14 +119,16 @@ def placed(
     flat: bool = True,
     fill_ignored: bool = False,
     progress: Progress | None = None,
+    place: Place | None = None,
 ) -> Iterator[tuple[Sample, str]]:
     """Copy the image of each sample into `folder` and yield the sample with its name there, without suffix.
 
     The yielded labels are those inside the image (`border.inside_image`); an object outside becomes a `Problem`.
     `flat` turns "a/b" into "a__b" for formats without sub-folders. Images are converted to `suffix`; None keeps their
     own. `fill_ignored`, for formats without ignored regions, replaces their pixels. An image that cannot be copied
-    becomes a `Problem` and is not yielded.
+    becomes a `Problem` and is not yielded. `place`: in place of copying, such as `name_only` for labels alone.
     """
+    place = place or (_place_filled if fill_ignored else _place)
     suffixes: set[str] = set()  # names are looked up on the disk: a list of a million names would take memory
     for done, sample in enumerate(dataset, 1):
         name = sample.name.replace("/", "__") if flat else sample.name
@@ -130,18 +138,30 @@ def placed(
             raise UserError(f"two images get the same name {name!r} in {folder.name}; rename one of them")
         layout, outside = inside_image(sample.layout)
         try:
-            if fill_ignored:
-                place_filled(sample.image, layout, target, sample.pixel_range)
-                layout = replace(layout, ignored=np.zeros((0, 5)))
-            else:
-                images.place(sample.image, target, sample.pixel_range)
+            place(replace(sample, layout=layout), target)
         except ValueError as error:
             problems.append(Problem(sample.image, None, f"{error}; {IMAGE_SKIPPED}"))
             continue
         problems += [outside_problem(sample, i) for i in outside]
+        if fill_ignored:
+            layout = replace(layout, ignored=np.zeros((0, 5)))
         yield replace(sample, layout=layout), name
         if progress is not None:
             progress(done, len(dataset))
+
+
+def _place(sample: Sample, target: Path) -> None:
+    images.place(sample.image, target, sample.pixel_range)
+
+
+def _place_filled(sample: Sample, target: Path) -> None:
+    place_filled(sample.image, sample.layout, target, sample.pixel_range)
+
+
+def name_only(sample: Sample, target: Path) -> None:
+    """An empty file under the image's name: a `Place` for whoever needs a data set's labels, and has its images."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.touch()
 
 
 def outside_problem(sample: Sample, index: int) -> Problem:

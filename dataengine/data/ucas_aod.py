@@ -24,7 +24,7 @@ from dataengine.data.parse import number
 from dataengine.data.records import Record, assemble
 from dataengine.data.xml_records import image_lists
 from dataengine.errors import UserError
-from dataengine.files import read_text
+from dataengine.files import MAX_TEXT_BYTES, read_text
 
 NAME = "ucas-aod"
 CLASSES = ("car", "airplane")
@@ -69,7 +69,7 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
     lists = image_lists(path)
     if split is not None and split not in lists:
         raise UserError(f"{path} has no split {split!r}; it has {', '.join(lists) or 'none'}")
-    chosen = None if split is None else {line.strip() for line in read_text(lists[split]).splitlines()}
+    chosen = None if split is None else {line.strip() for line in read_text(lists[split], MAX_TEXT_BYTES).splitlines()}
     listing = set(lists.values())
     problems: list[Problem] = []
     records: list[Record] = []

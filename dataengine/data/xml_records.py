@@ -15,10 +15,10 @@ from dataengine.data.file_index import IMAGE_SUFFIXES, FileIndex, matched, safe_
 from dataengine.data.label_files import LabelFile, images_without_labels, label_file, of_split, split_names
 from dataengine.data.layout import Problem
 from dataengine.data.objects import DIFFICULT, IGNORED
-from dataengine.data.parse import flag, load_xml
+from dataengine.data.parse import MAX_LABEL_BYTES, flag, load_xml
 from dataengine.data.records import NOTHING_READ, Record
 from dataengine.errors import UserError
-from dataengine.files import read_text
+from dataengine.files import MAX_TEXT_BYTES, read_bytes, read_text
 
 DIFFICULT_TAGS = DIFFICULT | {"hard"}  # names of elements, in any case
 
@@ -78,7 +78,7 @@ def flag_of(element: Element, names: frozenset[str]) -> bool:
 
 def _count(path: Path, tag: str) -> int:
     try:
-        return len(re.findall(rf"<{tag}[\s>]".encode(), path.read_bytes()))
+        return len(re.findall(rf"<{tag}[\s>]".encode(), read_bytes(path, MAX_LABEL_BYTES)))
     except OSError:
         return 0
 
@@ -86,7 +86,7 @@ def _count(path: Path, tag: str) -> int:
 def _lines(path: Path, tag: str) -> list[int]:
     """Line number of each opening `tag`, which ElementTree does not provide."""
     lines, position, number = [], 0, 1
-    content = path.read_bytes()
+    content = read_bytes(path, MAX_LABEL_BYTES)
     for match in re.finditer(rf"<{tag}[\s>]".encode(), content):
         number += content.count(b"\n", position, match.start())
         position = match.start()
@@ -113,7 +113,7 @@ def image_lists(root: Path) -> dict[str, Path]:
 
 def _is_list(file: Path) -> bool:
     """Whether a file lists a split. VOC's `dog_train.txt` lists a class: it has a second column with 1 or -1."""
-    lines = read_text(file).splitlines()
+    lines = read_text(file, MAX_TEXT_BYTES).splitlines()
     return not lines or len(lines[0].split()) <= 1
 
 
@@ -196,7 +196,7 @@ def _of_split(path: Path, files: FileIndex, split: str | None, problems: list[Pr
 def _listed(image_list: Path, files: FileIndex, problems: list[Problem]) -> list[Path]:
     """The annotation files of the images in a list, which may state suffixes and folders."""
     found = []
-    for line, text in enumerate(read_text(image_list).splitlines(), 1):
+    for line, text in enumerate(read_text(image_list, MAX_TEXT_BYTES).splitlines(), 1):
         name = text.strip()
         if not name:
             continue

@@ -27,13 +27,14 @@ from dataengine import geometry
 from dataengine.data import images
 from dataengine.data.border import visible_hulls, visible_polygons
 from dataengine.data.file_index import FileIndex, matched, safe_name
+from dataengine.data.label_files import head_of
 from dataengine.data.layout import Dataset, Layout, Problem
 from dataengine.data.objects import look_like_corners
 from dataengine.data.parse import is_number, line_count, number
 from dataengine.data.records import NOTHING_READ, Record, assemble
-from dataengine.data.staging import Progress, decimal, placed, staged, written_splits
+from dataengine.data.staging import Place, Progress, decimal, placed, staged, written_splits
 from dataengine.errors import UserError
-from dataengine.files import read_text, read_yaml
+from dataengine.files import MAX_TEXT_BYTES, read_text, read_yaml
 
 NAME = "yolo"
 HOLDS = frozenset({"angles", "hbb"})
@@ -79,7 +80,7 @@ def _settings(path: Path) -> tuple[Path, dict]:
         return root, content | {"names": _class_names(file, content.get("names"))}
     for name in ("classes.txt", "obj.names", "labels/classes.txt"):
         if (root / name).is_file():
-            lines = [line.strip() for line in read_text(root / name).rstrip().splitlines()]
+            lines = [line.strip() for line in read_text(root / name, MAX_TEXT_BYTES).rstrip().splitlines()]
             if "" in lines:
                 raise UserError(
                     f"{root / name}: line {lines.index('') + 1} is blank, so the numbers of the names after it are "
@@ -96,12 +97,16 @@ def _settings(path: Path) -> tuple[Path, dict]:
 
 def _only_settings(root: Path) -> Path | None:
     """The YAML file with class names at the root, None without one. Raises UserError if several have other names."""
-    files = [file for file in sorted(root.glob("*.y*ml")) if file.name[0] != "." and "names:" in read_text(file)]
+    files = [file for file in sorted(root.glob("*.y*ml")) if file.name[0] != "." and _has_names(file)]
     names = {file: found for file in files if (found := read_yaml(file).get("names"))}
     if any(other != next(iter(names.values())) for other in names.values()):
         listed = ", ".join(file.name for file in names)
         raise UserError(f"{root} has several lists of class names ({listed}); give the file that is meant")
     return next(iter(names or files), None)
+
+
+def _has_names(file: Path) -> bool:
+    return "names:" in read_text(file, MAX_TEXT_BYTES)
 
 
 def _class_names(file: Path, names: object) -> dict[int, str]:
@@ -125,7 +130,7 @@ def _darknet(file: Path) -> dict:
     """The list files of the splits in `obj.data`, as CVAT writes it: `train = data/train.txt`."""
     if not file.is_file():
         return {}
-    pairs = [line.partition("=") for line in read_text(file).splitlines()]
+    pairs = [line.partition("=") for line in read_text(file, MAX_TEXT_BYTES).splitlines()]
     fields = {key.strip(): Path(value.strip()).name for key, _, value in pairs}
     return {key: name for key, name in fields.items() if key in _SPLITS and (file.parent / name).is_file()}
 
@@ -252,7 +257,7 @@ def _images(index: FileIndex, place: Path, split: str, problems: list[Problem]) 
         problems.append(Problem(place, None, "image folder is missing; it is skipped"))
         return []
     pairs = []
-    for at, line in enumerate(map(str.strip, read_text(place).splitlines()), 1):
+    for at, line in enumerate(map(str.strip, read_text(place, MAX_TEXT_BYTES).splitlines()), 1):
         try:
             if line:
                 pairs.append((Path(safe_name(line)).name, index.find(line, near=place, split=split)))
@@ -284,9 +289,11 @@ def _without_image(root: Path, texts: Sequence[Path], known: set[Path]) -> list[
     lost = []
     for file in texts:
         if file not in known:
-            with open(file, encoding="utf-8", errors="replace") as stream:
-                if recognizes(file, stream.read(10_000)):
+            try:
+                if recognizes(file, head_of(file)):
                     lost.append(file)
+            except OSError:
+                lost.append(file)
     if not lost:
         return []
     objects = sum(map(line_count, lost))
@@ -314,8 +321,8 @@ def _record(
     if file is None:
         return record, False
     try:
-        text = file.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(file, MAX_TEXT_BYTES)
+    except UserError as error:
         message = f"cannot be read as text ({error}); the image is skipped with its objects"
         problems.append(Problem(file, None, message, line_count(file)))
         return None, False
@@ -392,10 +399,16 @@ def _points(fields: list[str]) -> list[float]:
 
 
 def write(
-    dataset: Dataset, path: str | Path, *, split: str = "train", progress: Progress | None = None
+    dataset: Dataset,
+    path: str | Path,
+    *,
+    split: str = "train",
+    progress: Progress | None = None,
+    place: Place | None = None,
 ) -> list[Problem]:
     """Write one split, horizontal or rotated as the data set is, and `data.yaml`. Returns problems: what was skipped.
 
+    place: in place of copying images (`staging.placed`).
     Raises UserError unless `path` is new, empty or a YOLO set of the same classes written by dataengine.
     """
     path = Path(path)
@@ -406,7 +419,9 @@ def write(
             raise UserError(f"{path} has {earlier.get('box_kind')} boxes, not {dataset.kind}; choose another folder")
         text = _data_yaml([*written_splits(path), split], dataset.kind, dataset.classes)
         (work / "data.yaml").write_text(text, "utf-8")
-        samples = placed(dataset, work / "images" / split, problems, flat=False, fill_ignored=True, progress=progress)
+        samples = placed(
+            dataset, work / "images" / split, problems, flat=False, fill_ignored=True, progress=progress, place=place
+        )
         for sample, name in samples:
             rows = _upright(sample.layout) if dataset.kind == "hbb" else _polygons(sample.layout)
             lines = [

@@ -5,6 +5,7 @@ Everything is read from the manifest as it is written, so that memory does not g
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -21,10 +22,12 @@ from dataengine.data import coco, dota
 from dataengine.data.draw import contact_sheet, draw
 from dataengine.data.layout import Dataset, Problem, Sample, restrict_layout
 from dataengine.data.pixel_range import in_8_bits
+from dataengine.data.staging import IMAGE_SKIPPED, Place
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.record import Record
-from dataengine.engine.run_folder import RunFolder, RunSamples, read_records
+from dataengine.engine.run_folder import RunFolder, RunSamples, StoredRecipe, read_records
+from dataengine.errors import UserError, one_line
 from dataengine.files import write_whole
 from dataengine.judge.calibration import Calibration
 from dataengine.layouts.balance import shares_of
@@ -102,8 +105,9 @@ class Tally:
         return [ClassRow(n, *(counted[n] for counted in counters)) for n in every]
 
 
-def report(recipe: Recipe, parts: Parts, tally: Tally, datasets: bool) -> dict:
-    """Figures of a run as plain values. datasets: whether it has DOTA and COCO folders."""
+def report(recipe: Recipe, notes: Sequence[str], tally: Tally, datasets: bool) -> dict:
+    """Figures of a run as plain values. notes: sentences for the user. datasets: whether it has DOTA and COCO
+    folders."""
     table = tally.class_table()
     return {
         "wanted": recipe.n,
@@ -114,11 +118,11 @@ def report(recipe: Recipe, parts: Parts, tally: Tally, datasets: bool) -> dict:
         "never_kept": [row.name for row in table if not row.kept],
         "below_balance": below_balance(recipe, table),
         "dropped_for": dict(tally.dropped_for.most_common()),
-        "real_images_that_would_pass": parts.calibration.pass_share if parts.calibration else None,
+        "real_images_that_would_pass": tally.calibration.pass_share if tally.calibration else None,
         "left_out": tally.left_out,
         "unreadable_scenes": sorted(tally.unreadable_scenes),
         "datasets": datasets,
-        "notes": parts.notes,
+        "notes": [*notes],
     }
 
 
@@ -130,30 +134,54 @@ def below_balance(recipe: Recipe, table: Sequence[ClassRow]) -> dict[str, float]
     return {names[k]: round(float(share[k]), 4) for k in short}
 
 
-def finish(recipe: Recipe, parts: Parts, run: RunFolder, tally: Tally, datasets: bool = True) -> None:
+def finish(recipe: Recipe, parts: Parts, run: RunFolder, tally: Tally, stored: StoredRecipe) -> None:
     """Write everything that is derived from the shards. Can be interrupted and repeated.
 
-    tally: has counted all records in the unfinished manifest, which becomes the manifest. datasets: False leaves DOTA
-    and COCO folders out, and removes earlier ones.
+    tally: has counted all records in the unfinished manifest, which becomes the manifest.
     """
-    kind, name = tally.kind or parts.preset.kind, f"synthetic {parts.preset.name}"
-    samples = RunSamples(run, run.unfinished_manifest, tally.all_classes, tally.accepted)
-    dataset = Dataset(samples.classes, samples, kind, name=name)
-    problems: list[Problem] = []  # the last data set has those of the others, too
-    for module, folder in ((dota, run.dota), (coco, run.coco)):
+    for folder in (run.dota, run.coco, run.mixed):
         shutil.rmtree(folder, ignore_errors=True)
-        if len(dataset) and datasets:
-            problems = module.write(dataset, folder, split="train")
-    shutil.rmtree(run.mixed, ignore_errors=True)
-    if len(dataset) and datasets and parts.real is not None:
-        with TemporaryDirectory(prefix=".mixed-", dir=run.path) as work:
-            problems = coco.write(mixed(in_8_bits(parts.real, Path(work)), dataset), run.mixed, split="train")
-    _sheets(run, tally, samples.classes)
-    figures = report(recipe, parts, tally, datasets)
-    if problems:
-        figures["notes"] = [*figures["notes"], f"{len(problems)} problems in the data sets, such as {problems[0]}"]
-    write_whole(run.report, json.dumps(figures, indent=2) + "\n")
+    write_derived(run, run.unfinished_manifest, recipe, stored, tally, parts.real, run)
     os.replace(run.unfinished_manifest, run.manifest)
+
+
+def write_derived(
+    run: RunFolder,
+    manifest: Path,
+    recipe: Recipe,
+    stored: StoredRecipe,
+    tally: Tally,
+    real: Dataset | None,
+    out: RunFolder,
+    place: Place | None = None,
+) -> None:
+    """Write what follows from the manifest of `run` to `out`: data sets, contact sheets and report.
+
+    `finish` writes them into the run, `verify` next to it to compare. tally: has counted the manifest. real: images
+    that --mix joins. place: in place of copying images into the DOTA and COCO folders (`staging.placed`).
+    """
+    samples = RunSamples(run, manifest, tally.all_classes, tally.accepted)
+    problems: list[Problem] = []  # the last data set has those of the others, too
+    if tally.accepted and stored.datasets:
+        dataset = Dataset(samples.classes, samples, tally.kind, name=f"synthetic {stored.dataset_name}")
+        for module, folder in ((dota, out.dota), (coco, out.coco)):
+            problems = module.write(dataset, folder, split="train", place=place)
+            if skipped := [problem for problem in problems if problem.message.endswith(IMAGE_SKIPPED)]:
+                raise _damaged(skipped[0].path, skipped[0].message)
+        if real is not None:
+            with TemporaryDirectory(prefix=".mixed-", dir=out.path) as work:
+                problems = coco.write(mixed(in_8_bits(real, Path(work)), dataset), out.mixed, split="train")
+    _sheets(run, manifest, tally, samples.classes, out)
+    notes = [*stored.notes]
+    if problems:
+        notes.append(f"{len(problems)} problems in the data sets, such as {_within(run, problems[0])}")
+    write_whole(out.report, json.dumps(report(recipe, notes, tally, stored.datasets), indent=2) + "\n")
+
+
+def _within(run: RunFolder, problem: Problem) -> Problem:
+    """The problem with its path from the run folder on, so that a report is the same wherever the run lies."""
+    inside = problem.path.is_relative_to(run.path)
+    return replace(problem, path=problem.path.relative_to(run.path)) if inside else problem
 
 
 @dataclass(frozen=True)
@@ -181,7 +209,7 @@ def mixed(real: Dataset, synthetic: Dataset) -> Dataset:
     return Dataset(classes, samples, synthetic.kind, name=f"{real.name} with synthetic images")
 
 
-def _sheets(run: RunFolder, tally: Tally, classes: tuple[str, ...]) -> None:
+def _sheets(run: RunFolder, manifest: Path, tally: Tally, classes: tuple[str, ...], out: RunFolder) -> None:
     """Contact sheets of accepted and of dropped images with their boxes, spread evenly over the run; the reason below
     where there is one."""
     totals = {True: tally.accepted, False: tally.tried - tally.accepted}
@@ -189,12 +217,12 @@ def _sheets(run: RunFolder, tally: Tally, classes: tuple[str, ...]) -> None:
         kept: set(np.linspace(0, n - 1, ON_SHEET).astype(int).tolist()) if n else set() for kept, n in totals.items()
     }
     seen, chosen = {True: 0, False: 0}, {True: [], False: []}
-    for record in read_records(run.unfinished_manifest):
+    for record in read_records(manifest):
         if seen[record.accepted] in wanted[record.accepted]:
             chosen[record.accepted].append(record)
         seen[record.accepted] += 1
-    _sheet(run, chosen[True], classes, run.kept_sheet, tally.calibration)
-    _sheet(run, chosen[False], classes, run.dropped_sheet, tally.calibration)
+    _sheet(run, chosen[True], classes, out.kept_sheet, tally.calibration)
+    _sheet(run, chosen[False], classes, out.dropped_sheet, tally.calibration)
 
 
 def missed(record: Record, calibration: Calibration | None) -> np.ndarray:
@@ -203,6 +231,10 @@ def missed(record: Record, calibration: Calibration | None) -> np.ndarray:
     if calibration is None or len(scores) < len(labels):
         return np.zeros(len(labels), bool)
     return ~calibration.found(labels, scores[: len(labels)]) & (np.arange(len(labels)) < record.n_painted)
+
+
+def _damaged(image: Path, reason: str) -> UserError:
+    return UserError(f"{image}: was damaged while the run was at work ({reason}); the same command makes it again.")
 
 
 def _sheet(
@@ -217,9 +249,12 @@ def _sheet(
         labels = record.labels
         if not record.accepted:
             labels = replace(labels, difficult=labels.difficult | missed(record, calibration))
-        with Image.open(run.image(record)) as image:
-            pictures.append(draw(image, restrict_layout(labels, classes)))
+        try:
+            with Image.open(run.image(record)) as image:
+                pictures.append(draw(image, restrict_layout(labels, classes)))
+        except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all of them for broken images
+            raise _damaged(run.image(record), one_line(error)) from None
     captions = [record.verdict.reason or record.name for record in records]
-    fresh = path.with_name(f".{path.name}")
-    contact_sheet(pictures, captions, classes=classes).save(fresh, "PNG")
-    fresh.replace(path)
+    content = io.BytesIO()
+    contact_sheet(pictures, captions, classes=classes).save(content, "PNG")
+    write_whole(path, content.getvalue())

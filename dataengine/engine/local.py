@@ -21,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from dataengine.engine.run_folder import RunFolder, ShardFolder
 from dataengine.engine.trace import process_name, watch
 from dataengine.engine.worker import AHEAD, Done, Job, NextShard, Worker, life
-from dataengine.errors import UserError
+from dataengine.errors import UserError, is_out_of_memory, out_of_memory
 
 
 def in_processes(job: Job, run: RunFolder, workers: int, next_shard: NextShard) -> Iterator[Done]:
@@ -41,7 +41,7 @@ def in_processes(job: Job, run: RunFolder, workers: int, next_shard: NextShard) 
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(job, run, number, theirs), daemon=True)
         working[ours] = _Process(number, process, left=shards)
-        with _interrupts_ignored():
+        with interrupts_ignored():
             process.start()
         theirs.close()
 
@@ -55,11 +55,8 @@ def in_processes(job: Job, run: RunFolder, workers: int, next_shard: NextShard) 
             for connection in wait(list(working)):
                 try:
                     done = connection.recv()
-                except EOFError:
-                    raise UserError(
-                        "a worker process was killed, often for want of memory; the same command continues, perhaps "
-                        "with fewer --workers."
-                    ) from None
+                except (EOFError, ConnectionError):
+                    raise _killed() from None
                 if isinstance(done, BaseException):
                     raise done
                 one = working[connection]
@@ -95,7 +92,10 @@ def _hand_out(working: dict[Connection, _Process], next_shard: NextShard) -> Non
             if one.held == depth and one.left:
                 if (number := next_shard()) is None:
                     return
-                connection.send(number)
+                try:
+                    connection.send(number)
+                except ConnectionError:
+                    raise _killed() from None
                 one.held, one.left = one.held + 1, one.left - 1
 
 
@@ -110,7 +110,7 @@ def _work(job: Job, run: RunFolder, number: int, connection: Connection) -> None
     try:
         loading = Done(None, [process_name(number, f"worker {number}, process {os.getpid()}")])
         with watch(loading.events, "load", number):
-            worker = Worker(job.load(), job.recipe, job.batch_size, number)
+            worker = Worker(job.load(), job.recipe, job.batch_size, number, lambda n: send(Done(None, painted=n)))
         send(loading)
         while True:
             shard = connection.recv()
@@ -122,19 +122,30 @@ def _work(job: Job, run: RunFolder, number: int, connection: Connection) -> None
         send(_sendable(error))
 
 
+def _killed() -> UserError:
+    return UserError(
+        "a worker process was killed, often for want of memory; the same command continues, perhaps with fewer "
+        "--workers."
+    )
+
+
 def _sendable(error: BaseException) -> BaseException:
     """Errors that a user can fix go through as they are, others as text: not every exception can be pickled."""
+    if is_out_of_memory(error):
+        return out_of_memory("a worker")
     return error if isinstance(error, UserError | OSError) else RuntimeError("".join(traceback.format_exception(error)))
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes started meanwhile ignore Ctrl-C, which the terminal sends to all: the run itself ends them."""
+def interrupts_ignored() -> Iterator[None]:
+    """Processes started meanwhile ignore what a terminal sends to all, such as Ctrl-C: the run itself ends them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -22,10 +22,11 @@ from dataengine.engine.image_parts import (
     make_semantic,
 )
 from dataengine.engine.recipe import Recipe, folder_hash
-from dataengine.engine.samplers import choose_layouts, find_layouts, make_sampler, reuse_warnings
+from dataengine.engine.samplers import choose_layouts, crowding_warnings, find_layouts, make_sampler, reuse_warnings
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration
 from dataengine.judge.detector import Detector, load_detector
+from dataengine.layouts.given import read_layout
 from dataengine.layouts.sampler import Sampler
 from dataengine.layouts.windows import scaled
 from dataengine.render.canvas import Canvases
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from dataengine.judge.semantic import SemanticFilter
 
 REAL_STRENGTH = 0.5  # up to which real objects keep all of their fine detail (docs/synth.md)
-PATHS = ("data", "scenes", "into", "model", "layout_model", "semantic_filter", "detector", "calibration")
+PATHS = ("data", "layout", "scenes", "into", "model", "layout_model", "semantic_filter", "detector", "calibration")
 
 
 @dataclass
@@ -104,14 +105,21 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
         if dataset.problems:
             notes.append(f"{len(dataset.problems)} problems in the data set, such as {dataset.problems[0]}")
         dataset = restrict(dataset, classes)
-    layouts, layouts_hash = find_layouts(preset, dataset, classes)
-    layouts = choose_layouts(recipe, layouts)
+    if recipe.layout is not None:
+        layout = read_layout(
+            recipe.layout, recipe.size, classes, renderer.classes, preset.kind, scale=recipe.layout_scale
+        )
+        layouts, layouts_hash = [layout], folder_hash(recipe.layout)
+    else:
+        layouts, layouts_hash = find_layouts(preset, dataset, classes)
+        layouts = choose_layouts(recipe, layouts)
+        if recipe.layout_scale != 1:
+            layouts = [scaled(layout, recipe.layout_scale) for layout in layouts]
     classes = tuple(recipe.draw_as.get(name, name) for name in classes)
     layouts = [replace(layout, classes=classes) for layout in layouts]
-    if recipe.layout_scale != 1:
-        layouts = [scaled(layout, recipe.layout_scale) for layout in layouts]
     sampler = make_sampler(recipe, layouts, classes)
     notes += reuse_warnings(recipe, sampler, layouts)
+    notes += crowding_warnings(renderer, sampler)
     canvases = find_canvases(recipe, preset, dataset, renderer, notes)
     if detector is not None:
         calibration = calibration or find_calibration(recipe, preset, dataset)
@@ -232,6 +240,12 @@ def _load_renderer(recipe: Recipe, folder: Path) -> Renderer:
         raise UserError(
             f"--steps {recipe.steps}: this renderer was trained to draw in {renderer.few_steps}; leave --steps out."
         )
+    if recipe.scheduler is not None or recipe.eta is not None:
+        if not hasattr(renderer, "use_scheduler"):
+            raise UserError(
+                f"{folder}: --scheduler and --eta are for models with text, such as AeroGen's; leave them out."
+            )
+        renderer.use_scheduler(recipe.scheduler, recipe.eta)
     return renderer
 
 
@@ -247,7 +261,7 @@ def find_data(recipe: Recipe) -> tuple[Preset, Dataset | None]:
     else:
         preset = load_preset(recipe.dataset)
         packaged = weights.has(f"layouts/{preset.name}.npz")
-        if recipe.data is None and packaged and search_dataset(preset) is None:
+        if recipe.data is None and (packaged or recipe.layout is not None) and search_dataset(preset) is None:
             return preset, None
         dataset = with_pixel_range(read_dataset(preset, recipe.data, recipe.format), asked)
     if not len(dataset):

@@ -15,7 +15,7 @@ from dataengine.data.presets import config_file
 from dataengine.errors import UserError, first_fault
 from dataengine.files import read_yaml
 from dataengine.layouts.balance import parse_balance
-from dataengine.render import IMAGERY_FILE, RENDERERS
+from dataengine.render import IMAGERY_FILE, PROVENANCE_FILE, RENDERERS
 
 
 def _low_to_high(limits: tuple[float, float]) -> tuple[float, float]:
@@ -67,6 +67,12 @@ def _pixel_range(text: str | None) -> str | None:
 
 RendererKind = Literal[*dict.fromkeys(entry.kind for entry in RENDERERS)]
 Range = Annotated[tuple[float, float], AfterValidator(_low_to_high)]
+# fields without a meaning where --layout gives the layout
+LAYOUT_FIELDS = {"layouts", "layout_model", "balance", "rows", "label_filter", "enhance", "altitude", "gsd",
+    "camera_angle", "night"}  # fmt: skip
+# added after version 0.1.0: without effect on the identity of runs that leave them out
+LATER_FIELDS = ("pixel_range", "layout", "scheduler", "eta")
+MAX_SHARD = 16  # images, unless --shard-size is given
 RANGES = {"altitude": "altitude_m", "gsd": "gsd_m", "camera_angle": "camera_angle_deg"}  # field of `Acquisition` each
 
 
@@ -100,6 +106,12 @@ class Recipe(BaseModel):
     layouts: Literal["reuse", "prior", "diffusion"] = _field(
         "Layouts", "reuse", "Source of layouts: real ones augmented, a fitted prior, or a diffusion model."
     )
+    layout: Path | None = _field(
+        "Layouts",
+        None,
+        "Render this one layout in every image: a text file with an object a line, in DOTA's form or with a class "
+        "number and four corners from 0 to 1.",
+    )
     layout_model: Path | None = _field(
         "Layouts", None, "Model folder of dataengine train layouts, for --layouts diffusion."
     )
@@ -129,7 +141,7 @@ class Recipe(BaseModel):
         "Layouts", None, "Minimum share of all objects, for every class (0.1) or for some (ship=0.2,van=0.1)."
     )
     renderer: RendererKind = _field("Rendering", "in-scene", "Paint objects into scenes, or generate the whole image.")
-    model: Path | None = _field("Rendering", None, "Folder of a trained renderer.", "the packaged one")
+    model: Path | None = _field("Rendering", None, "Folder of a trained renderer.", "the packaged or fetched one")
     scenes: Path | None = _field(
         "Data", None, "Images or data set to paint objects into.", "images of --data, or generated scenes"
     )
@@ -158,6 +170,12 @@ class Recipe(BaseModel):
         "Rendering", None, "Encoder of reference images, for a model trained with one.", "the packaged one"
     )
     steps: int | None = _field("Rendering", None, "Denoising steps.", "the renderer's own", gt=0, le=1000)
+    scheduler: Literal["ddim", "dpm", "unipc", "euler", "euler-a"] | None = _field(
+        "Rendering", None, "Sampler of a model with text, such as AeroGen's.", "the model's own"
+    )
+    eta: float | None = _field(
+        "Rendering", None, "Noise that DDIM adds at each step, 0 to 1.", "the model's own", ge=0, le=1
+    )
     guidance_scale: float | None = _field(
         "Rendering", None, "Classifier-free guidance: null + scale * (condition - null).", "the renderer's own",
         ge=0, le=50,
@@ -180,7 +198,13 @@ class Recipe(BaseModel):
     pass_share: float = _field("Filter", 0.95, "Share of real images that the calibrated filter accepts.", gt=0, lt=1)
     max_attempts: int | None = _field("Run", None, "Stop after this many rendered images.", "20 times --n", gt=0)
     mix: bool = _field("Run", False, "Also write real and synthetic images as one data set.")
-    shard_size: int = _field("Run", 16, "Images rendered and stored together as one shard.", gt=0, le=1024)
+    shard_size: int = Field(
+        default_factory=lambda given: min(MAX_SHARD, given.get("n", MAX_SHARD)),
+        description="Images stored together as one shard.",
+        json_schema_extra={"panel": "Run", "unset": f"{MAX_SHARD}, or --n if that is less"},
+        gt=0,
+        le=1024,
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -190,7 +214,8 @@ class Recipe(BaseModel):
             return values
         strength, renderer = values.get("strength", 1.0), values.get("renderer", "in-scene")
         real = isinstance(strength, int | float) and strength < 1 and renderer == "in-scene"
-        return {**values, "likely_places": bool(real and values.get("into") is None)}
+        given_place = values.get("into") is not None or values.get("layout") is not None
+        return {**values, "likely_places": bool(real and not given_place)}
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Recipe:
@@ -206,6 +231,14 @@ class Recipe(BaseModel):
             raise ValueError("filter: erase works only with renderer: in-scene, which has each scene without objects")
         if self.likely_places and (self.renderer != "in-scene" or self.into is not None):
             raise ValueError("--likely-places works only with --renderer in-scene and without --into")
+        # a stored recipe states them all, most by their default
+        chosen = {name for name in LAYOUT_FIELDS if getattr(self, name) != type(self).model_fields[name].default}
+        if self.layout is not None and chosen:
+            raise ValueError(f"--layout renders one layout as it is: leave out {', '.join(sorted(chosen))}")
+        if self.layout is not None and self.into is not None:
+            raise ValueError("give --layout or --into, not both")
+        if self.eta is not None and self.scheduler not in (None, "ddim"):
+            raise ValueError(f"--eta is for --scheduler ddim, not {self.scheduler}")
         if self.into is not None and self.scenes is not None:
             raise ValueError("give --into or --scenes, not both")
         return self
@@ -230,7 +263,7 @@ class Recipe(BaseModel):
 
     def identity(self, parts: dict[str, str]) -> str:
         """Hash of the recipe and of the content of its parts (model, detector, layouts ...); 16 hexadecimal digits."""
-        unused = {"pixel_range"} if self.pixel_range is None else None  # as runs without the field have been hashed
+        unused = {name for name in LATER_FIELDS if getattr(self, name) is None}
         text = self.model_dump_json(exclude=unused) + repr(sorted(parts.items()))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -257,8 +290,9 @@ def folder_hash(folder: Path) -> str:
     total = hashlib.sha256()
     files = [folder] if folder.is_file() else sorted(f for f in folder.rglob("*") if f.is_file())
     for file in files:
-        # a model card, and what a model was trained on, may be written down later without a change of the model
-        if file.suffix in (".md", ".png") or file.name == IMAGERY_FILE:
+        # a model card, what a model was trained on, and where it comes from may be written down later without a change
+        # of the model
+        if file.suffix in (".md", ".png") or file.name in (IMAGERY_FILE, PROVENANCE_FILE):
             continue
         total.update(file.name.encode())
         total.update(file.read_bytes())

@@ -127,9 +127,13 @@ class Record:
             for key, layout in (("asked", record.asked), ("labels", record.labels)):
                 if len(_all(int, values[key]["size"])) != 2 or min(layout.size) < 1 or layout.kind not in KINDS:
                     raise ValueError("an image has no size, or its boxes are of no kind")
-                if not np.isfinite(layout.boxes).all():
+                if not np.isfinite(layout.boxes).all() or not np.isfinite(layout.ignored).all():
                     raise ValueError("a box is not finite")
-                _all(int, values[key]["labels"])
+                if not ((layout.visible >= 0) & (layout.visible <= 1)).all():
+                    raise ValueError("an object is visible to more than the whole of it")
+                if len({*layout.classes}) < len(layout.classes):
+                    raise ValueError("two classes have one name")
+                _all(int, values[key]["labels"]), _all(bool, values[key]["difficult"])
                 if len(layout) and not 0 <= layout.labels.min() <= layout.labels.max() < len(layout.classes):
                     raise ValueError("a label has no class")
         except MALFORMED as error:

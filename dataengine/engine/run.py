@@ -6,14 +6,15 @@ A run folder (`run_folder`) can be killed at any instant and continued with the 
 from __future__ import annotations
 
 import os
-import shutil
+import re
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from dataengine.engine.fetched import with_fetched
 from dataengine.engine.finish import Tally, finish
 from dataengine.engine.local import in_processes
 from dataengine.engine.parts import Parts, load_parts
@@ -22,11 +23,12 @@ from dataengine.engine.record import Record
 from dataengine.engine.run_folder import RunFolder, Shard, StoredRecipe
 from dataengine.engine.trace import trace_file
 from dataengine.engine.worker import Job, in_this_process
-from dataengine.errors import UserError
-from dataengine.files import check_writable, lock, remove_unfinished
+from dataengine.errors import UserError, is_out_of_memory, out_of_memory
+from dataengine.files import cannot_write, check_writable, create, lock, refuse_links, remove, remove_unfinished
 from dataengine.judge.calibration import Calibration, calibration_hash
 
 Progress = Callable[[int, int], None]  # (images accepted, images tried)
+Painted = Callable[[int], None]  # (images painted just now, which are not judged yet)
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,15 @@ def _locked(run: RunFolder) -> Iterator[None]:
                 f"{run.path}: another run is at work in this folder; wait for it, or give another --out."
             ) from None
         with held:
+            refuse_links(run.path)
             yield
-    except OSError as error:
-        if error.errno is None:  # not the disk's doing
+    except (OSError, MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise out_of_memory("the run") from error
+        if not isinstance(error, OSError) or error.errno is None:  # not the disk's doing
             raise
-        raise UserError(
-            f"{error.filename or run.path}: cannot be written ({error.strerror or error}); free some space or choose "
-            "another folder. What is finished stays, and the same command continues."
-        ) from error
+        advice = "choose another folder. What is finished stays, and the same command continues."
+        raise cannot_write(error, run.path, advice) from error
 
 
 def _adopt(run: RunFolder, recipe: Recipe) -> Calibration | None:
@@ -97,14 +100,17 @@ def _stored_calibration(run: RunFolder) -> Calibration | None:
         raise UserError(f"{error} Or remove the file: the same command makes it again.") from None
 
 
-def _store(run: RunFolder, recipe: Recipe, parts: Parts) -> None:
-    """Write the recipe once; on continuing, refuse parts that have changed since."""
+def _store(run: RunFolder, recipe: Recipe, parts: Parts, datasets: bool) -> StoredRecipe:
+    """Write recipe and calibration; on continuing, refuse parts that have changed since."""
     now = StoredRecipe(
         recipe.model_dump(mode="json"),
         parts.hashes,
         recipe.identity(parts.hashes),
         parts.classes,
         calibration_hash(parts.calibration),
+        parts.preset.name,
+        tuple(parts.notes),
+        datasets,
     )
     begun = run.recipe.exists()
     if begun:
@@ -116,13 +122,18 @@ def _store(run: RunFolder, recipe: Recipe, parts: Parts) -> None:
             fix += f", or, if that file was damaged, remove {run.calibration}: it is made again"
         if changed:
             raise UserError(f"{run.path}: the {', '.join(changed)} changed since this run was begun; {fix}.")
+        if before.notes is not None and run.recipe.read_bytes() == before.to_json().encode():
+            now = replace(now, notes=before.notes)  # those of a run that measures its calibration say so once
+    if not begun or run.recipe.read_bytes() != now.to_json().encode():
+        now.save(run.recipe)
     if parts.calibration is not None and not run.calibration.exists():
         parts.calibration.save(run.calibration)
-    if not begun:
-        now.save(run.recipe)
+    return now
 
 
-def _shards_in_order(recipe: Recipe, run: RunFolder, tally: Tally, add_to_trace, execute) -> Iterator[Shard]:
+def _shards_in_order(
+    recipe: Recipe, run: RunFolder, tally: Tally, add_to_trace, painted: Painted, execute
+) -> Iterator[Shard]:
     """Shard 0, 1, 2, ... Missing ones are made; stops when no more are asked for.
 
     No more shards are at work than will be needed if images go on to be accepted as they were so far.
@@ -149,6 +160,8 @@ def _shards_in_order(recipe: Recipe, run: RunFolder, tally: Tally, add_to_trace,
                         f"{run.path}: shard {number} was lost while the run was at work; the same command continues."
                     )
                 add_to_trace(done.events)
+                if done.painted:
+                    painted(done.painted)
             asked = max(asked, number + 1)
             yield shard
 
@@ -157,19 +170,21 @@ def synth(
     recipe: Recipe,
     out: Path,
     workers: int | None = 1,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     progress: Progress = lambda accepted, tried: None,
     prepared: Callable[[Parts], None] = lambda parts: None,
     executor: Literal["local", "ray"] = "local",
     address: str | None = None,
     gpus_per_worker: float | None = None,
     datasets: bool = True,
+    painted: Painted = lambda n: None,
 ) -> RunResult:
     """Make a verified synthetic data set in `out`, or continue one.
 
     Neither `workers`, `batch_size` nor `executor` changes layouts, noise or which images are tried. The result is the
     first `recipe.n` accepted images in order of attempt, or all there are when the budget of attempts is spent.
-    workers: None for one a core; with ray, one a GPU or else a core of the cluster. address, gpus_per_worker: see
+    workers: None for one a core; with ray, one a GPU or else a core of the cluster. batch_size: images that are painted
+    together, None for the renderer's own number. painted: called after each batch. address, gpus_per_worker: see
     `cluster.on_cluster`. datasets: False leaves the DOTA and COCO folders out.
     Raises UserError for anything the user can fix; finished shards are never lost.
 
@@ -184,28 +199,31 @@ def synth(
         from dataengine.engine.cluster import check_cluster, on_cluster
 
         check_cluster(address)
-    stored = _adopt(run, recipe)
+    refuse_links(run.path)
+    recipe, notes = with_fetched(recipe)
+    calibration = _adopt(run, recipe)
     check_writable(run.path)
-    parts = load_parts(recipe, stored)  # before the folder is made: mistakes leave nothing behind
+    parts = load_parts(recipe, calibration)  # before the folder is made: mistakes leave nothing behind
+    parts.notes[:0] = notes
     recipe = parts.recipe.model_copy(update={"filter": parts.recipe.filter})  # settled, so compared from here on
     job = Job(recipe, parts.calibration, parts.hashes, batch_size)
     if executor == "ray":
         execute = partial(on_cluster, job, run, workers, address, gpus_per_worker)
     elif (workers or os.cpu_count()) == 1:
-        execute = partial(in_this_process, parts, job, run)
+        execute = partial(in_this_process, parts, job, run, painted)
     else:
         execute = partial(in_processes, job, run, workers or os.cpu_count())
     with _locked(run):
         _adopt(run, recipe)  # again, now that no other process can change it
         _remove_half_made(run)
-        _store(run, recipe, parts)
+        stored = _store(run, recipe, parts, datasets)
         prepared(parts)
         tally = Tally(parts.calibration, parts.classes)
         try:
             with (
-                open(run.unfinished_manifest, "w") as file,
+                create(run.unfinished_manifest) as file,
                 trace_file(run) as add_to_trace,
-                closing(_shards_in_order(recipe, run, tally, add_to_trace, execute)) as shards,
+                closing(_shards_in_order(recipe, run, tally, add_to_trace, painted, execute)) as shards,
             ):
                 for shard in shards:
                     for line, record in zip(shard.lines, shard.records, strict=True):
@@ -218,12 +236,14 @@ def synth(
                         break
         finally:
             _remove_half_made(run)
-        finish(recipe, parts, run, tally, datasets)
+        finish(recipe, parts, run, tally, stored)
         return RunResult(run.path, tally.accepted, tally.tried, parts.notes)
 
 
 def _remove_half_made(run: RunFolder) -> None:
-    """Remove unfinished shards. Only while no worker is running."""
-    for half_made in run.shards.glob(".*"):
-        shutil.rmtree(half_made)
+    """Remove unfinished shards, and what an interrupted end left. Only while no worker is running."""
+    half_made = [entry for entry in run.shards.glob(".*") if re.fullmatch(r"\.\d+\.\d+", entry.name)]
+    for entry in (*half_made, *run.path.glob(".mixed-*")):  # not what a file manager or a network disk leaves there
+        with suppress(OSError):  # a file that is still open on a network disk cannot be removed yet
+            remove(entry)
     remove_unfinished(run.path)

@@ -21,11 +21,12 @@ from pathlib import Path
 
 import numpy as np
 
+from dataengine import __version__
 from dataengine.data.file_index import named_file
 from dataengine.data.layout import Dataset, Sample
 from dataengine.engine.record import Record
 from dataengine.errors import UserError
-from dataengine.files import parse_json, read_text, write_whole
+from dataengine.files import create_folder, parse_json, read_text, remove, write_whole
 
 RECORDS = "records.jsonl"
 CHECKSUM = f"{RECORDS}.sha256"  # in the form of sha256sum, so that `sha256sum -c` checks it, too
@@ -34,21 +35,33 @@ CHECKSUM = f"{RECORDS}.sha256"  # in the form of sha256sum, so that `sha256sum -
 @dataclass(frozen=True)
 class StoredRecipe:
     """What recipe.json says. recipe: the settings, as plain values. parts: hash of each part by name. classes: those
-    of the run; () in runs of versions that did not store them. calibration: its hash, None in such runs."""
+    of the run. calibration: its hash, "none" without a filter. name: of the data set that the run imitates. notes: what
+    the user was told when the run began. datasets: whether the run has DOTA and COCO folders. version: of dataengine.
+
+    0.1.0 did not store the last four: they are None in its runs."""
 
     recipe: dict
     parts: dict[str, str]
     identity: str
     classes: tuple[str, ...] = ()
     calibration: str | None = None
+    name: str | None = None
+    notes: tuple[str, ...] | None = None
+    datasets: bool | None = None
+    version: str | None = __version__
+
+    @property
+    def has_checksum(self) -> bool:
+        """Whether the run is of a later version than 0.1.0: recipe.json has a checksum and all fields."""
+        return any(value is not None for value in (self.name, self.notes, self.datasets, self.version))
 
     @property
     def dataset_name(self) -> str:
         """What the run is called: its preset's name, or the name of the data set's folder or file."""
-        return Path(self.recipe["dataset"] or self.recipe["data"]).stem
+        return self.name or Path(self.recipe["dataset"] or self.recipe["data"]).stem
 
-    def save(self, file: Path) -> None:
-        """Write recipe.json."""
+    def to_json(self) -> str:
+        """The text of recipe.json. `checksum` covers everything else in it."""
         content = {
             "recipe": self.recipe,
             "parts": self.parts,
@@ -56,8 +69,17 @@ class StoredRecipe:
             "identity": self.identity,
             "classes": list(self.classes),
             "guidance": "null + guidance_scale * (condition - null)",
+            "name": self.name,
+            "notes": list(self.notes or ()),
+            "datasets": self.datasets,
+            "dataengine": self.version,
         }
-        write_whole(file, json.dumps(content, indent=2) + "\n")
+        content["checksum"] = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+        return json.dumps(content, indent=2) + "\n"
+
+    def save(self, file: Path) -> None:
+        """Write recipe.json."""
+        write_whole(file, self.to_json())
 
     @classmethod
     def load(cls, file: Path) -> StoredRecipe:
@@ -65,8 +87,15 @@ class StoredRecipe:
         try:
             content = parse_json(read_text(file))
             recipe, parts, classes = content["recipe"], content["parts"], content.get("classes", [])
-            if isinstance(recipe, dict) and isinstance(parts, dict) and all(isinstance(c, str) for c in classes):
-                return cls(recipe, parts, content.get("identity", ""), tuple(classes), content.get("calibration"))
+            name, notes, datasets, version = map(content.get, ("name", "notes", "datasets", "dataengine"))
+            valid = isinstance(recipe, dict) and isinstance(parts, dict) and all(isinstance(c, str) for c in classes)
+            valid &= isinstance(name, str | None) and isinstance(datasets, bool | None)
+            valid &= isinstance(version, str | None)
+            if valid and all(isinstance(text, str) for text in [*parts.values(), *(notes or ())]):
+                return cls(
+                    recipe, parts, content.get("identity", ""), tuple(classes), content.get("calibration"), name,
+                    None if notes is None else tuple(notes), datasets, version,
+                )  # fmt: skip
         except (ValueError, KeyError, TypeError, AttributeError):
             pass
         raise UserError(f"{file}: damaged; put it back from a copy, or give another --out.")
@@ -150,7 +179,7 @@ class RunFolder:
         try:
             content = file.read_bytes()
             stated = (folder / CHECKSUM).read_text("ascii")
-        except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError) as error:
+        except (OSError, UnicodeDecodeError) as error:
             lost = Path(getattr(error, "filename", None) or CHECKSUM).name
             return Shard(faults=[f"{folder}: {lost} is missing or unreadable"])
         if stated != _checksum(content):
@@ -182,7 +211,7 @@ class RunFolder:
         shard = self.examine_shard(number)
         if not shard.faults:
             return shard
-        shutil.rmtree(self.shard(number))
+        remove(self.shard(number))
         return None
 
 
@@ -248,8 +277,7 @@ class ShardFolder:
     def __init__(self, run: RunFolder, number: int):
         self.final = run.shard(number)
         self.building = self.final.with_name(f".{self.final.name}.{os.getpid()}")
-        shutil.rmtree(self.building, ignore_errors=True)
-        self.building.mkdir(parents=True)
+        create_folder(self.building)
 
     def put(self, name: str, content: bytes) -> None:
         """Write one file."""

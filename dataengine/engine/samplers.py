@@ -12,9 +12,12 @@ from dataengine.data.layout import Dataset, Layout, class_key, restrict_layout
 from dataengine.data.presets import Preset
 from dataengine.engine.recipe import RANGES, Recipe, folder_hash
 from dataengine.errors import UserError
+from dataengine.layouts.given import GivenSampler
 from dataengine.layouts.sampler import EnhancedSampler, FilteredSampler, NormalFilter, Sampler
 from dataengine.layouts.windows import random_windows
+from dataengine.render.renderer import Renderer
 
+CROWDING_SEED, N_CROWDING_DRAWS = 0, 20
 MAX_REUSES = 50  # of each real object of a class; more are reported,
 MAX_REUSE_RATIO = 5  # if that is also so many times as often as objects of all classes
 
@@ -76,6 +79,8 @@ def make_sampler(recipe: Recipe, layouts: list[Layout], classes: tuple[str, ...]
 
 def _base_sampler(recipe: Recipe, layouts: list[Layout], classes: tuple[str, ...]) -> Sampler:
     size = (recipe.size, recipe.size)
+    if recipe.layout is not None:
+        return GivenSampler(layouts[0])
     if recipe.layouts == "diffusion":
         from dataengine.layouts.diffusion_sampler import DiffusionSampler, load_layout_model
 
@@ -109,6 +114,21 @@ def reuse_warnings(recipe: Recipe, sampler: Sampler, layouts: list[Layout]) -> l
         f"--balance shows each of the {real[i]} real {sampler.classes[i]} about {times[i]:.0f} times; a detector "
         "may learn little from so many copies"
         for i in np.flatnonzero((times >= MAX_REUSES) & (raised >= MAX_REUSE_RATIO))
+    ]
+
+
+def crowding_warnings(renderer: Renderer, sampler: Sampler) -> list[str]:
+    """A sentence where layouts hold more objects than a renderer of AeroGen's form has seen in one image."""
+    most = getattr(renderer, "trained_boxes", None)
+    if most is None:
+        return []
+    counts = [len(sampler.sample(np.random.default_rng((CROWDING_SEED, i)))) for i in range(N_CROWDING_DRAWS)]
+    crowded = sum(count > most for count in counts)
+    if not crowded:
+        return []
+    return [
+        f"this model was trained with at most {most} objects an image; {crowded} of {len(counts)} sampled layouts have "
+        f"more (up to {max(counts)}). All are given to it and labelled; a filter tells which it drew (--detector)"
     ]
 
 

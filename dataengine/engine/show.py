@@ -13,12 +13,17 @@ from rich.table import Table
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.run_folder import RunFolder
 from dataengine.errors import UserError
+from dataengine.files import disk_space
 
 MIN_FOUND_SHARE = 0.1  # of the painted objects of a class; with fewer it is reported
 
 
 def _print_parts(console: Console, parts) -> None:
+    from dataengine.render.precision import precision_of
+
     console.print(f"classes: {', '.join(parts.classes)}")
+    device = parts.renderer.device
+    console.print(f"renders on {device.type} in {precision_of(device)}")
     if (calibration := parts.calibration) is not None:
         console.print(
             f"filter: accepts {calibration.pass_share:.0%} of real images; controls: "
@@ -30,7 +35,12 @@ def _print_parts(console: Console, parts) -> None:
 
 
 def run_with_progress(
-    recipe: Recipe, out: Path, workers: int | None, batch_size: int, quiet: bool, **where: str | float | bool | None
+    recipe: Recipe,
+    out: Path,
+    workers: int | None,
+    batch_size: int | None,
+    quiet: bool,
+    **where: str | float | bool | None,
 ) -> dict:
     """Run a recipe and return its report; unless `quiet`, print progress and a summary.
 
@@ -50,6 +60,13 @@ def run_with_progress(
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("loading", total=recipe.n, rate="")
 
+        n_painted = 0  # in this session; images of a shard are judged and stored together
+
+        def painted(n: int) -> None:
+            nonlocal n_painted
+            n_painted += n
+            progress.update(task, rate=f"{n_painted} rendered")
+
         def update(accepted: int, tried: int) -> None:
             elapsed = progress.tasks[task].elapsed or 0
             rate = f"{tried} tried, {accepted / elapsed:.2f}/s" if elapsed else ""
@@ -57,10 +74,10 @@ def run_with_progress(
 
         def prepared(parts) -> None:
             _print_parts(console, parts)
-            progress.update(task, description="rendering")  # until the first shard is done
+            progress.update(task, description="rendering")  # until the first image is judged
 
         try:
-            result = synth(recipe, out, workers, batch_size, update, prepared, **where)
+            result = synth(recipe, out, workers, batch_size, update, prepared, painted=painted, **where)
         except UserError:
             progress.update(task, visible=bool(progress.tasks[task].completed))  # no bar above a refusal
             raise
@@ -138,20 +155,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
-def disk_space(n_bytes: float) -> str:
-    """A size on disk for people.
-
-    >>> disk_space(2_300_000), disk_space(12_000_000_000)
-    ('2.3 MB', '12 GB')
-    """
-    return f"{n_bytes / 1e6:.2g} MB" if n_bytes < 1e8 else f"{n_bytes / 1e9:.2g} GB"
-
-
 def print_plan(recipe: Recipe, out: Path, as_json: bool) -> None:
     """Print the plan of a run: its parts, and time and disk space measured on one small temporary shard."""
     import tempfile
     import time
 
+    from dataengine.engine.fetched import with_fetched
     from dataengine.engine.parts import load_parts
     from dataengine.engine.worker import write_shard
 
@@ -159,13 +168,15 @@ def print_plan(recipe: Recipe, out: Path, as_json: bool) -> None:
     console.print(
         "loading models, and calibrating the filter if there is no calibration for this data (may take minutes)"
     )
+    recipe, notes = with_fetched(recipe)
     parts = load_parts(recipe)
+    parts.notes[:0] = notes
     recipe = parts.recipe
-    probe = recipe.model_copy(update={"shard_size": min(4, recipe.shard_size)})
+    probe = recipe.model_copy(update={"shard_size": min(4, recipe.shard_size, parts.renderer.batch_size)})
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         run = RunFolder(Path(folder))
-        write_shard(parts, probe, run, 0, probe.shard_size)
+        write_shard(parts, probe, run, 0, None)
         seconds = (time.perf_counter() - started) / probe.shard_size
         size = sum(f.stat().st_size for f in run.shard(0).iterdir()) / probe.shard_size
         shard = run.read_shard(0)

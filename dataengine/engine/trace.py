@@ -16,8 +16,10 @@ from dataclasses import dataclass
 
 from dataengine.engine.run_folder import RunFolder
 from dataengine.errors import UserError
+from dataengine.files import create, read_text
 
 THREADS = {"load": 1, "render": 1, "judge": 2, "encode": 2, "write": 2, "store": 1}  # where each stage is carried out
+NAMES = (*THREADS, "process_name")  # of events
 
 
 @contextmanager
@@ -35,6 +37,11 @@ def process_name(worker: int, name: str) -> dict:
     return {"name": "process_name", "ph": "M", "pid": worker, "args": {"name": name}}
 
 
+def lost_worker(worker: int, shard: int | None, reason: str) -> dict:
+    """The event of a worker that was killed or cannot be reached, while it made a shard, or loaded (None)."""
+    return {"name": "lost", "ph": "M", "pid": worker, "args": {"shard": shard, "reason": reason}}
+
+
 @contextmanager
 def trace_file(run: RunFolder) -> Iterator[Callable[[list[dict]], None]]:
     """A function that appends events to the trace of a run, on disk as soon as it is called.
@@ -47,7 +54,7 @@ def trace_file(run: RunFolder) -> Iterator[Callable[[list[dict]], None]]:
         def add(events: list[dict]) -> None:
             nonlocal file
             if events and file is None:
-                file = stack.enter_context(open(run.trace, "w"))
+                file = stack.enter_context(create(run.trace))
                 file.write("[\n")
             if file is not None:
                 file.writelines(json.dumps(event) + ",\n" for event in events)
@@ -71,22 +78,30 @@ class Busy:
 
 
 def read_trace(run: RunFolder) -> list[dict]:
-    """The events of a run. Raises UserError where there are none."""
-    try:
-        lines = run.trace.read_text().splitlines()
-    except FileNotFoundError:
+    """The events of a run; lines that are no events are left out. Raises UserError where there are none."""
+    if not run.trace.exists():
         raise UserError(
             f"{run.path}: no {run.trace.name} here; give the folder of a run that dataengine synth has begun."
-        ) from None
+        )
     events = []
-    for line in lines:
+    for line in read_text(run.trace).splitlines():
         try:
             event = json.loads(line.removesuffix(","))
-        except ValueError:  # the brackets of the array, and the line that a killed run had just begun
+        except (ValueError, RecursionError):  # the array's brackets, and the line that a killed run had just begun
             continue
-        if isinstance(event, dict):
+        if _is_event(event):
             events.append(event)
+    if not any(event["ph"] == "X" for event in events):
+        raise UserError(f"{run.trace}: no event can be read in it; the next run in this folder writes it again.")
     return events
+
+
+def _is_event(value: object) -> bool:
+    """Whether it is an event as `watch` or `process_name` writes them."""
+    if not isinstance(value, dict) or value.get("ph") not in ("X", "M") or value.get("name") not in NAMES:
+        return False
+    numbers = [value.get(key) for key in ("ts", "dur", "tdur")] if value["ph"] == "X" else []
+    return type(value.get("pid")) is int and all(type(n) in (int, float) and 0 <= n < 2**63 for n in numbers)
 
 
 def busy(events: list[dict]) -> list[Busy]:

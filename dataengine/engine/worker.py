@@ -47,7 +47,7 @@ class Job:
     recipe: Recipe
     calibration: Calibration | None
     hashes: dict[str, str]
-    batch_size: int
+    batch_size: int | None
 
     def load(self) -> Parts:
         """The parts. Raises UserError where they are not those that the run was begun with."""
@@ -60,17 +60,30 @@ class Job:
 
 @dataclass
 class Done:
-    """A shard that is stored, or None when a worker has loaded its parts; and the trace events of it."""
+    """A shard that is stored and the trace events of it. shard: None when a worker has loaded its parts, or has painted
+    so many images of a shard."""
 
     shard: int | None
     events: list[dict] = field(default_factory=list)
+    painted: int = 0
 
 
 class Worker:
-    """Makes shards, one after the other. Results do not depend on the overlap: each batch goes through alone."""
+    """Makes shards, one after the other. Results do not depend on the overlap: each batch goes through alone.
 
-    def __init__(self, parts: Parts, recipe: Recipe, batch_size: int, number: int = 1):
-        self.parts, self.recipe, self.batch_size, self.number = parts, recipe, batch_size, number
+    batch_size: None for the renderer's own. painted: called with the number of images of each batch once it is painted.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        recipe: Recipe,
+        batch_size: int | None,
+        number: int = 1,
+        painted: Callable[[int], None] = lambda n: None,
+    ):
+        self.parts, self.recipe, self.number, self.painted = parts, recipe, number, painted
+        self.batch_size = batch_size or parts.renderer.batch_size
         self._second = ThreadPoolExecutor(1)
         self._before: Future | None = None  # the last batch that was handed over
 
@@ -85,6 +98,7 @@ class Worker:
             for indices in batches(self.recipe, shard, self.batch_size):
                 with watch(done.events, "render", self.number, shard):
                     painted = paint(self.parts, self.recipe, indices)
+                self.painted(len(indices))
                 if handed:
                     handed[-1].result()
                 elif self._before is not None:  # of another shard, whose own future raises what went wrong
@@ -130,7 +144,7 @@ class Worker:
         self._second.shutdown(wait=True)
 
 
-def write_shard(parts: Parts, recipe: Recipe, run: RunFolder, number: int, batch_size: int) -> None:
+def write_shard(parts: Parts, recipe: Recipe, run: RunFolder, number: int, batch_size: int | None) -> None:
     """Make one shard in this process, all or nothing."""
     worker = Worker(parts, recipe, batch_size)
     try:
@@ -139,9 +153,11 @@ def write_shard(parts: Parts, recipe: Recipe, run: RunFolder, number: int, batch
         worker.stop()
 
 
-def in_this_process(parts: Parts, job: Job, run: RunFolder, next_shard: NextShard) -> Iterator[Done]:
+def in_this_process(
+    parts: Parts, job: Job, run: RunFolder, painted: Callable[[int], None], next_shard: NextShard
+) -> Iterator[Done]:
     """Make shards with the parts that are loaded already. An interrupt ends it at once."""
-    worker, waiting = Worker(parts, job.recipe, job.batch_size), deque()
+    worker, waiting = Worker(parts, job.recipe, job.batch_size, painted=painted), deque()
     try:
         while True:
             number = next_shard()

@@ -193,18 +193,24 @@ def memorisation_command(
     features: FeaturesName = "encoder-grid",
     json: Json = False,
 ) -> None:
-    """Measure memorisation: distance to the nearest training image, for generated, held-out and noisy training images.
+    """Measure memorisation: distance to the nearest training image, and parts that are copied from training images.
 
-    All training images are compared, in --windows windows each; a copy of a part outside these windows is not found.
+    The first table compares whole images with --windows windows of each training image. The second one matches local
+    features with all of each training image, and finds parts that were cut out elsewhere, mirrored, turned, scaled or
+    lit differently.
 
     Example: dataengine evaluate memorisation runs/first --real path/to/held-out --training path/to/train
     """
     from dataengine.evaluate.features import load_features
-    from dataengine.evaluate.report import copies_of_training
+    from dataengine.evaluate.report import copied_parts_of_training, copies_of_training
     from dataengine.evaluate.results import print_results
+    from dataengine.evaluate.windows import read_real
 
     network, trained = load_features(features), sides.cut(training, training_split, training_format)
-    print_results([copies_of_training(sides.made, sides.real, trained, network, sides.seed, _bar(json))[0]], json)
+    whole, _ = copies_of_training(sides.made, sides.real, trained, network, sides.seed, _bar(json))
+    images = read_real(training, training_split, training_format)
+    parts, _ = copied_parts_of_training(sides.made, sides.real, images, sides.seed, _bar(json))
+    print_results([whole, parts], json)
 
 
 @app.command("layout")

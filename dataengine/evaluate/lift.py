@@ -27,7 +27,7 @@ from dataengine.evaluate.average_precision import COCO_THRESHOLDS, average_preci
 from dataengine.evaluate.copy_paste import write_copy_paste
 from dataengine.evaluate.layout_score import SIZES
 from dataengine.evaluate.results import Column, Figure, Result, Row
-from dataengine.files import read_text, write_whole
+from dataengine.files import read_text, refuse_links, write_whole
 from dataengine.mmrotate.detector import MmrotateDetector
 from dataengine.mmrotate.export import export
 from dataengine.mmrotate.training import batch_shares, train_detector
@@ -167,6 +167,7 @@ def _store_protocol(protocol: Protocol, out: Path) -> None:
     stored = out / "protocol.json"
     if stored.exists() and read_text(stored) != text:
         raise UserError(f"{out} holds outcomes of another protocol (see {stored}); choose another --out.")
+    refuse_links(out)
     out.mkdir(parents=True, exist_ok=True)
     write_whole(stored, text)
 

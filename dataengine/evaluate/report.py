@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from dataengine.data.images import read_or_fail, read_picture
+from dataengine.data.layout import Dataset
 from dataengine.errors import UserError
 from dataengine.evaluate import plots
 from dataengine.evaluate.classification_score import classification_score
+from dataengine.evaluate.copies import CopyFinder, copied_parts, planted_copy
 from dataengine.evaluate.diversity import diversity
 from dataengine.evaluate.features import Features, load_features
 from dataengine.evaluate.fidelity import fidelity
@@ -60,6 +63,25 @@ def copies_of_training(
     sources = random_subset(list(training), N_COPIES, seed)
     copies = embedded(features, sources, bar, "noisy copies", lambda x: add_noise(x, rng))
     return memorisation(*sets, copies, features, seed)
+
+
+def copied_parts_of_training(
+    generated: Sequence[Window], real: Sequence[Window], training: Dataset, seed: int, bar: Bar
+) -> tuple[Result, np.ndarray]:
+    """`copied_parts` of images, and which of the generated ones; its control is planted from training images."""
+    rng, side = np.random.default_rng(seed), min(generated[0].layout.size)
+    samples = [sample for sample in training if read_picture(sample) is not None]
+    finder = CopyFinder(read_or_fail(sample) for sample in bar(samples, "local features of training"))
+    sources = [samples[i] for i in rng.choice(len(samples), min(N_COPIES, len(samples)), replace=False)]
+    found = [
+        finder.find_all(images)
+        for images in (
+            (window.pixels() for window in bar(generated, "generated")),
+            (window.pixels() for window in bar(real, "real")),
+            (planted_copy(read_or_fail(sample), side, rng) for sample in bar(sources, "planted copies")),
+        )
+    ]
+    return copied_parts(*found, seed)
 
 
 def sections(

@@ -96,6 +96,18 @@ class Result:
             row["figures"] = {key: _plain(figure) for key, figure in row["figures"].items()}
         return values
 
+    @classmethod
+    def from_json(cls, values: dict) -> Result:
+        """The inverse of `as_json`, of figures with six digits. Raises KeyError or TypeError for other values."""
+        rows = [
+            Row(**{**row, "figures": {key: Figure(**_unplain(figure)) for key, figure in row["figures"].items()}})
+            for row in values["rows"]
+        ]
+        columns = {key: Column(**column) for key, column in values["columns"].items()}
+        return cls(
+            **{**{key: value for key, value in values.items() if key != "unmoved"}, "rows": rows, "columns": columns}
+        )
+
 
 def _worse(control: Figure, real: Figure, better: str) -> bool:
     return control.value < real.value if better == "higher" else control.value > real.value
@@ -108,6 +120,10 @@ def _digits(value: float) -> str:
 
 def _plain(figure: dict) -> dict:
     return {key: None if math.isnan(value) else float(f"{value:.6g}") for key, value in figure.items()}
+
+
+def _unplain(figure: dict) -> dict:
+    return {key: math.nan if value is None else value for key, value in figure.items()}
 
 
 def spread(values: Sequence[float]) -> Figure:

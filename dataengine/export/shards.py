@@ -29,6 +29,7 @@ from dataengine.data.pixel_range import range_of
 from dataengine.data.staging import outside_problem
 from dataengine.engine.run_folder import RunFolder
 from dataengine.errors import UserError, install
+from dataengine.files import create_folder
 
 Form = Literal["webdataset", "parquet"]
 SUFFIXES = {"webdataset": "tar", "parquet": "parquet"}
@@ -61,9 +62,8 @@ def write_shards(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already; choose a new folder with --out.")
     building = out.with_name(f".{out.name}.{os.getpid()}")
-    shutil.rmtree(building, ignore_errors=True)
     try:
-        building.mkdir(parents=True)
+        create_folder(building)
         left_out: list[Problem] = [] if problems is None else problems
         files = list(_fill(dataset, building, open_file, megabytes * 1e6, progress, left_out))
         for number, one in enumerate(files):

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dataengine import geometry
 from dataengine.data.layout import Layout, class_key
 from dataengine.errors import UserError, first_fault
-from dataengine.files import parse_json, read_text, write_whole
+from dataengine.files import MAX_CONFIG_BYTES, parse_json, read_text, write_whole
 from dataengine.judge.detector import Detector
 
 Threshold = float | Annotated[list[tuple[float, float]], Field(min_length=1)]
@@ -51,9 +51,13 @@ class Calibration(BaseModel):
     repair_scores: dict[str, float]
     repair_ious: dict[str, float]
 
+    def to_json(self) -> str:
+        """The text of the file that `save` writes."""
+        return self.model_dump_json(indent=2) + "\n"
+
     def save(self, path: str | Path) -> None:
         """Write as JSON, atomically."""
-        write_whole(path, self.model_dump_json(indent=2) + "\n")
+        write_whole(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
@@ -61,7 +65,7 @@ class Calibration(BaseModel):
         try:
             if not Path(path).exists():
                 raise UserError(f"{path}: no such calibration; make one with: dataengine filter calibrate")
-            return cls.model_validate(parse_json(read_text(path)))
+            return cls.model_validate(parse_json(read_text(path, MAX_CONFIG_BYTES)))
         except ValidationError as error:
             raise UserError(f"{path}: {first_fault(error, cls.model_fields)}; calibrate again.") from None
         except ValueError as error:

@@ -13,9 +13,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dataengine import geometry
+from dataengine.data.records import MAX_CLASSES, ClassName
 from dataengine.errors import UserError, first_fault, one_line
-from dataengine.files import parse_json, read_onnx, read_text
+from dataengine.files import MAX_CONFIG_BYTES, parse_json, read_bytes, read_onnx, read_text
 
+MIN_OUTPUT_BOXES, PIXELS_PER_BOX = 100_000, 4  # a model may give the larger of both: boxes, and one for so many pixels
 MAX_CANDIDATES = 600  # highest-scored boxes that enter non-maximum suppression
 WINDOW_OVERLAP_PX = 128  # of the windows of a large image, at most half of the window
 
@@ -71,10 +73,27 @@ class DetectorConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    classes: tuple[str, ...] = Field(min_length=1)
+    classes: tuple[ClassName, ...] = Field(min_length=1, max_length=MAX_CLASSES)
     image_size: int = Field(gt=0, le=8192, description="side of the model's square input in pixels")
     score_threshold: float = Field(0.05, ge=0, le=1)
     nms_iou: float = Field(0.2, ge=0, le=1)
+
+
+def read_config(folder: Path) -> DetectorConfig:
+    """The config of a detector's folder. Raises UserError for missing or invalid files."""
+    for name in ("config.json", "model.onnx"):
+        if not (folder / name).exists():
+            raise UserError(
+                f"{folder}: no {name} in this folder; a detector folder has config.json and model.onnx, or is the "
+                "work folder of an mmrotate training, with last_checkpoint."
+            )
+    try:
+        config = DetectorConfig.model_validate(parse_json(read_text(folder / "config.json", MAX_CONFIG_BYTES)))
+    except ValidationError as error:
+        raise UserError(f"{folder / 'config.json'}: {first_fault(error, DetectorConfig.model_fields)}.") from None
+    except ValueError as error:
+        raise UserError(f"{folder / 'config.json'} {error}.") from None
+    return config
 
 
 class OnnxDetector:
@@ -91,21 +110,10 @@ class OnnxDetector:
         import onnxruntime
 
         folder = Path(folder)
-        for name in ("config.json", "model.onnx"):
-            if not (folder / name).exists():
-                raise UserError(
-                    f"{folder}: no {name} in this folder; a detector folder has config.json and model.onnx, or is the "
-                    "work folder of an mmrotate training, with last_checkpoint."
-                )
-        try:
-            self.config = DetectorConfig.model_validate(parse_json(read_text(folder / "config.json")))
-        except ValidationError as error:
-            raise UserError(f"{folder / 'config.json'}: {first_fault(error, DetectorConfig.model_fields)}.") from None
-        except ValueError as error:
-            raise UserError(f"{folder / 'config.json'} {error}.") from None
+        self.config = read_config(folder)
         self.file = folder / "model.onnx"
         data = read_onnx(self.file)
-        self.identity = hashlib.sha256(data + (folder / "config.json").read_bytes()).hexdigest()[:16]
+        self.identity = _hash(data, folder / "config.json")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -131,6 +139,9 @@ class OnnxDetector:
             n, form = np.shape(boxes)[1], (np.shape(boxes), np.shape(scores))
         except Exception as error:  # onnxruntime raises many types for an inconsistent model
             raise UserError(f"{self.file}: onnxruntime cannot run it ({one_line(error)}).") from None
+        limit = max(MIN_OUTPUT_BOXES, self.config.image_size**2 // PIXELS_PER_BOX)
+        if n > limit:
+            raise UserError(f"{self.file}: outputs {n:,} boxes, more than {limit:,}; suppress some in the model.")
         if form != ((1, n, 5), (1, n, len(self.classes))):
             raise UserError(
                 f"{self.file}: outputs boxes {form[0]} and scores {form[1]}, not (1, P, 5) and (1, P, "
@@ -179,13 +190,41 @@ def window_spans(length: int, size: int) -> list[tuple[int, float, float]]:
     return list(zip(starts, [0.0, *between], [*between, float(length)], strict=True))
 
 
+def _hash(weights: bytes, config: Path) -> str:
+    return hashlib.sha256(weights + read_bytes(config, MAX_CONFIG_BYTES)).hexdigest()[:16]
+
+
+def identity_of(folder: str | Path) -> str:
+    """The `identity` that the detector in a folder has once it is loaded, from the bytes of its files alone.
+
+    Nothing is loaded, so the folder may be a stranger's. Raises UserError or OSError where a file is missing.
+    """
+    folder = Path(folder)
+    if (folder / "last_checkpoint").is_file():
+        from dataengine.mmrotate.detector import files_identity, work_dir_parts
+
+        return files_identity(*work_dir_parts(folder))
+    for name in ("model.onnx", "config.json"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: has no file {name}.")
+    return _hash(read_onnx(folder / "model.onnx"), folder / "config.json")
+
+
 def load_detector(folder: str | Path, threads: int = 0) -> Detector:
     """The detector in a folder: an ONNX model with its config.json, or the work folder of an mmrotate training.
 
-    threads: on the CPU, 0 for all cores. Raises UserError when the folder holds neither, or invalid files.
+    threads: on the CPU, 0 for all cores. Packaged detectors run in this process, all others in a child process with
+    limits (`judge/child.py`). Raises UserError when the folder holds neither, or invalid files.
     """
-    if (Path(folder) / "last_checkpoint").exists():
-        from dataengine.mmrotate.detector import MmrotateDetector, work_dir_parts
+    from dataengine import weights
+    from dataengine.judge.child import ChildDetector
 
-        return MmrotateDetector(*work_dir_parts(folder), threads=threads)
-    return OnnxDetector(folder, threads)
+    if Path(folder).resolve().is_relative_to(Path(weights.__file__).resolve().parent):
+        return OnnxDetector(folder, threads)
+    if (Path(folder) / "last_checkpoint").exists():
+        from dataengine.mmrotate.detector import work_dir_parts
+
+        work_dir_parts(folder)  # what is missing is said at once
+    else:
+        read_config(Path(folder))
+    return ChildDetector(folder, threads)

@@ -18,11 +18,15 @@ import numpy as np
 from pydantic import ValidationError
 
 from dataengine.data.layout import Acquisition, Layout
-from dataengine.errors import UserError
+from dataengine.data.records import CLASSES
+from dataengine.errors import UserError, first_fault, shown
 from dataengine.files import write_whole
 
 _VERSION = 1
-MAX_UNPACKED_BYTES = 2**30
+MAX_UNPACKED_BYTES = 2**27  # a million objects have 30 MB
+MAX_HEADER_BYTES = 2**24  # of JSON, with the acquisitions
+MAX_LAYOUTS = 500_000
+_TYPES = {"header": "|u1", "boxes": "<i4", "ignored": "<i4", "labels": "<u2", "difficult": "|b1", "visible": "|u1"}
 _STEPS_PER_PIXEL = 16
 _STEPS_PER_RADIAN = 65536 / np.pi
 _OBJECT_ARRAYS = ("boxes", "labels", "difficult", "visible", "owner")
@@ -71,11 +75,13 @@ def load_layouts(path: str | Path) -> list[Layout]:
         _refuse_bombs(path)
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
+        if len(arrays["sizes"]) > MAX_LAYOUTS or arrays["header"].nbytes > MAX_HEADER_BYTES:
+            raise ValueError(f"it has more than {MAX_LAYOUTS:,} layouts, or a header of more than 16 MB")
         header = json.loads(arrays.pop("header").tobytes())
         if header["version"] != _VERSION:
             raise ValueError(f"version {header['version']} is unknown")
         acquisitions = [Acquisition.model_validate_json(text) for text in header["acquisitions"]]
-        classes, n = tuple(header["classes"]), len(arrays["boxes"])
+        classes, n = CLASSES.validate_python(header["classes"]), len(arrays["boxes"])
         if any(len(arrays[name]) != n for name in _OBJECT_ARRAYS) or (n and arrays["labels"].max() >= len(classes)):
             raise ValueError("its arrays do not match")
         if any(array.dtype.kind not in "bui" for array in arrays.values()) or (arrays["sizes"] <= 0).any():
@@ -98,7 +104,8 @@ def load_layouts(path: str | Path) -> list[Layout]:
     except (ValueError, KeyError, IndexError, EOFError, OSError, zipfile.BadZipFile, ValidationError, TypeError,
             AssertionError, AttributeError, MemoryError, NotImplementedError, RuntimeError, SyntaxError, OverflowError,
             struct.error, zlib.error) as error:  # fmt: skip
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        lines = [first_fault(error)] if isinstance(error, ValidationError) else str(error).splitlines()
+        reason = lines[0] if lines else type(error).__name__
         raise UserError(
             f"{path} is not a file of stored layouts ({reason}); write one with: dataengine layout store"
         ) from error
@@ -109,14 +116,16 @@ def _refuse_bombs(path: Path) -> None:
     """Raises ValueError where an array header declares more data than the file holds, or than `MAX_UNPACKED_BYTES`."""
     with zipfile.ZipFile(path) as packed:
         if sum(member.file_size for member in packed.infolist()) > MAX_UNPACKED_BYTES:
-            raise ValueError("it is larger than a gigabyte when unpacked")
+            raise ValueError(f"it has more than {MAX_UNPACKED_BYTES:,} bytes when unpacked")
         for member in packed.infolist():
             with packed.open(member) as file:
                 version = np.lib.format.read_magic(file)
                 header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
                 shape, _, dtype = header[version](file)
                 if math.prod(shape) * dtype.itemsize > member.file_size:
-                    raise ValueError(f"{member.filename} declares more data than it holds")
+                    raise ValueError(f"{shown(member.filename)} declares more data than it holds")
+                if dtype.str != _TYPES.get(member.filename.removesuffix(".npy"), dtype.str):
+                    raise ValueError(f"{shown(member.filename)} has values of type {dtype}")
 
 
 def _packed(boxes: np.ndarray) -> np.ndarray:

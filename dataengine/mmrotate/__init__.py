@@ -4,7 +4,8 @@ training_config    the text of a config that trains one of mmrotate's detectors 
 export             the data sets next to that config
 training           training of a detector from that config
 detector           a trained mmrotate detector as the filter's detector
-safe_config        configs are read only where they are plain values
+safe_config        configs as plain values, without executing them
+registered         which classes a config may name
 onnx_export        a one-stage detector as an ONNX model, which needs no mmrotate
 cpu_layers         layers in plain torch for what mmcv implements for CUDA only
 imagenet_backbone  EfficientNet-Lite0 with ImageNet weights as a backbone

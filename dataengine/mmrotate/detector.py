@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dataengine import geometry
-from dataengine.errors import UserError
+from dataengine.errors import UserError, one_line
 from dataengine.files import read_text
 from dataengine.judge.detector import Detections
-from dataengine.mmrotate.safe_config import import_custom_modules, refuse_code
+from dataengine.mmrotate.registered import checked_part, import_own_modules, registered_names
+from dataengine.mmrotate.safe_config import read_config
 
 if TYPE_CHECKING:
     import torch
@@ -47,11 +48,11 @@ class MmrotateDetector:
             torch.set_num_threads(threads)
         self.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.classes = tuple(self.model.dataset_meta["classes"])
-        self.identity = hashlib.sha256(Path(config).read_bytes() + Path(checkpoint).read_bytes()).hexdigest()[:16]
-        steps = get_test_pipeline_cfg(self.model.cfg.copy())
-        steps[0] = {"type": "mmdet.LoadImageFromNDArray"}
+        self.identity = files_identity(config, checkpoint)
+        steps = [{"type": "mmdet.LoadImageFromNDArray"}, *get_test_pipeline_cfg(self.model.cfg.copy())[1:]]
         # without the steps that load labels
-        self.pipeline = Compose([s for s in steps if "Annotations" not in s["type"] and "Convert" not in s["type"]])
+        steps = [s for s in steps if "Annotations" not in s["type"] and "Convert" not in s["type"]]
+        self.pipeline = Compose(checked_part(config, "test_dataloader.dataset.pipeline", steps, registered_names()))
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """Detections of each image, uint8 (H, W, 3) RGB."""
@@ -79,10 +80,15 @@ def work_dir_parts(folder: str | Path) -> tuple[Path, Path]:
         raise UserError(f"{folder}: it has no last_checkpoint; give the work folder of a finished mmrotate training.")
     checkpoint = folder / Path(read_text(pointer).strip()).name  # the folder may have been moved
     configs = sorted(folder.glob("*.py"))
-    if not checkpoint.exists() or len(configs) != 1:
-        missing = f"no {checkpoint.name}" if not checkpoint.exists() else f"{len(configs)} configs (*.py), not one"
+    if not checkpoint.is_file() or len(configs) != 1 or not configs[0].is_file():
+        missing = f"no {checkpoint.name}" if not checkpoint.is_file() else f"{len(configs)} configs (*.py), not one"
         raise UserError(f"{folder}: it has {missing}; give the work folder of a finished mmrotate training.")
     return configs[0], checkpoint
+
+
+def files_identity(config: str | Path, checkpoint: str | Path) -> str:
+    """Hash of both files, 16 hexadecimal digits."""
+    return hashlib.sha256(Path(config).read_bytes() + Path(checkpoint).read_bytes()).hexdigest()[:16]
 
 
 def load_model(config: str | Path, checkpoint: str | Path) -> torch.nn.Module:
@@ -94,7 +100,7 @@ def load_model(config: str | Path, checkpoint: str | Path) -> torch.nn.Module:
     for path in (config, checkpoint):
         if not Path(path).is_file():
             raise UserError(f"{path}: no such file.")
-    refuse_code(config)
+    values = read_config(config)
     try:
         with redirect_stdout(sys.stderr):  # the import of mmrotate prints, and stdout is for results
             from mmdet.registry import MODELS
@@ -107,15 +113,17 @@ def load_model(config: str | Path, checkpoint: str | Path) -> torch.nn.Module:
             register_all_modules()
     except ImportError as error:
         raise UserError(f"mmrotate is not installed ({error}); {INSTALL_HINT}") from None
-    try:
-        settings = Config.fromfile(str(config), import_custom_modules=False)
-        import_custom_modules(settings)
-    except Exception as error:  # mmengine raises many types for wrong values
-        raise UserError(f"{config}: mmengine cannot read it ({type(error).__name__}: {error}).") from None
-    if "model" not in settings:
+    if not isinstance(values.get("model"), dict):
         raise UserError(f"{config}: it has no `model`; give the config that the detector was trained with.")
-    _adapt(settings.model)
-    model = revert_sync_batchnorm(MODELS.build(settings.model)).train()  # e2cnn stores the weights of the training mode
+    import_own_modules(config, values)
+    values["model"] = checked_part(config, "model", values["model"], registered_names())
+    _use_cpu_layers(values["model"])
+    try:
+        settings = Config(values, filename=str(config))
+        model = revert_sync_batchnorm(MODELS.build(settings.model))
+    except Exception as error:  # mmengine and the layers raise many types for wrong values
+        raise UserError(f"{config}: mmengine cannot build it ({type(error).__name__}: {one_line(error)}).") from None
+    model = model.train()  # e2cnn stores the weights of the training mode
     weights, meta = _read_checkpoint(Path(checkpoint))
     expected = model.state_dict()
     wrong = [name for name in expected.keys() | weights.keys() if _shape(expected, name) != _shape(weights, name)]
@@ -126,7 +134,7 @@ def load_model(config: str | Path, checkpoint: str | Path) -> torch.nn.Module:
         )
     model.load_state_dict(weights)
     classes = meta.get("classes") or settings.get("classes")
-    if not classes:
+    if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes) or not classes:
         raise UserError(f"{checkpoint} has no class names, and {config} no `classes`; add them to the config.")
     model.dataset_meta = {"classes": tuple(classes)}
     model.cfg = settings
@@ -137,15 +145,15 @@ def _shape(weights: dict, name: str) -> tuple | None:
     return tuple(weights[name].shape) if name in weights else None
 
 
-def _adapt(part: dict) -> None:
-    """Remove initial weights, which the checkpoint replaces, and use layers that run on the CPU."""
-    part.pop("init_cfg", None)
-    if part.get("type") == "RotatedSingleRoIExtractor" and part["roi_layer"]["type"] == "RiRoIAlignRotated":
-        part["type"] = "RotationInvariantRoIExtractor"
-    for value in part.values():
-        for item in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(item, dict):
-                _adapt(item)
+def _use_cpu_layers(part: object) -> None:
+    """Replace layers that mmcv has for CUDA only by those of this package."""
+    if isinstance(part, dict):
+        layer = part.get("roi_layer")
+        invariant = isinstance(layer, dict) and layer.get("type") == "RiRoIAlignRotated"
+        if invariant and part.get("type") == "RotatedSingleRoIExtractor":
+            part["type"] = "RotationInvariantRoIExtractor"
+    for item in part.values() if isinstance(part, dict) else part if isinstance(part, list | tuple) else ():
+        _use_cpu_layers(item)
 
 
 def _read_checkpoint(path: Path) -> tuple[dict, dict]:

@@ -23,7 +23,7 @@ from dataengine.data.records import class_lookup
 from dataengine.data.staging import IMAGE_SKIPPED
 from dataengine.data.tile import tile
 from dataengine.errors import UserError
-from dataengine.files import make_room, read_text, write_whole
+from dataengine.files import make_room, read_text, refuse_links, write_whole
 from dataengine.layouts.constraints import MIN_VISIBLE
 from dataengine.mmrotate.training_config import DETECTORS, LAYOUTS, ExportedData, config_text, spelling
 
@@ -126,6 +126,7 @@ def export(
         content["pixel_ranges"] = ranges
     notes = [f"{name}: {note}" for name, p in parts for note in p.notes]
     notes += [f"{len(p.problems)} problems in {name}, such as {p.problems[0]}" for name, p in parts if p.problems]
+    refuse_links(out)
     stored = out / "data" / "export.json"
     if stored.exists():
         written = json.loads(read_text(stored))

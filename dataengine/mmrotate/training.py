@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from dataengine.errors import UserError
-from dataengine.mmrotate.safe_config import import_custom_modules
+from dataengine.mmrotate.registered import check_registered, import_own_modules, registered_names
+from dataengine.mmrotate.safe_config import read_config
 from dataengine.render.precision import fast_autocast, has_native_bf16
 
 WARMUP_SHARE = 0.1  # of the steps
@@ -33,12 +34,13 @@ def train_detector(
     except ImportError as error:
         raise UserError(f"mmrotate is not installed ({error}); see docs/mmrotate.md.") from None
     register_all_modules()
-    config = Config.fromfile(exported, import_custom_modules=False)
+    config = Config(read_config(exported), filename=str(exported))
     try:
         config.merge_from_dict(options)
     except (KeyError, TypeError, AssertionError) as error:
         raise UserError(f"an option does not fit {exported.stem} ({error}); name keys as in {exported}.") from None
-    import_custom_modules(config)
+    import_own_modules(exported, config)
+    check_registered(exported, config.to_dict(), registered_names(kinds=None))
     out.mkdir(parents=True, exist_ok=True)
     config.dump(out / "detector.py")  # before the evaluators are removed: inference needs the test pipeline
     checkpoint = out / f"iter_{steps}.pth"

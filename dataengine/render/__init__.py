@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 IMAGERY_FILE = "imagery.json"  # in a model's folder: what it was trained on (`imagery`)
+PROVENANCE_FILE = "provenance.json"  # in the folder of a fetched model: where it comes from (`published`)
 
 
 class RendererClass(NamedTuple):

@@ -16,9 +16,19 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from dataengine.data.layout import class_key
 from dataengine.errors import UserError
+from dataengine.files import open_regular
 from dataengine.render.layout_unet import LayoutUNet
+from dataengine.render.text import check_tokenizer
 
+# rows of the authors' category_embeddings.npy, and class numbers of their layout files; mmrotate has another order
+AEROGEN_CLASSES = (
+    "airplane", "airport", "baseballfield", "basketballcourt", "bridge", "chimney", "dam", "Expressway-Service-area",
+    "Expressway-toll-station", "golffield", "groundtrackfield", "harbor", "overpass", "ship", "stadium", "storagetank",
+    "tenniscourt", "trainstation", "vehicle", "windmill",
+)  # fmt: skip
+NEAREST_ROWS = ("expressway-service-area", "expressway-toll-station")  # each other's nearest in the authors' file
 UNET, BOXES, VAE, TEXT = "model.diffusion_model.", "condition_tokenizer.", "first_stage_model.", "cond_stage_model."
 REGIONAL = f"{UNET}maskcrossattention."
 N_POSITION = 128  # 8 corner coordinates at 8 frequencies, sine and cosine
@@ -89,6 +99,10 @@ def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
 
     Raises UserError for any other file.
     """
+    try:
+        open_regular(file).close()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); download it again.") from None
     if file.suffix == ".safetensors":
         from safetensors import SafetensorError, safe_open
 
@@ -153,11 +167,23 @@ def unet_config(state: dict[str, torch.Tensor], sample_size: int) -> dict:
     }
 
 
-def _unet_tensors(state: dict[str, torch.Tensor], config: dict, ema: bool) -> dict[str, torch.Tensor]:
+def _with_averages(file: Path, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state with the averaged tensors of the denoiser, regional attention included, in place of the raw ones.
+    Boxes, autoencoder and text encoder have no average. Raises UserError where a tensor of the denoiser has none."""
+    averaged = dict(state)
+    for name in (name for name in state if name.startswith(UNET)):
+        average = state.get(f"model_ema.{name.removeprefix('model.').replace('.', '')}")
+        if average is None:
+            raise UserError(f"{file}: has no averaged weights (model_ema) of {name}; drop --ema.")
+        averaged[name] = average
+    return averaged
+
+
+def _unet_tensors(state: dict[str, torch.Tensor], config: dict) -> dict[str, torch.Tensor]:
     """The denoiser's tensors under `LayoutUNet`'s names."""
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
-    converted = convert_ldm_unet_checkpoint(state, config, extract_ema=ema)
+    converted = convert_ldm_unet_checkpoint(state, config, extract_ema=False)
     tensors = {}
     for name, value in converted.items():
         name = re.sub(r"attn2\.to_([kv])_control", r"attn2.processor.to_\1_box", name)
@@ -212,19 +238,21 @@ def _load(model: torch.nn.Module, tensors: dict[str, torch.Tensor], part: str, f
 def import_aerogen(
     file: Path,
     categories: Path,
-    classes: Sequence[str],
     tokenizer,
     sample_size: int = 64,
     ema: bool = False,
+    classes: Sequence[str] = AEROGEN_CLASSES,
 ):
     """Convert AeroGen's checkpoint to a `LatentPipeline`, ready for `save_pretrained`.
 
-    categories: the authors' category_embeddings.npy, (len(classes), 768), in the order of `classes`. tokenizer: CLIP's,
-    which the checkpoint does not contain. sample_size: side of the latents, an eighth of the image's side. ema: use the
-    averaged weights of the denoiser, which some checkpoints have. Raises UserError for a tensor that is missing, left
-    over or of another shape.
+    categories: the authors' category_embeddings.npy, (len(classes), 768). classes: the names of its rows, by which data
+    sets find them. tokenizer: CLIP's, which the checkpoint does not contain. sample_size: side of the latents, an
+    eighth of the image's side. ema: use the averaged weights of the denoiser, which some checkpoints have.
+    The pipeline draws as the authors' inference.py: DDIM of 50 steps, eta 0.2, guidance 7.5.
+    Raises UserError for a tensor that is missing, left over or of another shape, for another tokenizer, and for the
+    horizontal model.
     """
-    from diffusers import AutoencoderKL, DPMSolverMultistepScheduler
+    from diffusers import AutoencoderKL, DDIMScheduler
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -233,12 +261,21 @@ def import_aerogen(
     state = read_state_dict(file)
     if ema and not any(name.startswith("model_ema.") for name in state):
         raise UserError(f"{file}: has no averaged weights (model_ema); drop --ema.")
+    position = _shape(state, f"{BOXES}null_position_feature")[0]
+    if position != N_POSITION:
+        raise UserError(
+            f"{file}: its boxes are {position // 16} numbers ({position} features), as in AeroGen's horizontal model; "
+            f"only the rotated one, with 8 ({N_POSITION} features), can be imported. It draws upright boxes too."
+        )
     config = unet_config(state, sample_size)
     vectors = _category_vectors(categories, len(classes), config["category_width"])
-    denoiser = _unet_tensors(state, config, ema) | {"box_encoder.classes.weight": vectors}
+    denoiser = _unet_tensors(_with_averages(file, state) if ema else state, config) | {
+        "box_encoder.classes.weight": vectors
+    }
     vae_config = _vae_config(state)
     decoder = convert_ldm_vae_checkpoint({k: v for k, v in state.items() if k.startswith(VAE)}, vae_config)
     words, width = _shape(state, f"{TEXT}transformer.text_model.embeddings.token_embedding.weight")
+    check_tokenizer(tokenizer, words, "--tokenizer")
     text_config = CLIPTextConfig(
         vocab_size=words,
         hidden_size=width,
@@ -269,10 +306,14 @@ def import_aerogen(
         if buffer.is_meta:  # position ids, which are not stored
             parent = text_encoder.get_submodule(name.rpartition(".")[0])
             parent.register_buffer(name.rpartition(".")[2], torch.arange(buffer.shape[-1])[None], persistent=False)
-    scheduler = DPMSolverMultistepScheduler(
-        beta_start=0.00085, beta_end=0.0120, beta_schedule="scaled_linear", prediction_type="epsilon"
-    )
-    return LatentPipeline(unet, vae, text_encoder, tokenizer, scheduler, dropped_in_training=["text"])
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.0120, beta_schedule="scaled_linear", prediction_type="epsilon",
+        clip_sample=False, set_alpha_to_one=False, steps_offset=1,
+    )  # fmt: skip
+    return LatentPipeline(
+        unet, vae, text_encoder, tokenizer, scheduler, dropped_in_training=["text"], steps=50, guidance_scale=7.5,
+        eta=0.2,
+    )  # fmt: skip
 
 
 def _category_vectors(file: Path, n: int, width: int) -> torch.Tensor:
@@ -281,8 +322,30 @@ def _category_vectors(file: Path, n: int, width: int) -> torch.Tensor:
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read as a .npy file of numbers ({error}).") from None
     if vectors.shape != (n, width):
-        raise UserError(f"{file}: has shape {vectors.shape}, not ({n}, {width}), one row per class.")
+        raise UserError(
+            f"{file}: has shape {vectors.shape}, not ({n}, {width}), one row per class; give AeroGen's "
+            "category_embeddings.npy, or the names of the rows with --classes."
+        )
     return torch.from_numpy(vectors.astype(np.float32))
+
+
+def order_warning(vectors: np.ndarray, classes: Sequence[str]) -> str:
+    """A sentence where class vectors (N, D) seem to be in another order than `classes`; "" where they do not.
+
+    In the authors' file the two kinds of expressway stations are each other's nearest (cosine similarity).
+    """
+    keys = [class_key(name) for name in classes]
+    if not set(NEAREST_ROWS) <= set(keys):
+        return ""
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    similar = unit @ unit.T - 2 * np.eye(len(unit))
+    rows = [keys.index(name) for name in NEAREST_ROWS]
+    if similar[rows[0]].argmax() == rows[1] and similar[rows[1]].argmax() == rows[0]:
+        return ""
+    return (
+        f"the vectors of {classes[rows[0]]} and {classes[rows[1]]} are not each other's nearest, as in AeroGen's file: "
+        "check that the rows are in this order"
+    )
 
 
 # converted to new tensors: 1x1 convolutions as linear layers, and the first layer of the box encoder
@@ -300,7 +363,7 @@ def _refuse_left_over(file: Path, state: dict[str, torch.Tensor], parts: list, e
         if id(value) not in used
         and not CONVERTED.match(name)
         and not UNUSED.search(name)
-        and not (ema and name.startswith(UNET))
+        and not (ema and name.startswith(UNET))  # the averaged ones are used
     )
     for model, tensors in parts:
         known = model.state_dict()

@@ -55,6 +55,7 @@ class InScenePipeline(DiffusionPipeline):
     """Paints new objects into scenes, one frame at a time. Label effect: keeps (every object fills its own box)."""
 
     label_effect = "keeps"
+    batch_size = 16
     paints_on = "scene"
     reference_width = 0
 

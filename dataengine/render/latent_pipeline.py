@@ -4,6 +4,7 @@
 import inspect
 from collections.abc import Sequence
 
+import diffusers
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
@@ -18,9 +19,16 @@ from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.placement import class_numbers
 from dataengine.render.precision import fast_autocast
 from dataengine.render.renderer import paint_whole
-from dataengine.render.text import embed_names, encode_prompts, phrase, prompt_of
+from dataengine.render.text import check_tokenizer, embed_names, encode_prompts, prompt_of, words
 from dataengine.seeds import Noise, noise_seed
 
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "dpm": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "euler-a": "EulerAncestralDiscreteScheduler",
+}  # names for --scheduler: classes of diffusers
 RIDGE = 0.1  # of the mean similarity of two class names, when a new class is placed among the known ones
 
 
@@ -30,7 +38,7 @@ class LatentPipeline(DiffusionPipeline):
     label_effect = "keeps"
     paints_on = "blank"
     margin = 0.0
-    steps, guidance_scale, few_steps = 20, 7.5, None  # unless others are asked for
+    few_steps = None
     paint = paint_whole
     model_cpu_offload_seq = "text_encoder->unet->vae"
 
@@ -43,18 +51,49 @@ class LatentPipeline(DiffusionPipeline):
         scheduler: KarrasDiffusionSchedulers,
         dropped_in_training: list[str] | None = None,
         classes_from_text: bool = False,
+        steps: int = 20,
+        guidance_scale: float = 7.5,
+        eta: float = 0.0,
     ):
         """scheduler: any of diffusers that predicts noise. dropped_in_training: of "text" and "layout", those that the
         model has seen as null, which alone can be guided (contract 7). classes_from_text: the class vectors are this
-        text encoder's own, so that new classes can be embedded directly."""
+        text encoder's own, so that new classes can be embedded directly. steps, guidance_scale, eta: used unless others
+        are asked for. Raises UserError for a tokenizer of another text encoder."""
         super().__init__()
+        check_tokenizer(tokenizer, text_encoder.config.vocab_size, "the model's tokenizer")
         self.register_modules(unet=unet, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=scheduler)
         self.register_to_config(
-            dropped_in_training=list(dropped_in_training or ()), classes_from_text=classes_from_text
-        )
+            dropped_in_training=list(dropped_in_training or ()), classes_from_text=classes_from_text, steps=steps,
+            guidance_scale=guidance_scale, eta=eta,
+        )  # fmt: skip
+        self.steps, self.guidance_scale, self.eta = steps, guidance_scale, eta
         self.classes, self.reference_width = tuple(unet.config.classes), unet.config.reference_width
         # side of its images in pixels
         self.size = unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)
+
+    @property
+    def batch_size(self) -> int:
+        """Images that are best painted together: on a CPU, they gain nothing from company."""
+        return 1 if self.device.type == "cpu" else 4
+
+    @property
+    def trained_boxes(self) -> int | None:
+        """Most objects in an image of its training, if its form has a limit: AeroGen's attends to that many tokens."""
+        return None if self.unet.config.masked_attention else self.unet.config.padded_to
+
+    def use_scheduler(self, name: str | None = None, eta: float | None = None) -> None:
+        """Draw with another of `SCHEDULERS`, set up for this model's noise, and another eta.
+
+        Raises UserError for an eta where the scheduler has none; the model's own is then 0.
+        """
+        if name is not None:
+            self.scheduler = getattr(diffusers, SCHEDULERS[name]).from_config(self.scheduler.config)
+        if "eta" in inspect.signature(self.scheduler.step).parameters:
+            self.eta = self.eta if eta is None else eta
+        elif eta is None:
+            self.eta = 0.0
+        else:
+            raise UserError(f"--eta: {type(self.scheduler).__name__} has none; give --scheduler ddim.")
 
     def add_classes(self, names: Sequence[str]) -> None:
         """Let it draw classes that were never labels, by what their names mean to the text encoder.
@@ -65,7 +104,7 @@ class LatentPipeline(DiffusionPipeline):
         names = [name for name in names if class_key(name) not in {class_key(known) for known in self.classes}]
         if not names:
             return
-        every = embed_names([phrase(n) for n in (*self.classes, *names)], self.tokenizer, self.text_encoder)
+        every = embed_names([words(n) for n in (*self.classes, *names)], self.tokenizer, self.text_encoder)
         known, new = every[: len(self.classes)], every[len(self.classes) :]
         if not self.config.classes_from_text:
             vectors = self.unet.box_encoder.classes.weight.detach()
@@ -89,22 +128,23 @@ class LatentPipeline(DiffusionPipeline):
         layout_guidance_scale: float = 1.0,
         prompts: Sequence[str] | None = None,
         references: np.ndarray | None = None,
-        eta: float = 0.0,
+        eta: float | None = None,
         images: Sequence[np.ndarray] | None = None,
         masks: Sequence[np.ndarray] | None = None,
     ) -> list[np.ndarray]:
         """Images uint8 (H, W, 3), one for each layout; the noise of image i depends on seeds[i] only (contract 4).
 
-        num_inference_steps, guidance_scale: the model's own if None. Guidance on text:
+        num_inference_steps, guidance_scale, eta (of DDIM): the model's own if None. Guidance on text:
         `null + guidance_scale * (text - null)`, both with the layout, as in AeroGen; on the layout the same formula on
         top: `+ (layout_guidance_scale - 1) * (both - text alone)`. prompts: built from each layout if None. references
-        float32 (B, R, E). eta: of DDIM and its kin. images and masks: images to paint into, as in `LayoutPipeline`.
+        float32 (B, R, E). images and masks: images to paint into, as in `LayoutPipeline`.
         Layouts with much the same number of boxes are rendered together, so that none waits on another's padding and no
         image depends on its company. Raises UserError for layouts of another size than the model's, for classes it does
         not know, and for guidance on a condition that it has never seen as null.
         """
         steps = num_inference_steps or self.steps
         guidance_scale = self.guidance_scale if guidance_scale is None else guidance_scale
+        eta = self.eta if eta is None else eta
         for layout in layouts:
             if layout.size != (self.size, self.size):
                 raise UserError(

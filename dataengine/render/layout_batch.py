@@ -14,19 +14,26 @@ from dataengine import geometry
 from dataengine.data.layout import Layout, acquisition_values, class_key
 
 Precision = Literal["exact", "grid"]  # full precision, or AeroGen's whole cells of the latent grid
+CORNER_DECIMALS = 3  # of pixels, to which corners are exact in float32: 100 px of 800 are cell 8 of 64, and not 7
 PADDED_TO = 32  # boxes; few tensor sizes, because a compiled model is recompiled for each
 
 
 def grid_corners(layout: Layout, grid: int) -> np.ndarray:
-    """Corners (N, 4, 2) float32 in cells of a grid x grid raster, truncated to integers in [0, grid - 1], as in
-    AeroGen's code.
+    """Corners (N, 4, 2) float32 in whole cells of a grid x grid raster, as AeroGen's training code has them.
 
-    >>> layout = Layout([[30, 20, 20, 10, 0]], [0], ("car",), (64, 64))
-    >>> grid_corners(layout, 16).tolist()
-    [[[5.0, 3.0], [10.0, 3.0], [10.0, 6.0], [5.0, 6.0]]]
+    They go clockwise from the leftmost corner, of two such from the upper one, and are truncated, not clipped: 0 to
+    `grid`, and beyond for boxes that cross the border.
+
+    >>> layout = Layout([[30, 20, 20, 10, 0], [54, 40, 20, 8, -np.pi / 4]], [0, 0], ("car",), (64, 64))
+    >>> grid_corners(layout, 16).tolist()[0]
+    [[5.0, 3.0], [10.0, 3.0], [10.0, 6.0], [5.0, 6.0]]
+    >>> grid_corners(layout, 16).tolist()[1]
+    [[11.0, 11.0], [14.0, 7.0], [15.0, 8.0], [12.0, 12.0]]
     """
-    cells = geometry.to_corners(layout.boxes) / np.float32(layout.size) * grid
-    return np.clip(np.trunc(cells), 0, grid - 1).astype(np.float32)
+    corners = np.round(geometry.to_corners(layout.boxes).astype(np.float64), CORNER_DECIMALS)  # clockwise
+    first = np.lexsort((corners[..., 1], corners[..., 0]))[:, :1]
+    corners = np.take_along_axis(corners, ((first + np.arange(4)) % 4)[..., None], 1)
+    return np.trunc(corners * grid / np.array(layout.size, np.float64)).astype(np.float32)
 
 
 def box_features(layout: Layout, angle: bool = True) -> np.ndarray:
@@ -64,16 +71,16 @@ def coverage(layout: Layout, grid: int, supersample: int = 4) -> np.ndarray:
 
 
 def grid_masks(layout: Layout, grid: int) -> np.ndarray:
-    """AeroGen's coverage, 0 or 1 for each cell, (N, grid, grid) float32: a cell belongs to a box when its index lies
-    inside the polygon of `grid_corners`, by the even-odd rule, which excludes half of the border. Boxes thinner than a
-    cell therefore cover no cell."""
-    first = grid_corners(layout, grid)[..., None, None]  # (N, 4, 2, 1, 1)
-    second = np.roll(first, -1, 1)
-    y, x = np.mgrid[:grid, :grid].astype(np.float32)
-    (x1, y1), (x2, y2) = (np.moveaxis(point, 2, 0) for point in (first, second))  # (N, 4, 1, 1) each
-    spans = (y1 > y) != (y2 > y)
-    crossing = (x2 - x1) * (y - y1) / np.where(y1 == y2, 1, y2 - y1) + x1
-    return ((spans & (x < crossing)).sum(1) % 2).astype(np.float32)
+    """AeroGen's coverage, 0 or 1 for each cell, (N, grid, grid) float32: the polygon of `grid_corners`, its border
+    included, so that every box inside the image has at least one cell.
+
+    >>> int(grid_masks(Layout([[30, 18, 20, 1, 0]], [0], ("car",), (64, 64)), 16).sum())
+    6
+    """
+    masks = np.zeros((len(layout), grid, grid), np.uint8)
+    for mask, polygon in zip(masks, grid_corners(layout, grid).astype(np.int32), strict=True):
+        cv2.fillPoly(mask, [polygon], 1)
+    return masks.astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ class LayoutPipeline(DiffusionPipeline):
     """Renders whole images from layouts of the model's own size: thumbnail first, then pixels. Label effect: keeps."""
 
     label_effect = "keeps"
+    batch_size = 16
     paints_on = "blank"
     margin = 0.0
     paint = paint_whole

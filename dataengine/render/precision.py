@@ -15,3 +15,12 @@ def has_native_bf16(device: torch.device) -> bool:
 def fast_autocast(device: torch.device) -> torch.autocast:
     """Autocast to bf16 where that is native, otherwise a context without effect."""
     return torch.autocast(device.type, torch.bfloat16, enabled=has_native_bf16(device))
+
+
+def precision_of(device: torch.device) -> str:
+    """What networks multiply in on a device: "bfloat16" or "float32".
+
+    >>> precision_of(torch.device("meta"))
+    'float32'
+    """
+    return "bfloat16" if has_native_bf16(device) else "float32"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from dataengine.errors import UserError, install, shown
-from dataengine.files import check_depth, parse_json, read_text
+from dataengine.files import MAX_CONFIG_BYTES, check_depth, parse_json, read_text
 from dataengine.render import RENDERERS
 from dataengine.render.canvas import Canvas, Painted
 from dataengine.render.inpaint import paint_mask
@@ -48,8 +48,8 @@ class Renderer(Protocol):
     label_effect: whether boxes still hold afterwards; the engine writes labelled data sets only for "keeps".
     paints_on: "scene" where it paints into images, "blank" where it makes the whole image. steps, guidance_scale: its
     own, used unless others are asked for. few_steps: the only number of steps that it was trained for, if it was.
-    margin: share of an object's long side around it that is painted, too. reference_width: of the embeddings that it
-    takes, 0 for none.
+    batch_size: images that it paints together unless another number is given. margin: share of an object's long side
+    around it that is painted, too. reference_width: of the embeddings that it takes, 0 for none.
     `remove` takes painted objects out again (only where it paints into scenes).
     """
 
@@ -59,6 +59,7 @@ class Renderer(Protocol):
     steps: int
     guidance_scale: float
     few_steps: int | None
+    batch_size: int
     margin: float
     reference_width: int
 
@@ -109,7 +110,7 @@ def load_renderer(folder: Path, kind: str) -> Renderer:
     if not index.exists():
         raise UserError(f"{folder}: no model_index.json here; give the pipeline folder that dataengine train wrote.")
     try:
-        parts = parse_json(read_text(index))
+        parts = parse_json(read_text(index, MAX_CONFIG_BYTES))
         name = parts["_class_name"]
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{index}: damaged; copy the model again.") from None

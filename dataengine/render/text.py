@@ -7,33 +7,62 @@ from collections.abc import Sequence
 import torch
 
 from dataengine.data.layout import Layout, class_key
+from dataengine.errors import UserError
 
-# phrases for classes whose bare name is ambiguous; all other classes are called by their name
-PHRASES = {
-    "airplane": "airplane parked on the ground",
-    "plane": "airplane parked on the ground",
-    "ship": "ship on the water",
-    "storagetank": "storage tank: industrial storage tank",
-    "storage-tank": "storage tank: industrial storage tank",
+# names that are not spoken as they are written
+WORDS = {
+    "plane": "airplane",
+    "storagetank": "storage tank",
     "golffield": "golf field",
     "groundtrackfield": "ground track field",
     "baseballfield": "baseball field",
     "basketballcourt": "basketball court",
     "tenniscourt": "tennis court",
     "trainstation": "train station",
-    "expressway-service-area": "expressway service area",
-    "expressway-toll-station": "expressway toll station",
     "othervehicle": "vehicle",
+}
+# AeroGen's words for DIOR's classes, the only ones that its weights have read (its datasets/dataset.py)
+PHRASES = {
+    "airplane": "airplane parked on the ground",
+    "airport": "busy airport",
+    "baseball field": "green baseball field",
+    "basketball court": "outdoor basketball court",
+    "bridge": "long bridge",
+    "chimney": "tall chimney",
+    "dam": "large dam",
+    "expressway service area": "crowded expressway service area",
+    "expressway toll station": "busy expressway toll station",
+    "golf field": "well-maintained golf field",
+    "ground track field": "athletic ground track field",
+    "harbor": "bustling harbor",
+    "overpass": "elevated overpass",
+    "ship": "ship on the water",
+    "stadium": "large stadium",
+    "storage tank": "industrial storage tank",
+    "tennis court": "clay tennis court",
+    "train station": "crowded train station",
+    "vehicle": "vehicle on the road",
+    "windmill": "rotating windmill",
 }
 
 
-def phrase(class_name: str) -> str:
-    """Words for a class in a prompt.
+def words(class_name: str) -> str:
+    """A class name as it is spoken.
 
-    >>> phrase("Golffield"), phrase("small-vehicle")
+    >>> words("Golffield"), words("small-vehicle")
     ('golf field', 'small vehicle')
     """
-    return PHRASES.get(class_key(class_name), class_name.replace("-", " ").replace("_", " ").lower())
+    key = class_key(class_name)
+    return WORDS.get(key, key.replace("-", " "))
+
+
+def phrase(class_name: str) -> str:
+    """What a prompt says of a class: AeroGen's phrase, or the name.
+
+    >>> phrase("Golffield"), phrase("small-vehicle")
+    ('well-maintained golf field', 'small vehicle')
+    """
+    return PHRASES.get(words(class_name), words(class_name))
 
 
 def prompt_of(layout: Layout) -> str:
@@ -47,6 +76,31 @@ def prompt_of(layout: Layout) -> str:
         return "an aerial image"
     listed = phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
     return f"an aerial image with {listed}"
+
+
+def check_tokenizer(tokenizer, vocabulary: int, source: str) -> None:
+    """Raises UserError unless a tokenizer is CLIP's, for a text encoder that knows `vocabulary` tokens.
+
+    transformers makes a tokenizer of two words out of an empty or foreign folder: each prompt then reads like the empty
+    one, and guidance does nothing.
+    """
+    known = len(tokenizer)
+    if known != vocabulary:
+        raise UserError(
+            f"{source}: this is not the tokenizer of the text encoder: it knows {known:,} tokens, the encoder "
+            f"{vocabulary:,}; give a folder with CLIP's vocab.json and merges.txt, or a hub id that can be reached."
+        )
+    if tokenizer.pad_token_id != tokenizer.eos_token_id:
+        raise UserError(
+            f"{source}: this tokenizer fills prompts up with {tokenizer.pad_token!r}, not with the end token as Stable "
+            "Diffusion 1 does; give the one of openai/clip-vit-large-patch14."
+        )
+    tokens = tokenizer([f"an aerial image with {text}" for text in PHRASES.values()]).input_ids
+    if len({tuple(prompt) for prompt in tokens}) < len(PHRASES):
+        raise UserError(
+            f"{source}: this tokenizer reads different prompts as the same; give a folder with CLIP's vocab.json and "
+            "merges.txt, unchanged."
+        )
 
 
 @torch.no_grad()

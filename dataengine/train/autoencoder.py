@@ -20,7 +20,7 @@ from dataengine.errors import UserError
 from dataengine.imagenet import ImageNetFeatures
 from dataengine.render.autoencoder import LATENT_RATIO, Autoencoder
 from dataengine.train.decoder import to_pixels
-from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
+from dataengine.train.loop import TrainSettings, model_settings_text, save_once, save_samples, train
 from dataengine.train.warm_start import copy_weights
 
 WINDOW_PX = 256  # side of the windows that the teacher encodes
@@ -165,10 +165,9 @@ def show_reconstructions(held_out: dict[str, list[np.ndarray]], model: Autoencod
         with torch.no_grad():
             decoded = [to_pixels(model(_as_images(i[None]).to(model.device))[1])[0] for i in images[:6]]
         rows += [np.concatenate(images[:6], 1), np.concatenate(decoded, 1)]
-    (folder / "samples").mkdir(exist_ok=True)
     width = max(row.shape[1] for row in rows)
     rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
-    Image.fromarray(np.concatenate(rows)).save(folder / "samples" / f"{step:07d}.png")
+    save_samples(Image.fromarray(np.concatenate(rows)), folder, step)
 
 
 def train_autoencoder(

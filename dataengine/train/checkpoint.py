@@ -12,6 +12,7 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
 from dataengine.errors import UserError
+from dataengine.files import create_folder, remove
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
@@ -35,7 +36,7 @@ def trained_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 def save_checkpoint(folder: Path, step: int, model: torch.nn.Module, ema: EMAModel, optimizer, recipe: str) -> None:
     """Write weights, averaged weights and optimizer as safetensors; a killed run keeps its last checkpoint."""
     fresh = folder.with_name(folder.name + ".new")
-    fresh.mkdir(parents=True, exist_ok=True)
+    create_folder(fresh)
     parameters = trained_parameters(model)
     save_file({k: v.detach().contiguous() for k, v in model.state_dict().items()}, fresh / "model.safetensors")
     shadow = zip(parameters, ema.shadow_params, strict=True)
@@ -46,10 +47,7 @@ def save_checkpoint(folder: Path, step: int, model: torch.nn.Module, ema: EMAMod
     if folder.exists():
         folder.rename(old)
     fresh.rename(folder)
-    for file in old.glob("*"):
-        file.unlink()
-    if old.exists():
-        old.rmdir()
+    remove(old)
 
 
 def load_checkpoint(folder: Path, model: torch.nn.Module, ema: EMAModel, optimizer, recipe: str) -> int:

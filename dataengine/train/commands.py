@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,25 +90,27 @@ def _writing(out: Path, datasets=()) -> Iterator[None]:
     from safetensors import SafetensorError
 
     from dataengine.errors import UserError
+    from dataengine.files import cannot_write, refuse_links
 
     if out.is_dir():
         expected = {"checkpoint", "checkpoint.new", "checkpoint.old", "samples", "tensorboard", "model", "pipeline"}
         expected |= {"unet", "decoder", "guided"}  # of fewer-steps
-        expected |= {RANGES_FILE}
+        expected |= {RANGES_FILE, *(f"{name}.new" for name in expected)}
         foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in expected)
         if foreign:
             raise UserError(f"{out} contains other files than those of a training ({foreign[0]}); give another --out.")
     try:
+        refuse_links(out)
         out.mkdir(parents=True, exist_ok=True)
         _store_ranges(out, datasets)
         yield
     except (OSError, SafetensorError) as error:
         if getattr(error, "errno", 0) is None:  # not from the disk
             raise
-        raise UserError(
-            f"{out}: cannot be written ({getattr(error, 'strerror', None) or error}); free some space or choose "
-            "another folder. The last checkpoint stays."
-        ) from error
+        if isinstance(error, SafetensorError):  # states an error of the disk as text
+            code = re.search(r"os error (\d+)", str(error))
+            error = OSError(int(code[1]) if code else errno.EIO, str(error))
+        raise cannot_write(error, out, "choose another folder. The last checkpoint stays.") from error
 
 
 def _classes(datasets) -> list[str]:

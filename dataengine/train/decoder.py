@@ -24,7 +24,7 @@ from dataengine.render.thumbnail_decoder import (
     with_noise,
 )
 from dataengine.train.flow_loss import Batch, Example, flow_loss
-from dataengine.train.loop import TrainSettings, model_settings_text, moved, save_once, train
+from dataengine.train.loop import TrainSettings, model_settings_text, moved, save_once, save_samples, train
 from dataengine.train.warm_start import copy_weights
 
 NULL_PROBABILITY = 0.1
@@ -127,8 +127,7 @@ def show_crops(batch: Callable, model: ThumbnailDecoder, step: int, folder: Path
         model, thumbnails, shown["domains"], generators=generators, rasters=rasters, steps=few or 10, few=bool(few)
     )
     rows = [np.concatenate(list(to_pixels(x)), 1) for x in (shown["images"], thumbnail_pixels(thumbnails), decoded)]
-    (folder / "samples").mkdir(exist_ok=True)
-    Image.fromarray(np.concatenate(rows, 0)).save(folder / "samples" / f"{step:07d}.png")
+    save_samples(Image.fromarray(np.concatenate(rows, 0)), folder, step)
 
 
 def train_decoder(

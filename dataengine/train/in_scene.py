@@ -20,7 +20,7 @@ from dataengine.render.augment import augment
 from dataengine.render.frame import FrameSpec, cut, frame_matrices, frame_sides, masks
 from dataengine.render.in_scene import InSceneUNet, object_fields
 from dataengine.train.flow_loss import Batch, Example, flow_loss
-from dataengine.train.loop import TrainSettings, model_settings_text, moved, save_once, train
+from dataengine.train.loop import TrainSettings, model_settings_text, moved, save_once, save_samples, train
 from dataengine.train.warm_start import copy_weights
 
 MIN_CONTEXT, MAX_CONTEXT = 1.5, 2.3  # frame side / long side of the box: stored at the largest, cropped at random
@@ -183,9 +183,8 @@ def show_frames(batch: Callable, model: InSceneUNet, step: int, folder: Path, fe
         for stack in (real, conditions[0], painted):
             pixels = ((stack[start : start + 16] + 1) * 127.5).clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
             rows.append(np.concatenate(list(pixels), 1))
-    (folder / "samples").mkdir(exist_ok=True)
     grid = Image.fromarray(np.concatenate(rows, 0))
-    grid.resize((grid.width * 2, grid.height * 2)).save(folder / "samples" / f"{step:07d}.png")
+    save_samples(grid.resize((grid.width * 2, grid.height * 2)), folder, step)
 
 
 def with_classes(model: InSceneUNet, classes: list[str]) -> InSceneUNet:

@@ -24,7 +24,7 @@ from dataengine.render.latent_pipeline import LatentPipeline
 from dataengine.render.layout_batch import LayoutBatch
 from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.placement import class_numbers
-from dataengine.render.text import embed_names, phrase, prompt_of
+from dataengine.render.text import check_tokenizer, embed_names, prompt_of, words
 from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
 
 Trainable = Literal["paper", "all", "lora"]
@@ -52,7 +52,7 @@ def load_base(source: str) -> Base:
     except ImportError:
         raise UserError(f"full-size training needs: {install('text')}.") from None
     try:
-        return Base(
+        base = Base(
             UNet2DConditionModel.from_pretrained(source, subfolder="unet", use_safetensors=True),
             AutoencoderKL.from_pretrained(source, subfolder="vae", use_safetensors=True).eval().requires_grad_(False),
             CLIPTextModel.from_pretrained(source, subfolder="text_encoder", use_safetensors=True)
@@ -65,6 +65,8 @@ def load_base(source: str) -> Base:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"--base {source}: is no Stable Diffusion 1.x pipeline ({reason}); use a folder or a hub id "
                         "such as stable-diffusion-v1-5/stable-diffusion-v1-5.") from None  # fmt: skip
+    check_tokenizer(base.tokenizer, base.text_encoder.config.vocab_size, f"--base {source}")
+    return base
 
 
 def model_arguments(form: str) -> dict:
@@ -109,7 +111,7 @@ def from_base(base: Base, classes: list[str], domains: list[str], form: dict, sa
     if missing:
         raise UserError(f"--base: its denoiser lacks {missing[0]}; use a Stable Diffusion 1.x pipeline.")
     model.unet.load_state_dict({n: v for n, v in weights.items() if n in expected}, strict=False)
-    vectors = embed_names([phrase(name) for name in classes], base.tokenizer, base.text_encoder)
+    vectors = embed_names([words(name) for name in classes], base.tokenizer, base.text_encoder)
     model.box_encoder.classes.weight.data.copy_(vectors)
     return model
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import multiprocessing
 import os
@@ -17,11 +18,13 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from diffusers import ConfigMixin
 from diffusers.training_utils import EMAModel
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader, Dataset
 
 from dataengine.errors import UserError, install
+from dataengine.files import create_folder, remove, write_whole
 from dataengine.render.precision import has_native_bf16
 from dataengine.train.checkpoint import load_checkpoint, save_checkpoint, trained_parameters
 
@@ -117,11 +120,30 @@ def model_settings_text(model: ConfigMixin) -> str:
 
 
 def save_once(model, folder: Path) -> None:
-    """`save_pretrained` by the main process alone, where several train together; the others wait for it."""
+    """`save_pretrained` by the main process alone, where several train together; the others wait for it.
+
+    Files that are there are replaced, not written to: they may have a second name elsewhere.
+    """
     state = PartialState()
     if state.is_main_process:
-        model.save_pretrained(folder)
+        fresh = folder.with_name(f"{folder.name}.new")
+        create_folder(fresh)
+        model.save_pretrained(fresh)
+        for file in sorted(fresh.rglob("*")):
+            target = folder / file.relative_to(fresh)
+            if file.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, target)
+        remove(fresh)
     state.wait_for_everyone()
+
+
+def save_samples(image: Image.Image, folder: Path, step: int) -> None:
+    """Write `folder/samples/STEP.png`."""
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    (folder / "samples").mkdir(exist_ok=True)
+    write_whole(folder / "samples" / f"{step:07d}.png", content.getvalue())
 
 
 def _groups(model: torch.nn.Module) -> list[dict]:

@@ -27,7 +27,7 @@ from dataengine.render.reference import Encoder
 from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, thumbnail_pixels, thumbnails_of
 from dataengine.train.decoder import domain_name, to_pixels
 from dataengine.train.flow_loss import Batch, Example, flow_loss
-from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
+from dataengine.train.loop import TrainSettings, model_settings_text, save_once, save_samples, train
 from dataengine.train.warm_start import copy_weights
 
 NULL_PROBABILITY = 0.1  # of each other condition
@@ -131,8 +131,7 @@ def show_windows(windows: Windows, model: LayoutUNet, step: int, folder: Path, f
             images = to_pixels(thumbnail_pixels(stack[start : start + 8]))
             boxed = [np.asarray(draw(image, shown[start + i])) for i, image in enumerate(images)]
             rows.append(np.concatenate(boxed, 1))
-    (folder / "samples").mkdir(exist_ok=True)
-    Image.fromarray(np.concatenate(rows, 0)).save(folder / "samples" / f"{step:07d}.png")
+    save_samples(Image.fromarray(np.concatenate(rows, 0)), folder, step)
 
 
 def grey_domains(datasets: list[Dataset]) -> list[str]:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -20,6 +21,7 @@ from dataengine.errors import UserError
 from dataengine.view.detections import LazyDetector
 from dataengine.view.gallery import Gallery, query_of
 from dataengine.view.images import NotServedError, encoded, image_bytes
+from dataengine.view.json_response import Json
 from dataengine.view.neighbours import Neighbours
 from dataengine.view.security import Guard
 
@@ -40,6 +42,21 @@ class Site:
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
 
 
+class Number(Convertor):
+    """A whole number in an address. Others, such as one of thousands of digits, are addresses of nothing."""
+
+    regex = "[0-9]{1,18}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("number", Number())
+
+
 def make_app(site: Site) -> Guard:
     """The ASGI application of a site."""
     page = Endpoints(site)
@@ -47,12 +64,12 @@ def make_app(site: Site) -> Guard:
         Route("/", lambda request: FileResponse(STATIC / "index.html")),
         Route("/api/site", page.site),
         Route("/api/{side}/pictures", page.pictures),
-        Route("/api/{side}/pictures/{i:int}", page.one),
-        Route("/api/{side}/pictures/{i:int}/detections", page.detections),
-        Route("/api/made/pictures/{i:int}/neighbours", page.neighbours),
+        Route("/api/{side}/pictures/{i:number}", page.one),
+        Route("/api/{side}/pictures/{i:number}/detections", page.detections),
+        Route("/api/made/pictures/{i:number}/neighbours", page.neighbours),
         Route("/api/{side}/statistics", page.statistics),
-        Route("/image/window/{k:int}", page.window),
-        Route("/image/{side}/{i:int}", page.image),
+        Route("/image/window/{k:number}", page.window),
+        Route("/image/{side}/{i:number}", page.image),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
     if site.studio is not None:
@@ -60,9 +77,9 @@ def make_app(site: Site) -> Guard:
 
         routes = studio_routes(site.studio) + routes  # first: /image/{side} would match their addresses
     handlers = {
-        UserError: lambda request, error: JSONResponse({"error": str(error)}, 400),
-        NotServedError: lambda request, error: JSONResponse({"error": str(error)}, 404),
-        HTTPException: lambda request, error: JSONResponse({"error": error.detail}, error.status_code),
+        UserError: lambda request, error: Json({"error": str(error)}, 400),
+        NotServedError: lambda request, error: Json({"error": str(error)}, 404),
+        HTTPException: lambda request, error: Json({"error": error.detail}, error.status_code),
     }
     return Guard(Starlette(routes=routes, exception_handlers=handlers), site.token)
 
@@ -92,25 +109,25 @@ class Endpoints:
         first = shown.made.index.classes if shown.made is not None else ()
         sides = {side: gallery.summary(first) for side in SIDES if (gallery := getattr(shown, side)) is not None}
         studio = shown.studio.summary() if shown.studio is not None else None
-        return JSONResponse({**sides, "studio": studio, "token": shown.token})
+        return Json({**sides, "studio": studio, "token": shown.token})
 
     def pictures(self, request: Request) -> Response:
         start, n = (_integer(request, name, default) for name, default in (("start", 0), ("n", 60)))
-        return JSONResponse(self._gallery(request).page(query_of(lists(request)), start, n))
+        return Json(self._gallery(request).page(query_of(lists(request)), start, n))
 
     def one(self, request: Request) -> Response:
         try:
-            return JSONResponse(self._gallery(request).one(request.path_params["i"], query_of(lists(request))))
+            return Json(self._gallery(request).one(request.path_params["i"], query_of(lists(request))))
         except IndexError:
             raise HTTPException(404, "there is no such image") from None
 
     def statistics(self, request: Request) -> Response:
-        return JSONResponse(self._gallery(request).statistics(query_of(lists(request))))
+        return Json(self._gallery(request).statistics(query_of(lists(request))))
 
     def detections(self, request: Request) -> Response:
         gallery, file = self._gallery(request), self._file(request)
         entry = gallery.index.entry(request.path_params["i"])
-        return JSONResponse(self._site.detector.detect(file, entry.labels, entry.pixel_range))
+        return Json(self._site.detector.detect(file, entry.labels, entry.pixel_range))
 
     def neighbours(self, request: Request) -> Response:
         search = self._site.neighbours
@@ -134,7 +151,7 @@ class Endpoints:
             }
             for distance, k in found
         ]
-        return JSONResponse({"done": search.done, "total": len(search.windows), "error": search.error, "nearest": rows})
+        return Json({"done": search.done, "total": len(search.windows), "error": search.error, "nearest": rows})
 
     def image(self, request: Request) -> Response:
         side = _integer(request, "side", 0)

@@ -64,7 +64,7 @@ def draw_command(
     ] = None,
     image: Annotated[Path | None, typer.Option(help="One real image to edit.")] = None,
     model: Annotated[
-        Path | None, typer.Option(help="Folder of a trained renderer. [default: the packaged one]")
+        Path | None, typer.Option(help="Folder of a trained renderer. [default: the packaged or fetched one]")
     ] = None,
     renderer: Annotated[
         Literal["in-scene", "whole"] | None,

@@ -11,6 +11,7 @@ import numpy as np
 from dataengine.data.images import read_header, rgb
 from dataengine.data.layout import Layout
 from dataengine.data.pixel_range import PixelRange, find_range
+from dataengine.engine.fetched import with_fetched
 from dataengine.engine.parts import Parts, load_parts
 from dataengine.engine.recipe import Recipe, load_recipe
 from dataengine.engine.run_folder import RunFolder
@@ -45,7 +46,9 @@ def make_studio(options: dict, run: Path | None, image: Path | None, out: Path, 
 
     def load_all() -> tuple[Recipe, Parts]:
         stored = Calibration.load(calibration) if calibration is not None and calibration.exists() else None
-        parts = load_parts(recipe, stored)
+        chosen, notes = with_fetched(recipe) if run is None else (recipe, [])
+        parts = load_parts(chosen, stored)
+        parts.notes[:0] = notes
         return parts.recipe, parts
 
     @lru_cache(maxsize=4)

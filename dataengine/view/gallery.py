@@ -65,7 +65,7 @@ class Gallery:
             "taken": sorted({("day", "night")[v] for v in np.unique(columns.night) if v >= 0}),
             "recipe": source.settings,
             "parts": source.parts,
-            "notes": [*source.report.get("notes", ()), *source.problems[:20]],
+            "notes": [*index.skipped, *source.report.get("notes", ()), *source.problems[:20]],
             "finished": source.kind != "run" or bool(source.report),
         }
 

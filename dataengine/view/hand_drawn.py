@@ -21,7 +21,7 @@ from dataengine.data.layout import Dataset, Sample
 from dataengine.engine.record import Record
 from dataengine.engine.run_folder import RunFolder
 from dataengine.errors import UserError
-from dataengine.files import lock, parse_json, read_text, write_whole
+from dataengine.files import lock, parse_json, read_text, refuse_links, write_whole
 from dataengine.view.images import encoded
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class HandDrawnFolder:
             _check_folder(self.run)
             out.mkdir(parents=True, exist_ok=True)
             self._lock = lock(self.run.lock)  # held as long as the program runs
+            refuse_links(out)
         except BlockingIOError:
             raise UserError(f"{out}: another program draws into this folder; choose another --out.") from None
         except OSError as error:

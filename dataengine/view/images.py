@@ -26,10 +26,14 @@ def inside(root: Path, name: str) -> Path:
     """The file with this name below root, after following links. Raises NotServedError unless it is an image there."""
     if "\0" in name:
         raise NotServedError("no such image")
-    file = (root / name).resolve()
+    try:
+        file = (root / name).resolve()
+        is_there = file.suffix.lower() in READABLE and file.is_file()
+    except (OSError, ValueError, RuntimeError):  # a name that is too long, or no text, or a link to itself
+        raise NotServedError("no such image") from None
     if not file.is_relative_to(root):
         raise NotServedError("the image lies outside of the folder and is not served")
-    if file.suffix.lower() not in READABLE or not file.is_file():
+    if not is_there:
         raise NotServedError("no such image")
     return file
 

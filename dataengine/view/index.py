@@ -16,7 +16,11 @@ import numpy as np
 from dataengine.errors import UserError
 from dataengine.view.source import Entry, Source, store
 
-VERSION = 1
+VERSION = 2
+MAX_SIDE_PX = 2**31 - 1
+MAX_SCORE = 1e30
+MAX_SKIPPED = 20  # damaged lines that are named
+MAX_REASON = 200  # characters
 Progress = Callable[[int, int], None]  # (bytes read, bytes in total)
 
 
@@ -68,11 +72,12 @@ class Index:
     """Columns and texts of a source's entries, and the open file of entries.
 
     classes, reasons: what the numbers in the columns mean. names: of the images. texts: lower-case text for searches:
-    name, scene and seed. The file stays open, so rewriting the run meanwhile does no harm.
+    name, scene and seed. skipped: a sentence for each of the first damaged lines, which are left out. The file stays
+    open, so rewriting the run meanwhile does no harm.
     """
 
-    def __init__(self, source: Source, columns: Columns, classes, reasons, names, texts):
-        self.source, self.columns = source, columns
+    def __init__(self, source: Source, columns: Columns, classes, reasons, names, texts, skipped):
+        self.source, self.columns, self.skipped = source, columns, skipped
         self.classes, self.reasons, self.names, self.texts = tuple(classes), tuple(reasons), names, texts
         self._file = os.open(source.entries, os.O_RDONLY)
 
@@ -87,12 +92,13 @@ class Index:
 
 
 def load_index(source: Source, progress: Progress = lambda done, total: None) -> Index:
-    """The index of a source, from the cache or read now. Raises UserError with the line of a damaged entry."""
+    """The index of a source, from the cache or read now. Raises UserError, with its line, where the first of only
+    damaged entries is."""
     cached = source.cache / f"index{VERSION}-{source.fingerprint}.npz"
     if cached.exists():
         try:
             return _unpacked(source, cached.read_bytes())
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile):
+        except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile):
             pass  # a damaged cache is rebuilt
     index = _read(source, progress)
     store(source.cache, f"index{VERSION}", source.fingerprint, ".npz", _packed(index))
@@ -100,7 +106,7 @@ def load_index(source: Source, progress: Progress = lambda done, total: None) ->
 
 
 def _packed(index: Index) -> bytes:
-    texts = {"classes": index.classes, "reasons": index.reasons, "names": index.names, "texts": index.texts}
+    texts = {name: getattr(index, name) for name in ("classes", "reasons", "names", "texts", "skipped")}
     buffer = io.BytesIO()
     np.savez(buffer, __texts=np.frombuffer(json.dumps(texts).encode(), np.uint8), **vars(index.columns))
     return buffer.getvalue()
@@ -113,19 +119,18 @@ def _unpacked(source: Source, content: bytes) -> Index:
     return Index(source, columns, **texts)
 
 
-def _entries(source: Source, progress: Progress) -> Iterator[tuple[int, int, Entry]]:
-    """(offset, length, entry) of each line."""
+def _entries(source: Source, progress: Progress) -> Iterator[tuple[int, int, Entry | str]]:
+    """(offset, length, entry) of each line; what is wrong with it in place of a damaged entry."""
     total, offset = source.entries.stat().st_size, 0
     with open(source.entries, "rb") as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
                 try:
                     entry = source.parse(line)
+                    _check(entry)
                 except ValueError as error:
-                    raise UserError(
-                        f"{source.entries}:{number}: no record of an image ({error}); write it again with the same "
-                        "dataengine synth command."
-                    ) from None
+                    reason = f"{source.entries}:{number}: no record of an image ({str(error)[:MAX_REASON]})"
+                    entry = str(UserError(f"{reason}; write it again with the same dataengine synth command."))
                 yield offset, len(line), entry
             offset += len(line)
             if number % 500 == 0:
@@ -133,19 +138,36 @@ def _entries(source: Source, progress: Progress) -> Iterator[tuple[int, int, Ent
     progress(total, total)
 
 
+def _check(entry: Entry) -> None:
+    """Raises ValueError for values that the columns cannot hold."""
+    scores = () if entry.record is None else entry.record.verdict.scores
+    if not all(abs(score) <= MAX_SCORE for score in scores):  # NaN is not
+        raise ValueError("a score is no number")
+    if max(entry.labels.size) > MAX_SIDE_PX:
+        raise ValueError("the image is too large")
+
+
 def _read(source: Source, progress: Progress) -> Index:
     rows: dict[str, list] = {field.name: [] for field in fields(Columns)}
     classes = {name: i for i, name in enumerate(dict.fromkeys(source.classes))}
     reasons: dict[str, int] = {"": 0}
-    names, texts = [], []
-    for i, (offset, length, entry) in enumerate(_entries(source, progress)):
-        _append(rows, i, entry, classes, reasons)
+    names, texts, skipped, n_skipped = [], [], [], 0
+    for offset, length, entry in _entries(source, progress):
+        if isinstance(entry, str):
+            n_skipped += 1
+            skipped += [entry] * (n_skipped <= MAX_SKIPPED)
+            continue
+        _append(rows, len(names), entry, classes, reasons)
         rows["offset"].append(offset), rows["length"].append(length)
         names.append(entry.name)
         record = entry.record
         texts.append(
             (entry.name if record is None else f"{entry.name} {record.provenance.label} {record.seed}").lower()
         )
+    if skipped and not names:
+        raise UserError(skipped[0])
+    if n_skipped > len(skipped):
+        skipped.append(f"{n_skipped - len(skipped)} more lines of {source.entries.name} are no records of an image.")
     try:
         columns = Columns(**{name: np.array(values, _TYPES.get(name, np.float32)) for name, values in rows.items()})
     except (TypeError, ValueError, OverflowError) as error:  # a text, or a number out of range
@@ -153,7 +175,7 @@ def _read(source: Source, progress: Progress) -> Index:
             f"{source.entries}: damaged ({type(error).__name__}: {error}); write it again with the same dataengine "
             "synth command."
         ) from None
-    return Index(source, columns, classes, reasons, names, texts)
+    return Index(source, columns, classes, reasons, names, texts, skipped)
 
 
 def _append(rows: dict[str, list], i: int, entry: Entry, classes: dict[str, int], reasons: dict[str, int]) -> None:

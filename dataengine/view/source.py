@@ -19,7 +19,7 @@ from dataengine.data.pixel_range import PixelRange
 from dataengine.engine.record import MALFORMED, Record
 from dataengine.engine.run_folder import RECORDS, RunFolder
 from dataengine.errors import UserError
-from dataengine.files import read_text, write_whole
+from dataengine.files import parse_json, read_text, user_cache, write_whole
 from dataengine.view.hand_drawn import hand_drawn_recipe
 
 
@@ -81,8 +81,7 @@ class Source:
 def cache_folder(root: Path) -> Path:
     """Folder for all files derived from a viewed folder, below $XDG_CACHE_HOME or ~/.cache. Raises UserError where it
     cannot be created."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dataengine" / "view"
-    folder = base / hashlib.sha256(str(root).encode()).hexdigest()[:16]
+    folder = user_cache() / "view" / hashlib.sha256(str(root).encode()).hexdigest()[:16]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -146,10 +145,11 @@ def _report(run: RunFolder) -> dict:
     if not run.report.exists():
         return {}
     try:
-        report = json.loads(read_text(run.report))
+        report = parse_json(read_text(run.report))
     except ValueError:
         report = None
-    if not isinstance(report, dict):
+    notes = report.get("notes", []) if isinstance(report, dict) else None
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         raise UserError(f"{run.report}: damaged; write it again with the same dataengine synth command.")
     return report
 

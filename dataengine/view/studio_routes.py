@@ -7,13 +7,14 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from dataengine.data.layout import layout_to_json
 from dataengine.errors import UserError, first_fault
 from dataengine.view.hand_drawn import image_name
 from dataengine.view.images import encoded, image_bytes, inside
+from dataengine.view.json_response import Json
 from dataengine.view.studio import Job, RenderRequest, Studio
 
 
@@ -21,14 +22,14 @@ def studio_routes(studio: Studio) -> list[Route]:
     """Routes to render and keep layouts. All changes are POST requests (see `security`)."""
 
     def summary(request: Request) -> Response:
-        return JSONResponse(studio.summary())
+        return Json(studio.summary())
 
     def sampled(request: Request) -> Response:
-        return JSONResponse(layout_to_json(studio.sample(request.path_params["seed"])))
+        return Json(layout_to_json(studio.sample(request.path_params["seed"])))
 
     def opened(request: Request) -> Response:
         canvas = studio.open_image((request.path_params["side"], request.path_params["i"]))
-        return JSONResponse(layout_to_json(canvas.existing))
+        return Json(layout_to_json(canvas.existing))
 
     def opened_image(request: Request) -> Response:
         canvas = studio.open_image((request.path_params["side"], request.path_params["i"]))
@@ -39,10 +40,10 @@ def studio_routes(studio: Studio) -> list[Route]:
             render_request = RenderRequest.model_validate_json(await request.body())
         except ValidationError as error:
             raise UserError(f"{first_fault(error, RenderRequest.model_fields)}.") from None
-        return JSONResponse(_job(await run_in_threadpool(studio.submit, render_request)))
+        return Json(_job(await run_in_threadpool(studio.submit, render_request)))
 
     def job(request: Request) -> Response:
-        return JSONResponse(_job(_found(studio, request)))
+        return Json(_job(_found(studio, request)))
 
     def rendered(request: Request) -> Response:
         result = _found(studio, request).result
@@ -52,11 +53,11 @@ def studio_routes(studio: Studio) -> list[Route]:
 
     def keep(request: Request) -> Response:
         index = studio.keep(request.path_params["number"])
-        return JSONResponse({"index": index, "kept": studio.folder.indices()})
+        return Json({"index": index, "kept": studio.folder.indices()})
 
     def remove(request: Request) -> Response:
         _ready(studio).remove(request.path_params["index"])
-        return JSONResponse({"kept": studio.folder.indices()})
+        return Json({"kept": studio.folder.indices()})
 
     def kept(request: Request) -> Response:
         file = inside(_ready(studio).run.path.resolve(), image_name(request.path_params["index"]))
@@ -64,15 +65,15 @@ def studio_routes(studio: Studio) -> list[Route]:
 
     return [
         Route("/api/draw", summary),
-        Route("/api/draw/sampled/{seed:int}", sampled),
-        Route("/api/draw/opened/{side}/{i:int}", opened),
-        Route("/image/opened/{side}/{i:int}", opened_image),
+        Route("/api/draw/sampled/{seed:number}", sampled),
+        Route("/api/draw/opened/{side}/{i:number}", opened),
+        Route("/image/opened/{side}/{i:number}", opened_image),
         Route("/api/draw/render", render, methods=["POST"]),
-        Route("/api/draw/render/{number:int}", job),
-        Route("/image/render/{number:int}", rendered),
-        Route("/api/draw/keep/{number:int}", keep, methods=["POST"]),
-        Route("/api/draw/remove/{index:int}", remove, methods=["POST"]),
-        Route("/image/kept/{index:int}", kept),
+        Route("/api/draw/render/{number:number}", job),
+        Route("/image/render/{number:number}", rendered),
+        Route("/api/draw/keep/{number:number}", keep, methods=["POST"]),
+        Route("/api/draw/remove/{index:number}", remove, methods=["POST"]),
+        Route("/image/kept/{index:number}", kept),
     ]
 
 

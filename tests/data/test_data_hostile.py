@@ -226,7 +226,7 @@ def test_stored_layouts_of_gigabytes_are_rejected(make_dataset, tmp_path):
     arrays["difficult"] = np.zeros(2**30 + 1, bool)
     np.savez_compressed(tmp_path / "a.npz", **arrays)
     assert (tmp_path / "a.npz").stat().st_size < 2**21
-    with pytest.raises(UserError, match="larger than a gigabyte"):
+    with pytest.raises(UserError, match="more than 134,217,728 bytes"):
         load_layouts(tmp_path / "a.npz")
 
 

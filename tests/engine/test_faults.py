@@ -38,6 +38,7 @@ def test_a_run_that_is_killed_anywhere_is_continued_to_the_same_files(unbroken, 
         end = kill_and_continue(recipe, tmp_path / str(i), at)
         assert (end.exit_code, end.crash) == (0, ""), (at, end)
         assert contents(tmp_path / str(i)) == files, f"killed before operation {at}"
+        assert verify(tmp_path / str(i)).faults == []
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from dataengine.data.layout import Layout
 from dataengine.engine.finish import Tally, finish, mixed
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.record import Record
-from dataengine.engine.run_folder import RunFolder, RunSamples, read_records
+from dataengine.engine.run_folder import RunFolder, RunSamples, StoredRecipe, read_records
 from dataengine.export.shards import write_shards
 from dataengine.judge.verdict import Verdict
 from dataengine.render.canvas import Provenance
@@ -43,8 +43,8 @@ def finished(out: Path, n: int, datasets: bool = True) -> None:
         for record in records(n):
             lines.write(record.to_json() + "\n")
             tally.add(record)
-    parts = SimpleNamespace(preset=SimpleNamespace(name="toy", kind="obb"), calibration=None, notes=[], real=None)
-    finish(Recipe(dataset="toy", n=n), parts, run, tally, datasets)
+    stored = StoredRecipe({}, {}, "", CLASSES, "none", "toy", (), datasets)
+    finish(Recipe(dataset="toy", n=n), SimpleNamespace(real=None), run, tally, stored)
 
 
 def peak(function, *arguments) -> float:

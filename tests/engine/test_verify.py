@@ -12,9 +12,13 @@ from typer.testing import CliRunner
 
 from dataengine.data import coco, formats
 from dataengine.data.layout import Dataset, Layout
+from dataengine.engine.findings import AGAIN
+from dataengine.engine.recipe import Recipe
 from dataengine.engine.run import synth
-from dataengine.engine.verify import AGAIN, verify
+from dataengine.engine.run_folder import StoredRecipe
+from dataengine.engine.verify import verify
 from dataengine.errors import UserError
+from dataengine.judge.detector import OnnxDetector
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +86,8 @@ DAMAGE = {
     "half of a shard's records": (lambda out: halve(first(out, "shards/*/records.jsonl")), "shards"),
     "a shard": (lambda out: shutil.rmtree(first(out, "shards/*")), "is missing"),
     "half of the manifest": (lambda out: halve(out / "manifest.jsonl"), "manifest.jsonl"),
-    "a DOTA box": (move_dota_box, "boxes"),
-    "a COCO box": (move_coco_box, "boxes"),
+    "a DOTA box": (move_dota_box, "dota/train/labelTxt"),
+    "a COCO box": (move_coco_box, "coco/annotations/train.json"),
     "a picture of the DOTA set": (lambda out: first(out, "dota/**/*.png").unlink(), "dota"),
     "a file too many": (lambda out: (out / "dota/train/images/extra.png").write_bytes(b""), "does not belong"),
     "the COCO set": (lambda out: shutil.rmtree(out / "coco"), "coco"),
@@ -108,6 +112,63 @@ def test_classes_that_scenes_bring_along_are_no_fault(toy_recipe, toy_dataset, t
     out = synth(recipe, tmp_path / "run").out
     assert "tree" in (out / "dota/classes.txt").read_text()
     assert verify(out).faults == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"filter": "erase"}, {"filter": "repair"}, {"filter": "off", "mix": True}, {"filter": "drop"},
+        {"classes": ("car",), "balance": 0.3}, {"strength": 0.3, "filter": "off"}, {"into": True},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_runs_of_all_kinds_have_no_fault_wherever_they_lie(toy_recipe, toy_dataset, tmp_path, changes):
+    if "into" in changes:
+        changes = {"into": toy_dataset, "filter": "off"}
+    recipe = Recipe.model_validate({**toy_recipe.model_dump(), "n": 2, "max_attempts": 20, **changes})
+    out = synth(recipe, tmp_path / "run").out
+    moved = out.rename(tmp_path / "moved")
+    found = verify(moved)
+    assert (found.faults, found.notes) == ([], [])
+    assert (moved / "mixed").exists() == recipe.mix
+
+
+def test_a_run_begun_by_0_1_0_has_no_fault_and_gets_its_checksum_when_it_is_continued(run):
+    """Whose recipe.json had no checksum."""
+    recipe, out = run
+    later = ("name", "notes", "datasets", "dataengine", "checksum")
+    edit_json(out / "recipe.json", lambda content: [content.pop(key) for key in later])
+    found = verify(out)
+    assert found.faults == []
+    assert "did not store a checksum" in found.notes[0]
+    edit_json(out / "report.json", lambda content: content.update(tried=1))
+    assert [fault.fix for fault in verify(out).faults] == [
+        f"{AGAIN}; or verify the run with dataengine 0.1.0, which made it"
+    ]
+    synth(recipe, out)
+    assert (verify(out).faults, verify(out).notes) == ([], [])
+
+
+def test_what_the_user_was_told_at_first_is_in_the_report_of_a_continued_run(toy_recipe, tmp_path):
+    """Only the process that measures a calibration says so; the next one finds it."""
+    recipe = toy_recipe.model_copy(update={"n": 2})
+    out = synth(recipe, tmp_path / "run").out
+    stored = StoredRecipe.load(out / "recipe.json")
+    replace(stored, notes=(*stored.notes, "told once")).save(out / "recipe.json")
+    synth(recipe, out)
+    assert json.loads((out / "report.json").read_text())["notes"][-1] == "told once"
+    assert verify(out).faults == []
+
+
+def test_no_detector_is_loaded(unbroken, monkeypatch):
+    def loaded(*arguments, **options):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", loaded)
+    found = verify(unbroken[1])
+    assert (found.faults, found.notes) == ([], []), "its files are compared all the same"
+    with pytest.raises(UserError, match="loaded"):
+        OnnxDetector(unbroken[0].detector)
 
 
 def test_a_run_without_data_sets_lacks_none(run):

@@ -97,6 +97,12 @@ def test_copies_of_training_images_are_found(tmp_path):
     assert fresh["generated"]["nearer"] < 0.2
 
 
+def test_copied_parts_are_a_table_of_their_own(tmp_path):
+    training, held_out = (clouds(tmp_path / name, 24, seed) for seed, name in enumerate(("a", "b")))
+    found = run("memorisation", training, "--real", held_out, "--training", training, "--json")
+    assert set(figures(found)) == {"memorisation", "copied parts"}
+
+
 def test_layout_and_classification_print_tables_with_their_controls(toy_dataset, other_dataset, toy_detector):
     printed = run("layout", other_dataset, "--real", toy_dataset, "--detector", toy_detector).stdout
     for text in ("AP50, DOTA", "AP50, COCO", "control: labels of another image", "car, medium"):

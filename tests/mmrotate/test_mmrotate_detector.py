@@ -222,7 +222,7 @@ def test_a_config_that_would_run_a_program_is_refused(line, tmp_path):
     folder, proof = work_folder(tmp_path / "work", DENSE["rotated-fcos"]), tmp_path / "proof"
     config = folder / "config.py"
     config.write_text(config.read_text() + line.replace("PROOF", str(proof)) + "\n")
-    with pytest.raises(UserError, match=r"config\.py:\d+: contains .*could run any program"):
+    with pytest.raises(UserError, match=r"config\.py.*(as plain values|is no class)"):
         load_detector(folder)
     assert not proof.exists()
     if "touch" in line:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -12,7 +13,6 @@ import torch
 from aerogen_formulas import Original
 from toy_scenes import random_layout
 
-from dataengine import geometry
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
 from dataengine.render.aerogen_import import import_aerogen, read_state_dict
@@ -41,7 +41,7 @@ def pipeline(state, vectors, tokenizer, tmp_path_factory):
     file = tmp_path_factory.mktemp("checkpoint") / "aerogen.ckpt"
     buffers = {"betas": torch.zeros(1000), "sqrt_recipm1_alphas_cumprod": torch.zeros(1000)}
     torch.save({"state_dict": state | buffers, "epoch": 3, "optimizer_states": [{}]}, file)
-    return import_aerogen(file, vectors, CLASSES, tokenizer, GRID)
+    return import_aerogen(file, vectors, tokenizer, GRID, classes=CLASSES)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_the_imported_denoiser_computes_what_the_papers_formulas_say(pipeline, s
     slots = 15
     corners, categories = torch.zeros(slots, 8), torch.zeros(slots, CONTEXT)
     masks, valid = torch.zeros(slots, GRID, GRID), torch.zeros(slots)
-    corners[:3] = torch.from_numpy(np.trunc(geometry.to_corners(layout.boxes) / 8).reshape(-1, 8))
+    corners[:3] = torch.from_numpy(grid_corners(layout, GRID).reshape(-1, 8))
     categories[:3] = torch.from_numpy(np.load(vectors)[layout.labels])
     masks[:3], valid[:3] = torch.from_numpy(grid_masks(layout, GRID)), 1
     theirs = Original(state).noise(latents[0], timestep, text[0], corners, categories, masks, valid)
@@ -115,12 +115,22 @@ def test_averaged_weights_are_used_on_request(state, vectors, tokenizer, tmp_pat
                 if k.startswith("model.")}  # fmt: skip
     torch.save({"state_dict": state | averaged}, tmp_path / "ema.ckpt")
     torch.save({"state_dict": state}, tmp_path / "plain.ckpt")
-    raw = import_aerogen(tmp_path / "ema.ckpt", vectors, CLASSES, tokenizer, GRID)
-    ema = import_aerogen(tmp_path / "ema.ckpt", vectors, CLASSES, tokenizer, GRID, ema=True)
+    raw, ema = (
+        import_aerogen(tmp_path / "ema.ckpt", vectors, tokenizer, GRID, ema=use, classes=CLASSES)
+        for use in (False, True)
+    )
     assert torch.equal(raw.unet.unet.conv_out.bias, state[name])
-    assert torch.equal(ema.unet.unet.conv_out.bias, state[name] + 1)
+    before, after = raw.unet.state_dict(), ema.unet.state_dict()
+    for name, value in before.items():
+        averaged_part = "box_encoder" not in name and name != "text_null"  # which have no average
+        assert torch.equal(after[name], value + 1 if averaged_part else value), name
+    assert "regional_attention.to_v.weight" in before
     with pytest.raises(UserError, match="no averaged weights"):
-        import_aerogen(tmp_path / "plain.ckpt", vectors, CLASSES, tokenizer, GRID, ema=True)
+        import_aerogen(tmp_path / "plain.ckpt", vectors, tokenizer, GRID, ema=True, classes=CLASSES)
+    del averaged["model_ema.diffusion_modelmaskcrossattentionproj_outbias"]
+    torch.save({"state_dict": state | averaged}, tmp_path / "half.ckpt")
+    with pytest.raises(UserError, match=r"no averaged weights .*maskcrossattention\.proj_out\.bias"):
+        import_aerogen(tmp_path / "half.ckpt", vectors, tokenizer, GRID, ema=True, classes=CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +153,7 @@ def test_tensors_left_over_missing_or_of_another_shape_are_refused_by_name(
     change(changed)
     torch.save({"state_dict": changed}, tmp_path / "changed.ckpt")
     with pytest.raises(UserError, match=message):
-        import_aerogen(tmp_path / "changed.ckpt", vectors, CLASSES, tokenizer, GRID)
+        import_aerogen(tmp_path / "changed.ckpt", vectors, tokenizer, GRID, classes=CLASSES)
 
 
 class Attack:
@@ -192,38 +202,91 @@ def test_a_checkpoint_whose_pickle_is_damaged_is_refused(word, other, tmp_path):
         read_state_dict(tmp_path / "bad.ckpt")
 
 
-def test_thin_boxes_have_no_area_on_the_integer_grid_but_have_in_exact_masks():
-    from dataengine.render.layout_batch import coverage
-
-    rng = np.random.default_rng(0)
-    boxes = np.column_stack(
-        [rng.uniform(20, 490, (200, 2)), np.full(200, 12), np.full(200, 6), rng.uniform(-1.5, 1.5, 200)]
-    )
-    layout = Layout(boxes, np.zeros(200), ("car",), (512, 512))
-    empty = (grid_masks(layout, 64).sum((1, 2)) == 0).mean()
-    assert empty > 0.1
-    assert (coverage(layout, 64).sum((1, 2)) > 0).all()
-    assert (grid_corners(layout, 64) == np.trunc(grid_corners(layout, 64))).all()
+def test_the_horizontal_model_is_refused_with_the_reason(state, vectors, tokenizer, tmp_path):
+    horizontal = dict(state)
+    horizontal["condition_tokenizer.null_position_feature"] = torch.zeros(64)
+    horizontal["condition_tokenizer.linears.0.weight"] = torch.zeros(24, CONTEXT + 64)
+    torch.save({"state_dict": horizontal}, tmp_path / "horizontal.ckpt")
+    with pytest.raises(UserError, match=r"4 numbers \(64 features\), as in AeroGen's horizontal model"):
+        import_aerogen(tmp_path / "horizontal.ckpt", vectors, tokenizer, GRID, classes=CLASSES)
 
 
-def test_the_command_writes_a_folder_that_synth_accepts(state, vectors, tokenizer, tmp_path, capsys):
+def foreign_tokenizer(folder: Path, kind: str):
+    """What transformers makes of a folder that holds no CLIP tokenizer, or that of another model."""
+    from toy_text import toy_tokenizer
+    from transformers import CLIPTokenizer
+
+    folder.mkdir()
+    if kind == "empty":
+        (folder / "vocab.json").write_text(json.dumps({"<|startoftext|>": 0, "<|endoftext|>": 1}))
+        (folder / "merges.txt").write_text("#version: 0.2\n")
+        return CLIPTokenizer.from_pretrained(folder)
+    tokenizer = toy_tokenizer(folder)
+    if kind == "other model":
+        tokenizer.add_tokens(["qu", "st"])
+    else:
+        tokenizer.pad_token = "?"
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("empty", "knows 2 tokens, the encoder 60"),
+        ("other model", "knows 62 tokens"),
+        ("other pad", "fills prompts up"),
+    ],
+)
+def test_a_tokenizer_that_is_none_is_refused_at_import_and_on_loading(
+    pipeline, state, vectors, tmp_path, kind, message
+):
+    """Each of its prompts would read like the empty one, and nothing would say so."""
+    from dataengine.render.renderer import load_renderer
+
+    torch.save({"state_dict": state}, tmp_path / "aerogen.ckpt")
+    foreign = foreign_tokenizer(tmp_path / "tokenizer", kind)
+    with pytest.raises(UserError, match=message):
+        import_aerogen(tmp_path / "aerogen.ckpt", vectors, foreign, GRID, classes=CLASSES)
+    pipeline.save_pretrained(tmp_path / "model")
+    load_renderer(tmp_path / "model", "whole")  # control
+    shutil.rmtree(tmp_path / "model" / "tokenizer")
+    foreign.save_pretrained(tmp_path / "model" / "tokenizer")
+    with pytest.raises(UserError, match=message):
+        load_renderer(tmp_path / "model", "whole")
+
+
+def test_the_command_writes_a_folder_that_synth_accepts(state, tokenizer, tmp_path, capsys):
     from dataengine.render.commands import aerogen
     from dataengine.render.renderer import load_renderer
 
     torch.save({"state_dict": state}, tmp_path / "aerogen.ckpt")
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    (tmp_path / "two.yaml").write_text("name: two\nclasses: [car, van]\n")
+    rows = np.random.default_rng(0).normal(size=(20, CONTEXT)).astype(np.float32)
+    rows[8] = rows[7] + 0.1  # the two kinds of expressway stations are nearest to each other
+    np.save(tmp_path / "category_embeddings.npy", rows)
+    np.save(tmp_path / "other.npy", rows[[*range(6), 7, 8, 6, *range(9, 20)]])  # the order of mmrotate
+    np.save(tmp_path / "two.npy", rows[:2])
 
-    def run(out: str, dataset: str, tokenizer: str = str(tmp_path / "tokenizer")) -> None:
-        aerogen(tmp_path / "aerogen.ckpt", tmp_path / out, vectors, tokenizer, dataset, 128, False, True)
+    def run(out: str, vectors: str = "category_embeddings.npy", tokenizer: str = "tokenizer", classes=None) -> None:
+        words = str(tmp_path / tokenizer)
+        aerogen(tmp_path / "aerogen.ckpt", tmp_path / out, tmp_path / vectors, words, classes, 128, False, True)
 
-    run("model", str(tmp_path / "two.yaml"))
-    assert f"--model {tmp_path / 'model'}" in capsys.readouterr().out
-    assert load_renderer(tmp_path / "model", "whole").classes == CLASSES
+    run("model")
+    printed = capsys.readouterr().out
+    assert f"--model {tmp_path / 'model'}" in printed
+    assert "warning" not in printed
+    model = load_renderer(tmp_path / "model", "whole")
+    assert torch.allclose(
+        model.unet.box_encoder.classes.weight[model.classes.index("dam")].float(), torch.tensor(rows[6]), atol=2e-3
+    )
+    run("wrong order", "other.npy")
+    assert "are not each other's nearest" in capsys.readouterr().out
+    run("two", "two.npy", classes="car, van")
+    assert load_renderer(tmp_path / "two", "whole").classes == CLASSES
     with pytest.raises(UserError, match="exists already"):
-        run("model", str(tmp_path / "two.yaml"))
+        run("model")
     with pytest.raises(UserError, match=r"has shape \(2, 64\), not \(20, 64\)"):
-        run("other", "dior-r")
-    with pytest.raises(UserError, match=r"--tokenizer .* cannot be loaded"):
-        run("other", "dior-r", str(tmp_path / "nowhere"))
+        run("other", "two.npy")
+    with pytest.raises(UserError, match=r"--tokenizer .* (cannot be loaded|is not the tokenizer)"):
+        run("other", tokenizer="nowhere")
     assert not (tmp_path / "other").exists()

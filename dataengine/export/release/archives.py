@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from dataengine.errors import UserError
 from dataengine.files import write_whole
+from dataengine.folders import sha256_of
 
 SUMS = "SHA256SUMS"
 FOLDER = "archives"
@@ -31,32 +34,31 @@ def parse_size(text: str) -> int:
     return size
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file as a hexadecimal string."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def files_below(folder: Path) -> list[str]:
     """Sorted paths, relative to a folder and with '/', of all files except the checksums and the archives."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in names if name != SUMS and not name.startswith(f"{FOLDER}/"))
 
 
+def sums(folder: Path, names: Iterable[str]) -> str:
+    """The text of `SHA256SUMS` of these files, in the format of `sha256sum`."""
+    return "".join(f"{sha256_of(folder / name)}  {name}\n" for name in names)
+
+
 def write_sums(folder: Path, names: Iterable[str]) -> None:
-    """Write `SHA256SUMS` of these files in the format of `sha256sum`."""
-    write_whole(folder / SUMS, "".join(f"{digest(folder / name)}  {name}\n" for name in names))
+    """Write `SHA256SUMS` of these files."""
+    write_whole(folder / SUMS, sums(folder, names))
 
 
 def read_sums(file: Path) -> dict[str, str]:
     """Digest of each file by name. Raises ValueError for an invalid line."""
-    sums = {}
+    stored = {}
     for line in file.read_text("utf-8").splitlines():
         value, _, name = line.partition("  ")
         if not re.fullmatch(r"[0-9a-f]{64}", value) or not name:
             raise ValueError(f"{line[:40]!r} is no checksum")
-        sums[name] = value
-    return sums
+        stored[name] = value
+    return stored
 
 
 def write_archives(folder: Path, prefix: str, largest: int) -> list[str]:
@@ -66,16 +68,48 @@ def write_archives(folder: Path, prefix: str, largest: int) -> list[str]:
     Raises UserError where a single file does not fit.
     """
     (folder / FOLDER).mkdir()
-    groups = list(_grouped(folder, prefix, largest))
     written = []
-    for number, names in enumerate(groups, 1):
-        written.append(f"{prefix}-{number:05d}-of-{len(groups):05d}.tar")
-        with tarfile.open(folder / FOLDER / written[-1], "w", format=tarfile.PAX_FORMAT) as archive:
-            for name in names:
-                with open(folder / name, "rb") as content:
-                    archive.addfile(_member(folder / name, f"{prefix}/{name}"), content)
+    for name, members in archive_members(folder, prefix, largest):
+        with open(folder / FOLDER / name, "wb") as stream:
+            _write_archive(folder, prefix, members, stream)
+        written.append(name)
     write_sums(folder / FOLDER, written)
     return written
+
+
+def archive_members(folder: Path, prefix: str, largest: int) -> list[tuple[str, list[str]]]:
+    """Name of each archive, and the files in it. Raises UserError where a single file does not fit."""
+    groups = list(_grouped(folder, prefix, largest))
+    return [(f"{prefix}-{i:05d}-of-{len(groups):05d}.tar", names) for i, names in enumerate(groups, 1)]
+
+
+def archive_sha256(folder: Path, prefix: str, members: Sequence[str]) -> str:
+    """SHA-256 of the archive that `write_archives` writes of these files, which is not written."""
+    stream = _Hashed()
+    _write_archive(folder, prefix, members, stream)
+    return stream.total.hexdigest()
+
+
+class _Hashed(io.RawIOBase):
+    """A stream of which only the SHA-256 is kept."""
+
+    def __init__(self):
+        self.total, self.position = hashlib.sha256(), 0
+
+    def write(self, content: bytes) -> int:
+        self.total.update(content)
+        self.position += len(content)
+        return len(content)
+
+    def tell(self) -> int:
+        return self.position
+
+
+def _write_archive(folder: Path, prefix: str, members: Sequence[str], stream: IO[bytes]) -> None:
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name in members:
+            with open(folder / name, "rb") as content:
+                archive.addfile(_member(folder / name, f"{prefix}/{name}"), content)
 
 
 def _grouped(folder: Path, prefix: str, largest: int) -> Iterator[list[str]]:
@@ -104,17 +138,3 @@ def _member(file: Path, name: str) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.size, info.mode = file.stat().st_size, 0o644
     return info
-
-
-def archived(file: Path) -> Iterator[tuple[str, str]]:
-    """Name and digest of each file in an archive, without unpacking it. Raises ValueError for an unreadable archive and
-    for members other than regular files: links, and sparse files, which can claim any size."""
-    try:
-        with tarfile.open(file, "r:") as archive:  # uncompressed only: protects against decompression bombs
-            for member in archive:
-                content = archive.extractfile(member) if member.isreg() and not member.issparse() else None
-                if content is None:
-                    raise ValueError(f"{member.name} is no file")
-                yield member.name, hashlib.file_digest(content, "sha256").hexdigest()
-    except (tarfile.TarError, OSError, OverflowError, LookupError) as error:  # the last two: invalid headers
-        raise ValueError(f"no whole archive ({error})") from None

@@ -98,7 +98,9 @@ def make_command(
 def verify_command(
     folder: Annotated[Path, typer.Argument(help="Folder of dataengine release.")],
 ) -> None:
-    """Check that checksums, counts, labels of all formats, image marks, splits and archives agree.
+    """Check that a release is what its records say: images, marks, labels, card, metadata, checksums, archives.
+
+    Prints the SHA-256 of release.json, from which all else follows: publish it elsewhere, too, and compare.
 
     Example: dataengine release verify releases/first-cars
     """
@@ -107,9 +109,12 @@ def verify_command(
     found = verify(folder)
     for fault in found.faults:
         typer.echo(fault)
+    for note in found.notes:
+        typer.echo(f"note: {note}")
     if found.faults:
         typer.echo(f"{folder}: {len(found.faults)} faults; make the release again.")
         raise typer.Exit(1)
+    typer.echo(f"fingerprint: {found.fingerprint}")
     typer.echo(f"{folder}: {found.images} images; {', '.join(found.checked)} are correct.")
 
 

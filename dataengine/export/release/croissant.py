@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
-from dataengine.errors import UserError, install, shown
+from dataengine.errors import UserError, install
 from dataengine.export.release.labels import METADATA
 from dataengine.export.release.licenses import License
-from dataengine.files import parse_json, read_text, write_whole
+from dataengine.files import write_whole
 
 FILE = "croissant.json"
 RECORDS = "images"
@@ -96,36 +95,6 @@ def write_croissant(folder: Path, content: dict, description: str, license: Lice
         record_sets=[mlc.RecordSet(ctx=context, id=RECORDS, name=RECORDS, key=f"{RECORDS}/file_name", fields=fields)],
     )  # fmt: skip
     write_whole(folder / FILE, json.dumps(metadata.to_json(), indent=2, default=str) + "\n")
-
-
-def croissant_faults(file: Path) -> list[str]:
-    """Faults that mlcroissant finds in a file, and references to files that it does not list, one sentence each."""
-    mlc = load_mlcroissant()
-    logging.getLogger("absl").setLevel(logging.ERROR)  # hides warnings about recommended fields
-    try:
-        if unlisted := _unlisted_files(parse_json(read_text(file))):  # which mlcroissant does not always report
-            return [f"a field refers to {shown(name)}, which is not in its distribution" for name in unlisted]
-        mlc.Dataset(jsonld=str(file))
-    except mlc.ValidationError as error:
-        return [line.strip(" -") for line in str(error).splitlines() if line.strip().startswith("-")] or [str(error)]
-    except (
-        ValueError,
-        OSError,
-        AttributeError,
-        TypeError,
-        LookupError,
-        UserError,
-    ) as error:  # JSON that is not Croissant
-        return [f"it cannot be read ({error})"]
-    return []
-
-
-def _unlisted_files(content: dict) -> list[str]:
-    """The files or sets of files that fields refer to and that the distribution lacks."""
-    listed = {part["@id"] for part in content["distribution"]}
-    sources = [field["source"] for records in content["recordSet"] for field in records["field"] if "source" in field]
-    named = [source[key]["@id"] for source in sources for key in ("fileSet", "fileObject") if key in source]
-    return sorted({name for name in named if name not in listed})
 
 
 def load_mlcroissant():

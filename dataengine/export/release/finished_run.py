@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dataengine import weights
+from dataengine import __version__, weights
 from dataengine.data.border import inside_image
 from dataengine.data.layout import Kind, Layout, restrict_layout
 from dataengine.data.presets import Preset, load_preset
@@ -20,7 +20,8 @@ from dataengine.files import parse_json, read_text
 @dataclass(frozen=True)
 class FinishedRun:
     """recipe, parts, report, calibration: as stored in the run, with paths shortened to their last part. records: the
-    accepted images. classes: those of the run, then any others in its images."""
+    accepted images. classes: those of the run, then any others in its images. version: of dataengine, as the release
+    states it."""
 
     folder: Path
     recipe: dict
@@ -32,6 +33,7 @@ class FinishedRun:
     classes: tuple[str, ...]
     kind: Kind
     sources: list[Source]
+    version: str = __version__
 
     @property
     def name(self) -> str:

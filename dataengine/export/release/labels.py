@@ -14,12 +14,12 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dataengine import __version__
 from dataengine.data import formats
 from dataengine.data.layout import Dataset, Layout, Sample
+from dataengine.data.staging import name_only
 from dataengine.engine.record import Record
 from dataengine.errors import UserError
 from dataengine.export.release import marks
@@ -56,31 +56,53 @@ def write_images(
     images.mkdir(parents=True)
     samples, lines = [], []
     for done, record in enumerate(records, 1):
-        layout, file = run.labels(record), images / f"{record.name}.png"
-        details = _details(run, record, license)
-        kind = marks.GENERATED if record.provenance.generated else marks.PAINTED_INTO
-        packet = marks.xmp_packet(kind, _rights(record, license), license.url, f"dataengine {__version__}")
+        image = released_image(run, record, split, license, folder)
         try:
-            file.write_bytes(marks.marked(_original(run, record), packet, details))
+            image.sample.image.write_bytes(marks.marked(_original(run, record), image.packet, image.details))
         except (ValueError, FileNotFoundError) as error:
             raise UserError(
                 f"{run.folder / record.image}: the image is damaged ({error}); the same dataengine synth command "
                 "makes it again."
             ) from None
-        lines.append(json.dumps(_metadata(file.name, split, layout, details, kind)) + "\n")
-        samples.append(Sample(file.stem, file, layout, _third_party(record), license.id))
+        lines.append(image.line)
+        samples.append(image.sample)
         progress(f"{split}: images", done, len(records))
     (images / METADATA).write_text("".join(lines), "utf-8")
+    return as_dataset(run, samples)
+
+
+@dataclass(frozen=True)
+class ReleasedImage:
+    """packet, details: the marks in its file. line: of `metadata.jsonl`. sample: with its file in the release."""
+
+    packet: str
+    details: dict
+    line: str
+    sample: Sample
+
+
+def released_image(run: FinishedRun, record: Record, split: str, license: License, folder: Path) -> ReleasedImage:
+    """All that a release in `folder` says of an accepted image."""
+    layout, file = run.labels(record), folder / "images" / split / f"{record.name}.png"
+    details = _details(run, record, license)
+    kind = marks.GENERATED if record.provenance.generated else marks.PAINTED_INTO
+    packet = marks.xmp_packet(kind, _rights(record, license), license.url, f"dataengine {run.version}")
+    line = json.dumps(_metadata(file.name, split, layout, details, kind)) + "\n"
+    return ReleasedImage(packet, details, line, Sample(file.stem, file, layout, _third_party(record), license.id))
+
+
+def as_dataset(run: FinishedRun, samples: list[Sample]) -> Dataset:
+    """The released images of a run as a data set."""
     return Dataset(run.classes, samples, run.kind, name=f"synthetic {run.name}")
 
 
 def write_labels(splits: dict[str, Dataset], name: str, folder: Path, progress: Progress) -> None:
-    """Write the labels of all splits in one format. The format's writer also copies the images, so it writes to a
-    temporary folder, and only the labels are moved."""
+    """Write the labels of all splits in one format. The format's writer also places images, so it writes to a temporary
+    folder, and only the labels are moved."""
     temporary = folder / ".aside"
     for split, dataset in splits.items():
         report = lambda done, total, split=split: progress(f"{split}: {name}", done, total)  # noqa: E731
-        if left_out := formats.write(dataset, temporary, name, split=split, progress=report):
+        if left_out := formats.write(dataset, temporary, name, split=split, progress=report, place=name_only):
             raise UserError(f"{left_out[0]}")
     if name == "dota":
         (folder / "labelTxt").mkdir()
@@ -107,7 +129,7 @@ def _details(run: FinishedRun, record: Record, license: License) -> dict:
     """Content of the JSON mark in an image: its provenance."""
     return {
         "synthetic": True,
-        "dataengine": __version__,
+        "dataengine": run.version,
         "license": license.id,
         "run": run.identity,
         "parts": run.parts,

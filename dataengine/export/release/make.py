@@ -7,25 +7,39 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
-
 from dataengine import __version__
+from dataengine.data.layout import Dataset
 from dataengine.data.split import check_group
 from dataengine.engine.record import Record
 from dataengine.errors import UserError
+from dataengine.evaluate.results import Result
 from dataengine.export.release.archives import files_below, parse_size, write_archives, write_sums
-from dataengine.export.release.card import card_values, limits, notes, write_card, write_samples
+from dataengine.export.release.card import card_values, notes, write_card, write_samples
+from dataengine.export.release.content import (
+    CONTENT,
+    DATE,
+    NAME,
+    RECORDS,
+    VERSION,
+    as_run,
+    figures,
+    follows,
+    libraries,
+    source_values,
+    to_text,
+)
 from dataengine.export.release.croissant import load_mlcroissant, write_croissant
 from dataengine.export.release.finished_run import FinishedRun, read_run
 from dataengine.export.release.labels import Progress, parse_formats, write_images, write_labels
-from dataengine.export.release.licenses import conflicts, release_license
+from dataengine.export.release.licenses import License, conflicts, release_license
 from dataengine.export.release.sides import divide, sources_of
-from dataengine.files import read_text, write_whole
+from dataengine.files import cannot_write, create_folder, read_text, write_whole
+from dataengine.folders import sha256_of
 
-CONTENT = "release.json"
 Bar = Callable[[Sequence, str], Sequence]  # wraps a sequence to show progress
 
 
@@ -104,7 +118,10 @@ def make(
         split: [record for record, side in zip(records, sides, strict=True) if side == split]
         for split in (("train", "val") if settings.val else ("train",))
     }
+    # as verification reads them back, so that it derives the same files to the last bit
+    splits = {split: [Record.from_json(record.to_json()) for record in part] for split, part in splits.items()}
     left_out = len(records) - sum(map(len, splits.values()))
+    follow = follows(run, splits, license, settings.val, formats)
     content = {
         "name": settings.name,
         "version": settings.version,
@@ -112,59 +129,91 @@ def make(
         "license": license.id,
         "synthetic": True,
         "dataengine": __version__,
+        "libraries": libraries(),
         "classes": list(run.classes),
         "kind": run.kind,
         "formats": list(formats),
-        "splits": {split: len(part) for split, part in splits.items()},
-        "objects": {split: _counts(run, part) for split, part in splits.items()},
+        "splits": follow["splits"],
+        "objects": follow["objects"],
         "val": settings.val,
         "group": settings.group,
         "left_out": {"leaks": left_out, "copies": dropped, "outside": run.outside(records)},
         "recipe": run.recipe,
         "parts": run.parts,
         "identity": run.identity,
-        "sources": [asdict(source) for source in run.sources],
-        "against_licenses": against,
+        "sources": source_values(run),
+        "against_licenses": follow["against_licenses"],
         "copies": copies.as_json() if copies is not None else None,
-        "limits": limits(run, splits, settings.val, formats),
+        "limits": follow["limits"],
+        **figures(run),
+        "archive_size": largest,
+        "records": {split: sha256(records_text(part)).hexdigest() for split, part in splits.items()},
     }
+    content = json.loads(json.dumps(content))
     if out.exists():
         return _already(out, content, left_out, dropped)
+    run = as_run(run.folder, content, [record for part in splits.values() for record in part])
     building = out.with_name(f".{out.name}.partial")
     try:
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir(parents=True)
+        create_folder(building)
         parts = {s: write_images(run, part, s, license, building, progress) for s, part in splits.items()}
-        for name in formats:
-            write_labels(parts, name, building, progress)
         write_samples(building, list(parts.values()), run.recipe["seed"])
-        values = card_values(run, content, splits, copies)
-        write_card(building, content, {**values, "license": license})
-        write_croissant(building, content, values["what"], license)
-        write_whole(building / CONTENT, json.dumps(content, indent=2) + "\n")
+        write_derived(building, run, content, splits, parts, license, progress)
         write_sums(building, files_below(building))
         if largest is not None:
             write_archives(building, settings.name, largest)
         os.rename(building, out)
     except OSError as error:
-        raise UserError(
-            f"{error.filename or out} cannot be written ({error.strerror or error}); free some space or choose "
-            "another --out."
-        ) from error
+        if error.errno is None:  # Pillow's errors are no errors of the disk
+            raise UserError(
+                f"{run_folder}: an image of the run cannot be used ({error}); find it with dataengine run verify."
+            ) from error
+        raise cannot_write(error, out, "choose another --out.") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return Released(out, content["splits"], left_out, dropped, notes(content))
 
 
+def records_text(records: Sequence[Record]) -> bytes:
+    """The records of a split, one a line."""
+    return "".join(f"{record.to_json()}\n" for record in records).encode()
+
+
+def write_derived(
+    folder: Path,
+    run: FinishedRun,
+    content: dict,
+    splits: dict[str, list[Record]],
+    parts: dict[str, Dataset],
+    license: License,
+    progress: Progress = _no_progress,
+) -> None:
+    """Write what follows from the records of a release and from `release.json`: records, labels, card, Croissant.
+
+    run: as the release knows it (`as_run`). parts: the released images by split. `make` writes into the release,
+    `verify` next to it to compare.
+    """
+    (folder / RECORDS).mkdir()
+    for split, records in splits.items():
+        write_whole(folder / RECORDS / f"{split}.jsonl", records_text(records))
+    for name in content["formats"]:
+        write_labels(parts, name, folder, progress)
+    write_whole(folder / CONTENT, to_text(content))
+    copies = Result.from_json(content["copies"]) if content["copies"] is not None else None
+    values = card_values(run, content, splits, copies)
+    write_card(folder, content, {**values, "license": license, "content_sha256": sha256_of(folder / CONTENT)})
+    write_croissant(folder, content, values["what"], license)
+
+
 def _checked(settings: Settings) -> tuple[tuple[str, ...], int | None]:
     """Formats and archive size in bytes. Raises UserError with the invalid option."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}", settings.name):
+    if not re.fullmatch(NAME, settings.name):
         raise UserError(f"--name {settings.name}: give letters, digits, '-', '_' and '.', at most 96, as hubs require.")
     if not 0 <= settings.val <= 0.5:
         raise UserError(f"--val {settings.val:g}: give a share from 0 to 0.5.")
-    if not re.fullmatch(r"\d+\.\d+\.\d+", settings.version):
+    if not re.fullmatch(VERSION, settings.version):
         raise UserError(f"--version {settings.version}: give three numbers, such as 1.0.0.")
-    if settings.date is not None and not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])", settings.date):
+    if settings.date is not None and not re.fullmatch(DATE, settings.date):
         raise UserError(f"--date {settings.date}: give year, month and day, such as 2026-11-25.")
     if settings.group is not None:
         check_group(settings.group)
@@ -198,12 +247,6 @@ def _without_copies(run: FinishedRun, settings: Settings, bar: Bar):
     if not rest:
         raise UserError("--drop-copies: all images are near copies of training images, so nothing would be released.")
     return rest, result, len(near)
-
-
-def _counts(run: FinishedRun, records: Sequence[Record]) -> dict[str, int]:
-    """Number of objects of each class."""
-    labels = np.concatenate([run.labels(record).labels for record in records])
-    return dict(zip(run.classes, np.bincount(labels, minlength=len(run.classes)).tolist(), strict=True))
 
 
 def _already(out: Path, content: dict, left_out: int, dropped: int) -> Released:

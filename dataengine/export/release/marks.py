@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from xml.sax.saxutils import escape, quoteattr
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+from dataengine.data.png import SIGNATURE, chunks
+
 XMP_KEYWORD = "XML:com.adobe.xmp"  # XMP specification, part 3, section 1.1.5
 JSON_KEYWORD = "dataengine"
 # IPTC's vocabulary of digital sources (https://cv.iptc.org/newscodes/digitalsourcetype/)
@@ -71,7 +71,7 @@ def marked(png: bytes, xmp: str, details: dict) -> bytes:
 def unmarked(png: bytes) -> bytes:
     """The file before `marked`. Raises ValueError where it is not a PNG file."""
     return SIGNATURE + b"".join(
-        png[start:end] for kind, start, end in _chunks(png) if _keyword(png, kind, start) not in _OURS
+        png[start:end] for kind, start, end in chunks(png) if _keyword(png, kind, start) not in _OURS
     )
 
 
@@ -80,7 +80,7 @@ def read_mark(png: bytes) -> Mark:
     from defusedxml import ElementTree
 
     source_type, details = "", {}
-    for kind, start, end in _chunks(png):
+    for kind, start, end in chunks(png):
         keyword = _keyword(png, kind, start)
         if keyword not in _OURS:
             continue
@@ -100,22 +100,6 @@ def read_mark(png: bytes) -> Mark:
 
 _OURS = (XMP_KEYWORD, JSON_KEYWORD)
 _DESCRIPTION = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description"
-
-
-def _chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Type, start and end of each chunk."""
-    if not png.startswith(SIGNATURE):
-        raise ValueError("no PNG file")
-    start = len(SIGNATURE)
-    while start < len(png):
-        if len(png) < start + 12:
-            raise ValueError("the PNG file breaks off")
-        length, kind = struct.unpack(">I4s", png[start : start + 8])
-        end = start + 12 + length
-        if end > len(png):
-            raise ValueError("the PNG file breaks off")
-        yield kind, start, end
-        start = end
 
 
 def _keyword(png: bytes, kind: bytes, start: int) -> str:

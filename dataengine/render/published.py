@@ -1,0 +1,270 @@
+"""Models that their authors published and `dataengine model get` fetches, imports and keeps for `dataengine synth`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dataengine.errors import UserError, install
+from dataengine.files import cannot_write, create_folder, disk_space, lock, user_cache
+from dataengine.render import PROVENANCE_FILE
+from dataengine.render.download import (
+    RemoteRepository,
+    Source,
+    Unreachable,
+    bytes_missing,
+    describe,
+    download,
+    sha256_of,
+)
+
+if TYPE_CHECKING:
+    from dataengine.render.latent_pipeline import LatentPipeline
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """A published model in a form that we import.
+
+    draws: for people. dataset: preset whose layouts and classes it draws. size: side of its images in pixels.
+    layout_scale: shows a whole image of the data set in that size. gsd_m: smallest and largest metres per pixel of its
+    images. licence: what its authors state, for people. download_bytes: about, for the list. model_bytes: after the
+    import, in 32 bits. checkpoint, categories: file names among the sources' files; the others are the tokenizer's.
+    """
+
+    name: str
+    draws: str
+    dataset: str
+    size: int
+    layout_scale: float
+    gsd_m: tuple[float, float]
+    licence: str
+    download_bytes: int
+    model_bytes: int
+    checkpoint: str
+    categories: str
+    sources: tuple[Source, ...]
+
+    @property
+    def file_names(self) -> list[str]:
+        """Names of all files; they lie in one folder."""
+        return [Path(path).name for source in self.sources for path in source.paths]
+
+    @property
+    def by_hand(self) -> str:
+        """How to do without the network, as the rest of a sentence."""
+        urls = ", ".join(url for source in self.sources for url in source.urls)
+        return f"download {urls} into one folder, and import them with: dataengine model get {self.name} --from FOLDER"
+
+
+PUBLISHED = (
+    PublishedModel(
+        name="aerogen-dior-r",
+        draws="aerial images with rotated boxes of DIOR's 20 classes (AeroGen, Tang et al., CVPR 2025)",
+        dataset="dior-r",
+        size=512,
+        layout_scale=0.64,
+        gsd_m=(0.8, 47),  # DIOR's 0.5 to 30 m, 800 pixels scaled to 512
+        licence="unclear: the authors state none for code or weights; ask them before you publish what it makes",
+        download_bytes=9_500_000_000,
+        model_bytes=4_460_000_000,  # 1,113 million values, and the tokenizer (tools/bench/import_aerogen.py)
+        checkpoint="aerogen_diorr_last.ckpt",
+        categories="category_embeddings.npy",
+        sources=(
+            Source("hub", "Sonetto702/AeroGen", ("aerogen_diorr_last.ckpt",)),
+            Source("github", "Sonettoo/AeroGen", ("datasets/category_embeddings.npy",)),
+            Source(
+                "hub",
+                "openai/clip-vit-large-patch14",
+                ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"),
+            ),
+        ),
+    ),
+)
+
+
+def find_published(name: str) -> PublishedModel:
+    """The published model of a name. Raises UserError, with all names, for another.
+
+    >>> find_published("aerogen-dior-r").size
+    512
+    """
+    for model in PUBLISHED:
+        if model.name == name:
+            return model
+    names = ", ".join(model.name for model in PUBLISHED)
+    raise UserError(f"{name!r} is not a model that can be fetched; choose one of: {names}.")
+
+
+def default_folder(model: PublishedModel) -> Path:
+    """Where a model is kept, and found by `dataengine synth`, unless another folder is given."""
+    return user_cache() / "models" / model.name
+
+
+def is_imported(folder: Path) -> bool:
+    """Whether a folder holds a model that `model get` made."""
+    return (folder / PROVENANCE_FILE).is_file()
+
+
+def describe_all(model: PublishedModel) -> list[RemoteRepository]:
+    """What the hosts state about the files of a model. Raises UserError, with what to do by hand, without network."""
+    try:
+        return [describe(source) for source in model.sources]
+    except Unreachable as error:
+        raise UserError(f"no answer from {error}: {model.by_hand}.") from None
+
+
+def plan(model: PublishedModel, repositories: Sequence[RemoteRepository], out: Path, needed: int) -> list[str]:
+    """What would be fetched, line by line: pages, commits, licences, and size and checksum of each file."""
+    lines = [f"{model.name}: {model.draws}", f"licence: {model.licence}"]
+    for repository in repositories:
+        lines.append(f"{repository.page} at {repository.commit}, stated licence: {repository.licence or 'none'}")
+        lines += [f"  {file.name}, {disk_space(file.size)}, {file.checksum}" for file in repository.files]
+    lines.append(f"into {out}: needs {disk_space(needed)} until it is imported, {disk_space(free_bytes(out))} are free")
+    return lines
+
+
+def check_out(out: Path) -> None:
+    """Raises UserError for a folder that cannot take a model, or where transformers is missing: before any download."""
+    try:
+        import transformers  # noqa: F401
+    except ImportError:
+        raise UserError(f"models with text need: {install('text')}.") from None
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: exists already and is no fetched model; give another --out.")
+
+
+def free_bytes(folder: Path) -> int:
+    """Free space of the disk on which a folder lies or will lie."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def imported_bytes(model: PublishedModel, download_bytes: int, half: bool) -> int:
+    """Disk space for the imported model, which is never larger than what it is made of."""
+    return min(model.model_bytes // 2 if half else model.model_bytes, download_bytes)
+
+
+def bytes_needed(model: PublishedModel, repositories: Sequence[RemoteRepository], folder: Path, half: bool) -> int:
+    """Disk space for what is still to be downloaded to a folder, and for the imported model next to it."""
+    files = [file for repository in repositories for file in repository.files]
+    missing = sum(bytes_missing(file, folder) for file in files)
+    return missing + imported_bytes(model, sum(file.size for file in files), half)
+
+
+def check_space(needed: int, out: Path) -> None:
+    """Raises UserError where the disk has too little free space."""
+    if (free := free_bytes(out)) < needed:
+        raise UserError(
+            f"{out}: {disk_space(needed)} are needed, and {disk_space(free)} are free on this disk; free some space, "
+            "give --out on another disk, or --half."
+        )
+
+
+def download_folder(out: Path) -> Path:
+    """Where files are downloaded to, next to the model, so that they are moved and continued on one disk."""
+    return out.with_name(f"{out.name}.download")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for downloads, which is made. Raises UserError while another process holds it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = lock(folder / ".lock")
+    except BlockingIOError:
+        raise UserError(f"{folder}: another process is downloading to it; wait for it.") from None
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); give another --out.") from None
+    with held:
+        yield
+
+
+def download_all(repositories: Sequence[RemoteRepository], folder: Path) -> None:
+    """Download all files to a folder; each is verified. Raises UserError as `download` does."""
+    for repository in repositories:
+        for file in repository.files:
+            download(file, folder)
+
+
+def check_files(model: PublishedModel, folder: Path) -> None:
+    """Raises UserError where files of a model are missing from a folder."""
+    missing = [name for name in model.file_names if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"{folder}: {', '.join(missing)} missing there; {model.by_hand}.")
+
+
+def import_files(
+    model: PublishedModel, folder: Path, out: Path, half: bool, repositories: Sequence[RemoteRepository] | None
+) -> str:
+    """Import the files in a folder and write the model with its provenance; a warning, or "".
+
+    repositories: what the files were verified against; None for a user's own copies, of which nobody knows the commit.
+    Raises UserError as `import_aerogen` does.
+    """
+    from transformers import CLIPTokenizer
+
+    from dataengine.render.aerogen_import import AEROGEN_CLASSES, import_aerogen, order_warning
+
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{folder}: the tokenizer cannot be loaded ({str(error).strip().splitlines()[0]}).") from None
+    pipeline = import_aerogen(folder / model.checkpoint, folder / model.categories, tokenizer, model.size // 8)
+    write_model(pipeline, out, half, _provenance(model, folder, half, repositories))
+    return order_warning(pipeline.unet.box_encoder.classes.weight.float().numpy(), AEROGEN_CLASSES)
+
+
+def _provenance(
+    model: PublishedModel, folder: Path, half: bool, repositories: Sequence[RemoteRepository] | None
+) -> dict:
+    stated = repositories or [None] * len(model.sources)
+    checksums = {file.name: file.checksum for repository in repositories or () for file in repository.files}
+
+    def about(path: str) -> dict:
+        file = folder / Path(path).name
+        kind, _, digest = checksums.get(file.name, "").partition(":")
+        return {"name": path, "size": file.stat().st_size, "sha256": digest if kind == "sha256" else sha256_of(file)}
+
+    return {
+        "name": model.name,
+        "date": date.today().isoformat(),
+        "bits": 16 if half else 32,
+        "licence": model.licence,
+        "verified": repositories is not None,
+        "repositories": [
+            {
+                "page": source.page,
+                "commit": repository.commit if repository else None,
+                "stated_licence": (repository.licence or None) if repository else None,
+                "files": [about(path) for path in source.paths],
+            }
+            for source, repository in zip(model.sources, stated, strict=True)
+        ],
+    }
+
+
+def write_model(pipeline: LatentPipeline, out: Path, half: bool, provenance: dict | None = None) -> None:
+    """Write an imported model as a folder that appears complete or not at all. Raises UserError if the disk is full."""
+    import torch
+
+    if half:
+        pipeline.to(torch.float16)
+    unfinished = out.with_name(f".{out.name}.new")
+    try:
+        create_folder(unfinished)
+        pipeline.save_pretrained(unfinished)
+        if provenance is not None:
+            (unfinished / PROVENANCE_FILE).write_text(json.dumps(provenance, indent=2) + "\n")
+        if out.exists():
+            out.rmdir()
+        unfinished.rename(out)
+    except OSError as error:
+        raise cannot_write(error, out, "give another --out.") from None
