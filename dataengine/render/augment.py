@@ -72,7 +72,8 @@ def _augment(
     out = pipeline(image=image, keypoints=np.concatenate([corners, *(points - 0.5 for points in outlines), axes]))
     points, axes = np.split(np.asarray(out["keypoints"], np.float32).reshape(-1, 2) + 0.5, [-len(axes)])
     turn = (axes[1:] - axes[0]).T.astype(np.float64)
-    turn /= np.linalg.norm(turn, axis=0)
+    lengths = np.linalg.norm(turn, axis=0)
+    turn /= lengths
     moved = points[: len(corners)].reshape(-1, 4, 2)
     ends = len(corners) + np.cumsum([0, *map(len, outlines)])
     moved_boxes = geometry.from_corners(moved) if len(moved) else boxes
@@ -80,9 +81,9 @@ def _augment(
     n = len(layout)
     inside = geometry.visible_fraction(moved_boxes, (width, height)) if len(moved_boxes) else np.zeros(0)
     acquisition = layout.acquisition
-    if acquisition.gsd_m is not None and n:
-        growth = float(np.median(moved_boxes[:n, 2] / np.maximum(boxes[:n, 2], 1e-6)))
-        acquisition = acquisition.model_copy(update={"gsd_m": acquisition.gsd_m / max(growth, 1e-6)})
+    if acquisition.gsd_m is not None:
+        growth = float(lengths.mean()) / AXIS_PX
+        acquisition = acquisition.model_copy(update={"gsd_m": acquisition.gsd_m / growth})
     result = replace(
         layout,
         boxes=moved_boxes[:n],

@@ -32,6 +32,31 @@ def velocity_of(noisy: torch.Tensor, clean: torch.Tensor, timesteps: torch.Tenso
     return (noisy - clean) / sigma
 
 
+def preconditioned_velocity(
+    noisy: torch.Tensor, out: torch.Tensor, timesteps: torch.Tensor, axes: torch.Tensor, power: torch.Tensor
+) -> torch.Tensor:
+    """The velocity `noise - clean` from a network that corrects the best linear guess of the clean image (Karras et al.
+    2022, "Elucidating the design space", section 5, for flow matching and with the covariance of the data).
+
+    At pure noise the output is the clean image, without noise the negative noise. So the network need not copy what it
+    is given, nor remove noise from directions in which the data hardly vary. noisy, out: (B, C, H, W), of mean 0.
+    timesteps: (B,) in [0, 1000]. axes (C, C), power (C,): eigenvectors, as columns, and eigenvalues of the covariance
+    of the channels.
+
+    >>> noise, clean = torch.full((1, 1, 1, 1), 3.0), torch.ones(1, 1, 1, 1)
+    >>> preconditioned_velocity(noise, clean, torch.tensor([1000]), torch.eye(1), torch.ones(1)).item()
+    2.0
+    >>> preconditioned_velocity(clean, -noise, torch.tensor([0]), torch.eye(1), torch.ones(1)).item()
+    2.0
+    """
+    sigma = (timesteps.float() / 1000)[:, None]
+    share = (sigma - (1 - sigma) * power) / ((1 - sigma) ** 2 * power + sigma**2)  # (B, C), of the guess's velocity
+    with torch.autocast(noisy.device.type, enabled=False):
+        matrix = (axes[None] * share[:, None]) @ axes.T  # (B, C, C)
+        guess = torch.einsum("bdc,bchw->bdhw", matrix, noisy.float())
+    return guess - out / ((1 - sigma) ** 2 + sigma**2).sqrt()[..., None, None]
+
+
 def velocity_error(predicted: torch.Tensor, target: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     """Weighted squared error (B, C, H, W) of a predicted velocity at noise levels sigma (B,).
 

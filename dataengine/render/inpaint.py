@@ -1,7 +1,8 @@
-"""In-painting real images with whole-image models, without training: known pixels are put back at every step.
+"""In-painting real images with whole-image models: known pixels are put back at every step.
 
-Blended diffusion (Avrahami et al. 2022) in a model's own latents; at the end the image's own pixels are put back, so
-that nothing changes outside the mask. Label effect: keeps, of both the old objects and the new.
+Blended diffusion (Avrahami et al. 2022) in a model's own latents; models trained to in-paint see the known latents and
+the mask, too. At the end the image's own pixels are put back, so that nothing changes outside the mask. Label effect:
+keeps, of both the old objects and the new.
 """
 
 from __future__ import annotations
@@ -29,6 +30,14 @@ class Known:
     def put_back(self, x: torch.Tensor, noisy: torch.Tensor) -> torch.Tensor:
         """x with what is known, at x's share of noise, everywhere outside the mask."""
         return self.mask * x + (1 - self.mask) * noisy
+
+    def channels(self) -> torch.Tensor:
+        """Input (B, C + 1, S, S) of models that in-paint: what is known, zeros elsewhere, and the mask.
+
+        >>> Known(torch.full((1, 1, 1, 2), 5.0), torch.tensor([[[[0.0, 1.0]]]])).channels().tolist()
+        [[[[5.0, 0.0]], [[0.0, 1.0]]]]
+        """
+        return torch.cat([self.clean * (1 - self.mask), self.mask], 1)
 
 
 def paint_mask(new: Layout, existing: Layout) -> np.ndarray:

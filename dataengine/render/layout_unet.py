@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dataengine.data.layout import Layout
-from dataengine.render.flow import draw_noise, sample, velocity_of
+from dataengine.render.flow import draw_noise, preconditioned_velocity, sample, velocity_of
 from dataengine.render.in_scene import FieldEmbedding
 from dataengine.render.inpaint import Known
 from dataengine.render.layout_batch import PADDED_TO, LayoutBatch, Precision, layout_batch, shape_raster
@@ -165,7 +165,8 @@ class LayoutUNet(ModelMixin, ConfigMixin):
     classes: names it can render, in its own numbering.
     domains: data sets it was trained on, each a sensor and an appearance.
     prediction: "flow", the velocity `noise - latents`, for which the network predicts the clean latents from patches
-        (Li and He 2025, "Back to basics": x-prediction) as `InSceneUNet` does; or "epsilon", the noise.
+        (Li and He 2025, "Back to basics": x-prediction) as `InSceneUNet` does; "preconditioned", the velocity from a
+        correction of a linear guess (`preconditioned_velocity`); or "epsilon", the noise.
     attention_levels: levels where pixels attend to text and boxes; all but the finest if None.
     masked_attention: a pixel attends only to boxes that cover it; otherwise to all, as in AeroGen's code.
     corners, areas: "exact", or on the latent grid as in AeroGen.
@@ -179,6 +180,8 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         cross_attention_dim.
     heads: attention heads at all levels; if None, one per attention_head_dim channels.
     padded_to: box tokens per image are a multiple of this.
+    inpaints: its input has the known latents and their mask, too, as Stable Diffusion's in-painting models (Rombach et
+        al. 2022, section 4.5).
     """
 
     @register_to_config
@@ -196,7 +199,7 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         heads: int | None = None,
         norm_num_groups: int = 16,
         attention_levels: tuple[bool, ...] | None = None,
-        prediction: Literal["flow", "epsilon"] = "flow",
+        prediction: Literal["flow", "preconditioned", "epsilon"] = "flow",
         masked_attention: bool = True,
         corners: Precision = "exact",
         areas: Precision = "exact",
@@ -209,12 +212,14 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         category_width: int | None = None,
         box_hidden: int | None = None,
         padded_to: int = PADDED_TO,
+        inpaints: bool = False,
     ):
         super().__init__()
         # attention at the finest level would take most of the time; boxes are painted into the input instead
         attends = attention_levels or (False, *(True,) * (len(block_out_channels) - 1))
         conditioned = bool(fields or domains)
         extra = painted_channels + (patch**2 if shape_prior else 0)
+        extra += (latent_channels + 1) * patch**2 if inpaints else 0
         self.unet = UNet2DConditionModel(
             sample_size=sample_size // patch,
             in_channels=latent_channels * patch**2 + extra,
@@ -256,6 +261,9 @@ class LayoutUNet(ModelMixin, ConfigMixin):
             self.register_buffer("reference_spread", torch.ones(reference_width))
             self.reference = nn.Linear(reference_width, cross_attention_dim)
             self.reference_null = nn.Parameter(torch.randn(cross_attention_dim) * 0.02)
+        if prediction == "preconditioned":
+            self.register_buffer("latent_axes", torch.eye(latent_channels * patch**2))
+            self.register_buffer("latent_power", torch.ones(latent_channels * patch**2))
         self.text_null = nn.Parameter(torch.randn(cross_attention_dim) * 0.02)
         processors = {}
         for name in self.unet.attn_processors:
@@ -273,6 +281,12 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         flat = torch.from_numpy(embeddings.reshape(-1, embeddings.shape[-1])).float()
         self.reference_mean.copy_(flat.mean(0))
         self.reference_spread.copy_(flat.std(0).clamp(min=1e-6))
+
+    def fit_guess(self, latents: torch.Tensor) -> None:
+        """Set the covariance of patches from training latents (M, C, S, S), for "preconditioned" prediction."""
+        patches = F.pixel_unshuffle(latents.float(), self.config.patch).transpose(0, 1).flatten(1)  # (D, M L)
+        power, axes = torch.linalg.eigh(patches @ patches.T / patches.shape[1])
+        self.latent_power.copy_(power.clamp(min=1e-3)), self.latent_axes.copy_(axes)
 
     def add_classes(self, names: Sequence[str], vectors: torch.Tensor) -> None:
         """Append classes with their embeddings (len(names), category_width)."""
@@ -345,8 +359,10 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         timesteps: torch.Tensor,
         batch: LayoutBatch,
         text: torch.Tensor | None = None,
+        known: Known | None = None,
     ) -> torch.Tensor:
-        """Prediction (B, C, S, S) at timesteps (B,) in [0, 1000]. text: (B, T, D), or None for its learned null."""
+        """Prediction (B, C, S, S) at timesteps (B,) in [0, 1000]. text: (B, T, D), or None for its learned null. known:
+        for models that in-paint; None if nothing is known."""
         c, condition = self.config, None
         if c.fields or c.domains:
             condition = self.field_embedding(batch.fields) + self.domain_embedding(batch.domains)
@@ -357,6 +373,9 @@ class LayoutUNet(ModelMixin, ConfigMixin):
             x = torch.cat([x, self.paint(tokens, batch)], 1)
         if c.shape_prior:
             x = torch.cat([x, F.pixel_unshuffle(batch.shapes[:, None].to(x.dtype), c.patch)], 1)
+        if c.inpaints:
+            known = known or Known(torch.zeros_like(latents), torch.ones_like(latents[:, :1]))
+            x = torch.cat([x, F.pixel_unshuffle(known.channels().to(x.dtype), c.patch)], 1)
         x = x.contiguous(memory_format=torch.channels_last)
         if c.regional:
             masks = batch.coverage * batch.known[:, None, None, None]
@@ -364,6 +383,10 @@ class LayoutUNet(ModelMixin, ConfigMixin):
             x = self.regional_attention(self.conv_in(x), categories, masks, timesteps)
         context = self.context(latents, batch, text)
         out = self.unet(x, timesteps, context, class_labels=condition, cross_attention_kwargs=keywords).sample
+        if c.prediction == "preconditioned":
+            patches = F.pixel_unshuffle(latents, c.patch)
+            out = preconditioned_velocity(patches, out, timesteps, self.latent_axes, self.latent_power)
+            return F.pixel_shuffle(out, c.patch)
         out = F.pixel_shuffle(out, c.patch)
         return velocity_of(latents, out, timesteps) if c.prediction == "flow" else out
 
@@ -394,10 +417,10 @@ def sample_latents(
     noise = draw_noise(generators, shape, model.device)
 
     def velocity(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        with_layout = model(x, times, layouts)
+        with_layout = model(x, times, layouts, known=known)
         if guidance_scale == 1.0:
             return with_layout
-        without = model(x, times, null)
+        without = model(x, times, null, known=known)
         return without + guidance_scale * (with_layout - without)
 
     return sample(velocity, noise, steps, few=few, scheduler=scheduler, known=known)
