@@ -25,6 +25,14 @@ def paint(layout: Layout, rng: np.random.Generator) -> np.ndarray:
     return image
 
 
+def ground(seed: int, side: int = 320) -> np.ndarray:
+    """A made-up ground with detail of all sizes, uint8 (side, side, 3)."""
+    rng, total = np.random.default_rng(seed), np.zeros((side, side, 3), np.float32)
+    for cells in (5, 11, 23, 47, 95):
+        total += cv2.resize(rng.normal(size=(cells, cells, 3)).astype(np.float32), (side, side)) / np.sqrt(cells)
+    return np.clip(128 + 90 * total, 0, 255).astype(np.uint8)
+
+
 def random_layout(rng: np.random.Generator, size: int = 96, kind: str = "obb") -> Layout:
     """Three cars in a grid of places, turned at random for obb."""
     places = rng.permutation(9)[:3]

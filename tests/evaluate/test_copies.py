@@ -3,18 +3,10 @@
 import cv2
 import numpy as np
 import pytest
+from toy_scenes import ground
 
 from dataengine.evaluate import copies
 from dataengine.evaluate.copies import CopyFinder, copied_parts, planted_copy, undetected
-
-
-def ground(seed: int, side: int = 320) -> np.ndarray:
-    """A made-up ground with detail of all sizes, uint8 (side, side, 3)."""
-    rng, total = np.random.default_rng(seed), np.zeros((side, side, 3), np.float32)
-    for cells in (5, 11, 23, 47, 95):
-        total += cv2.resize(rng.normal(size=(cells, cells, 3)).astype(np.float32), (side, side)) / np.sqrt(cells)
-    return np.clip(128 + 90 * total, 0, 255).astype(np.uint8)
-
 
 TRAINING = [ground(seed) for seed in range(12)]
 HELD_OUT = [ground(100 + seed)[:128, :128] for seed in range(30)]

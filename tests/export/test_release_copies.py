@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from toy_scenes import scenes
+from toy_scenes import ground, scenes
 
 from dataengine.errors import UserError
+from dataengine.export.release import copies
 from dataengine.export.release.make import make
 
 
@@ -65,9 +66,30 @@ def test_images_unlike_the_training_images_are_released(painted_run, settings, h
     shutil.copytree(copied[0], training, ignore=shutil.ignore_patterns("copied-*"))
     done = make(painted_run, tmp_path / "out", replace(settings, training=training, held_out=held_out))
     assert done.copies == 0
-    assert "0.0% are near copies; none is left out." in (done.folder / "README.md").read_text()
+    assert "0.0% are near copies, 0.0% show a copied part; none is left out." in (done.folder / "README.md").read_text()
 
 
 def test_a_share_of_near_images_may_be_allowed(painted_run, settings, held_out, copied, tmp_path):
     changed = replace(settings, training=copied[0], held_out=held_out, most_copies=0.5)
     assert make(painted_run, tmp_path / "out", changed).copies == 0
+
+
+def test_a_part_of_a_training_image_is_found_mirrored_and_elsewhere(tmp_path, monkeypatch):
+    """Mutation: without the search for parts, no window of the training image is near the copy."""
+    made = {f"new-{i}": ground(200 + i)[:128, :128] for i in range(10)}
+    made["copy"] = np.rot90(ground(5)[150:278, 31:159][:, ::-1])
+    sets = {
+        "made": made,
+        "trained": {str(i): ground(i) for i in range(12)},
+        "held out": {str(i): ground(100 + i)[:128, :128] for i in range(30)},
+    }
+    for folder, images in sets.items():
+        (tmp_path / folder).mkdir()
+        for name, pixels in images.items():
+            Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / folder / f"{name}.png")
+    folders = [tmp_path / folder for folder in sets]
+    results, near = copies.near_copies(*folders, lambda items, title: items)
+    assert near == ["copy"]
+    assert results[1].value("generated", "copied") == pytest.approx(1 / 11)
+    monkeypatch.setattr(copies, "undetected", lambda parts: "switched off")
+    assert copies.near_copies(*folders, lambda items, title: items)[1] == []

@@ -12,6 +12,7 @@ from PIL import Image
 from dataengine.data.draw import contact_sheet, draw
 from dataengine.data.layout import Dataset
 from dataengine.engine.record import Record
+from dataengine.evaluate.copies import undetected
 from dataengine.evaluate.results import Result
 from dataengine.export.release import marks
 from dataengine.export.release.finished_run import FinishedRun
@@ -72,7 +73,7 @@ def write_samples(folder: Path, splits: Sequence[Dataset], seed: int) -> None:
     )
 
 
-def card_values(run: FinishedRun, content: dict, splits: dict[str, list[Record]], copies: Result | None) -> dict:
+def card_values(run: FinishedRun, content: dict, splits: dict[str, list[Record]], copies: list[Result]) -> dict:
     """Values for the card's template in addition to `release.json`."""
     records = [record for part in splits.values() for record in part]
     objects = content["objects"]
@@ -190,17 +191,26 @@ def _filter(run: FinishedRun) -> str:
     )
 
 
-def _copies(run: FinishedRun, content: dict, copies: Result | None) -> str:
-    if copies is None:
+def _copies(run: FinishedRun, content: dict, copies: list[Result]) -> str:
+    if not copies:
         why = (
             "the training images of the packaged models are not available"
             if run.recipe["model"] is None
             else "the training images were not given"
         )
         return f"**Not checked**: {why}, so near copies of training images are possible."
-    dropped, share = content["left_out"]["copies"], copies.value("generated", "nearer")
-    found = f"{dropped} near copies are left out." if dropped else f"{share:.1%} are near copies; none is left out."
-    return (
+    whole, parts = copies
+    words = (
         "Each image is compared with the training images. A near copy is nearer to a training image than 99 % of "
-        f"held-out real images. {found}"
+        "held-out real images, or shows a part of one, which may be cut out elsewhere, mirrored, turned or lit "
+        "differently. "
     )
+    dropped, near = content["left_out"]["copies"], whole.value("generated", "nearer")
+    if dropped:
+        words += f"{dropped} near copies are left out."
+    else:
+        copied = parts.value("generated", "copied")
+        words += f"{near:.1%} are near copies, {copied:.1%} show a copied part; none is left out."
+    if why := undetected(parts):
+        words += f" The search for copied parts does not work on these images and was left out: {why}."
+    return words

@@ -111,7 +111,7 @@ class Content(_Strict):
     identity: str
     sources: list[_Source]
     against_licenses: list[str]
-    copies: dict | None
+    copies: list[dict]
     limits: list[str]
     report: _Report
     calibration: _Calibration | None

@@ -143,7 +143,7 @@ def make(
         "identity": run.identity,
         "sources": source_values(run),
         "against_licenses": follow["against_licenses"],
-        "copies": copies.as_json() if copies is not None else None,
+        "copies": [table.as_json() for table in copies],
         "limits": follow["limits"],
         **figures(run),
         "archive_size": largest,
@@ -199,7 +199,7 @@ def write_derived(
     for name in content["formats"]:
         write_labels(parts, name, folder, progress)
     write_whole(folder / CONTENT, to_text(content))
-    copies = Result.from_json(content["copies"]) if content["copies"] is not None else None
+    copies = [Result.from_json(table) for table in content["copies"]]
     values = card_values(run, content, splits, copies)
     write_card(folder, content, {**values, "license": license, "content_sha256": sha256_of(folder / CONTENT)})
     write_croissant(folder, content, values["what"], license)
@@ -227,26 +227,27 @@ def _checked(settings: Settings) -> tuple[tuple[str, ...], int | None]:
 
 
 def _without_copies(run: FinishedRun, settings: Settings, bar: Bar):
-    """Records to release, the table of the check for copies (None without a check), and how many it left out."""
+    """Records to release, the tables of the check for copies ([] without a check), and how many it left out."""
     if settings.training is None or settings.held_out is None:
-        return run.records, None, 0
+        return run.records, [], 0
     from dataengine.export.release.copies import near_copies  # imports networks
 
     formats = settings.training_format, settings.held_out_format
-    result, near = near_copies(run.folder, settings.training, settings.held_out, bar, run.recipe["seed"], formats)
+    results, near = near_copies(run.folder, settings.training, settings.held_out, bar, run.recipe["seed"], formats)
     share = len(near) / len(run.records)
     if share > settings.most_copies and not settings.drop_copies:
         named = ", ".join(near[:10]) + (f" and {len(near) - 10} more" if len(near) > 10 else "")
         raise UserError(
             f"{len(near)} of {len(run.records)} images ({share:.1%}, more than --max-copies {settings.most_copies:g}) "
-            f"are nearer to a training image than 99 % of held-out images: {named}. Leave them out with --drop-copies."
+            "are nearer to a training image than 99 % of held-out images, or show a part of one: "
+            f"{named}. Leave them out with --drop-copies."
         )
     if not settings.drop_copies:
-        return run.records, result, 0
+        return run.records, results, 0
     rest = [record for record in run.records if record.name not in set(near)]
     if not rest:
         raise UserError("--drop-copies: all images are near copies of training images, so nothing would be released.")
-    return rest, result, len(near)
+    return rest, results, len(near)
 
 
 def _already(out: Path, content: dict, left_out: int, dropped: int) -> Released:
