@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dataengine import weights
 from dataengine.data.formats import labelled_or_plain
-from dataengine.data.layout import Dataset, class_key, restrict
+from dataengine.data.layout import Dataset, class_key, restrict, restrict_layout
 from dataengine.data.pixel_range import parse, range_of, with_pixel_range
 from dataengine.data.presets import Preset, load_preset, preset_of, read_dataset, search_dataset
 from dataengine.engine.image_parts import (
@@ -109,7 +110,10 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
         layout = read_layout(
             recipe.layout, recipe.size, classes, renderer.classes, preset.kind, scale=recipe.layout_scale
         )
-        layouts, layouts_hash = [layout], folder_hash(recipe.layout)
+        layouts_hash = folder_hash(recipe.layout)
+        classes = tuple(name for name in classes if name in layout.names())
+        layouts = [restrict_layout(layout, classes)]
+        notes.append(f"{recipe.layout}: {', '.join(f'{n} {name}' for name, n in Counter(layout.names()).items())}")
     else:
         layouts, layouts_hash = find_layouts(preset, dataset, classes)
         layouts = choose_layouts(recipe, layouts)
@@ -236,6 +240,10 @@ def _load_renderer(recipe: Recipe, folder: Path) -> Renderer:
     renderer = load_renderer(folder, recipe.renderer).to(best_device())
     if renderer.label_effect != "keeps":
         raise UserError(f"{folder}: this renderer does not keep boxes where they are, so its images have no labels.")
+    if renderer.paints_on == "blank" and recipe.size != renderer.size:
+        raise UserError(
+            f"--size {recipe.size}: this renderer makes images of {renderer.size} pixels; give --size {renderer.size}."
+        )
     if renderer.few_steps and recipe.steps not in (None, renderer.few_steps):
         raise UserError(
             f"--steps {recipe.steps}: this renderer was trained to draw in {renderer.few_steps}; leave --steps out."

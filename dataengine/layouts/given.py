@@ -14,6 +14,10 @@ from dataengine.data.layout import Kind, Layout, class_key
 from dataengine.data.parse import is_number, number
 from dataengine.errors import UserError
 from dataengine.files import read_text
+from dataengine.layouts.constraints import MIN_VISIBLE
+
+MIN_SIDE_PX = 1.0
+MIN_FILLED = 0.8  # of the rectangle around four corners
 
 
 class GivenSampler:
@@ -35,8 +39,8 @@ def read_layout(
 
     A line is `x1 y1 ... x4 y4 class` in pixels, as in DOTA, which are multiplied by `scale`; or `number x1 y1 ... x4
     y4` with corners from 0 to 1, as in AeroGen's demo and in YOLO. `numbered`: the classes that numbers refer to, which
-    are those of the model. classes: of the layout. Raises UserError with the line at fault, also for a class that is
-    not among `classes` and for a box that lies outside of the image.
+    are those of the model. classes: of the layout. DOTA's difficulty is kept. Raises UserError with the line at fault,
+    also for a class that is not among `classes` and a box below a pixel, far from a rectangle, or hardly in the image.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -46,46 +50,76 @@ def read_layout(
     >>> layout.names(), layout.boxes.tolist()
     (['ship'], [[24.0, 20.0, 16.0, 8.0, 0.0]])
     """
-    known, boxes, labels = {class_key(name): i for i, name in enumerate(classes)}, [], []
+    known = {class_key(name): i for i, name in enumerate(classes)}
+    boxes, labels, difficult = [], [], []
     for line_number, line in enumerate(read_text(file).splitlines(), 1):
         row = columns(line)
         if not row or (not boxes and row[0].partition(":")[0] in ("imagesource", "gsd")):
             continue
         try:
-            name, corners = _numbered(row, numbered) if _is_numbered(row) else _named(row, known)
-            corners = corners * (size if _is_numbered(row) else scale)
+            name, corners, level = _numbered(row, numbered) if _is_numbered(row) else _named(row, known)
+            box = _box(corners * (size if _is_numbered(row) else scale), size)
             if class_key(name) not in known:
                 raise ValueError(f"the class {name} is not one of this run, which are {', '.join(classes)}")
-            box = geometry.from_corners(corners[None].astype(np.float32))[0]
-            if not (box[2] > 0 and box[3] > 0):
-                raise ValueError("its box has no area")
-            if (corners.max(0) <= 0).any() or (corners.min(0) >= size).any():
-                raise ValueError(f"its box lies outside of the image of {size} pixels; see --size and --layout-scale")
         except ValueError as error:
             raise UserError(f"--layout {file}:{line_number}: {error}.") from None
         boxes.append(box)
         labels.append(known[class_key(name)])
+        difficult.append(level > 0)
     if not boxes:
         raise UserError(f"--layout {file}: has no object; write one a line, such as 10 10 40 10 40 20 10 20 ship.")
-    layout = Layout(boxes, labels, tuple(classes), (size, size), "obb", origins=(file.name,))
+    visible = np.minimum(_visible(np.array(boxes), size), 1)
+    layout = Layout(
+        boxes, labels, tuple(classes), (size, size), "obb", difficult=difficult, visible=visible, origins=(file.name,)
+    )
     return layout.in_kind(kind)
+
+
+def _box(corners: np.ndarray, size: int) -> np.ndarray:
+    """The box (5,) of four corners (4, 2) in pixels. Raises ValueError for what cannot be drawn as it is."""
+    box = geometry.from_corners(corners[None].astype(np.float32))[0]
+    width, height = box[2:4]
+    if min(width, height) < MIN_SIDE_PX:
+        raise ValueError(
+            f"its box is {width:.3g} x {height:.3g} pixels, which is too small to draw; coordinates from 0 to 1 need a "
+            "class number in front, not a name at the end"
+        )
+    x, y = corners.T
+    filled = abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) / 2 / (width * height)
+    if filled < MIN_FILLED:
+        raise ValueError(f"its corners are no rectangle: they fill {filled:.0%} of the one around them")
+    if _visible(box[None], size)[0] < MIN_VISIBLE:
+        raise ValueError(
+            f"less than {MIN_VISIBLE:.0%} of its box lies in the image of {size} pixels; see --size and --layout-scale"
+        )
+    return box
+
+
+def _visible(boxes: np.ndarray, size: int) -> np.ndarray:
+    """Share of each box (N, 5) that lies in the image, (N,)."""
+    image = np.float32([[size / 2, size / 2, size, size, 0]])
+    return geometry.intersection(boxes.astype(np.float32), image)[:, 0] / (boxes[:, 2] * boxes[:, 3])
 
 
 def _is_numbered(row: list[str]) -> bool:
     """Whether a row is a class number with corners from 0 to 1; those of DOTA end with a name."""
-    return len(row) == 9 and all(map(is_number, row))
+    return len(row) >= 9 and all(map(is_number, row))
 
 
-def _numbered(row: list[str], classes: Sequence[str]) -> tuple[str, np.ndarray]:
-    if not row[0].isdecimal() or int(row[0]) >= len(classes):
+def _numbered(row: list[str], classes: Sequence[str]) -> tuple[str, np.ndarray, float]:
+    if len(row) != 9:
+        raise ValueError(f"has {len(row)} numbers; a class number and four corners are 9")
+    if not (row[0].isascii() and row[0].isdecimal() and int(row[0]) < len(classes)):
         raise ValueError(f"the class number {row[0]} is not one of 0 to {len(classes) - 1}, the classes of the model")
     corners = np.array([number(field, f"coordinate {i}") for i, field in enumerate(row[1:], 1)]).reshape(4, 2)
     if np.abs(corners).max() > 2:
-        raise ValueError("coordinates after a class number are fractions of the side, from 0 to 1; in pixels, end the "
-                         "line with the name of the class")  # fmt: skip
-    return classes[int(row[0])], corners
+        raise ValueError(
+            "coordinates after a class number are fractions of the side, from 0 to 1; in pixels, end the line with the "
+            "name of the class"
+        )
+    return classes[int(row[0])], corners, 0.0
 
 
-def _named(row: list[str], known: dict[str, int]) -> tuple[str, np.ndarray]:
-    corners, name, _ = parse_object(row, known)
-    return name, np.array(corners).reshape(4, 2)
+def _named(row: list[str], known: dict[str, int]) -> tuple[str, np.ndarray, float]:
+    corners, name, level = parse_object(row, known)
+    return name, np.array(corners).reshape(4, 2), level

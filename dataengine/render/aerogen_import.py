@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from dataengine.data.layout import class_key
-from dataengine.errors import UserError
+from dataengine.errors import UserError, one_line
 from dataengine.files import open_regular
 from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.text import check_tokenizer
@@ -275,7 +275,7 @@ def import_aerogen(
     vae_config = _vae_config(state)
     decoder = convert_ldm_vae_checkpoint({k: v for k, v in state.items() if k.startswith(VAE)}, vae_config)
     words, width = _shape(state, f"{TEXT}transformer.text_model.embeddings.token_embedding.weight")
-    check_tokenizer(tokenizer, words, "--tokenizer")
+    check_tokenizer(tokenizer, words, f"--tokenizer {tokenizer.name_or_path}")
     text_config = CLIPTextConfig(
         vocab_size=words,
         hidden_size=width,
@@ -318,15 +318,22 @@ def import_aerogen(
 
 def _category_vectors(file: Path, n: int, width: int) -> torch.Tensor:
     try:
-        vectors = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read as a .npy file of numbers ({error}).") from None
+        with open_regular(file) as opened:
+            vectors = np.load(opened, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{file}: cannot be read as a .npy file of numbers ({one_line(error)}).") from None
+    if not isinstance(vectors, np.ndarray) or vectors.dtype.kind != "f":
+        raise UserError(f"{file}: is no .npy file of real numbers; give AeroGen's category_embeddings.npy.")
     if vectors.shape != (n, width):
         raise UserError(
             f"{file}: has shape {vectors.shape}, not ({n}, {width}), one row per class; give AeroGen's "
             "category_embeddings.npy, or the names of the rows with --classes."
         )
-    return torch.from_numpy(vectors.astype(np.float32))
+    vectors = vectors.astype(np.float32)
+    wrong = np.flatnonzero(~np.isfinite(vectors).all(1) | ~vectors.any(1))
+    if len(wrong):
+        raise UserError(f"{file}: row {wrong[0]} holds no vector (zeros, or numbers that are not finite).")
+    return torch.from_numpy(vectors)
 
 
 def order_warning(vectors: np.ndarray, classes: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -140,10 +141,13 @@ def aerogen(
         from transformers import CLIPTokenizer
     except ImportError:
         raise UserError(f"models with text need: {install('text')}.") from None
+    from dataengine.data.layout import class_key
     from dataengine.render.aerogen_import import AEROGEN_CLASSES, import_aerogen, order_warning
     from dataengine.render.published import write_model
 
     names = [name.strip() for name in classes.split(",")] if classes else AEROGEN_CLASSES
+    if twice := sorted(name for name, count in Counter(map(class_key, names)).items() if count > 1):
+        raise UserError(f"--classes: {', '.join(twice)} is there twice; give each row its own name.")
     try:
         tokens = CLIPTokenizer.from_pretrained(tokenizer)
     except (OSError, ValueError, TypeError) as error:

@@ -78,8 +78,12 @@ def test_lines_of_dota_are_in_pixels_and_scaled(tmp_path):
         ("3 10 10 20 10 20 20 10 20", "demo.txt:2: coordinates after a class number are fractions"),
         ("3 0.1 0.1 0.2 0.1 0.2 0.2 0.1 nan", "demo.txt:2: coordinate 8"),
         ("10 10 40 10 40 20 10 20 zeppelin", "demo.txt:2: the class zeppelin is not one of this run"),
-        ("210 10 240 10 240 20 210 20 ship", "demo.txt:2: its box lies outside of the image of 128 pixels"),
-        ("10 10 10 10 10 10 10 10 ship", "demo.txt:2: its box has no area"),
+        ("210 10 240 10 240 20 210 20 ship", "demo.txt:2: less than 30% of its box lies in the image of 128 pixels"),
+        ("13 -1.9 -1.9 1.9 -1.9 1.9 1.9 -1.9 1.9", "demo.txt:2: less than 30% of its box lies in the image"),
+        ("10 10 10 10 10 10 10 10 ship", "demo.txt:2: its box is 0 x 0 pixels, which is too small to draw"),
+        ("0.25 0.25 0.5 0.25 0.5 0.375 0.25 0.375 ship", "coordinates from 0 to 1 need a class number in front"),
+        ("13 0.2 0.2 0.5 0.5 0.5 0.2 0.2 0.5", "demo.txt:2: its corners are no rectangle: they fill 0%"),
+        ("13 0.25 0.25 0.5 0.25 0.5 0.375 0.25 0.375 0", "demo.txt:2: has 10 numbers; a class number and four"),
         ("10 10 ship", "demo.txt:2: has 1 points, not 4 corners"),
     ],
 )
@@ -88,6 +92,32 @@ def test_a_line_at_fault_is_named(model, tmp_path, line, message):
     code, said = run(model, tmp_path / "run", "--layout", str(tmp_path / "demo.txt"), "--n", "1")
     assert code != 0
     assert message in said.replace("\n", " ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_difficulty_and_what_the_border_cuts_are_kept(tmp_path):
+    file = tmp_path / "dota.txt"
+    file.write_text("10 10 40 10 40 20 10 20 ship 1\n-10 40 10 40 10 60 -10 60 ship 0\n")
+    layout = read_layout(file, 128, ("ship",), numbered=())
+    assert layout.difficult.tolist() == [True, False]
+    assert layout.visible.round(3).tolist() == [1.0, 0.5]
+
+
+def test_the_report_is_about_the_classes_of_the_file(model, tmp_path):
+    (tmp_path / "demo.txt").write_text(DEMO)
+    code, said = run(model, tmp_path / "run", "--layout", str(tmp_path / "demo.txt"), "--n", "1")
+    assert code == 0, said
+    assert "1 ship, 1 dam" in " ".join(said.split())
+    assert "was accepted: the model cannot render" not in said
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert [row["name"] for row in report["classes"]] == ["dam", "ship"]
+
+
+def test_another_size_than_the_models_is_refused_before_anything_is_written(model, tmp_path):
+    (tmp_path / "demo.txt").write_text(DEMO)
+    code, said = run(model, tmp_path / "run", "--layout", str(tmp_path / "demo.txt"), "--size", "256")
+    assert code != 0
+    assert "this renderer makes images of 128 pixels; give --size 128" in said
     assert not (tmp_path / "run").exists()
 
 

@@ -211,6 +211,30 @@ def test_the_horizontal_model_is_refused_with_the_reason(state, vectors, tokeniz
         import_aerogen(tmp_path / "horizontal.ckpt", vectors, tokenizer, GRID, classes=CLASSES)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: np.where(np.arange(2)[:, None] == 1, np.nan, v), "row 1 holds no vector"),
+        (lambda v: np.where(np.arange(2)[:, None] == 0, 0, v), "row 0 holds no vector"),
+        (lambda v: v.astype(np.complex64), "no .npy file of real numbers"),
+        (lambda v: {"vectors": v}, "no .npy file of real numbers"),
+        (lambda v: b"", "cannot be read as a .npy file"),
+    ],
+)
+def test_class_vectors_that_are_none_are_refused(state, vectors, tokenizer, tmp_path, change, message):
+    torch.save({"state_dict": state}, tmp_path / "aerogen.ckpt")
+    changed, file = change(np.load(vectors)), tmp_path / "changed.npy"
+    with open(file, "wb") as opened:
+        if isinstance(changed, dict):
+            np.savez(opened, **changed)
+        elif isinstance(changed, bytes):
+            opened.write(changed)
+        else:
+            np.save(opened, changed)
+    with pytest.raises(UserError, match=message):
+        import_aerogen(tmp_path / "aerogen.ckpt", file, tokenizer, GRID, classes=CLASSES)
+
+
 def foreign_tokenizer(folder: Path, kind: str):
     """What transformers makes of a folder that holds no CLIP tokenizer, or that of another model."""
     from toy_text import toy_tokenizer
@@ -285,6 +309,8 @@ def test_the_command_writes_a_folder_that_synth_accepts(state, tokenizer, tmp_pa
     assert load_renderer(tmp_path / "two", "whole").classes == CLASSES
     with pytest.raises(UserError, match="exists already"):
         run("model")
+    with pytest.raises(UserError, match="--classes: car is there twice"):
+        run("other", "two.npy", classes="car,Car")
     with pytest.raises(UserError, match=r"has shape \(2, 64\), not \(20, 64\)"):
         run("other", "two.npy")
     with pytest.raises(UserError, match=r"--tokenizer .* (cannot be loaded|is not the tokenizer)"):
