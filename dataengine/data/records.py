@@ -18,10 +18,11 @@ from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, 
 from dataengine.data.orientation import Orientations, turn_boxes, turn_points
 from dataengine.data.pixel_range import find_range
 from dataengine.errors import UserError, first_fault, listed, printable, shown
-from dataengine.files import MAX_TEXT_BYTES, read_text
+from dataengine.files import read_text
 
 MAX_CLASSES = 10_000  # of a data set; LVIS has 1,203
 MAX_CLASS_NAME = 200  # characters
+MAX_CLASS_LIST_BYTES = 8 * 2**20  # of classes.txt: MAX_CLASSES names of MAX_CLASS_NAME characters
 NOTHING_READ = "none of its objects can be read"  # such an image would pass for empty ground
 IGNORED_CLASSES = frozenset(
     (
@@ -351,7 +352,14 @@ def listed_classes(root: Path) -> tuple[str, ...] | None:
     file = root / "classes.txt"
     if not file.is_file():
         return None
-    return tuple(line.strip() for line in read_text(file, MAX_TEXT_BYTES).splitlines() if line.strip())
+    text = read_text(file, MAX_CLASS_LIST_BYTES)
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    for number, name in enumerate(names, 1):
+        if len(name) > MAX_CLASS_NAME:
+            raise UserError(
+                f"{file}: class {number} has {len(name)} characters, more than {MAX_CLASS_NAME}; write one name a line."
+            )
+    return names
 
 
 def unknown_acquisition(path: Path, image: str, error: ValueError) -> Problem:

@@ -19,11 +19,13 @@ MIN_FOUND_SHARE = 0.1  # of the painted objects of a class; with fewer it is rep
 
 
 def _print_parts(console: Console, parts) -> None:
+    import torch
+
     from dataengine.render.precision import precision_of
+    from dataengine.render.renderer import best_device
 
     console.print(f"classes: {', '.join(parts.classes)}")
-    device = parts.renderer.device
-    console.print(f"renders on {device.type} in {precision_of(device)}")
+    console.print(f"renders on {best_device()} in {precision_of(torch.device(best_device()))}")
     if (calibration := parts.calibration) is not None:
         console.print(
             f"filter: accepts {calibration.pass_share:.0%} of real images; controls: "

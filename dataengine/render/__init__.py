@@ -21,6 +21,5 @@ class RendererClass(NamedTuple):
 RENDERERS = [
     RendererClass("InScenePipeline", "dataengine.render.in_scene_pipeline", "in-scene"),
     RendererClass("LayoutPipeline", "dataengine.render.layout_pipeline", "whole"),
-    RendererClass("InpaintingPipeline", "dataengine.render.inpainting_pipeline", "whole"),
     RendererClass("LatentPipeline", "dataengine.render.latent_pipeline", "whole", "text"),
 ]

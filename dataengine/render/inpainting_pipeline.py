@@ -27,6 +27,7 @@ class InpaintingPipeline(DiffusionPipeline):
     label_effect = "keeps"
     paints_on = "blank"
     margin = 0.0
+    batch_size = 16
     steps, few_steps = 20, None
     paint = paint_whole
 

@@ -415,12 +415,13 @@ def sample_latents(
     null = layouts.unknown() if null is None else null.to(model.device)
 
     noise = draw_noise(generators, shape, model.device)
+    conditions = {} if known is None else {"known": known}
 
     def velocity(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        with_layout = model(x, times, layouts, known=known)
+        with_layout = model(x, times, layouts, **conditions)
         if guidance_scale == 1.0:
             return with_layout
-        without = model(x, times, null, known=known)
+        without = model(x, times, null, **conditions)
         return without + guidance_scale * (with_layout - without)
 
     return sample(velocity, noise, steps, few=few, scheduler=scheduler, known=known)

@@ -201,5 +201,5 @@ def test_verifying_a_run_whose_lock_is_a_link_or_a_pipe_is_one_sentence(finished
         root.mkdir()
         shutil.copytree(finished[0], root / "run")
         plant(root / "run/.lock", kind, make_outside(root))
-        with pytest.raises(UserError, match=r"\.lock: is "):
-            verify(root / "run")
+        faults = [fault.message for fault in verify(root / "run").faults]
+        assert any(fault.startswith(f"{root / 'run/.lock'} is a ") for fault in faults), kind

@@ -285,7 +285,7 @@ def test_a_command_that_is_told_to_stop_says_so(name):
 
 def test_workers_leave_what_a_terminal_sends_to_the_run():
     seen, before = {}, [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)]
-    with local._interrupts_ignored():
+    with local.interrupts_ignored():
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             seen[number] = signal.getsignal(number)
     assert set(seen.values()) == {signal.SIG_IGN}

@@ -27,7 +27,7 @@ COLOURS = {"car": (255, 0, 255), "van": (0, 255, 255)}
 
 class ToyRenderer:
     label_effect, paints_on = "keeps", "scene"
-    steps, guidance_scale, few_steps, margin, reference_width = 1, 1.0, None, 0.0, 0
+    steps, guidance_scale, few_steps, margin, reference_width, batch_size = 1, 1.0, None, 0.0, 0, 16
     classes = tuple(COLOURS)
 
     @classmethod

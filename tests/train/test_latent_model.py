@@ -16,7 +16,7 @@ from dataengine.data.layout import Acquisition, Dataset, Layout, Sample
 from dataengine.errors import UserError
 from dataengine.render.autoencoder import Autoencoder
 from dataengine.render.inpaint import Known
-from dataengine.render.renderer import load_renderer
+from dataengine.render.inpainting_pipeline import InpaintingPipeline
 from dataengine.train import latent_model
 from dataengine.train.flow_loss import flow_loss
 from dataengine.train.latent_model import LatentExamples, latent_example, train_latent_model
@@ -285,7 +285,7 @@ def test_a_training_writes_losses_pictures_and_a_renderer_that_keeps_what_is_out
     assert set(lines[0]["held-out"]) == {"labelled", "bare"}
     assert len(lines[0]["train"]["bare"]) == len(latent_model.BANDS)
     assert Image.open(out / "samples" / "0000003.png").size[0] == SIZE * latent_model.WHOLE_SHOWN
-    pipeline = load_renderer(out / "pipeline", "whole")
+    pipeline = InpaintingPipeline.from_pretrained(out / "pipeline")
     layout = random_layout(np.random.default_rng(0), SIZE)
     image = np.random.default_rng(1).integers(0, 255, (SIZE, SIZE, 3), np.uint8)
     mask = np.zeros((SIZE, SIZE), np.uint8)
@@ -305,7 +305,7 @@ def test_a_training_writes_losses_pictures_and_a_renderer_that_keeps_what_is_out
 def test_a_second_training_starts_from_the_first_and_keeps_its_statistics(tmp_path, monkeypatch):
     monkeypatch.setattr(latent_model, "HELD_OUT_WINDOWS", 2)
     first = trained(tmp_path / "first", tmp_path)
-    start = load_renderer(tmp_path / "first" / "pipeline", "whole")
+    start = InpaintingPipeline.from_pretrained(tmp_path / "first" / "pipeline")
     second = train_latent_model(
         sources(tmp_path), sources(tmp_path, 2, 5), tiny_autoencoder(1), tmp_path / "second",
         settings(steps=1, learning_rate=1e-9), windows=64, size=SIZE, model_settings=TINY, start=start,
