@@ -22,11 +22,12 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests of mmrotate need its own environment: they run when asked for with -m, and fail where it is not there."""
-    if "mmrotate" not in config.option.markexpr:
-        others = [item for item in items if item.get_closest_marker("mmrotate") is None]
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("mmrotate")])
-        items[:] = others
+    """Tests of mmrotate, which need its own environment, and long ones run only when asked for with -m."""
+    for marker in ("mmrotate", "long"):
+        if marker not in config.option.markexpr:
+            left_out = [item for item in items if item.get_closest_marker(marker)]
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

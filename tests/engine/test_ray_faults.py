@@ -16,7 +16,7 @@ from dataengine.engine.run_folder import RunFolder
 from dataengine.engine.trace import read_trace
 from dataengine.errors import UserError
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 STOPPED = "stopped; finished work is kept, and the same command continues it"
 
 

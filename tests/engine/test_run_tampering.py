@@ -70,7 +70,7 @@ def test_every_tampering_that_matters_is_reported(whole, tmp_path):
     assert outcome.all_reported, str(outcome)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_tampering_of_every_field_is_reported(whole, tmp_path):
     outcome = examine(whole, of_folder(whole), tmp_path, is_reported, does_not_matter)
     print(outcome)

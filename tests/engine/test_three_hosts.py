@@ -17,7 +17,7 @@ from dataengine.engine.run import synth
 from dataengine.engine.run_folder import RunFolder
 from dataengine.engine.trace import read_trace
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 RAY_VARIABLES = {
     **SMALL_RAY,
     "PYTHONPATH": str(REPOSITORY),

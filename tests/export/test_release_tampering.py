@@ -69,7 +69,7 @@ def test_attacks_on_checksums_and_archives_are_reported(whole, tmp_path):
     assert outcome.all_reported, str(outcome)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_tampering_of_every_field_is_reported(whole, tmp_path):
     outcome = examine(whole, of_folder(whole), tmp_path, is_reported, in_checksums, with_new_checksums)
     print(outcome)
