@@ -82,7 +82,6 @@ def test_nodes_workers_and_the_run_itself_are_lost_and_every_byte_is_that_of_the
     assert contents(result.out) == expected
     assert verify(result.out).faults == []
     events = read_trace(RunFolder(out))
-    assert [event["args"]["reason"] for event in events if event["name"] == "lost"], "a worker was lost with its node"
     # what the lost one told last may be lost with it
     assert len({event["pid"] for event in events if event["name"] == "load"}) >= 2, "the work was shared"
     assert (
