@@ -118,7 +118,8 @@ def same_boxes(first, second, n: int) -> float:
     ],
 )  # fmt: skip
 def test_the_onnx_model_detects_what_mmrotate_detects(name, enlarge, nms_iou, image, tmp_path):
-    from dataengine.judge.detector import OnnxDetector, load_detector
+    from dataengine.judge.child import ChildDetector
+    from dataengine.judge.detector import load_detector
     from dataengine.mmrotate.detector import work_dir_parts
     from dataengine.mmrotate.onnx_export import export_detector
 
@@ -127,7 +128,7 @@ def test_the_onnx_model_detects_what_mmrotate_detects(name, enlarge, nms_iou, im
     threshold = float(direct.scores[min(len(direct), 60) - 1])  # few candidates, all of which suppression looks at
     assert export_detector(*work_dir_parts(folder), tmp_path / "onnx", SIZE, score_threshold=threshold * 0.999) < 0.5
     detector = load_detector(tmp_path / "onnx", threads=1)
-    assert isinstance(detector, OnnxDetector)
+    assert isinstance(detector, ChildDetector)
     assert detector.classes == CLASSES
     (exported,) = detector.detect([image])
     n = min(len(direct), 50)
