@@ -59,9 +59,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    told = ("can't allocate memory", "out of memory", "can't start new thread", "bad allocation", "std::bad_alloc")
+    phrases = ("can't allocate memory", "out of memory", "can't start new thread", "bad allocation", "std::bad_alloc")
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in told)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in phrases)
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import torch
 
 
@@ -152,6 +155,24 @@ def published_shapes() -> dict:
 def tiny_shapes(width: int = 32, context: int = 64) -> dict:
     shapes = unet_shapes(width, context) | box_shapes(context, 24, context) | vae_shapes(32)
     return shapes | text_shapes(context, 2, 60, 16)
+
+
+def write_tiny(folder: Path, checkpoint: str = "aerogen.ckpt", vectors: str = "category_embeddings.npy") -> None:
+    """A checkpoint of `tiny_shapes` and class vectors of AeroGen's 20 classes, both random."""
+    torch.save({"state_dict": random_state(tiny_shapes())}, folder / checkpoint)
+    np.save(folder / vectors, np.random.default_rng(0).normal(size=(20, 64)).astype(np.float32))
+
+
+def import_tiny(folder: Path):
+    """The pipeline of `write_tiny`, of images of 128 px."""
+    from toy_text import toy_tokenizer
+
+    from dataengine.render.aerogen_import import import_aerogen
+
+    write_tiny(folder)
+    (folder / "tokenizer").mkdir()
+    tokenizer = toy_tokenizer(folder / "tokenizer")
+    return import_aerogen(folder / "aerogen.ckpt", folder / "category_embeddings.npy", tokenizer, 16)
 
 
 def random_state(shapes: dict, seed: int = 0) -> dict[str, torch.Tensor]:

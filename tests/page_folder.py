@@ -8,7 +8,6 @@ from pathlib import Path
 
 import aerogen_shapes
 import numpy as np
-import torch
 from PIL import Image
 from toy_detector import save_detector
 from toy_scenes import paint, random_layout
@@ -84,9 +83,7 @@ def models_with_text(root: Path) -> None:
     base = toy_stable_diffusion(root / "path" / "to" / "sd15")
     (root / "path" / "to" / "tokenizer").symlink_to(base / "tokenizer")
     toy_clip(root / "models" / "clip-vit-large-patch14")
-    state = aerogen_shapes.random_state(aerogen_shapes.tiny_shapes(context=64))
-    torch.save({"state_dict": state}, root / "aerogen_diorr_last.ckpt")
-    np.save(root / "category_embeddings.npy", np.random.default_rng(0).normal(size=(20, 64)).astype(np.float32))
+    aerogen_shapes.write_tiny(root, "aerogen_diorr_last.ckpt")
     (root / "demo.txt").write_text("13 0.25 0.25 0.5 0.25 0.5 0.5 0.25 0.5\n")
     (root / "published").mkdir()  # as downloaded by hand
     for name in ("aerogen_diorr_last.ckpt", "category_embeddings.npy"):

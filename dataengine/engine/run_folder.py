@@ -27,6 +27,7 @@ from dataengine.data.layout import Dataset, Sample
 from dataengine.engine.record import Record
 from dataengine.errors import UserError
 from dataengine.files import create_folder, parse_json, read_text, remove, write_whole
+from dataengine.folders import sha256_of
 
 RECORDS = "records.jsonl"
 CHECKSUM = f"{RECORDS}.sha256"  # in the form of sha256sum, so that `sha256sum -c` checks it, too
@@ -198,7 +199,7 @@ class RunFolder:
                 shard.faults.append(f"{file}: line {number_of_line} names {record.image} where {name} belongs")
             elif not (self.path / name).is_file():
                 shard.faults.append(f"{self.path / name} is missing")
-            elif hashlib.sha256((self.path / name).read_bytes()).hexdigest() != record.sha256:
+            elif sha256_of(self.path / name) != record.sha256:
                 shard.faults.append(f"{self.path / name} is not what was written: its checksum differs")
         if not shard.records and not shard.faults:
             shard.faults.append(f"{file} is empty")

@@ -24,6 +24,7 @@ from dataengine.data.staging import IMAGE_SKIPPED
 from dataengine.data.tile import tile
 from dataengine.errors import UserError
 from dataengine.files import make_room, read_text, refuse_links, write_whole
+from dataengine.folders import sha256_of
 from dataengine.layouts.constraints import MIN_VISIBLE
 from dataengine.mmrotate.training_config import DETECTORS, LAYOUTS, ExportedData, config_text, spelling
 
@@ -219,8 +220,7 @@ def _fingerprint(dataset: Dataset) -> str:
     for sample in dataset:
         layout = sample.layout
         try:
-            with open(sample.image, "rb") as file:
-                pixels = hashlib.file_digest(file, "sha256").hexdigest()
+            pixels = sha256_of(sample.image)
         except OSError as error:
             raise UserError(f"{sample.image} cannot be read ({error.strerror or error}).") from None
         words = [sample.name, sample.source, sample.license, pixels, layout.size, layout.acquisition.model_dump_json()]

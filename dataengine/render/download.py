@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from dataengine.errors import UserError, one_line
 from dataengine.files import disk_space, make_room
+from dataengine.folders import sha256_of
 
 GITHUB, GITHUB_API = "https://github.com", "https://api.github.com"
 CHUNK_BYTES = 1 << 20  # read at once for a checksum
@@ -74,12 +75,6 @@ def _endpoint() -> str:
     from huggingface_hub import constants
 
     return constants.ENDPOINT
-
-
-def sha256_of(file: Path) -> str:
-    """SHA-256 of a file's content, hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _git_blob(file: Path) -> str:

@@ -8,12 +8,11 @@ import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 
 from dataengine.data.layout import Layout
-from dataengine.errors import UserError
 from dataengine.render.autoencoder import LATENT_RATIO, Autoencoder
 from dataengine.render.inpaint import Known, composite
 from dataengine.render.layout_batch import LayoutBatch
 from dataengine.render.layout_unet import LayoutUNet, sample_latents
-from dataengine.render.placement import class_numbers
+from dataengine.render.placement import check_sizes, class_numbers, domain_number
 from dataengine.render.precision import fast_autocast
 from dataengine.render.renderer import paint_whole
 from dataengine.seeds import Noise, noise_seed
@@ -111,16 +110,8 @@ class InpaintingPipeline(DiffusionPipeline):
         only where the mask is 1; layouts then say all that is to be seen in them. Raises UserError for layouts of
         another size than the model's and for classes and domains it does not know.
         """
-        for layout in layouts:
-            if layout.size != (self.size, self.size):
-                raise UserError(
-                    f"the in-painting renderer makes {self.size}x{self.size} pixels, not "
-                    f"{layout.size[0]}x{layout.size[1]}; give --size {self.size}."
-                )
-        domains = list(self.unet.config.domains)
-        if domain is not None and domain not in domains:
-            raise UserError(f"the renderer was not trained on {domain!r}; it knows {', '.join(domains)}.")
-        number = len(domains) if domain is None else domains.index(domain)
+        check_sizes(layouts, self.size)
+        number = domain_number(domain, self.unet.config.domains)
         labels = [class_numbers(layout, self.classes) for layout in layouts]
         batch = self.unet.layout_batch(layouts, labels, [number] * len(layouts), references)
         generators = [torch.Generator().manual_seed(noise_seed(seed, Noise.WHOLE_IMAGE)) for seed in seeds]

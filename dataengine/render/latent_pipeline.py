@@ -16,7 +16,7 @@ from dataengine.errors import UserError
 from dataengine.render.inpaint import Known, composite
 from dataengine.render.layout_batch import LayoutBatch
 from dataengine.render.layout_unet import LayoutUNet
-from dataengine.render.placement import class_numbers
+from dataengine.render.placement import check_sizes, class_numbers
 from dataengine.render.precision import fast_autocast
 from dataengine.render.renderer import paint_whole
 from dataengine.render.text import check_tokenizer, embed_names, encode_prompts, prompt_of, words
@@ -145,12 +145,7 @@ class LatentPipeline(DiffusionPipeline):
         steps = num_inference_steps or self.steps
         guidance_scale = self.guidance_scale if guidance_scale is None else guidance_scale
         eta = self.eta if eta is None else eta
-        for layout in layouts:
-            if layout.size != (self.size, self.size):
-                raise UserError(
-                    f"this renderer makes {self.size}x{self.size} pixels, not {layout.size[0]}x{layout.size[1]}; "
-                    f"give --size {self.size}."
-                )
+        check_sizes(layouts, self.size)
         for name, scale in (("text", guidance_scale), ("layout", layout_guidance_scale)):
             if scale != 1.0 and name not in self.config.dropped_in_training:
                 raise UserError(f"this renderer never saw a null {name}, so it cannot be guided by it: give 1.")

@@ -8,11 +8,10 @@ import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 
 from dataengine.data.layout import Layout
-from dataengine.errors import UserError
 from dataengine.render.inpaint import Known, composite
 from dataengine.render.layout_batch import layout_rasters
 from dataengine.render.layout_unet import LayoutUNet, sample_latents
-from dataengine.render.placement import class_numbers
+from dataengine.render.placement import check_sizes, class_numbers, domain_number
 from dataengine.render.precision import fast_autocast
 from dataengine.render.renderer import paint_whole
 from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, ThumbnailDecoder, decode_thumbnails, thumbnails_of
@@ -53,12 +52,7 @@ class LayoutPipeline(DiffusionPipeline):
 
     def domain_number(self, domain: str | None) -> int:
         """Number of a data set's look; the learned null for None. Raises UserError for an unknown name."""
-        domains = list(self.unet.config.domains)
-        if domain is None:
-            return len(domains)
-        if domain not in domains:
-            raise UserError(f"the renderer was not trained on {domain!r}; it knows {', '.join(domains)}.")
-        return domains.index(domain)
+        return domain_number(domain, self.unet.config.domains)
 
     @torch.no_grad()
     def __call__(
@@ -82,12 +76,7 @@ class LayoutPipeline(DiffusionPipeline):
         """
         steps = num_inference_steps or self.steps
         guidance_scale = self.guidance_scale if guidance_scale is None else guidance_scale
-        for layout in layouts:
-            if layout.size != (self.size, self.size):
-                raise UserError(
-                    f"the whole-image renderer makes {self.size}x{self.size} pixels, not "
-                    f"{layout.size[0]}x{layout.size[1]}; give --size {self.size}."
-                )
+        check_sizes(layouts, self.size)
         labels = [class_numbers(layout, self.classes) for layout in layouts]
         number = self.domain_number(domain)
         batch = self.unet.layout_batch(layouts, labels, [number] * len(layouts), references)

@@ -31,6 +31,29 @@ def class_numbers(layout: Layout, known: Sequence[str]) -> np.ndarray:
     return np.array([number[class_key(name)] for name in layout.names()], np.int64)
 
 
+def domain_number(domain: str | None, domains: Sequence[str]) -> int:
+    """Number of a data set's look among those that a model was trained on; for None that of the learned null, which
+    comes after them. Raises UserError for an unknown name.
+
+    >>> domain_number("dota", ["hit-uav", "dota"]), domain_number(None, ["hit-uav", "dota"])
+    (1, 2)
+    """
+    if domain is None:
+        return len(domains)
+    if domain not in domains:
+        raise UserError(f"the renderer was not trained on {domain!r}; it knows {', '.join(domains)}.")
+    return list(domains).index(domain)
+
+
+def check_sizes(layouts: Sequence[Layout], size: int) -> None:
+    """Raise UserError unless all layouts are of the size x size pixels that a model makes."""
+    for layout in layouts:
+        if layout.size != (size, size):
+            raise UserError(
+                f"this renderer makes {size}x{size} pixels, not {layout.size[0]}x{layout.size[1]}; give --size {size}."
+            )
+
+
 def empty_layout(layout: Layout) -> Layout:
     """The same image with nothing in it."""
     return replace(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from dataengine.errors import UserError, install
 from dataengine.files import cannot_write, create_folder, disk_space, lock, user_cache
+from dataengine.folders import sha256_of
 from dataengine.render import PROVENANCE_FILE
 from dataengine.render.download import (
     RemoteRepository,
@@ -21,7 +22,6 @@ from dataengine.render.download import (
     bytes_missing,
     describe,
     download,
-    sha256_of,
 )
 
 if TYPE_CHECKING:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 
+import aerogen_shapes
 import numpy as np
 import pytest
-import torch
-from toy_text import toy_tokenizer
 from typer.testing import CliRunner
 
 from dataengine import geometry
@@ -25,16 +24,8 @@ DEMO = """13 0.25 0.25 0.5 0.25 0.5 0.375 0.25 0.375
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A tiny AeroGen with the published class order, of images of 128 px."""
-    import aerogen_shapes
-
-    from dataengine.render.aerogen_import import import_aerogen
-
     folder = tmp_path_factory.mktemp("aerogen")
-    torch.save({"state_dict": aerogen_shapes.random_state(aerogen_shapes.tiny_shapes())}, folder / "aerogen.ckpt")
-    np.save(folder / "vectors.npy", np.random.default_rng(0).normal(size=(20, 64)).astype(np.float32))
-    (folder / "tokenizer").mkdir()
-    tokenizer = toy_tokenizer(folder / "tokenizer")
-    import_aerogen(folder / "aerogen.ckpt", folder / "vectors.npy", tokenizer, 16).save_pretrained(folder / "model")
+    aerogen_shapes.import_tiny(folder).save_pretrained(folder / "model")
     return folder / "model"
 
 

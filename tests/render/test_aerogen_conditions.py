@@ -5,12 +5,12 @@ The facts: datasets/dataset.py and inference/inference.py of Sonettoo/AeroGen at
 
 from __future__ import annotations
 
+import aerogen_shapes
 import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from toy_text import toy_tokenizer
 
 from dataengine import geometry
 from dataengine.data.layout import Layout
@@ -149,15 +149,7 @@ def authors_steps(noise_of, first: np.ndarray, noises: list[np.ndarray], eta: fl
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory):
-    import aerogen_shapes
-
-    from dataengine.render.aerogen_import import import_aerogen
-
-    folder = tmp_path_factory.mktemp("aerogen")
-    torch.save({"state_dict": aerogen_shapes.random_state(aerogen_shapes.tiny_shapes())}, folder / "aerogen.ckpt")
-    np.save(folder / "vectors.npy", np.random.default_rng(0).normal(size=(20, 64)).astype(np.float32))
-    (folder / "tokenizer").mkdir()
-    return import_aerogen(folder / "aerogen.ckpt", folder / "vectors.npy", toy_tokenizer(folder / "tokenizer"), 16)
+    return aerogen_shapes.import_tiny(tmp_path_factory.mktemp("aerogen"))
 
 
 def test_the_imported_model_draws_with_the_authors_sampler(pipeline, monkeypatch):

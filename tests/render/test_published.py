@@ -15,7 +15,6 @@ from pathlib import Path
 import aerogen_shapes
 import numpy as np
 import pytest
-import torch
 from model_host import COMMITS, TOKENIZER, ModelHost
 from typer.testing import CliRunner
 
@@ -40,8 +39,7 @@ def files(tmp_path_factory) -> Path:
     toy_tokenizer(folder)
     (folder / "tokenizer_config.json").write_text('{"model_max_length": 16}')
     (folder / "special_tokens_map.json").write_text('{"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}')
-    np.save(folder / VECTORS, np.random.default_rng(0).normal(size=(20, 64)).astype(np.float32))
-    torch.save({"state_dict": aerogen_shapes.random_state(aerogen_shapes.tiny_shapes(context=64))}, folder / CHECKPOINT)
+    aerogen_shapes.write_tiny(folder, CHECKPOINT, VECTORS)
     return folder
 
 

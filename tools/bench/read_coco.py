@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from results import machine, print_and_append
 
 LINKS = 10_000  # of one file, fewer than file systems allow
 MEASURE = """
@@ -98,9 +98,7 @@ def main() -> None:
         before = measure(arguments.before.resolve(), Path(folder)) if arguments.before else None
     result = {
         "benchmark": "read_coco",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "numpy": np.__version__,
+        **machine(),
         "kind": arguments.kind,
         "file_mb": size // 2**20,
         **now,
@@ -108,10 +106,7 @@ def main() -> None:
     if before is not None:
         assert {key: before[key] for key in ("images", "objects")} == {key: now[key] for key in ("images", "objects")}
         result |= {"before": before, "times_as_fast": round(before["cpu_s"] / now["cpu_s"], 2)}
-    print("\n".join(f"{key}: {value}" for key, value in result.items()))
-    if arguments.json:
-        with arguments.json.open("a") as file:
-            file.write(json.dumps(result) + "\n")
+    print_and_append(result, arguments.json)
 
 
 if __name__ == "__main__":

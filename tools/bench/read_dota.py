@@ -6,15 +6,13 @@ python tools/bench/read_dota.py [--objects 100000] [--per-image 100] [--json res
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from results import machine, print_and_append
 
 from dataengine.data import dota
 
@@ -61,18 +59,13 @@ def main() -> None:
         assert not dataset.problems
     result = {
         "benchmark": "read_dota",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "numpy": np.__version__,
+        **machine(),
         "images": len(dataset),
         "objects": objects,
         "seconds": round(min(seconds), 3),
         "objects_per_second": round(objects / min(seconds)),
     }
-    print("\n".join(f"{key}: {value}" for key, value in result.items()))
-    if arguments.json:
-        with arguments.json.open("a") as file:
-            file.write(json.dumps(result) + "\n")
+    print_and_append(result, arguments.json)
 
 
 if __name__ == "__main__":

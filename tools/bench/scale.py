@@ -33,6 +33,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
+from results import append
 
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.run_folder import RunFolder, image_name, record_files
@@ -290,9 +291,7 @@ def main() -> None:
             tell(f"{arguments.project} images", projected(result, arguments.project))
         shutil.rmtree(whole)
     result["load after"] = [round(x, 1) for x in os.getloadavg()]
-    if arguments.json:
-        with arguments.json.open("a") as file:
-            file.write(json.dumps(result) + "\n")
+    append(result, arguments.json)
 
 
 if __name__ == "__main__":

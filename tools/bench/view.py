@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics as stdlib_statistics
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from results import append, machine
 
 FILTERS = {
     "all": {},
@@ -146,9 +146,7 @@ def main() -> None:
         seconds["60 tiles"] = timed(lambda: gallery.page(read_filter({}), arguments.pictures // 2, 60))
         result = {
             "benchmark": "view",
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-            "python": platform.python_version(),
-            "numpy": np.__version__,
+            **machine(),
             "pictures": len(index),
             "objects": len(index.columns.image),
             "seconds": {name: {"clock": round(c, 4), "cpu": round(u, 4)} for name, (c, u) in seconds.items()},
@@ -156,9 +154,7 @@ def main() -> None:
         if arguments.browser:
             result["browser"] = in_a_browser(gallery)
     print(json.dumps(result, indent=2))
-    if arguments.json:
-        with arguments.json.open("a") as file:
-            file.write(json.dumps(result) + "\n")
+    append(result, arguments.json)
 
 
 if __name__ == "__main__":
