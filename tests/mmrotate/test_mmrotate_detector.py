@@ -257,7 +257,7 @@ def test_a_config_without_a_test_pipeline_is_exported_for_rgb_images(image, tmp_
     from mmrotate.utils import register_all_modules
     from safetensors.torch import save_file
 
-    from dataengine.judge.detector import load_detector
+    from dataengine.judge.detector import OnnxDetector
     from dataengine.mmrotate.onnx_export import export_detector
 
     register_all_modules()
@@ -268,7 +268,7 @@ def test_a_config_without_a_test_pipeline_is_exported_for_rgb_images(image, tmp_
     torch.nn.init.normal_(model.bbox_head.rtm_cls[0].weight, std=0.3)
     save_file({name: value.clone() for name, value in model.state_dict().items()}, tmp_path / "it.safetensors")
     assert export_detector(file, tmp_path / "it.safetensors", tmp_path / "onnx", SIZE, half=True) < 0.5
-    detector = load_detector(tmp_path / "onnx", threads=1)
+    detector = OnnxDetector(tmp_path / "onnx", threads=1)
     assert detector.classes == tuple(config.classes)
     pixels = torch.from_numpy(image.transpose(2, 0, 1)[None].astype(np.float32))
     scores = {}
