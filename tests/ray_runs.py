@@ -115,7 +115,9 @@ def synth_command(recipe: Recipe, out: Path, *options: str, host: Host | None = 
     """Start `dataengine synth` with a recipe, on this machine or on a host."""
     file = out.with_name(f"{out.name}.yaml")
     file.write_text(json.dumps(recipe.model_dump(mode="json", exclude_unset=True)))
-    program = "from dataengine.cli import main; main()"
+    # Ctrl-C works as at a terminal, also where the tests run in the background of a shell, which ignores it
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    program += "from dataengine.cli import main; main()"
     command = [sys.executable, "-c", program, "synth", "--config", file, "--out", out, "--executor", "ray", *options]
     variables = {**os.environ, **SMALL_RAY, "PYTHONPATH": str(REPOSITORY), **environment}
     command = [str(word) for word in command]
