@@ -275,7 +275,7 @@ def train(
         writer.close()
     if step < settings.steps and accelerator.is_main_process:
         print(
-            f"{out}: stopped after {settings.minutes:g} minutes at step {step:,} of {settings.steps:,}; the same command "
-            "continues from there. Until then the model is what the steps so far made of it."
+            f"{out}: stopped after {settings.minutes:g} minutes at step {step:,} of {settings.steps:,}; the same "
+            "command continues from there. Until then the model is what the steps so far made of it."
         )
     return step >= settings.steps
