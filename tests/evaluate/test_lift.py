@@ -55,9 +55,9 @@ def trained(protocol, monkeypatch) -> list[dict]:
         out.mkdir(parents=True, exist_ok=True)
         config_text = config.read_text()
         asked.append(settings | {"arm": config.parent.name, "config": config_text, "data": config.parent / "data"})
-        return config, out
+        return training.Trained(config, out, 10, 10)
 
-    monkeypatch.setattr(lift, "train_detector", train)
+    monkeypatch.setattr(lift, "train_exported", train)
     monkeypatch.setattr(
         lift, "MmrotateDetector",
         lambda config, _: Half(1.0 if config.parent.name.startswith("run") else 0.34, protocol.test),
