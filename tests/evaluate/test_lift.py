@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,6 +75,22 @@ def test_every_arm_takes_equally_many_steps_and_sees_the_same_real_images(protoc
     others = [len(list((a["data"] / "synthetic/train/images").iterdir())) for a in trained[1:4]]
     assert others == [12, 4, 12]
     assert "synthetic" not in trained[0]["config"].split("train_dataloader")[1]
+
+
+def test_without_mmrotate_the_command_runs_in_its_environment(protocol, tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from dataengine.cli import app
+    from dataengine.mmrotate import environment
+
+    words = ["evaluate", "lift", protocol.runs[0], "--real", protocol.real, "--test", protocol.test, "--out", "lift"]
+    words = list(map(str, words))
+    there = [sys.executable, "-c", "import sys; open(sys.argv[1], 'w').write(' '.join(sys.argv[2:])); sys.exit(7)"]
+    monkeypatch.setattr(environment, "is_here", lambda: False)
+    monkeypatch.setattr(environment, "command", lambda *given: [*there, str(tmp_path / "asked"), *given])
+    monkeypatch.setattr(sys, "argv", ["dataengine", *words])
+    assert CliRunner().invoke(app, words).exit_code == 7
+    assert (tmp_path / "asked").read_text() == " ".join(["dataengine", *words])
 
 
 def test_more_labels_are_an_arm_of_their_own(protocol, trained, tmp_path):
