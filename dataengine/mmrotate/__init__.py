@@ -2,7 +2,11 @@
 
 training_config    the text of a config that trains one of mmrotate's detectors on real and synthetic images
 export             the data sets next to that config
-training           training of a detector from that config
+training           training of a detector from that config: model, optimiser, checkpoints
+draws, schedule    which images a step shows, and its learning rate
+environment        the Python with mmrotate, which is made and kept where this one has none
+install, entry     what is installed there, and how dataengine runs there
+job                a training in a process of it
 detector           a trained mmrotate detector as the filter's detector
 safe_config        configs as plain values, without executing them
 registered         which classes a config may name

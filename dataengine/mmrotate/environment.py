@@ -96,8 +96,8 @@ def _key() -> str:
 
 
 def is_ready(place: Path | None = None) -> bool:
-    """Whether an environment, or the kept one, can be used: one of our making is complete and current, one of the user's
-    has mmrotate."""
+    """Whether an environment, or the kept one, can be used: one of our making is complete and current, one of the
+    user's has mmrotate."""
     place = place or folder()
     marker = place / MARKER
     if marker.is_file():
