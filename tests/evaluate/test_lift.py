@@ -19,6 +19,7 @@ from dataengine.evaluate import lift
 from dataengine.evaluate.lift import Protocol, interval, run_lift, tables
 from dataengine.judge.detector import Detections
 from dataengine.mmrotate import training
+from dataengine.mmrotate.cpu_speed import accelerate_on_cpu
 from dataengine.render.precision import has_native_bf16
 
 
@@ -183,7 +184,7 @@ def test_networks_compute_in_bf16_and_give_fp32_to_the_losses():
 
     net, x = Net(), torch.randn(2, 3, 32, 32)
     before = net(x)
-    training._accelerate_on_cpu(net)
+    accelerate_on_cpu(net)
     after = net(x)
     assert after.dtype == torch.float32
     assert 0 < float((after - before).norm() / before.norm()) < 0.02
