@@ -175,10 +175,14 @@ def run_recipe(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Run a recipe with these fields, on top of those of `config`."""
+    from dataengine.engine.fetched import with_fetched
     from dataengine.engine.recipe import load_recipe
-    from dataengine.engine.show import print_plan, run_with_progress
+    from dataengine.engine.stand_in import check_data
 
     recipe = load_recipe(config, fields)
+    check_data(with_fetched(recipe)[0])  # before what takes seconds to import
+    from dataengine.engine.show import print_plan, run_with_progress
+
     out = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
     if dry_run:
         print_plan(recipe, out, as_json)
