@@ -13,6 +13,7 @@ from dataengine.data.images import read_picture
 from dataengine.data.layout import Dataset, Layout
 from dataengine.data.pixel_range import parse, with_pixel_range
 from dataengine.data.presets import Preset
+from dataengine.data.rename import rename_classes
 from dataengine.engine.recipe import Recipe
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration
@@ -70,7 +71,8 @@ def find_canvases(
 
 
 def _in_range(recipe: Recipe, dataset: Dataset, notes: list[str]) -> Dataset:
-    """The data set with the recipe's pixel range, if it has one."""
+    """The data set with the recipe's pixel range and class names, if it has any."""
+    dataset = rename_classes(dataset, recipe.rename or {})
     dataset = with_pixel_range(dataset, None if recipe.pixel_range is None else parse(recipe.pixel_range))
     notes += dataset.notes
     return dataset

@@ -13,6 +13,7 @@ from dataengine.data.formats import labelled_or_plain
 from dataengine.data.layout import Dataset, class_key, model_key, restrict, restrict_layout
 from dataengine.data.pixel_range import parse, range_of, with_pixel_range
 from dataengine.data.presets import Preset, load_preset, preset_of, read_dataset, search_dataset
+from dataengine.data.rename import check_names, rename_classes
 from dataengine.engine.image_parts import (
     find_calibration,
     find_canvases,
@@ -270,7 +271,7 @@ def find_data(recipe: Recipe) -> tuple[Preset, Dataset | None]:
     if recipe.dataset is None:
         from dataengine.data import formats
 
-        dataset = with_pixel_range(formats.read(recipe.data, recipe.format), asked)
+        dataset = _renamed(recipe, with_pixel_range(formats.read(recipe.data, recipe.format), asked))
         preset = preset_of(dataset, recipe.data)
         dataset = replace(dataset, name=preset.name)
     else:
@@ -278,11 +279,25 @@ def find_data(recipe: Recipe) -> tuple[Preset, Dataset | None]:
         packaged = weights.has(f"layouts/{preset.name}.npz")
         stands_in = recipe.layout is not None or packaged or find_stand_in(recipe, preset) is not None
         if recipe.data is None and stands_in and search_dataset(preset) is None:
+            if recipe.rename:
+                raise UserError(
+                    f"--rename is for classes of labelled images: give those of {preset.title} with --data."
+                )
             return preset, None
-        dataset = with_pixel_range(read_dataset(preset, recipe.data, recipe.format), asked)
+        dataset = _renamed(recipe, with_pixel_range(read_dataset(preset, recipe.data, recipe.format), asked))
+        if recipe.rename:
+            preset = preset.model_copy(update={"classes": dataset.classes})
     if not len(dataset):
         raise UserError(f"{recipe.data or preset.title}: the data set has no image that can be read.")
     return preset, dataset
+
+
+def _renamed(recipe: Recipe, dataset: Dataset) -> Dataset:
+    """The data set with the recipe's names of classes. Raises UserError for a class that it does not have."""
+    if not recipe.rename:
+        return dataset
+    check_names(dataset.classes, recipe.rename, dataset.name)
+    return rename_classes(dataset, recipe.rename)
 
 
 def _made_by(stand_in: StandIn, preset: Preset, classes: tuple[str, ...], notes: list[str]) -> tuple[str, ...]:
