@@ -368,7 +368,7 @@ def merge_command(
     chosen = [names] * len(paths)
     if new_names:
         there = [formats.read(path, format).classes for path in paths]
-        check_names([name for each in there for name in each], new_names, "none of the data sets")
+        check_names([*dict.fromkeys(name for each in there for name in each)], new_names, "the merged data set")
         chosen = [names and names_before(names, new_names, each) for each in there]
     dataset = merge(
         [
