@@ -18,11 +18,13 @@ import typer
 from typer.core import TyperCommand
 
 from dataengine.data.commands import app as data_app
+from dataengine.data.get_command import get_command
 from dataengine.engine.commands import app as run_app
 from dataengine.errors import UserError, is_out_of_memory
 from dataengine.evaluate.commands import app as evaluate_app
 from dataengine.export.commands import app as export_app
 from dataengine.export.release.commands import app as release_app
+from dataengine.export.sample_command import sample_command
 from dataengine.judge.commands import app as filter_app
 from dataengine.layouts.commands import app as layout_app
 from dataengine.render.commands import app as model_app
@@ -45,6 +47,8 @@ app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(model_app, name="model")
 app.add_typer(export_app, name="export")
 layout_app.command("draw")(draw_command)
+data_app.command("get")(get_command)
+data_app.command("sample")(sample_command)
 app.add_typer(release_app, name="release")
 
 FIRST_OPTIONS = ("dataset", "data", "n", "out", "model", "strength", "filter", "workers")  # most runs need no other

@@ -186,9 +186,7 @@ def _tree(source: Source, commit: str) -> list[RemoteFile]:
         url = f"{GITHUB_RAW}/{source.repository}/{commit}/{quote(path)}"
         files.append(RemoteFile(_checked(path.removeprefix(start)), url, entry["size"], f"git-blob:{entry['sha']}"))
     if not files:
-        raise UserError(
-            f"{source.page} has no files below {source.below} (any more); look there for what has become of it."
-        )
+        raise UserError(f"{source.page} has no files below {source.below} (any more); look there for them.")
     return files
 
 
@@ -230,7 +228,7 @@ def stated(repositories: Sequence[RemoteRepository]) -> list[str]:
             kinds = {file.checksum.partition(":")[0] for file in repository.files}
             size = disk_space(sum(file.size for file in repository.files))
             lines.append(
-                f"  {len(repository.files):,} files, {size}, each with its checksum ({', '.join(sorted(kinds))})"
+                f"  {len(repository.files):,} files, {size}, each with a checksum ({', '.join(sorted(kinds))})"
             )
             continue
         lines += [f"  {file.name}, {disk_space(file.size)}, {file.checksum}" for file in repository.files]

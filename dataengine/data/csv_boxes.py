@@ -92,6 +92,11 @@ def _columns(text: str) -> dict[str, int] | None:
     return None
 
 
+def _has_header(text: str) -> bool:
+    columns = _columns(text)
+    return columns is not None and _fields(text)[columns["image"]].lower() in COLUMNS["image"]
+
+
 def splits(path: Path) -> tuple[str, ...]:
     """Names of the splits of a data set, given its root."""
     return split_names(_files(path))
@@ -144,7 +149,8 @@ def _objects(file: Path, problems: list[Problem]) -> dict[str, tuple[Objects, tu
     try:
         text = read_text(file, MAX_TEXT_BYTES)
     except UserError as error:
-        problems.append(Problem(file, None, f"{error}; the file is skipped", line_count(file)))
+        objects = line_count(file) - _has_header(head_of(file))
+        problems.append(Problem(file, None, f"{error}; the file is skipped", objects))
         return {}
     columns = _columns(text)
     if columns is None:
@@ -181,7 +187,7 @@ def _rows(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """(number of the line, {column: text}) of each line with an object."""
     reader = csv.reader(io.StringIO(text), delimiter=_separator(text.split("\n", 1)[0]), skipinitialspace=True)
-    if _fields(text)[columns["image"]].lower() in COLUMNS["image"]:
+    if _has_header(text):
         next(reader)
     wanted, end = max(columns[name] for name in NEEDED) + 1, reader.line_num
     try:

@@ -58,7 +58,7 @@ PUBLISHED = (
     ),
     PublishedData(
         name="hrplanes",
-        shows="satellite images of airports with horizontal boxes of airplanes (HRPlanesv2, Unsal et al. 2022)",
+        shows="satellite images of airports with horizontal boxes of airplanes (HRPlanesv2)",
         licence="CC BY 4.0 (its page on Zenodo)",
         source=Source("zenodo", "7331974"),
         classes=("airplane",),

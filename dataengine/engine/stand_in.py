@@ -116,9 +116,9 @@ def describe(stand_in: StandIn, preset: Preset, made: tuple[str, ...]) -> str:
         )
     else:
         text += f"Layouts and scenes are those of the packaged models of {stand_in.packaged.title}. "
-    text += f"{len(made)} of its {len(preset.classes)} classes are made: {', '.join(made)}. "
+    text += f"Made: {', '.join(made)} ({len(made)} of its {len(preset.classes)} classes). "
     if left_out:
-        text += f"{len(left_out)} are left out, since the models do not know them: {', '.join(left_out)}. "
+        text += f"Left out, since the models do not know them: {', '.join(left_out)}. "
     if stand_in.packaged is not None and stand_in.packaged.kind == "hbb" and preset.kind == "obb":
         text += f"Boxes are horizontal, as those of {stand_in.packaged.title}: they do not follow the heading. "
     model = next((m for m in PUBLISHED if _same_classes(load_preset(m.dataset), preset)), None)

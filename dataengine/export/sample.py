@@ -22,8 +22,8 @@ TRAIN_SHARE = 0.7
 LICENCE_URL = "https://creativecommons.org/licenses/by/4.0/"
 README = """# A synthetic sample
 
-{n} images with labels, drawn by dataengine {version} with its packaged models of {title}. **No image is real**, no model saw
-these images, and they imitate few kinds of scenes. Use them to learn the commands. Figures that are measured on them say nothing
+{n} images with labels, drawn by dataengine {version} with its packaged models of {title}. **No image is real.**
+Use them to learn the commands. They imitate few kinds of scenes, and figures that are measured on them say nothing
 about real images.
 
 - Every PNG file says so itself: its XMP packet names the IPTC digital source type `trainedAlgorithmicMedia`, and a text
