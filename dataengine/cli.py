@@ -186,6 +186,7 @@ def run_recipe(
     recipe = load_recipe(config, fields)
     check_data(with_fetched(recipe)[0])  # before what takes seconds to import
     from dataengine.engine.show import print_plan, run_with_progress
+    from dataengine.engine.training_form import write_training_form
 
     out = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
     if dry_run:
@@ -193,6 +194,8 @@ def run_recipe(
         return
     where = {"executor": executor, "address": address, "gpus_per_worker": gpus_per_worker, "datasets": datasets}
     report = run_with_progress(recipe, out, workers, batch_size, quiet=as_json, **where)
+    if datasets and (written := write_training_form(recipe, out)) and not as_json:
+        print(written)
     if as_json:
         print(json.dumps(report, indent=2))
     if report["accepted"] < report["wanted"]:
