@@ -19,6 +19,7 @@ from dataengine.export.release.marks import GENERATED, marked, xmp_packet
 from dataengine.files import cannot_write, check_writable, remove
 
 TRAIN_SHARE = 0.7
+FEW = 32  # images for which a second process takes longer to load than to draw
 LICENCE_URL = "https://creativecommons.org/licenses/by/4.0/"
 README = """# A synthetic sample
 
@@ -50,7 +51,7 @@ def draw_sample(
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".sample-", dir=out.parent) as work:
             result = synth(
-                Recipe(dataset=dataset, n=n, seed=seed), Path(work) / "run", None, datasets=False,
+                Recipe(dataset=dataset, n=n, seed=seed), Path(work) / "run", 1 if n <= FEW else None, datasets=False,
                 progress=lambda accepted, tried: progress(accepted, n),
             )  # fmt: skip
             if result.accepted < n:

@@ -21,7 +21,7 @@ from dataengine.files import read_yaml
 
 SIDE_PX = 800  # of the images, as DIOR's
 GSD_M = (0.3, 30.0)  # limits of metres per pixel
-OBJECT_SHARE = (0.05, 0.55)  # length of an image's main objects as a share of its side
+OBJECT_SHARE = (0.05, 0.45)  # length of an image's main objects as a share of its side
 MIN_SIDE_PX = 8.0  # other objects with a shorter side are left out
 TRIALS = 40  # places for an object before it is left out
 SPREAD = 0.1  # standard deviation of the log length of objects of one class in one image
@@ -117,7 +117,9 @@ def _placed(long: float, short: float, theta: float, placed: np.ndarray, rng: np
     first object always has one."""
     cos, sin = abs(np.cos(theta)), abs(np.sin(theta))
     extent = np.array([long * cos + short * sin, long * sin + short * cos])
-    free = SIDE_PX - np.minimum(extent, SIDE_PX)
+    if extent.max() > SIDE_PX:
+        return None
+    free = SIDE_PX - extent
     for _ in range(TRIALS):
         centre = SIDE_PX / 2 + (rng.random(2) - 0.5) * free
         room = np.array([*centre, long * (1 + ROOM), short + ROOM * long, theta])
