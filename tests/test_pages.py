@@ -73,6 +73,8 @@ SMALL = {
     "dataengine synth --dataset": f"{FEW} --size 96 --filter off",  # no packaged model finds painted squares
     "dataengine synth --data": f"{FEW} --size 96 --filter off",  # and a renderer trained for two steps paints nothing
     "dataengine model get": "--from published",
+    "dataengine data sample": "--n 20",
+    "dataengine synth --dataset dior --n": "--n 2 --workers 1 --config small.yaml",
     "dataengine model import": "--size 64",
     "dataengine train layouts": "--steps 2 --batch-size 2 --size 64",
     "dataengine train full": "--steps 2 --batch-size 2 --size 64 --scale 1",
@@ -90,6 +92,7 @@ NOT_RUN = {
     "pip install": "changes the environment",
     "pytest": "is what runs this",
     "hf download": "needs the network",
+    "dataengine data get": "needs the network; see tests/data/test_data_get.py",
     "hf upload": "needs the network",
     "dataengine evaluate lift runs/of-few": "needs mmrotate; lift.md has the same command, run in its environment",
     "accelerate launch --multi_gpu": "needs several GPUs",
