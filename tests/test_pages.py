@@ -66,6 +66,7 @@ SMALL = {
     ),
     "dataengine synth --dataset hit-uav --n 20 ": "--workers 1 --config small.yaml --n 3",  # the packaged models alone
     "dataengine synth --dataset hit-uav --n": "--workers 1 --config small.yaml --n 6",
+    "dataengine synth --dataset dior --n": "--n 2 --workers 1 --config small.yaml",
     "dataengine synth --config": "--n 2 --workers 1 --size 64 --layout-scale 1 --steps 2 --filter off",
     "dataengine synth --dataset dior-r --data path/to/DIOR-R --renderer whole --filter": f"{FEW} --steps 1",  # 512 px
     "dataengine synth --dataset dior-r": f"{FEW} --size 64 --layout-scale 1 --steps 2",
@@ -74,7 +75,6 @@ SMALL = {
     "dataengine synth --data": f"{FEW} --size 96 --filter off",  # and a renderer trained for two steps paints nothing
     "dataengine model get": "--from published",
     "dataengine data sample": "--n 20",
-    "dataengine synth --dataset dior --n": "--n 2 --workers 1 --config small.yaml",
     "dataengine model import": "--size 64",
     "dataengine train layouts": "--steps 2 --batch-size 2 --size 64",
     "dataengine train full": "--steps 2 --batch-size 2 --size 64 --scale 1",
