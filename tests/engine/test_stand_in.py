@@ -135,7 +135,7 @@ def test_class_names_of_dota_and_dior_meet_and_others_stay_apart():
     apart = ["type 1", "type 11", "type 1 1", "type1", "A220", "A-220", "Boeing 737", "Boeing 7 37"]
     assert len({*map(class_key, apart)}) == len(apart)
     assert set(map(class_key, load_preset("dota-v1.0").classes)) & set(map(class_key, dior.CLASSES)) == {
-        "bridge", "groundtrackfield", "ship", "tenniscourt", "storagetank", "harbor",
+        "bridge", "groundtrackfield", "ship", "tenniscourt", "basketballcourt", "storagetank", "harbor",
     }  # fmt: skip
 
 
