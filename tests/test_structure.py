@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "dataengine"
 ORDER = [
     {"errors", "seeds"},
     {"files", "folders", "imagenet", "weights"},
+    {"hosts"},
     {"download"},
     {"geometry"},
     {"data"},

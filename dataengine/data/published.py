@@ -10,18 +10,11 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path, PurePosixPath
 
-from dataengine.download import (
-    RemoteRepository,
-    Source,
-    Unreachable,
-    bytes_missing,
-    describe,
-    download_folder,
-    stated,
-)
+from dataengine.download import bytes_missing, download_folder, stated
 from dataengine.errors import UserError
 from dataengine.files import cannot_write, create_folder, disk_space, remove
 from dataengine.folders import sha256_of
+from dataengine.hosts import RemoteRepository, Source, Unreachable, describe
 
 PROVENANCE = "provenance.json"
 MAX_UNPACKED_RATIO = 100  # of an archive's size; images hardly shrink

@@ -85,20 +85,17 @@ def check_data(recipe: Recipe) -> None:
 
     >>> check_data(Recipe(dataset="hit-uav"))
     """
-    if recipe.dataset is None:
-        find_dataset(Preset(name="the data set", classes=("any",)), recipe.data)
+    if recipe.data is not None and not recipe.data.exists():
+        raise UserError(f"--data {recipe.data}: does not exist; check the spelling.")
+    if recipe.data is not None or recipe.layout is not None:
         return
     preset = load_preset(recipe.dataset)
-    if recipe.data is None and (recipe.layout is not None or weights.has(f"layouts/{preset.name}.npz")):
-        return
-    if find_stand_in(recipe, preset) is not None:
+    if weights.has(f"layouts/{preset.name}.npz") or find_stand_in(recipe, preset) is not None:
         return
     try:
-        find_dataset(preset, recipe.data)
+        find_dataset(preset)
     except UserError as error:
-        if recipe.data is not None:
-            raise
-        known = [n for imagery in read_imagery(weights.packaged(recipe.renderer)) for n in imagery.classes]
+        known = [name for imagery in read_imagery(weights.packaged(recipe.renderer)) for name in imagery.classes]
         raise UserError(
             f"{error}. Without it, nothing can be made: the packaged models know {', '.join(known)}, and no class of "
             f"{preset.title} from such images."

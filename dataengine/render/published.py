@@ -9,10 +9,11 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dataengine.download import RemoteRepository, Source, Unreachable, bytes_missing, describe, free_bytes, stated
+from dataengine.download import bytes_missing, free_bytes, stated
 from dataengine.errors import UserError, install
 from dataengine.files import cannot_write, create_folder, disk_space, user_cache
 from dataengine.folders import sha256_of
+from dataengine.hosts import RemoteRepository, Source, Unreachable, describe
 from dataengine.render import PROVENANCE_FILE
 
 if TYPE_CHECKING:

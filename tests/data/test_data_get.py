@@ -15,7 +15,7 @@ from data_host import COMMIT, DataHost
 from PIL import Image
 from typer.testing import CliRunner
 
-from dataengine import download
+from dataengine import download, hosts
 from dataengine.cli import app
 from dataengine.data import formats, published
 from dataengine.errors import UserError
@@ -69,7 +69,7 @@ def host(tmp_path, monkeypatch):
     planes(tmp_path / "host" / "7331974" / "HRPlanesv2.zip")
     host = DataHost(tmp_path / "host")
     for name in ("GITHUB_API", "GITHUB_RAW", "ZENODO"):
-        monkeypatch.setattr(download, name, host.url)
+        monkeypatch.setattr(hosts, name, host.url)
     monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", CHUNK)
     monkeypatch.chdir(tmp_path)
     yield host

@@ -72,8 +72,8 @@ def test_thermal_classes_do_not_stand_in_for_optical_ones(no_data, monkeypatch):
     ("words", "said"),
     [
         (["--dataset", "hrsc2016"], "HRSC2016 is in none of"),
-        (["--data", "nowhere"], "nowhere does not exist"),
-        (["--dataset", "dior", "--data", "nowhere"], "nowhere does not exist"),
+        (["--data", "nowhere"], "--data nowhere: does not exist"),
+        (["--dataset", "dior", "--data", "nowhere"], "--data nowhere: does not exist"),
         (["--dataset", "dior-r", "--renderer", "whole"], "dataengine model get aerogen-dior-r"),
     ],
 )

@@ -18,7 +18,7 @@ import pytest
 from model_host import COMMITS, TOKENIZER, ModelHost
 from typer.testing import CliRunner
 
-from dataengine import download
+from dataengine import download, hosts
 from dataengine.cli import app
 from dataengine.errors import UserError
 from dataengine.render import published
@@ -55,7 +55,7 @@ def host(request, files, tmp_path, monkeypatch):
     host = ModelHost(tmp_path / "host")
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", host.url)
     monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", CHUNK)
-    monkeypatch.setattr(download, "GITHUB_API", host.url)
+    monkeypatch.setattr(hosts, "GITHUB_API", host.url)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     yield host
     host.close()
@@ -275,8 +275,8 @@ def test_too_little_disk_space_is_noticed_before_anything_is_fetched(host, impor
 
 def test_space_is_needed_for_what_is_missing_and_for_the_import():
     sizes = (9_500_000_000, 60_000)
-    remote = [download.RemoteFile(f"{i}", "", size, "sha256:0") for i, size in enumerate(sizes)]
-    repository = download.RemoteRepository("", "", "", tuple(remote))
+    remote = [hosts.RemoteFile(f"{i}", "", size, "sha256:0") for i, size in enumerate(sizes)]
+    repository = hosts.RemoteRepository("", "", "", tuple(remote))
     needed = [published.bytes_needed(MODEL, [repository], Path("nowhere"), half) for half in (False, True)]
     assert needed == [sum(sizes) + MODEL.model_bytes, sum(sizes) + MODEL.model_bytes // 2]
     small = replace(repository, files=(replace(remote[0], size=1000),))
@@ -315,8 +315,8 @@ def test_the_list_says_what_can_be_fetched_and_what_is_there(host, imports):
 def test_a_killed_process_is_continued_by_the_same_command(host, tmp_path):
     """The command as people run it, with the real environment variable."""
     program = (
-        "import sys; from dataengine.cli import main; from dataengine import download;"
-        f"download.GITHUB_API = {host.url!r}; import huggingface_hub.constants as c; c.DOWNLOAD_CHUNK_SIZE = {CHUNK};"
+        "import sys; from dataengine.cli import main; from dataengine import hosts;"
+        f"hosts.GITHUB_API = {host.url!r}; import huggingface_hub.constants as c; c.DOWNLOAD_CHUNK_SIZE = {CHUNK};"
         "sys.argv = ['dataengine', 'model', 'get', 'aerogen-dior-r', '--yes']; main()"
     )
     root = Path(__file__).parents[2]
