@@ -102,7 +102,7 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     stand_in = find_stand_in(recipe, preset)
     classes = _usable_classes(recipe, preset, renderer.classes, detector.classes if detector else None, notes)
     if stand_in is not None:
-        classes = _made_by(stand_in, preset, classes, notes)
+        classes = _made_by(recipe, stand_in, preset, classes, notes)
     look = stand_in.packaged if stand_in is not None and stand_in.packaged else preset
     own = {place: measured(images) for place, images in _images(recipe, dataset).items()}
     if detector is not None and (why := _not_filtered(recipe, own, classes)):
@@ -300,13 +300,17 @@ def _renamed(recipe: Recipe, dataset: Dataset) -> Dataset:
     return rename_classes(dataset, recipe.rename)
 
 
-def _made_by(stand_in: StandIn, preset: Preset, classes: tuple[str, ...], notes: list[str]) -> tuple[str, ...]:
-    """The classes that a stand-in has layouts of. One note says all that `_usable_classes` noted of the others."""
+def _made_by(
+    recipe: Recipe, stand_in: StandIn, preset: Preset, classes: tuple[str, ...], notes: list[str]
+) -> tuple[str, ...]:
+    """The classes that a stand-in has layouts of. Its note says what `_usable_classes` noted of the packaged models."""
     made = tuple(name for name in classes if name in stand_in.classes)
     if not made:
         known = ", ".join(stand_in.classes)
         raise UserError(f"{preset.title} is not on this machine, and without it only {known} can be made; give --data.")
-    notes[:] = [note for note in notes if not note.startswith("left out")]
+    if stand_in.packaged is not None:
+        said = ("left out, since the renderer", *(("left out, since the detector",) if recipe.detector is None else ()))
+        notes[:] = [note for note in notes if not note.startswith(said)]
     notes.append(describe(stand_in, preset, made))
     return made
 

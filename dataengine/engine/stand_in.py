@@ -95,6 +95,8 @@ def check_data(recipe: Recipe) -> None:
     try:
         find_dataset(preset)
     except UserError as error:
+        if recipe.model is not None:
+            raise
         known = [name for imagery in read_imagery(weights.packaged(recipe.renderer)) for name in imagery.classes]
         raise UserError(
             f"{error}. Without it, nothing can be made: the packaged models know {', '.join(known)}, and no class of "
@@ -104,7 +106,7 @@ def check_data(recipe: Recipe) -> None:
 
 def describe(stand_in: StandIn, preset: Preset, made: tuple[str, ...]) -> str:
     """What stands in for a preset's data, for people. made: the classes of the run."""
-    left_out = [name for name in preset.classes if name not in made]
+    left_out = [name for name in preset.classes if name not in stand_in.classes]
     text = f"{preset.title} is not on this machine. "
     if stand_in.packaged is None:
         text += (
@@ -115,7 +117,8 @@ def describe(stand_in: StandIn, preset: Preset, made: tuple[str, ...]) -> str:
         text += f"Layouts and scenes are those of the packaged models of {stand_in.packaged.title}. "
     text += f"Made: {', '.join(made)} ({len(made)} of its {len(preset.classes)} classes). "
     if left_out:
-        text += f"Left out, since the models do not know them: {', '.join(left_out)}. "
+        why = "the models do not know them" if stand_in.packaged else "their sizes are not in that file"
+        text += f"Left out, since {why}: {', '.join(left_out)}. "
     if stand_in.packaged is not None and stand_in.packaged.kind == "hbb" and preset.kind == "obb":
         text += f"Boxes are horizontal, as those of {stand_in.packaged.title}: they do not follow the heading. "
     model = next((m for m in PUBLISHED if _same_classes(load_preset(m.dataset), preset)), None)
