@@ -1,4 +1,7 @@
-"""`dataengine data`: inspect, draw, check, convert, tile, split and merge labelled data sets."""
+"""`dataengine data`: inspect, draw, check, convert, tile, split and merge labelled data sets.
+
+`get` and `sample`, which need other packages, are added in `cli.py`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 app = typer.Typer(
-    help="Inspect, draw, check, convert, tile, split and merge labelled data sets.",
+    help="Inspect, draw, check, convert, tile, split, merge, fetch and sample labelled data sets.",
     no_args_is_help=True,
 )
 

@@ -92,7 +92,7 @@ BROKEN = {
     "a.jpg,2,3,20,x,car\n": (3, "y2 is 'x', not a number; the object is skipped", 1),
     "a.jpg,2,3,20,,car\n": (3, "y2 is '', not a number; the object is skipped", 1),
     "a.jpg,20,3,2,12,car\n": (3, "its box ends before it begins: 20, 3, 2, 12; the object is skipped", 1),
-    "a.jpg,2,3,2,12,car\n": (3, "its box is 9 wide and 0 high, so it has no area; the object is skipped", 1),
+    "a.jpg,2,3,2,12,car\n": (3, "its box is 0 wide and 9 high, so it has no area; the object is skipped", 1),
     "a.jpg,2,3,20,12,\n": (3, "it has no class name; the object is skipped", 1),
     ",2,3,20,12,car\n": (3, "the line has no image; the object is skipped", 1),
     "nowhere.jpg,2,3,20,12,car\n": (None, "image 'nowhere.jpg' is missing", 1),
