@@ -43,7 +43,7 @@ PAGES = {"README.md": ROOT / "README.md"}
 PAGES |= {page.relative_to(DOCS).as_posix(): page for page in sorted(DOCS.rglob("*.md"))}
 MMROTATE = ("lift.md", "mmrotate.md")  # need its environment
 ELSEWHERE = ("scale.md", "trust.md")  # tests of their own also read what is written
-SLOW = ("evaluate.md", "train.md", *(page for page in PAGES if page.startswith("tutorials/")))
+SLOW = ("data.md", "evaluate.md", "train.md", *(page for page in PAGES if page.startswith("tutorials/")))
 RUN_PATHS = re.compile(r"`((?:runs|work|releases)/[a-z\d_./-]+)`")
 
 # replaces text of a page
