@@ -232,8 +232,7 @@ def _is_plain_name(name: str, listed: Collection[str]) -> bool:
     """Whether a field is a whole class name, also before a 0 or 1."""
     if is_number(name) or name[0] in _QUOTES or "," in name:
         return False
-    key = class_key(name) if listed else ""
-    return not (listed and (f"{key}-0" in listed or f"{key}-1" in listed))
+    return not (listed and (class_key(f"{name} 0") in listed or class_key(f"{name} 1") in listed))
 
 
 def _plain_objects(lines: list[str], listed: Collection[str]) -> tuple[np.ndarray, list[str], list[float]] | None:
@@ -267,7 +266,7 @@ def parse_object(row: list[str], listed: Collection[str]) -> tuple[list[float], 
             values = list(map(float, row[:8]))
         except ValueError:
             values = [np.inf]
-        is_plain = not is_number(row[8]) and row[8][0] not in _QUOTES and f"{class_key(row[8])}-{row[9]}" not in listed
+        is_plain = not is_number(row[8]) and row[8][0] not in _QUOTES and class_key(f"{row[8]} {row[9]}") not in listed
         if max(map(abs, values)) <= MAX_NUMBER and is_plain:
             return values, row[8], float(row[9])
     numeric = next((i for i, field in enumerate(row) if not is_number(field)), len(row))

@@ -12,6 +12,7 @@ import numpy as np
 from dataengine.data import (
     airbus,
     coco,
+    csv_boxes,
     cvat,
     datumaro_json,
     dior,
@@ -55,6 +56,7 @@ FORMATS: dict[str, ModuleType] = {
     labelme.NAME: labelme,
     cvat.NAME: cvat,
     datumaro_json.NAME: datumaro_json,
+    csv_boxes.NAME: csv_boxes,
 }
 WRITTEN = tuple(name for name, each in FORMATS.items() if hasattr(each, "write"))
 LABEL_SUFFIXES = (".json", ".xml", ".yaml", ".yml", ".txt", ".csv", ".geojson")

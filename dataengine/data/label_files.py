@@ -69,6 +69,16 @@ def _split_and_folder(folders: Sequence[str]) -> tuple[str, str]:
     return word[1].lower() if word else named[at], "".join(f"{folder}/" for folder in rest)
 
 
+def split_word(name: str) -> str:
+    """The word train, val, validation or test in a name, "" without one.
+
+    >>> split_word("train_labels"), split_word("boxes"), split_word("trains")
+    ('train', '', '')
+    """
+    word = _SPLIT_WORD.search(name)
+    return word[1].lower() if word else ""
+
+
 def of_split(files: Sequence[LabelFile], split: str | None, path: Path) -> list[LabelFile]:
     """The files of a split, all for None. Raises UserError if there is no such split."""
     if split is None:

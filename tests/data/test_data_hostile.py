@@ -205,7 +205,7 @@ def test_a_huge_image_is_rejected_by_its_header(make_dataset, tmp_path):
     dataset = coco.read(tmp_path / "out")
     assert [sample.name for sample in dataset] == ["image_1"]
     assert "more than 900 million pixels" in dataset.problems[0].message
-    with pytest.raises(ValueError, match="2\\^30"):
+    with pytest.raises(ValueError, match="900 million"):
         images.decode(tmp_path / "out" / "images" / "train" / "image_0.png")
 
 
