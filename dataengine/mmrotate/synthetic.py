@@ -59,7 +59,8 @@ def export_synthetic(dataset: Dataset, out: Path, detector: str, layout: str, id
                 formats.write(
                     replace(dataset, samples=part, kind="obb"), work / "data" / "synthetic", layout, split=split
                 )
-            (work / done.config.name).write_text(_config(detector, layout, dataset.classes, samples), "utf-8")
+            text = _config(detector, layout, dataset.classes, samples, done.train)
+            (work / done.config.name).write_text(text, "utf-8")
             (work / "export.json").write_text(json.dumps(content, indent=2) + "\n", "utf-8")
             if out.exists():
                 out.rmdir()
@@ -69,9 +70,11 @@ def export_synthetic(dataset: Dataset, out: Path, detector: str, layout: str, id
     return done
 
 
-def _config(detector: str, layout: str, classes: tuple[str, ...], samples: Sequence) -> str:
+def _config(detector: str, layout: str, classes: tuple[str, ...], samples: Sequence, images: int) -> str:
+    """The text of the config. images: number of those to train on."""
     side = max(max(sample.layout.size) for sample in samples)
-    text = config_text(detector, ExportedData(layout, spelling(classes, layout), side, 1.0), (0, 1), 1.0, cpu=False)
+    data = ExportedData(layout, spelling(classes, layout), side, 1.0, images)
+    text = config_text(detector, data, (0, 1), 1.0, cpu=False)
     head, _, rest = text.partition("\n")
     assert head.startswith("#"), "the first line is a comment"
     return (
