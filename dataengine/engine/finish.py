@@ -32,7 +32,7 @@ from dataengine.files import write_whole
 from dataengine.judge.calibration import Calibration
 from dataengine.layouts.balance import shares_of
 
-ON_SHEET = 36
+ON_SHEET, SHEET_SIDE_PX = 36, 640  # images on a contact sheet, and the longer side to which larger ones are reduced
 
 
 @dataclass(frozen=True)
@@ -240,21 +240,24 @@ def _damaged(image: Path, reason: str) -> UserError:
 def _sheet(
     run: RunFolder, records: list[Record], classes: tuple[str, ...], path: Path, calibration: Calibration | None
 ) -> None:
-    """One contact sheet; none without records. Objects for which an image was dropped are drawn as doubtful ones."""
+    """One contact sheet; none without records. Objects for which an image was dropped are drawn as doubtful ones. Where
+    images held objects before, new ones have a mark."""
     if not records:
         path.unlink(missing_ok=True)
         return
-    pictures = []
+    pictures, marked = [], any(len(record.labels) > record.n_painted for record in records)
     for record in records:
         labels = record.labels
         if not record.accepted:
             labels = replace(labels, difficult=labels.difficult | missed(record, calibration))
         try:
             with Image.open(run.image(record)) as image:
-                pictures.append(draw(image, restrict_layout(labels, classes)))
+                labels = restrict_layout(labels, classes)
+                new = np.arange(len(labels)) < record.n_painted if marked else None
+                pictures.append(draw(image, labels, min(1, SHEET_SIDE_PX / max(image.size)), new))
         except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all of them for broken images
             raise _damaged(run.image(record), one_line(error)) from None
     captions = [record.verdict.reason or record.name for record in records]
     content = io.BytesIO()
-    contact_sheet(pictures, captions, classes=classes).save(content, "PNG")
+    contact_sheet(pictures, captions, classes=classes, marked=marked).save(content, "PNG")
     write_whole(path, content.getvalue())

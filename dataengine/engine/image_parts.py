@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,11 @@ from dataengine.engine.recipe import Recipe
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration
 from dataengine.judge.detector import Detector
+from dataengine.layouts.sampler import Sampler
+from dataengine.layouts.windows import scaled
 from dataengine.render.canvas import BlankCanvases, Canvases, GeneratedCanvases
-from dataengine.render.dataset_canvases import DatasetCanvases, InpaintCanvases
+from dataengine.render.dataset_canvases import DatasetCanvases
+from dataengine.render.inpaint_canvases import InpaintCanvases, filling_of
 from dataengine.render.places import Places, learn_places
 from dataengine.render.real_objects import RealObjects, collect_objects
 from dataengine.render.reference import ReferenceSampler
@@ -29,10 +33,19 @@ if TYPE_CHECKING:
 
 
 def find_canvases(
-    recipe: Recipe, preset: Preset, dataset: Dataset | None, renderer: Renderer, notes: list[str]
+    recipe: Recipe,
+    preset: Preset,
+    dataset: Dataset | None,
+    renderer: Renderer,
+    sampler: Sampler,
+    layouts: Sequence[Layout],
+    notes: list[str],
 ) -> Canvases:
     """What is painted on: labelled images that get new objects, nothing at all for a renderer of whole images, or
-    scenes: the images given, the data set's own, or generated ones."""
+    scenes: the images given, the data set's own, or generated ones.
+
+    layouts: real ones with objects, at the scale of the sampler's.
+    """
     size = (recipe.size, recipe.size)
     shadows = recipe.strength < 1  # real objects are turned such that theirs fit
     if recipe.into is not None:
@@ -41,6 +54,16 @@ def find_canvases(
         labelled = _in_range(recipe, formats.read(recipe.into, recipe.into_format), notes)
         if labelled.problems:
             notes.append(f"{len(labelled.problems)} problems in --into, such as {labelled.problems[0]}")
+        if renderer.paints_on == "scene":
+            empty = () if dataset is None else (
+                scaled(sample.layout, recipe.layout_scale) for sample in dataset if not len(sample.layout)
+            )  # fmt: skip
+            return InpaintCanvases(labelled, size, shadows, filling_of(sampler, [*layouts, *empty]))
+        if any(max(sample.layout.size) > recipe.size for sample in labelled):
+            notes.append(
+                f"new objects go into one window of {recipe.size} px of each image, which is what this renderer paints "
+                "at a time; --renderer in-scene fills whole images"
+            )
         return InpaintCanvases(labelled, size, shadows)
     if renderer.paints_on == "blank":
         return BlankCanvases()
@@ -77,9 +100,10 @@ def _in_range(recipe: Recipe, dataset: Dataset, notes: list[str]) -> Dataset:
 
 
 def find_places(recipe: Recipe, dataset: Dataset | None, notes: list[str]) -> Places | None:
-    """What is known about the places of real objects, if new ones go to such places. With real objects to start from
-    that is the default, so too few of them to learn from are a note there, and no error."""
-    if not recipe.likely_places or (recipe.strength < 1 and dataset is None):
+    """What is known about the places of real objects, if new ones go to such places. With real objects to start from,
+    and in complete images, that is the default, so too few of them to learn from are a note there, and no error."""
+    by_default = recipe.strength < 1 or recipe.into is not None
+    if not recipe.likely_places or (by_default and dataset is None):
         return None
     if dataset is None:
         raise UserError(
@@ -88,7 +112,7 @@ def find_places(recipe: Recipe, dataset: Dataset | None, notes: list[str]) -> Pl
     try:
         return learn_places(dataset)
     except UserError as error:
-        if recipe.strength == 1:
+        if not by_default:
             raise
         notes.append(f"objects stand where the layouts have them, on trees or across lanes too: {error}")
         return None

@@ -23,7 +23,14 @@ from dataengine.engine.image_parts import (
     make_semantic,
 )
 from dataengine.engine.recipe import Recipe, folder_hash
-from dataengine.engine.samplers import choose_layouts, crowding_warnings, find_layouts, make_sampler, reuse_warnings
+from dataengine.engine.samplers import (
+    choose_layouts,
+    crowding_warnings,
+    find_layouts,
+    make_sampler,
+    reuse_warnings,
+    scale_warnings,
+)
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration
 from dataengine.judge.detector import Detector, load_detector
@@ -124,7 +131,9 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     sampler = make_sampler(recipe, layouts, classes)
     notes += reuse_warnings(recipe, sampler, layouts)
     notes += crowding_warnings(renderer, sampler)
-    canvases = find_canvases(recipe, preset, dataset, renderer, notes)
+    if dataset is not None:
+        notes += scale_warnings(recipe, sampler, layouts)
+    canvases = find_canvases(recipe, preset, dataset, renderer, sampler, layouts, notes)
     if detector is not None:
         calibration = calibration or find_calibration(recipe, preset, dataset)
         if calibration is not None:

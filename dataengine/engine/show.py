@@ -110,8 +110,9 @@ def show_report(console: Console, report: dict, out: Path) -> None:
     if report["left_out"]:
         asked = sum(row["asked"] for row in report["classes"])
         console.print(
-            f"{report['left_out']} of {report['left_out'] + asked} objects of the layouts were left out: they "
-            "had no room next to other objects or, with --likely-places, no likely place"
+            f"{report['left_out']} of {report['left_out'] + asked} objects of the layouts were left out: they had no "
+            "room next to other objects, with --likely-places no likely place, or with --strength no real object of "
+            "the shape of their box"
         )
     for name in report["unreadable_scenes"]:
         console.print(f"scene {name} cannot be read and was skipped", style="yellow")

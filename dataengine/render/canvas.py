@@ -126,6 +126,11 @@ class Canvas:
         """Whether the window is the whole image."""
         return self.new.size == self.existing.size
 
+    @property
+    def complete(self) -> bool:
+        """Whether this is a whole labelled image, of which every label stays."""
+        return self.provenance.kind == "window" and self.provenance.left is None
+
     def window(self) -> Canvas:
         """The window as a canvas of its own."""
         if self.whole:
