@@ -107,7 +107,7 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     if detector is not None and (why := _not_filtered(recipe, own, classes)):
         recipe, detector, notes = recipe.model_copy(update={"filter": "off"}), None, [why]
         classes = _usable_classes(recipe, preset, renderer.classes, None, notes)
-    check_imagery(recipe, own, model_folder, detector, classes)
+    notes += check_imagery(recipe, own, model_folder, detector, classes)
     if dataset is not None:
         notes += dataset.notes
         if dataset.problems:
@@ -150,6 +150,8 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
             calibration = make_calibration(recipe, preset, detector, dataset, notes)
         except UserError as error:  # few images may show the classes that are left
             raise UserError("\n".join([*(note for note in notes if note.startswith("left out")), str(error)])) from None
+    if calibration is not None and (warning := calibration.warning()):
+        notes.append(warning)
     canvases_are_given = recipe.into is not None or renderer.paints_on == "blank"
     hashes = {
         "model": folder_hash(model_folder),
@@ -204,38 +206,40 @@ def check_imagery(
     model_folder: Path,
     detector: Detector | None,
     classes: Sequence[str],
-) -> None:
+) -> list[str]:
     """Refuse a renderer or a detector that was trained on another kind of images than those that are painted into, or
     than the data set. Names of classes say nothing about that.
 
     own: the imagery of each data set, by how people call it. At a strength of REAL_STRENGTH or less, painted objects
     are real ones, and any renderer may finish them. A calibration that the user gives was measured on images like
-    theirs. Raises UserError with the fixes.
+    theirs, and found thresholds that tell objects from painted controls; then the difference is a note, which is
+    returned. Raises UserError with the fixes.
     """
     names = [recipe.draw_as.get(name, name) for name in classes]
-    checks = []
+    checks, faults, notes = [], [], []
     if recipe.strength > REAL_STRENGTH:
         real = "start from real objects (--strength 0.3), or " if recipe.renderer == "in-scene" else ""
         fix = f"{real}give a renderer of your images (--model; dataengine train renderer)"
-        checks.append(("renderer", read_imagery(model_folder), fix))
-    if detector is not None and recipe.calibration is None:
+        checks.append(("renderer", read_imagery(model_folder), fix, faults))
+    if detector is not None:
+        trained = read_imagery(recipe.detector or weights.packaged("detector"))
         fix = "give a detector of your images (--detector), or --filter off"
-        checks.append(("filter's detector", read_imagery(recipe.detector or weights.packaged("detector")), fix))
-    faults = []
-    for part, trained, fix in checks:
+        checks.append(("filter's detector", trained, fix, faults if recipe.calibration is None else notes))
+    for part, trained, fix, found in checks:
         for place, measured_imagery in own.items() if trained else ():
             wrong = mismatches(trained, measured_imagery, names)
             if wrong:
                 imagery, how = next(iter(wrong.values()))
                 rest = [name for name in classes if recipe.draw_as.get(name, name) not in wrong]
                 fewer = f", or leave the class out (--classes {','.join(rest)})" if rest else ""
-                faults.append(
+                found.append(
                     f"the {part} knows {', '.join(wrong)} from {imagery} ({imagery.source}), and the images of {place} "
                     f"are {how}: {fix}{fewer}."
                 )
                 break
     if faults:  # one at a time: the fix of the renderer often is that of the filter too
         raise UserError(faults[0])
+    return notes
 
 
 def _check_paths(recipe: Recipe) -> None:

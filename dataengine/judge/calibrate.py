@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 
-from dataengine import geometry
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration, at_class, crowded, exceeds, limits, sides
+from dataengine.judge.controls import blur_objects, paint_controls
 from dataengine.judge.detector import Detections, Detector
 from dataengine.judge.verdict import Match, class_map, match
 
@@ -24,9 +24,9 @@ EXTRA_PRECISION = 0.5  # a detection counts as extra from the score at which thi
 REPAIR_PRECISION = 0.9  # a detection repairs labels from the score at which this share of detections is right
 REPAIR_IOU_QUANTILE = 0.05  # a box is moved when its IoU is below this quantile of the real boxes
 MAX_SHUFFLED_PASS = 0.5  # a calibration fails when a larger share of images with wrong layouts passes
+MAX_CONTROL_FOUND = 0.5  # and when a larger share of painted controls, or of another class's objects, is found
+CONTROL_IMAGES = 60  # spread over the data set, whose objects are replaced by painted controls
 SHUFFLE_SHIFTS = (0.25, 0.5, 0.75)  # of the list of layouts, for the control with the layout of another image
-BLUR_SIGMA_SHARE = 0.3  # standard deviation of the blur over the short side of the box: no parts remain visible
-BLURRED_BOX_SCALE = 1.1  # the blurred region over the box, so that the outline disappears too
 
 # the grid of rules
 SCORE_QUANTILES = (0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.02, 0.0)
@@ -76,7 +76,8 @@ def calibrate(
     extra detections.
 
     Raises UserError with fewer than `MIN_IMAGES` images with objects, for a class that the detector does not know, when
-    no rule lets enough images pass, and when that rule lets most images with wrong layouts pass too.
+    no rule lets enough images pass, when that rule lets most images with wrong layouts pass too, and when most painted
+    controls (`paint_controls`), or most objects of other classes, count as found.
 
     >>> val = read("data/hit-uav", split="val")  # doctest: +SKIP
     >>> load = [lambda file=s.image: np.asarray(Image.open(file)) for s in val]  # doctest: +SKIP
@@ -101,10 +102,14 @@ def calibrate(
             f"Give a detector that is trained on them (--detector){fewer}."
         )
     truths = [layouts[i] for i in usable]
-    seen, smudged = [], []
+    seen, smudged, painted = [], [], []
+    with_controls = {usable[k] for k in np.linspace(0, len(usable) - 1, CONTROL_IMAGES).astype(int)}
     for i in progress(usable):
         image = images[i]()
         seen.append(detector.detect([image])[0])
+        if i in with_controls:
+            control = paint_controls(image, layouts[i], np.random.default_rng(i))
+            painted.append(_observe(detector.detect([control])[0], layouts[i], detector.classes))
         blurred = detector.detect([blur_objects(image, layouts[i])])[0]
         smudged.append(_observe(blurred, layouts[i], detector.classes))
     real = [_observe(d, layout, detector.classes) for d, layout in zip(seen, truths, strict=True)]
@@ -113,7 +118,9 @@ def calibrate(
         _observe(d, truths[(k + step) % len(truths)], detector.classes) for step in steps for k, d in enumerate(seen)
     ]
     statistics = _statistics(real, classes)
-    chosen = _choose_rule(real, (shuffled, smudged), statistics, pass_share, dataset_name)
+    renamed = [_with_other_class(layout, statistics.scores) for layout in truths]
+    renamed = [_observe(d, layout, detector.classes) for d, layout in zip(seen, renamed, strict=True) if layout]
+    chosen = _choose_rule(real, (shuffled, smudged, painted), statistics, pass_share, dataset_name)
     draft = Calibration(
         detector=detector.identity,
         dataset=dataset_name,
@@ -138,7 +145,51 @@ def calibrate(
             f"{shares['shuffled_pass_share']:.0%} of them pass with the labels of another image; the detector is too "
             "weak on this imagery: train it longer, or ask for a smaller share."
         )
+    controls = {"noise, chequers and grey blobs in boxes of": painted, "other objects that are named": renamed}
+    _check_controls(draft, real, controls, dataset_name)
+    shares["control_found_share"] = round(_found_shares(painted, draft)[1], 4)
     return draft.model_copy(update=shares)
+
+
+def _with_other_class(layout: Layout, scores: dict[str, np.ndarray]) -> Layout | None:
+    """The layout with each object named as the next class that has objects; None where there is only one such class."""
+    present = [layout.classes.index(name) for name in layout.classes if len(scores[name])]
+    if len(present) < 2:
+        return None
+    following = dict(zip(present, [*present[1:], present[0]], strict=True))
+    return replace(layout, labels=np.array([following.get(label, label) for label in layout.labels], np.int64))
+
+
+def _found_shares(observed: Sequence[_Observed], calibration: Calibration) -> tuple[dict[str, float], float]:
+    """The share of the judged objects that count as found: of each class with enough of them, and of all."""
+    limits = [calibration.limits(one.layout) for one in observed]
+    judged = [one.counted & (limit > 0) for one, limit in zip(observed, limits, strict=True)]
+    found = [one.match.scores >= limit for one, limit in zip(observed, limits, strict=True)]
+    names = np.array([name for one, j in zip(observed, judged, strict=True) for name in one.layout.select(j).names()])
+    found = np.concatenate([f[j] for f, j in zip(found, judged, strict=True)]) if observed else np.zeros(0, bool)
+    each = {name: float(found[names == name].mean()) for name in calibration.thresholds if (names == name).any()}
+    each = {name: share for name, share in each.items() if (names == name).sum() >= MIN_CLASS_OBJECTS}
+    return each, float(found.mean()) if len(found) else 0.0
+
+
+def _check_controls(
+    calibration: Calibration, real: Sequence[_Observed], controls: dict[str, list[_Observed]], dataset_name: str
+) -> None:
+    """Raises UserError where thresholds cannot tell controls from real objects, with the classes that are concerned."""
+    for what, observed in controls.items():
+        each, every = _found_shares(observed, calibration)
+        blind = {name: share for name, share in each.items() if share > MAX_CONTROL_FOUND}
+        if not blind and every <= MAX_CONTROL_FOUND:
+            continue
+        true, _ = _found_shares(real, calibration)
+        parts = [f"{share:.0%} of {what} {n} (real ones: {true.get(n, 0):.0%})" for n, share in blind.items()]
+        rest = [name for name in each if name not in blind]
+        fewer = f", or leave these classes out (--classes {','.join(rest)})" if blind and rest else ""
+        found = ", ".join(parts) or f"{every:.0%} of {what} objects"
+        raise UserError(
+            f"{dataset_name}: the detector's scores do not tell objects from what is none: it finds {found}. It "
+            f"was trained on other images than these, or too briefly: give a detector of such images (--detector){fewer}; in a run, --filter off goes without."
+        )
 
 
 @dataclass(frozen=True)
@@ -290,28 +341,3 @@ def _choose_rule(real, controls, statistics: _Statistics, pass_share: float, dat
             f"{pass_share:.0%}; the detector is too weak on this imagery: train it longer, or ask for a smaller share."
         )
     return best
-
-
-def blur_objects(image: np.ndarray, layout: Layout) -> np.ndarray:
-    """The blurred-object control, the hardest of the filter: every object becomes a blot of its colour at its place.
-
-    image: uint8 (H, W, 3). Returns a copy in which each object, difficult ones included, is blurred within its box.
-    """
-    import cv2
-
-    out = image.astype(np.float32)
-    for box in layout.boxes:
-        sigma = max(1.0, BLUR_SIGMA_SHARE * float(box[3]))
-        grown = box * np.float32([1, 1, BLURRED_BOX_SCALE, BLURRED_BOX_SCALE, 1])
-        corners = geometry.to_corners(grown[None])[0] - 0.5
-        reach = int(np.ceil(3 * sigma))
-        x1, y1 = np.maximum(np.floor(corners.min(0)).astype(int) - reach, 0)
-        x2, y2 = np.minimum(np.ceil(corners.max(0)).astype(int) + reach + 1, (image.shape[1], image.shape[0]))
-        if x2 <= x1 or y2 <= y1:
-            continue
-        part = out[y1:y2, x1:x2]
-        mask = np.zeros(part.shape[:2], np.float32)
-        cv2.fillConvexPoly(mask, np.rint(corners - (x1, y1)).astype(np.int32), 1.0)
-        mask = cv2.GaussianBlur(mask, (0, 0), 1.0)[..., None]  # a soft edge, unlike that of an object
-        part += mask * (cv2.GaussianBlur(part, (0, 0), sigma) - part)
-    return np.clip(np.rint(out), 0, 255).astype(np.uint8)

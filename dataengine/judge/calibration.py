@@ -16,6 +16,7 @@ from dataengine.errors import UserError, first_fault
 from dataengine.files import MAX_CONFIG_BYTES, parse_json, read_text, write_whole
 from dataengine.judge.detector import Detector
 
+NEAR_ZERO = 0.05  # a threshold up to this lets nearly any detection count as found
 Threshold = float | Annotated[list[tuple[float, float]], Field(min_length=1)]
 
 
@@ -42,6 +43,7 @@ class Calibration(BaseModel):
     pass_share: float = Field(description="measured share of real images that pass")
     shuffled_pass_share: float = Field(description="the same with the layout of another image")
     smudged_pass_share: float = Field(description="the same with blurred objects")
+    control_found_share: float | None = Field(None, description="share of painted controls that count as found")
     thresholds: dict[str, Threshold]
     crowded_thresholds: dict[str, Threshold] = {}
     missed_share: float
@@ -53,7 +55,7 @@ class Calibration(BaseModel):
 
     def to_json(self) -> str:
         """The text of the file that `save` writes."""
-        return self.model_dump_json(indent=2) + "\n"
+        return self.model_dump_json(indent=2, exclude_none=True) + "\n"
 
     def save(self, path: str | Path) -> None:
         """Write as JSON, atomically."""
@@ -103,6 +105,30 @@ class Calibration(BaseModel):
         extra = f"{self.extra_objects} + {self.extra_share:.0%} of their number"
         return f"up to {self.missed_share:.0%} of its objects may be missed, and {extra} found besides"
 
+    def weak_classes(self) -> dict[str, float]:
+        """{class: its lowest threshold} of the classes with one next to zero.
+
+        Where real objects are not judged, the threshold is 0, which is another matter.
+        """
+        lowest = {}
+        for name, threshold in self.thresholds.items():
+            steps = threshold if isinstance(threshold, list) else [(0.0, threshold)]
+            judged = [score for _, score in steps if score > 0]
+            if judged and min(judged) <= NEAR_ZERO:
+                lowest[name] = min(judged)
+        return lowest
+
+    def warning(self) -> str:
+        """A sentence on thresholds next to zero and their cause; "" where there are none."""
+        weak = self.weak_classes()
+        if not weak:
+            return ""
+        return (
+            f"weak filter: nearly any detection counts as {', '.join(f'{n} (from {s:.2f})' for n, s in weak.items())}, "
+            "because the detector scores many real ones next to zero; it was trained on other images or too briefly, "
+            "or these objects are too small for it. A detector of such images filters better (--detector)"
+        )
+
     def failure(self, n: int, missed: int, extra: int) -> str:
         """Why an image with n objects, of which some are missed, and with extra detections fails; "" if it passes."""
         if exceeds(missed, n, self.missed_share):
@@ -114,7 +140,9 @@ class Calibration(BaseModel):
 
 def calibration_hash(calibration: Calibration | None) -> str:
     """Hash of the content of a calibration, 16 hexadecimal digits; "none" for None."""
-    return hashlib.sha256(calibration.model_dump_json().encode()).hexdigest()[:16] if calibration else "none"
+    if calibration is None:
+        return "none"
+    return hashlib.sha256(calibration.model_dump_json(exclude_none=True).encode()).hexdigest()[:16]
 
 
 def exceeds(count, objects, share: float, allowance: int = 0):
