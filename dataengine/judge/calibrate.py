@@ -187,8 +187,9 @@ def _check_controls(
         fewer = f", or leave these classes out (--classes {','.join(rest)})" if blind and rest else ""
         found = ", ".join(parts) or f"{every:.0%} of {what} objects"
         raise UserError(
-            f"{dataset_name}: the detector's scores do not tell objects from what is none: it finds {found}. It "
-            f"was trained on other images than these, or too briefly: give a detector of such images (--detector){fewer}; in a run, --filter off goes without."
+            f"{dataset_name}: the detector's scores do not tell objects from what is none: it finds {found}. It was "
+            f"trained on other images than these, or too briefly: give a detector of such images (--detector){fewer}; "
+            "in a run, --filter off goes without."
         )
 
 
