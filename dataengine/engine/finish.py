@@ -30,6 +30,7 @@ from dataengine.engine.run_folder import RunFolder, RunSamples, StoredRecipe, re
 from dataengine.errors import UserError, one_line
 from dataengine.files import write_whole
 from dataengine.judge.calibration import Calibration
+from dataengine.judge.verdict import without_counts
 from dataengine.layouts.balance import shares_of
 
 ON_SHEET, SHEET_SIDE_PX = 36, 640  # images on a contact sheet, and the longer side to which larger ones are reduced
@@ -85,7 +86,7 @@ class Tally:
             found = self.calibration.found(judged, scores) & (scores > 0)
             self.found.update(judged.select(found).names())
         if not verdict.kept:
-            self.dropped_for[" ".join(verdict.reason.split()[-3:])] += 1
+            self.dropped_for[without_counts(verdict.reason)] += 1
             return
         self.accepted += 1
         self.kind = self.kind or labels.kind

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,11 +13,12 @@ import numpy as np
 from dataengine import weights
 from dataengine.data.formats import labelled_or_plain
 from dataengine.data.images import read_picture
-from dataengine.data.layout import Dataset, Layout
+from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.data.pixel_range import parse, with_pixel_range
 from dataengine.data.presets import Preset
 from dataengine.engine.recipe import Recipe
 from dataengine.errors import UserError
+from dataengine.files import user_cache
 from dataengine.judge.calibration import Calibration
 from dataengine.judge.detector import Detector
 from dataengine.layouts.sampler import Sampler
@@ -30,6 +33,8 @@ from dataengine.render.renderer import Renderer, best_device, load_renderer
 
 if TYPE_CHECKING:
     from dataengine.judge.semantic import SemanticFilter
+
+CALIBRATION_FORM = 1  # raised when `judge.calibrate` measures something else: kept calibrations are then measured again
 
 
 def find_canvases(
@@ -181,7 +186,8 @@ def find_calibration(recipe: Recipe, preset: Preset, dataset: Dataset | None) ->
 def make_calibration(
     recipe: Recipe, preset: Preset, detector: Detector, dataset: Dataset, notes: list[str]
 ) -> Calibration:
-    """A new calibration, on the images of the data set."""
+    """The calibration on images of the data set: measured once, and kept in the user's cache by the hash of all that it
+    depends on."""
     from dataengine.judge.calibrate import calibrate
 
     chosen = np.random.default_rng(recipe.seed).permutation(len(dataset))[:200]
@@ -190,8 +196,29 @@ def make_calibration(
     notes.append(f"the filter was calibrated on {len(readable)} images of the data set itself")
     if len(readable) < len(samples):
         notes.append(f"{len(samples) - len(readable)} of its images cannot be read; see dataengine data check")
+    file = user_cache() / "calibrations" / f"{_calibration_key(recipe, preset, detector, readable)}.json"
+    if file.exists():
+        with suppress(UserError):  # a damaged one is measured again
+            return Calibration.load(file)
     loaders = [lambda sample=sample: read_picture(sample) for sample in readable]
-    return calibrate(detector, loaders, [s.layout for s in readable], preset.name, recipe.pass_share)
+    calibration = calibrate(detector, loaders, [s.layout for s in readable], preset.name, recipe.pass_share)
+    with suppress(OSError):  # a cache that cannot be written costs time only
+        file.parent.mkdir(parents=True, exist_ok=True)
+        calibration.save(file)
+    return calibration
+
+
+def _calibration_key(recipe: Recipe, preset: Preset, detector: Detector, samples: Sequence[Sample]) -> str:
+    """Hash of what a calibration depends on, 32 hexadecimal digits: the detector, the pixels and labels of the images,
+    the share that is to pass, and the way in which it is measured."""
+    total = hashlib.sha256(f"{CALIBRATION_FORM} {detector.identity} {preset.name} {recipe.pass_share}".encode())
+    for sample in samples:
+        layout = sample.layout
+        total.update(f"{sample.name} {sample.pixel_range} {layout.classes} {layout.size} {layout.kind}".encode())
+        for array in (layout.boxes, layout.labels, layout.difficult, layout.visible, layout.ignored):
+            total.update(array.tobytes())
+        total.update(sample.image.read_bytes())
+    return total.hexdigest()[:32]
 
 
 def make_semantic(recipe: Recipe, dataset: Dataset | None, notes: list[str]) -> SemanticFilter | None:

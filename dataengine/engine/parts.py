@@ -31,6 +31,7 @@ from dataengine.engine.samplers import (
     reuse_warnings,
     scale_warnings,
 )
+from dataengine.engine.usable_classes import usable_classes
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration
 from dataengine.judge.detector import Detector, load_detector
@@ -102,11 +103,11 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
         detector = load_detector(recipe.detector or weights.packaged("detector"), threads=1)
     if recipe.draw_as:
         _learn(renderer, recipe.draw_as, preset)
-    classes = _usable_classes(recipe, preset, renderer.classes, detector.classes if detector else None, notes)
+    classes = usable_classes(recipe, preset, renderer.classes, detector.classes if detector else None, notes)
     own = {place: measured(images) for place, images in _images(recipe, dataset).items()}
     if detector is not None and (why := _not_filtered(recipe, own, classes)):
         recipe, detector, notes = recipe.model_copy(update={"filter": "off"}), None, [why]
-        classes = _usable_classes(recipe, preset, renderer.classes, None, notes)
+        classes = usable_classes(recipe, preset, renderer.classes, None, notes)
     notes += check_imagery(recipe, own, model_folder, detector, classes)
     if dataset is not None:
         notes += dataset.notes
@@ -301,40 +302,3 @@ def _learn(renderer: Renderer, draw_as: dict[str, str], preset: Preset) -> None:
             raise UserError(f"--draw-as {old}={new}: {new} is a class already; give another name.")
     if hasattr(renderer, "add_classes"):
         renderer.add_classes(list(draw_as.values()))
-
-
-def _usable_classes(
-    recipe: Recipe, preset: Preset, drawn: Sequence[str], detected: Sequence[str] | None, notes: list[str]
-) -> tuple[str, ...]:
-    """Classes of the preset, or those asked for, that the renderer and the detector, if there is one, both know."""
-    judged = detected is not None
-    detected = drawn if detected is None else detected
-    wanted = preset.classes
-    if recipe.classes is not None:
-        known = {class_key(name): name for name in preset.classes}
-        unknown = [name for name in recipe.classes if class_key(name) not in known]
-        if unknown:
-            raise UserError(f"{preset.name} has no class {', '.join(unknown)}; it has {', '.join(preset.classes)}.")
-        wanted = tuple(known[class_key(name)] for name in recipe.classes)
-    drawn_names, detected_names = ({class_key(name) for name in names} for names in (drawn, detected))
-
-    def known(name: str, names: set[str]) -> bool:
-        return class_key(recipe.draw_as.get(name, name)) in names
-
-    for names, part in ((drawn_names, "renderer"), (detected_names, "detector"))[: 1 + judged]:
-        missing = [recipe.draw_as.get(name, name) for name in wanted if not known(name, names)]
-        if missing:
-            notes.append(f"left out, since the {part} does not know them: {', '.join(missing)}")
-    usable = tuple(name for name in wanted if known(name, drawn_names) and known(name, detected_names))
-    if not usable:
-        raise UserError(
-            f"no class of {preset.name} ({', '.join(wanted)}) is known to both the renderer ({', '.join(drawn)}) and "
-            f"the filter's detector ({', '.join(detected)}): "
-            + (
-                "train a renderer on this data set (dataengine train renderer) and give it with --model, and a "
-                "detector of these classes with --detector, or --filter off."
-                if not any(known(name, drawn_names) for name in wanted)
-                else "give a detector of these classes (--detector), or --filter off."
-            )
-        )
-    return usable

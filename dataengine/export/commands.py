@@ -80,7 +80,7 @@ def mmrotate_command(
     for note in done.notes:
         typer.echo(note, err=True)
     typer.echo(
-        f"{done.config}: trains on {done.real} real and {done.synthetic} synthetic images ({ratio}) and tests on "
+        f"{done.config}: trains on {done.real} real and {done.synthetic} synthetic images and tests on "
         f"{done.test} real images; classes: {', '.join(done.classes)}."
     )
 

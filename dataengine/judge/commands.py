@@ -358,7 +358,7 @@ def _print_acceptance(result: Acceptance, rule: Calibration) -> None:
         f"{rule.smudged_pass_share:.1%} with blurred objects."
     )
     for reason, n in result.dropped_for.items():
-        console.print(f"dropped for {reason}: {n}")
+        console.print(f"dropped, {reason}: {n}")
 
 
 def _print_json(result: Acceptance, verdicts: dict, rule: Calibration) -> None:

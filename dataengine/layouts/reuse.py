@@ -181,7 +181,9 @@ class ReuseSampler:
         for label in () if known else np.unique(layout.labels):
             length = np.median(layout.boxes[layout.labels == label, 2])
             shortest, longest = self.limits.lengths.get(layout.classes[label], (length, length))
-            low, high = max(low, min(shortest / length, 1)), min(high, max(longest / length, 1))
+            smaller, larger = min(shortest / length, 1), max(longest / length, 1)
+            # as much larger as smaller, so that objects keep their length on average
+            low, high = max(low, smaller, 1 / larger), min(high, larger, 1 / smaller)
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
     def _random_turn(self, rng: np.random.Generator, layout: Layout) -> tuple[float, bool]:
