@@ -19,7 +19,7 @@ COLOURS = (
 )  # fmt: skip
 _NO_IMAGE_COLOUR, _IGNORED_COLOUR = (44, 46, 50), (130, 130, 130)
 _SHEET_COLOUR, _TEXT_COLOUR = (255, 255, 255), (30, 30, 30)
-_DASHES = {"cut by the border, or difficult": _TEXT_COLOUR, "ignored region": _IGNORED_COLOUR}  # in the legend
+_DASHES = {"cut by the border, difficult, or not found": _TEXT_COLOUR, "ignored region": _IGNORED_COLOUR}  # legend
 _CUT_VISIBLE = 0.999  # visible fraction below which an object counts as cut
 _NEW_MARK = "new object", 2  # in the legend; half the side of the square at a corner of its box, in pixels
 
