@@ -16,7 +16,8 @@ from dataengine.errors import UserError, first_fault
 from dataengine.files import MAX_CONFIG_BYTES, parse_json, read_text, write_whole
 from dataengine.judge.detector import Detector
 
-NEAR_ZERO = 0.05  # a threshold up to this lets nearly any detection count as found
+NEAR_ZERO = 0.05  # a threshold up to this lets nearly any detection count as found,
+MIN_CONTROL_FOUND = 0.05  # which matters where the detector finds such a share of painted controls
 Threshold = float | Annotated[list[tuple[float, float]], Field(min_length=1)]
 
 
@@ -106,10 +107,11 @@ class Calibration(BaseModel):
         return f"up to {self.missed_share:.0%} of its objects may be missed, and {extra} found besides"
 
     def weak_classes(self) -> dict[str, float]:
-        """{class: its lowest threshold} of the classes with one next to zero.
-
-        Where real objects are not judged, the threshold is 0, which is another matter.
+        """{class: its lowest threshold} of the classes with one next to zero, unless painted controls are known to get
+        no score at all. Where real objects are not judged, the threshold is 0, which is another matter.
         """
+        if self.control_found_share is not None and self.control_found_share < MIN_CONTROL_FOUND:
+            return {}
         lowest = {}
         for name, threshold in self.thresholds.items():
             steps = threshold if isinstance(threshold, list) else [(0.0, threshold)]

@@ -184,7 +184,7 @@ class ReuseSampler:
             smaller, larger = min(shortest / length, 1), max(longest / length, 1)
             # as much larger as smaller, so that objects keep their length on average
             low, high = max(low, smaller, 1 / larger), min(high, larger, 1 / smaller)
-        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        return float(np.exp(rng.uniform(*np.log(sorted((low, high))))))
 
     def _random_turn(self, rng: np.random.Generator, layout: Layout) -> tuple[float, bool]:
         if not self.turn:

@@ -113,18 +113,21 @@ def test_a_detector_that_cannot_tell_classes_is_refused_with_the_classes_named(o
 
     calibrate(detector, images, layouts, "squares")
     detector.detect = both
-    with pytest.raises(UserError, match="other objects that are named car"):
+    with pytest.raises(UserError, match="other objects that are named ship"):
         calibrate(detector, images, layouts, "squares")
 
 
 def test_thresholds_next_to_zero_are_a_warning_with_their_cause(oracle):
     rule = calibrate(*oracle(60), "squares")
-    assert rule.warning() == ""
-    weak = rule.model_copy(update={"thresholds": rule.thresholds | {"car": [(0.0, 0.0), (12.0, 0.02), (30.0, 0.4)]}})
-    assert weak.weak_classes() == {"car": 0.02}
-    assert "car (from 0.02)" in weak.warning()
-    assert "trained on other images" in weak.warning()
-    unjudged = rule.model_copy(update={"thresholds": {"car": [(0.0, 0.0), (12.0, 0.4)]}})
+    near_zero = {"thresholds": {"car": [(0.0, 0.0), (12.0, 0.02), (30.0, 0.4)], "ship": 0.3}}
+    for found in (None, 0.3):  # as in calibrations of earlier versions, or measured
+        weak = rule.model_copy(update=near_zero | {"control_found_share": found})
+        assert weak.weak_classes() == {"car": 0.02}
+        assert "car (from 0.02)" in weak.warning()
+        assert "trained on other images" in weak.warning()
+    told_apart = rule.model_copy(update=near_zero | {"control_found_share": 0.0})
+    assert told_apart.warning() == "", "control: what is no object has no score at all"
+    unjudged = weak.model_copy(update={"thresholds": {"car": [(0.0, 0.0), (12.0, 0.4)]}})
     assert unjudged.warning() == "", "control: sizes that are not judged have no threshold"
 
 
