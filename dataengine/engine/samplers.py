@@ -21,8 +21,9 @@ from dataengine.render.renderer import Renderer
 CROWDING_SEED, N_CROWDING_DRAWS = 0, 20
 MAX_REUSES = 50  # of each real object of a class; more are reported,
 MAX_REUSE_RATIO = 5  # if that is also so many times as often as objects of all classes
-N_LENGTH_DRAWS, MIN_LENGTHS = 40, 20  # layouts sampled to measure lengths; objects of a class that give a median
-MAX_LENGTH_RATIO = 1.2  # of the median length of a class, real to sampled or the reverse; more is reported
+N_LENGTH_DRAWS, MIN_LENGTHS = 60, 10  # layouts sampled to measure lengths; objects of a class that give a median
+MAX_LENGTH_RATIO = 1.2  # of the median length of a class, real to sampled or the reverse; more is reported,
+MIN_WHOLE_SHARE = 0.5  # and a class of which fewer are whole, of the share that is whole in real images
 
 
 def find_layouts(preset: Preset, dataset: Dataset | None, classes: tuple[str, ...]) -> tuple[list[Layout], str]:
@@ -122,16 +123,19 @@ def reuse_warnings(recipe: Recipe, sampler: Sampler, layouts: list[Layout]) -> l
 
 def scale_warnings(recipe: Recipe, sampler: Sampler, layouts: list[Layout]) -> list[str]:
     """Sentences on sizes: whether images are parts of the real ones, and classes whose objects are of another length
-    than the real ones."""
+    than the real ones, or mostly cut."""
     if recipe.layout is not None or recipe.layouts == "diffusion":  # one is given; the other samples slowly
         return []
     sizes = [layout.size for layout in layouts]
     largest = max(map(max, sizes))
     drawn = [sampler.sample(np.random.default_rng((recipe.seed, i))) for i in range(N_LENGTH_DRAWS)]
     real, made = ([_lengths(layout) for layout in some] for some in (layouts, drawn))
-    changed = []
+    changed, cut = [], []
     for i, name in enumerate(sampler.classes):
         before, after = (np.concatenate([lengths[i] for lengths in some]) for some in (real, made))
+        n_real, n_made = (sum(int((layout.labels == i).sum()) for layout in some) for some in (layouts, drawn))
+        if len(before) >= MIN_LENGTHS <= n_made and len(after) / n_made < MIN_WHOLE_SHARE * len(before) / n_real:
+            cut.append(f"{name} ({n_made - len(after)} of {n_made})")
         if min(len(before), len(after)) < MIN_LENGTHS:
             continue
         before, after = np.median(before), np.median(after)
@@ -144,6 +148,8 @@ def scale_warnings(recipe: Recipe, sampler: Sampler, layouts: list[Layout]) -> l
             f"each image is a part of {recipe.size}x{recipe.size} px of real ones of about {width}x{height} px, at "
             "their own scale; --size makes larger ones"
         )
+    if cut:
+        notes.append(f"the border of {recipe.size} px cuts most {', '.join(cut)}; a larger --size shows them whole")
     if changed:
         parts = f"few larger ones fit into {recipe.size} px; give a larger --size"
         why = parts if largest > recipe.size else "--layouts reuse keeps their length"

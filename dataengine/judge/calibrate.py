@@ -120,7 +120,7 @@ def calibrate(
     statistics = _statistics(real, classes)
     renamed = [_with_other_class(layout, statistics.scores) for layout in truths]
     renamed = [_observe(d, layout, detector.classes) for d, layout in zip(seen, renamed, strict=True) if layout]
-    chosen = _choose_rule(real, (shuffled, smudged, painted), statistics, pass_share, dataset_name)
+    chosen = _choose_rule(real, (shuffled, smudged), painted, statistics, pass_share, dataset_name)
     draft = Calibration(
         detector=detector.identity,
         dataset=dataset_name,
@@ -158,6 +158,13 @@ def _with_other_class(layout: Layout, scores: dict[str, np.ndarray]) -> Layout |
         return None
     following = dict(zip(present, [*present[1:], present[0]], strict=True))
     return replace(layout, labels=np.array([following.get(label, label) for label in layout.labels], np.int64))
+
+
+def _share_found(observed: Sequence[_Observed], thresholds: Sequence[np.ndarray]) -> float:
+    """The share of the judged objects, of all images together, whose score reaches its threshold."""
+    judged = [one.counted & (limit > 0) for one, limit in zip(observed, thresholds, strict=True)]
+    found = [(one.match.scores >= limit)[j] for one, limit, j in zip(observed, thresholds, judged, strict=True)]
+    return float(np.concatenate(found).mean()) if sum(map(len, found)) else 0.0
 
 
 def _found_shares(observed: Sequence[_Observed], calibration: Calibration) -> tuple[dict[str, float], float]:
@@ -309,7 +316,7 @@ def extra_share(objects: np.ndarray, extra: np.ndarray, pass_share: float) -> fl
     return round(float(extra[passing].sum() / objects[passing].sum()), 4)
 
 
-def _choose_rule(real, controls, statistics: _Statistics, pass_share: float, dataset_name: str) -> dict:
+def _choose_rule(real, controls, painted, statistics: _Statistics, pass_share: float, dataset_name: str) -> dict:
     """The fields of a Calibration that make up the rule."""
     objects, _, extra = np.array([_missed_and_extra(one, 0.0, statistics.extra_scores) for one in real]).T
     usual = extra_share(objects, extra, pass_share)
@@ -320,6 +327,7 @@ def _choose_rule(real, controls, statistics: _Statistics, pass_share: float, dat
             np.array([_missed_and_extra(one, limits(one.layout, **steps), statistics.extra_scores) for one in some])
             for some in (real, *controls)
         )
+        found_controls = _share_found(painted, [limits(one.layout, **steps) for one in painted])
         for missed_share, extra_objects in product(MISSED_SHARES, EXTRA_OBJECTS):
 
             def share(table: np.ndarray, limits=(missed_share, extra_objects, usual)) -> float:
@@ -331,7 +339,7 @@ def _choose_rule(real, controls, statistics: _Statistics, pass_share: float, dat
             most_lenient = max(most_lenient, passed)
             if passed < pass_share:
                 continue
-            key = (sum(map(share, wrong)), missed_share, -quantile, extra_objects)
+            key = (sum(map(share, wrong)) + found_controls, missed_share, -quantile, extra_objects)
             if best_key is None or key < best_key:
                 best_key = key
                 best = {**steps, "missed_share": missed_share}

@@ -44,7 +44,8 @@ def _paint(image: np.ndarray, box: np.ndarray, pattern, rng: np.random.Generator
     part = image[low[1] : high[1], low[0] : high[0]]
     mask = np.zeros(part.shape[:2], np.uint8)
     cv2.fillConvexPoly(mask, np.rint(corners - low).astype(np.int32), 1)
-    part[mask > 0] = pattern(part.astype(np.float32), mask, box - np.float32([*low, 0, 0, 0]), rng)[mask > 0]
+    if mask.any():
+        part[mask > 0] = pattern(part.astype(np.float32), mask, box - np.float32([*low, 0, 0, 0]), rng)[mask > 0]
 
 
 def _noise(part: np.ndarray, mask: np.ndarray, box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -61,7 +62,7 @@ def _chequers(part: np.ndarray, mask: np.ndarray, box: np.ndarray, rng: np.rando
 def _blob(part: np.ndarray, mask: np.ndarray, box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     import cv2
 
-    rim = (mask > 0) & (cv2.erode(mask, np.ones((3, 3), np.uint8)) == 0)
+    rim = (mask > 0) & (cv2.erode(mask, np.ones((3, 3), np.uint8), borderValue=0) == 0)
     y, x = np.indices(mask.shape)
     cos, sin = np.cos(box[4]), np.sin(box[4])
     along = ((x - box[0]) * cos + (y - box[1]) * sin) / max(box[2] * BLOB_SHARE / 2, 1)
