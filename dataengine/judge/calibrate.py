@@ -24,7 +24,7 @@ EXTRA_PRECISION = 0.5  # a detection counts as extra from the score at which thi
 REPAIR_PRECISION = 0.9  # a detection repairs labels from the score at which this share of detections is right
 REPAIR_IOU_QUANTILE = 0.05  # a box is moved when its IoU is below this quantile of the real boxes
 MAX_SHUFFLED_PASS = 0.5  # a calibration fails when a larger share of images with wrong layouts passes
-MAX_CONTROL_FOUND = 0.5  # and when a larger share of painted controls, or of another class's objects, is found
+MAX_CONTROL_RATIO = 0.8  # and when so many controls are found for each real object of the class that is found
 CONTROL_IMAGES = 60  # spread over the data set, whose objects are replaced by painted controls
 SHUFFLE_SHIFTS = (0.25, 0.5, 0.75)  # of the list of layouts, for the control with the layout of another image
 
@@ -76,8 +76,8 @@ def calibrate(
     extra detections.
 
     Raises UserError with fewer than `MIN_IMAGES` images with objects, for a class that the detector does not know, when
-    no rule lets enough images pass, when that rule lets most images with wrong layouts pass too, and when most painted
-    controls (`paint_controls`), or most objects of other classes, count as found.
+    no rule lets enough images pass, when that rule lets most images with wrong layouts pass too, and when painted
+    controls (`paint_controls`), or objects of other classes, count as found nearly as often as real objects.
 
     >>> val = read("data/hit-uav", split="val")  # doctest: +SKIP
     >>> load = [lambda file=s.image: np.asarray(Image.open(file)) for s in val]  # doctest: +SKIP
@@ -160,23 +160,19 @@ def _with_other_class(layout: Layout, scores: dict[str, np.ndarray]) -> Layout |
     return replace(layout, labels=np.array([following.get(label, label) for label in layout.labels], np.int64))
 
 
-def _share_found(observed: Sequence[_Observed], thresholds: Sequence[np.ndarray]) -> float:
-    """The share of the judged objects, of all images together, whose score reaches its threshold."""
+def _found(observed: Sequence[_Observed], thresholds: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Class names (N,) of the judged objects of all images, and bool (N,) whether their scores reach the thresholds."""
     judged = [one.counted & (limit > 0) for one, limit in zip(observed, thresholds, strict=True)]
     found = [(one.match.scores >= limit)[j] for one, limit, j in zip(observed, thresholds, judged, strict=True)]
-    return float(np.concatenate(found).mean()) if sum(map(len, found)) else 0.0
+    names = [name for one, j in zip(observed, judged, strict=True) for name in one.layout.select(j).names()]
+    return np.array(names), np.concatenate([np.zeros(0, bool), *found])
 
 
 def _found_shares(observed: Sequence[_Observed], calibration: Calibration) -> tuple[dict[str, float], float]:
     """The share of the judged objects that count as found: of each class with enough of them, and of all."""
-    limits = [calibration.limits(one.layout) for one in observed]
-    judged = [one.counted & (limit > 0) for one, limit in zip(observed, limits, strict=True)]
-    found = [one.match.scores >= limit for one, limit in zip(observed, limits, strict=True)]
-    names = np.array([name for one, j in zip(observed, judged, strict=True) for name in one.layout.select(j).names()])
-    found = np.concatenate([f[j] for f, j in zip(found, judged, strict=True)]) if observed else np.zeros(0, bool)
-    each = {name: float(found[names == name].mean()) for name in calibration.thresholds if (names == name).any()}
-    each = {name: share for name, share in each.items() if (names == name).sum() >= MIN_CLASS_OBJECTS}
-    return each, float(found.mean()) if len(found) else 0.0
+    names, found = _found(observed, [calibration.limits(one.layout) for one in observed])
+    enough = [name for name in calibration.thresholds if (names == name).sum() >= MIN_CLASS_OBJECTS]
+    return {name: float(found[names == name].mean()) for name in enough}, float(found.mean()) if len(found) else 0.0
 
 
 def _check_controls(
@@ -184,12 +180,11 @@ def _check_controls(
 ) -> None:
     """Raises UserError where thresholds cannot tell controls from real objects, with the classes that are concerned."""
     for what, observed in controls.items():
-        each, every = _found_shares(observed, calibration)
-        blind = {name: share for name, share in each.items() if share > MAX_CONTROL_FOUND}
-        if not blind and every <= MAX_CONTROL_FOUND:
+        (each, every), (true, all_true) = (_found_shares(some, calibration) for some in (observed, real))
+        blind = {name: share for name, share in each.items() if share > MAX_CONTROL_RATIO * true.get(name, all_true)}
+        if not blind and every <= MAX_CONTROL_RATIO * all_true:
             continue
-        true, _ = _found_shares(real, calibration)
-        parts = [f"{share:.0%} of {what} {n} (real ones: {true.get(n, 0):.0%})" for n, share in blind.items()]
+        parts = [f"{share:.0%} of {what} {n} (real ones: {true.get(n, all_true):.0%})" for n, share in blind.items()]
         rest = [name for name in each if name not in blind]
         fewer = f", or leave these classes out (--classes {','.join(rest)})" if blind and rest else ""
         found = ", ".join(parts) or f"{every:.0%} of {what} objects"
@@ -327,7 +322,8 @@ def _choose_rule(real, controls, painted, statistics: _Statistics, pass_share: f
             np.array([_missed_and_extra(one, limits(one.layout, **steps), statistics.extra_scores) for one in some])
             for some in (real, *controls)
         )
-        found_controls = _share_found(painted, [limits(one.layout, **steps) for one in painted])
+        _, found = _found(painted, [limits(one.layout, **steps) for one in painted])
+        found_controls = float(found.mean()) if len(found) else 0.0
         for missed_share, extra_objects in product(MISSED_SHARES, EXTRA_OBJECTS):
 
             def share(table: np.ndarray, limits=(missed_share, extra_objects, usual)) -> float:

@@ -17,7 +17,8 @@ from dataengine.files import MAX_CONFIG_BYTES, parse_json, read_text, write_whol
 from dataengine.judge.detector import Detector
 
 NEAR_ZERO = 0.05  # a threshold up to this lets nearly any detection count as found,
-MIN_CONTROL_FOUND = 0.05  # which matters where the detector finds such a share of painted controls
+MIN_CONTROL_FOUND = 0.05  # which matters where the detector finds such a share of painted controls;
+MANY_CONTROLS_FOUND = 0.25  # this share of them is reported whatever the thresholds are
 Threshold = float | Annotated[list[tuple[float, float]], Field(min_length=1)]
 
 
@@ -121,10 +122,16 @@ class Calibration(BaseModel):
         return lowest
 
     def warning(self) -> str:
-        """A sentence on thresholds next to zero and their cause; "" where there are none."""
-        weak = self.weak_classes()
-        if not weak:
+        """A sentence on thresholds next to zero and their cause, or else on controls that are found; "" where neither
+        is the case."""
+        weak, controls = self.weak_classes(), self.control_found_share or 0.0
+        if not weak and controls < MANY_CONTROLS_FOUND:
             return ""
+        if not weak:
+            return (
+                f"weak filter: {controls:.0%} of noise, chequers and grey blobs in place of real objects count as found; "
+                "look at the images, or give a detector of such images (--detector)"
+            )
         return (
             f"weak filter: nearly any detection counts as {', '.join(f'{n} (from {s:.2f})' for n, s in weak.items())}, "
             "because the detector scores many real ones next to zero; it was trained on other images or too briefly, "

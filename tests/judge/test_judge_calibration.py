@@ -125,6 +125,8 @@ def test_thresholds_next_to_zero_are_a_warning_with_their_cause(oracle):
         assert weak.weak_classes() == {"car": 0.02}
         assert "car (from 0.02)" in weak.warning()
         assert "trained on other images" in weak.warning()
+    many = rule.model_copy(update={"thresholds": {"car": 0.3}, "control_found_share": 0.4})
+    assert "40 % of noise" in many.warning().replace("40%", "40 %")
     told_apart = rule.model_copy(update=near_zero | {"control_found_share": 0.0})
     assert told_apart.warning() == "", "control: what is no object has no score at all"
     unjudged = weak.model_copy(update={"thresholds": {"car": [(0.0, 0.0), (12.0, 0.4)]}})
@@ -310,7 +312,7 @@ def test_empty_layouts_do_not_count_towards_the_twenty():
 
 def test_a_detector_that_accepts_blurred_objects_is_revealed(oracle, monkeypatch):
     """Control: a detector that reads only the number of the image finds blurred objects as well as sharp ones."""
-    monkeypatch.setattr("dataengine.judge.calibrate.MAX_CONTROL_FOUND", 1.0)  # it finds painted controls as well
+    monkeypatch.setattr("dataengine.judge.calibrate.MAX_CONTROL_RATIO", 2.0)  # it finds painted controls as well
     detector, _, layouts = oracle(60, knows_controls=False)
     sharp = np.indices((200, 200)).sum(0) % 2 * 120 + 60  # a chequered ground, of which a blot leaves only grey
 
