@@ -142,7 +142,7 @@ def scale_warnings(recipe: Recipe, sampler: Sampler, layouts: list[Layout]) -> l
         if max(before / after, after / before) > MAX_LENGTH_RATIO:
             changed.append(f"{name} {after:.0f} px (real: {before:.0f})")
     notes = []
-    if largest > recipe.size:
+    if largest > recipe.size and recipe.into is None:
         width, height = (int(side) for side in np.median(sizes, axis=0))
         notes.append(
             f"each image is a part of {recipe.size}x{recipe.size} px of real ones of about {width}x{height} px, at "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -12,11 +12,19 @@ from dataengine.data.layout import Layout
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration, at_class, crowded, exceeds, limits, sides
 from dataengine.judge.controls import blur_objects, paint_controls
-from dataengine.judge.detector import Detections, Detector
-from dataengine.judge.verdict import Match, class_map, match
+from dataengine.judge.detector import Detector
+from dataengine.judge.observed import (
+    MIN_CLASS_OBJECTS,
+    Observed,
+    check_controls,
+    found_of,
+    found_shares,
+    observe,
+    with_other_class,
+)
+from dataengine.judge.verdict import class_map
 
 MIN_IMAGES = 20
-MIN_CLASS_OBJECTS = 20  # a class with fewer real objects uses the statistics of all classes together
 MIN_THRESHOLD = 0.02  # above 0, the score of an object that is not found
 MIN_GROUP_OBJECTS, MAX_GROUPS = 40, 6  # the objects of a class are grouped by size
 SMALLEST_RANK = 5  # objects smaller than this real object of the class, from the smallest, are not judged
@@ -24,7 +32,6 @@ EXTRA_PRECISION = 0.5  # a detection counts as extra from the score at which thi
 REPAIR_PRECISION = 0.9  # a detection repairs labels from the score at which this share of detections is right
 REPAIR_IOU_QUANTILE = 0.05  # a box is moved when its IoU is below this quantile of the real boxes
 MAX_SHUFFLED_PASS = 0.5  # a calibration fails when a larger share of images with wrong layouts passes
-MAX_CONTROL_RATIO = 0.8  # and when so many controls are found for each real object of the class that is found
 CONTROL_IMAGES = 60  # spread over the data set, whose objects are replaced by painted controls
 SHUFFLE_SHIFTS = (0.25, 0.5, 0.75)  # of the list of layouts, for the control with the layout of another image
 
@@ -33,26 +40,6 @@ SCORE_QUANTILES = (0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.02, 0.0)
 # at most half: extra detections also reveal a wrong layout, but only missed objects reveal an image without objects
 MISSED_SHARES = (0.0, 0.1, 0.2, 0.25, 0.34, 0.5)
 EXTRA_OBJECTS = (0, 1, 2, 3, 4, 6)
-
-
-@dataclass(frozen=True)
-class _Observed:
-    """The detections of one image matched with one layout; class names and scores of the extra detections."""
-
-    layout: Layout
-    match: Match
-    extra_names: list[str]
-    extra_scores: np.ndarray
-
-    @property
-    def counted(self) -> np.ndarray:
-        return ~self.layout.difficult
-
-
-def _observe(detections: Detections, layout: Layout, detector_classes: Sequence[str]) -> _Observed:
-    found = match(detections, layout, detector_classes)
-    labels = class_map(layout.classes, detector_classes)[detections.labels[found.extra]]
-    return _Observed(layout, found, [layout.classes[i] for i in labels], detections.scores[found.extra])
 
 
 def calibrate(
@@ -109,17 +96,17 @@ def calibrate(
         seen.append(detector.detect([image])[0])
         if i in with_controls:
             control = paint_controls(image, layouts[i], np.random.default_rng(i))
-            painted.append(_observe(detector.detect([control])[0], layouts[i], detector.classes))
+            painted.append(observe(detector.detect([control])[0], layouts[i], detector.classes))
         blurred = detector.detect([blur_objects(image, layouts[i])])[0]
-        smudged.append(_observe(blurred, layouts[i], detector.classes))
-    real = [_observe(d, layout, detector.classes) for d, layout in zip(seen, truths, strict=True)]
+        smudged.append(observe(blurred, layouts[i], detector.classes))
+    real = [observe(d, layout, detector.classes) for d, layout in zip(seen, truths, strict=True)]
     steps = sorted({max(1, round(share * len(truths))) for share in SHUFFLE_SHIFTS})
     shuffled = [
-        _observe(d, truths[(k + step) % len(truths)], detector.classes) for step in steps for k, d in enumerate(seen)
+        observe(d, truths[(k + step) % len(truths)], detector.classes) for step in steps for k, d in enumerate(seen)
     ]
     statistics = _statistics(real, classes)
-    renamed = [_with_other_class(layout, statistics.scores) for layout in truths]
-    renamed = [_observe(d, layout, detector.classes) for d, layout in zip(seen, renamed, strict=True) if layout]
+    renamed = [with_other_class(layout, statistics.scores) for layout in truths]
+    renamed = [observe(d, layout, detector.classes) for d, layout in zip(seen, renamed, strict=True) if layout]
     chosen = _choose_rule(real, (shuffled, smudged), painted, statistics, pass_share, dataset_name)
     draft = Calibration(
         detector=detector.identity,
@@ -146,53 +133,9 @@ def calibrate(
             "weak on this imagery: train it longer, or ask for a smaller share."
         )
     controls = {"noise, chequers and grey blobs in boxes of": painted, "other objects that are named": renamed}
-    _check_controls(draft, real, controls, dataset_name)
-    shares["control_found_share"] = round(_found_shares(painted, draft)[1], 4)
+    check_controls(draft, real, controls, dataset_name)
+    shares["control_found_share"] = round(found_shares(painted, draft)[1], 4)
     return draft.model_copy(update=shares)
-
-
-def _with_other_class(layout: Layout, scores: dict[str, np.ndarray]) -> Layout | None:
-    """The layout with each object named as the next class that has objects; None where there is only one such class."""
-    present = [layout.classes.index(name) for name in layout.classes if len(scores[name])]
-    if len(present) < 2:
-        return None
-    following = dict(zip(present, [*present[1:], present[0]], strict=True))
-    return replace(layout, labels=np.array([following.get(label, label) for label in layout.labels], np.int64))
-
-
-def _found(observed: Sequence[_Observed], thresholds: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Class names (N,) of the judged objects of all images, and bool (N,) whether their scores reach the thresholds."""
-    judged = [one.counted & (limit > 0) for one, limit in zip(observed, thresholds, strict=True)]
-    found = [(one.match.scores >= limit)[j] for one, limit, j in zip(observed, thresholds, judged, strict=True)]
-    names = [name for one, j in zip(observed, judged, strict=True) for name in one.layout.select(j).names()]
-    return np.array(names), np.concatenate([np.zeros(0, bool), *found])
-
-
-def _found_shares(observed: Sequence[_Observed], calibration: Calibration) -> tuple[dict[str, float], float]:
-    """The share of the judged objects that count as found: of each class with enough of them, and of all."""
-    names, found = _found(observed, [calibration.limits(one.layout) for one in observed])
-    enough = [name for name in calibration.thresholds if (names == name).sum() >= MIN_CLASS_OBJECTS]
-    return {name: float(found[names == name].mean()) for name in enough}, float(found.mean()) if len(found) else 0.0
-
-
-def _check_controls(
-    calibration: Calibration, real: Sequence[_Observed], controls: dict[str, list[_Observed]], dataset_name: str
-) -> None:
-    """Raises UserError where thresholds cannot tell controls from real objects, with the classes that are concerned."""
-    for what, observed in controls.items():
-        (each, every), (true, all_true) = (_found_shares(some, calibration) for some in (observed, real))
-        blind = {name: share for name, share in each.items() if share > MAX_CONTROL_RATIO * true.get(name, all_true)}
-        if not blind and every <= MAX_CONTROL_RATIO * all_true:
-            continue
-        parts = [f"{share:.0%} of {what} {n} (real ones: {true.get(n, all_true):.0%})" for n, share in blind.items()]
-        rest = [name for name in each if name not in blind]
-        fewer = f", or leave these classes out (--classes {','.join(rest)})" if blind and rest else ""
-        found = ", ".join(parts) or f"{every:.0%} of {what} objects"
-        raise UserError(
-            f"{dataset_name}: the detector's scores do not tell objects from what is none: it finds {found}. It was "
-            f"trained on other images than these, or too briefly: give a detector of such images (--detector){fewer}; "
-            "in a run, --filter off goes without."
-        )
 
 
 @dataclass(frozen=True)
@@ -239,7 +182,7 @@ def _steps(scores: np.ndarray, side: np.ndarray, quantile: float, always: bool =
     return [(0.0, 0.0), *steps]
 
 
-def _statistics(real: Sequence[_Observed], classes: Sequence[str]) -> _Statistics:
+def _statistics(real: Sequence[Observed], classes: Sequence[str]) -> _Statistics:
     names = np.array([name for one in real for name in one.layout.names()])
     counted = np.concatenate([one.counted for one in real])
     scores = np.concatenate([one.match.scores for one in real])
@@ -286,14 +229,14 @@ def _rounded_down(value: float) -> float:
     return float(np.floor(float(value) * 1e4) / 1e4)
 
 
-def _missed_and_extra(one: _Observed, thresholds: np.ndarray | float, extra_scores: dict) -> tuple[int, int, int]:
+def _missed_and_extra(one: Observed, thresholds: np.ndarray | float, extra_scores: dict) -> tuple[int, int, int]:
     """(objects, missed objects, extra detections) of an image; thresholds: of each object (N,)."""
     missed = one.counted & (one.match.scores < thresholds)
     extra = one.extra_scores >= at_class(extra_scores, one.extra_names)
     return int(one.counted.sum()), int(missed.sum()), int(extra.sum())
 
 
-def _pass_share(observed: Sequence[_Observed], calibration: Calibration) -> float:
+def _pass_share(observed: Sequence[Observed], calibration: Calibration) -> float:
     extra_scores = calibration.extra_scores
     counts = [_missed_and_extra(one, calibration.limits(one.layout), extra_scores) for one in observed]
     return float(np.mean([not calibration.failure(*each) for each in counts]))
@@ -322,7 +265,7 @@ def _choose_rule(real, controls, painted, statistics: _Statistics, pass_share: f
             np.array([_missed_and_extra(one, limits(one.layout, **steps), statistics.extra_scores) for one in some])
             for some in (real, *controls)
         )
-        _, found = _found(painted, [limits(one.layout, **steps) for one in painted])
+        _, found = found_of(painted, [limits(one.layout, **steps) for one in painted])
         found_controls = float(found.mean()) if len(found) else 0.0
         for missed_share, extra_objects in product(MISSED_SHARES, EXTRA_OBJECTS):
 

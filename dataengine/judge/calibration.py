@@ -129,7 +129,7 @@ class Calibration(BaseModel):
             return ""
         if not weak:
             return (
-                f"weak filter: {controls:.0%} of noise, chequers and grey blobs in place of real objects count as found; "
+                f"weak filter: {controls:.0%} of noise, chequers and grey blobs in place of objects count as found; "
                 "look at the images, or give a detector of such images (--detector)"
             )
         return (

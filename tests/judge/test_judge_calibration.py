@@ -312,7 +312,7 @@ def test_empty_layouts_do_not_count_towards_the_twenty():
 
 def test_a_detector_that_accepts_blurred_objects_is_revealed(oracle, monkeypatch):
     """Control: a detector that reads only the number of the image finds blurred objects as well as sharp ones."""
-    monkeypatch.setattr("dataengine.judge.calibrate.MAX_CONTROL_RATIO", 2.0)  # it finds painted controls as well
+    monkeypatch.setattr("dataengine.judge.observed.MAX_CONTROL_RATIO", 2.0)  # it finds painted controls as well
     detector, _, layouts = oracle(60, knows_controls=False)
     sharp = np.indices((200, 200)).sum(0) % 2 * 120 + 60  # a chequered ground, of which a blot leaves only grey
 
