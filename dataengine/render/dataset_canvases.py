@@ -160,7 +160,7 @@ class DatasetCanvases:
             raise _none_readable(unreadable)
         *_, image, inside, turn, sample = max(found, key=lambda window: window[:3])
         shadow = turned_direction(self.shadows.of(sample), turn) if self.shadows else math.nan
-        provenance = provenance_of(sample, unreadable, None, augmented=True)
+        provenance = provenance_of(sample, unreadable)
         return Canvas(image, inside, layout, provenance, turn=turn, shadow=shadow)
 
     def _corner(self, sample: Sample, rng: np.random.Generator) -> tuple[int, int]:
@@ -191,14 +191,11 @@ def _octaves(a: dict[str, float], b: dict[str, float]) -> np.ndarray:
     return np.array([a[name] - b[name] for name in sorted(a.keys() & b.keys())])
 
 
-def provenance_of(
-    sample: Sample, unreadable: Sequence[str], corner: tuple[int, int] | None, augmented: bool = False
-) -> Provenance:
-    """Of a window of the sample's image with its upper left pixel at `corner`, None for the whole image, or of an
-    augmented part of it."""
+def provenance_of(sample: Sample, unreadable: Sequence[str], corner: tuple[int, int] | None = None) -> Provenance:
+    """Of a window of the sample's image with its upper left pixel at `corner`, or of an augmented one."""
     left, top = corner or (None, None)
     return Provenance(
-        "augmented" if augmented else "window", sample.name, left, top, license=sample.license, source=sample.source,
+        "window" if corner else "augmented", sample.name, left, top, license=sample.license, source=sample.source,
         unreadable=tuple(unreadable),
     )  # fmt: skip
 

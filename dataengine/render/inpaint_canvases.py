@@ -57,8 +57,8 @@ class InpaintCanvases:
                 provenance = provenance_of(sample, unreadable, corner)
                 new = replace(new, acquisition=sample.layout.acquisition)
                 shadow = self.shadows.of(sample) if self.shadows else math.nan
-                left_out = asked - len(new)
-                return Canvas(image, sample.layout, new, provenance, corner or (0, 0), left_out, shadow=shadow)
+                left_out, complete = asked - len(new), self.filling is not None
+                return Canvas(image, sample.layout, new, provenance, corner, left_out, shadow=shadow, complete=complete)
             unreadable.append(sample.name)
         raise UserError(f"none of {len(unreadable)} images can be read, such as {unreadable[0]}; fix or replace them.")
 
@@ -79,11 +79,11 @@ class InpaintCanvases:
         samples = sorted(samples, key=lambda s: acquisition_distance(layout.acquisition, s.layout.acquisition))
         for sample in samples:
             filled = self.filling.fill(layout, sample.layout.size, rng)
-            yield sample, None, len(filled), filled.select(room_for(filled, sample.layout))
+            yield sample, (0, 0), len(filled), filled.select(room_for(filled, sample.layout))
 
 
-# image, corner of the window (None: the whole image), number of objects that were asked for, those with room
-_Place = tuple[Sample, tuple[int, int] | None, int, Layout]
+# image, corner of the window, number of objects that were asked for, those with room
+_Place = tuple[Sample, tuple[int, int], int, Layout]
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ def test_new_objects_go_into_labelled_pictures_and_all_else_stays(toy_recipe, to
     painted = [r for r in result.records if len(r.asked)]
     assert painted
     for record in painted:
-        name = record.provenance.label
+        name = record.provenance.name
+        assert record.provenance.label == f"{name}@0,0"
         before = np.asarray(Image.open(originals[name].image).convert("RGB"))
         after = np.asarray(Image.open(result.out / record.image).convert("RGB"))
         assert after.shape == before.shape, "the whole picture comes back"
