@@ -95,6 +95,7 @@ def show_report(console: Console, report: dict, out: Path) -> None:
         "class", "painted", "found", "share", "erased", "accepted", "difficult",
         caption="painted and found: objects of all attempts; other columns: objects of accepted images",
     )  # fmt: skip
+    table.columns[0].overflow = "fold"  # names are never cut off
     for row in report["classes"]:
         found = str(row["found"]) if judged else "-"
         share = f"{row['found'] / row['asked']:.0%}" if judged and row["asked"] else "-"

@@ -317,6 +317,7 @@ def _print_calibration(calibration: Calibration, out: Path) -> None:
 
     console = Console(markup=False)
     table = Table("class", "objects", "min score", "min score if touching", "min score of extra", title=str(out))
+    table.columns[0].overflow = "fold"  # names are never cut off
     for name, objects in calibration.objects.items():
         alone, close = calibration.thresholds[name], calibration.crowded_thresholds.get(name)
         limits = _by_size(alone), "the same" if close is None else _by_size(close)
@@ -348,6 +349,7 @@ def _print_acceptance(result: Acceptance, rule: Calibration) -> None:
 
     console = Console(markup=False)
     table = Table("class", "objects", "found", "share", "in accepted images", "extra")
+    table.columns[0].overflow = "fold"  # names are never cut off
     for row in result.classes:
         share = f"{row.found / row.objects:.1%}" if row.objects else "-"
         table.add_row(row.name, str(row.objects), str(row.found), share, str(row.kept), str(row.extra))
