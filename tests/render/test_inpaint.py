@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from toy_scenes import paint, random_layout
 
 from dataengine import geometry
 from dataengine.data.layout import Dataset, Layout, Sample
+from dataengine.engine.attempt import place
 from dataengine.errors import UserError
 from dataengine.layouts.reuse import ReuseSampler
+from dataengine.render.canvas import Canvas
 from dataengine.render.inpaint import composite, paint_mask
 from dataengine.render.inpaint_canvases import Filling, InpaintCanvases, filling_of, room_for
 from dataengine.render.layout_pipeline import LayoutPipeline
@@ -181,3 +184,14 @@ def test_no_label_of_a_complete_picture_is_lost(pictures):
     old = Layout([[70, 70, 20, 10, 0]], [1], ("car", "van"), (96, 96), visible=[0.1])
     assert merge(old, new, 0.1, 0.0).names() == ["car", "van"]
     assert merge(old, new, 0.1).names() == ["car"]
+
+
+def test_what_is_next_to_a_new_object_is_looked_for_in_its_window():
+    """A window from (50, 50) on: where its object stands is free; control: one that touches the old object is not."""
+    old = Layout([[30, 30, 20, 10, 0], [60, 60, 10, 8, 0]], [0, 0], ("car",), (100, 100))
+    new = Layout([[30, 30, 20, 10, 0], [12, 12, 10, 6, 0]], [0, 0], ("car",), (50, 50))
+    canvas = Canvas(np.zeros((100, 100, 3), np.uint8), old, new, corner=(50, 50))
+    parts = SimpleNamespace(places=None, renderer=SimpleNamespace(margin=0.1))
+    placed = place(parts, SimpleNamespace(augment_scenes=False, into="here"), canvas, 0)
+    assert placed.new.boxes[:, 0].tolist() == [30]
+    assert placed.left_out == 1
