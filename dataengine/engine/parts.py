@@ -224,8 +224,10 @@ def check_imagery(
         checks.append(("renderer", read_imagery(model_folder), fix, faults))
     if detector is not None:
         trained = read_imagery(recipe.detector or weights.packaged("detector"))
-        fix = "give a detector of your images (--detector), or --filter off"
-        checks.append(("filter's detector", trained, fix, faults if recipe.calibration is None else notes))
+        fix, found = "give a detector of your images (--detector), or --filter off", faults
+        if recipe.calibration is not None:
+            fix, found = f"see that --calibration {recipe.calibration} was measured on such images", notes
+        checks.append(("filter's detector", trained, fix, found))
     for part, trained, fix, found in checks:
         for place, measured_imagery in own.items() if trained else ():
             wrong = mismatches(trained, measured_imagery, names)
