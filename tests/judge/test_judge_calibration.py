@@ -129,7 +129,8 @@ def test_thresholds_next_to_zero_are_a_warning_with_their_cause(oracle):
     assert "40 % of noise" in many.warning().replace("40%", "40 %")
     told_apart = rule.model_copy(update=near_zero | {"control_found_share": 0.0})
     assert told_apart.warning() == "", "control: what is no object has no score at all"
-    unjudged = weak.model_copy(update={"thresholds": {"car": [(0.0, 0.0), (12.0, 0.4)]}})
+    judged = {"thresholds": {"car": [(0.0, 0.0), (12.0, 0.4)]}, "control_found_share": None}
+    unjudged = rule.model_copy(update=judged)
     assert unjudged.warning() == "", "control: sizes that are not judged have no threshold"
 
 
