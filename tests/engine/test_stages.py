@@ -223,9 +223,11 @@ def test_stages_that_do_not_fit_together_are_told(toy_recipe, toy_dataset, tmp_p
         load_recipe(None, {"dataset": "hit-uav", "layouts": "diffusion"})
     with pytest.raises(UserError, match="not both"):
         load_recipe(None, {"dataset": "hit-uav", "into": toy_dataset, "scenes": toy_dataset})
-    for other in ({"into": toy_dataset}, {"renderer": "whole"}):
-        with pytest.raises(UserError, match="--likely-places works only with"):
-            load_recipe(None, toy_recipe.model_dump() | {"filter": "difficult", "likely_places": True} | other)
+    settings = toy_recipe.model_dump() | {"filter": "difficult", "likely_places": True}
+    with pytest.raises(UserError, match="--likely-places works only with"):
+        load_recipe(None, settings | {"renderer": "whole"})
+    assert load_recipe(None, settings | {"likely_places": None, "into": toy_dataset}).likely_places, "its default"
+    assert not load_recipe(None, settings | {"likely_places": None}).likely_places, "control"
     with pytest.raises(UserError, match="--likely-places learns from real images"):
         find_places(Recipe(dataset="hrplanes", likely_places=True), None, [])
     with pytest.raises(UserError, match="does not exist"):
