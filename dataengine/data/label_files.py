@@ -127,9 +127,14 @@ def images_without_labels(index: FileIndex, records: Iterable[Record], path: Pat
 
 
 def head_of(file: Path) -> str:
-    """The first 100,000 bytes of a file as text, by which formats are recognised. Raises OSError as `open_regular`."""
-    with open_regular(file) as stream:
-        return stream.read(HEAD_BYTES).decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+    """The first 100,000 bytes of a file as text, by which formats are recognised. Raises UserError for what is no file
+    or cannot be opened."""
+    try:
+        with open_regular(file) as stream:
+            head = stream.read(HEAD_BYTES)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}); remove it or mend its permissions.") from None
+    return head.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def count_of(file: Path, word: str) -> int:
