@@ -30,6 +30,14 @@ def pytest_collection_modifyitems(config, items):
             items[:] = [item for item in items if item not in left_out]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Nothing is kept in the user's cache, and no calibration of an earlier session is found there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The real sample data; tests that need it are skipped where it is absent."""

@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from dataengine.data.layout import Layout
+
 
 def save_detector(folder: Path, classes: Sequence[str], stride: int = 16) -> Path:
     """An ONNX model that looks at cells of 16 px, one every `stride` px, for red (the first class) and for blue."""
@@ -50,3 +52,9 @@ def save_detector(folder: Path, classes: Sequence[str], stride: int = 16) -> Pat
     settings = {"classes": list(classes), "image_size": size, "score_threshold": 0.3, "nms_iou": 0.3}
     (folder / "config.json").write_text(json.dumps(settings))
     return folder
+
+
+def unpainted(image: np.ndarray, layout: Layout) -> np.ndarray:
+    """Bool (N,): whether the middle of each box is as plain as the ground."""
+    x, y = layout.boxes[:, :2].astype(int).T
+    return (image[y, x] == image[0, 0]).all(1)

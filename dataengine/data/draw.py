@@ -19,15 +19,19 @@ COLOURS = (
 )  # fmt: skip
 _NO_IMAGE_COLOUR, _IGNORED_COLOUR = (44, 46, 50), (130, 130, 130)
 _SHEET_COLOUR, _TEXT_COLOUR = (255, 255, 255), (30, 30, 30)
-_DASHES = {"cut by the border, or difficult": _TEXT_COLOUR, "ignored region": _IGNORED_COLOUR}  # in the legend
+_DASHES = {"cut by the border, difficult, or not found": _TEXT_COLOUR, "ignored region": _IGNORED_COLOUR}  # legend
 _CUT_VISIBLE = 0.999  # visible fraction below which an object counts as cut
+_NEW_MARK = "new object", 2  # in the legend; half the side of the square at a corner of its box, in pixels
 
 
-def draw(image: Image.Image | np.ndarray | None, layout: Layout, scale: float = 1.0) -> Image.Image:
+def draw(
+    image: Image.Image | np.ndarray | None, layout: Layout, scale: float = 1.0, new: np.ndarray | None = None
+) -> Image.Image:
     """The image with the boxes of the layout drawn on it; None for `image` draws on a dark background.
 
     image: PIL, or uint8 (H, W) or (H, W, 3). scale: enlargement of the result; lines are one pixel wide up to 2x.
-    Boxes of objects that are cut by the border or difficult are dashed. Ignored regions are grey and dashed.
+    Boxes of objects that are cut by the border or difficult are dashed. Ignored regions are grey and dashed. new: bool
+    (N,), objects whose boxes have a filled square at a corner, to be told from those that the image had before.
     """
     size = round(layout.size[0] * scale), round(layout.size[1] * scale)
     if image is None:
@@ -46,7 +50,17 @@ def draw(image: Image.Image | np.ndarray | None, layout: Layout, scale: float = 
     dashed = layout.difficult | (layout.visible < _CUT_VISIBLE)
     for corners, label, is_dashed in zip(geometry.to_corners(layout.boxes) * scale, layout.labels, dashed, strict=True):
         _outline(pen, corners, COLOURS[label % len(COLOURS)], width, bool(is_dashed))
+    if new is not None:
+        for corners, label in zip(geometry.to_corners(layout.boxes[new]) * scale, layout.labels[new], strict=True):
+            _mark(pen, corners[np.argmin(corners.sum(1))], COLOURS[label % len(COLOURS)])
     return result
+
+
+def _mark(pen: ImageDraw.ImageDraw, corner: np.ndarray, colour: tuple) -> None:
+    """The square of a new object, beyond the upper left corner of its box."""
+    x, y = np.rint(corner)
+    side = 2 * _NEW_MARK[1]
+    pen.rectangle([x - side, y - side, x, y], fill=colour, outline=_TEXT_COLOUR)
 
 
 def sample_sheet(dataset: Dataset, n: int, rng: np.random.Generator, side: int = 320) -> tuple[Image.Image, int]:
@@ -88,9 +102,11 @@ def contact_sheet(
     columns: int = 6,
     margin: int = 4,
     classes: Sequence[str] = (),
+    marked: bool = False,
 ) -> Image.Image:
     """Images in rows on a white sheet, each with its caption below it. Columns are as wide as the widest image, rows as
-    high as their highest. A legend at the bottom shows how `draw` draws `classes`, cut objects and ignored regions."""
+    high as their highest. A legend at the bottom shows how `draw` draws `classes`, cut objects, ignored regions and,
+    with `marked`, new objects."""
     assert images, "a contact sheet needs at least one image"
     assert captions is None or len(captions) == len(images), "images and captions differ in number"
     columns = min(columns, len(images))
@@ -99,7 +115,7 @@ def contact_sheet(
     line = 14 if captions is not None else 0
     tops = np.cumsum([margin, *(height + line + margin for height in heights)]).tolist()
     size = columns * (cell_width + margin) + margin, tops[-1]
-    legend = _legend(classes, size[0])
+    legend = _legend(classes, size[0], marked)
     sheet = Image.new("RGB", (size[0], size[1] + legend.height), _SHEET_COLOUR)
     sheet.paste(legend, (0, size[1]))
     pen = ImageDraw.Draw(sheet)
@@ -112,12 +128,12 @@ def contact_sheet(
     return sheet
 
 
-def _legend(classes: Sequence[str], width: int) -> Image.Image:
+def _legend(classes: Sequence[str], width: int, marked: bool = False) -> Image.Image:
     """A legend of this width: a coloured square and the name of each class, and what dashes mean, in as many lines as
     needed; of no height without classes."""
     places, x, y = [], 6, 0
     pen = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    entries = [*classes, *(_DASHES if classes else ())]
+    entries = [*classes, *(_DASHES if classes else ()), *([_NEW_MARK[0]] if marked else ())]
     for name in entries:
         needed = round(pen.textlength(name)) + 30
         if x > 6 and x + needed > width:
@@ -129,6 +145,8 @@ def _legend(classes: Sequence[str], width: int) -> Image.Image:
     for i, ((x, y), name) in enumerate(zip(places, entries, strict=True)):
         if i < len(classes):
             pen.rectangle([x, y + 3, x + 9, y + 12], fill=COLOURS[i % len(COLOURS)], outline=_TEXT_COLOUR)
+        elif name == _NEW_MARK[0]:
+            _mark(pen, np.array([x + 7, y + 10]), COLOURS[0])
         else:
             square = np.array([[x, y + 3], [x + 9, y + 3], [x + 9, y + 12], [x, y + 12]])
             _outline(pen, square, _DASHES[name], 1, dashed=True)

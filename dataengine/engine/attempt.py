@@ -51,7 +51,7 @@ def place(parts: Parts, recipe: Recipe, canvas: Canvas, seed: int) -> Canvas:
         canvas = canvas.keep(parts.places.placed(canvas, canvas.new, generator(seed, Stream.PLACE)))
     elif not recipe.augment_scenes or recipe.into is not None or canvas.blank:
         return canvas
-    return canvas.keep(beside(canvas.existing, canvas.new, parts.renderer.margin))
+    return canvas.keep(beside(canvas.window().existing, canvas.new, parts.renderer.margin))
 
 
 def judged(parts: Parts, recipe: Recipe, painted: Painted, seed: int) -> tuple[Painted, Verdict]:

@@ -30,9 +30,10 @@ from dataengine.engine.run_folder import RunFolder, RunSamples, StoredRecipe, re
 from dataengine.errors import UserError, one_line
 from dataengine.files import write_whole
 from dataengine.judge.calibration import Calibration
+from dataengine.judge.verdict import without_counts
 from dataengine.layouts.balance import shares_of
 
-ON_SHEET = 36
+ON_SHEET, SHEET_SIDE_PX = 36, 640  # images on a contact sheet, and the longer side to which larger ones are reduced
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Tally:
             found = self.calibration.found(judged, scores) & (scores > 0)
             self.found.update(judged.select(found).names())
         if not verdict.kept:
-            self.dropped_for[" ".join(verdict.reason.split()[-3:])] += 1
+            self.dropped_for[without_counts(verdict.reason)] += 1
             return
         self.accepted += 1
         self.kind = self.kind or labels.kind
@@ -240,21 +241,24 @@ def _damaged(image: Path, reason: str) -> UserError:
 def _sheet(
     run: RunFolder, records: list[Record], classes: tuple[str, ...], path: Path, calibration: Calibration | None
 ) -> None:
-    """One contact sheet; none without records. Objects for which an image was dropped are drawn as doubtful ones."""
+    """One contact sheet; none without records. Objects for which an image was dropped are drawn as doubtful ones. Where
+    images held objects before, new ones have a mark."""
     if not records:
         path.unlink(missing_ok=True)
         return
-    pictures = []
+    pictures, marked = [], any(len(record.labels) > record.n_painted for record in records)
     for record in records:
         labels = record.labels
         if not record.accepted:
             labels = replace(labels, difficult=labels.difficult | missed(record, calibration))
         try:
             with Image.open(run.image(record)) as image:
-                pictures.append(draw(image, restrict_layout(labels, classes)))
+                labels = restrict_layout(labels, classes)
+                new = np.arange(len(labels)) < record.n_painted if marked else None
+                pictures.append(draw(image, labels, min(1, SHEET_SIDE_PX / max(image.size)), new))
         except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all of them for broken images
             raise _damaged(run.image(record), one_line(error)) from None
     captions = [record.verdict.reason or record.name for record in records]
     content = io.BytesIO()
-    contact_sheet(pictures, captions, classes=classes).save(content, "PNG")
+    contact_sheet(pictures, captions, classes=classes, marked=marked).save(content, "PNG")
     write_whole(path, content.getvalue())

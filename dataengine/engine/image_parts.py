@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,16 +13,20 @@ import numpy as np
 from dataengine import weights
 from dataengine.data.formats import labelled_or_plain
 from dataengine.data.images import read_picture
-from dataengine.data.layout import Dataset, Layout
+from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.data.pixel_range import parse, with_pixel_range
 from dataengine.data.presets import Preset
 from dataengine.data.rename import rename_classes
 from dataengine.engine.recipe import Recipe
 from dataengine.errors import UserError
+from dataengine.files import user_cache
 from dataengine.judge.calibration import Calibration
 from dataengine.judge.detector import Detector
+from dataengine.layouts.sampler import Sampler
+from dataengine.layouts.windows import scaled
 from dataengine.render.canvas import BlankCanvases, Canvases, GeneratedCanvases
-from dataengine.render.dataset_canvases import DatasetCanvases, InpaintCanvases
+from dataengine.render.dataset_canvases import DatasetCanvases
+from dataengine.render.inpaint_canvases import InpaintCanvases, filling_of
 from dataengine.render.places import Places, learn_places
 from dataengine.render.real_objects import RealObjects, collect_objects
 from dataengine.render.reference import ReferenceSampler
@@ -28,12 +35,23 @@ from dataengine.render.renderer import Renderer, best_device, load_renderer
 if TYPE_CHECKING:
     from dataengine.judge.semantic import SemanticFilter
 
+CALIBRATION_FORM = 1  # raised when `judge.calibrate` measures something else: kept calibrations are then measured again
+
 
 def find_canvases(
-    recipe: Recipe, look: Preset, dataset: Dataset | None, renderer: Renderer, notes: list[str]
+    recipe: Recipe,
+    look: Preset,
+    dataset: Dataset | None,
+    renderer: Renderer,
+    sampler: Sampler,
+    layouts: Sequence[Layout],
+    notes: list[str],
 ) -> Canvases:
     """What is painted on: labelled images that get new objects, nothing at all for a renderer of whole images, or
-    scenes: the images given, the data set's own, or generated ones that look like those of `look`."""
+    scenes: the images given, the data set's own, or generated ones that look like those of `look`.
+
+    layouts: real ones with objects, at the scale of the sampler's.
+    """
     size = (recipe.size, recipe.size)
     shadows = recipe.strength < 1  # real objects are turned such that theirs fit
     if recipe.into is not None:
@@ -42,6 +60,16 @@ def find_canvases(
         labelled = _in_range(recipe, formats.read(recipe.into, recipe.into_format), notes)
         if labelled.problems:
             notes.append(f"{len(labelled.problems)} problems in --into, such as {labelled.problems[0]}")
+        if renderer.paints_on == "scene":
+            empty = () if dataset is None else (
+                scaled(sample.layout, recipe.layout_scale) for sample in dataset if not len(sample.layout)
+            )  # fmt: skip
+            return InpaintCanvases(labelled, size, shadows, filling_of(sampler, [*layouts, *empty]))
+        if any(max(sample.layout.size) > recipe.size for sample in labelled):
+            notes.append(
+                f"new objects go into one window of {recipe.size} px of each image, which is what this renderer paints "
+                "at a time; --renderer in-scene fills whole images"
+            )
         return InpaintCanvases(labelled, size, shadows)
     if renderer.paints_on == "blank":
         return BlankCanvases()
@@ -79,9 +107,10 @@ def _in_range(recipe: Recipe, dataset: Dataset, notes: list[str]) -> Dataset:
 
 
 def find_places(recipe: Recipe, dataset: Dataset | None, notes: list[str]) -> Places | None:
-    """What is known about the places of real objects, if new ones go to such places. With real objects to start from
-    that is the default, so too few of them to learn from are a note there, and no error."""
-    if not recipe.likely_places or (recipe.strength < 1 and dataset is None):
+    """What is known about the places of real objects, if new ones go to such places. With real objects to start from,
+    and in complete images, that is the default, so too few of them to learn from are a note there, and no error."""
+    by_default = recipe.strength < 1 or recipe.into is not None
+    if not recipe.likely_places or (by_default and dataset is None):
         return None
     if dataset is None:
         raise UserError(
@@ -90,7 +119,7 @@ def find_places(recipe: Recipe, dataset: Dataset | None, notes: list[str]) -> Pl
     try:
         return learn_places(dataset)
     except UserError as error:
-        if recipe.strength == 1:
+        if not by_default:
             raise
         notes.append(f"objects stand where the layouts have them, on trees or across lanes too: {error}")
         return None
@@ -159,7 +188,8 @@ def find_calibration(recipe: Recipe, look: Preset, dataset: Dataset | None) -> C
 def make_calibration(
     recipe: Recipe, preset: Preset, detector: Detector, dataset: Dataset, notes: list[str]
 ) -> Calibration:
-    """A new calibration, on the images of the data set."""
+    """The calibration on images of the data set: measured once, and kept in the user's cache by the hash of all that it
+    depends on."""
     from dataengine.judge.calibrate import calibrate
 
     chosen = np.random.default_rng(recipe.seed).permutation(len(dataset))[:200]
@@ -168,8 +198,29 @@ def make_calibration(
     notes.append(f"the filter was calibrated on {len(readable)} images of the data set itself")
     if len(readable) < len(samples):
         notes.append(f"{len(samples) - len(readable)} of its images cannot be read; see dataengine data check")
+    file = user_cache() / "calibrations" / f"{_calibration_key(recipe, preset, detector, readable)}.json"
+    if file.exists():
+        with suppress(UserError):  # a damaged one is measured again
+            return Calibration.load(file)
     loaders = [lambda sample=sample: read_picture(sample) for sample in readable]
-    return calibrate(detector, loaders, [s.layout for s in readable], preset.name, recipe.pass_share)
+    calibration = calibrate(detector, loaders, [s.layout for s in readable], preset.name, recipe.pass_share)
+    with suppress(OSError):  # a cache that cannot be written costs time only
+        file.parent.mkdir(parents=True, exist_ok=True)
+        calibration.save(file)
+    return calibration
+
+
+def _calibration_key(recipe: Recipe, preset: Preset, detector: Detector, samples: Sequence[Sample]) -> str:
+    """Hash of what a calibration depends on, 32 hexadecimal digits: the detector, the pixels and labels of the images,
+    the share that is to pass, and the way in which it is measured."""
+    total = hashlib.sha256(f"{CALIBRATION_FORM} {detector.identity} {preset.name} {recipe.pass_share}".encode())
+    for sample in samples:
+        layout = sample.layout
+        total.update(f"{sample.name} {sample.pixel_range} {layout.classes} {layout.size} {layout.kind}".encode())
+        for array in (layout.boxes, layout.labels, layout.difficult, layout.visible, layout.ignored):
+            total.update(array.tobytes())
+        total.update(sample.image.read_bytes())
+    return total.hexdigest()[:32]
 
 
 def make_semantic(recipe: Recipe, dataset: Dataset | None, notes: list[str]) -> SemanticFilter | None:

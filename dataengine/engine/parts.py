@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dataengine import weights
 from dataengine.data.formats import labelled_or_plain
-from dataengine.data.layout import Dataset, class_key, model_key, restrict, restrict_layout
+from dataengine.data.layout import Dataset, class_key, restrict, restrict_layout
 from dataengine.data.pixel_range import parse, range_of, with_pixel_range
 from dataengine.data.presets import Preset, load_preset, preset_of, read_dataset, search_dataset
 from dataengine.data.rename import check_names, rename_classes
@@ -24,8 +24,16 @@ from dataengine.engine.image_parts import (
     make_semantic,
 )
 from dataengine.engine.recipe import Recipe, folder_hash
-from dataengine.engine.samplers import choose_layouts, crowding_warnings, find_layouts, make_sampler, reuse_warnings
+from dataengine.engine.samplers import (
+    choose_layouts,
+    crowding_warnings,
+    find_layouts,
+    make_sampler,
+    reuse_warnings,
+    scale_warnings,
+)
 from dataengine.engine.stand_in import StandIn, describe, find_stand_in
+from dataengine.engine.usable_classes import usable_classes
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration
 from dataengine.judge.detector import Detector, load_detector
@@ -100,15 +108,15 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     if recipe.draw_as:
         _learn(renderer, recipe.draw_as, preset)
     stand_in = find_stand_in(recipe, preset)
-    classes = _usable_classes(recipe, preset, renderer.classes, detector.classes if detector else None, notes)
+    classes = usable_classes(recipe, preset, renderer.classes, detector.classes if detector else None, notes)
     if stand_in is not None:
         classes = _made_by(recipe, stand_in, preset, classes, notes)
     look = stand_in.packaged if stand_in is not None and stand_in.packaged else preset
     own = {place: measured(images) for place, images in _images(recipe, dataset).items()}
     if detector is not None and (why := _not_filtered(recipe, own, classes)):
         recipe, detector, notes = recipe.model_copy(update={"filter": "off"}), None, [why]
-        classes = _usable_classes(recipe, preset, renderer.classes, None, notes)
-    check_imagery(recipe, own, model_folder, detector, classes)
+        classes = usable_classes(recipe, preset, renderer.classes, None, notes)
+    notes += check_imagery(recipe, own, model_folder, detector, classes)
     if dataset is not None:
         notes += dataset.notes
         if dataset.problems:
@@ -132,7 +140,9 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     sampler = make_sampler(recipe, layouts, classes)
     notes += reuse_warnings(recipe, sampler, layouts)
     notes += crowding_warnings(renderer, sampler)
-    canvases = find_canvases(recipe, look, dataset, renderer, notes)
+    if dataset is not None:
+        notes += scale_warnings(recipe, sampler, layouts)
+    canvases = find_canvases(recipe, look, dataset, renderer, sampler, layouts, notes)
     if detector is not None:
         calibration = calibration or find_calibration(recipe, look, dataset)
         if calibration is not None:
@@ -149,6 +159,8 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
             calibration = make_calibration(recipe, preset, detector, dataset, notes)
         except UserError as error:  # few images may show the classes that are left
             raise UserError("\n".join([*(note for note in notes if note.startswith("left out")), str(error)])) from None
+    if calibration is not None and (warning := calibration.warning()):
+        notes.append(warning)
     canvases_are_given = recipe.into is not None or renderer.paints_on == "blank"
     hashes = {
         "model": folder_hash(model_folder),
@@ -204,38 +216,43 @@ def check_imagery(
     model_folder: Path,
     detector: Detector | None,
     classes: Sequence[str],
-) -> None:
+) -> list[str]:
     """Refuse a renderer or a detector that was trained on another kind of images than those that are painted into, or
     than the data set. Names of classes say nothing about that.
 
     own: the imagery of each data set, by how people call it. At a strength of REAL_STRENGTH or less, painted objects
     are real ones, and any renderer may finish them. A calibration that the user gives was measured on images like
-    theirs. Raises UserError with the fixes.
+    theirs, and found thresholds that tell objects from painted controls; then the difference is a note, which is
+    returned. Raises UserError with the fixes.
     """
     names = [recipe.draw_as.get(name, name) for name in classes]
-    checks = []
+    checks, faults, notes = [], [], []
     if recipe.strength > REAL_STRENGTH:
         real = "start from real objects (--strength 0.3), or " if recipe.renderer == "in-scene" else ""
         fix = f"{real}give a renderer of your images (--model; dataengine train renderer)"
-        checks.append(("renderer", read_imagery(model_folder), fix))
-    if detector is not None and recipe.calibration is None:
+        checks.append(("renderer", read_imagery(model_folder), fix, faults))
+    if detector is not None:
+        trained = read_imagery(recipe.detector or weights.packaged("detector"))
         fix = "give a detector of your images (--detector; dataengine train detector trains one), or --filter off"
-        checks.append(("filter's detector", read_imagery(recipe.detector or weights.packaged("detector")), fix))
-    faults = []
-    for part, trained, fix in checks:
+        found = faults
+        if recipe.calibration is not None:
+            fix, found = f"see that --calibration {recipe.calibration} was measured on such images", notes
+        checks.append(("filter's detector", trained, fix, found))
+    for part, trained, fix, found in checks:
         for place, measured_imagery in own.items() if trained else ():
             wrong = mismatches(trained, measured_imagery, names)
             if wrong:
                 imagery, how = next(iter(wrong.values()))
                 rest = [name for name in classes if recipe.draw_as.get(name, name) not in wrong]
                 fewer = f", or leave the class out (--classes {','.join(rest)})" if rest else ""
-                faults.append(
+                found.append(
                     f"the {part} knows {', '.join(wrong)} from {imagery} ({imagery.source}), and the images of {place} "
                     f"are {how}: {fix}{fewer}."
                 )
                 break
     if faults:  # one at a time: the fix of the renderer often is that of the filter too
         raise UserError(faults[0])
+    return notes
 
 
 def _check_paths(recipe: Recipe) -> None:
@@ -304,7 +321,7 @@ def _renamed(recipe: Recipe, dataset: Dataset) -> Dataset:
 def _made_by(
     recipe: Recipe, stand_in: StandIn, preset: Preset, classes: tuple[str, ...], notes: list[str]
 ) -> tuple[str, ...]:
-    """The classes that a stand-in has layouts of. Its note says what `_usable_classes` noted of the packaged models."""
+    """The classes that a stand-in has layouts of. Its note says what `usable_classes` noted of the packaged models."""
     made = tuple(name for name in classes if name in stand_in.classes)
     if not made:
         known = ", ".join(stand_in.classes)
@@ -327,41 +344,3 @@ def _learn(renderer: Renderer, draw_as: dict[str, str], preset: Preset) -> None:
             raise UserError(f"--draw-as {old}={new}: {new} is a class already; give another name.")
     if hasattr(renderer, "add_classes"):
         renderer.add_classes(list(draw_as.values()))
-
-
-def _usable_classes(
-    recipe: Recipe, preset: Preset, drawn: Sequence[str], detected: Sequence[str] | None, notes: list[str]
-) -> tuple[str, ...]:
-    """Classes of the preset, or those asked for, that the renderer and the detector, if there is one, both know."""
-    judged = detected is not None
-    detected = drawn if detected is None else detected
-    wanted = preset.classes
-    if recipe.classes is not None:
-        known = {class_key(name): name for name in preset.classes}
-        unknown = [name for name in recipe.classes if class_key(name) not in known]
-        if unknown:
-            raise UserError(f"{preset.name} has no class {', '.join(unknown)}; it has {', '.join(preset.classes)}.")
-        wanted = tuple(known[class_key(name)] for name in recipe.classes)
-    drawn_names, detected_names = ({model_key(name) for name in names} for names in (drawn, detected))
-
-    def known(name: str, names: set[str]) -> bool:
-        return model_key(recipe.draw_as.get(name, name)) in names
-
-    for names, part in ((drawn_names, "renderer"), (detected_names, "detector"))[: 1 + judged]:
-        missing = [recipe.draw_as.get(name, name) for name in wanted if not known(name, names)]
-        if missing:
-            notes.append(f"left out, since the {part} does not know them: {', '.join(missing)}")
-    usable = tuple(name for name in wanted if known(name, drawn_names) and known(name, detected_names))
-    if not usable:
-        raise UserError(
-            f"no class of {preset.name} ({', '.join(wanted)}) is known to both the renderer ({', '.join(drawn)}) and "
-            f"the filter's detector ({', '.join(detected)}): "
-            + (
-                "train a renderer on this data set (dataengine train renderer) and give it with --model, and a "
-                "detector of these classes with --detector (dataengine train detector), or --filter off."
-                if not any(known(name, drawn_names) for name in wanted)
-                else "give a detector of these classes (--detector; dataengine train detector trains one), or "
-                "--filter off."
-            )
-        )
-    return usable

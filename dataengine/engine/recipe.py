@@ -149,7 +149,7 @@ class Recipe(BaseModel):
         "Layouts",
         False,
         "Move objects to places that look like the surroundings of real objects in --data; "
-        "on by default with --strength below 1.",
+        "on by default with --strength below 1 and with --into.",
     )
     strength: float = _field(
         "Rendering",
@@ -205,13 +205,13 @@ class Recipe(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _real_objects_stand_where_real_ones_do(cls, values: Any) -> Any:
-        """`likely_places` is on where objects start from real ones, unless it is given or does not apply."""
+        """`likely_places` is on where objects start from real ones or go into complete images, unless it is given or
+        does not apply."""
         if not isinstance(values, dict) or values.get("likely_places") is not None:
             return values
         strength, renderer = values.get("strength", 1.0), values.get("renderer", "in-scene")
-        real = isinstance(strength, int | float) and strength < 1 and renderer == "in-scene"
-        given_place = values.get("into") is not None or values.get("layout") is not None
-        return {**values, "likely_places": bool(real and not given_place)}
+        real = (isinstance(strength, int | float) and strength < 1) or values.get("into") is not None
+        return {**values, "likely_places": real and renderer == "in-scene" and values.get("layout") is None}
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Recipe:
@@ -225,8 +225,8 @@ class Recipe(BaseModel):
             raise ValueError("rows: works only with layouts: reuse and enhance: true")
         if self.filter == "erase" and self.renderer != "in-scene":
             raise ValueError("filter: erase works only with renderer: in-scene, which has each scene without objects")
-        if self.likely_places and (self.renderer != "in-scene" or self.into is not None):
-            raise ValueError("--likely-places works only with --renderer in-scene and without --into")
+        if self.likely_places and self.renderer != "in-scene":
+            raise ValueError("--likely-places works only with --renderer in-scene")
         # a stored recipe states them all, most by their default
         chosen = {name for name in LAYOUT_FIELDS if getattr(self, name) != type(self).model_fields[name].default}
         if self.layout is not None and chosen:

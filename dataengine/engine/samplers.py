@@ -12,6 +12,7 @@ from dataengine.data.presets import Preset
 from dataengine.engine.recipe import RANGES, Recipe
 from dataengine.engine.stand_in import StandIn
 from dataengine.errors import UserError
+from dataengine.layouts.constraints import whole
 from dataengine.layouts.given import GivenSampler
 from dataengine.layouts.sampler import EnhancedSampler, FilteredSampler, NormalFilter, Sampler
 from dataengine.layouts.windows import random_windows
@@ -20,6 +21,9 @@ from dataengine.render.renderer import Renderer
 CROWDING_SEED, N_CROWDING_DRAWS = 0, 20
 MAX_REUSES = 50  # of each real object of a class; more are reported,
 MAX_REUSE_RATIO = 5  # if that is also so many times as often as objects of all classes
+N_LENGTH_DRAWS, MIN_LENGTHS = 60, 10  # layouts sampled to measure lengths; objects of a class that give a median
+MAX_LENGTH_RATIO = 1.2  # of the median length of a class, real to sampled or the reverse; more is reported,
+MIN_WHOLE_SHARE = 0.5  # and a class of which fewer are whole, of the share that is whole in real images
 
 
 def find_layouts(
@@ -111,6 +115,48 @@ def reuse_warnings(recipe: Recipe, sampler: Sampler, layouts: list[Layout]) -> l
         "may learn little from so many copies"
         for i in np.flatnonzero((times >= MAX_REUSES) & (raised >= MAX_REUSE_RATIO))
     ]
+
+
+def scale_warnings(recipe: Recipe, sampler: Sampler, layouts: list[Layout]) -> list[str]:
+    """Sentences on sizes: whether images are parts of the real ones, and classes whose objects are of another length
+    than the real ones, or mostly cut."""
+    if recipe.layout is not None or recipe.layouts == "diffusion":  # one is given; the other samples slowly
+        return []
+    sizes = [layout.size for layout in layouts]
+    largest = max(map(max, sizes))
+    drawn = [sampler.sample(np.random.default_rng((recipe.seed, i))) for i in range(N_LENGTH_DRAWS)]
+    real, made = ([_lengths(layout) for layout in some] for some in (layouts, drawn))
+    changed, cut = [], []
+    for i, name in enumerate(sampler.classes):
+        before, after = (np.concatenate([lengths[i] for lengths in some]) for some in (real, made))
+        n_real, n_made = (sum(int((layout.labels == i).sum()) for layout in some) for some in (layouts, drawn))
+        if len(before) >= MIN_LENGTHS <= n_made and len(after) / n_made < MIN_WHOLE_SHARE * len(before) / n_real:
+            cut.append(f"{name} ({n_made - len(after)} of {n_made})")
+        if min(len(before), len(after)) < MIN_LENGTHS:
+            continue
+        before, after = np.median(before), np.median(after)
+        if max(before / after, after / before) > MAX_LENGTH_RATIO:
+            changed.append(f"{name} {after:.0f} px (real: {before:.0f})")
+    notes = []
+    if largest > recipe.size and recipe.into is None:
+        width, height = (int(side) for side in np.median(sizes, axis=0))
+        notes.append(
+            f"each image is a part of {recipe.size}x{recipe.size} px of real ones of about {width}x{height} px, at "
+            "their own scale; --size makes larger ones"
+        )
+    if cut:
+        notes.append(f"the border of {recipe.size} px cuts most {', '.join(cut)}; a larger --size shows them whole")
+    if changed:
+        parts = f"few larger ones fit into {recipe.size} px; give a larger --size"
+        why = parts if largest > recipe.size else "--layouts reuse keeps their length"
+        notes.append(f"objects of another length than the real ones, median: {', '.join(changed)}; {why}")
+    return notes
+
+
+def _lengths(layout: Layout) -> list[np.ndarray]:
+    """Long sides in pixels of the whole objects of each class."""
+    inside = whole(layout)
+    return [layout.boxes[inside & (layout.labels == i), 2] for i in range(len(layout.classes))]
 
 
 def crowding_warnings(renderer: Renderer, sampler: Sampler) -> list[str]:

@@ -95,6 +95,7 @@ def show_report(console: Console, report: dict, out: Path) -> None:
         "class", "painted", "found", "share", "erased", "accepted", "difficult",
         caption="painted and found: objects of all attempts; other columns: objects of accepted images",
     )  # fmt: skip
+    table.columns[0].overflow = "fold"  # names are never cut off
     for row in report["classes"]:
         found = str(row["found"]) if judged else "-"
         share = f"{row['found'] / row['asked']:.0%}" if judged and row["asked"] else "-"
@@ -103,15 +104,16 @@ def show_report(console: Console, report: dict, out: Path) -> None:
     console.print(table)
     console.print(
         f"{report['accepted']} of {report['tried']} images accepted ({report['acceptance']:.0%}); dropped: "
-        + (", ".join(f"{n} for {reason}" for reason, n in report["dropped_for"].items()) or "none")
+        + (", ".join(f"{n} ({reason})" for reason, n in report["dropped_for"].items()) or "none")
     )
     if not judged:
         console.print("no detector has checked them: accepted means painted, not verified", style="yellow")
     if report["left_out"]:
         asked = sum(row["asked"] for row in report["classes"])
         console.print(
-            f"{report['left_out']} of {report['left_out'] + asked} objects of the layouts were left out: they "
-            "had no room next to other objects or, with --likely-places, no likely place"
+            f"{report['left_out']} of {report['left_out'] + asked} objects of the layouts were left out: they had no "
+            "room next to other objects, with --likely-places no likely place, or with --strength no real object of "
+            "the shape of their box"
         )
     for name in report["unreadable_scenes"]:
         console.print(f"scene {name} cannot be read and was skipped", style="yellow")
@@ -122,10 +124,9 @@ def show_report(console: Console, report: dict, out: Path) -> None:
                 "this class, or the detector hardly knows it; what is accepted of it is no fair sample",
                 style="red",
             )
+    rows = {row["name"]: row for row in report["classes"]}
     for name in report["never_kept"]:
-        console.print(
-            f"no {name} was accepted: the model cannot render this class, or the layouts do not contain it", style="red"
-        )
+        console.print(f"no {name} was accepted: {_why_none(rows[name], judged, report)}", style="red")
     for name, share in report["below_balance"].items():
         console.print(
             f"{name} makes up {share:.0%} of the accepted objects, less than --balance states, because other classes "
@@ -146,15 +147,29 @@ def show_report(console: Console, report: dict, out: Path) -> None:
     console.print(f"manifest: {run.manifest}")
 
 
+def _why_none(row: dict, judged: bool, report: dict) -> str:
+    """Why no object of a class is in an accepted image, as far as its counts tell."""
+    if not row["asked"]:
+        return f"none was in the layouts of {report['tried']} images; a longer run, or --balance, brings some"
+    if judged and not row["found"]:
+        return (
+            f"the detector found none of {row['asked']} painted ones; the renderer does not paint this class well, or "
+            "the detector does not know it in such images"
+        )
+    return f"{row['asked']} were painted, all in images that were dropped, or erased again"
+
+
 def duration(seconds: float) -> str:
     """A duration for people.
 
-    >>> duration(5.2), duration(300), duration(9000)
-    ('6 seconds', '5 minutes', '2.5 hours')
+    >>> duration(5.2), duration(300), duration(9000), duration(63_326_040)
+    ('6 seconds', '5 minutes', '2.5 hours', '733 days')
     """
     if seconds < 90:
         return f"{math.ceil(seconds)} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
 
 
 def print_plan(recipe: Recipe, out: Path, as_json: bool) -> None:

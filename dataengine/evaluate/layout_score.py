@@ -14,7 +14,7 @@ from dataengine.evaluate.average_precision import COCO_THRESHOLDS, average_preci
 from dataengine.evaluate.coco_average_precision import coco_average_precision
 from dataengine.evaluate.results import Column, Figure, Result, Role, Row, bias_corrected
 from dataengine.evaluate.windows import MIN_IMAGES, Window
-from dataengine.judge.calibrate import blur_objects
+from dataengine.judge.controls import blur_objects
 from dataengine.judge.detector import Detections, Detector
 
 N_RESAMPLES = 400

@@ -91,7 +91,7 @@ def mmrotate_command(
         )
     for note in done.notes:
         typer.echo(note, err=True)
-    synthetic = f" and {done.synthetic} synthetic images ({ratio})" if done.synthetic else " images"
+    synthetic = f" and {done.synthetic} synthetic images" if done.synthetic else " images"
     typer.echo(
         f"{done.config}: trains on {done.real} real{synthetic} and tests on {done.test} real images; classes: "
         f"{', '.join(done.classes)}."

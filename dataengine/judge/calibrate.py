@@ -8,15 +8,23 @@ from itertools import product
 
 import numpy as np
 
-from dataengine import geometry
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration, at_class, crowded, exceeds, limits, sides
-from dataengine.judge.detector import Detections, Detector
-from dataengine.judge.verdict import Match, class_map, match
+from dataengine.judge.controls import blur_objects, paint_controls
+from dataengine.judge.detector import Detector
+from dataengine.judge.observed import (
+    MIN_CLASS_OBJECTS,
+    Observed,
+    check_controls,
+    found_of,
+    found_shares,
+    observe,
+    with_other_class,
+)
+from dataengine.judge.verdict import class_map
 
 MIN_IMAGES = 20
-MIN_CLASS_OBJECTS = 20  # a class with fewer real objects uses the statistics of all classes together
 MIN_THRESHOLD = 0.02  # above 0, the score of an object that is not found
 MIN_GROUP_OBJECTS, MAX_GROUPS = 40, 6  # the objects of a class are grouped by size
 SMALLEST_RANK = 5  # objects smaller than this real object of the class, from the smallest, are not judged
@@ -24,35 +32,14 @@ EXTRA_PRECISION = 0.5  # a detection counts as extra from the score at which thi
 REPAIR_PRECISION = 0.9  # a detection repairs labels from the score at which this share of detections is right
 REPAIR_IOU_QUANTILE = 0.05  # a box is moved when its IoU is below this quantile of the real boxes
 MAX_SHUFFLED_PASS = 0.5  # a calibration fails when a larger share of images with wrong layouts passes
+CONTROL_IMAGES = 60  # spread over the data set, whose objects are replaced by painted controls
 SHUFFLE_SHIFTS = (0.25, 0.5, 0.75)  # of the list of layouts, for the control with the layout of another image
-BLUR_SIGMA_SHARE = 0.3  # standard deviation of the blur over the short side of the box: no parts remain visible
-BLURRED_BOX_SCALE = 1.1  # the blurred region over the box, so that the outline disappears too
 
 # the grid of rules
 SCORE_QUANTILES = (0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.02, 0.0)
 # at most half: extra detections also reveal a wrong layout, but only missed objects reveal an image without objects
 MISSED_SHARES = (0.0, 0.1, 0.2, 0.25, 0.34, 0.5)
 EXTRA_OBJECTS = (0, 1, 2, 3, 4, 6)
-
-
-@dataclass(frozen=True)
-class _Observed:
-    """The detections of one image matched with one layout; class names and scores of the extra detections."""
-
-    layout: Layout
-    match: Match
-    extra_names: list[str]
-    extra_scores: np.ndarray
-
-    @property
-    def counted(self) -> np.ndarray:
-        return ~self.layout.difficult
-
-
-def _observe(detections: Detections, layout: Layout, detector_classes: Sequence[str]) -> _Observed:
-    found = match(detections, layout, detector_classes)
-    labels = class_map(layout.classes, detector_classes)[detections.labels[found.extra]]
-    return _Observed(layout, found, [layout.classes[i] for i in labels], detections.scores[found.extra])
 
 
 def calibrate(
@@ -76,7 +63,8 @@ def calibrate(
     extra detections.
 
     Raises UserError with fewer than `MIN_IMAGES` images with objects, for a class that the detector does not know, when
-    no rule lets enough images pass, and when that rule lets most images with wrong layouts pass too.
+    no rule lets enough images pass, when that rule lets most images with wrong layouts pass too, and when painted
+    controls (`paint_controls`), or objects of other classes, count as found nearly as often as real objects.
 
     >>> val = read("data/hit-uav", split="val")  # doctest: +SKIP
     >>> load = [lambda file=s.image: np.asarray(Image.open(file)) for s in val]  # doctest: +SKIP
@@ -101,19 +89,25 @@ def calibrate(
             f"Give a detector that is trained on them (--detector){fewer}."
         )
     truths = [layouts[i] for i in usable]
-    seen, smudged = [], []
+    seen, smudged, painted = [], [], []
+    with_controls = {usable[k] for k in np.linspace(0, len(usable) - 1, CONTROL_IMAGES).astype(int)}
     for i in progress(usable):
         image = images[i]()
         seen.append(detector.detect([image])[0])
+        if i in with_controls:
+            control = paint_controls(image, layouts[i], np.random.default_rng(i))
+            painted.append(observe(detector.detect([control])[0], layouts[i], detector.classes))
         blurred = detector.detect([blur_objects(image, layouts[i])])[0]
-        smudged.append(_observe(blurred, layouts[i], detector.classes))
-    real = [_observe(d, layout, detector.classes) for d, layout in zip(seen, truths, strict=True)]
+        smudged.append(observe(blurred, layouts[i], detector.classes))
+    real = [observe(d, layout, detector.classes) for d, layout in zip(seen, truths, strict=True)]
     steps = sorted({max(1, round(share * len(truths))) for share in SHUFFLE_SHIFTS})
     shuffled = [
-        _observe(d, truths[(k + step) % len(truths)], detector.classes) for step in steps for k, d in enumerate(seen)
+        observe(d, truths[(k + step) % len(truths)], detector.classes) for step in steps for k, d in enumerate(seen)
     ]
     statistics = _statistics(real, classes)
-    chosen = _choose_rule(real, (shuffled, smudged), statistics, pass_share, dataset_name)
+    renamed = [with_other_class(layout, statistics.scores) for layout in truths]
+    renamed = [observe(d, layout, detector.classes) for d, layout in zip(seen, renamed, strict=True) if layout]
+    chosen = _choose_rule(real, (shuffled, smudged), painted, statistics, pass_share, dataset_name)
     draft = Calibration(
         detector=detector.identity,
         dataset=dataset_name,
@@ -138,6 +132,9 @@ def calibrate(
             f"{shares['shuffled_pass_share']:.0%} of them pass with the labels of another image; the detector is too "
             "weak on this imagery: train it longer, or ask for a smaller share."
         )
+    controls = {"noise, chequers and grey blobs in boxes of": painted, "other objects that are named": renamed}
+    check_controls(draft, real, controls, dataset_name)
+    shares["control_found_share"] = round(found_shares(painted, draft)[1], 4)
     return draft.model_copy(update=shares)
 
 
@@ -185,7 +182,7 @@ def _steps(scores: np.ndarray, side: np.ndarray, quantile: float, always: bool =
     return [(0.0, 0.0), *steps]
 
 
-def _statistics(real: Sequence[_Observed], classes: Sequence[str]) -> _Statistics:
+def _statistics(real: Sequence[Observed], classes: Sequence[str]) -> _Statistics:
     names = np.array([name for one in real for name in one.layout.names()])
     counted = np.concatenate([one.counted for one in real])
     scores = np.concatenate([one.match.scores for one in real])
@@ -232,14 +229,14 @@ def _rounded_down(value: float) -> float:
     return float(np.floor(float(value) * 1e4) / 1e4)
 
 
-def _missed_and_extra(one: _Observed, thresholds: np.ndarray | float, extra_scores: dict) -> tuple[int, int, int]:
+def _missed_and_extra(one: Observed, thresholds: np.ndarray | float, extra_scores: dict) -> tuple[int, int, int]:
     """(objects, missed objects, extra detections) of an image; thresholds: of each object (N,)."""
     missed = one.counted & (one.match.scores < thresholds)
     extra = one.extra_scores >= at_class(extra_scores, one.extra_names)
     return int(one.counted.sum()), int(missed.sum()), int(extra.sum())
 
 
-def _pass_share(observed: Sequence[_Observed], calibration: Calibration) -> float:
+def _pass_share(observed: Sequence[Observed], calibration: Calibration) -> float:
     extra_scores = calibration.extra_scores
     counts = [_missed_and_extra(one, calibration.limits(one.layout), extra_scores) for one in observed]
     return float(np.mean([not calibration.failure(*each) for each in counts]))
@@ -257,7 +254,7 @@ def extra_share(objects: np.ndarray, extra: np.ndarray, pass_share: float) -> fl
     return round(float(extra[passing].sum() / objects[passing].sum()), 4)
 
 
-def _choose_rule(real, controls, statistics: _Statistics, pass_share: float, dataset_name: str) -> dict:
+def _choose_rule(real, controls, painted, statistics: _Statistics, pass_share: float, dataset_name: str) -> dict:
     """The fields of a Calibration that make up the rule."""
     objects, _, extra = np.array([_missed_and_extra(one, 0.0, statistics.extra_scores) for one in real]).T
     usual = extra_share(objects, extra, pass_share)
@@ -268,6 +265,8 @@ def _choose_rule(real, controls, statistics: _Statistics, pass_share: float, dat
             np.array([_missed_and_extra(one, limits(one.layout, **steps), statistics.extra_scores) for one in some])
             for some in (real, *controls)
         )
+        _, found = found_of(painted, [limits(one.layout, **steps) for one in painted])
+        found_controls = float(found.mean()) if len(found) else 0.0
         for missed_share, extra_objects in product(MISSED_SHARES, EXTRA_OBJECTS):
 
             def share(table: np.ndarray, limits=(missed_share, extra_objects, usual)) -> float:
@@ -279,7 +278,7 @@ def _choose_rule(real, controls, statistics: _Statistics, pass_share: float, dat
             most_lenient = max(most_lenient, passed)
             if passed < pass_share:
                 continue
-            key = (sum(map(share, wrong)), missed_share, -quantile, extra_objects)
+            key = (sum(map(share, wrong)) + found_controls, missed_share, -quantile, extra_objects)
             if best_key is None or key < best_key:
                 best_key = key
                 best = {**steps, "missed_share": missed_share}
@@ -290,28 +289,3 @@ def _choose_rule(real, controls, statistics: _Statistics, pass_share: float, dat
             f"{pass_share:.0%}; the detector is too weak on this imagery: train it longer, or ask for a smaller share."
         )
     return best
-
-
-def blur_objects(image: np.ndarray, layout: Layout) -> np.ndarray:
-    """The blurred-object control, the hardest of the filter: every object becomes a blot of its colour at its place.
-
-    image: uint8 (H, W, 3). Returns a copy in which each object, difficult ones included, is blurred within its box.
-    """
-    import cv2
-
-    out = image.astype(np.float32)
-    for box in layout.boxes:
-        sigma = max(1.0, BLUR_SIGMA_SHARE * float(box[3]))
-        grown = box * np.float32([1, 1, BLURRED_BOX_SCALE, BLURRED_BOX_SCALE, 1])
-        corners = geometry.to_corners(grown[None])[0] - 0.5
-        reach = int(np.ceil(3 * sigma))
-        x1, y1 = np.maximum(np.floor(corners.min(0)).astype(int) - reach, 0)
-        x2, y2 = np.minimum(np.ceil(corners.max(0)).astype(int) + reach + 1, (image.shape[1], image.shape[0]))
-        if x2 <= x1 or y2 <= y1:
-            continue
-        part = out[y1:y2, x1:x2]
-        mask = np.zeros(part.shape[:2], np.float32)
-        cv2.fillConvexPoly(mask, np.rint(corners - (x1, y1)).astype(np.int32), 1.0)
-        mask = cv2.GaussianBlur(mask, (0, 0), 1.0)[..., None]  # a soft edge, unlike that of an object
-        part += mask * (cv2.GaussianBlur(part, (0, 0), sigma) - part)
-    return np.clip(np.rint(out), 0, 255).astype(np.uint8)

@@ -16,6 +16,9 @@ from dataengine.errors import UserError, first_fault
 from dataengine.files import MAX_CONFIG_BYTES, parse_json, read_text, write_whole
 from dataengine.judge.detector import Detector
 
+NEAR_ZERO = 0.05  # a threshold up to this lets nearly any detection count as found,
+MIN_CONTROL_FOUND = 0.05  # which matters where the detector finds such a share of painted controls;
+MANY_CONTROLS_FOUND = 0.25  # this share of them is reported whatever the thresholds are
 Threshold = float | Annotated[list[tuple[float, float]], Field(min_length=1)]
 
 
@@ -42,6 +45,7 @@ class Calibration(BaseModel):
     pass_share: float = Field(description="measured share of real images that pass")
     shuffled_pass_share: float = Field(description="the same with the layout of another image")
     smudged_pass_share: float = Field(description="the same with blurred objects")
+    control_found_share: float | None = Field(None, description="share of painted controls that count as found")
     thresholds: dict[str, Threshold]
     crowded_thresholds: dict[str, Threshold] = {}
     missed_share: float
@@ -53,7 +57,7 @@ class Calibration(BaseModel):
 
     def to_json(self) -> str:
         """The text of the file that `save` writes."""
-        return self.model_dump_json(indent=2) + "\n"
+        return self.model_dump_json(indent=2, exclude_none=True) + "\n"
 
     def save(self, path: str | Path) -> None:
         """Write as JSON, atomically."""
@@ -103,6 +107,37 @@ class Calibration(BaseModel):
         extra = f"{self.extra_objects} + {self.extra_share:.0%} of their number"
         return f"up to {self.missed_share:.0%} of its objects may be missed, and {extra} found besides"
 
+    def weak_classes(self) -> dict[str, float]:
+        """{class: its lowest threshold} of the classes with one next to zero, unless painted controls are known to get
+        no score at all. Where real objects are not judged, the threshold is 0, which is another matter.
+        """
+        if self.control_found_share is not None and self.control_found_share < MIN_CONTROL_FOUND:
+            return {}
+        lowest = {}
+        for name, threshold in self.thresholds.items():
+            steps = threshold if isinstance(threshold, list) else [(0.0, threshold)]
+            judged = [score for _, score in steps if score > 0]
+            if judged and min(judged) <= NEAR_ZERO:
+                lowest[name] = min(judged)
+        return lowest
+
+    def warning(self) -> str:
+        """A sentence on thresholds next to zero and their cause, or else on controls that are found; "" where neither
+        is the case."""
+        weak, controls = self.weak_classes(), self.control_found_share or 0.0
+        if not weak and controls < MANY_CONTROLS_FOUND:
+            return ""
+        if not weak:
+            return (
+                f"weak filter: {controls:.0%} of noise, chequers and grey blobs in place of objects count as found; "
+                "look at the images, or give a detector of such images (--detector)"
+            )
+        return (
+            f"weak filter: nearly any detection counts as {', '.join(f'{n} (from {s:.2f})' for n, s in weak.items())}, "
+            "because the detector scores many real ones next to zero; it was trained on other images or too briefly, "
+            "or these objects are too small for it. A detector of such images filters better (--detector)"
+        )
+
     def failure(self, n: int, missed: int, extra: int) -> str:
         """Why an image with n objects, of which some are missed, and with extra detections fails; "" if it passes."""
         if exceeds(missed, n, self.missed_share):
@@ -114,7 +149,9 @@ class Calibration(BaseModel):
 
 def calibration_hash(calibration: Calibration | None) -> str:
     """Hash of the content of a calibration, 16 hexadecimal digits; "none" for None."""
-    return hashlib.sha256(calibration.model_dump_json().encode()).hexdigest()[:16] if calibration else "none"
+    if calibration is None:
+        return "none"
+    return hashlib.sha256(calibration.model_dump_json(exclude_none=True).encode()).hexdigest()[:16]
 
 
 def exceeds(count, objects, share: float, allowance: int = 0):

@@ -75,6 +75,8 @@ def calibrate_command(
     from dataengine.errors import UserError
     from dataengine.files import check_writable
     from dataengine.judge.calibrate import calibrate
+    from dataengine.render.imagery import imagery_difference
+    from dataengine.weights import packaged
 
     found = _detector(detector, threads)
     data, loaders = _read(dataset, format, split, classes, images, seed)
@@ -83,6 +85,8 @@ def calibrate_command(
     check_writable(out.parent)
     out.parent.mkdir(parents=True, exist_ok=True)
     layouts = [sample.layout for sample in data]
+    if difference := imagery_difference(detector or packaged("detector"), data):
+        typer.echo(difference, err=True)
     calibration = calibrate(
         found, loaders, layouts, data.name or dataset.resolve().name, pass_share, _bar("Calibrating", json)
     )
@@ -313,6 +317,7 @@ def _print_calibration(calibration: Calibration, out: Path) -> None:
 
     console = Console(markup=False)
     table = Table("class", "objects", "min score", "min score if touching", "min score of extra", title=str(out))
+    table.columns[0].overflow = "fold"  # names are never cut off
     for name, objects in calibration.objects.items():
         alone, close = calibration.thresholds[name], calibration.crowded_thresholds.get(name)
         limits = _by_size(alone), "the same" if close is None else _by_size(close)
@@ -323,8 +328,11 @@ def _print_calibration(calibration: Calibration, out: Path) -> None:
         f"An image is accepted with up to {calibration.missed_share:.0%} of its objects missed and {extra} extra.\n"
         f"Accepted of {calibration.images} real images: {calibration.pass_share:.1%}; controls: "
         f"{calibration.shuffled_pass_share:.1%} with another image's labels, "
-        f"{calibration.smudged_pass_share:.1%} with blurred objects."
+        f"{calibration.smudged_pass_share:.1%} with blurred objects.\n"
+        f"Found of noise, chequers and grey blobs in place of objects: {calibration.control_found_share:.1%}."
     )
+    if warning := calibration.warning():
+        console.print(warning, style="yellow")
 
 
 def _by_size(threshold: Threshold) -> str:
@@ -341,6 +349,7 @@ def _print_acceptance(result: Acceptance, rule: Calibration) -> None:
 
     console = Console(markup=False)
     table = Table("class", "objects", "found", "share", "in accepted images", "extra")
+    table.columns[0].overflow = "fold"  # names are never cut off
     for row in result.classes:
         share = f"{row.found / row.objects:.1%}" if row.objects else "-"
         table.add_row(row.name, str(row.objects), str(row.found), share, str(row.kept), str(row.extra))
@@ -351,7 +360,7 @@ def _print_acceptance(result: Acceptance, rule: Calibration) -> None:
         f"{rule.smudged_pass_share:.1%} with blurred objects."
     )
     for reason, n in result.dropped_for.items():
-        console.print(f"dropped for {reason}: {n}")
+        console.print(f"dropped, {reason}: {n}")
 
 
 def _print_json(result: Acceptance, verdicts: dict, rule: Calibration) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -228,6 +229,15 @@ class Acceptance:
     classes: tuple[ClassAcceptance, ...]
 
 
+def without_counts(reason: str) -> str:
+    """The reason of a verdict without its numbers, to count images by.
+
+    >>> without_counts("3 of 5 objects not found"), without_counts("1 objects found that were not asked for")
+    ('objects not found', 'objects found that were not asked for')
+    """
+    return re.sub(r"\d[\d.]*", "...", re.sub(r"^\d+( of \d+)? ", "", reason))
+
+
 def acceptance(layouts: Sequence[Layout], verdicts: Sequence[Verdict], classes: Sequence[str]) -> Acceptance:
     """Count the verdicts of many images. layouts: as judged, before repairs. A class without objects has zeros."""
     objects, missed, kept, extra, reasons = (Counter() for _ in range(5))
@@ -239,6 +249,6 @@ def acceptance(layouts: Sequence[Layout], verdicts: Sequence[Verdict], classes: 
         if verdict.kept:
             kept.update(names)
         else:
-            reasons[" ".join(word for word in verdict.reason.split() if not word.isdigit() and word != "of")] += 1
+            reasons[without_counts(verdict.reason)] += 1
     rows = tuple(ClassAcceptance(n, objects[n], objects[n] - missed[n], kept[n], extra[n]) for n in classes)
     return Acceptance(len(verdicts), sum(v.kept for v in verdicts), dict(reasons.most_common()), rows)

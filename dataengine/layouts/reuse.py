@@ -19,8 +19,7 @@ from dataengine.layouts import balance as balancing
 from dataengine.layouts.constraints import MIN_VISIBLE, Border, apart, cut_by_border, overlap
 from dataengine.layouts.rows import neighbours, with_rows
 
-SCALE_RANGE = (0.8, 1.25)
-SCALE_RANGE_UNKNOWN_GSD = (0.5, 2.0)  # where neither altitude nor ground sample distance is known
+SCALE_RANGE = (0.8, 1.25)  # around 1: objects keep the size that they have in the real images
 LENGTH_QUANTILES = 0.05, 0.95  # the usual lengths of a class lie between these
 OVERLAP_QUANTILE = 0.995  # of the overlaps of real objects: the default `max_overlap`
 MAX_OVERLAP_LAYOUTS = 400  # layouts to estimate that quantile from
@@ -73,8 +72,7 @@ class ReuseSampler:
     balance:  minimum share of all objects for every class (0.2) or for some ({"OtherVehicle": 0.1}); None keeps the
               real shares.
     scale:    range of the scale factor. Altitude and ground sample distance are scaled too and stay within the range
-              of the real layouts. The default is `SCALE_RANGE`, or `SCALE_RANGE_UNKNOWN_GSD` where neither is known;
-              the lengths of objects then stay within those of their class.
+              of the real layouts; where neither is known, the lengths of objects stay within those of their class.
     turn:     whether layouts are turned and flipped.
     merge:    probability of joining two layouts of similar acquisition along a line through the image.
     rows:     share of the objects that become rows of such objects, at spacings of the real layouts (`with_rows`).
@@ -97,7 +95,7 @@ class ReuseSampler:
         size: tuple[int, int],
         balance: float | Mapping[str, float] | None = None,
         *,
-        scale: tuple[float, float] | None = None,
+        scale: tuple[float, float] = SCALE_RANGE,
         turn: bool = True,
         merge: float = 0.2,
         rows: float = 0.0,
@@ -175,7 +173,7 @@ class ReuseSampler:
 
     def _random_scale(self, rng: np.random.Generator, layout: Layout) -> float:
         known = layout.acquisition.has_scale
-        low, high = self.scale or (SCALE_RANGE if known else SCALE_RANGE_UNKNOWN_GSD)
+        low, high = self.scale
         for name, (smallest, largest) in self.limits.acquisition.items():
             value = getattr(layout.acquisition, name)
             if value is not None:  # value / scale stays within the limits
@@ -183,8 +181,10 @@ class ReuseSampler:
         for label in () if known else np.unique(layout.labels):
             length = np.median(layout.boxes[layout.labels == label, 2])
             shortest, longest = self.limits.lengths.get(layout.classes[label], (length, length))
-            low, high = max(low, min(shortest / length, 1)), min(high, max(longest / length, 1))
-        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+            smaller, larger = min(shortest / length, 1), max(longest / length, 1)
+            # as much larger as smaller, so that objects keep their length on average
+            low, high = max(low, smaller, 1 / larger), min(high, larger, 1 / smaller)
+        return float(np.exp(rng.uniform(*np.log(sorted((low, high))))))
 
     def _random_turn(self, rng: np.random.Generator, layout: Layout) -> tuple[float, bool]:
         if not self.turn:

@@ -100,7 +100,8 @@ class Canvas:
     the image; it covers the whole image unless new objects go into a part of a larger, labelled one. left_out: objects
     that a layout asked for, and that had no room. turn: (2, 2), how the real image was turned or mirrored. shadow:
     direction of the shadows in `image` in radians, clockwise from the right; `nan` where unknown. starts: for each new
-    object the real one that it starts from, None for noise; empty before any was chosen.
+    object the real one that it starts from, None for noise; empty before any was chosen. complete: whether this is a
+    labelled image of which every label stays, however little of its object is visible.
     """
 
     image: np.ndarray
@@ -112,6 +113,7 @@ class Canvas:
     turn: np.ndarray = field(default_factory=lambda: np.eye(2))
     shadow: float = math.nan
     starts: tuple[ObjectOrigin | None, ...] = ()
+    complete: bool = False
 
     def __post_init__(self) -> None:
         assert self.image.shape[1::-1] == self.existing.size, "boxes of another size than their image are wrong"

@@ -1,24 +1,20 @@
-"""Canvases from labelled data sets: windows to paint objects into, and labelled images that get new objects."""
+"""Canvases from labelled data sets: windows to paint objects into."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
-from dataengine import geometry
 from dataengine.data import images
 from dataengine.data.images import read_picture
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Sample, class_key
 from dataengine.errors import UserError
-from dataengine.layouts.constraints import FULLY_VISIBLE
 from dataengine.layouts.windows import cut
 from dataengine.render.augment import turned_freely, turned_window, window_scales
 from dataengine.render.canvas import Canvas, Provenance
-from dataengine.render.inpaint import MARGIN_PX, MARGIN_SHARE
 from dataengine.render.placement import ROOM_SHARE, free_of
 from dataengine.render.shadows import shadow_direction, turned_direction
 from dataengine.seeds import Stream, generator
@@ -28,7 +24,6 @@ AUGMENTED_COMPARED = 8  # the first of so many with room, since each has to be r
 ENOUGH_ROOM_SHARE = 0.5  # of the new objects, that an augmented window has room for next to its own
 NEAREST_SHARE = 0.1  # a scene is drawn among this share of all, those acquired most like the layout
 MAX_SCALE_RATIO = 1.6  # of lengths of a class's objects, layout's to scene's, where nothing else gives the scale
-IMAGES_COMPARED = 12  # of these, the one with room for most of the new objects is used for in-painting
 
 
 def acquisition_distance(a: Acquisition, b: Acquisition) -> float:
@@ -118,7 +113,7 @@ class DatasetCanvases:
                 continue
             inside = cut(sample.layout, left, top, self.size, min_visible=0)
             shadow = self.shadows.of(sample) if self.shadows else math.nan
-            return Canvas(window, inside, layout, _provenance(sample, unreadable, (left, top)), shadow=shadow)
+            return Canvas(window, inside, layout, provenance_of(sample, unreadable, (left, top)), shadow=shadow)
         raise _none_readable(unreadable)
 
     def _of_one_scale(self, likely: np.ndarray, lengths: dict[str, float], kind: Kind) -> np.ndarray:
@@ -165,7 +160,8 @@ class DatasetCanvases:
             raise _none_readable(unreadable)
         *_, image, inside, turn, sample = max(found, key=lambda window: window[:3])
         shadow = turned_direction(self.shadows.of(sample), turn) if self.shadows else math.nan
-        return Canvas(image, inside, layout, _provenance(sample, unreadable), turn=turn, shadow=shadow)
+        provenance = provenance_of(sample, unreadable)
+        return Canvas(image, inside, layout, provenance, turn=turn, shadow=shadow)
 
     def _corner(self, sample: Sample, rng: np.random.Generator) -> tuple[int, int]:
         """Upper left corner of a random window."""
@@ -195,7 +191,7 @@ def _octaves(a: dict[str, float], b: dict[str, float]) -> np.ndarray:
     return np.array([a[name] - b[name] for name in sorted(a.keys() & b.keys())])
 
 
-def _provenance(sample: Sample, unreadable: Sequence[str], corner: tuple[int, int] | None = None) -> Provenance:
+def provenance_of(sample: Sample, unreadable: Sequence[str], corner: tuple[int, int] | None = None) -> Provenance:
     """Of a window of the sample's image with its upper left pixel at `corner`, or of an augmented one."""
     left, top = corner or (None, None)
     return Provenance(
@@ -206,57 +202,3 @@ def _provenance(sample: Sample, unreadable: Sequence[str], corner: tuple[int, in
 
 def _none_readable(names: Sequence[str]) -> UserError:
     return UserError(f"none of {len(names)} scenes can be read, such as {names[0]}; fix or replace them.")
-
-
-class InpaintCanvases:
-    """Labelled images that get new objects in addition to their own: an image and a window in it for each layout."""
-
-    def __init__(self, dataset: Dataset, size: tuple[int, int], shadows: bool = False):
-        """shadows: look where shadows lie. Raises UserError when no image is as large as the window."""
-        self.shadows = ImageShadows() if shadows else None
-        self.samples = [s for s in dataset if min(np.array(s.layout.size) - size) >= 0 and s.image.exists()]
-        self.size = size
-        if not self.samples:
-            raise UserError(
-                f"none of the {len(dataset)} images of --into has at least {size[0]}x{size[1]} pixels; give a "
-                "smaller --size, or larger images."
-            )
-
-    def draw(self, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[Canvas]:
-        """One canvas for each layout, with those of its objects that have room; canvas i depends on layouts[i] and
-        seeds[i] alone."""
-        return [
-            self._draw(layout, generator(seed, Stream.INPAINT_WINDOW))
-            for layout, seed in zip(layouts, seeds, strict=True)
-        ]
-
-    def _draw(self, layout: Layout, rng: np.random.Generator) -> Canvas:
-        chosen = rng.permutation(len(self.samples))[:IMAGES_COMPARED]
-        places = []
-        for i in chosen:
-            free = np.array(self.samples[i].layout.size) - self.size
-            left, top = (int(rng.integers(0, slack + 1)) for slack in free)
-            new = layout.select(room_for(layout, cut(self.samples[i].layout, left, top, self.size, min_visible=0)))
-            distance = acquisition_distance(layout.acquisition, self.samples[i].layout.acquisition)
-            places.append((len(new) - distance, self.samples[i], left, top, new))
-        unreadable: list[str] = []
-        for _, sample, left, top, new in sorted(places, key=lambda place: -place[0]):
-            image = read_picture(sample)
-            if image is not None:
-                provenance = _provenance(sample, unreadable, (left, top))
-                new = replace(new, acquisition=sample.layout.acquisition)
-                shadow = self.shadows.of(sample) if self.shadows else math.nan
-                left_out = len(layout) - len(new)
-                return Canvas(image, sample.layout, new, provenance, (left, top), left_out, shadow=shadow)
-            unreadable.append(sample.name)
-        raise UserError(f"none of {len(unreadable)} images can be read, such as {unreadable[0]}; fix or replace them.")
-
-
-def room_for(new: Layout, existing: Layout) -> np.ndarray:
-    """Bool (N,): whole objects that, with their margin, touch nothing labelled and lie inside the window."""
-    grown = new.boxes.copy()
-    grown[:, 2:4] += 2 * (MARGIN_SHARE * new.boxes[:, 2:3] + MARGIN_PX)
-    labelled = np.concatenate([existing.boxes, existing.ignored])
-    free = ~(geometry.intersection(grown, labelled) > 0).any(1) if len(labelled) else np.ones(len(new), bool)
-    inside = geometry.visible_fraction(grown, new.size) >= FULLY_VISIBLE if len(new) else np.ones(0, bool)
-    return free & inside & (new.visible >= FULLY_VISIBLE)

@@ -146,3 +146,13 @@ def mismatches(
         if known and all(differences):
             found[name] = known[0], differences[0]
     return found
+
+
+def imagery_difference(folder: Path, dataset: Dataset) -> str:
+    """A sentence on how the images of a data set differ from those that the model in a folder learnt its classes from;
+    "" where they do not, or nothing is known."""
+    wrong = mismatches(read_imagery(folder), measured(dataset), dataset.classes)
+    if not wrong:
+        return ""
+    trained, how = next(iter(wrong.values()))
+    return f"the detector knows {', '.join(wrong)} from {trained} ({trained.source}), and these images are {how}"

@@ -12,6 +12,7 @@ from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 
 from dataengine import geometry
 from dataengine.data.layout import Layout
+from dataengine.layouts.constraints import MIN_VISIBLE
 from dataengine.render.canvas import Canvas, Painted
 from dataengine.render.erase import erase
 from dataengine.render.flow import Start
@@ -106,7 +107,8 @@ class InScenePipeline(DiffusionPipeline):
         images = self._painted(scenes, layouts, labels, keys, settings, real_objects, starts)
         results = []
         for image, canvas, window in zip(images, canvases, windows, strict=True):
-            merged = merge(window.existing, window.new, self.margin)
+            least = 0.0 if canvas.complete else MIN_VISIBLE
+            merged = merge(window.existing, window.new, self.margin, least)
             _restore(image, window.image, merged.boxes[len(window.new) :])
             if canvas.whole:
                 before = None if canvas.provenance.generated else window.image

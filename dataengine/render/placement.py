@@ -93,9 +93,9 @@ def beside(existing: Layout, new: Layout, margin: float) -> Layout:
     return new.select(~_touching(existing.in_kind(new.kind), new, margin).any(0))
 
 
-def merge(existing: Layout, new: Layout, margin: float) -> Layout:
+def merge(existing: Layout, new: Layout, margin: float, min_visible: float = MIN_VISIBLE) -> Layout:
     """The new layout joined by the existing objects that it leaves alone (`parted`) and by the ignored regions. An
-    object of which the border leaves too little is an ignored region, too: it is visible, and has no label."""
+    object of which less than `min_visible` is inside is an ignored region, too: it is visible, and has no label."""
     kept, _ = parted(existing, new, margin)
-    enough = kept.visible >= MIN_VISIBLE
+    enough = kept.visible >= min_visible
     return new.joined(replace(kept.select(enough), ignored=np.concatenate([kept.ignored, kept.boxes[~enough]])))

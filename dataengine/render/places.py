@@ -78,7 +78,10 @@ class Appearance:
         y = np.floor(boxes[:, 1, None, None] + sin * ends[..., 0] + cos * ends[..., 1]).astype(int)
         inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
         x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
-        hidden = inside & (self.labelled | covered(boxes, self.labelled.shape))[y, x]
+        left, top = x.min(initial=width), y.min(initial=height)  # only this part of a large image is looked at
+        part = np.s_[top : y.max(initial=0) + 1, left : x.max(initial=0) + 1]
+        own = covered(boxes - np.float32([left, top, 0, 0, 0]), self.labelled[part].shape)
+        hidden = inside & (self.labelled[part] | own)[y - top, x - left]
         visible = (inside & ~hidden)[..., None]
         values, count = self.ground[y, x], visible.sum(2)  # (N, R, P, 4), (N, R, 1)
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -3,6 +3,7 @@ from noise (SDEdit, Meng et al. 2022)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -40,8 +41,8 @@ CUTOUT_TRIALS, MIN_CUTOUT_RATE = 48, 2 / 3
 SIMILAR_SHARE, MIN_SIMILAR = 0.1, 24  # candidates: this share of a class, and at least this many
 SPARE_SIMILAR = 48  # further candidates, where none of the first can be cut out
 SIMILAR_GROUNDS = 8  # candidates whose ground is most like the scene's, of which one is sampled
-MAX_ASPECT_OCTAVES = float(np.log2(1.15))  # between the length to width of a box and of the object painted into it,
-ASPECT_TIE_OCTAVES = 0.1  # or, if no object is so near, so much more than that of the nearest
+MAX_ASPECT_OCTAVES = float(np.log2(1.15))  # between the width to height of a box and of the object painted into it,
+ASPECT_TIE_OCTAVES = 0.1  # or, in a rotated box, so much more than that of the nearest, if no object is so near
 MAX_SHADOW_ANGLE = np.pi / 4  # radians, between an object's shadow and the scene's
 # How the frame of an object can be turned, (8, 2, 2). In that of a rotated box the long side stays along x: the first
 # four; where gravity has a direction, only the first two.
@@ -115,10 +116,12 @@ class RealObjects:
 
         labels: int64 (N,), of the new objects, in the model's numbering. An object is painted as it was: scaled, turned
         and mirrored as a whole, never stretched. So the box of the layout becomes the largest one of the object's own
-        width and height inside it; a box cut by the border is first completed. An object of which too little would be
-        visible is left out. Which objects are chosen depends on the canvas and the seed only.
+        width and height inside it; a box cut by the border is first completed. An object is left out if too little of
+        it would be visible, or if no real one has the shape of its upright box however it is turned by quarters: it
+        would lie across the box. Which objects are chosen depends on the canvas and the seed only.
         """
         starts: list[ObjectOrigin | None] = []
+        fits = np.ones(len(canvas.new), bool)
         window, sources = canvas.window(), {*canvas.new.origins, canvas.provenance.name}
         boxes, visible = canvas.new.boxes.copy(), canvas.new.visible.copy()
         for k in range(len(canvas.new)):
@@ -127,9 +130,13 @@ class RealObjects:
             # boxes of one size in an image are those of a row, which are of one make
             make = np.rint(16 * one.boxes[0, 2:4]).astype(np.int64)
             rng = generator(seed, *make, Stream.REAL_OBJECT)
+            if not (self.labels == labels[k]).any():
+                starts.append(None)
+                continue
             chosen = self._choose(one, complete, int(labels[k]), window, spec, rng, sources)
             if chosen is None:
                 starts.append(None)
+                fits[k] = False
                 continue
             index, frame_turn = chosen
             start = self._start(index, frame_turn, one, complete)
@@ -138,7 +145,7 @@ class RealObjects:
             clip = geometry.clip if one.kind == "obb" else geometry.clip_aabb
             boxes[k] = clip(geometry.regularize(start.whole_box), one.size)[0]
             starts.append(start)
-        shown = visible >= MIN_VISIBLE
+        shown = fits & (visible >= MIN_VISIBLE)
         new = replace(canvas.new, boxes=boxes, visible=visible, silhouettes=None).select(shown)
         starts = [start for start, s in zip(starts, shown, strict=True) if s]
         return replace(canvas.keep(new), starts=tuple(starts))
@@ -174,23 +181,30 @@ class RealObjects:
         rng: np.random.Generator,
         sources: set[str],
     ) -> tuple[int, np.ndarray] | None:
-        """Number of a real object of the class, and how its frame is turned, (2, 2); None where there is none.
+        """Number of a real object of the class, and how its frame is turned, (2, 2); None where none has the shape of
+        an upright box.
 
         Objects are as long as asked for, of like length to width, with their shadow on the scene's side, by the same
         light; of these, some on ground like the scene's, such as bright concrete: a white object from it, darkened for
         asphalt, would be grey. One that can be cut out is preferred, then one of an image that the layout or
-        the scene is made from anyway (`sources`).
+        the scene is made from anyway (`sources`). The shape comes before the side of the shadow: an upright box tells
+        nothing of its object but how it lies.
         """
         members = np.flatnonzero(self.labels == label)
-        if not len(members):
-            return None
         turns = FRAME_TURNS if one.kind == "hbb" else FRAME_TURNS[:4]
-        fits = self._fitting_turns(members, turns, one, complete, window)  # (M, T)
         length, aspect, night = _traits(complete[None], one.kind, one.acquisition)[0]
         crosswise = np.array([turn[0, 0] == 0 for turn in turns])
-        aspects = self.traits[members, 1, None] * np.where(crosswise, -1, 1)
-        mismatch = np.abs(aspects - aspect)
-        fits &= mismatch <= max(MAX_ASPECT_OCTAVES, mismatch[fits].min() + ASPECT_TIE_OCTAVES)
+        mismatch = np.abs(self.traits[members, 1, None] * np.where(crosswise, -1, 1) - aspect)  # (M, T)
+        otherwise_lit = np.abs(self.traits[members, 2] - night)
+        lit_alike = (otherwise_lit < otherwise_lit.min() + NIGHT_DISTANCE / 2)[:, None]
+        choices = self._turns_by_preference(members, turns, one, complete, window)
+        choices = [some & lit_alike for some in choices] + choices
+        fits = next((near for some in choices if (near := some & (mismatch <= MAX_ASPECT_OCTAVES)).any()), None)
+        if fits is None:
+            if one.kind == "hbb":
+                return None
+            first = next(some for some in choices if some.any())
+            fits = first & (mismatch <= mismatch[first].min() + ASPECT_TIE_OCTAVES)
         traits = self.traits[members]
         distance = mismatch + (np.abs(traits[:, 0] - length) + np.abs(traits[:, 2] - night))[:, None]
         rows, columns = np.nonzero(fits)
@@ -210,16 +224,25 @@ class RealObjects:
         order[:SIMILAR_GROUNDS] = first[np.lexsort([keys, ~known])]
         pairs = [(int(members[rows[n]]), turns[columns[n]]) for n in order]
         # lazily: cutting out every candidate takes longer than painting
-        return next((pair for pair in (*pairs, *spare) if self.cutout(pair[0]) is not None), pairs[0])
+        cut_out = None
+        for i, turn in pairs + spare:
+            if self.cutout(i) is None:
+                continue
+            cut_out = cut_out or (i, turn)
+            width, height = self._extent(i)
+            if abs(np.log2(width / height) * (1 if turn[0, 0] else -1) - aspect) <= MAX_ASPECT_OCTAVES:
+                return i, turn
+        return cut_out or pairs[0]
 
-    def _fitting_turns(
+    def _turns_by_preference(
         self, members: np.ndarray, turns: np.ndarray, one: Layout, complete: np.ndarray, window: Canvas
-    ) -> np.ndarray:
-        """Bool (M, T): for each member, which turns of its frame put its shadow on the scene's side.
+    ) -> list[np.ndarray]:
+        """Bool (M, T) each, the best first: for each member, which turns of its frame may be used.
 
-        Where a shadow is unknown, objects in upright boxes are turned as the scene was: images of one data set are
-        often of one flight. Objects in rotated boxes are then only mirrored. Where gravity has a direction in the
-        image, nothing is put on its head.
+        First those that put its shadow on the scene's side. Where a shadow is unknown, likely ones: objects in upright
+        boxes are turned as the scene was, since images of one data set are often of one flight; those in rotated boxes
+        are only mirrored. Then any turn, and last objects whose shadow lies on another side. Where gravity has a
+        direction in the image, nothing is put on its head.
         """
         allowed = np.ones(len(turns), bool)
         if not one.acquisition.looks_down:
@@ -228,15 +251,15 @@ class RealObjects:
         frame_angle = float(complete[4]) if one.kind == "obb" else 0.0
         directions = np.einsum("tij,mj->mti", turns, np.column_stack([np.cos(own), np.sin(own)]))
         turned = np.arctan2(directions[..., 1], directions[..., 0]) + frame_angle
-        fits = allowed & (angle_between(turned, window.shadow) <= MAX_SHADOW_ANGLE)  # nan compares as False
-        if fits.any():
-            return fits
+        same_side = allowed & (angle_between(turned, window.shadow) <= MAX_SHADOW_ANGLE)  # nan compares as False
         if one.kind == "obb":
             likely = np.array([turn[1, 1] == 1 for turn in turns])
         else:
             likely = np.arange(len(turns)) == np.argmax([(turn * window.turn).sum() for turn in turns])
-        likely = likely & allowed if (likely & allowed).any() else allowed
-        return np.broadcast_to(likely, fits.shape).copy()
+        everywhere = np.ones_like(same_side)
+        unknown = everywhere & (np.isnan(own)[:, None] | math.isnan(window.shadow))
+        return [same_side, likely & allowed & unknown, allowed & unknown, likely & allowed & everywhere,
+                allowed & everywhere]  # fmt: skip
 
     def _extent(self, i: int) -> np.ndarray:
         """Width and height along its frame, in image pixels, of the box that object i fills as far as its label's."""

@@ -6,7 +6,6 @@ import io
 import json
 import math
 import os
-import re
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
@@ -14,6 +13,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from dataengine.errors import UserError
+from dataengine.judge.verdict import without_counts
 from dataengine.view.source import Entry, Source, store
 
 VERSION = 2
@@ -185,7 +185,7 @@ def _append(rows: dict[str, list], i: int, entry: Entry, classes: dict[str, int]
     n_painted = n if record is None else min(record.n_painted, n)
     scores = [] if record is None else record.verdict.scores[:n_painted]
     scores = [math.nan if score is None else score for score in scores] + [math.nan] * (n - len(scores))
-    reason = "" if record is None else _without_counts(record.verdict.reason)
+    reason = "" if record is None else without_counts(record.verdict.reason)
     values = {
         "width": labels.size[0], "height": labels.size[1], "kept": -1 if record is None else int(record.accepted),
         "reason": reasons.setdefault(reason, len(reasons)),
@@ -205,12 +205,3 @@ def _append(rows: dict[str, list], i: int, entry: Entry, classes: dict[str, int]
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-def _without_counts(reason: str) -> str:
-    """The reason without its counts, so that few are left.
-
-    >>> _without_counts("3 of 5 objects not found")
-    'objects not found'
-    """
-    return re.sub(r"\d[\d.]*", "...", re.sub(r"^\d+( of \d+)? ", "", reason))

@@ -67,3 +67,16 @@ def test_samples_are_drawn_small_enough_and_broken_images_are_counted(tmp_path):
     assert enlarged.size[0] > 600, "small images are enlarged"
     with pytest.raises(UserError, match="data check"):
         sample_sheet(Dataset(("a",), samples[3:4]), 9, np.random.default_rng(0))
+
+
+def test_new_objects_have_a_mark_at_a_corner_and_the_sheet_explains_it():
+    """Control: objects that were there before, and a sheet without marks."""
+    layout = Layout([[20, 30, 16, 8, 0], [70, 30, 16, 8, 0]], [0, 0], ("car",), (96, 64))
+    plain, marked = (np.asarray(draw(None, layout, new=new)) for new in (None, np.array([True, False])))
+    changed = np.argwhere((plain != marked).any(2))
+    assert len(changed)
+    assert (np.abs(changed - [24, 10]).max(1) <= 3).all(), "beyond the upper left corner of the new one"
+    image = draw(None, layout)
+    sheets = [np.asarray(contact_sheet([image] * 6, classes=("car",), marked=m)) for m in (False, True)]
+    assert sheets[0].shape[1] == sheets[1].shape[1]
+    assert (sheets[0].shape[0], (sheets[0] != sheets[1][: len(sheets[0])]).sum()) != (sheets[1].shape[0], 0)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 
 from dataengine.data import coco, formats
@@ -17,6 +20,10 @@ from dataengine.engine.parts import load_parts
 from dataengine.engine.recipe import load_recipe
 from dataengine.engine.run import synth
 from dataengine.errors import UserError
+from dataengine.judge.calibration import Calibration
+from dataengine.judge.detector import load_detector
+from dataengine.render.in_scene import InSceneUNet
+from dataengine.render.in_scene_pipeline import InScenePipeline
 
 WHOLE, IN_SCENE = SimpleNamespace(paints_on="blank"), SimpleNamespace(paints_on="scene")
 
@@ -30,6 +37,78 @@ def model(toy_renderer, tmp_path):
 def test_a_renderer_of_the_other_kind_is_told_with_the_option_that_fits(toy_recipe):
     with pytest.raises(UserError, match=r"holds a 'InScenePipeline'.*give --renderer in-scene"):
         load_parts(toy_recipe.model_copy(update={"renderer": "whole"}))
+
+
+def test_each_refusal_names_what_is_missing_now_and_following_it_leads_on(
+    toy_dataset, toy_preset, toy_renderer, toy_detector, tmp_path
+):
+    """A newcomer with classes that nobody knows does what each message says, until the run is ready."""
+    known = formats.read(toy_dataset)
+    renamed = [replace(s, layout=replace(s.layout, classes=("barge", "ferry"))) for s in known]
+    coco.write(replace(known, classes=("barge", "ferry"), samples=renamed), tmp_path / "data")
+    detector = tmp_path / "detector"
+    detector.mkdir()
+    shutil.copytree(toy_detector, detector, dirs_exist_ok=True)
+    config = {"data": tmp_path / "data", "size": 96, "steps": 2, "n": 2, "detector": toy_detector}
+
+    with pytest.raises(UserError, match="the renderer knows none of the classes") as refusal:
+        load_parts(load_recipe(None, config | {"model": toy_renderer}))
+    assert "detector" not in str(refusal.value), "the renderer is what is missing now"
+    command = re.search(r"dataengine (train renderer) (\S+) --out (\S+); .* --model (\S+)\.$", str(refusal.value))
+    assert command[2] == str(tmp_path / "data")
+    assert command[4] == f"{command[3]}/pipeline", "where that command writes it"
+    trained = renderer_of(["barge", "ferry"], tmp_path / "pipeline")  # the same, without its hours
+
+    with pytest.raises(
+        UserError, match=r"detector knows none of barge, ferry.*\(--detector\), or --filter off"
+    ) as refusal:
+        load_parts(load_recipe(None, config | {"model": trained}))
+    assert "train renderer" not in str(refusal.value)
+    assert load_parts(load_recipe(None, config | {"model": trained, "filter": "off"})).classes == ("barge", "ferry")
+    settings = json.loads((detector / "config.json").read_text()) | {"classes": ["barge", "ferry"]}
+    (detector / "config.json").write_text(json.dumps(settings))
+    calibration = tmp_path / "calibration.json"
+    identity = load_detector(detector).identity
+    each = {"barge": 0.5, "ferry": 0.5}
+    Calibration(
+        detector=identity, dataset="x", images=20, objects={}, pass_share=0.9, shuffled_pass_share=0,
+        smudged_pass_share=0, thresholds=each, missed_share=0.5, extra_scores=each, extra_objects=1, extra_share=0,
+        repair_scores=each, repair_ious=each,
+    ).save(calibration)  # fmt: skip
+    ready = config | {"model": trained, "detector": detector, "calibration": calibration}
+    assert load_parts(load_recipe(None, ready)).classes == ("barge", "ferry")
+
+
+def renderer_of(classes, folder):
+    """An in-scene pipeline with random weights that knows these classes."""
+    model = InSceneUNet(classes, frame_size=24, patch=3, block_out_channels=(16, 32))
+    InScenePipeline(model, FlowMatchEulerDiscreteScheduler()).save_pretrained(folder)
+    return folder
+
+
+def test_a_calibration_is_measured_once_and_again_when_what_it_depends_on_changes(
+    toy_recipe, toy_dataset, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    measured = []
+    rule = Calibration.load(toy_recipe.calibration)
+    monkeypatch.setattr("dataengine.judge.calibrate.calibrate", lambda *_, **__: measured.append(1) or rule)
+    shutil.copytree(toy_dataset, tmp_path / "data")
+    recipe = toy_recipe.model_copy(update={"calibration": None, "data": tmp_path / "data"})
+    assert [load_parts(recipe).calibration for _ in range(2)] == [rule, rule]
+    assert len(measured) == 1
+    load_parts(recipe.model_copy(update={"pass_share": 0.9}))
+    assert len(measured) == 2, "another share"
+    picture = next((tmp_path / "data").rglob("*.png"))
+    Image.fromarray(255 - np.asarray(Image.open(picture))).save(picture)
+    load_parts(recipe)
+    assert len(measured) == 3, "another picture"
+    [*kept] = (tmp_path / "cache").rglob("*.json")
+    assert len(kept) == 3
+    for file in kept:
+        file.write_text("{")
+    load_parts(recipe)
+    assert len(measured) == 4, "a damaged file is measured again"
 
 
 @pytest.mark.parametrize("option", ["data", "scenes", "model", "detector", "calibration"])

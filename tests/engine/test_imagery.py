@@ -11,14 +11,14 @@ import pytest
 from toy_scenes import scenes
 
 from dataengine import weights
-from dataengine.data import dota
+from dataengine.data import dota, formats
 from dataengine.data.layout import Acquisition, Dataset, Layout, Sample
 from dataengine.engine.parts import load_parts
 from dataengine.engine.recipe import Recipe, folder_hash
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration
 from dataengine.render import imagery
-from dataengine.render.imagery import Imagery, mismatches, read_imagery, write_imagery
+from dataengine.render.imagery import Imagery, imagery_difference, mismatches, read_imagery, write_imagery
 
 THERMAL = Imagery(classes=("Car", "Van"), bands="grey", spectrum="thermal", gsd_m=(0.04, 0.22), source="HIT-UAV")
 
@@ -90,7 +90,18 @@ def test_a_detector_of_thermal_cars_is_refused_too_unless_it_was_calibrated(
     wanted = {"filter": "difficult", "detector": thermal_detector}
     with pytest.raises(UserError, match=r"the filter's detector knows car, van .*in colour: .*--filter off"):
         load_parts(recipe(data / "RGB", toy_renderer, **wanted))
-    load_parts(recipe(data / "RGB", toy_renderer, **wanted, calibration=toy_calibration))
+    notes = {}
+    for mode in ("RGB", "L"):
+        notes[mode] = load_parts(recipe(data / mode, toy_renderer, **wanted, calibration=toy_calibration)).notes
+    assert any("from grey thermal" in note and "--calibration" in note for note in notes["RGB"])
+    assert not any("from grey thermal" in note for note in notes["L"]), "control"
+
+
+def test_calibration_names_another_kind_of_images_before_it_starts(data, thermal_detector, toy_detector):
+    known = formats.read(data / "RGB")
+    assert re.search(r"knows car, van from grey thermal .*are in colour", imagery_difference(thermal_detector, known))
+    assert imagery_difference(thermal_detector, formats.read(data / "L")) == "", "control"
+    assert imagery_difference(toy_detector, known) == "", "nothing is known of its images"
 
 
 def test_ground_sample_distance_and_night_count_where_both_sides_know_them(tmp_path):

@@ -44,9 +44,8 @@ def test_new_objects_go_into_labelled_pictures_and_all_else_stays(toy_recipe, to
     painted = [r for r in result.records if len(r.asked)]
     assert painted
     for record in painted:
-        name, corner = record.provenance.label.split("@")
-        left, top = (int(v) for v in corner.split(","))
-        assert (name, left, top) == (record.provenance.name, record.provenance.left, record.provenance.top)
+        name = record.provenance.name
+        assert record.provenance.label == f"{name}@0,0"
         before = np.asarray(Image.open(originals[name].image).convert("RGB"))
         after = np.asarray(Image.open(result.out / record.image).convert("RGB"))
         assert after.shape == before.shape, "the whole picture comes back"
@@ -57,11 +56,24 @@ def test_new_objects_go_into_labelled_pictures_and_all_else_stays(toy_recipe, to
         assert np.allclose(old.boxes, own.boxes, atol=2e-3)
         assert (old.difficult == own.difficult).all(), "nobody judges what was labelled before"
         assert (geometry.intersection(labels.boxes[: len(asked)], own.boxes) == 0).all()
-        mask = np.zeros(before.shape[:2], np.uint8)
-        mask[top : top + 64, left : left + 64] = paint_mask(asked, asked.select([]))
+        mask = paint_mask(asked, asked.select([]))
         changed = np.abs(after.astype(int) - before).max(2) > 2
         assert not changed[mask == 0].any()
         assert changed.any()
+
+
+def test_new_objects_are_told_from_old_ones_on_the_sheet(toy_recipe, toy_dataset, tmp_path, monkeypatch):
+    from dataengine.engine import finish
+
+    marks = []
+    monkeypatch.setattr(finish, "draw", lambda image, labels, scale, new: marks.append(new) or image.copy())
+    off = {"filter": "off", "detector": None, "calibration": None}
+    recipe = toy_recipe.model_copy(update={"into": toy_dataset, "size": 64, "layout_scale": 0.3, "n": 2, **off})
+    shown = [record for record in synth(recipe, tmp_path / "run").records if record.accepted]
+    assert [new.tolist() for new in marks[: len(shown)]] == [
+        [k < record.n_painted for k in range(len(record.labels))] for record in shown
+    ]
+    assert any(not new.all() for new in marks), "control: some were there before"
 
 
 def test_a_picture_without_room_is_dropped_with_that_reason(toy_recipe, toy_dataset, tmp_path):
@@ -211,9 +223,11 @@ def test_stages_that_do_not_fit_together_are_told(toy_recipe, toy_dataset, tmp_p
         load_recipe(None, {"dataset": "hit-uav", "layouts": "diffusion"})
     with pytest.raises(UserError, match="not both"):
         load_recipe(None, {"dataset": "hit-uav", "into": toy_dataset, "scenes": toy_dataset})
-    for other in ({"into": toy_dataset}, {"renderer": "whole"}):
-        with pytest.raises(UserError, match="--likely-places works only with"):
-            load_recipe(None, toy_recipe.model_dump() | {"filter": "difficult", "likely_places": True} | other)
+    settings = toy_recipe.model_dump() | {"filter": "difficult", "likely_places": True}
+    with pytest.raises(UserError, match="--likely-places works only with"):
+        load_recipe(None, settings | {"renderer": "whole"})
+    assert load_recipe(None, settings | {"likely_places": None, "into": toy_dataset}).likely_places, "its default"
+    assert not load_recipe(None, settings | {"likely_places": None}).likely_places, "control"
     with pytest.raises(UserError, match="--likely-places learns from real images"):
         find_places(Recipe(dataset="hrplanes", likely_places=True), None, [])
     with pytest.raises(UserError, match="does not exist"):

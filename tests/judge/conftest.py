@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from toy_detector import unpainted
 
 from dataengine.data.layout import Layout
 from dataengine.judge.detector import Detections
@@ -15,7 +16,8 @@ CLASSES = ("car", "ship", "rare")
 
 @dataclass
 class Oracle:
-    """Knows the objects of each image by the number in its first pixel, and makes errors at given rates."""
+    """Knows the objects of each image by the number in its first pixel, and makes errors at given rates. What stands in
+    place of an object, on plain ground, is none."""
 
     truths: list[Layout]
     seed: int = 0
@@ -24,15 +26,18 @@ class Oracle:
     jitter: float = 1.0  # pixels
     classes: tuple[str, ...] = CLASSES
     identity: str = "oracle"
+    knows_controls: bool = True
     asked: list[int] = field(default_factory=list)
 
     def detect(self, images):
-        return [self._detect(int(image[0, 0, 0]) * 256 + int(image[0, 0, 1])) for image in images]
+        return [self._detect(int(image[0, 0, 0]) * 256 + int(image[0, 0, 1]), image) for image in images]
 
-    def _detect(self, k: int) -> Detections:
+    def _detect(self, k: int, image: np.ndarray) -> Detections:
         self.asked.append(k)
         rng, truth = np.random.default_rng((self.seed, k)), self.truths[k]
         seen = rng.random(len(truth)) < self.recall
+        if self.knows_controls and image.shape[0] > 1:
+            seen &= unpainted(image, truth)
         boxes = truth.boxes[seen] + rng.normal(0, self.jitter, (int(seen.sum()), 5)) * [1, 1, 1, 1, 0]
         n_wrong = rng.poisson(self.false_alarms)
         wrong = np.column_stack([rng.uniform(20, 180, (n_wrong, 2)), np.full((n_wrong, 2), 14), np.zeros(n_wrong)])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from toy_scenes import paint, random_layout
 
-from dataengine.judge.calibrate import blur_objects
+from dataengine.judge.controls import blur_objects
 
 
 def test_a_blurred_object_keeps_its_colour_and_place_and_loses_its_shape():

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from toy_detector import unpainted
 
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
@@ -85,10 +86,59 @@ def test_detector_that_finds_no_object_is_refused(oracle, false_alarms):
         calibrate(*oracle(50, recall=0.0, false_alarms=false_alarms), "squares")
 
 
-def test_the_detector_sees_each_image_once_sharp_and_once_with_blurred_objects(oracle):
+def test_the_detector_sees_each_image_sharp_and_with_painted_and_blurred_objects(oracle):
     detector, images, layouts = oracle(40)
     calibrate(detector, images, layouts, "squares")
-    assert detector.asked == [k for k in range(40) for _ in range(2)]
+    assert detector.asked == [k for k in range(40) for _ in range(3)]
+
+
+def test_a_detector_that_finds_noise_chequers_and_blobs_in_place_of_objects_is_refused(oracle):
+    """Control: one that does not is calibrated, and says how many it finds."""
+    assert calibrate(*oracle(60), "squares").control_found_share < 0.1
+    with pytest.raises(UserError, match=r"do not tell objects from what is none.*of noise.*--detector.*--filter off"):
+        calibrate(*oracle(60, knows_controls=False), "squares")
+
+
+def test_a_detector_that_cannot_tell_classes_is_refused_with_the_classes_named(oracle):
+    """It gives each object both names. Control: the same detector with the names that it is sure of."""
+    detector, images, layouts = oracle(60)
+    own = detector.detect
+
+    def both(images):
+        [found] = own(images)
+        other = np.where(found.labels < 2, 1 - found.labels, found.labels)
+        arrays = (np.concatenate([a, b]) for a, b in zip((found.boxes, found.scores, found.labels),
+                                                         (found.boxes, found.scores, other), strict=True))  # fmt: skip
+        return [Detections(*arrays)]
+
+    calibrate(detector, images, layouts, "squares")
+    detector.detect = both
+    with pytest.raises(UserError, match="other objects that are named ship"):
+        calibrate(detector, images, layouts, "squares")
+
+
+def test_thresholds_next_to_zero_are_a_warning_with_their_cause(oracle):
+    rule = calibrate(*oracle(60), "squares")
+    near_zero = {"thresholds": {"car": [(0.0, 0.0), (12.0, 0.02), (30.0, 0.4)], "ship": 0.3}}
+    for found in (None, 0.3):  # as in calibrations of earlier versions, or measured
+        weak = rule.model_copy(update=near_zero | {"control_found_share": found})
+        assert weak.weak_classes() == {"car": 0.02}
+        assert "car (from 0.02)" in weak.warning()
+        assert "trained on other images" in weak.warning()
+    many = rule.model_copy(update={"thresholds": {"car": 0.3}, "control_found_share": 0.4})
+    assert "40 % of noise" in many.warning().replace("40%", "40 %")
+    told_apart = rule.model_copy(update=near_zero | {"control_found_share": 0.0})
+    assert told_apart.warning() == "", "control: what is no object has no score at all"
+    judged = {"thresholds": {"car": [(0.0, 0.0), (12.0, 0.4)]}, "control_found_share": None}
+    unjudged = rule.model_copy(update=judged)
+    assert unjudged.warning() == "", "control: sizes that are not judged have no threshold"
+
+
+def test_a_calibration_of_an_earlier_version_keeps_its_hash(oracle):
+    """It does not say how many painted controls are found."""
+    rule = calibrate(*oracle(60), "squares").model_copy(update={"control_found_share": None})
+    assert "control" not in rule.to_json()
+    assert Calibration.model_validate_json(rule.to_json()) == rule
 
 
 def test_a_rare_class_uses_the_threshold_of_all_classes(oracle):
@@ -114,11 +164,11 @@ class Weak:
     identity: str = "weak"
 
     def detect(self, images):
-        return [self._detect(int(image[0, 0, 0])) for image in images]
+        return [self._detect(int(image[0, 0, 0]), image) for image in images]
 
-    def _detect(self, k: int) -> Detections:
+    def _detect(self, k: int, image: np.ndarray) -> Detections:
         rng, boxes, hard = np.random.default_rng(k), self.layouts[k].boxes, self.hard(self.layouts[k])
-        seen = ~hard | (rng.random(len(boxes)) < self.share)
+        seen = (~hard | (rng.random(len(boxes)) < self.share)) & unpainted(image, self.layouts[k])
         scores = np.where(hard, 0.2, 0.9) + rng.uniform(-0.05, 0.05, len(boxes))
         order = np.argsort(-scores[seen])
         return Detections(boxes[seen][order], scores[seen][order].astype(np.float32), np.zeros(seen.sum(), np.int64))
@@ -261,9 +311,10 @@ def test_empty_layouts_do_not_count_towards_the_twenty():
         calibrate(Blind(), [lambda: np.zeros((9, 9, 3), np.uint8)] * 50, empty, "nothing")
 
 
-def test_a_detector_that_accepts_blurred_objects_is_revealed(oracle):
+def test_a_detector_that_accepts_blurred_objects_is_revealed(oracle, monkeypatch):
     """Control: a detector that reads only the number of the image finds blurred objects as well as sharp ones."""
-    detector, _, layouts = oracle(60)
+    monkeypatch.setattr("dataengine.judge.observed.MAX_CONTROL_RATIO", 2.0)  # it finds painted controls as well
+    detector, _, layouts = oracle(60, knows_controls=False)
     sharp = np.indices((200, 200)).sum(0) % 2 * 120 + 60  # a chequered ground, of which a blot leaves only grey
 
     def picture(k):

@@ -72,18 +72,40 @@ def test_the_ground_sample_distance_follows_the_scale():
 
 
 @pytest.mark.parametrize("gsd", [None, 0.2])
-def test_at_unknown_scale_lengths_span_those_of_the_class(gsd):
-    """One image of long objects, many of short ones. Control: a known ground sample distance fixes the length."""
+def test_objects_keep_their_own_length(gsd):
+    """As long as real ones in the median, whether or not the ground sample distance is known. Control: another scale is
+    asked for."""
+    rng = np.random.default_rng(0)
+
+    def picture() -> Layout:
+        boxes = [[x, y, 40 * rng.uniform(0.8, 1.25), 16, 0.3] for x in (100, 200, 300) for y in (100, 200, 300)]
+        return Layout(boxes, [0] * 9, ("car",), (400, 400), acquisition=Acquisition(gsd_m=gsd))
+
+    layouts = [picture() for _ in range(8)]
+    real = np.median(np.concatenate([layout.boxes[:, 2] for layout in layouts]))
+
+    def median(**scale) -> float:
+        drawn = draws(ReuseSampler(layouts, (256, 256), merge=0, **scale), 80)
+        return float(np.median(np.concatenate([x.boxes[x.visible == 1, 2] for x in drawn])))
+
+    assert median() == pytest.approx(real, rel=0.08)
+    if gsd is None:
+        assert median(scale=(0.5, 0.8)) < 0.95 * real
+
+
+@pytest.mark.parametrize(("length", "shortest", "longest"), [(60, 60, 60), (35, 20, 60)])
+def test_at_unknown_scale_lengths_stay_within_those_of_the_class(length, shortest, longest):
+    """Images of objects of 20 to 60 px: the longest ones neither grow, nor shrink only."""
 
     def picture(length: float) -> Layout:
         boxes = [[x, y, length, length / 2, 0.3] for x in (100, 200, 300) for y in (100, 200, 300)]
-        return Layout(boxes, [0] * 9, ("car",), (400, 400), acquisition=Acquisition(gsd_m=gsd))
+        return Layout(boxes, [0] * 9, ("car",), (400, 400))
 
-    layouts = [picture(60)] + [picture(20)] * 5
-    drawn = draws(ReuseSampler(layouts[:1], (256, 256), merge=0, limits=limits_of(layouts)), 80)
+    limits = limits_of([picture(60), picture(20)])
+    drawn = draws(ReuseSampler([picture(length)], (256, 256), merge=0, scale=(0.2, 5.0), limits=limits), 80)
     lengths = np.array([layout.boxes[layout.visible == 1, 2].mean() for layout in drawn if (layout.visible == 1).any()])
-    assert lengths.max() <= 60.01 if gsd is None else lengths.max() == pytest.approx(60)
-    assert lengths.min() == pytest.approx(30, abs=2) if gsd is None else lengths.min() == pytest.approx(60)
+    assert shortest - 0.01 <= lengths.min() <= max(shortest + 3, length * length / longest)
+    assert longest - 3 <= lengths.max() <= longest + 0.01
 
 
 def test_oblique_images_are_mirrored_but_not_turned(oblique_lots):

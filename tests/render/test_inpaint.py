@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,11 +12,15 @@ from toy_scenes import paint, random_layout
 
 from dataengine import geometry
 from dataengine.data.layout import Dataset, Layout, Sample
+from dataengine.engine.attempt import place
 from dataengine.errors import UserError
-from dataengine.render.dataset_canvases import InpaintCanvases, room_for
+from dataengine.layouts.reuse import ReuseSampler
+from dataengine.render.canvas import Canvas
 from dataengine.render.inpaint import composite, paint_mask
+from dataengine.render.inpaint_canvases import Filling, InpaintCanvases, filling_of, room_for
 from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.render.layout_unet import LayoutUNet
+from dataengine.render.placement import merge
 from dataengine.render.thumbnail_decoder import ThumbnailDecoder
 
 
@@ -133,3 +138,60 @@ def test_nothing_is_painted_upon_what_a_window_shows_of_a_labelled_object(tmp_pa
         new = target.new.boxes + np.float32([*target.corner, 0, 0, 0])
         assert not (geometry.intersection(new + np.float32([0, 0, 2, 2, 0]), labelled.boxes) > 0).any()
     assert all(len(target.new) for target in into.draw([free] * 30, range(30)))
+
+
+def test_a_large_picture_is_filled_as_densely_as_the_data_and_not_beyond_it(tmp_path):
+    """1,000 px images of which half are empty; control: a window alone fills 1/25 of them."""
+    rng, side = np.random.default_rng(0), 1000
+    empty = Layout([], [], ("car",), (side, side))
+    boxes = [[x, y, 16, 8, 0.3] for x in range(50, side, 100) for y in range(50, side, 100)]
+    full = replace(empty, boxes=boxes, labels=np.zeros(100), difficult=None, visible=None)
+    Image.fromarray(rng.integers(80, 120, (side, side, 3), np.uint8)).save(tmp_path / "0.png")
+    pictures = Dataset(("car",), [Sample("0", tmp_path / "0.png", empty)])
+    sampler = ReuseSampler([full], (200, 200))
+    filling = filling_of(sampler, [full, empty])
+    first = sampler.sample(np.random.default_rng(5))
+    everywhere = InpaintCanvases(pictures, (200, 200), filling=filling).draw([first] * 12, range(12))
+    counts = [len(one.new) for one in everywhere]
+    assert np.mean(counts) == pytest.approx(50, rel=0.35), "objects cut by a cell are left out"
+    for one in everywhere:
+        assert one.whole
+        assert one.complete
+        assert (geometry.visible_fraction(one.new.boxes, (side, side)) > 0.999).all()
+        inside = geometry.intersection(one.new.boxes, one.new.boxes) - np.diag(geometry.area(one.new.boxes))
+        assert inside.max() < 3
+    centres = np.concatenate([one.new.boxes[:, :2] for one in everywhere])
+    assert np.histogram2d(*centres.T, bins=4, range=[[0, side]] * 2)[0].min() > 0, "in every part of the image"
+    again = InpaintCanvases(pictures, (200, 200), filling=filling).draw([first], [3])[0]
+    assert np.array_equal(again.new.boxes, everywhere[3].new.boxes)
+    [window] = InpaintCanvases(pictures, (200, 200)).draw([first], [3])
+    assert np.ptp(window.new.boxes[:, :2], axis=0).max() < 200
+
+
+def test_where_all_the_data_is_full_every_cell_of_a_picture_is_filled():
+    full = Layout([[x, y, 16, 8, 0.3] for x in range(20, 200, 40) for y in range(20, 200, 40)], [0] * 25, ("car",),
+                  (200, 200))  # fmt: skip
+    filling = filling_of(ReuseSampler([full], (200, 200), scale=(1, 1), turn=False, merge=0), [full])
+    assert filling.share == pytest.approx(1)
+    assert isinstance(filling, Filling)
+    assert len(filling.fill(full, (600, 400), np.random.default_rng(0))) == 6 * 25
+    assert len(filling.fill(full, (300, 200), np.random.default_rng(0))) < 2 * 25, "what the border cuts is left out"
+
+
+def test_no_label_of_a_complete_picture_is_lost(pictures):
+    """An object of which its file says that little is visible stays one. Control: in a cut window it is a region."""
+    new = Layout([[30, 48, 20, 10, 0]], [0], ("car", "van"), (96, 96))
+    old = Layout([[70, 70, 20, 10, 0]], [1], ("car", "van"), (96, 96), visible=[0.1])
+    assert merge(old, new, 0.1, 0.0).names() == ["car", "van"]
+    assert merge(old, new, 0.1).names() == ["car"]
+
+
+def test_what_is_next_to_a_new_object_is_looked_for_in_its_window():
+    """A window from (50, 50) on: where its object stands is free; control: one that touches the old object is not."""
+    old = Layout([[30, 30, 20, 10, 0], [60, 60, 10, 8, 0]], [0, 0], ("car",), (100, 100))
+    new = Layout([[30, 30, 20, 10, 0], [12, 12, 10, 6, 0]], [0, 0], ("car",), (50, 50))
+    canvas = Canvas(np.zeros((100, 100, 3), np.uint8), old, new, corner=(50, 50))
+    parts = SimpleNamespace(places=None, renderer=SimpleNamespace(margin=0.1))
+    placed = place(parts, SimpleNamespace(augment_scenes=False, into="here"), canvas, 0)
+    assert placed.new.boxes[:, 0].tolist() == [30]
+    assert placed.left_out == 1

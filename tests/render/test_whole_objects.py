@@ -27,12 +27,12 @@ ANGLES = (0.0, 0.35, 0.7, 1.1, 1.57, 2.0, 2.5, 2.9)
 DOWN = Acquisition(camera_angle_deg=90)
 
 
-def cars_in_upright_boxes(folder, shadow: float | None = None, images: int = 4) -> Dataset:
+def cars_in_upright_boxes(folder, shadow: float | None = None, images: int = 4, angles=ANGLES) -> Dataset:
     """Red cars of one size at many angles, each in the upright box around it; and their shadows in a direction."""
     samples = []
     for n in range(images):
         picture = np.random.default_rng(n).normal(120, 2, (SIDE, SIDE, 3)).clip(0, 255).astype(np.uint8)
-        turned = [[30 + 46 * (k % 4), 50 + 80 * (k // 4), LENGTH, WIDTH, a] for k, a in enumerate(ANGLES)]
+        turned = [[30 + 46 * (k % 4), 50 + 80 * (k // 4), LENGTH, WIDTH, a] for k, a in enumerate(angles)]
         for colour, shift in (((40, 40, 40), 5), ((220, 50, 50), 0)):
             if shift and shadow is None:
                 continue
@@ -63,17 +63,18 @@ def outline(image: np.ndarray, box: np.ndarray) -> tuple[float, float, np.ndarra
     return sides.max() / sides.min(), mask.sum() / sides.prod(), hull
 
 
-def painted(objects: RealObjects, box: list[float], seed: int = 0):
+def painted(objects: RealObjects, box: list[float], seed: int = 0, shadow: float = np.nan):
     one = Layout(geometry.from_aabb([box]), [0], ("car",), (SIDE, SIDE), "hbb", acquisition=DOWN)
     pipeline = InScenePipeline(
         Echo(["car"], frame_size=48, block_out_channels=(16, 32)), FlowMatchEulerDiscreteScheduler()
     )
-    [result] = pipeline([canvas(np.full((SIDE, SIDE, 3), (118, 120, 122), np.uint8), one)], [seed], 4, None, objects)
+    scene = replace(canvas(np.full((SIDE, SIDE, 3), (118, 120, 122), np.uint8), one), shadow=shadow)
+    [result] = pipeline([scene], [seed], 4, None, objects)
     return result
 
 
 ASKED = [
-    [70, 85, 100, 97], [70, 80, 96, 104], [80, 70, 93, 102], [70, 70, 95, 95], [60, 60, 120, 80], [60, 60, 75, 120],
+    [70, 85, 100, 97], [70, 80, 96, 104], [80, 70, 93, 102], [70, 70, 95, 95], [60, 60, 110, 80], [60, 60, 80, 110],
 ]  # fmt: skip
 
 
@@ -91,6 +92,27 @@ def test_a_painted_object_has_the_outline_of_a_real_one_and_its_label_fits_it(tm
         assert ratio == pytest.approx(real_ratio, rel=0.15)
         assert filled > real_filled - 0.12, "not sheared"
         assert geometry.iou(geometry.from_aabb(hull), label[None])[0, 0] > 0.75, "the label is the object's own box"
+
+
+@pytest.mark.parametrize("shadow", [None, 1.57])
+def test_a_car_that_lies_east_to_west_is_turned_as_a_whole_into_a_box_that_stands(tmp_path, shadow):
+    """All cars of the data set lie east to west, and the scene is not turned. Control: a box that lies."""
+    objects = collect_objects(cars_in_upright_boxes(tmp_path, shadow, angles=[0.0] * 8), ("car",), FrameSpec(), 0.02)
+    for box in ([85, 60, 97, 90], [70, 70, 100, 82]):
+        result = painted(objects, box, shadow=np.nan if shadow is None else shadow)
+        ratio, filled, hull = outline(result.image, np.float32(geometry.from_aabb([box])[0]))
+        assert ratio == pytest.approx(LENGTH / WIDTH, rel=0.15)
+        assert filled > 0.85
+        assert hull == pytest.approx(box, abs=2.5), "at its own size, along its box"
+        assert geometry.iou(geometry.from_aabb(hull), result.labels.boxes)[0, 0] > 0.75
+
+
+def test_a_box_whose_shape_no_real_object_has_is_left_out(tmp_path):
+    objects = collect_objects(cars_in_upright_boxes(tmp_path, angles=[0.0] * 8), ("car",), FrameSpec(), 0.02)
+    square = painted(objects, [70, 70, 95, 95])
+    assert not len(square.labels)
+    assert square.canvas.left_out == 1
+    assert len(painted(objects, [70, 70, 101, 84]).labels) == 1, "control: within 15 % of a car's length to width"
 
 
 def test_an_object_that_is_stretched_into_the_box_of_the_layout_would_be_noticed(tmp_path):

@@ -179,7 +179,7 @@ def _split(content: dict) -> str:
 def _filter(run: FinishedRun) -> str:
     report, calibration = run.report, run.calibration
     kept = f"{report['accepted']} of {report['tried']} images are kept ({report['acceptance']:.1%})"
-    why = ", ".join(f"{n} for {reason}" for reason, n in report["dropped_for"].items())
+    why = ", ".join(f"{n} ({reason})" for reason, n in report["dropped_for"].items())
     kept += f"; dropped: {why}." if why else "."
     if calibration is None:
         return f"No filter. {kept}"
