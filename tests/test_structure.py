@@ -23,6 +23,7 @@ ORDER = [
     {"engine"},
     {"evaluate"},
     {"export", "view"},
+    {"improve"},
     {"doctor"},
     {"cli"},
     {"__main__", "__init__"},

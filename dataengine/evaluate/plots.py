@@ -11,7 +11,7 @@ from PIL import Image
 
 from dataengine.data.draw import contact_sheet, draw
 from dataengine.data.layout import restrict_layout
-from dataengine.evaluate.results import Result
+from dataengine.evaluate.results import Figure, Result, Role
 from dataengine.evaluate.windows import Window
 
 COLOURS = {"measured": "#1f6feb", "reference": "#57606a", "control": "#d0a215"}
@@ -53,6 +53,24 @@ def bars(result: Result) -> str:
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def trainings(
+    values: dict[str, Sequence[float]], figures: dict[str, Figure], roles: dict[str, Role], title: str
+) -> str:
+    """One column for each arm: a dot for each training, and the mean with its interval."""
+    figure = _figure(max(4.0, 1.3 * len(values)), 3)
+    axes = figure.subplots()
+    for place, (name, each) in enumerate(values.items()):
+        colour, mean = COLOURS[roles[name]], figures[name]
+        axes.plot([place] * len(each), each, "o", color=colour, markersize=4, alpha=0.6)
+        axes.plot(place, mean.value, "_", color=colour, markersize=24, markeredgewidth=2)
+        if np.isfinite(mean.low):
+            axes.vlines(place, mean.low, mean.high, color=colour, linewidth=1)
+    axes.set_xticks(range(len(values)), list(values), fontsize=8)
+    axes.set_ylabel(title)
+    axes.spines[["top", "right"]].set_visible(False)
     return _svg(figure)
 
 

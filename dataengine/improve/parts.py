@@ -76,7 +76,9 @@ def _divided(path: Path, format: str | None, group: str | None) -> tuple[dict[st
             classes = list(whole.classes)  # a rare class may be absent from one of them
             parts = {role: formats.read(path, format, split=name, classes=classes) for role, name in named.items()}
     notes = [note for part in parts.values() for note in part.notes]
-    notes += [f"{len(p.problems)} problems in {name}, such as {p.problems[0]}" for name, p in parts.items() if p.problems]
+    notes += [
+        f"{len(p.problems)} problems in {name}, such as {p.problems[0]}" for name, p in parts.items() if p.problems
+    ]
     if len(parts) > 1:
         notes.append(f"{' and '.join(parts)} are the data set's own")
     missing = [role for role in ROLES if role not in parts]

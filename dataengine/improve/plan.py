@@ -60,7 +60,11 @@ def take_inventory(
 
 
 def plan_round(
-    failures: Failures, training: Inventory, ground_names: Sequence[str], harmed: Sequence[str] = (), filtered: bool = False
+    failures: Failures,
+    training: Inventory,
+    ground_names: Sequence[str],
+    harmed: Sequence[str] = (),
+    filtered: bool = False,
 ) -> Plan:
     """What to synthesise after a round, from where the best detector so far fails on the validation part.
 

@@ -225,9 +225,10 @@ def _chosen(work: Work, names: Sequence[str], folder: Path) -> Path:
 
 
 def hand_back(work: Work, arm: Arm) -> None:
-    """Put the arm's best detector into `detector`, and what it was trained on, in DOTA's form with a config of mmrotate,
-    into `data`; each in place of that of an earlier arm."""
+    """Put the arm's best detector into `detector`, and what it was trained on into `data`, in DOTA's form with a config
+    of mmrotate; each in place of that of an earlier arm."""
     from dataengine.mmrotate.export import export
+    from dataengine.train.detector import PRESETS
 
     new = work.out / ".detector"
     remove(new)
@@ -237,9 +238,10 @@ def hand_back(work: Work, arm: Arm) -> None:
     extra = extra_data(work, work.out / "rounds" / arm.runs[-1].parent.name, arm.runs) if arm.runs else None
     new = work.out / ".data"
     remove(new)
+    preset = PRESETS[work.settings.preset]
     export(
-        extra or work.train.path, work.train.path, new, detector="rtmdet-r", ratio=(1, int(extra is not None)),
-        most=None if extra else 1, test=str(work.val.path),
+        extra or work.train.path, work.train.path, new, detector=preset.detector, tile_size=preset.tile_size,
+        ratio=(1, int(extra is not None)), most=None if extra else 1, test=str(work.val.path),
     )  # fmt: skip
     remove(work.out / "data")
     os.replace(new, work.out / "data")

@@ -63,9 +63,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Training:
-    """A trained detector and its detections on the images of a part. folder: of the detector."""
+    """A trained detector and its detections on the images of a part. folder: of the detector; file: of detections."""
 
     folder: Path
+    file: Path
     detections: list[Detections]
     classes: tuple[str, ...]
     part: Part
@@ -122,4 +123,4 @@ def read_training(folder: Path, part: Part, file: Path) -> Training:
         ends = np.cumsum(stored["counts"])[:-1]
         arrays: Sequence[list[np.ndarray]] = [np.split(stored[name], ends) for name in ("boxes", "scores", "labels")]
         classes = tuple(stored["classes"].tolist())
-    return Training(folder, [Detections(*each) for each in zip(*arrays, strict=True)], classes, part)
+    return Training(folder, file, [Detections(*each) for each in zip(*arrays, strict=True)], classes, part)
