@@ -77,9 +77,9 @@ def plan_round(
     weak = {aspect: _weak(failures, aspect) for aspect in dict.fromkeys(group.aspect for group in failures.groups)}
     changes, why = {}, []
     shares, phrases = _balance(weak.get("class", []), training, harmed)
+    why += phrases
     if shares:
         changes["balance"] = shares
-        why += phrases
     if harmed:
         known = {name for counts in training.objects for aspect, name in counts if aspect == "class"}
         changes["classes"] = sorted(known - set(harmed))

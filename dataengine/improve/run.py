@@ -6,6 +6,7 @@ import errno
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from dataengine.errors import UserError
@@ -111,7 +112,7 @@ def improve(
         work = Work(out, settings, journal, train_detector, say, workers)
         notes = list(journal.once("data", lambda: write_parts(data, out / "parts", settings.format, settings.group)))
         real = stages.train_arm(work, REAL, out / "real", ())
-        stages.hand_back(work, real)
+        journal.once("handed back: real images alone", partial(stages.hand_back, work, real))
         model = stages.train_renderer(work)
         rule = stages.calibrate_filter(work, real.best.folder)
         notes.append(rule["note"])
@@ -127,7 +128,7 @@ def improve(
             rounds.append(last)
             if last.kept:
                 best, failures = last.arm, _failures(work, last.arm, aspects)
-                stages.hand_back(work, best)
+                journal.once(f"handed back: {best.name}", partial(stages.hand_back, work, best))
             ended(last)
             report(outcome())
         found = outcome(stopped, *_look_at_test(work, real, best, stopped))
