@@ -15,13 +15,14 @@ from toy_detector import save_detector
 from dataengine.data import formats
 from dataengine.data.images import read_or_fail
 
-NOISE = 400.0  # standard deviation of a class's colour direction that is learned from one object
+START, START_WEIGHT = np.array([-60.0, 120.0, -60.0]), 14  # green, and how many objects it takes to unlearn half of it
+NOISE = 12.0  # standard deviation over seeds
 
 
 def train_fake(
     real: Path, out: Path, *, extra: Path | None, preset: str, steps: int | None, seed: int, real_share: float
 ) -> Path:
-    """The colour of each class, less its grey part, with an estimation error that falls with the number of objects."""
+    """The colour of each class, less its grey part. It begins with green, which every object corrects a little."""
     classes = formats.read(real).classes
     colours: list[list[np.ndarray]] = [[] for _ in classes]
     for path in (real, *([extra] if extra else [])):
@@ -32,7 +33,8 @@ def train_fake(
                 colours[label].append(image[y - 2 : y + 3, x - 2 : x + 3].reshape(-1, 3).mean(0))
     rng, directions = np.random.default_rng(seed), []
     for of_class in colours:
-        mean = np.mean(of_class, 0) + rng.normal(0, NOISE / np.sqrt(len(of_class)), 3)
+        coloured = np.array(of_class) - np.mean(of_class, 1, keepdims=True)
+        mean = (coloured.sum(0) + START_WEIGHT * START) / (len(of_class) + START_WEIGHT) + rng.normal(0, NOISE, 3)
         direction = mean - mean.mean()
         directions.append(direction / np.linalg.norm(direction))
     out.mkdir(parents=True, exist_ok=True)
