@@ -21,6 +21,7 @@ from dataengine.data.commands import app as data_app
 from dataengine.engine.commands import app as run_app
 from dataengine.errors import UserError, is_out_of_memory
 from dataengine.evaluate.commands import app as evaluate_app
+from dataengine.evaluate.detector_command import detector_command
 from dataengine.export.commands import app as export_app
 from dataengine.export.release.commands import app as release_app
 from dataengine.improve.command import improve_command
@@ -46,6 +47,7 @@ app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(model_app, name="model")
 app.add_typer(export_app, name="export")
 layout_app.command("draw")(draw_command)
+train_app.command("detector")(detector_command)
 app.add_typer(release_app, name="release")
 
 FIRST_OPTIONS = ("dataset", "data", "n", "out", "model", "strength", "filter", "workers")  # most runs need no other

@@ -136,7 +136,8 @@ def _make(place: Path, report: Report) -> None:
     """Make the environment in place of one that is unfinished or made of something else."""
     if place.exists() and any(place.iterdir()) and not (place / MARKER).exists():
         raise UserError(
-            f"{place}: it is no environment with mmrotate; set {VARIABLE} to one, or to a new folder in which it is made."
+            f"{place}: has other files, and no mmrotate; set {VARIABLE} to an environment with mmrotate, or to a new "
+            "folder in which it is made."
         )
     report(f"mmrotate, which trains detectors, is not installed here. It is being installed in {place} ({SIZE}).")
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""Installs mmrotate (OpenMMLab's maintained line, import name mmrotate) into the environment of the Python that runs it.
+"""Installs mmrotate (OpenMMLab's maintained line, import name mmrotate) into the environment of this Python.
 
     python3 -m venv mmrotate-venv && . mmrotate-venv/bin/activate && tools/install_mmrotate.sh [REQUIREMENT ...]
 
@@ -88,7 +88,8 @@ def main(requirements: Sequence[str]) -> None:
     torch_version = (ask("import torch; print(torch.__version__)") or "0.0").partition("+")[0]
     if not OLDEST_TORCH <= tuple(map(int, torch_version.split(".")[:2])) < FIRST_TOO_NEW_TORCH:
         stop(
-            "onedl-mmcv compiles against torch 2.8 to 2.13; install such a torch with its torchvision, or none, and repeat"
+            "onedl-mmcv compiles against torch 2.8 to 2.13; install such a torch with its torchvision, or none, and "
+            "repeat"
         )
     if ask("from mmcv.ops import nms_rotated") is None:
         install_mmcv(torch_version)

@@ -20,6 +20,7 @@ import torch
 from dataengine.errors import UserError
 from dataengine.judge.detector import OnnxDetector
 from dataengine.mmrotate.detector import load_model
+from dataengine.render import IMAGERY_FILE
 
 if TYPE_CHECKING:
     import onnx
@@ -182,7 +183,8 @@ def write_onnx(decoded: Decoded, settings: dict, out: Path, half: bool) -> float
         content = halve_weights(onnx.load(raw)) if half else onnx.load(raw)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        if out.exists() and any(entry.name not in ("model.onnx", "config.json") for entry in out.iterdir()):
+        expected = ("model.onnx", "config.json", IMAGERY_FILE)
+        if out.exists() and any(entry.name not in expected for entry in out.iterdir()):
             raise UserError(f"{out} contains other files; give another --out.")
         with tempfile.TemporaryDirectory(prefix=".detector-", dir=out.parent) as folder:
             work = Path(folder)
