@@ -25,6 +25,9 @@ from dataengine.improve.plan import PLAIN, Plan
 from dataengine.improve.trainings import Arm, Part, TrainDetector, Training, detect, read_training
 from dataengine.judge.calibrate import calibrate
 from dataengine.judge.detector import load_detector
+from dataengine.mmrotate.export import export
+from dataengine.mmrotate.training_config import DETECTORS
+from dataengine.train.detector import PRESETS
 
 PASS_SHARES = (0.95, 0.7)  # of the validation images that the filter is to accept; the second for a weak detector
 MAX_CALIBRATION_IMAGES = 200
@@ -86,6 +89,15 @@ class Work:
     def test(self) -> Part:
         return Part.read(self.out / "parts" / "test")
 
+    @property
+    def steps(self) -> int | None:
+        """Steps of every detector: arms with more images take no more. None for those of the preset."""
+        preset, settings = PRESETS[self.settings.preset], self.settings
+        if settings.steps is not None or preset.steps is not None:
+            return settings.steps
+        row = replace(DETECTORS[preset.detector], batch_size=preset.batch_size)
+        return row.steps(len(self.train.dataset) + settings.images)
+
     @cached_property
     def size(self) -> int:
         """Side of the synthetic images in pixels."""
@@ -115,7 +127,7 @@ def _trained(work: Work, name: str, folder: Path, extra: Path | None, seed: int)
     def make() -> dict:
         work.say(f"training a detector on {name}, seed {seed}")
         detector = work.train_detector(
-            work.train.path, place / "training", extra=extra, preset=settings.preset, steps=settings.steps, seed=seed,
+            work.train.path, place / "training", extra=extra, preset=settings.preset, steps=work.steps, seed=seed,
             real_share=settings.real_share,
         )  # fmt: skip
         detect(detector, work.val, found)
@@ -227,21 +239,17 @@ def _chosen(work: Work, names: Sequence[str], folder: Path) -> Path:
 def hand_back(work: Work, arm: Arm) -> None:
     """Put the arm's best detector into `detector`, and what it was trained on into `data`, in DOTA's form with a config
     of mmrotate; each in place of that of an earlier arm."""
-    from dataengine.mmrotate.export import export
-    from dataengine.train.detector import PRESETS
-
     new = work.out / ".detector"
     remove(new)
     shutil.copytree(arm.best.folder, new)
     remove(work.out / "detector")
     os.replace(new, work.out / "detector")
-    extra = extra_data(work, work.out / "rounds" / arm.runs[-1].parent.name, arm.runs) if arm.runs else None
-    new = work.out / ".data"
+    extra = extra_data(work, arm.runs[-1].parent, arm.runs) if arm.runs else None
+    new, preset = work.out / ".data", PRESETS[work.settings.preset]
     remove(new)
-    preset = PRESETS[work.settings.preset]
     export(
-        extra or work.train.path, work.train.path, new, detector=preset.detector, tile_size=preset.tile_size,
-        ratio=(1, int(extra is not None)), most=None if extra else 1, test=str(work.val.path),
+        extra, work.train.path, new, detector=preset.detector, ratio=(1, int(extra is not None)),
+        test=str(work.val.path), tile_size=preset.tile_size,
     )  # fmt: skip
     remove(work.out / "data")
     os.replace(new, work.out / "data")
