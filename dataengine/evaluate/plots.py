@@ -101,10 +101,12 @@ def histograms(distances: dict[str, np.ndarray]) -> str:
     return _svg(figure)
 
 
-def sheet(windows: Sequence[Window], classes: Sequence[str], captions: Sequence[str] | None = None) -> str:
-    """Contact sheet of images with their boxes, in the colours of `classes`."""
+def sheet(
+    windows: Sequence[Window], classes: Sequence[str], captions: Sequence[str] | None = None, max_scale: float = 1.0
+) -> str:
+    """Contact sheet of images with their boxes, in the colours of `classes`, each enlarged up to `max_scale` times."""
     drawn = [
-        draw(x.pixels(), restrict_layout(x.layout, tuple(classes)), min(1.0, MAX_CELL_PX / max(x.layout.size)))
+        draw(x.pixels(), restrict_layout(x.layout, tuple(classes)), min(max_scale, MAX_CELL_PX / max(x.layout.size)))
         for x in windows
     ]
     return _jpeg(contact_sheet(drawn, captions, columns=SHEET_COLUMNS, classes=classes))

@@ -58,13 +58,15 @@ class Group:
 @dataclass(frozen=True)
 class Failures:
     """groups: by aspect and name. misses, false_alarms: in order of image, and by descending score. recall: share of
-    all objects that is found. thresholds: the score of each class from which a detection counts here."""
+    all objects that is found. thresholds: the score of each class from which a detection counts here. images: how many.
+    """
 
     groups: list[Group]
     misses: list[Miss]
     false_alarms: list[FalseAlarm]
     recall: float
     thresholds: dict[str, float]
+    images: int
 
 
 def find_failures(
@@ -108,7 +110,7 @@ def find_failures(
     ]
     outcomes = [hit for of_image in objects for _, hit in of_image]
     recall = float(np.mean(outcomes)) if outcomes else float("nan")
-    return Failures(rows, misses, sorted(alarms, key=lambda alarm: -alarm.score), recall, thresholds)
+    return Failures(rows, misses, sorted(alarms, key=lambda alarm: -alarm.score), recall, thresholds, len(layouts))
 
 
 def working_points(found: Matched) -> dict[str, float]:
@@ -136,11 +138,11 @@ def _places(wrong: Detections, layout: Layout, names: Sequence[str], groups: Seq
     for k, (name, group) in enumerate(zip(names, groups, strict=True)):
         best = int(iou[:, k].argmax()) if len(layout) else -1
         if best < 0 or iou[best, k] < MIN_PART_IOU:
-            places.append(f"ground: {group['ground']}")
+            places.append(f"ground ({group['ground']})")
         elif layout.names()[best] == name:
             places.append(f"part of {name}, or more than it")
         else:
-            places.append(f"object: {layout.names()[best]}")
+            places.append(f"another object ({layout.names()[best]})")
     return places
 
 
@@ -182,8 +184,7 @@ def failure_tables(failures: Failures) -> list[Result]:
     """Two tables for a report: recall and false alarms of every group, and what false alarms lie on."""
     columns = {
         "recall": Column("recall", "higher", "share of the objects found at IoU 0.5, from the score of best F1 on"),
-        "missed": Column("missed", "lower"),
-        "false": Column("false alarms", "lower", "detections from that score on that match no object"),
+        "false": Column("false alarms an image", "lower", "detections from that score on that match no object"),
         "AP50": Column("AP50", "higher", "at all scores"),
     }
     rows = [
@@ -191,8 +192,7 @@ def failure_tables(failures: Failures) -> list[Result]:
             f"{group.aspect}: {group.name}", "measured", group.objects,
             {
                 "recall": group.recall,
-                "missed": Figure(group.objects - group.found),
-                "false": Figure(group.false_alarms),
+                "false": Figure(group.false_alarms / failures.images),
                 "AP50": Figure(group.ap50),
             },
         )

@@ -76,18 +76,22 @@ def plan_round(
     """
     weak = {aspect: _weak(failures, aspect) for aspect in dict.fromkeys(group.aspect for group in failures.groups)}
     changes, why = {}, []
+    known = {name for counts in training.objects for aspect, name in counts if aspect == "class"}
+    harmed = harmed if known - set(harmed) else ()  # something has to be painted
     shares, phrases = _balance(weak.get("class", []), training, harmed)
     why += phrases
     if shares:
         changes["balance"] = shares
     if harmed:
-        known = {name for counts in training.objects for aspect, name in counts if aspect == "class"}
         changes["classes"] = sorted(known - set(harmed))
         why.append(f"no {' and '.join(harmed)}, which the last round made worse")
     if any(group.name == "touching" for group in weak.get("crowding", [])):
         changes["rows"] = MORE_ROWS
     of_layouts = [group for aspect, groups in weak.items() if aspect not in ("class", "ground") for group in groups]
-    layouts = _chosen(_share_of_groups(training, of_layouts), training.names) if of_layouts else ()
+    layouts = ()
+    if of_layouts and not harmed:
+        rare = [any(counts["class", name] for name in shares) for counts in training.objects]
+        layouts = _chosen(_share_of_groups(training, of_layouts), training.names, rare)
     if layouts:
         missed = [f"{group.aspect} {group.name} ({group.objects - group.found} missed)" for group in of_layouts]
         why.append(f"layouts of {len(layouts)} training images with most objects of {', '.join(missed)}")
@@ -154,11 +158,11 @@ def _badness(failures: Failures, ground_names: Sequence[str]) -> np.ndarray:
     return badness
 
 
-def _chosen(weights: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
-    """Names of the half of the images with the largest weights, at least MIN_CHOSEN, in their order; () where that
-    would be all, or where all weights are equal."""
+def _chosen(weights: np.ndarray, names: Sequence[str], always: Sequence[bool] = ()) -> tuple[str, ...]:
+    """Names of the half of the images with the largest weights, at least MIN_CHOSEN, and of those in `always`, in their
+    order; () where that would be all, or where all weights are equal."""
     n = max(MIN_CHOSEN, round(CHOSEN_SHARE * len(names)))
-    if n >= len(names) or np.ptp(weights) == 0:
+    chosen = {*np.argsort(-weights, kind="stable")[:n].tolist(), *np.flatnonzero(always).tolist()}
+    if len(chosen) >= len(names) or np.ptp(weights) == 0:
         return ()
-    chosen = np.sort(np.argsort(-weights, kind="stable")[:n])
-    return tuple(names[i] for i in chosen)
+    return tuple(names[i] for i in sorted(chosen))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from dataengine.data import formats
+from dataengine.data.images import read_or_fail
 from dataengine.data.layout import Dataset, Layout, Sample
 from dataengine.evaluate import plots
 from dataengine.evaluate.lift import interval
@@ -15,12 +16,15 @@ from dataengine.evaluate.results import Column, Figure, Result, Role, Row
 from dataengine.evaluate.windows import Window, random_subset
 from dataengine.improve.failures import Failures, failure_tables
 from dataengine.improve.gain import points
+from dataengine.improve.grounds import grid
 from dataengine.improve.run import Outcome, Round, text_of
 from dataengine.improve.trainings import Part
 from dataengine.layouts.windows import cut
 
 PICTURES = 16  # of a kind
-MIN_SIDE_PX, CONTEXT = 96, 4.0  # of a picture around an object; how many times the object's length it shows
+MIN_SIDE_PX, CONTEXT = 64, 4.0  # of a picture around an object; how many times the object's length it shows
+MAX_SCALE = 3.0  # enlargement of such pictures
+OF_EACH_GROUND = 3
 INTRODUCTION = (
     "A round is kept only if its gain on the validation part lies above 0 with its whole interval, and no class lies "
     "below 0. The test part is looked at once, after the last round. Where there are several seeds, intervals are "
@@ -36,7 +40,7 @@ def write(outcome: Outcome) -> None:
         "stopped": outcome.stopped or "not yet",
         **{f"note {i}": note for i, note in enumerate(outcome.notes, 1)},
     }
-    found = [_result(outcome), *(_of_round(one) for one in outcome.rounds), _remaining(outcome)]
+    found = [_result(outcome), *(_of_round(one) for one in outcome.rounds), _remaining(outcome), _grounds(outcome)]
     write_report(outcome.out / "report.html", "Improvement of a detector", settings, found, INTRODUCTION)
 
 
@@ -119,12 +123,12 @@ def _of_round(one: Round) -> Section:
     part = one.before.best.part
     pictures = _failure_pictures(one.failures, part, one.before.name) if one.number > 1 else []
     pictures += _made(one)
-    tables = []
+    tables = failure_tables(one.failures)[:1] if one.number > 1 else []
     if one.arm is not None:
         rows = [Row(name, "measured", len(one.arm.trainings), {"gain": figure})
                 for name, figure in one.over_real.by_class.items()]  # fmt: skip
         column = {"gain": Column("over real images alone", "higher")}
-        tables = [Result("classes", "Gain in AP50 by class", column, rows, counted="trainings", interval="95 %")]
+        tables += [Result("classes", "Gain in AP50 by class", column, rows, counted="trainings", interval="95 %")]
     return Section(f"Round {one.number}", tables, pictures, text=[str(one).partition(": ")[2]])
 
 
@@ -142,13 +146,15 @@ def _failure_pictures(failures: Failures, part: Part, name: str) -> list[tuple[s
     misses = [failures.misses[i] for i in chosen]
     for title, cases, captions in (
         (f"{len(failures.misses)} objects of the validation part that {name} misses", misses,
-         [f"{case.groups['size']}; {case.groups['ground']}" for case in misses]),
+         [case.groups["size"] for case in misses]),
         (f"{len(failures.false_alarms)} false alarms of {name}", failures.false_alarms[:PICTURES],
          [f"{case.groups['class']} {case.score:.2f} on {case.lies_on}" for case in failures.false_alarms]),
     ):  # fmt: skip
         if cases:
             windows = [_close_up(part.dataset.samples[case.image], case.box, case.groups["class"]) for case in cases]
-            sheets.append((f"{title}; shown are {len(cases)}", plots.sheet(windows, classes, captions[: len(cases)])))
+            sheets.append(
+                (f"{title}; shown are {len(cases)}", plots.sheet(windows, classes, captions[: len(cases)], MAX_SCALE))
+            )
     return sheets
 
 
@@ -160,6 +166,25 @@ def _close_up(sample: Sample, box: np.ndarray, name: str) -> Window:
     alone = Layout(box[None], [0], (name,), sample.layout.size, sample.layout.kind)
     shown = replace(cut(alone, left, top, (side, side), min_visible=0), visible=None)
     return Window(sample.name, sample.image, shown, sample.layout.size, (left, top), sample.name, sample.pixel_range)
+
+
+def _grounds(outcome: Outcome) -> Section:
+    """Places of each kind of ground in training images, so that its name means something."""
+    names = outcome.grounds.names
+    shown: dict[int, list[Window]] = {kind: [] for kind in range(len(names))}
+    for sample in outcome.train.dataset:
+        spots = grid(sample.layout)
+        if all(len(windows) == OF_EACH_GROUND for windows in shown.values()):
+            break
+        image = read_or_fail(sample)
+        kinds = outcome.grounds.kinds(image, sample.layout, spots)
+        for kind in np.unique(kinds):  # one place an image: they vary more
+            if len(shown[kind]) < OF_EACH_GROUND:
+                window = _close_up(sample, spots[kinds == kind][0], "")
+                shown[kind].append(replace(window, layout=window.layout.select([])))
+    windows = [window for kind in shown for window in shown[kind]]
+    captions = [names[kind] for kind in shown for _ in shown[kind]]
+    return Section("Kinds of ground", images=[("", plots.sheet(windows, (), captions, MAX_SCALE))])
 
 
 def _made(one: Round) -> list[tuple[str, str]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -12,17 +11,17 @@ from pathlib import Path
 from dataengine.errors import UserError
 from dataengine.evaluate.lift import interval
 from dataengine.evaluate.results import Figure
-from dataengine.files import check_writable, lock, refuse_links
+from dataengine.files import cannot_write, check_writable, lock, refuse_links
 from dataengine.improve import stages
 from dataengine.improve.aspects import Aspects, learn_aspects
 from dataengine.improve.failures import Failures, find_failures
 from dataengine.improve.gain import Gain, gain, is_kept, points
-from dataengine.improve.grounds import learn_grounds
+from dataengine.improve.grounds import Grounds, learn_grounds
 from dataengine.improve.journal import TESTED, Journal
 from dataengine.improve.parts import write_parts
 from dataengine.improve.plan import Plan, plan_round, take_inventory
 from dataengine.improve.stages import REAL, Settings, Work
-from dataengine.improve.trainings import Arm, TrainDetector, Training, detect, read_training
+from dataengine.improve.trainings import Arm, Part, TrainDetector, Training, detect, read_training
 
 PATIENCE = 2  # rounds in a row that are not kept, after which no other begins
 
@@ -56,12 +55,17 @@ class Round:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `improve` hands back. real, best: trainings on real images alone, and the ones that were kept, which may be
-    the same. rounds: all. failures: where the best detector fails on the validation part. notes: about data and filter.
-    on_test: AP50 of both arms on the test part, for each seed, and what the best gains there; empty until then.
-    stopped: why no other round began."""
+    """What `improve` hands back.
+
+    train, grounds: the training part, and its kinds of ground. real, best: trainings on real images alone, and the ones
+    that were kept, which may be the same. rounds: all. failures: where the best detector fails on the validation part.
+    notes: about data and filter. on_test: AP50 of both arms on the test part, for each seed, and what the best gains
+    there; empty until then. stopped: why no other round began.
+    """
 
     out: Path
+    train: Part
+    grounds: Grounds
     real: Arm
     best: Arm
     rounds: list[Round]
@@ -121,7 +125,9 @@ def improve(
         best, rounds, failures = real, [], _failures(work, real, aspects)
 
         def outcome(stopped: str = "", on_test: dict | None = None, gained: Gain | None = None) -> Outcome:
-            return Outcome(out, real, best, rounds, failures, notes, on_test or {}, gained, stopped)
+            return Outcome(
+                out, work.train, aspects.grounds, real, best, rounds, failures, notes, on_test or {}, gained, stopped
+            )
 
         while not (stopped := _stop(work, rounds)):
             last = _round(work, real, best, rounds, failures, aspects, model, rule["on"])
@@ -137,20 +143,24 @@ def improve(
 
 
 @contextmanager
-def _locked(out: Path):
-    """Hold the folder of results; a second process on it is refused."""
-    refuse_links(out)
-    out.mkdir(parents=True, exist_ok=True)
+def _locked(out: Path) -> Iterator[None]:
+    """Hold the folder of results; a second process on it is refused. A full disk is one sentence."""
     try:
-        held = lock(out / ".lock")
+        refuse_links(out)
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            held = lock(out / ".lock")
+        except BlockingIOError:
+            raise UserError(
+                f"{out}: another process is at work in this folder; wait for it, or give another --out."
+            ) from None
+        with held:
+            yield
     except OSError as error:
-        if error.errno != errno.EAGAIN:
+        if error.errno is None:  # not the disk's doing
             raise
-        raise UserError(
-            f"{out}: another process is at work in this folder; wait for it, or give another --out."
-        ) from None
-    with held:
-        yield
+        advice = "choose another folder. What is finished stays, and the same command continues."
+        raise cannot_write(error, out, advice) from error
 
 
 def _stop(work: Work, rounds: Sequence[Round]) -> str:
