@@ -28,10 +28,17 @@ class Journal:
     """
 
     def __init__(self, file: Path, settings: dict):
-        """Raises UserError where the file holds the stages of other settings, or is damaged."""
+        """The file is written if it is new. Raises UserError where it holds the stages of other settings or is damaged,
+        and where there is none, but other files, which must not be replaced."""
         self.file = file
         self.content = {"settings": settings, "seconds": 0.0, "stages": {}}
         if not file.exists():
+            foreign = sorted(entry.name for entry in file.parent.iterdir() if entry.name[0] != ".")
+            if foreign:
+                raise UserError(
+                    f"{file.parent} has other files than those of dataengine improve ({foreign[0]}); give another --out."
+                )
+            self._write()
             return
         try:
             stored = parse_json(read_text(file))
@@ -64,5 +71,8 @@ class Journal:
             started = time.monotonic()
             self.stages[stage] = json.loads(json.dumps(make()))  # as it is read again
             self.content["seconds"] += round(time.monotonic() - started, 3)
-            write_whole(self.file, json.dumps(self.content, indent=2) + "\n")
+            self._write()
         return self.stages[stage]
+
+    def _write(self) -> None:
+        write_whole(self.file, json.dumps(self.content, indent=2) + "\n")

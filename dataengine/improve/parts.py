@@ -52,6 +52,7 @@ def write_parts(path: Path, out: Path, format: str | None = None, group: str | N
         notes.append(f"{name}: {len(readable)} images, {objects} objects")
         if problems:
             notes.append(f"{len(problems)} problems in writing {name}, such as {problems[0]}")
+    remove(out)  # of a call that was killed before it could say that it was done
     os.replace(staged, out)
     return notes
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from dataengine.cli import app
 from dataengine.data import formats
+from dataengine.engine.run_folder import RunFolder
 from dataengine.errors import UserError
 from dataengine.improve import report, run, stages
 from dataengine.improve.run import Outcome, improve
@@ -82,6 +83,18 @@ def test_the_test_part_is_looked_at_once_at_the_end_by_both_arms(helped):
     assert list(json.loads((helped.out / "improve.json").read_text())["stages"])[-1] == "test"
 
 
+def test_images_are_made_of_the_training_part_alone(helped, squares_folder):
+    train = {sample.name for sample in formats.read(squares_folder, split="train")}
+    held_out = {sample.name for part in ("val", "test") for sample in formats.read(squares_folder, split=part)}
+    sources = set()
+    for one in helped.rounds:
+        for record in RunFolder(one.run).records():
+            sources |= {record.provenance.name, *record.layout_from, *record.object_images}
+    assert len(sources) > 3
+    assert sources <= train
+    assert not train & held_out, "control: names tell the parts apart"
+
+
 def test_the_report_shows_the_rounds_and_pictures(helped):
     page = (helped.out / "report.html").read_text()
     for text in ("Round 1", "Round 2", "not kept" if not helped.rounds[1].kept else "kept", "Test part", "apart"):
@@ -91,14 +104,16 @@ def test_the_report_shows_the_rounds_and_pictures(helped):
     assert report.verdict(helped)[0] in page.replace("&#39;", "'")
 
 
-def test_the_same_call_continues_and_trains_nothing_again(helped, toy_renderer, squares_folder, tmp_path):
+def test_the_same_call_continues_and_does_nothing_again(helped, toy_renderer, squares_folder, tmp_path, monkeypatch):
     copy = tmp_path / "work"
     shutil.copytree(helped.out, copy)
     settings = Settings("tiny", seeds=3, rounds=2, images=12, size=64, model=toy_renderer)
 
     def refuse(*_, **__):
-        raise AssertionError("trained again")
+        raise AssertionError("done again")
 
+    for module, name in ((run, "detect"), (run, "write_parts"), (stages, "synth"), (stages, "export")):
+        monkeypatch.setattr(module, name, refuse)
     again = improve(squares_folder, copy, settings, refuse)
     assert [str(one) for one in again.rounds] == [str(one) for one in helped.rounds]
     assert (again.on_test, again.stopped) == (helped.on_test, helped.stopped)
@@ -164,6 +179,15 @@ def test_a_spent_budget_begins_no_round_and_tests_the_real_detector(settings, sq
     assert outcome.rounds == []
     assert "hours are spent" in outcome.stopped
     assert list(outcome.on_test) == [REAL]
+
+
+def test_a_folder_with_other_files_is_left_as_it_is(settings, squares_folder, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/precious.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"has other files than those of dataengine improve \(data\)"):
+        improve(squares_folder, tmp_path, settings, train_fake)
+    assert (tmp_path / "data/precious.txt").read_text() == "mine"
+    assert not (tmp_path / "improve.json").exists()
 
 
 def test_faults_of_a_user_are_a_sentence(squares_folder, tmp_path):
