@@ -36,7 +36,7 @@ class Journal:
             foreign = sorted(entry.name for entry in file.parent.iterdir() if entry.name[0] != ".")
             if foreign:
                 raise UserError(
-                    f"{file.parent} has other files than those of dataengine improve ({foreign[0]}); give another --out."
+                    f"{file.parent} has files of others ({foreign[0]}), which would be in the way; give another --out."
                 )
             self._write()
             return

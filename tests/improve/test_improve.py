@@ -184,7 +184,7 @@ def test_a_spent_budget_begins_no_round_and_tests_the_real_detector(settings, sq
 def test_a_folder_with_other_files_is_left_as_it_is(settings, squares_folder, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/precious.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"has other files than those of dataengine improve \(data\)"):
+    with pytest.raises(UserError, match=r"has files of others \(data\)"):
         improve(squares_folder, tmp_path, settings, train_fake)
     assert (tmp_path / "data/precious.txt").read_text() == "mine"
     assert not (tmp_path / "improve.json").exists()
