@@ -26,6 +26,7 @@ EXTRAS = "mmrotate", "imagenet"  # what the environment has besides the dependen
 SIZE = "about 6 GB; 5 minutes with a prebuilt onedl-mmcv, 20 more where it has to be compiled"
 MARKER = "dataengine-environment"  # in the environment: what it was made of, or that it is not finished
 UNFINISHED = "unfinished"
+VENV = [sys.executable, "-m", "venv"]
 Report = Callable[[str], None]
 
 
@@ -148,7 +149,7 @@ def _make(place: Path, report: Report) -> None:
         place.mkdir(parents=True)
         write_whole(place / MARKER, UNFINISHED)
         with open(log, "w", encoding="utf-8") as output:
-            _run([sys.executable, "-m", "venv", str(place)], output, report)
+            _run([*VENV, str(place)], output, report)
             _run([str(interpreter(place)), str(Path(install.__file__).resolve()), *needed], output, report)
         write_whole(place / MARKER, _key())
     except (OSError, subprocess.SubprocessError, metadata.PackageNotFoundError) as error:
