@@ -41,7 +41,7 @@ class Plan:
     changes: dict = field(default_factory=dict)
     layouts: tuple[str, ...] = ()
     scenes: tuple[str, ...] = ()
-    why: tuple[str, ...] = ("images like the training images",)
+    why: tuple[str, ...] = ("like the training images",)
 
 
 def take_inventory(
@@ -103,7 +103,7 @@ def plan_round(
     if filtered:
         changes["filter"] = "off"
         why.append("without the filter, which brought nothing")
-    return Plan(changes, layouts, scenes, tuple(why) or ("more images like the training images",))
+    return Plan(changes, layouts, scenes, tuple(why) or ("more like the training images",))
 
 
 def _weak(failures: Failures, aspect: str) -> list[Group]:

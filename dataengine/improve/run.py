@@ -45,12 +45,11 @@ class Round:
     why: str
 
     def __str__(self) -> str:
+        made = f"round {self.number}: {self.accepted} images ({'; '.join(self.plan.why)})"
         if self.arm is None:
-            return f"round {self.number}: not kept, {self.why}"
-        gained = f"{points(self.over_best.mean)} over {self.before.name}"
-        kept = "kept" if self.kept else "not kept"
-        made = "; ".join(self.plan.why)
-        return f"round {self.number}: {ap50_of(self.arm)}, {gained}; {kept}: {self.why}. {self.accepted} images: {made}"
+            return f"{made}; not kept, since {self.why}"
+        gained = f"{ap50_of(self.arm)}, {points(self.over_best.mean)} over {self.before.name}"
+        return f"{made}: {gained}; {'kept' if self.kept else 'not kept'}, since {self.why}"
 
 
 @dataclass(frozen=True)
