@@ -62,6 +62,7 @@ def helped(squares_folder, toy_renderer, tmp_path_factory) -> Outcome:
     return improve(squares_folder, out, settings, train_fake, report=report.write)
 
 
+@pytest.mark.slow
 def test_images_that_help_are_kept_and_their_detector_is_handed_back(helped):
     first = helped.rounds[0]
     assert first.kept, first.why
@@ -74,6 +75,7 @@ def test_images_that_help_are_kept_and_their_detector_is_handed_back(helped):
     assert (helped.out / "data/rtmdet-r.py").exists()
 
 
+@pytest.mark.slow
 def test_the_test_part_is_looked_at_once_at_the_end_by_both_arms(helped):
     assert list(helped.on_test) == [REAL, helped.best.name]
     assert [len(values) for values in helped.on_test.values()] == [3, 3]
@@ -83,6 +85,7 @@ def test_the_test_part_is_looked_at_once_at_the_end_by_both_arms(helped):
     assert list(json.loads((helped.out / "improve.json").read_text())["stages"])[-1] == "test"
 
 
+@pytest.mark.slow
 def test_images_are_made_of_the_training_part_alone(helped, squares_folder):
     train = {sample.name for sample in formats.read(squares_folder, split="train")}
     held_out = {sample.name for part in ("val", "test") for sample in formats.read(squares_folder, split=part)}
@@ -95,6 +98,7 @@ def test_images_are_made_of_the_training_part_alone(helped, squares_folder):
     assert not train & held_out, "control: names tell the parts apart"
 
 
+@pytest.mark.slow
 def test_the_report_shows_the_rounds_and_pictures(helped):
     page = (helped.out / "report.html").read_text()
     for text in ("Round 1", "Round 2", "not kept" if not helped.rounds[1].kept else "kept", "Test part", "apart"):
@@ -104,6 +108,7 @@ def test_the_report_shows_the_rounds_and_pictures(helped):
     assert report.verdict(helped)[0] in page.replace("&#39;", "'")
 
 
+@pytest.mark.slow
 def test_the_same_call_continues_and_does_nothing_again(helped, toy_renderer, squares_folder, tmp_path, monkeypatch):
     copy = tmp_path / "work"
     shutil.copytree(helped.out, copy)
@@ -136,6 +141,7 @@ def test_a_run_that_is_worthless_on_purpose_is_not_kept_and_the_real_detector_is
     assert list(outcome.on_test) == [REAL]
 
 
+@pytest.mark.slow
 def test_without_the_rule_the_worthless_run_would_be_handed_back(
     worthless, settings, squares_folder, tmp_path, monkeypatch
 ):
@@ -146,6 +152,7 @@ def test_without_the_rule_the_worthless_run_would_be_handed_back(
     assert outcome.gain_on_test.mean.value < 0
 
 
+@pytest.mark.slow
 def test_images_that_change_nothing_are_not_kept_and_two_such_rounds_end_it(settings, squares_folder, tmp_path):
     outcome = improve(squares_folder, tmp_path / "work", replace(settings, rounds=5, seeds=1, images=4), train_blind)
     assert [one.kept for one in outcome.rounds] == [False, False]
@@ -153,6 +160,7 @@ def test_images_that_change_nothing_are_not_kept_and_two_such_rounds_end_it(sett
     assert outcome.stopped == "2 rounds in a row brought nothing"
 
 
+@pytest.mark.slow
 def test_a_killed_call_continues_where_it_was(settings, squares_folder, tmp_path):
     asked: list[tuple] = []
 
@@ -174,6 +182,7 @@ def test_a_killed_call_continues_where_it_was(settings, squares_folder, tmp_path
     assert (out / "rounds/1/run/manifest.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_spent_budget_begins_no_round_and_tests_the_real_detector(settings, squares_folder, tmp_path):
     outcome = improve(squares_folder, tmp_path / "work", replace(settings, hours=0.0, seeds=1), train_fake)
     assert outcome.rounds == []
