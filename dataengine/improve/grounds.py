@@ -20,7 +20,8 @@ KINDS = 5
 SPOTS_A_SIDE = 6  # of the grid of places in an image
 MIN_SPOT_PX = 16.0
 LEARNED_IMAGES = 200
-DARK, BRIGHT, GREY_CHROMA = 85, 170, 8  # of 8-bit CIE Lab
+LIGHTNESS_STEP = 0.5  # standard deviations of lightness from the mean, beyond which a kind is dark or bright
+GREY_CHROMA = 8  # of 8-bit CIE Lab; with less, a colour has no name
 HUES = ("reddish", "yellowish", "greenish", "bluish")  # from the axis a of CIE Lab on, a quarter turn each
 
 
@@ -95,14 +96,16 @@ def learn_grounds(images: Sequence[Callable[[], np.ndarray]], layouts: Sequence[
     centre, spread = features.mean(0), np.maximum(features.std(0), 1e-6)
     count = min(KINDS, len(np.unique(features, axis=0)))
     clusters = KMeans(count, n_init=4, random_state=seed).fit((features - centre) / spread)
-    return Grounds(_names(clusters.cluster_centers_ * spread + centre), clusters, centre, spread)
+    return Grounds(_names(clusters.cluster_centers_, centre, spread), clusters, centre, spread)
 
 
-def _names(centres: np.ndarray) -> tuple[str, ...]:
-    """A name for each kind, from its surroundings (K, 5): lightness, colour, and texture next to the other kinds."""
+def _names(standardized: np.ndarray, centre: np.ndarray, spread: np.ndarray) -> tuple[str, ...]:
+    """A name for each kind, from its standardized surroundings (K, 5): how light, of which colour and how rough it is,
+    the first and the last next to the other kinds."""
     names: list[str] = []
-    for lightness, a, b, gradient, _ in centres:
-        light = "dark" if lightness < DARK else "bright" if lightness > BRIGHT else "medium"
+    centres = standardized * spread + centre
+    for lightness, (_, a, b, gradient, _) in zip(standardized[:, 0], centres, strict=True):
+        light = "dark" if lightness < -LIGHTNESS_STEP else "bright" if lightness > LIGHTNESS_STEP else "medium"
         quarter = round(float(np.arctan2(b - 128, a - 128) / (np.pi / 2))) % 4
         colour = "grey" if np.hypot(a - 128, b - 128) < GREY_CHROMA else HUES[quarter]
         texture = "smooth" if gradient <= np.median(centres[:, 3]) else "rough"

@@ -148,7 +148,7 @@ def _failure_pictures(failures: Failures, part: Part, name: str) -> list[tuple[s
         (f"{len(failures.misses)} objects of the validation part that {name} misses", misses,
          [case.groups["size"] for case in misses]),
         (f"{len(failures.false_alarms)} false alarms of {name}", failures.false_alarms[:PICTURES],
-         [f"{case.groups['class']} {case.score:.2f} on {case.lies_on}" for case in failures.false_alarms]),
+         [f"{a.groups['class']} {a.score:.2f}: {_short(a.lies_on)}" for a in failures.false_alarms]),
     ):  # fmt: skip
         if cases:
             windows = [_close_up(part.dataset.samples[case.image], case.box, case.groups["class"]) for case in cases]
@@ -156,6 +156,11 @@ def _failure_pictures(failures: Failures, part: Part, name: str) -> list[tuple[s
                 (f"{title}; shown are {len(cases)}", plots.sheet(windows, classes, captions[: len(cases)], MAX_SCALE))
             )
     return sheets
+
+
+def _short(lies_on: str) -> str:
+    """What a false alarm lies on, as a caption: of ground, its kind alone."""
+    return lies_on.removeprefix("ground (").removesuffix(")") if lies_on.startswith("ground (") else lies_on
 
 
 def _close_up(sample: Sample, box: np.ndarray, name: str) -> Window:
