@@ -77,6 +77,7 @@ SMALL = {
     "dataengine train layouts": "--steps 2 --batch-size 2 --size 64",
     "dataengine train full": "--steps 2 --batch-size 2 --size 64 --scale 1",
     "dataengine train renderer path/to/dataset --kind whole": "--steps 2 --batch-size 2 --size 96",
+    "dataengine train detector": "--preset tiny --steps 2 --batch-size 2",
     "dataengine train": "--steps 2 --batch-size 2",
     "dataengine layout draw --dataset hit-uav --data": "--size 96",
     "dataengine layout score": "--n 20",
@@ -100,6 +101,8 @@ NOT_RUN = {
     "python3 -m venv": "the environment in which these tests run, made by .ci/run",
     ". mmrotate-venv": "the same",
     "tools/install_mmrotate.sh": "the same",
+    "dataengine train detector path/to/dataset --split train": "needs mmrotate; mmrotate.md has such commands",
+    "dataengine train detector parts/train": "the same",
     "dataengine filter calibrate path/to/held-out --detector work/": "a detector trained for few steps finds nothing",
     "dataengine synth --data path/to/dataset --model work/renderer/pipeline --detector work/": "the same",
 }

@@ -184,7 +184,8 @@ def _not_filtered(recipe: Recipe, own: dict[str, Imagery | None], classes: Seque
             return (
                 f"NOT FILTERED: no detector checks these images. The packaged one knows {', '.join(wrong)} from "
                 f"{known} ({known.source}), and the images of {place} are {how}. Painted objects are real objects of "
-                "your data; look at kept.png. To filter, give a detector of your images (--detector)"
+                "your data; look at kept.png. To filter, give a detector of your images (--detector; "
+                "dataengine train detector trains one)"
             )
     return ""
 
@@ -210,7 +211,7 @@ def check_imagery(
         fix = f"{real}give a renderer of your images (--model; dataengine train renderer)"
         checks.append(("renderer", read_imagery(model_folder), fix))
     if detector is not None and recipe.calibration is None:
-        fix = "give a detector of your images (--detector), or --filter off"
+        fix = "give a detector of your images (--detector; dataengine train detector trains one), or --filter off"
         checks.append(("filter's detector", read_imagery(recipe.detector or weights.packaged("detector")), fix))
     faults = []
     for part, trained, fix in checks:
@@ -319,9 +320,10 @@ def _usable_classes(
             f"the filter's detector ({', '.join(detected)}): "
             + (
                 "train a renderer on this data set (dataengine train renderer) and give it with --model, and a "
-                "detector of these classes with --detector, or --filter off."
+                "detector of these classes with --detector (dataengine train detector), or --filter off."
                 if not any(known(name, drawn_names) for name in wanted)
-                else "give a detector of these classes (--detector), or --filter off."
+                else "give a detector of these classes (--detector; dataengine train detector trains one), or "
+                "--filter off."
             )
         )
     return usable

@@ -67,7 +67,7 @@ def state() -> str:
     if is_here():
         return "installed here"
     place = folder()
-    if _is_ready(place):
+    if is_ready(place):
         return f"kept in {place}"
     begun = "unfinished" if place.exists() else "not made yet"
     return f"{begun}: {place}; dataengine train detector makes it ({SIZE})"
@@ -82,9 +82,9 @@ def command(module: str, *arguments: str, report: Report = say) -> list[str]:
     if is_here():
         return [sys.executable, "-m", module, *arguments]
     place = folder()
-    if not _is_ready(place):
+    if not is_ready(place):
         with _locked(place, report):
-            if not _is_ready(place):  # another process may have made it
+            if not is_ready(place):  # another process may have made it
                 _make(place, report)
     return [str(interpreter(place)), "-P", str(Path(entry.__file__).resolve()), module, *arguments]
 
@@ -95,8 +95,10 @@ def _key() -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _is_ready(place: Path) -> bool:
-    """Whether an environment can be used: one of our making is complete and current, one of the user's has mmrotate."""
+def is_ready(place: Path | None = None) -> bool:
+    """Whether an environment, or the kept one, can be used: one of our making is complete and current, one of the
+    user's has mmrotate."""
+    place = place or folder()
     marker = place / MARKER
     if marker.is_file():
         return read_text(marker).strip() == _key()

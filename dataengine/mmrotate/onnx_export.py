@@ -49,6 +49,10 @@ def export_detector(
     detector that cannot be exported, before anything is written.
     """
     model = load_model(config, checkpoint)
+    if "test_dataloader" not in model.cfg:
+        raise UserError(
+            f"{config}: it has no test_dataloader, whose pipeline prepares images; give the complete config."
+        )
     decoded, test = Decoded(model, image_size), model.cfg.model.test_cfg
     settings = {
         "classes": list(model.dataset_meta["classes"]),
@@ -83,8 +87,8 @@ class Decoded(torch.nn.Module):
                 f"--image-size {image_size}: the input of the network would have {self.side} pixels, which is not a "
                 f"multiple of {SIDE_MULTIPLE}; choose another size."
             )
-        # a test pipeline loads BGR images; a config without one (configs/detectors) is trained on RGB images
-        self.bgr = "test_dataloader" in model.cfg and not model.cfg.model.data_preprocessor.get("bgr_to_rgb", False)
+        # a test pipeline loads BGR images
+        self.bgr = not model.cfg.model.data_preprocessor.get("bgr_to_rgb", False)
         self.eval()  # the exporter restores the mode of this module in all its parts
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -151,8 +155,6 @@ def _resize_factor(model: torch.nn.Module, image_size: int) -> float:
     """The factor by which the test pipeline resizes a square image of that side."""
     from mmdet.utils import get_test_pipeline_cfg
 
-    if "test_dataloader" not in model.cfg:
-        return 1.0
     factor = 1.0
     for step in get_test_pipeline_cfg(model.cfg.copy()):
         if step["type"].endswith("Resize"):

@@ -17,8 +17,10 @@ from dataengine.data.presets import configs
 from dataengine.errors import UserError, one_line
 from dataengine.files import read_text, read_yaml, refuse_links, write_whole
 from dataengine.mmrotate import environment
-from dataengine.mmrotate.export import export, training_data
+from dataengine.mmrotate.draws import batch_shares
+from dataengine.mmrotate.export import export
 from dataengine.mmrotate.job import ONE_STAGE
+from dataengine.mmrotate.sources import training_data
 from dataengine.mmrotate.training_config import DETECTORS, SIDE_MULTIPLE
 from dataengine.render.imagery import measured, write_imagery
 
@@ -99,7 +101,9 @@ def train_detector(
     if preset not in PRESETS:
         raise UserError(f"--preset {preset}: no such preset; choose one of {', '.join(PRESETS)}.")
     chosen, out, on_gpu = PRESETS[preset], Path(out), torch.cuda.is_available()
-    tile_size = tile_size or chosen.tile_size
+    tile_size, batch_size = tile_size or chosen.tile_size, batch_size or chosen.batch_size
+    if extra is not None:
+        batch_shares(batch_size, real_share)  # errors appear before anything is written
     _check_folder(out)
     done = export(
         extra, real, out / "export", detector=chosen.detector, ratio=(1, 0 if extra is None else 1), tested=False,
@@ -111,7 +115,6 @@ def train_detector(
     _report_long_objects(dataset, tile_size, report)
     if chosen.steps is None and not on_gpu:
         report(f"--preset {preset} is made for a GPU, and none is here: a step may take a minute")
-    batch_size = batch_size or chosen.batch_size
     row = replace(DETECTORS[chosen.detector], batch_size=batch_size)
     steps = steps or chosen.steps or row.steps(done.real + done.synthetic)
     onnx = out / "detector" if chosen.detector in ONE_STAGE else None
