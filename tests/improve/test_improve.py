@@ -18,8 +18,9 @@ from dataengine.data import formats
 from dataengine.engine.run_folder import RunFolder
 from dataengine.errors import UserError
 from dataengine.improve import report, run, stages
+from dataengine.improve.parts import write_parts
 from dataengine.improve.run import Outcome, improve
-from dataengine.improve.stages import REAL, Settings
+from dataengine.improve.stages import REAL, Settings, Work
 from dataengine.judge.detector import load_detector
 
 
@@ -188,6 +189,20 @@ def test_a_spent_budget_begins_no_round_and_tests_the_real_detector(settings, sq
     assert outcome.rounds == []
     assert "hours are spent" in outcome.stopped
     assert list(outcome.on_test) == [REAL]
+
+
+def test_all_arms_of_a_full_size_detector_take_the_same_steps_those_of_an_arm_with_synthetic_images(
+    settings, squares_folder, tmp_path
+):
+    """By itself, `train_detector` would take more steps for more images."""
+    write_parts(squares_folder, tmp_path / "parts")
+
+    def steps(**changes) -> int | None:
+        return Work(tmp_path, replace(settings, images=500, **changes), None, train_fake, print).steps
+
+    assert steps(preset="oriented-rcnn") == 12 * (12 + 500) // 2
+    assert steps(preset="oriented-rcnn", steps=7) == 7
+    assert steps(preset="tiny") is None, "the preset has a number of its own"
 
 
 def test_a_folder_with_other_files_is_left_as_it_is(settings, squares_folder, tmp_path):
