@@ -22,6 +22,7 @@ from dataengine.improve.parts import write_parts
 from dataengine.improve.run import Outcome, improve
 from dataengine.improve.stages import REAL, Settings, Work
 from dataengine.judge.detector import load_detector
+from dataengine.train import detector
 
 
 @pytest.fixture
@@ -189,6 +190,25 @@ def test_a_spent_budget_begins_no_round_and_tests_the_real_detector(settings, sq
     assert outcome.rounds == []
     assert "hours are spent" in outcome.stopped
     assert list(outcome.on_test) == [REAL]
+
+
+@pytest.mark.slow
+def test_the_trainer_of_mmrotate_detectors_fits(settings, squares_folder, tmp_path, monkeypatch):
+    """All of `train_detector` but the process with mmrotate; in its place the exported data are learned from."""
+    seen = []
+
+    def learn(job, report, progress):
+        data = Path(job["exported"]).parent / "data"
+        extra = data / "synthetic" if (data / "synthetic").exists() else None
+        seen.append([len(formats.read(part, "dota")) for part in (data / "real", extra) if part])
+        train_fake(data / "real", Path(job["onnx"]), extra=extra, preset="", steps=None, seed=0, real_share=0.5)
+        return job["settings"]["steps"]
+
+    monkeypatch.setattr(detector, "_run", learn)
+    outcome = improve(squares_folder, tmp_path / "work", replace(settings, seeds=1), detector.train_detector)
+    assert seen == [[12], [12, 12]]
+    assert load_detector(tmp_path / "work/detector").classes == ("car", "van")
+    assert outcome.rounds[0].over_real.mean.value > 0
 
 
 def test_all_arms_of_a_full_size_detector_take_the_same_steps_those_of_an_arm_with_synthetic_images(
