@@ -26,6 +26,7 @@ from dataengine.evaluate.detector_command import detector_command
 from dataengine.export.commands import app as export_app
 from dataengine.export.release.commands import app as release_app
 from dataengine.export.sample_command import sample_command
+from dataengine.improve.command import improve_command
 from dataengine.judge.commands import app as filter_app
 from dataengine.layouts.commands import app as layout_app
 from dataengine.render.commands import app as model_app
@@ -234,6 +235,7 @@ def _examples_last(group: typer.Typer) -> str:
     return examples[0]
 
 
+app.command("improve")(improve_command)
 app.command("view")(view_command)
 _examples_last(app)
 

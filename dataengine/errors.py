@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 
 
 class UserError(Exception):
@@ -40,6 +41,18 @@ def install(extra: str | None = None) -> str:
     "pip install 'aerial-dataengine[view]'"
     """
     return f"pip install {DISTRIBUTION}" if extra is None else f"pip install '{DISTRIBUTION}[{extra}]'"
+
+
+def require(extra: str, *modules: str) -> None:
+    """Raises UserError, with the command that installs the extra, for the first module that is not installed.
+
+    >>> require("view", "json", "no_such")
+    Traceback (most recent call last):
+    dataengine.errors.UserError: no_such is not installed; install it with: pip install 'aerial-dataengine[view]'
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise UserError(f"{module} is not installed; install it with: {install(extra)}")
 
 
 def one_line(error: Exception) -> str:

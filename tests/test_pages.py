@@ -90,6 +90,7 @@ SMALL = {
     "python $tools": SHORT,
 }
 NOT_RUN = {
+    "dataengine improve": "trains detectors with mmrotate for hours; tests/improve runs it with a fast one",
     "pip install": "changes the environment",
     "pytest": "is what runs this",
     "hf download": "needs the network",

@@ -25,6 +25,7 @@ ORDER = [
     {"engine"},
     {"evaluate"},
     {"export", "view"},
+    {"improve"},
     {"doctor"},
     {"cli"},
     {"__main__", "__init__"},

@@ -97,6 +97,20 @@ def group_key(dataset: Dataset, group: str | None) -> Callable[[Sample], Hashabl
 
 TILE_OF = r".*(?=__\d+__\d+___\d+)"  # the image that a tile of `data tile` was cut from
 BEFORE_NUMBER = r".*\D"  # all of a name but the number at its end
+MIN_GROUPS = 20  # of names that differ in the number at the end only; fewer may be one for each class
+
+
+def likely_group(names: Sequence[str]) -> str | None:
+    """The expression that keeps together images whose names suggest that they show the same ground: tiles of one image,
+    or names that differ in the number at the end only. None where the names suggest nothing.
+
+    >>> likely_group([f"film{i}_{k}" for i in range(20) for k in range(2)]), likely_group(["P0001", "P0002"])
+    ('.*\\\\D', None)
+    """
+    if any(re.match(TILE_OF, name) for name in names):
+        return TILE_OF
+    groups = len({group_of(name, BEFORE_NUMBER) for name in names})
+    return BEFORE_NUMBER if MIN_GROUPS <= groups < len(names) else None
 
 
 def divided_names(parts: dict[str, Dataset]) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dataengine.data.commands import Format, FormatName, RealFormat
+from dataengine.errors import require
 from dataengine.evaluate.lift_command import lift_command
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def fidelity_command(sides: Sides, features: FeaturesName = "lite2", json: Json 
 
     Example: dataengine evaluate fidelity runs/first --real path/to/held-out
     """
-    _need("torchmetrics")
+    require("evaluate", "torchmetrics")
     from dataengine.evaluate.features import load_features
     from dataengine.evaluate.fidelity import fidelity
     from dataengine.evaluate.report import embedded
@@ -222,7 +223,7 @@ def layout_command(sides: Sides, detector: DetectorFolder = None, json: Json = F
 
     Example: dataengine evaluate layout runs/first --real path/to/held-out
     """
-    _need("faster_coco_eval")
+    require("evaluate", "faster_coco_eval")
     from dataengine.evaluate.layout_score import layout_score
     from dataengine.evaluate.results import print_results
 
@@ -258,7 +259,7 @@ def report_command(
 
     Example: dataengine evaluate report runs/first --real path/to/held-out --training path/to/train --out report.html
     """
-    _need("torchmetrics", "faster_coco_eval", "matplotlib", "jinja2")
+    require("evaluate", "torchmetrics", "faster_coco_eval", "matplotlib", "jinja2")
     from dataengine.errors import UserError
     from dataengine.evaluate.features import load_features
     from dataengine.evaluate.report import sections, write_report
@@ -283,17 +284,6 @@ def report_command(
         if section.left_out:
             typer.echo(f"{section.heading} is skipped: {section.left_out}", err=True)
     typer.echo(f"report: {out}", err=json)
-
-
-def _need(*modules: str) -> None:
-    """Raise UserError for the first module that is not installed."""
-    from importlib.util import find_spec
-
-    from dataengine.errors import UserError, install
-
-    for module in modules:
-        if find_spec(module) is None:
-            raise UserError(f"{module} is not installed; install it with: {install('evaluate')}")
 
 
 def _print_problems(path: Path, dataset) -> None:

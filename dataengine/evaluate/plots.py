@@ -11,7 +11,7 @@ from PIL import Image
 
 from dataengine.data.draw import contact_sheet, draw
 from dataengine.data.layout import restrict_layout
-from dataengine.evaluate.results import Result
+from dataengine.evaluate.results import Figure, Result, Role
 from dataengine.evaluate.windows import Window
 
 COLOURS = {"measured": "#1f6feb", "reference": "#57606a", "control": "#d0a215"}
@@ -56,6 +56,24 @@ def bars(result: Result) -> str:
     return _svg(figure)
 
 
+def trainings(
+    values: dict[str, Sequence[float]], figures: dict[str, Figure], roles: dict[str, Role], title: str
+) -> str:
+    """One column for each arm: a dot for each training, and the mean with its interval."""
+    figure = _figure(max(4.0, 1.3 * len(values)), 3)
+    axes = figure.subplots()
+    for place, (name, each) in enumerate(values.items()):
+        colour, mean = COLOURS[roles[name]], figures[name]
+        axes.plot([place] * len(each), each, "o", color=colour, markersize=4, alpha=0.6)
+        axes.plot(place, mean.value, "_", color=colour, markersize=24, markeredgewidth=2)
+        if np.isfinite(mean.low):
+            axes.vlines(place, mean.low, mean.high, color=colour, linewidth=1)
+    axes.set_xticks(range(len(values)), list(values), fontsize=8)
+    axes.set_ylabel(title)
+    axes.spines[["top", "right"]].set_visible(False)
+    return _svg(figure)
+
+
 def embedding_map(real: np.ndarray, generated: np.ndarray) -> str:
     """Scatter plot of real (M, E) and generated embeddings (N, E) on the first two principal axes of the real ones."""
     figure = _figure(5, 4)
@@ -83,10 +101,12 @@ def histograms(distances: dict[str, np.ndarray]) -> str:
     return _svg(figure)
 
 
-def sheet(windows: Sequence[Window], classes: Sequence[str], captions: Sequence[str] | None = None) -> str:
-    """Contact sheet of images with their boxes, in the colours of `classes`."""
+def sheet(
+    windows: Sequence[Window], classes: Sequence[str], captions: Sequence[str] | None = None, max_scale: float = 1.0
+) -> str:
+    """Contact sheet of images with their boxes, in the colours of `classes`, each enlarged up to `max_scale` times."""
     drawn = [
-        draw(x.pixels(), restrict_layout(x.layout, tuple(classes)), min(1.0, MAX_CELL_PX / max(x.layout.size)))
+        draw(x.pixels(), restrict_layout(x.layout, tuple(classes)), min(max_scale, MAX_CELL_PX / max(x.layout.size)))
         for x in windows
     ]
     return _jpeg(contact_sheet(drawn, captions, columns=SHEET_COLUMNS, classes=classes))

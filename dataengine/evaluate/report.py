@@ -29,17 +29,24 @@ from dataengine.judge.detector import Detector
 IMAGES_PER_SHEET = 32
 N_PAIRS = 16
 N_COPIES = 100  # training images in the control of memorisation
+INTRODUCTION = (
+    "Read each figure together with its features, its number of images and the rows below it: the reference compares "
+    "real images with real images, and the control must be worse. Figures in papers are measured in other ways and are "
+    "not comparable."
+)
 Bar = Callable[[Sequence, str], Sequence]
 
 
 @dataclass
 class Section:
-    """images: (caption, data URL) of plots and sheets below the tables. left_out: why there are no results."""
+    """text: sentences above the tables. images: (caption, data URL) of plots and sheets below the tables. left_out: why
+    there are no results."""
 
     heading: str
     results: list[Result] = field(default_factory=list)
     images: list[tuple[str, str]] = field(default_factory=list)
     left_out: str = ""
+    text: list[str] = field(default_factory=list)
 
 
 def embedded(features: Features, windows: Sequence[Window], bar: Bar, title: str, change=None) -> np.ndarray:
@@ -157,7 +164,9 @@ def _extremes(
     ]
 
 
-def write_report(out: Path, title: str, settings: dict[str, str], found: Sequence[Section]) -> None:
+def write_report(
+    out: Path, title: str, settings: dict[str, str], found: Sequence[Section], introduction: str = INTRODUCTION
+) -> None:
     """Write the sections to one HTML file, atomically. Raises UserError where it cannot be written."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -165,5 +174,7 @@ def write_report(out: Path, title: str, settings: dict[str, str], found: Sequenc
         loader=PackageLoader("dataengine.evaluate", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    page = environment.get_template("report.html.j2").render(title=title, settings=settings, sections=found)
+    page = environment.get_template("report.html.j2").render(
+        title=title, settings=settings, sections=found, introduction=introduction
+    )
     write_whole(out, page)
