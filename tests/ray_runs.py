@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from dataengine.engine.run_folder import RunFolder
 REPOSITORY = Path(__file__).parents[1]
 SMALL_RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(100 * 2**20)}
 
-AGENTS_SECONDS = 30  # Ray's own agents look for their raylet five times, every two seconds
+ENDING_SECONDS = 10  # for processes that have been killed, on a busy machine
 
 
 def wait_until(is_so: Callable[[], object], seconds: float) -> bool:
@@ -48,6 +49,25 @@ def lives(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def named(processes: list[psutil.Process], *words: str) -> psutil.Process:
+    """The first process whose name or command has one of these words."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if any(word in " ".join([process.name(), *process.cmdline()[:1]]) for word in words):
+                return process
+    raise AssertionError(f"no process {words}")
+
+
+def pause_worker(pid: int) -> psutil.Process:
+    """Stop the Ray worker among the descendants of a process, as if its shard took as long as a real one.
+
+    However fast this machine is, the run cannot end before what happens meanwhile.
+    """
+    worker = named(started_by(pid), "ray::Maker")
+    worker.suspend()
+    return worker
 
 
 def listening(processes: list[psutil.Process]) -> list[tuple[str, int]]:
@@ -100,7 +120,7 @@ class Command:
         except subprocess.TimeoutExpired:
             self.kill()
             raise
-        wait_until(lambda: not any(map(lives, self.started.values())), AGENTS_SECONDS)
+        wait_until(lambda: not any(map(lives, self.started.values())), ENDING_SECONDS)
         left = [" ".join(process.cmdline())[:80] for process in self.started.values() if lives(process)]
         self.kill()
         assert not left, f"processes are left behind: {left}"

@@ -6,14 +6,17 @@ A shard comes back through the object store, and the run itself puts it into its
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
+import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import BinaryIO
 
 from dataengine.engine.local import interrupts_ignored
@@ -98,7 +101,27 @@ def _driver(address: str | None, plan: Plan | None) -> Iterator[Connection]:
         finally:  # even if interrupted again
             process.kill()
             process.join()
+            _kill_session(process.pid)
             said.close()
+
+
+def _kill_session(leader: int) -> None:
+    """End every process that was started by a process which made itself leader of a session, and by those in turn.
+
+    Ray's agents outlive a raylet or driver that is killed. They belong to its session, whoever their parent is by now.
+    Processes are found in /proc; on systems without it, Ray is left to end them.
+    """
+    killed = set()
+    while True:
+        found = set()
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has just ended
+                if os.getsid(pid := int(entry.name)) == leader and pid not in killed:
+                    os.kill(pid, signal.SIGKILL)
+                    found.add(pid)
+        if not found:  # none that another one has started meanwhile
+            return
+        killed |= found
 
 
 def _receive(

@@ -62,6 +62,7 @@ def trace_command(run: Run) -> None:
 
     from dataengine.engine.run_folder import RunFolder
     from dataengine.engine.trace import busy, read_trace
+    from dataengine.errors import printable
 
     events = read_trace(RunFolder(run))
     loading = [event["dur"] / 1e6 for event in events if event["name"] == "load"]
@@ -74,4 +75,5 @@ def trace_command(run: Run) -> None:
         console.print(f"{len(loading)} processes, loaded in at most {max(loading):.1f} s")
     for event in events:
         if event["name"] == "lost":
-            console.print(f"worker {event['pid']} was killed or lost: {event['args']['reason']}", markup=False)
+            why = printable(event["args"]["reason"])
+            console.print(f"worker {event['pid']} was killed or lost: {why}", markup=False)

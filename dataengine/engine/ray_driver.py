@@ -17,6 +17,7 @@ from dataengine.engine.ray_pool import Plan, Pool, reason
 from dataengine.errors import UserError
 
 TCP_SECONDS = 5
+SILENCE_SECONDS = 20  # in which a head whose cable was cut acknowledges nothing, until Ray reconnects; its own are 120
 HTTP2_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, sections 3.4 and 6.5: both sides send one first
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + HTTP2_SETTINGS
 
@@ -29,6 +30,8 @@ def import_ray(address: str | None):
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         os.environ["RAY_AUTH_MODE"] = "token"  # Ray below 2.52 knows no tokens
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    else:
+        os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", str(1000 * SILENCE_SECONDS))
     import ray
 
     return ray

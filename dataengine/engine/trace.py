@@ -19,7 +19,7 @@ from dataengine.errors import UserError
 from dataengine.files import create, read_text
 
 THREADS = {"load": 1, "render": 1, "judge": 2, "encode": 2, "write": 2, "store": 1}  # where each stage is carried out
-NAMES = (*THREADS, "process_name")  # of events
+NAMES = {"X": tuple(THREADS), "M": ("process_name", "lost")}  # of events, by their kind (`ph`)
 
 
 @contextmanager
@@ -97,8 +97,11 @@ def read_trace(run: RunFolder) -> list[dict]:
 
 
 def _is_event(value: object) -> bool:
-    """Whether it is an event as `watch` or `process_name` writes them."""
-    if not isinstance(value, dict) or value.get("ph") not in ("X", "M") or value.get("name") not in NAMES:
+    """Whether it is an event as `watch`, `process_name` or `lost_worker` writes them."""
+    if not isinstance(value, dict) or value.get("name") not in NAMES.get(str(value.get("ph")), ()):
+        return False
+    args = value.get("args")
+    if value["name"] == "lost" and not (isinstance(args, dict) and isinstance(args.get("reason"), str)):
         return False
     numbers = [value.get(key) for key in ("ts", "dur", "tdur")] if value["ph"] == "X" else []
     return type(value.get("pid")) is int and all(type(n) in (int, float) and 0 <= n < 2**63 for n in numbers)

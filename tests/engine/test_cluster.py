@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,6 +157,33 @@ def test_an_address_that_never_answers_is_reported_in_time_and_leaves_nothing(po
         cluster.check_cluster(f"127.0.0.1:{request.getfixturevalue(port)}")
     assert time.monotonic() - began < 20
     assert left_over() == before
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_what_a_killed_driver_started_is_ended_also_in_groups_of_its_own_and_nothing_else():
+    """As Ray's agents, which are no longer children of anything that is known."""
+    own_group = f"{sys.executable} -c 'import os, time; os.setpgid(0, 0); time.sleep(100)'"
+    leader = subprocess.Popen(
+        ["sh", "-c", f"sleep 100 & setsid sleep 100 & {own_group} & wait"], start_new_session=True
+    )
+    children, deadline = psutil.Process(leader.pid).children, time.monotonic() + 20
+    while len({os.getpgid(child.pid) for child in children()}) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    sessions = {child: os.getsid(child.pid) for child in children()}
+    ours = [child for child, session in sessions.items() if session == leader.pid]
+    [other] = sessions.keys() - ours
+    try:
+        leader.kill()
+        leader.wait()
+        assert all(child.is_running() for child in ours), "that ends none of them"
+        cluster._kill_session(leader.pid)
+        assert psutil.wait_procs(ours, timeout=10)[1] == []
+        assert other.is_running()
+    finally:
+        for child in sessions:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
 
 
 def test_a_port_is_known_to_be_rays_or_not():

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from typer.testing import CliRunner
 
+from dataengine.engine.commands import app
 from dataengine.engine.run import synth
 from dataengine.engine.run_folder import RunFolder
-from dataengine.engine.trace import busy, read_trace, trace_file
+from dataengine.engine.trace import busy, lost_worker, read_trace, trace_file
 from dataengine.errors import UserError
 
 
@@ -52,3 +54,16 @@ def test_the_trace_of_a_killed_run_is_read_up_to_the_line_that_was_cut_off(tmp_p
     (tmp_path / "trace.json").unlink()
     with pytest.raises(UserError, match=r"no trace\.json here"):
         read_trace(RunFolder(tmp_path))
+
+
+@pytest.mark.parametrize("shard", [3, None])
+def test_run_trace_names_the_workers_that_were_lost_and_why(shard, tmp_path):
+    with trace_file(RunFolder(tmp_path)) as add:
+        add([event("render", 1, 0, 2)])
+    assert "lost" not in CliRunner().invoke(app, ["trace", str(tmp_path)]).output
+    with trace_file(RunFolder(tmp_path)) as add:
+        add([event("render", 1, 0, 2), lost_worker(7, shard, "killed by [red] \x1b[31m\ud800")])
+    [lost] = [e for e in read_trace(RunFolder(tmp_path)) if e["name"] == "lost"]
+    assert lost["args"]["shard"] == shard
+    output = CliRunner().invoke(app, ["trace", str(tmp_path)]).output
+    assert r"worker 7 was killed or lost: killed by [red] \x1b[31m\ud800" in output

@@ -208,7 +208,9 @@ EVENT = '{"name": "render", "ph": "X", "ts": 1, "dur": 2, "tdur": 1, "pid": 1}'
      EVENT.replace('"dur": 2', '"dur": null'), EVENT.replace('"dur": 2', '"dur": NaN'),
      EVENT.replace("render", "\\ud800"),
      EVENT.replace('"dur": 2', '"dur": -1'), EVENT.replace('"dur": 2', f'"dur": {"9" * 5000}'), "[" * 100_000,
-     EVENT.replace('"pid": 1', '"pid": []'), EVENT.replace('"pid": 1', '"pid": {}')],
+     EVENT.replace('"pid": 1', '"pid": []'), EVENT.replace('"pid": 1', '"pid": {}'),
+     '{"name": "lost", "ph": "M", "pid": 1}', '{"name": "lost", "ph": "M", "pid": 1, "args": {"reason": 1}}',
+     '{"name": "lost", "ph": "M", "pid": "1", "args": {"reason": "a"}}', EVENT.replace("render", "lost")],
 )  # fmt: skip
 def test_a_line_of_a_trace_that_is_no_event_is_left_out(line, tmp_path):
     (tmp_path / "trace.json").write_text(f"[\n{EVENT},\n{line},\n]\n")
