@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "dataengine"
 # each may import those before it; what stands together on a line may not import each other
 ORDER = [
     {"errors", "seeds"},
-    {"files", "folders", "imagenet", "weights"},
+    {"files", "imagenet", "weights"},
+    {"folders"},
     {"hosts"},
     {"download"},
     {"geometry"},
