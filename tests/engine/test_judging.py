@@ -253,7 +253,7 @@ def near(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def test_the_sheet_of_dropped_pictures_shows_what_was_not_found(toy_recipe, tmp_path, monkeypatch):
     """As doubtful objects, whose boxes are dashed."""
     drawn = []
-    monkeypatch.setattr(finish, "draw", lambda image, layout: drawn.append(layout) or image.convert("RGB"))
+    monkeypatch.setattr(finish, "draw", lambda image, layout, *_: drawn.append(layout) or image.convert("RGB"))
     recipe = toy_recipe.model_copy(update={"filter": "erase", "n": 6, "max_attempts": 200})
     result = synth(recipe, tmp_path / "run")
     records = [record for kept in (True, False) for record in result.records if record.accepted == kept]
