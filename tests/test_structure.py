@@ -13,6 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "dataengine"
 ORDER = [
     {"errors", "seeds"},
     {"files", "folders", "imagenet", "weights"},
+    {"hosts"},
+    {"download"},
     {"geometry"},
     {"data"},
     {"layouts"},

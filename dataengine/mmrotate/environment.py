@@ -23,7 +23,7 @@ from dataengine.mmrotate import entry, install
 
 VARIABLE = "DATAENGINE_MMROTATE"
 EXTRAS = "mmrotate", "imagenet"  # what the environment has besides the dependencies
-SIZE = "about 6 GB; 5 minutes with a prebuilt onedl-mmcv, 20 more where it has to be compiled"
+SIZE = "about 7 GB; 5 minutes with a prebuilt onedl-mmcv, 20 more where it has to be compiled"
 MARKER = "dataengine-environment"  # in the environment: what it was made of, or that it is not finished
 UNFINISHED = "unfinished"
 VENV = [sys.executable, "-m", "venv"]

@@ -116,10 +116,12 @@ def _configured(exported: Path, options: dict):
     """The config with the options, all of whose classes are registered."""
     try:
         from mmengine.config import Config
+        from mmengine.logging import MMLogger
         from mmrotate.utils import register_all_modules
     except ImportError as error:
         raise UserError(f"mmrotate is not installed ({error}); see docs/mmrotate.md.") from None
     register_all_modules()
+    MMLogger.get_current_instance().setLevel("WARNING")  # else a line for each weight
     config = Config(read_config(exported), filename=str(exported))
     try:
         config.merge_from_dict(options)

@@ -50,7 +50,7 @@ def command(said: list | None = None) -> list[str]:
 def test_it_is_made_once_and_runs_this_dataengine_with_its_own_packages(place):
     said: list[str] = []
     words = command(said)
-    assert "about 6 GB" in said[0], "what it takes, before it is made"
+    assert "about 7 GB" in said[0], "what it takes, before it is made"
     assert str(place) in said[0]
     assert any(line.startswith("the stub accelerate") for line in said), "the installer gets the dependencies"
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
