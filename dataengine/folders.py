@@ -8,6 +8,8 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Literal
 
+from dataengine.files import open_regular
+
 Kind = Literal["file", "folder", "link", "special file"]
 CHUNK_BYTES = 1 << 20
 
@@ -43,7 +45,7 @@ def links_and_special_files(folder: Path) -> list[tuple[str, Kind]]:
 
 def sha256_of(file: Path) -> str:
     """SHA-256 of a file as a hexadecimal string."""
-    with open(file, "rb") as content:
+    with open_regular(file) as content:
         return file_digest(content, "sha256").hexdigest()
 
 
@@ -51,7 +53,7 @@ def same_bytes(a: Path, b: Path) -> bool:
     """Whether two files have the same content."""
     if a.stat().st_size != b.stat().st_size:
         return False
-    with open(a, "rb") as one, open(b, "rb") as other:
+    with open_regular(a) as one, open_regular(b) as other:
         while content := one.read(CHUNK_BYTES):
             if content != other.read(CHUNK_BYTES):
                 return False

@@ -26,10 +26,11 @@ from dataengine.data.file_index import named_file
 from dataengine.data.layout import Dataset, Sample
 from dataengine.engine.record import Record
 from dataengine.errors import UserError
-from dataengine.files import create_folder, parse_json, read_text, remove, write_whole
+from dataengine.files import create_folder, open_regular, parse_json, read_bytes, read_text, remove, write_whole
 from dataengine.folders import sha256_of
 
 RECORDS = "records.jsonl"
+MAX_CHECKSUM_BYTES = 1000
 CHECKSUM = f"{RECORDS}.sha256"  # in the form of sha256sum, so that `sha256sum -c` checks it, too
 
 
@@ -178,8 +179,8 @@ class RunFolder:
         folder = self.shard(number)
         file = folder / RECORDS
         try:
-            content = file.read_bytes()
-            stated = (folder / CHECKSUM).read_text("ascii")
+            content = read_bytes(file)
+            stated = read_bytes(folder / CHECKSUM, MAX_CHECKSUM_BYTES).decode("ascii")
         except (OSError, UnicodeDecodeError) as error:
             lost = Path(getattr(error, "filename", None) or CHECKSUM).name
             return Shard(faults=[f"{folder}: {lost} is missing or unreadable"])
@@ -233,7 +234,13 @@ def record_files(lines: Sequence[str]) -> dict[str, bytes]:
 
 def read_records(manifest: Path) -> Iterator[Record]:
     """The records in a manifest, in order. Raises UserError with the line of one that is damaged."""
-    with open(manifest, "rb") as file:
+    try:
+        opened = open_regular(manifest)
+    except OSError as error:
+        raise UserError(
+            f"{manifest} cannot be read ({error.strerror}); the same dataengine synth command writes it again."
+        ) from None
+    with opened as file:
         for number, line in enumerate(file, 1):
             try:
                 record = Record.from_json(line)
