@@ -324,27 +324,41 @@ def write(
     problems: list[Problem] = []
     with staged(path, NAME, split, dataset.classes) as work:
         write_classes(work, dataset.classes)
-        names = ["-".join(name.split()) for name in dataset.classes]
         labels, meta = work / split / "labelTxt", work / split / "meta"
         labels.mkdir(parents=True)
         for sample, name in placed(
             dataset, work / split / "images", problems, suffix=".png", progress=progress, place=place
         ):
             layout = sample.layout
-            objects = zip(_numbers(layout.boxes), layout.labels, layout.difficult, strict=True)
-            lines = [f"{numbers} {names[label]} {int(difficult)}\n" for numbers, label, difficult in objects]
-            lines += [
-                f"{numbers} {name_of_class} {IGNORED_DIFFICULTY}\n"
-                for numbers in _numbers(layout.ignored)
-                for name_of_class in names
-            ]
-            (labels / f"{name}.txt").write_text("".join(lines), "utf-8")
+            (labels / f"{name}.txt").write_text(label_text(layout), "utf-8")
             date, gsd = layout.acquisition.date, layout.acquisition.gsd_m
             if gsd is not None or date is not None:
                 meta.mkdir(exist_ok=True)
                 text = f"acquisition dates:{date}\nimagesource:{sample.source or None}\ngsd:{gsd}\n"
                 (meta / f"{name}.txt").write_text(text.replace("None", "null"), "utf-8")
     return problems
+
+
+def names_of(classes: Sequence[str]) -> list[str]:
+    """Class names as label files have them, without blanks.
+
+    >>> names_of(["small vehicle"])
+    ['small-vehicle']
+    """
+    return ["-".join(name.split()) for name in classes]
+
+
+def label_text(layout: Layout) -> str:
+    """The label file of an image: a line for each object; ignored regions are objects of every class that do not count.
+
+    >>> label_text(Layout([[5, 4, 4, 2, 0]], [0], ("car",), (16, 16)))
+    '3 3 7 3 7 5 3 5 car 0\\n'
+    """
+    names = names_of(layout.classes)
+    objects = zip(_numbers(layout.boxes), layout.labels, layout.difficult, strict=True)
+    lines = [f"{numbers} {names[label]} {int(difficult)}\n" for numbers, label, difficult in objects]
+    regions = _numbers(layout.ignored)
+    return "".join([*lines, *(f"{numbers} {name} {IGNORED_DIFFICULTY}\n" for numbers in regions for name in names)])
 
 
 def _numbers(boxes: np.ndarray) -> list[str]:

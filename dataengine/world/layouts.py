@@ -62,12 +62,13 @@ class WorldLayouts:
     """The objects in any rectangle of a world. What is in a cell depends on seed, prior and place alone.
 
     prior: fitted on real layouts (`prior_fit.fit`). acquisition: of the whole world, one of the prior's; drawn by the
-    seed if None. cell: side of a cell in pixels; no object reaches further than half a cell from its centre, with what
-    a renderer paints around it (spec).
+    seed if None. cell: side of a cell in pixels; an object, with what a renderer of these frames (spec) paints around
+    it, reaches at most half a cell beyond its own cell.
     """
 
-    def __init__(self, prior: Prior, seed: int, acquisition: Acquisition | None = None, cell: int = 256,
-                 spec: FrameSpec = FrameSpec()):  # fmt: skip
+    def __init__(
+        self, prior: Prior, seed: int, spec: FrameSpec, acquisition: Acquisition | None = None, cell: int = 256
+    ):
         self.prior, self.seed, self.cell_px, self.spec = prior, seed, cell, spec
         self.classes, self.kind = prior.classes, prior.kind
         self.grower = _CellGrower(prior, cell, spec)
@@ -163,7 +164,7 @@ class _CellGrower(PriorSampler):
         for other, grown in before:
             shift = (np.array(other) - place) * self.size[0]
             start = len(every.labels)
-            every.boxes = np.concatenate([every.boxes, grown.boxes + [*shift, 0, 0, 0]])
+            every.boxes = np.concatenate([every.boxes, grown.boxes + np.array([*shift, 0, 0, 0])])
             every.labels += grown.labels
             every.upright += grown.upright
             every.in_row += grown.in_row

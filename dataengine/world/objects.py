@@ -1,8 +1,8 @@
 """Objects painted into the ground of a world, where they are, whatever borders they cross.
 
 Cells are painted in the order of their colours (`layouts.colour`): one shows its neighbours of lower colours painted
-already, and the ground elsewhere, in a square of fixed place around the cell. So what a cell's objects look like depends
-on cells at most three away, and no two cells of one colour reach the same pixel.
+already, and the ground elsewhere, in a square of fixed place around the cell. So what a cell's objects look like
+depends on cells at most three away, and no two cells of one colour reach the same pixel.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class PaintedWorld:
     def _before(self, number: int, rect: Rect) -> np.ndarray:
         """The picture of a rectangle when the cells of the first `number` colours are painted."""
         image = self.scene.region(rect)
-        reached = [place for place in rect.grown(self.layouts.cell_px // 2).cells(self.layouts.cell_px)]
+        reached = rect.grown(self.layouts.cell_px // 2).cells(self.layouts.cell_px)
         for now in range(number):
             for column, row in reached:
                 if colour(column, row) != now or not len(self.layouts.cell(column, row)):

@@ -47,7 +47,9 @@ class Scene:
     ):
         self.pipeline, self.seed, self.layout_of, self.domain = pipeline, seed, layout_of, domain
         self.device = pipeline.unet.device
-        self.number = pipeline.domain_number(domain) if isinstance(pipeline, LayoutPipeline) else _number(pipeline, domain)
+        self.number = (
+            pipeline.domain_number(domain) if isinstance(pipeline, LayoutPipeline) else _number(pipeline, domain)
+        )
         self.grey = domain in pipeline.config.grey_domains
         cells = pipeline.unet.config.sample_size
         self.cells = Lattice(cells, cells - overlap, min(HALO, overlap // 2))

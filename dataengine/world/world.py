@@ -24,9 +24,9 @@ LEAST_VISIBLE = 1e-6  # share of an object in a rectangle below which rounding a
 class Region:
     """A rectangle of a world.
 
-    image: uint8 (height, width, 3). objects: those that reach into it, whole, in pixels of the world, with ids that hold
-    across regions. labels: the same objects in the same order, clipped to the rectangle, in pixels from its corner, with
-    their visible shares.
+    image: uint8 (height, width, 3). objects: those that reach into it, whole, in pixels of the world, with ids that
+    hold across regions. labels: the same objects in the same order, clipped to the rectangle, in pixels from its
+    corner, with their visible shares.
     """
 
     rect: Rect
@@ -39,8 +39,8 @@ class World:
     """A world of a seed. What is at a place depends on seed, models and prior alone: a region is the same to the last
     bit alone, in a larger one, in any order, and in another process on a machine of the same kind.
 
-    ground: whole-image renderer, for the ground. painter: in-scene renderer, for the objects; it knows all classes of the
-    prior. prior: of the layouts. domain: appearance of the ground, one of the renderer's, None for its learned null.
+    ground: whole-image renderer, for the ground. painter: in-scene renderer, for the objects; it knows all classes of
+    the prior. prior: of the layouts. domain: appearance of the ground, one of the renderer's, None for its learned null.
     acquisition: one of the prior's; drawn by the seed if None. cell: side in pixels of the cells of the layout.
     Torch is set to one thread, for the rounding of sums depends on their number.
     """
@@ -61,7 +61,7 @@ class World:
         torch.set_num_threads(1)
         self.seed = seed
         cell = cell or cell_size(prior, painter)
-        self.layouts = WorldLayouts(prior, seed, acquisition, cell, painter.unet.spec)
+        self.layouts = WorldLayouts(prior, seed, painter.unet.spec, acquisition, cell)
         self.scene = Scene(ground, seed, self.ground_layout, domain, overlap=overlap)
         self.painted = PaintedWorld(self.scene, self.layouts, painter, seed)
 
