@@ -20,6 +20,7 @@ ORDER = [
     {"train"},
     {"judge"},
     {"mmrotate"},
+    {"world"},
     {"engine"},
     {"evaluate"},
     {"export", "view"},

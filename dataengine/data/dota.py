@@ -29,7 +29,7 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data.file_index import FileIndex, matched, safe_name
 from dataengine.data.label_files import columns, head_of, images_without_labels, label_file, of_split, split_names
-from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem, class_key
+from dataengine.data.layout import Acquisition, Dataset, Layout, Problem, UNKNOWN, class_key
 from dataengine.data.parse import MAX_NUMBER, is_number, line_count, number
 from dataengine.data.records import NOTHING_READ, Record, assemble, listed_classes, unknown_acquisition
 from dataengine.data.staging import Place, Progress, decimal, placed, staged, write_classes
@@ -349,7 +349,7 @@ def names_of(classes: Sequence[str]) -> list[str]:
 
 
 def label_text(layout: Layout) -> str:
-    """The label file of an image: a line for each object; ignored regions are objects of every class that do not count.
+    """The label file of an image: a line for each object; ignored regions are objects of every class that are ignored.
 
     >>> label_text(Layout([[5, 4, 4, 2, 0]], [0], ("car",), (16, 16)))
     '3 3 7 3 7 5 3 5 car 0\\n'

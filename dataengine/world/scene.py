@@ -13,7 +13,7 @@ from dataengine.render.flow import few_sigmas
 from dataengine.render.inpainting_pipeline import LATENT_RATIO, InpaintingPipeline
 from dataengine.render.layout_batch import layout_rasters
 from dataengine.render.layout_pipeline import LayoutPipeline
-from dataengine.render.placement import class_numbers
+from dataengine.render.placement import class_numbers, domain_number
 from dataengine.render.precision import fast_autocast
 from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, with_noise
 from dataengine.world.noise import Rect, position_noise
@@ -47,9 +47,7 @@ class Scene:
     ):
         self.pipeline, self.seed, self.layout_of, self.domain = pipeline, seed, layout_of, domain
         self.device = pipeline.unet.device
-        self.number = (
-            pipeline.domain_number(domain) if isinstance(pipeline, LayoutPipeline) else _number(pipeline, domain)
-        )
+        self.number = domain_number(domain, pipeline.unet.config.domains)
         self.grey = domain in pipeline.config.grey_domains
         cells = pipeline.unet.config.sample_size
         self.cells = Lattice(cells, cells - overlap, min(HALO, overlap // 2))
@@ -128,9 +126,3 @@ class Scene:
 
 def _sigmas(steps: int, few: bool) -> list[float]:
     return few_sigmas(steps) if few else [1 - k / steps for k in range(steps)]
-
-
-def _number(pipeline: InpaintingPipeline, domain: str | None) -> int:
-    from dataengine.render.placement import domain_number
-
-    return domain_number(domain, pipeline.unet.config.domains)

@@ -40,7 +40,7 @@ class World:
     bit alone, in a larger one, in any order, and in another process on a machine of the same kind.
 
     ground: whole-image renderer, for the ground. painter: in-scene renderer, for the objects; it knows all classes of
-    the prior. prior: of the layouts. domain: appearance of the ground, one of the renderer's, None for its learned null.
+    the prior. prior: of the layouts. domain: appearance of the ground, one of the renderer's, or None for its null.
     acquisition: one of the prior's; drawn by the seed if None. cell: side in pixels of the cells of the layout.
     Torch is set to one thread, for the rounding of sums depends on their number.
     """
