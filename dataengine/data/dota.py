@@ -29,7 +29,7 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data.file_index import FileIndex, matched, safe_name
 from dataengine.data.label_files import columns, head_of, images_without_labels, label_file, of_split, split_names
-from dataengine.data.layout import Acquisition, Dataset, Layout, Problem, UNKNOWN, class_key
+from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, class_key
 from dataengine.data.parse import MAX_NUMBER, is_number, line_count, number
 from dataengine.data.records import NOTHING_READ, Record, assemble, listed_classes, unknown_acquisition
 from dataengine.data.staging import Place, Progress, decimal, placed, staged, write_classes
