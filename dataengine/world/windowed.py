@@ -112,7 +112,7 @@ class WindowedSampler:
     denoise: the model's clean estimate (C, window, window) of a noisy window at a step and place; a pure function of
     the three. noise: standard normal numbers by step and place (`position_noise`). advance: for each step, the state
     (C, H, W) of the following step from the state, the blended clean estimates and the following step's noise; acts on
-    each position alone. renews: whether it uses that noise. cache: of clean windows.
+    each position alone. renews: whether it uses that noise. cache: of windows.
     """
 
     def __init__(
@@ -130,13 +130,16 @@ class WindowedSampler:
 
     def region(self, rect: Rect) -> np.ndarray:
         """The clean image of a rectangle, (C, height, width) float32."""
-        return self._state(len(self.advance), rect)
+        last = len(self.advance)
+        if self.renews:
+            return self._advanced(last, None, rect)
+        state = self.noise(0, rect)
+        for step in range(1, last + 1):
+            state = self._advanced(step, state, rect)
+        return state
 
-    def _state(self, step: int, rect: Rect) -> np.ndarray:
-        """What step `step` starts from: noise at step 0, the result after the last."""
-        if step == 0:
-            return self.noise(0, rect)
-        before = None if self.renews else self._state(step - 1, rect)
+    def _advanced(self, step: int, before: np.ndarray | None, rect: Rect) -> np.ndarray:
+        """What step `step` starts from, or the result after the last. before: what the step before started from."""
         fresh = self.noise(step, rect) if self.renews and step < len(self.advance) else None
         return self.advance[step - 1](before, self._blended(step - 1, rect), fresh)
 
@@ -144,7 +147,7 @@ class WindowedSampler:
         """The weighted mean of the clean windows that meet a rectangle (MultiDiffusion, eq. 5)."""
         total, weights = None, self.lattice.weights
         for column, row in self.lattice.meeting(rect):
-            clean = self.cache.get((step, column, row), lambda c=column, r=row: self._clean(step, c, r))
+            clean = self._window(step, column, row)[-1]
             if total is None:
                 total = np.zeros((len(clean), rect.height, rect.width), np.float32)
             (rows, columns), (y, x) = rect.common(self.lattice.place(column, row))
@@ -152,6 +155,16 @@ class WindowedSampler:
             total[:, rows, columns] += weight * clean[:, y, x]
         return total
 
-    def _clean(self, step: int, column: int, row: int) -> np.ndarray:
+    def _window(self, step: int, column: int, row: int) -> np.ndarray:
+        """A window's clean estimate, (1, C, W, W), after what it was made from if the next step needs that."""
+        return self.cache.get((step, column, row), lambda: self._denoised(step, column, row))
+
+    def _denoised(self, step: int, column: int, row: int) -> np.ndarray:
         place = self.lattice.place(column, row)
-        return self.denoise(self._state(step, place), step, place)
+        if step == 0:
+            noisy = self.noise(0, place)
+        else:
+            before = None if self.renews else self._window(step - 1, column, row)[0]
+            noisy = self._advanced(step, before, place)
+        clean = self.denoise(noisy, step, place)
+        return clean[None] if self.renews else np.stack([noisy, clean])
