@@ -37,8 +37,7 @@ def test_a_region_alone_has_the_pixels_and_objects_of_a_larger_one(large):
     inside = {tuple(key): box.tolist() for key, box in zip(large.objects.ids, large.objects.boxes, strict=True)}
     assert len(alone.objects) > 3
     assert all(
-        inside[tuple(key)] == box.tolist()
-        for key, box in zip(alone.objects.ids, alone.objects.boxes, strict=True)
+        inside[tuple(key)] == box.tolist() for key, box in zip(alone.objects.ids, alone.objects.boxes, strict=True)
     )
 
 
@@ -87,7 +86,7 @@ def test_objects_are_painted_where_their_labels_are_also_across_borders_of_cells
 
 def test_tiles_merged_by_id_give_the_objects_back_once(world):
     rect = Rect(0, 0, 400, 300)
-    objects, layout = world.labels(world.layouts.objects(rect), rect)
+    objects, _ = world.labels(world.layouts.objects(rect), rect)
     parts: dict[tuple, list] = {}
     for x, y, width, height in windows((400, 300), 90, 0):
         tile = Rect(x, y, width, height)
