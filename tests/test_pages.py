@@ -72,6 +72,7 @@ SMALL = {
     "dataengine synth --data path/to/dataset --renderer whole": f"{FEW} --size 96",
     "dataengine synth --dataset": f"{FEW} --size 96 --filter off",  # no packaged model finds painted squares
     "dataengine synth --data": f"{FEW} --size 96 --filter off",  # and a renderer trained for two steps paints nothing
+    "dataengine world": "--size 256",
     "dataengine model get": "--from published",
     "dataengine model import": "--size 64",
     "dataengine train layouts": "--steps 2 --batch-size 2 --size 64",

@@ -15,7 +15,7 @@ from dataengine.files import check_writable, lock, read_text, write_whole
 from dataengine.judge.calibration import Calibration
 from dataengine.layouts.prior_sampler import PriorSampler
 from dataengine.render.renderer import best_device, load_renderer
-from dataengine.world.blocks import BlockFolder, Regions
+from dataengine.world.blocks import BlockFolder
 from dataengine.world.export import (
     LOCAL_CRS,
     NAME,
@@ -26,6 +26,7 @@ from dataengine.world.export import (
     write_geojson,
     write_geotiff,
 )
+from dataengine.world.layouts import WorldLayouts
 from dataengine.world.verdicts import JudgedWorld
 from dataengine.world.world import World
 
@@ -83,10 +84,15 @@ def make_world(
         _check_same(out, recipe, size, parts)
         if parts.calibration is not None and not stored.exists():
             parts.calibration.save(stored)
+        layouts = (world.world if isinstance(world, JudgedWorld) else world).layouts
+        known = layouts.acquisition.gsd_m or gsd_m
+        if placement is not None and known is None:
+            raise UserError("--crs needs the size of a pixel, which this data set does not know: give --gsd.")
         prepared(parts)
         blocks = BlockFolder(out / "blocks", size)
         blocks.make(world, done)
-        return _finish(out, blocks, world, parts, placement, gsd_m)
+        crs, east, north = placement or (LOCAL_CRS, 0.0, 0.0)
+        return _finish(out, blocks, layouts, Placement(crs, east, north, known or 1.0), known)
 
 
 def _check_same(out: Path, recipe: Recipe, size: int, parts: Parts) -> None:
@@ -99,23 +105,19 @@ def _check_same(out: Path, recipe: Recipe, size: int, parts: Parts) -> None:
     write_whole(file, told)
 
 
-def _finish(out: Path, blocks: BlockFolder, world: Regions, parts: Parts, placement, gsd_m: float | None) -> dict:
-    layouts = (world.world if isinstance(world, JudgedWorld) else world).layouts
-    known = layouts.acquisition.gsd_m or gsd_m
-    if placement is not None and known is None:
-        raise UserError("--crs needs the size of a pixel, which this data set does not know: give --gsd.")
-    crs, east, north = placement or (LOCAL_CRS, 0.0, 0.0)
-    place = Placement(crs, east, north, known or 1.0)
-    acquisition = layouts.acquisition.model_copy(update={"gsd_m": known})
+def _finish(out: Path, blocks: BlockFolder, layouts: WorldLayouts, placement: Placement, gsd_m: float | None) -> dict:
+    """Write picture and labels of the finished blocks. Both may be there already: they are written again."""
+    acquisition = layouts.acquisition.model_copy(update={"gsd_m": gsd_m})
     layout = labels_of(blocks, layouts.classes, layouts.kind, acquisition)
-    picture = out / "images" / f"{NAME}.tif"
-    picture.parent.mkdir(exist_ok=True)
-    write_geotiff(blocks, picture, place)
-    write_geojson(out / f"{NAME}.geojson", blocks, layout, place)
-    labels = out / "labelTxt" / f"{NAME}.txt"
-    labels.parent.mkdir(exist_ok=True)
+    picture, labels = out / "images" / f"{NAME}.tif", out / "labelTxt" / f"{NAME}.txt"
+    for file in (picture, labels):
+        file.parent.mkdir(exist_ok=True)
+    write_geotiff(blocks, picture, placement)
+    write_geojson(out / f"{NAME}.geojson", blocks, layout, placement)
     write_whole(labels, dota.label_text(layout))
     write_whole(out / "classes.txt", "".join(f"{name}\n" for name in dota.names_of(layout.classes)))
-    counts = {name: int((layout.labels == i).sum()) for i, name in enumerate(layout.classes)}
-    return {"size": blocks.size, "gsd_m": known, "objects": counts, "difficult": int(layout.difficult.sum()),
-            "geotiff": str(picture)}  # fmt: skip
+    objects = {name: int((layout.labels == i).sum()) for i, name in enumerate(layout.classes)}
+    return {
+        "size": blocks.size, "gsd_m": gsd_m, "objects": objects, "difficult": int(layout.difficult.sum()),
+        "geotiff": str(picture),
+    }  # fmt: skip

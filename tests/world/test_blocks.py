@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,9 @@ def test_dota_text_is_read_back_and_tiled_with_visible_shares(made, labels, tmp_
     (tmp_path / "images").mkdir(), (tmp_path / "labelTxt").mkdir()
     write_geotiff(made, tmp_path / "images" / f"{NAME}.tif", Placement(gsd_m=0.5))
     (tmp_path / "labelTxt" / f"{NAME}.txt").write_text(dota.label_text(labels))
+    write_geojson(tmp_path / "world.geojson", made, labels, Placement(gsd_m=0.5))
+    (tmp_path / "world.json").write_text("{}")
+    shutil.copytree(made.folder, tmp_path / "blocks")
     dataset = formats.read(tmp_path)
     assert not dataset.problems
     [sample] = dataset
