@@ -20,6 +20,7 @@ OPTIONAL = {
     "efficientnet-lite-pytorch": install("imagenet"),
     "torch-fidelity": f"{install('inception')}, after torch and torchvision of matching versions",
     "onedl-mmrotate": "tools/install_mmrotate.sh, in a separate environment (docs/mmrotate.md)",
+    "rasterio": install("world"),
     "starlette": install("view"),
     "ray": install("ray"),
     "webdataset": install("shards"),

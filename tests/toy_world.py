@@ -32,7 +32,7 @@ def toy_ground(few: bool = True) -> LayoutPipeline:
     unet = LayoutUNet(["car", "van"], ["toy"], sample_size=16, latent_channels=3, block_out_channels=(16, 32),
                       cross_attention_dim=16, attention_head_dim=8).eval()  # fmt: skip
     decoder = ThumbnailDecoder(domains=["toy"], block_out_channels=(16, 32)).eval()
-    steps = {"few_steps": 2, "decoder_few_steps": 2} if few else {"decoder_steps": 2}
+    steps = {"few_steps": 1, "decoder_few_steps": 2} if few else {"decoder_steps": 2}
     return LayoutPipeline(unet, decoder, FlowMatchEulerDiscreteScheduler(), **steps)
 
 
