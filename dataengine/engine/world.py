@@ -79,7 +79,7 @@ def make_world(
     except BlockingIOError:
         raise UserError(f"{out}: another process makes this world; wait for it, or stop it.") from None
     with held:
-        stored = out / "calibration.json"
+        stored = out / "filter.json"  # its thresholds
         world, parts = load_world(recipe, ground, Calibration.load(stored) if stored.exists() else None)
         _check_same(out, recipe, size, parts)
         if parts.calibration is not None and not stored.exists():
