@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from toy_scenes import random_layout
 from torch.nn import functional as F
+from toy_scenes import random_layout
 
 from dataengine.layouts.prior_fit import fit
 from dataengine.render.in_scene import InSceneUNet
