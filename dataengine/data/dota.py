@@ -331,11 +331,9 @@ def write(
         ):
             layout = sample.layout
             (labels / f"{name}.txt").write_text(label_text(layout), "utf-8")
-            date, gsd = layout.acquisition.date, layout.acquisition.gsd_m
-            if gsd is not None or date is not None:
+            if text := meta_text(layout, sample.source):
                 meta.mkdir(exist_ok=True)
-                text = f"acquisition dates:{date}\nimagesource:{sample.source or None}\ngsd:{gsd}\n"
-                (meta / f"{name}.txt").write_text(text.replace("None", "null"), "utf-8")
+                (meta / f"{name}.txt").write_text(text, "utf-8")
     return problems
 
 
@@ -359,6 +357,14 @@ def label_text(layout: Layout) -> str:
     lines = [f"{numbers} {names[label]} {int(difficult)}\n" for numbers, label, difficult in objects]
     regions = _numbers(layout.ignored)
     return "".join([*lines, *(f"{numbers} {name} {IGNORED_DIFFICULTY}\n" for numbers in regions for name in names)])
+
+
+def meta_text(layout: Layout, source: str = "") -> str:
+    """What a file in `meta/` says of an image; "" where neither its date nor its ground sample distance is known."""
+    date, gsd = layout.acquisition.date, layout.acquisition.gsd_m
+    if gsd is None and date is None:
+        return ""
+    return f"acquisition dates:{date}\nimagesource:{source or None}\ngsd:{gsd}\n".replace("None", "null")
 
 
 def _numbers(boxes: np.ndarray) -> list[str]:

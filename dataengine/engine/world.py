@@ -115,6 +115,9 @@ def _finish(out: Path, blocks: BlockFolder, layouts: WorldLayouts, placement: Pl
     write_geotiff(blocks, picture, placement)
     write_geojson(out / f"{NAME}.geojson", blocks, layout, placement)
     write_whole(labels, dota.label_text(layout))
+    if text := dota.meta_text(layout):
+        (out / "meta").mkdir(exist_ok=True)
+        write_whole(out / "meta" / labels.name, text)
     write_whole(out / "classes.txt", "".join(f"{name}\n" for name in dota.names_of(layout.classes)))
     objects = {name: int((layout.labels == i).sum()) for i, name in enumerate(layout.classes)}
     return {

@@ -125,7 +125,9 @@ def test_geojson_has_each_object_in_map_coordinates(made, labels, tmp_path):
 
 def test_dota_text_is_read_back_and_tiled_with_visible_shares(made, labels, tmp_path):
     pytest.importorskip("rasterio")
-    (tmp_path / "images").mkdir(), (tmp_path / "labelTxt").mkdir()
+    for name in ("images", "labelTxt", "meta"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "meta" / f"{NAME}.txt").write_text(dota.meta_text(labels))
     write_geotiff(made, tmp_path / "images" / f"{NAME}.tif", Placement(gsd_m=0.5))
     (tmp_path / "labelTxt" / f"{NAME}.txt").write_text(dota.label_text(labels))
     write_geojson(tmp_path / "world.geojson", made, labels, Placement(gsd_m=0.5))
@@ -135,6 +137,7 @@ def test_dota_text_is_read_back_and_tiled_with_visible_shares(made, labels, tmp_
     assert not dataset.problems
     [sample] = dataset
     assert sample.layout.size == (SIZE, SIZE)
+    assert sample.layout.acquisition.gsd_m == 0.5
     overlaps = geometry.iou(sample.layout.boxes, labels.boxes)
     assert (np.diag(overlaps) > 0.99).all()
     tiles = tile(dataset, tmp_path / "tiles", 104, 0, min_visible=0.001)
