@@ -18,12 +18,15 @@ import typer
 from typer.core import TyperCommand
 
 from dataengine.data.commands import app as data_app
+from dataengine.data.get_command import get_command
 from dataengine.engine.commands import app as run_app
 from dataengine.engine.world_command import world_command
 from dataengine.errors import UserError, is_out_of_memory
 from dataengine.evaluate.commands import app as evaluate_app
+from dataengine.evaluate.detector_command import detector_command
 from dataengine.export.commands import app as export_app
 from dataengine.export.release.commands import app as release_app
+from dataengine.export.sample_command import sample_command
 from dataengine.judge.commands import app as filter_app
 from dataengine.layouts.commands import app as layout_app
 from dataengine.render.commands import app as model_app
@@ -46,6 +49,9 @@ app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(model_app, name="model")
 app.add_typer(export_app, name="export")
 layout_app.command("draw")(draw_command)
+train_app.command("detector")(detector_command)
+data_app.command("get")(get_command)
+data_app.command("sample")(sample_command)
 app.add_typer(release_app, name="release")
 
 FIRST_OPTIONS = ("dataset", "data", "n", "out", "model", "strength", "filter", "workers")  # most runs need no other
@@ -176,16 +182,23 @@ def run_recipe(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Run a recipe with these fields, on top of those of `config`."""
+    from dataengine.engine.fetched import with_fetched
     from dataengine.engine.recipe import load_recipe
-    from dataengine.engine.show import print_plan, run_with_progress
+    from dataengine.engine.stand_in import check_data
 
     recipe = load_recipe(config, fields)
+    check_data(with_fetched(recipe)[0])  # before what takes seconds to import
+    from dataengine.engine.show import print_plan, run_with_progress
+    from dataengine.engine.training_form import write_training_form
+
     out = out or Path("runs") / f"{recipe.name}-{recipe.seed}"
     if dry_run:
         print_plan(recipe, out, as_json)
         return
     where = {"executor": executor, "address": address, "gpus_per_worker": gpus_per_worker, "datasets": datasets}
     report = run_with_progress(recipe, out, workers, batch_size, quiet=as_json, **where)
+    if datasets and (written := write_training_form(recipe, out)) and not as_json:
+        print(written)
     if as_json:
         print(json.dumps(report, indent=2))
     if report["accepted"] < report["wanted"]:

@@ -8,6 +8,7 @@ from importlib import metadata, util
 import dataengine
 from dataengine import weights
 from dataengine.errors import DISTRIBUTION, install
+from dataengine.mmrotate import environment
 
 REQUIRED = ("torch", "diffusers", "accelerate", "onnxruntime", "shapely", "albumentations", "typer")
 OPTIONAL = {
@@ -19,7 +20,6 @@ OPTIONAL = {
     "matplotlib": install("evaluate"),
     "efficientnet-lite-pytorch": install("imagenet"),
     "torch-fidelity": f"{install('inception')}, after torch and torchvision of matching versions",
-    "onedl-mmrotate": "tools/install_mmrotate.sh, in a separate environment (docs/mmrotate.md)",
     "rasterio": install("world"),
     "starlette": install("view"),
     "ray": install("ray"),
@@ -63,6 +63,7 @@ def examine() -> dict:
         "device": device,
         "packaged": parts,
         "optional": {name: _version(name) or f"missing; {how}" for name, how in OPTIONAL.items()},
+        "mmrotate": environment.state(),
         "missing": [n for n, v in required.items() if v is None]
         + [n for n, installed in parts.items() if not installed],
     }
@@ -85,4 +86,5 @@ def show(findings: dict) -> None:
         )
     for name, version in findings["optional"].items():
         table.add_row(f"optional: {name}", version)
+    table.add_row("mmrotate", findings["mmrotate"])
     Console(markup=False).print(table)

@@ -21,6 +21,8 @@ from dataengine.engine.run_folder import RunFolder
 REPOSITORY = Path(__file__).parents[1]
 SMALL_RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(100 * 2**20)}
 
+AGENTS_SECONDS = 30  # Ray's own agents look for their raylet five times, every two seconds
+
 
 def wait_until(is_so: Callable[[], object], seconds: float) -> bool:
     """Whether it becomes so in time."""
@@ -98,10 +100,10 @@ class Command:
         except subprocess.TimeoutExpired:
             self.kill()
             raise
-        wait_until(lambda: not any(map(lives, self.started.values())), 10)
+        wait_until(lambda: not any(map(lives, self.started.values())), AGENTS_SECONDS)
         left = [" ".join(process.cmdline())[:80] for process in self.started.values() if lives(process)]
         self.kill()
-        assert not left, "processes are left behind"
+        assert not left, f"processes are left behind: {left}"
         return self.process.returncode, errors.splitlines()
 
     def kill(self) -> None:

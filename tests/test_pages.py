@@ -43,7 +43,7 @@ PAGES = {"README.md": ROOT / "README.md"}
 PAGES |= {page.relative_to(DOCS).as_posix(): page for page in sorted(DOCS.rglob("*.md"))}
 MMROTATE = ("lift.md", "mmrotate.md")  # need its environment
 ELSEWHERE = ("scale.md", "trust.md")  # tests of their own also read what is written
-SLOW = ("evaluate.md", "train.md", *(page for page in PAGES if page.startswith("tutorials/")))
+SLOW = ("data.md", "evaluate.md", "train.md", *(page for page in PAGES if page.startswith("tutorials/")))
 RUN_PATHS = re.compile(r"`((?:runs|work|releases)/[a-z\d_./-]+)`")
 
 # replaces text of a page
@@ -66,6 +66,7 @@ SMALL = {
     ),
     "dataengine synth --dataset hit-uav --n 20 ": "--workers 1 --config small.yaml --n 3",  # the packaged models alone
     "dataengine synth --dataset hit-uav --n": "--workers 1 --config small.yaml --n 6",
+    "dataengine synth --dataset dior --n": "--n 2 --workers 1 --config small.yaml",
     "dataengine synth --config": "--n 2 --workers 1 --size 64 --layout-scale 1 --steps 2 --filter off",
     "dataengine synth --dataset dior-r --data path/to/DIOR-R --renderer whole --filter": f"{FEW} --steps 1",  # 512 px
     "dataengine synth --dataset dior-r": f"{FEW} --size 64 --layout-scale 1 --steps 2",
@@ -74,10 +75,12 @@ SMALL = {
     "dataengine synth --data": f"{FEW} --size 96 --filter off",  # and a renderer trained for two steps paints nothing
     "dataengine world": "--size 256",
     "dataengine model get": "--from published",
+    "dataengine data sample": "--n 8",
     "dataengine model import": "--size 64",
     "dataengine train layouts": "--steps 2 --batch-size 2 --size 64",
     "dataengine train full": "--steps 2 --batch-size 2 --size 64 --scale 1",
     "dataengine train renderer path/to/dataset --kind whole": "--steps 2 --batch-size 2 --size 96",
+    "dataengine train detector": "--preset tiny --steps 2 --batch-size 2",
     "dataengine train": "--steps 2 --batch-size 2",
     "dataengine layout draw --dataset hit-uav --data": "--size 96",
     "dataengine layout score": "--n 20",
@@ -91,6 +94,7 @@ NOT_RUN = {
     "pip install": "changes the environment",
     "pytest": "is what runs this",
     "hf download": "needs the network",
+    "dataengine data get": "needs the network; see tests/data/test_data_get.py",
     "hf upload": "needs the network",
     "dataengine evaluate lift runs/of-few": "needs mmrotate; lift.md has the same command, run in its environment",
     "accelerate launch --multi_gpu": "needs several GPUs",
@@ -100,6 +104,8 @@ NOT_RUN = {
     "python3 -m venv": "the environment in which these tests run, made by .ci/run",
     ". mmrotate-venv": "the same",
     "tools/install_mmrotate.sh": "the same",
+    "dataengine train detector path/to/dataset --split train": "needs mmrotate; mmrotate.md has such commands",
+    "dataengine train detector parts/train": "the same",
     "dataengine filter calibrate path/to/held-out --detector work/": "a detector trained for few steps finds nothing",
     "dataengine synth --data path/to/dataset --model work/renderer/pipeline --detector work/": "the same",
 }

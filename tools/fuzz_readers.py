@@ -53,7 +53,7 @@ def data_set(format: str, kind: str = "obb") -> Reader:
     def make(folder: Path) -> list[Path]:
         formats.write(_dataset(folder / "in", kind), folder / "set", format)
         shutil.rmtree(folder / "in")
-        changed = (f for f in (folder / "set").rglob("*") if f.suffix in (".txt", ".json", ".xml", ".yaml"))
+        changed = (f for f in (folder / "set").rglob("*") if f.suffix in (".txt", ".json", ".xml", ".yaml", ".csv"))
         return sorted(f for f in changed if f.name[0] != ".")
 
     return Reader(make, lambda folder: _read_data_set(folder, format))

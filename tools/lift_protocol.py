@@ -24,9 +24,6 @@ from sample_splits import DEFAULT_DATA, splits
 
 from dataengine.data import coco
 from dataengine.data.layout import Dataset
-from dataengine.files import read_yaml
-from dataengine.mmrotate.export import export
-from dataengine.mmrotate.training import train_detector
 from dataengine.render.placement import empty_layout
 
 DETECTOR_SHARE = 0.8  # of the labelled images; the others are for the calibration
@@ -51,7 +48,7 @@ FILTER_STEPS, STEPS, BATCH_SIZE, TILE_SIZE = 1200, 4000, 8, 256
 PASTED = 5000
 DETECTOR = "rtmdet-r"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "detectors"
-OPTIONS = CONFIGS / "lite0-rtmdet-r.yaml"  # of the filter's detector
+FILTER_PRESET = "lite0"
 # of the lift: airplanes are recognisable at half size, where training from scratch converges
 LIFT = {
     "hit-uav": ("--options", CONFIGS / "lite0-rtmdet-r.yaml"),
@@ -113,19 +110,12 @@ def main() -> None:
             made=slow / "pipeline")  # fmt: skip
     command("train", "fewer-steps", real, "--model", slow / "pipeline", "--guidance", 1, "--out", quick,
             "--steps", scaled(DISTILL_STEPS), made=quick / "pipeline")  # fmt: skip
-    onnx, rule = work / "detector", work / "calibration.json"
+    onnx, rule = work / "judge" / "detector", work / "calibration.json"
     filtered = any("off" not in RUNS[name] for name in arguments.runs)  # a few dozen images are too few for a filter
-    if filtered and not onnx.exists():
-        exported = export(
-            work / "for-detector", work / "for-detector", work / "judge", detector=DETECTOR, ratio=(1, 0), most=1,
-            test=str(work / "for-calibration"), tile_size=TILE_SIZE, cpu=True,
-        )  # fmt: skip
-        trained = train_detector(
-            exported.config, work / "judge" / "training", steps=scaled(FILTER_STEPS, 10), batch_size=BATCH_SIZE,
-            seed=100, options=read_yaml(OPTIONS),
-        )  # fmt: skip
-        command("filter", "export-detector", *trained, "--out", onnx)
     if filtered:
+        command("train", "detector", work / "for-detector", "--out", work / "judge", "--preset", FILTER_PRESET,
+                "--steps", scaled(FILTER_STEPS, 10), "--batch-size", BATCH_SIZE, "--tile-size", TILE_SIZE,
+                "--seed", 100, made=onnx)  # fmt: skip
         command("filter", "calibrate", work / "for-calibration", "--detector", onnx, "--out", rule,
                 "--pass-share", PASS_SHARE, made=rule)  # fmt: skip
     for name in arguments.runs:

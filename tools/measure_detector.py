@@ -1,6 +1,6 @@
 """Measure an exported detector on held-out images and write its model card.
 
-    python tools/measure_detector.py work/export/filter configs/detectors/filter.py --trained work/filter
+    python tools/measure_detector.py work/export/filter configs/detectors/small-rtmdet-r.yaml --trained work/filter
 
 Measures average precision on the test flights and scenes, and the shares of real test images that pass a filter
 calibrated on the calibration part, with their labels and with those of another image. Writes metrics.json and README.md
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from dataengine.data.layout import Dataset, Layout
 from dataengine.errors import UserError
 from dataengine.evaluate.average_precision import average_precision
 from dataengine.judge.calibrate import calibrate
-from dataengine.judge.detector import OnnxDetector
+from dataengine.judge.detector import OnnxDetector, read_config
 from dataengine.judge.verdict import judge
 
 CARD = """---
@@ -35,8 +34,8 @@ license: cc-by-4.0
 Trained for {steps} steps of {batch_size} tiles of {image_size} pixels on {threads} (bf16 arithmetic, randomly
 initialised), on the training parts of HIT-UAV (Suo et al., Scientific Data 10, 227, 2023; CC BY 4.0;
 thermal, rotated boxes) and HRPlanes v2 (CC BY 4.0; optical, horizontal boxes). HIT-UAV is split by flight, so that no
-held-out image shows ground of a training image. Augmentation: turns, mirroring, scale, brightness; ignored regions are
-painted over.
+held-out image shows ground of a training image. Augmentation: turns and mirroring; ignored regions
+are filled.
 
 `model.onnx`: `images` float32 (1, 3, {image_size}, {image_size}), RGB in [0, 255] -> `boxes` (1, P, 5), `scores`
 (1, P, {n_classes}). Weights are stored as fp16. Classes: {classes}.
@@ -92,10 +91,9 @@ def measured_filter(detector: OnnxDetector, parts: dict[str, Dataset]) -> dict[s
 
 def card(folder: Path, config: Path, trained: Path, metrics: dict, rare: int) -> str:
     """The text of the model card."""
-    from runpy import run_path
-
-    settings = run_path(str(config))
-    comment = " ".join(line[2:] for line in config.read_text().splitlines() if re.match(r"# (?!ruff)", line))
+    state = json.loads((trained / "training" / "training.json").read_text())
+    detector = read_config(folder)
+    comment = " ".join(line[2:] for line in config.read_text().splitlines() if line.startswith("# "))
     rows, pass_rows = [], []
     for dataset, figures in metrics.items():
         for name, row in figures["ap"].items():
@@ -108,12 +106,12 @@ def card(folder: Path, config: Path, trained: Path, metrics: dict, rare: int) ->
     return CARD.format(
         title=f"Oriented detector: {folder.name}",
         architecture=comment,
-        steps=json.loads((trained / "state.json").read_text())["step"],
-        batch_size=settings["training"]["batch_size"],
-        image_size=settings["image_size"],
+        steps=state["step"],
+        batch_size=state["settings"]["batch_size"],
+        image_size=detector.image_size,
         threads="one CPU core",
-        n_classes=len(settings["classes"]),
-        classes=", ".join(settings["classes"]),
+        n_classes=len(detector.classes),
+        classes=", ".join(detector.classes),
         rows="\n".join(rows),
         pass_rows="\n".join(pass_rows),
         window=WINDOW,
@@ -125,7 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="model.onnx and config.json")
     parser.add_argument("config", type=Path)
-    parser.add_argument("--trained", type=Path, required=True, help="output folder of train_detector.py")
+    parser.add_argument("--trained", type=Path, required=True, help="output folder of dataengine train detector")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()

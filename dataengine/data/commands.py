@@ -1,4 +1,7 @@
-"""`dataengine data`: inspect, draw, check, convert, tile, split and merge labelled data sets."""
+"""`dataengine data`: inspect, draw, check, convert, tile, split and merge labelled data sets.
+
+`get` and `sample`, which need other packages, are added in `cli.py`.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,17 @@ from typing import Annotated, Literal
 import typer
 
 app = typer.Typer(
-    help="Inspect, draw, check, convert, tile, split and merge labelled data sets.",
+    help="Inspect, draw, check, convert, tile, split, merge, fetch and sample labelled data sets.",
     no_args_is_help=True,
 )
 
 FormatName = Literal[  # keys of formats.FORMATS
     "dota", "coco", "dior", "voc", "hrsc", "rolabelimg", "hit-uav", "yolo", "fair1m", "ucas-aod", "visdrone", "soda-a",
-    "xview", "airbus", "labelme", "cvat", "datumaro",
+    "xview", "airbus", "labelme", "cvat", "datumaro", "csv",
 ]  # fmt: skip
 WrittenName = Literal[  # formats.WRITTEN and formats.ROTATED_YOLO
-    "dota", "coco", "dior", "voc", "hrsc", "rolabelimg", "hit-uav", "yolo", "labelme", "cvat", "datumaro", "yolo-obb",
+    "dota", "coco", "dior", "voc", "hrsc", "rolabelimg", "hit-uav", "yolo", "labelme", "cvat", "datumaro", "csv",
+    "yolo-obb",
 ]  # fmt: skip
 Source = Annotated[Path, typer.Argument(help="Data set folder or annotation file (COCO, HIT-UAV, data.yaml).")]
 Format = Annotated[FormatName | None, typer.Option(help="Format of the data set. [default: recognised by content]")]
@@ -43,6 +47,13 @@ PixelRangeText = Annotated[
         metavar="LOW:HIGH",
         help="Values of images of more than 8 bits that become black and white, such as 7000:9000. [default: those in "
         "pixel-range.json, or measured on the images]",
+    ),
+]
+Rename = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST",
+        help="New names of classes, old=new: small-vehicle=Car,plane=airplane. --classes uses the new names.",
     ),
 ]
 To = Annotated[WrittenName, typer.Option(help="Format to write; coco keeps all label fields.")]
@@ -169,6 +180,7 @@ def convert_command(
     format: Format = None,
     split: Split = None,
     classes: Classes = None,
+    rename: Rename = None,
     first_pixel: FirstPixel = None,
     pixel_range: PixelRangeText = None,
 ) -> None:
@@ -182,14 +194,16 @@ def convert_command(
 
     formats.writer(to)
     problems = []
-    for name, dataset in _each_split(path, format, split, classes, first_pixel, pixel_range, problems):
+    for name, dataset in _each_split(path, format, split, classes, first_pixel, pixel_range, problems, rename):
         written, left_out = _write(dataset, out, to, name)
         typer.echo(f"{out}: {name}: {written} images in {formats.labels_written(dataset, to)}")
         problems += dataset.problems + left_out
     _print_problems(problems, 20)
 
 
-def _each_split(path, format, split, classes, first_pixel, pixel_range, problems: list) -> Iterator[tuple]:
+def _each_split(
+    path, format, split, classes, first_pixel, pixel_range, problems: list, rename: str | None = None
+) -> Iterator[tuple]:
     """(name, data set) of each split, or of the one given; "train" where there are none. What is wrong with a split of
     which nothing can be used is printed and added to `problems`."""
     from dataengine.data import formats
@@ -197,13 +211,14 @@ def _each_split(path, format, split, classes, first_pixel, pixel_range, problems
 
     format = format or formats.recognize(path)
     splits = [split] if split is not None else [*formats.splits(path, format)] or [None]
-    names = class_list(classes)
+    names, new_names = _before_renaming(path, format, classes, rename)
     if names is None and len(splits) > 1:
         # a rare class may be absent from one split: all splits get the class list of the whole data set
         names = list(formats.read(path, format).classes)
     for name in splits:
         try:
-            dataset = _read(path, format, name, names, first_pixel, pixel_range, quiet=name != splits[0])
+            quiet = name != splits[0] and not new_names
+            dataset = _read(path, format, name, names, first_pixel, pixel_range, quiet, new_names)
         except NothingUsable as error:
             if len(splits) == 1:
                 raise
@@ -335,26 +350,54 @@ def merge_command(
         FormatName | None, typer.Option(help="Format of all of them. [default: each recognised by content]")
     ] = None,
     classes: Classes = None,
+    rename: Rename = None,
     pixel_range: PixelRangeText = None,
 ) -> None:
     """Merge several data sets into one, for example images labelled by hand and images labelled by a detector.
 
-    If one data set has horizontal boxes, the merged one has them too.
+    If one data set has horizontal boxes, the merged one has them too. --rename gives the same classes the same name.
 
     Example: dataengine data merge data/train labelled --out more
     """
     from dataengine.data import formats
     from dataengine.data.merge import merge
+    from dataengine.data.rename import check_names, names_before, parse_pairs
     from dataengine.errors import UserError
 
     formats.writer(to)
     if len(paths) < 2:
         raise UserError("a merge needs two or more data sets; give their folders, then --out.")
-    dataset = merge([_read(path, format, None, classes, None, pixel_range) for path in paths])
+    names, new_names = class_list(classes), {} if rename is None else parse_pairs(rename, "--rename")
+    chosen = [names] * len(paths)
+    if new_names:
+        there = [formats.read(path, format).classes for path in paths]
+        check_names([*dict.fromkeys(name for each in there for name in each)], new_names, "the merged data set")
+        chosen = [names and names_before(names, new_names, each) for each in there]
+    dataset = merge(
+        [
+            _read(path, format, None, own, None, pixel_range, rename=new_names)
+            for path, own in zip(paths, chosen, strict=True)
+        ]
+    )
     written, left_out = _write(dataset, out, to, "train")
     objects = sum(len(sample.layout) for sample in dataset)
     typer.echo(f"{out}: {written} images, {objects} objects, in {formats.labels_written(dataset, to)}")
     _print_problems(dataset.problems + left_out, 20)
+
+
+def _before_renaming(path, format, classes: str | None, rename: str | None) -> tuple[list[str] | None, dict]:
+    """(names of the chosen classes as the data set has them, None for all; {old: new}). Raises UserError where the data
+    set has no class of an old name."""
+    from dataengine.data import formats
+    from dataengine.data.rename import check_names, names_before, parse_pairs
+
+    names = class_list(classes)
+    if rename is None:
+        return names, {}
+    new_names = parse_pairs(rename, "--rename")
+    there = formats.read(path, format).classes
+    check_names(there, new_names, str(path))
+    return (None if names is None else names_before(names, new_names, there)), new_names
 
 
 def class_list(classes: str | None) -> list[str] | None:
@@ -375,8 +418,10 @@ def _read(
     first_pixel: int | None = None,
     pixel_range: str | None = None,
     quiet: bool = False,
+    rename: dict[str, str] | None = None,
 ):
-    """The data set; its notes are printed unless `quiet`. classes: a list, or names separated by commas."""
+    """The data set; its notes are printed unless `quiet`. classes: a list, or names separated by commas, as the data
+    set has them. rename: {old: new}."""
     from dataengine.data import formats
     from dataengine.data.pixel_range import parse
     from dataengine.data.records import with_classes_left_out
@@ -387,6 +432,10 @@ def _read(
     dataset = formats.read(path, format, split=split, classes=names, first_pixel=first_pixel, pixel_range=asked)
     if names is not None:
         dataset = with_classes_left_out(dataset)
+    if rename:
+        from dataengine.data.rename import rename_classes
+
+        dataset = rename_classes(dataset, rename)
     for note in [] if quiet else dataset.notes:
         typer.echo(f"note: {printable(note)}", err=True)
     return dataset

@@ -30,7 +30,7 @@ from dataengine import geometry
 from dataengine.data.file_index import FileIndex, matched, safe_name
 from dataengine.data.label_files import columns, head_of, images_without_labels, label_file, of_split, split_names
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, class_key
-from dataengine.data.parse import MAX_NUMBER, is_number, line_count, number
+from dataengine.data.parse import MAX_NUMBER, is_number, line_count, number, numbered_lines
 from dataengine.data.records import NOTHING_READ, Record, assemble, listed_classes, unknown_acquisition
 from dataengine.data.staging import Place, Progress, decimal, placed, staged, write_classes
 from dataengine.errors import UserError
@@ -153,7 +153,7 @@ def _record(file: Path, split: str, listed: Collection[str], problems: list[Prob
     """
     record = Record(safe_name(file.name), None, file, split=split)
     try:
-        lines = read_text(file, MAX_TEXT_BYTES).splitlines()
+        numbered = numbered_lines(read_text(file, MAX_TEXT_BYTES))
     except UserError as error:
         message = f"cannot be read as text ({error}); its image is skipped"
         problems.append(Problem(file, None, message, line_count(file)))
@@ -165,17 +165,19 @@ def _record(file: Path, split: str, listed: Collection[str], problems: list[Prob
         problems.append(Problem(meta, None, f"cannot be read as text ({error}); it is skipped"))
         header = []
     first = 0
-    while first < len(lines) and (_HEADER.match(lines[first]) or not lines[first].strip()):
+    while first < len(numbered) and _HEADER.match(numbered[first][1]):
         first += 1
-    record.acquisition, record.source = _header(file, [*header, *lines[:first]], problems)
-    objects = _plain_objects(lines[first:], listed)
+    record.acquisition, record.source = _header(file, [*header, *(line for _, line in numbered[:first])], problems)
+    numbered = numbered[first:]
+    objects = _plain_objects([line for _, line in numbered], listed)
     skipped = 0
     if objects is not None:
         corners, names, levels = objects
-        numbers = list(range(first + 1, len(lines) + 1))
+        numbers = [number_of_line for number_of_line, _ in numbered]
     else:
         corners, names, levels, numbers = [], [], [], []
-        for line, row in enumerate(map(columns, lines[first:]), first + 1):
+        for line, text in numbered:
+            row = columns(text)
             if not row:
                 continue
             try:
@@ -230,8 +232,7 @@ def _is_plain_name(name: str, listed: Collection[str]) -> bool:
     """Whether a field is a whole class name, also before a 0 or 1."""
     if is_number(name) or name[0] in _QUOTES or "," in name:
         return False
-    key = class_key(name) if listed else ""
-    return not (listed and (f"{key}-0" in listed or f"{key}-1" in listed))
+    return not (listed and (class_key(f"{name} 0") in listed or class_key(f"{name} 1") in listed))
 
 
 def _plain_objects(lines: list[str], listed: Collection[str]) -> tuple[np.ndarray, list[str], list[float]] | None:
@@ -265,7 +266,7 @@ def parse_object(row: list[str], listed: Collection[str]) -> tuple[list[float], 
             values = list(map(float, row[:8]))
         except ValueError:
             values = [np.inf]
-        is_plain = not is_number(row[8]) and row[8][0] not in _QUOTES and f"{class_key(row[8])}-{row[9]}" not in listed
+        is_plain = not is_number(row[8]) and row[8][0] not in _QUOTES and class_key(f"{row[8]} {row[9]}") not in listed
         if max(map(abs, values)) <= MAX_NUMBER and is_plain:
             return values, row[8], float(row[9])
     numeric = next((i for i, field in enumerate(row) if not is_number(field)), len(row))

@@ -21,7 +21,9 @@ MAX_PATH_BYTES = 2048  # half of the limit of Linux, which leaves the other half
 MAX_SHOWN = 3  # files that a message names
 # Folders that are named after the kind of their files, not after a part of the data set
 CONTENT_FOLDER = re.compile(
-    r"images?|imgs?|jpegimages|allimages|photos|data|labels?|labelxmls?|labeltxt.*|.*reclabeltxt|annfiles|annotations?|xmls?"
+    r"images?|imgs?|jpegimages|allimages|photos?|pictures?|pics?|data|labelxmls?|labeltxt.*|.*reclabeltxt|annfiles"
+    r"|(voc|pascal|pascal[-_ ]?voc|xmls?|b?boxes|bounding[-_ ]?boxes|labels?|anns?|annots?|annotations?)"
+    r"([-_ ](voc|pascal|pascal[-_ ]?voc|xmls?|b?boxes|labels?|anns?|annots?|annotations?|files))?"
     r"|(oriented|horizontal)[ _]bounding[ _]boxes|fulldataset|obj_\w+_data",
 )
 _SPLIT, _CONTENT = "(train|val|valid|validation|test)", "(?:images?|imgs?|labels?|labeltxt|annotations?|annfiles|xmls?)"

@@ -12,6 +12,7 @@ import numpy as np
 from dataengine.data import (
     airbus,
     coco,
+    csv_boxes,
     cvat,
     datumaro_json,
     dior,
@@ -55,6 +56,7 @@ FORMATS: dict[str, ModuleType] = {
     labelme.NAME: labelme,
     cvat.NAME: cvat,
     datumaro_json.NAME: datumaro_json,
+    csv_boxes.NAME: csv_boxes,
 }
 WRITTEN = tuple(name for name, each in FORMATS.items() if hasattr(each, "write"))
 LABEL_SUFFIXES = (".json", ".xml", ".yaml", ".yml", ".txt", ".csv", ".geojson")
@@ -104,15 +106,15 @@ def _first_words(path: Path) -> str:
         return ""
     try:
         head = head_of(files[0])[:30].strip()
-    except OSError as error:
-        return f" ({files[0].name} cannot be read: {error.strerror})"
+    except UserError as error:
+        return f" ({error})"
     return f" ({files[0].relative_to(path) if path.is_dir() else files[0].name} begins with {head!r})"
 
 
 def _formats_of_file(file: Path) -> set[str]:
     try:
         head = head_of(file).removeprefix("\ufeff")
-    except OSError:
+    except UserError:
         return set()
     return {name for name, format in FORMATS.items() if format.recognizes(file, head)}
 

@@ -69,6 +69,16 @@ def _split_and_folder(folders: Sequence[str]) -> tuple[str, str]:
     return word[1].lower() if word else named[at], "".join(f"{folder}/" for folder in rest)
 
 
+def split_word(name: str) -> str:
+    """The word train, val, validation or test in a name, "" without one.
+
+    >>> split_word("train_labels"), split_word("boxes"), split_word("trains")
+    ('train', '', '')
+    """
+    word = _SPLIT_WORD.search(name)
+    return word[1].lower() if word else ""
+
+
 def of_split(files: Sequence[LabelFile], split: str | None, path: Path) -> list[LabelFile]:
     """The files of a split, all for None. Raises UserError if there is no such split."""
     if split is None:
@@ -127,9 +137,14 @@ def images_without_labels(index: FileIndex, records: Iterable[Record], path: Pat
 
 
 def head_of(file: Path) -> str:
-    """The first 100,000 bytes of a file as text, by which formats are recognised. Raises OSError as `open_regular`."""
-    with open_regular(file) as stream:
-        return stream.read(HEAD_BYTES).decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+    """The first 100,000 bytes of a file as text, by which formats are recognised. Raises UserError for what is no file
+    or cannot be opened."""
+    try:
+        with open_regular(file) as stream:
+            head = stream.read(HEAD_BYTES)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}); remove it or mend its permissions.") from None
+    return head.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def count_of(file: Path, word: str) -> int:

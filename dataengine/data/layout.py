@@ -28,12 +28,29 @@ NADIR_DEG = 80.0  # least camera angle at which a rotated image is as plausible 
 
 
 def class_key(name: str) -> str:
-    """The form in which class names are compared everywhere: case, blanks, underscores and hyphens do not matter.
+    """The form in which class names are compared everywhere: case, blanks, underscores and hyphens do not matter, so
+    that DOTA's "tennis-court" is DIOR's "tenniscourt". Next to a digit, they separate: "type 1 1" is not "type 11".
 
-    >>> class_key("Small_Vehicle") == class_key("small vehicle") == "small-vehicle"
+    >>> class_key("Small_Vehicle") == class_key("small vehicle") == class_key("small-vehicle") == "smallvehicle"
+    True
+    >>> class_key("Type 1_1"), class_key("Type 11")
+    ('type-1-1', 'type-11')
+    """
+    return re.sub(r"(?<=[^\W\d])-(?=[^\W\d])", "", re.sub(r"[\s_-]+", "-", name.strip().lower()))
+
+
+_SAME_OBJECT = {"plane": "airplane", "aeroplane": "airplane"}
+
+
+def model_key(name: str) -> str:
+    """The form in which class names are compared with those of a model: as `class_key`, and DOTA's "plane" is
+    "airplane". Classes of one data set are compared by `class_key` alone, since it may have both.
+
+    >>> model_key("Plane") == model_key("airplane")
     True
     """
-    return re.sub(r"[\s_]+", "-", name.strip().lower())
+    key = class_key(name)
+    return _SAME_OBJECT.get(key, key)
 
 
 class Acquisition(BaseModel):

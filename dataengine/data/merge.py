@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,6 +12,8 @@ from dataengine.data.layout import Dataset, Problem, Sample, class_key, restrict
 from dataengine.data.pixel_range import range_of
 from dataengine.errors import UserError
 from dataengine.files import open_regular
+
+SPLIT_FOLDER = re.compile(r"^(train|val|valid|validation|test)/")
 
 
 def merge(datasets: Sequence[Dataset]) -> Dataset:
@@ -44,8 +47,10 @@ def merge(datasets: Sequence[Dataset]) -> Dataset:
     samples = [replace(sample, layout=sample.layout.in_kind(kind)) for sample in samples]
     used: set[str] = set()
     for i, sample in enumerate(samples):
-        numbered = (f"{sample.name}-{number}" for number in itertools.count(2))
-        name = next(name for name in itertools.chain([sample.name], numbered) if name not in used)
+        # of a folder train/ below images/train, readers cannot tell which of the two a name means
+        own = SPLIT_FOLDER.sub(r"\1-", sample.name)
+        numbered = (f"{own}-{number}" for number in itertools.count(2))
+        name = next(name for name in itertools.chain([own], numbered) if name not in used)
         used.add(name)
         samples[i] = replace(sample, name=name)
     problems = [problem for dataset in datasets for problem in dataset.problems] + _duplicates(samples)

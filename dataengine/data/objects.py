@@ -12,7 +12,7 @@ from dataengine import geometry
 from dataengine.data.file_index import FileIndex
 from dataengine.data.label_files import LabelFile, columns, place_record
 from dataengine.data.layout import Problem
-from dataengine.data.parse import flag, line_count, number
+from dataengine.data.parse import flag, line_count, number, numbered_lines
 from dataengine.data.records import NOTHING_READ, Record
 from dataengine.errors import UserError
 from dataengine.files import MAX_TEXT_BYTES, read_text
@@ -96,15 +96,13 @@ def record_of_lines(
     add: adds the object of a line's columns, and its number, or raises ValueError if they are no object.
     """
     try:
-        lines = read_text(file.path, MAX_TEXT_BYTES).splitlines()
+        lines = numbered_lines(read_text(file.path, MAX_TEXT_BYTES))
     except UserError as error:
         message = f"{error}; the file and its image are left out"
         problems.append(Problem(file.path, None, message, line_count(file.path)))
         return []
     objects = Objects()
-    for number_of_line, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number_of_line, line in lines:
         try:
             add(objects, columns(line), number_of_line)
         except ValueError as error:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from dataengine.data import dior, formats
+from dataengine.data.commands import FormatName
 from dataengine.data.layout import Dataset, Kind, class_key
 from dataengine.data.records import MAX_CLASSES, ClassName
 from dataengine.errors import UserError, first_fault, shown
@@ -46,8 +47,8 @@ class Preset(BaseModel):
     @field_validator("format")
     @classmethod
     def _known(cls, value: str | None) -> str | None:
-        if value is not None and value not in formats.FORMATS:
-            raise ValueError(f"{value!r} is not a known format; choose one of {', '.join(formats.FORMATS)}")
+        if value is not None and value not in get_args(FormatName):
+            raise ValueError(f"{value!r} is not a known format; choose one of {', '.join(get_args(FormatName))}")
         return value
 
     @field_validator("classes")
@@ -136,6 +137,8 @@ def read_dataset(
 
     If `path` has the data set in another format than the preset, that format is recognised, unless `format` states it.
     """
+    from dataengine.data import dior, formats  # all readers, which a sentence about missing data does not need
+
     place = find_dataset(preset, path)
     stated, format = format, format or preset.format
     if stated is None and (path is not None or format is None):

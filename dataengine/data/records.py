@@ -25,17 +25,7 @@ MAX_CLASS_NAME = 200  # characters
 MAX_CLASS_LIST_BYTES = 8 * 2**20  # of classes.txt: MAX_CLASSES names of MAX_CLASS_NAME characters
 NOTHING_READ = "none of its objects can be read"  # such an image would pass for empty ground
 IGNORED_CLASSES = frozenset(
-    (
-        "ignore",
-        "ignored",
-        "ignore-region",
-        "ignore-regions",
-        "ignored-region",
-        "ignored-regions",
-        "dontcare",
-        "dont-care",
-        "don't-care",
-    )
+    ("ignore", "ignored", "ignoreregion", "ignoreregions", "ignoredregion", "ignoredregions", "dontcare", "don'tcare")
 )  # keys of class names that mark regions with unknown content
 MAX_COORDINATE = 1_000_000  # pixels; boxes beyond it are errors of the file
 _LEAST_SIDE = np.finfo(np.float32).smallest_subnormal
@@ -106,13 +96,14 @@ def class_lookup(classes: Iterable[str]) -> dict[str, int]:
     """Index of each class by its `class_key`. Raises UserError if two classes have the same key.
 
     >>> class_lookup(["plane", "Large Vehicle"])
-    {'plane': 0, 'large-vehicle': 1}
+    {'plane': 0, 'largevehicle': 1}
     """
     lookup: dict[str, int] = {}
     for index, name in enumerate(classes):
         if lookup.setdefault(class_key(name), index) != index:
             raise UserError(
-                f"the class list has {shown(name)} twice (case, blanks and underscores do not matter); keep one"
+                f"the class list has {shown(name)} twice (case, blanks, underscores and hyphens do not matter); keep "
+                "one"
             )
     return lookup
 

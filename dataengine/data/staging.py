@@ -29,7 +29,7 @@ _NOT_CONTENT = (
     ".nfs",
     ".DS_Store",
 )  # unfinished, or left by other programs
-_SHARED = {"classes.txt", "data.yaml"}  # the same for all splits of a data set
+_SHARED = {"classes.txt", "classes.csv", "data.yaml"}  # the same for all splits of a data set
 
 
 def check_empty(out: Path, what: str) -> None:

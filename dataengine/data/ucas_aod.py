@@ -11,7 +11,7 @@ written.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -107,10 +107,15 @@ def _add(file: Path, objects: Objects, fields: list[str], line: int) -> None:
 def _class_name(file: Path, fields: list[str]) -> str:
     if len(fields) == NUMBERS + 1:
         return fields[0]
-    name = CLASS_FOLDERS.get(file.resolve().parent.name.lower())
+    name = _class_of_folder(file)
     if name is None:
         raise ValueError("the line has no class name, and the folder is not CAR or PLANE")
     return name
+
+
+@cache
+def _class_of_folder(file: Path) -> str | None:
+    return CLASS_FOLDERS.get(file.resolve().parent.name.lower())
 
 
 def _box(fields: list[str]) -> np.ndarray:

@@ -30,7 +30,7 @@ from dataengine.data.file_index import FileIndex, matched, safe_name
 from dataengine.data.label_files import head_of
 from dataengine.data.layout import Dataset, Layout, Problem
 from dataengine.data.objects import look_like_corners
-from dataengine.data.parse import is_number, line_count, number
+from dataengine.data.parse import is_number, line_count, number, numbered_lines
 from dataengine.data.records import NOTHING_READ, Record, assemble
 from dataengine.data.staging import Place, Progress, decimal, placed, staged, written_splits
 from dataengine.errors import UserError
@@ -331,9 +331,8 @@ def _record(
     except ValueError:
         width = height = 1  # `assemble` reports the image
     corners, rotated, before = [], False, len(problems)
-    for line, fields in enumerate(map(str.split, text.splitlines()), 1):
-        if not fields:
-            continue
+    for line, row in numbered_lines(text):
+        fields = row.split()
         try:
             index = number(fields[0], "class number")
             used.add(index)

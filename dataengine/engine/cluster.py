@@ -7,15 +7,18 @@ A shard comes back through the object store, and the run itself puts it into its
 from __future__ import annotations
 
 import pickle
+import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from typing import BinaryIO
 
 from dataengine.engine.local import interrupts_ignored
 from dataengine.engine.ray_driver import drive
-from dataengine.engine.ray_pool import Plan
+from dataengine.engine.ray_pool import Plan, reason
 from dataengine.engine.run_folder import RunFolder, ShardFolder
 from dataengine.engine.trace import watch
 from dataengine.engine.worker import AHEAD, Done, Job, NextShard, life
@@ -24,6 +27,7 @@ from dataengine.errors import UserError, install
 IMPORT_SECONDS = 120  # from a slow disk
 CONNECT_SECONDS = 8  # Ray itself would try for minutes
 START_SECONDS = 180  # of a cluster on this machine, when it is busy
+LOG_PREFIX = re.compile(r"^\[.*?\] |\S+\.cc:\d+: ", re.MULTILINE)  # time and source of each line of Ray's log
 STOP_SECONDS = 10  # for Ray to end its processes by itself
 
 
@@ -73,17 +77,18 @@ def _driver(address: str | None, plan: Plan | None) -> Iterator[Connection]:
     """The process that speaks with Ray, connected. It is ended with the context, and Ray on this machine with it."""
     context = get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=drive, args=(theirs, address, plan), daemon=True)
-    with interrupts_ignored():
-        process.start()
-    theirs.close()
+    said = tempfile.NamedTemporaryFile(prefix="ray-")  # noqa: SIM115  closed below
+    process = context.Process(target=drive, args=(theirs, address, plan, said.name), daemon=True)
     patience = 0
     try:
+        with interrupts_ignored():
+            process.start()
+        theirs.close()
         limit, failure = START_SECONDS, "Ray cannot start on this machine"
         if address is not None:
             limit, failure = CONNECT_SECONDS, f"--address {address}: no Ray cluster can be reached there"
         for seconds in (IMPORT_SECONDS, limit, IMPORT_SECONDS, limit):  # Python, the port, Ray, connected
-            _receive(ours, seconds, failure)
+            _receive(ours, seconds, failure, said)
         patience = STOP_SECONDS
         yield ours
     finally:
@@ -93,13 +98,21 @@ def _driver(address: str | None, plan: Plan | None) -> Iterator[Connection]:
         finally:  # even if interrupted again
             process.kill()
             process.join()
+            said.close()
 
 
-def _receive(driver: Connection, seconds: float | None = None, failure: str = "") -> tuple[str, object]:
-    """What the driver tells. Raises what it raised, and UserError where it is lost, or says nothing for that long."""
+def _receive(
+    driver: Connection, seconds: float | None = None, failure: str = "", said: BinaryIO | None = None
+) -> tuple[str, object]:
+    """What the driver tells. Raises what it raised, and UserError where it is lost, or says nothing for that long.
+
+    said: the log of Ray in the driver, whose last line is the reason why nothing comes.
+    """
     try:
         if seconds is not None and not driver.poll(seconds):
-            raise UserError(f"{failure} (no answer within {seconds} seconds).")
+            log = LOG_PREFIX.sub("", said.read().decode("utf-8", "replace")) if said else ""
+            why = f"; Ray says: {reason(log)}" if log.strip() else ""
+            raise UserError(f"{failure} (no answer within {seconds} seconds{why}).")
         kind, value = driver.recv()
     except (EOFError, ConnectionError):
         raise (UserError(f"{failure} (Ray ended its process).") if failure else _lost()) from None
@@ -117,8 +130,8 @@ def _send(driver: Connection, shard: int | None) -> None:
 
 def _lost() -> UserError:
     return UserError(
-        "the connection to the Ray cluster was lost: its head, or the process that speaks with it, was killed or "
-        "cannot be reached; the same command continues."
+        "the connection to the Ray cluster was lost: its head, the Ray node of this machine (its raylet), or the "
+        "process that speaks with them was killed or cannot be reached; the same command continues."
     )
 
 

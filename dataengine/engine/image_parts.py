@@ -13,6 +13,7 @@ from dataengine.data.images import read_picture
 from dataengine.data.layout import Dataset, Layout
 from dataengine.data.pixel_range import parse, with_pixel_range
 from dataengine.data.presets import Preset
+from dataengine.data.rename import rename_classes
 from dataengine.engine.recipe import Recipe
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
 
 
 def find_canvases(
-    recipe: Recipe, preset: Preset, dataset: Dataset | None, renderer: Renderer, notes: list[str]
+    recipe: Recipe, look: Preset, dataset: Dataset | None, renderer: Renderer, notes: list[str]
 ) -> Canvases:
     """What is painted on: labelled images that get new objects, nothing at all for a renderer of whole images, or
-    scenes: the images given, the data set's own, or generated ones."""
+    scenes: the images given, the data set's own, or generated ones that look like those of `look`."""
     size = (recipe.size, recipe.size)
     shadows = recipe.strength < 1  # real objects are turned such that theirs fit
     if recipe.into is not None:
@@ -55,7 +56,7 @@ def find_canvases(
         return DatasetCanvases(replace(dataset, samples=alike), size, recipe.augment_scenes, shadows)
     if not weights.has("whole"):
         raise UserError(
-            f"{preset.title} is not on this machine, and no whole-image model is packaged that could make scenes: "
+            f"{look.title} is not on this machine, and no whole-image model is packaged that could make scenes: "
             "give its folder with --data, or images to paint into with --scenes."
         )
     if recipe.augment_scenes:
@@ -65,12 +66,13 @@ def find_canvases(
         "no images of this data set were found, so scenes are generated; for real ones, give --data or --scenes"
     )
     if recipe.size == whole.size:
-        return GeneratedCanvases(whole, preset.name)
-    return WindowedCanvases(whole, preset.name)
+        return GeneratedCanvases(whole, look.name)
+    return WindowedCanvases(whole, look.name)
 
 
 def _in_range(recipe: Recipe, dataset: Dataset, notes: list[str]) -> Dataset:
-    """The data set with the recipe's pixel range, if it has one."""
+    """The data set with the recipe's pixel range and class names, if it has any."""
+    dataset = rename_classes(dataset, recipe.rename or {})
     dataset = with_pixel_range(dataset, None if recipe.pixel_range is None else parse(recipe.pixel_range))
     notes += dataset.notes
     return dataset
@@ -142,11 +144,11 @@ def real_images(dataset: Dataset | None, what: str) -> tuple[list[np.ndarray], l
     return [image for image, _ in found], [layout for _, layout in found]
 
 
-def find_calibration(recipe: Recipe, preset: Preset, dataset: Dataset | None) -> Calibration | None:
+def find_calibration(recipe: Recipe, look: Preset, dataset: Dataset | None) -> Calibration | None:
     """The given calibration, or the packaged one; None where there is neither, but a data set to calibrate on."""
     if recipe.calibration is not None:
         return Calibration.load(recipe.calibration)
-    packaged = f"calibration/{preset.name}.json"
+    packaged = f"calibration/{look.name}.json"
     if recipe.detector is None and weights.has(packaged):
         return Calibration.load(weights.packaged(packaged))
     if dataset is None:

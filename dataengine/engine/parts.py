@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from dataengine import weights
 from dataengine.data.formats import labelled_or_plain
-from dataengine.data.layout import Dataset, class_key, restrict, restrict_layout
+from dataengine.data.layout import Dataset, class_key, model_key, restrict, restrict_layout
 from dataengine.data.pixel_range import parse, range_of, with_pixel_range
 from dataengine.data.presets import Preset, load_preset, preset_of, read_dataset, search_dataset
+from dataengine.data.rename import check_names, rename_classes
 from dataengine.engine.image_parts import (
     find_calibration,
     find_canvases,
@@ -24,6 +25,7 @@ from dataengine.engine.image_parts import (
 )
 from dataengine.engine.recipe import Recipe, folder_hash
 from dataengine.engine.samplers import choose_layouts, crowding_warnings, find_layouts, make_sampler, reuse_warnings
+from dataengine.engine.stand_in import StandIn, describe, find_stand_in
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration
 from dataengine.judge.detector import Detector, load_detector
@@ -48,7 +50,8 @@ PATHS = ("data", "layout", "scenes", "into", "model", "layout_model", "semantic_
 @dataclass
 class Parts:
     """Everything that a shard needs; None for what the recipe leaves out. `notes` are sentences the user should read;
-    `hashes` name each part's content. `recipe` is what is carried out: `filter` may be off although nobody said so."""
+    `hashes` name each part's content. `look` is the data set whose appearance is painted: the preset's, or what stands
+    in for it. `recipe` is what is carried out: `filter` may be off although nobody said so."""
 
     preset: Preset
     classes: tuple[str, ...]
@@ -64,11 +67,12 @@ class Parts:
     notes: list[str]
     hashes: dict[str, str]
     recipe: Recipe
+    look: str
     real: Dataset | None = None
 
     def paint_settings(self, recipe: Recipe) -> PaintSettings:
         """How the renderer is asked to paint."""
-        return PaintSettings(recipe.steps, recipe.guidance_scale, self.preset.name, self.real_objects, self.references)
+        return PaintSettings(recipe.steps, recipe.guidance_scale, self.look, self.real_objects, self.references)
 
 
 def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
@@ -95,7 +99,11 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
         detector = load_detector(recipe.detector or weights.packaged("detector"), threads=1)
     if recipe.draw_as:
         _learn(renderer, recipe.draw_as, preset)
+    stand_in = find_stand_in(recipe, preset)
     classes = _usable_classes(recipe, preset, renderer.classes, detector.classes if detector else None, notes)
+    if stand_in is not None:
+        classes = _made_by(recipe, stand_in, preset, classes, notes)
+    look = stand_in.packaged if stand_in is not None and stand_in.packaged else preset
     own = {place: measured(images) for place, images in _images(recipe, dataset).items()}
     if detector is not None and (why := _not_filtered(recipe, own, classes)):
         recipe, detector, notes = recipe.model_copy(update={"filter": "off"}), None, [why]
@@ -115,7 +123,7 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
         layouts = [restrict_layout(layout, classes)]
         notes.append(f"{recipe.layout}: {', '.join(f'{n} {name}' for name, n in Counter(layout.names()).items())}")
     else:
-        layouts, layouts_hash = find_layouts(preset, dataset, classes)
+        layouts, layouts_hash = find_layouts(preset, dataset, classes, stand_in)
         layouts = choose_layouts(recipe, layouts)
         if recipe.layout_scale != 1:
             layouts = [scaled(layout, recipe.layout_scale) for layout in layouts]
@@ -124,9 +132,9 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     sampler = make_sampler(recipe, layouts, classes)
     notes += reuse_warnings(recipe, sampler, layouts)
     notes += crowding_warnings(renderer, sampler)
-    canvases = find_canvases(recipe, preset, dataset, renderer, notes)
+    canvases = find_canvases(recipe, look, dataset, renderer, notes)
     if detector is not None:
-        calibration = calibration or find_calibration(recipe, preset, dataset)
+        calibration = calibration or find_calibration(recipe, look, dataset)
         if calibration is not None:
             calibration.check(detector)
             calibration.check_classes(recipe.draw_as.get(name, name) for name in classes)
@@ -154,7 +162,7 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
         hashes["pixel range"] = str(pixel_range)
     return Parts(
         preset, classes, sampler, canvases, places, real_objects, references, renderer, detector, calibration,
-        semantic, notes, hashes, recipe, dataset if recipe.mix else None,
+        semantic, notes, hashes, recipe, look.name, dataset if recipe.mix else None,
     )  # fmt: skip
 
 
@@ -184,7 +192,8 @@ def _not_filtered(recipe: Recipe, own: dict[str, Imagery | None], classes: Seque
             return (
                 f"NOT FILTERED: no detector checks these images. The packaged one knows {', '.join(wrong)} from "
                 f"{known} ({known.source}), and the images of {place} are {how}. Painted objects are real objects of "
-                "your data; look at kept.png. To filter, give a detector of your images (--detector)"
+                "your data; look at kept.png. To filter, give a detector of your images (--detector; "
+                "dataengine train detector trains one)"
             )
     return ""
 
@@ -210,7 +219,7 @@ def check_imagery(
         fix = f"{real}give a renderer of your images (--model; dataengine train renderer)"
         checks.append(("renderer", read_imagery(model_folder), fix))
     if detector is not None and recipe.calibration is None:
-        fix = "give a detector of your images (--detector), or --filter off"
+        fix = "give a detector of your images (--detector; dataengine train detector trains one), or --filter off"
         checks.append(("filter's detector", read_imagery(recipe.detector or weights.packaged("detector")), fix))
     faults = []
     for part, trained, fix in checks:
@@ -263,18 +272,48 @@ def find_data(recipe: Recipe) -> tuple[Preset, Dataset | None]:
     if recipe.dataset is None:
         from dataengine.data import formats
 
-        dataset = with_pixel_range(formats.read(recipe.data, recipe.format), asked)
+        dataset = _renamed(recipe, with_pixel_range(formats.read(recipe.data, recipe.format), asked))
         preset = preset_of(dataset, recipe.data)
         dataset = replace(dataset, name=preset.name)
     else:
         preset = load_preset(recipe.dataset)
         packaged = weights.has(f"layouts/{preset.name}.npz")
-        if recipe.data is None and (packaged or recipe.layout is not None) and search_dataset(preset) is None:
+        stands_in = recipe.layout is not None or packaged or find_stand_in(recipe, preset) is not None
+        if recipe.data is None and stands_in and search_dataset(preset) is None:
+            if recipe.rename:
+                raise UserError(
+                    f"--rename is for classes of labelled images: give those of {preset.title} with --data."
+                )
             return preset, None
-        dataset = with_pixel_range(read_dataset(preset, recipe.data, recipe.format), asked)
+        dataset = _renamed(recipe, with_pixel_range(read_dataset(preset, recipe.data, recipe.format), asked))
+        if recipe.rename:
+            preset = preset.model_copy(update={"classes": dataset.classes})
     if not len(dataset):
         raise UserError(f"{recipe.data or preset.title}: the data set has no image that can be read.")
     return preset, dataset
+
+
+def _renamed(recipe: Recipe, dataset: Dataset) -> Dataset:
+    """The data set with the recipe's names of classes. Raises UserError for a class that it does not have."""
+    if not recipe.rename:
+        return dataset
+    check_names(dataset.classes, recipe.rename, dataset.name)
+    return rename_classes(dataset, recipe.rename)
+
+
+def _made_by(
+    recipe: Recipe, stand_in: StandIn, preset: Preset, classes: tuple[str, ...], notes: list[str]
+) -> tuple[str, ...]:
+    """The classes that a stand-in has layouts of. Its note says what `_usable_classes` noted of the packaged models."""
+    made = tuple(name for name in classes if name in stand_in.classes)
+    if not made:
+        known = ", ".join(stand_in.classes)
+        raise UserError(f"{preset.title} is not on this machine, and without it only {known} can be made; give --data.")
+    if stand_in.packaged is not None:
+        said = ("left out, since the renderer", *(("left out, since the detector",) if recipe.detector is None else ()))
+        notes[:] = [note for note in notes if not note.startswith(said)]
+    notes.append(describe(stand_in, preset, made))
+    return made
 
 
 def _learn(renderer: Renderer, draw_as: dict[str, str], preset: Preset) -> None:
@@ -303,10 +342,10 @@ def _usable_classes(
         if unknown:
             raise UserError(f"{preset.name} has no class {', '.join(unknown)}; it has {', '.join(preset.classes)}.")
         wanted = tuple(known[class_key(name)] for name in recipe.classes)
-    drawn_names, detected_names = ({class_key(name) for name in names} for names in (drawn, detected))
+    drawn_names, detected_names = ({model_key(name) for name in names} for names in (drawn, detected))
 
     def known(name: str, names: set[str]) -> bool:
-        return class_key(recipe.draw_as.get(name, name)) in names
+        return model_key(recipe.draw_as.get(name, name)) in names
 
     for names, part in ((drawn_names, "renderer"), (detected_names, "detector"))[: 1 + judged]:
         missing = [recipe.draw_as.get(name, name) for name in wanted if not known(name, names)]
@@ -319,9 +358,10 @@ def _usable_classes(
             f"the filter's detector ({', '.join(detected)}): "
             + (
                 "train a renderer on this data set (dataengine train renderer) and give it with --model, and a "
-                "detector of these classes with --detector, or --filter off."
+                "detector of these classes with --detector (dataengine train detector), or --filter off."
                 if not any(known(name, drawn_names) for name in wanted)
-                else "give a detector of these classes (--detector), or --filter off."
+                else "give a detector of these classes (--detector; dataengine train detector trains one), or "
+                "--filter off."
             )
         )
     return usable

@@ -67,13 +67,14 @@ def connect(ray, address: str | None) -> None:
         )
 
 
-def drive(connection: Connection, address: str | None, plan: Plan | None) -> None:
-    """The life of the process. It tells (kind, value); only "next" is answered. plan: None to only connect."""
+def drive(connection: Connection, address: str | None, plan: Plan | None, said: str) -> None:
+    """The life of the process. It tells (kind, value); only "next" is answered. plan: None to only connect. said: a
+    file for what Ray prints."""
     if hasattr(os, "setsid"):
         os.setsid()  # the signals of a terminal are for the run, which ends this process
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 1)
-    os.dup2(silence, 2)
+    log = os.open(said, os.O_WRONLY | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
 
     def tell(kind: str, value: object = None) -> None:
         try:

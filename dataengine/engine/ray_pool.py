@@ -214,6 +214,6 @@ class Pool:
             self._replace(number)
 
 
-def reason(error: Exception) -> str:
+def reason(error: Exception | str) -> str:
     """Why, on one line: the last line of Ray's messages says it."""
     return shorten((str(error).strip().splitlines() or [type(error).__name__])[-1], REASON_LENGTH).rstrip(".")

@@ -12,6 +12,7 @@ from dataengine.data.commands import FormatName
 from dataengine.data.layout import Acquisition
 from dataengine.data.pixel_range import parse as parse_pixel_range
 from dataengine.data.presets import config_file
+from dataengine.data.rename import parse_pairs
 from dataengine.errors import UserError, first_fault
 from dataengine.files import read_yaml
 from dataengine.layouts.balance import parse_balance
@@ -32,17 +33,9 @@ def _names(value: object) -> object:
     return names
 
 
-def _pairs(value: object) -> object:
-    """ "car=windmill,van=boat" -> {"car": "windmill", "van": "boat"}; a dict stays as it is."""
-    if not isinstance(value, str):
-        return value
-    pairs = [[name.strip() for name in text.partition("=")[::2]] for text in value.split(",")]
-    for old, new in pairs:
-        if not old or not new:
-            raise UserError(f"--draw-as {old}: give two names, such as car=windmill.")
-    if len({old for old, _ in pairs}) < len(pairs):
-        raise UserError(f"--draw-as {value}: one class is given two new names; give each class once.")
-    return dict(pairs)
+def _pairs(option: str) -> BeforeValidator:
+    """Reads "car=windmill,van=boat" as {"car": "windmill", "van": "boat"}; a dict stays as it is."""
+    return BeforeValidator(lambda value: parse_pairs(value, option) if isinstance(value, str) else value)
 
 
 def _shares(value: object) -> object:
@@ -71,7 +64,7 @@ Range = Annotated[tuple[float, float], AfterValidator(_low_to_high)]
 LAYOUT_FIELDS = {"layouts", "layout_model", "balance", "rows", "label_filter", "enhance", "altitude", "gsd",
     "camera_angle", "night"}  # fmt: skip
 # added after version 0.1.0: without effect on the identity of runs that leave them out
-LATER_FIELDS = ("pixel_range", "layout", "scheduler", "eta")
+LATER_FIELDS = ("pixel_range", "layout", "scheduler", "eta", "rename")
 MAX_SHARD = 16  # images, unless --shard-size is given
 RANGES = {"altitude": "altitude_m", "gsd": "gsd_m", "camera_angle": "camera_angle_deg"}  # field of `Acquisition` each
 
@@ -134,7 +127,10 @@ class Recipe(BaseModel):
     classes: Annotated[tuple[str, ...], BeforeValidator(_names)] | None = _field(
         "Data", None, "Make only these classes: plane,ship.", "all"
     )
-    draw_as: Annotated[dict[str, str], BeforeValidator(_pairs)] = _field(
+    rename: Annotated[dict[str, str] | None, _pairs("--rename")] = _field(
+        "Data", None, "New names of classes of --data: small-vehicle=Car,plane=airplane."
+    )
+    draw_as: Annotated[dict[str, str], _pairs("--draw-as")] = _field(
         "Rendering", {}, "Render another class in the boxes of one: car=windmill; needs a model with text."
     )
     balance: Annotated[float | dict[str, float] | None, BeforeValidator(_shares)] = _field(

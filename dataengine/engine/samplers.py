@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from dataengine import weights
 from dataengine.data.layout import Dataset, Layout, class_key, restrict_layout
 from dataengine.data.presets import Preset
-from dataengine.engine.recipe import RANGES, Recipe, folder_hash
+from dataengine.engine.recipe import RANGES, Recipe
+from dataengine.engine.stand_in import StandIn
 from dataengine.errors import UserError
 from dataengine.layouts.given import GivenSampler
 from dataengine.layouts.sampler import EnhancedSampler, FilteredSampler, NormalFilter, Sampler
@@ -22,8 +22,11 @@ MAX_REUSES = 50  # of each real object of a class; more are reported,
 MAX_REUSE_RATIO = 5  # if that is also so many times as often as objects of all classes
 
 
-def find_layouts(preset: Preset, dataset: Dataset | None, classes: tuple[str, ...]) -> tuple[list[Layout], str]:
-    """Real layouts with an object in them, of the data set or the packaged ones, and the hash of them all."""
+def find_layouts(
+    preset: Preset, dataset: Dataset | None, classes: tuple[str, ...], stand_in: StandIn | None = None
+) -> tuple[list[Layout], str]:
+    """Layouts with an object in them, of the data set, the preset's packaged ones or what stands in for them, and the
+    hash of them all."""
     if dataset is not None:
         layouts = [replace(sample.layout, origins=(sample.name,)) for sample in dataset if len(sample.layout)]
         if not layouts:
@@ -37,14 +40,7 @@ def find_layouts(preset: Preset, dataset: Dataset | None, classes: tuple[str, ..
             total.update(sample.name.encode())
             total.update(sample.layout.boxes.tobytes())
         return layouts, total.hexdigest()[:16]
-    from dataengine.layouts.stored import load_layouts
-
-    path = weights.packaged(f"layouts/{preset.name}.npz")
-    layouts = [
-        replace(restrict_layout(layout, classes), origins=(f"{preset.name} layout {i}",))
-        for i, layout in enumerate(load_layouts(path))
-    ]
-    return [layout for layout in layouts if len(layout)], folder_hash(path)
+    return (stand_in or StandIn(preset, classes)).layouts(classes)
 
 
 def choose_layouts(recipe: Recipe, layouts: list[Layout]) -> list[Layout]:

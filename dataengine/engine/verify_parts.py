@@ -51,11 +51,12 @@ def data_here(recipe: Recipe, classes: Sequence[str]) -> tuple[Preset, Dataset |
 
 def _layouts_here(recipe: Recipe, classes: Sequence[str]) -> str | None:
     from dataengine.engine.samplers import find_layouts
+    from dataengine.engine.stand_in import find_stand_in
 
     if recipe.layout is not None:
         return folder_hash(recipe.layout) if recipe.layout.is_file() else None
     data = data_here(recipe, classes)
     try:
-        return find_layouts(*data)[1] if data is not None else None
+        return find_layouts(*data, find_stand_in(recipe, data[0]))[1] if data is not None else None
     except UserError:
         return None

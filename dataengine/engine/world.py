@@ -48,7 +48,7 @@ def load_world(recipe: Recipe, ground: Path | None = None, calibration: Calibrat
     folder = ground or weights.packaged("whole")
     whole = load_renderer(folder, "whole").to(best_device())
     parts.hashes["ground"] = folder_hash(folder)
-    world = World(recipe.seed, whole, parts.renderer, parts.sampler.prior, parts.preset.name)
+    world = World(recipe.seed, whole, parts.renderer, parts.sampler.prior, parts.look)
     if parts.detector is None:
         return world, parts
     return JudgedWorld(world, parts.detector, parts.calibration, parts.recipe.filter), parts

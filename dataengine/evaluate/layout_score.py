@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataengine.data.layout import Layout, class_key, restrict_layout
+from dataengine.data.layout import Layout, model_key, restrict_layout
 from dataengine.errors import UserError
 from dataengine.evaluate.average_precision import COCO_THRESHOLDS, average_precision, matched
 from dataengine.evaluate.coco_average_precision import coco_average_precision
@@ -44,8 +44,8 @@ def shared_classes(layouts: Sequence[Layout], detector: Detector) -> tuple[tuple
     Raises UserError where it knows none.
     """
     present = tuple(dict.fromkeys(name for layout in layouts for name in layout.names()))
-    known = {class_key(name) for name in detector.classes}
-    shared = tuple(name for name in present if class_key(name) in known)
+    known = {model_key(name) for name in detector.classes}
+    shared = tuple(name for name in present if model_key(name) in known)
     if not shared:
         raise UserError(
             f"the detector knows none of the classes in the images ({', '.join(present) or 'no labels'}); it knows "

@@ -28,9 +28,11 @@ from dataengine.evaluate.copy_paste import write_copy_paste
 from dataengine.evaluate.layout_score import SIZES
 from dataengine.evaluate.results import Column, Figure, Result, Row
 from dataengine.files import read_text, refuse_links, write_whole
+from dataengine.judge.detector import Detector
 from dataengine.mmrotate.detector import MmrotateDetector
+from dataengine.mmrotate.draws import batch_shares
 from dataengine.mmrotate.export import export
-from dataengine.mmrotate.training import batch_shares, train_detector
+from dataengine.mmrotate.training import train_exported
 
 REAL, COPY_PASTE, MORE_REAL = "real", "copy-paste", "more real"
 
@@ -137,8 +139,8 @@ def _export_config(protocol: Protocol, arm: str, out: Path) -> Path:
     """Export the config and data of an arm; returns the config."""
     n = protocol.arms[arm].images
     return export(
-        _extra_data(protocol, arm, out), protocol.real, out / arm.replace(" ", "-"),
-        detector=protocol.detector, ratio=(1, 0 if n == 0 else 1), most=1 if n == 0 else n,
+        None if n == 0 else _extra_data(protocol, arm, out), protocol.real, out / arm.replace(" ", "-"),
+        detector=protocol.detector, ratio=(1, 0 if n == 0 else 1), most=n,
         test=str(protocol.test), tile_size=protocol.tile_size, scale=protocol.scale, cpu=protocol.cpu,
         real_format=protocol.format,
     ).config  # fmt: skip
@@ -150,11 +152,13 @@ def train_and_test(protocol: Protocol, arm: str, seed: int, config: Path, out: P
     now = protocol.arms[arm]
     outcome = {"arm": arm, "seed": seed, "source": str(now.source), "images": now.images}
     with redirect_stdout(sys.stderr):  # mmengine logs to stdout, which belongs to the results
-        trained = train_detector(
+        trained = train_exported(
             config, stored.parent, steps=protocol.steps, batch_size=protocol.batch_size, seed=seed,
             options=protocol.options, real_share=protocol.real_share,
         )  # fmt: skip
-        outcome |= evaluate_detector(MmrotateDetector(*trained), protocol.test, protocol.format)
+        outcome |= evaluate_detector(
+            MmrotateDetector(trained.config, trained.checkpoint), protocol.test, protocol.format
+        )
     write_whole(stored, json.dumps(outcome, indent=2) + "\n")
     return outcome
 
@@ -189,9 +193,9 @@ def _extra_data(protocol: Protocol, arm: str, out: Path) -> Path:
     return folder
 
 
-def evaluate_detector(detector: MmrotateDetector, test: Path, format: str | None = None) -> dict:
+def evaluate_detector(detector: Detector, test: Path, format: str | None = None, split: str | None = None) -> dict:
     """AP50 and AP (IoU 0.5 to 0.95) on real images: mean over classes, by class, and AP50 by class and object size."""
-    dataset = formats.read(test, format)
+    dataset = formats.read(test, format, split=split)
     detections, layouts = [], []
     for sample in dataset:
         image = read_picture(sample)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -56,25 +58,25 @@ def lift_command(
     """Measure how synthetic data changes a detector: train it on real images only, with copy-paste, and with each run.
 
     All arms use the same detector, number of steps and seeds, and are tested on real images. If the command is stopped
-    or killed, the same command continues it; other runs or --images add arms. Needs mmrotate.
+    or killed, the same command continues it; other runs or --images add arms. Where mmrotate is not installed, the
+    command runs in the environment that dataengine train detector makes.
 
     Example: dataengine evaluate lift runs/mine --real data/train --test data/val --images 500,5000 --out lift
     """
-    from importlib.util import find_spec
-
     from dataengine.errors import UserError
     from dataengine.evaluate.lift import Protocol, run_lift, tables
     from dataengine.evaluate.results import print_results
     from dataengine.evaluate.windows import read_generated
     from dataengine.files import read_yaml
+    from dataengine.mmrotate import environment
 
     try:
         sizes = tuple(int(size) for text in images or () for size in text.split(","))
     except ValueError:
         raise UserError(f"--images {','.join(images)}: give whole numbers, such as 500,5000.") from None
     sizes = sizes or (min(len(read_generated(run)) for run in runs),)
-    if find_spec("mmrotate") is None:  # before gigabytes of training data are written
-        raise UserError("mmrotate, which trains the detectors, is not installed; see docs/mmrotate.md.")
+    if not environment.is_here():
+        raise typer.Exit(subprocess.run(environment.command("dataengine", *sys.argv[1:]), check=False).returncode)
     changes = read_yaml(options) if options else {}
     protocol = Protocol(
         real, test, tuple(runs), sizes, detector, changes, steps, batch_size, seeds, real_share, pasted, tile_size,

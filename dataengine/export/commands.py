@@ -17,14 +17,21 @@ app = typer.Typer(help="Write a run in the form that detector training framework
 
 @app.command("mmrotate")
 def mmrotate_command(
-    run: Annotated[Path, typer.Argument(help="Run folder of dataengine synth, or any labelled data set.")],
     real: Annotated[Path, typer.Option(help="Your labelled data set, in any supported format.")],
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="Run folder of dataengine synth, or any labelled data set. [default: real images alone]"),
+    ] = None,
     format: Format = None,
     real_format: RealFormat = None,
     detector: Annotated[DetectorName, typer.Option(help="Detector to configure.")] = "oriented-rcnn",
     ratio: Annotated[
-        str, typer.Option(help="REAL:SYNTHETIC, repeats of each image per epoch; 1:0 trains on real images only.")
-    ] = "1:1",
+        str | None,
+        typer.Option(
+            help="REAL:SYNTHETIC, repeats of each image per epoch; 1:0 trains on real images only. [default: 1:1, or "
+            "1:0 without a run]"
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for data and config. [default: RUN/mmrotate]")] = None,
     layout: Annotated[Literal["dota", "dior", "hrsc", "coco"], typer.Option(help="Format of the data.")] = "dota",
     train: Annotated[
@@ -56,7 +63,12 @@ def mmrotate_command(
 
     Example: dataengine export mmrotate runs/first --real data/hit-uav --detector oriented-rcnn --ratio 1:1
     """
+    from dataengine.errors import UserError
     from dataengine.mmrotate.export import export, parse_ratio
+
+    if run is None and out is None:
+        raise UserError("give the folder to write as --out; only with a run it lies in that by default.")
+    ratio = ratio or ("1:0" if run is None else "1:1")
 
     with _progress() as progress:
         done = export(
@@ -79,9 +91,10 @@ def mmrotate_command(
         )
     for note in done.notes:
         typer.echo(note, err=True)
+    synthetic = f" and {done.synthetic} synthetic images ({ratio})" if done.synthetic else " images"
     typer.echo(
-        f"{done.config}: trains on {done.real} real and {done.synthetic} synthetic images ({ratio}) and tests on "
-        f"{done.test} real images; classes: {', '.join(done.classes)}."
+        f"{done.config}: trains on {done.real} real{synthetic} and tests on {done.test} real images; classes: "
+        f"{', '.join(done.classes)}."
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dataengine import geometry
-from dataengine.data.layout import Layout, class_key
+from dataengine.data.layout import Layout, model_key
 from dataengine.errors import UserError, first_fault
 from dataengine.files import MAX_CONFIG_BYTES, parse_json, read_text, write_whole
 from dataengine.judge.detector import Detector
@@ -81,8 +81,8 @@ class Calibration(BaseModel):
 
     def check_classes(self, names: Iterable[str]) -> None:
         """Raises UserError for names without a threshold, whose objects would always count as missed."""
-        known = {class_key(name) for name in self.thresholds}
-        unknown = [name for name in names if class_key(name) not in known]
+        known = {model_key(name) for name in self.thresholds}
+        unknown = [name for name in names if model_key(name) not in known]
         if unknown:
             raise UserError(
                 f"the calibration has no threshold for {', '.join(unknown)}; it has {', '.join(self.thresholds)}. "
@@ -129,23 +129,23 @@ def exceeds(count, objects, share: float, allowance: int = 0):
 
 
 def at_class(values: dict[str, float], names: Sequence[str]) -> np.ndarray:
-    """float32 (N,): the value of each named class (compared by `class_key`); infinite for classes without one.
+    """float32 (N,): the value of each named class (compared by `model_key`); infinite for classes without one.
 
     >>> at_class({"car": 0.5}, ["Car", "ship"]).tolist()
     [0.5, inf]
     """
-    by_key = {class_key(name): value for name, value in values.items()}
-    return np.array([by_key.get(class_key(name), np.inf) for name in names], np.float32)
+    by_key = {model_key(name): value for name, value in values.items()}
+    return np.array([by_key.get(model_key(name), np.inf) for name in names], np.float32)
 
 
 def limits(layout: Layout, thresholds: dict[str, Threshold], crowded_thresholds: dict[str, Threshold]) -> np.ndarray:
-    """float32 (N,): the threshold of each object by class (compared by `class_key`), by whether its box touches another
+    """float32 (N,): the threshold of each object by class (compared by `model_key`), by whether its box touches another
     one, and by size; infinite for unknown classes."""
-    by_key, close = ({class_key(name): t for name, t in each.items()} for each in (thresholds, crowded_thresholds))
+    by_key, close = ({model_key(name): t for name, t in each.items()} for each in (thresholds, crowded_thresholds))
     result = np.full(len(layout), np.inf, np.float32)
     near = crowded(layout) if close else np.zeros(len(layout), bool)
     for i, (name, side, touches) in enumerate(zip(layout.names(), sides(layout), near, strict=True)):
-        name = class_key(name)
+        name = model_key(name)
         steps = close[name] if touches and name in close else by_key.get(name, np.inf)
         if isinstance(steps, list):
             steps = max((step for step in steps if step[0] <= side), default=steps[0])[1]

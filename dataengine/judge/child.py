@@ -49,13 +49,9 @@ class ChildDetector:
 
     def _start(self) -> None:
         self.said = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the process lives
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
-            "MALLOC_ARENA_MAX": "2",
-        }
-        command = [sys.executable, "-m", "dataengine.judge.child", os.path.abspath(self.folder), str(self.threads)]
+        command, variables = _command(self.folder, self.threads)
         self.process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said
+            command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said
         )
         size = sum(file.stat().st_size for file in self.folder.glob("*") if file.is_file())
         hello = self._reply(LOAD_SECONDS + LOAD_SECONDS_PER_BYTE * size)[0]
@@ -143,6 +139,21 @@ class ChildDetector:
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # at the end of the program, modules may be gone
             self.close()
+
+
+def _command(folder: Path, threads: int) -> tuple[list[str], dict[str, str]]:
+    """The command line and the environment variables of the child. A detector of mmrotate runs in the kept environment
+    where there is one and this Python has no mmrotate."""
+    arguments = "dataengine.judge.child", os.path.abspath(folder), str(threads)
+    variables = os.environ | {"MALLOC_ARENA_MAX": "2"}
+    if (folder / "last_checkpoint").exists():
+        from dataengine.mmrotate import environment
+
+        if not environment.is_here() and environment.is_ready():
+            return environment.command(*arguments), variables
+    return [sys.executable, "-m", *arguments], variables | {
+        "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))
+    }
 
 
 def seconds_of(shape: tuple[int, ...], side: int) -> float:

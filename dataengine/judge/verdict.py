@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from dataengine import geometry
-from dataengine.data.layout import Layout, class_key
+from dataengine.data.layout import Layout, class_key, model_key
 from dataengine.judge.calibration import Calibration, at_class
 from dataengine.judge.detector import Detections
 
@@ -39,13 +39,14 @@ def overlaps(layout: Layout, boxes: np.ndarray) -> np.ndarray:
 
 
 def class_map(layout_classes: Sequence[str], detector_classes: Sequence[str]) -> np.ndarray:
-    """Index in the layout's classes of each of the detector's classes, -1 for none; names are compared by `class_key`.
+    """Index in the layout's classes of each of the detector's classes, -1 for none; names are compared by `model_key`.
 
-    >>> class_map(("car", "ship"), ("Ship", "plane")).tolist()
-    [1, -1]
+    >>> class_map(("plane", "ship"), ("Ship", "airplane", "car")).tolist()
+    [1, 0, -1]
     """
-    names = {class_key(name): i for i, name in enumerate(layout_classes)}
-    return np.array([names.get(class_key(name), -1) for name in detector_classes], np.int64)
+    names = {model_key(name): i for i, name in enumerate(layout_classes)}
+    names |= {class_key(name): i for i, name in enumerate(layout_classes)}  # of "plane" and "airplane", the same word
+    return np.array([names.get(class_key(name), names.get(model_key(name), -1)) for name in detector_classes], np.int64)
 
 
 def match(

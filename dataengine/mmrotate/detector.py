@@ -23,7 +23,7 @@ from dataengine.mmrotate.safe_config import read_config
 if TYPE_CHECKING:
     import torch
 
-INSTALL_HINT = "install it with tools/install_mmrotate.sh (docs/mmrotate.md)"
+INSTALL_HINT = "dataengine train detector and tools/install_mmrotate.sh install it (docs/mmrotate.md)"
 
 
 class MmrotateDetector:

@@ -17,15 +17,15 @@ import numpy as np
 from dataengine.data import formats
 from dataengine.data.border import inside_image
 from dataengine.data.fill import place_filled
-from dataengine.data.layout import Dataset, class_key, restrict
+from dataengine.data.layout import Dataset
 from dataengine.data.pixel_range import in_8_bits, range_of
-from dataengine.data.records import class_lookup
 from dataengine.data.staging import IMAGE_SKIPPED
 from dataengine.data.tile import tile
 from dataengine.errors import UserError
 from dataengine.files import make_room, read_text, refuse_links, write_whole
 from dataengine.folders import sha256_of
 from dataengine.layouts.constraints import MIN_VISIBLE
+from dataengine.mmrotate.sources import real_data, synthetic_data
 from dataengine.mmrotate.training_config import DETECTORS, LAYOUTS, ExportedData, config_text, spelling
 
 Progress = Callable[[str, int, int], None]  # (what, images done, images in all)
@@ -58,7 +58,7 @@ def parse_ratio(text: str) -> tuple[int, int]:
 
 
 def export(
-    run: str | Path,
+    run: str | Path | None,
     real: str | Path,
     out: str | Path,
     *,
@@ -67,6 +67,7 @@ def export(
     layout: str = "dota",
     train_splits: Sequence[str] = (),
     test: str | None = None,
+    tested: bool = True,
     classes: Sequence[str] | None = None,
     most: int | None = None,
     tile_size: int = 1024,
@@ -78,13 +79,14 @@ def export(
 ) -> Exported:
     """Write `out/data/real`, `out/data/synthetic` and `out/<detector>.py`; the folder can be moved as a whole.
 
-    run:          folder of `dataengine synth`, or any labelled data set.
+    run:          folder of `dataengine synth`, or any labelled data set; None for real images alone.
     detector:     a key of DETECTORS.
     real:         labelled data set to train on, and to evaluate on if it has a split for that.
     ratio:        how often an epoch shows each real and each synthetic image.
     layout:       layout of the folders: dota, dior, hrsc or coco.
     train_splits: of the real data; () for "trainval" or else "train".
     test:         a split of the real data, or another labelled data set; None for the split "val" or else "test".
+    tested:       False for a config without test images: its test pipeline names the training images.
     classes:      None for all of the real data; objects of other classes are left out.
     most:         maximum number of synthetic images, the first of the run.
     tile_size:    real images with a longer side are cut into tiles of this size, which overlap by a fifth. An object of
@@ -98,35 +100,34 @@ def export(
     Existing data of the same content, pixels included, are kept, for instance for a second detector. Raises UserError
     where something is missing or does not match, before anything is written.
     """
-    run, out = Path(run), Path(out)
+    out = Path(out)
     if detector not in DETECTORS:
         raise UserError(f"--detector {detector}: no such detector; choose one of {', '.join(DETECTORS)}.")
     if layout not in LAYOUTS:
         raise UserError(f"--layout {layout}: no such layout; choose one of {', '.join(LAYOUTS)}.")
     if not 0 < scale <= 8:
         raise UserError(f"--scale {scale:g}: give a number above 0 and up to 8.")
-    train, test_data = _real(Path(real), real_format, train_splits, test, classes)
-    synthetic, synthetic_scale = _synthetic(run, run_format)
-    synthetic = replace(synthetic, samples=synthetic.samples[:most])
-    unknown = [n for n in synthetic.classes if class_key(n) not in class_lookup(train.classes) and _shows(synthetic, n)]
-    if unknown and classes is None:
-        raise UserError(
-            f"{run} shows {', '.join(unknown)}, which {real} does not have; it has {', '.join(train.classes)}. Give "
-            "the classes to train as --classes; objects of other classes are left out."
-        )
-    synthetic = _renamed(synthetic, train.classes)
-    parts = _parts(train, test_data, synthetic)
+    train, test_data = real_data(Path(real), real_format, train_splits, test, classes, tested)
+    parts, synthetic_scale = {"real": train}, 1.0
+    if test_data is not None:
+        parts["test"] = test_data
+    if run is not None:
+        parts["synthetic"], synthetic_scale = synthetic_data(Path(run), run_format, train, classes, most, real)
+    elif ratio[1]:
+        raise UserError(f"--ratio {ratio[0]}:{ratio[1]}: there are no synthetic images; give a run, or 1:0.")
     content = {
         "layout": layout,
         "tile_size": tile_size,
         "classes": list(train.classes),
         "synthetic_scale": synthetic_scale,
-        "images": {name: _fingerprint(part) for name, part in parts},
+        "images": {name: _fingerprint(part) for name, part in parts.items()},
     }
-    if ranges := {name: str(found) for name, part in parts if (found := range_of(part)) is not None}:
+    if ranges := {name: str(found) for name, part in parts.items() if (found := range_of(part)) is not None}:
         content["pixel_ranges"] = ranges
-    notes = [f"{name}: {note}" for name, p in parts for note in p.notes]
-    notes += [f"{len(p.problems)} problems in {name}, such as {p.problems[0]}" for name, p in parts if p.problems]
+    notes = [f"{name}: {note}" for name, p in parts.items() for note in p.notes]
+    notes += [
+        f"{len(p.problems)} problems in {name}, such as {p.problems[0]}" for name, p in parts.items() if p.problems
+    ]
     refuse_links(out)
     stored = out / "data" / "export.json"
     if stored.exists():
@@ -136,82 +137,17 @@ def export(
             raise UserError(f"{out / 'data'} contains other data ({', '.join(changed)} differ); give another --out.")
     else:
         written = _write(parts, content, out / "data", progress)
-    data = ExportedData(layout, spelling(train.classes, layout), written["largest_side"], synthetic_scale)
+    counts = {"test": 0, "synthetic": 0} | written["counts"]
+    images = sum(counts[name] * times for name, times in zip(("real", "synthetic"), ratio, strict=True))
+    data = ExportedData(
+        layout, spelling(train.classes, layout), written["largest_side"], synthetic_scale, images, tested
+    )
     config = out / f"{detector}.py"
     write_whole(config, config_text(detector, data, ratio, scale, cpu))
-    counts = written["counts"]
     real_images, synthetic_images = (
         n * (times > 0) for n, times in zip((counts["real"], counts["synthetic"]), ratio, strict=True)
     )
     return Exported(config, train.classes, real_images, synthetic_images, counts["test"], notes + written["notes"])
-
-
-def _parts(train: Dataset, test: Dataset, synthetic: Dataset) -> tuple[tuple[str, Dataset], ...]:
-    return ("real", train), ("test", test), ("synthetic", synthetic)
-
-
-def _real(
-    path: Path, format: str | None, train_splits: Sequence[str], test: str | None, classes: Sequence[str] | None
-) -> tuple[Dataset, Dataset]:
-    """The real data to train on and to evaluate on, with one class list.
-
-    A class that only the test split shows cannot be learned: its objects become problems of that data set."""
-    splits = formats.splits(path, format)
-    chosen = list(train_splits) or [name for name in ("trainval", "train") if name in splits][:1]
-    test_split = test or next((name for name in ("val", "test") if name in splits and name not in chosen), None)
-    elsewhere = test_split is not None and test_split not in splits and Path(test_split).exists()
-    if test_split is None or not (chosen or (elsewhere and not splits)):
-        has = f"it has {', '.join(splits)}" if splits else "it has none"
-        raise UserError(
-            f"{path}: a detector needs a split to train on and another to evaluate on; {has}. Give them as --train "
-            "and --test, which may also be the folder of another labelled data set."
-        )
-    if test_split in chosen:
-        raise UserError(f"--test {test_split}: the split is also trained on; choose another one.")
-    names = (
-        classes
-        or tuple(dict.fromkeys(n for name in chosen for n in formats.read(path, format, split=name).classes))
-        or None
-    )
-    parts = [formats.read(path, format, split=name, classes=names) for name in chosen or [None]]
-    train = parts[0]
-    if len(parts) > 1:
-        samples = [replace(s, name=f"{n}/{s.name}") for n, part in zip(chosen, parts, strict=True) for s in part]
-        train = replace(train, samples=samples, problems=[problem for part in parts for problem in part.problems])
-    if elsewhere:
-        return train, formats.read(test_split, classes=train.classes)
-    return train, formats.read(path, format, split=test_split, classes=train.classes)
-
-
-def _synthetic(run: Path, format: str | None) -> tuple[Dataset, float]:
-    """The accepted images of a run, and the number of their pixels for each real pixel."""
-    recipe = run / "recipe.json"
-    if not recipe.exists():
-        return formats.read(run, format), 1.0
-    if not (run / "coco").is_dir():
-        raise UserError(f"{run}: the run is not finished; continue it with the same dataengine synth command.")
-    try:
-        scale = float(json.loads(read_text(recipe))["recipe"].get("layout_scale", 1.0))
-    except (ValueError, KeyError, AttributeError):
-        raise UserError(f"{recipe}: damaged; make the run again.") from None
-    return formats.read(run / "coco", "coco"), scale
-
-
-def _shows(dataset: Dataset, name: str) -> bool:
-    return any(name in sample.layout.names() for sample in dataset)
-
-
-def _renamed(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
-    """The data set with these classes, matched by name as in the readers; objects of other classes are left out, as
-    they are in the real data."""
-    lookup = class_lookup(classes)
-    matched = tuple(classes[i] if (i := lookup.get(class_key(name))) is not None else name for name in dataset.classes)
-    usable = np.array([name in classes for name in matched], bool)
-    samples = [
-        replace(sample, layout=replace(sample.layout, classes=matched).select(usable[sample.layout.labels]))
-        for sample in dataset
-    ]
-    return restrict(replace(dataset, classes=matched, samples=samples), classes)
 
 
 def _fingerprint(dataset: Dataset) -> str:
@@ -231,7 +167,7 @@ def _fingerprint(dataset: Dataset) -> str:
     return total.hexdigest()[:16]
 
 
-def _write(parts: tuple[tuple[str, Dataset], ...], content: dict, folder: Path, progress: Progress) -> dict:
+def _write(parts: dict[str, Dataset], content: dict, folder: Path, progress: Progress) -> dict:
     """Write the folders next to their final place, then move them to `folder`; returns the content of `export.json`."""
     if folder.exists():
         raise UserError(f"{folder} was not written by dataengine export; give another --out.")
@@ -240,7 +176,7 @@ def _write(parts: tuple[tuple[str, Dataset], ...], content: dict, folder: Path, 
         with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as temporary:
             work = Path(temporary)
             longest, counts, notes = 0, {}, []
-            for name, part in parts:
+            for name, part in parts.items():
                 side, counts[name] = _write_part(name, part, content, work, notes, progress)
                 longest = max(longest, side / (content["synthetic_scale"] if name == "synthetic" else 1))
             written = content | {"largest_side": round(longest), "counts": counts, "notes": notes}
@@ -257,7 +193,7 @@ def _write(parts: tuple[tuple[str, Dataset], ...], content: dict, folder: Path, 
 def _write_part(
     name: str, part: Dataset, content: dict, work: Path, notes: list[str], progress: Progress
 ) -> tuple[int, int]:
-    """Write one of `_parts` below `work`; (longest side of its images, number of images that mmrotate will load)."""
+    """Write one part of the data below `work`; (longest side, number of images that mmrotate will load)."""
     size, layout = content["tile_size"], content["layout"]
     if name != "synthetic" and any(max(sample.layout.size) > size for sample in part):
         report = lambda done, total: progress(f"tiling {name}", done, total)  # noqa: E731

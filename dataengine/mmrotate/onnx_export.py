@@ -20,6 +20,7 @@ import torch
 from dataengine.errors import UserError
 from dataengine.judge.detector import OnnxDetector
 from dataengine.mmrotate.detector import load_model
+from dataengine.render import IMAGERY_FILE
 
 if TYPE_CHECKING:
     import onnx
@@ -48,6 +49,10 @@ def export_detector(
     detector that cannot be exported, before anything is written.
     """
     model = load_model(config, checkpoint)
+    if "test_dataloader" not in model.cfg:
+        raise UserError(
+            f"{config}: it has no test_dataloader, whose pipeline prepares images; give the complete config."
+        )
     decoded, test = Decoded(model, image_size), model.cfg.model.test_cfg
     settings = {
         "classes": list(model.dataset_meta["classes"]),
@@ -82,8 +87,8 @@ class Decoded(torch.nn.Module):
                 f"--image-size {image_size}: the input of the network would have {self.side} pixels, which is not a "
                 f"multiple of {SIDE_MULTIPLE}; choose another size."
             )
-        # a test pipeline loads BGR images; a config without one (configs/detectors) is trained on RGB images
-        self.bgr = "test_dataloader" in model.cfg and not model.cfg.model.data_preprocessor.get("bgr_to_rgb", False)
+        # a test pipeline loads BGR images
+        self.bgr = not model.cfg.model.data_preprocessor.get("bgr_to_rgb", False)
         self.eval()  # the exporter restores the mode of this module in all its parts
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,8 +155,6 @@ def _resize_factor(model: torch.nn.Module, image_size: int) -> float:
     """The factor by which the test pipeline resizes a square image of that side."""
     from mmdet.utils import get_test_pipeline_cfg
 
-    if "test_dataloader" not in model.cfg:
-        return 1.0
     factor = 1.0
     for step in get_test_pipeline_cfg(model.cfg.copy()):
         if step["type"].endswith("Resize"):
@@ -182,7 +185,8 @@ def write_onnx(decoded: Decoded, settings: dict, out: Path, half: bool) -> float
         content = halve_weights(onnx.load(raw)) if half else onnx.load(raw)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        if out.exists() and any(entry.name not in ("model.onnx", "config.json") for entry in out.iterdir()):
+        expected = ("model.onnx", "config.json", IMAGERY_FILE)
+        if out.exists() and any(entry.name not in expected for entry in out.iterdir()):
             raise UserError(f"{out} contains other files; give another --out.")
         with tempfile.TemporaryDirectory(prefix=".detector-", dir=out.parent) as folder:
             work = Path(folder)

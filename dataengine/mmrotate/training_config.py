@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 from dataengine.data.hrsc import class_ids
+from dataengine.mmrotate.schedule import SCHEDULES
 
 # classes that look the same from all sides, whose boxes have no angle to learn
 ROUND_CLASSES = ("storage-tank", "storagetank", "roundabout", "chimney")
@@ -26,6 +27,7 @@ class MmrotateConfig:
     cuda_only: parts that mmcv implements for CUDA only: (path in `model`, its replacement with --cpu).
     rotates:   whether images are turned by any angle as augmentation.
     from_hbb:  whether it learns from the horizontal hulls of the rotated boxes.
+    schedule:  key of `SCHEDULES`. epochs, batch_size: of mmrotate's training on DOTA.
     """
 
     config: str
@@ -33,8 +35,20 @@ class MmrotateConfig:
     cuda_only: tuple[tuple[str, dict], ...] = ()
     rotates: bool = False
     from_hbb: bool = False
+    schedule: str = "1x"
+    epochs: int = 12
+    batch_size: int = 2
+
+    def steps(self, images: int) -> int:
+        """Steps of a training on an epoch of so many images: mmrotate's epochs, or `MIN_STEPS` if those are more.
+
+        >>> DETECTORS["oriented-rcnn"].steps(12_000), DETECTORS["oriented-rcnn"].steps(48)
+        (72000, 3000)
+        """
+        return max(MIN_STEPS, self.epochs * math.ceil(images / self.batch_size))
 
 
+MIN_STEPS = 3000  # of few images; mmrotate's warm-up alone has 500
 _CORNER_LOSS = {"type": "CornerLoss", "loss_weight": 1.0}
 _TWO_STAGES = ("roi_head.bbox_head[0]", "roi_head.bbox_head[1]")
 
@@ -61,6 +75,9 @@ DETECTORS: dict[str, MmrotateConfig] = {
         ("bbox_head",),
         (("bbox_head.loss_bbox", _CORNER_LOSS | {"loss_weight": 2.0}),),
         rotates=True,
+        schedule="3x",
+        epochs=36,
+        batch_size=8,
     ),
     "h2rbox-v2": MmrotateConfig("h2rbox_v2/h2rbox_v2-le90_r50_fpn-1x_dota.py", ("bbox_head",), from_hbb=True),
 }
@@ -78,12 +95,16 @@ class ExportedData:
     classes:         in the spelling of mmrotate's loader for this layout.
     largest_side:    of all images, in real pixels.
     synthetic_scale: synthetic pixels for each real pixel; synthetic images are resized by its inverse when loaded.
+    images:          number of images in an epoch.
+    tested:          whether there are images to test on.
     """
 
     layout: str
     classes: tuple[str, ...]
     largest_side: int
     synthetic_scale: float
+    images: int
+    tested: bool = True
 
 
 def spelling(classes: tuple[str, ...], layout: str) -> tuple[str, ...]:
@@ -113,13 +134,14 @@ def config_text(detector: str, data: ExportedData, ratio: tuple[int, int], scale
             part["pipeline"] = _train_pipeline(detector, data, factor, side)
             parts.append({"type": "RepeatDataset", "times": times, "dataset": part} if times > 1 else part)
     train = {"_delete_": True, "type": "ConcatDataset", "ignore_keys": ["DATASET_TYPE"], "datasets": parts}
-    evaluated = {"_delete_": True} | _dataset(data, "real", "test")
+    evaluated = {"_delete_": True} | _dataset(data, "real", "test" if data.tested else "train")
     evaluated |= {"test_mode": True, "pipeline": _test_pipeline(data, scale)}
     metric = {"type": "DOTAMetric", "metric": "mAP"}
     if data.layout == "coco":
         metric = {"type": "RotatedCocoMetric", "metric": "bbox", "classwise": True}
+    tested = ", tested on real ones" if data.tested else ""
     lines = [
-        f"# {detector} on real and synthetic images ({real}:{synthetic}), tested on real ones; written by dataengine.",
+        f"# {detector} on real and synthetic images ({real}:{synthetic}){tested}; written by dataengine.",
         f'_base_ = ["mmrotate::{chosen.config}"]',
         "",
         *(
@@ -133,11 +155,34 @@ def config_text(detector: str, data: ExportedData, ratio: tuple[int, int], scale
         *_model_lines(detector, data.classes, side),
         *(_replacement(path, part) for path, part in (chosen.cuda_only if cpu else ())),
         "",
-        _assignment("train_dataloader", {"dataset": train}),
+        _assignment("train_dataloader", {"batch_size": chosen.batch_size, "dataset": train}),
         *(_assignment(f"{name}_dataloader", {"dataset": evaluated}) for name in ("val", "test")),
         *(_assignment(f"{name}_evaluator", {"_delete_": True} | metric) for name in ("val", "test")),
+        *_schedule_lines(chosen, data.images),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _schedule_lines(chosen: MmrotateConfig, images: int) -> list[str]:
+    """mmrotate's schedule, stretched to `MmrotateConfig.steps`: warm-up and drops are shares of the steps."""
+    in_epoch = max(1, math.ceil(images / chosen.batch_size))
+    epochs = math.ceil(chosen.steps(images) / in_epoch)
+    every, shape = max(1, epochs // chosen.epochs), SCHEDULES[chosen.schedule]
+    warmup = {"type": "LinearLR", "start_factor": shape.start, "by_epoch": False, "begin": 0}
+    warmup["end"] = shape.warmup_steps(epochs * in_epoch)
+    if shape.fall is None:
+        drops = [round(share * epochs) for share in shape.drops]
+        then = {"type": "MultiStepLR", "begin": 0, "end": epochs, "by_epoch": True, "milestones": drops}
+        then["gamma"] = shape.drop
+    else:
+        begin = round(shape.fall * epochs)
+        then = {"type": "CosineAnnealingLR", "eta_min_ratio": shape.end, "begin": begin, "end": epochs}
+        then |= {"T_max": epochs - begin, "by_epoch": True, "convert_to_iter_based": True}
+    return [
+        _assignment("train_cfg", {"max_epochs": epochs, "val_interval": every}),
+        _assignment("param_scheduler", [warmup, then]),
+        _assignment("default_hooks", {"checkpoint": {"interval": every}}),
+    ]
 
 
 def _model_lines(detector: str, classes: tuple[str, ...], side: int) -> list[str]:
@@ -234,7 +279,7 @@ def _test_pipeline(data: ExportedData, scale: float) -> list[dict]:
     ]
 
 
-def _assignment(name: str, value: dict) -> str:
+def _assignment(name: str, value: dict | list) -> str:
     return f"{name} = {_text(value)}\n"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -36,7 +35,7 @@ def get_command(
 
     Example: dataengine model get aerogen-dior-r --half
     """
-    from dataengine.errors import UserError
+    from dataengine.download import agreed, check_space, download_all, download_folder, locked
     from dataengine.files import check_writable
     from dataengine.render import published
 
@@ -51,26 +50,19 @@ def get_command(
     if source is not None:
         published.check_files(model, source)
         sizes = [(source / file).stat().st_size for file in model.file_names]
-        published.check_space(published.imported_bytes(model, sum(sizes), half), out)
+        check_space(published.imported_bytes(model, sum(sizes), half), out, ", or --half")
         print(f"licence: {model.licence}\nimporting; these files are not compared with the published ones")
         warning = published.import_files(model, source, out, half, None)
     else:
-        repositories, folder = published.describe_all(model), published.download_folder(out)
+        repositories, folder = published.describe_all(model), download_folder(out)
         needed = published.bytes_needed(model, repositories, folder, half)
         print("\n".join(published.plan(model, repositories, out, needed)))
-        published.check_space(needed, out)
-        if not yes:
-            if not sys.stdin.isatty():
-                raise UserError("nothing was fetched: there is no terminal to ask; add --yes.")
-            try:
-                agreed = typer.confirm("Fetch these files?")
-            except typer.Abort:  # the input ended
-                agreed = False
-            if not agreed:
-                print("nothing was fetched")
-                raise typer.Exit(1)
-        with published.locked(folder):
-            published.download_all(repositories, folder)
+        check_space(needed, out, ", or --half")
+        if not agreed(yes):
+            print("nothing was fetched")
+            raise typer.Exit(1)
+        with locked(folder):
+            download_all(repositories, folder)
             print("verified; importing")
             warning = published.import_files(model, folder, out, half, repositories)
         if keep_download:

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dataengine.data.images import read_picture
-from dataengine.data.layout import Dataset, Sample, class_key
+from dataengine.data.layout import Dataset, Sample, model_key
 from dataengine.errors import UserError, first_fault
 from dataengine.files import parse_json, read_text, write_whole
 from dataengine.render import IMAGERY_FILE
@@ -141,7 +141,7 @@ def mismatches(
         return {}
     found = {}
     for name in classes:
-        known = [one for one in trained if class_key(name) in map(class_key, one.classes)]
+        known = [one for one in trained if model_key(name) in map(model_key, one.classes)]
         differences = [difference(one, own) for one in known]
         if known and all(differences):
             found[name] = known[0], differences[0]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from dataengine import geometry
-from dataengine.data.layout import Layout, acquisition_values, class_key
+from dataengine.data.layout import Layout, acquisition_values, model_key
 
 Precision = Literal["exact", "grid"]  # full precision, or AeroGen's whole cells of the latent grid
 CORNER_DECIMALS = 3  # of pixels, to which corners are exact in float32: 100 px of 800 are cell 8 of 64, and not 7
@@ -174,7 +174,7 @@ def layout_raster(layout: Layout, classes: Sequence[str]) -> np.ndarray:
     width, height = layout.size
     raster = np.zeros((3, height, width), np.int8)
     raster[0] = NOTHING
-    numbers = {class_key(name): i for i, name in enumerate(classes)}
+    numbers = {model_key(name): i for i, name in enumerate(classes)}
     corners = geometry.to_corners(layout.boxes)
     names = layout.names()
     for i in np.argsort(-layout.boxes[:, 2] * layout.boxes[:, 3], kind="stable"):
@@ -189,7 +189,7 @@ def layout_raster(layout: Layout, classes: Sequence[str]) -> np.ndarray:
         across = (y * np.cos(theta) - x * np.sin(theta)) * (2 / h)
         inside = (np.abs(along) <= 1) & (np.abs(across) <= 1)
         part = raster[:, top:bottom, left:right]
-        part[0][inside] = numbers.get(class_key(names[i]), UNKNOWN)
+        part[0][inside] = numbers.get(model_key(names[i]), UNKNOWN)
         part[1][inside] = np.rint(along * PLACE_LEVELS)[inside]
         part[2][inside] = np.rint(across * PLACE_LEVELS)[inside]
     return raster
@@ -212,11 +212,11 @@ HULL = np.float32([(1, 0), (0.6, 0.8), (0, 1), (-0.9, 0.9), (-1, 0), (-0.9, -0.9
 BLOCK = np.float32([(1, 0.7), (0.85, 1), (-0.85, 1), (-1, 0.7), (-1, -0.7), (-0.85, -1), (0.85, -1), (1, -0.7)])
 ELLIPSE = np.float32([(np.cos(t), np.sin(t)) for t in np.linspace(0, 2 * np.pi, 24, endpoint=False)])
 TEMPLATES = {
-    **dict.fromkeys(("airplane", "plane"), AIRPLANE),
+    "airplane": AIRPLANE,
     **dict.fromkeys(("ship", "boat"), HULL),
     **dict.fromkeys(
-        ("car", "vehicle", "othervehicle", "small-vehicle", "large-vehicle", "truck", "van", "bridge", "tenniscourt",
-         "tennis-court", "basketballcourt", "basketball-court", "soccer-ball-field", "harbor", "trainstation"), BLOCK,
+        ("car", "vehicle", "othervehicle", "smallvehicle", "largevehicle", "truck", "van", "bridge", "tenniscourt",
+         "basketballcourt", "soccerballfield", "harbor", "trainstation"), BLOCK,
     ),
 }  # fmt: skip
 SUPERSAMPLE = 4
@@ -226,7 +226,7 @@ def outlines(layout: Layout) -> list[np.ndarray]:
     """One polygon (K, 2) per box, in pixels: the object's outline if known, else the class's template in its box."""
     known = layout.outlines()
     return [
-        points if len(points) else geometry.from_frame(TEMPLATES.get(class_key(name), ELLIPSE), box)
+        points if len(points) else geometry.from_frame(TEMPLATES.get(model_key(name), ELLIPSE), box)
         for points, box, name in zip(known, layout.boxes, layout.names(), strict=True)
     ]
 

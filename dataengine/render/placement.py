@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from dataengine import geometry
-from dataengine.data.layout import Layout, class_key
+from dataengine.data.layout import Layout, model_key
 from dataengine.errors import UserError
 from dataengine.layouts.constraints import MIN_VISIBLE
 
@@ -17,18 +17,18 @@ TOUCH_MARGIN_PX = 2.0  # around a painted object, in addition to a renderer's ow
 
 
 def class_numbers(layout: Layout, known: Sequence[str]) -> np.ndarray:
-    """Labels of the layout in a model's numbering, int64 (N,), matched by name (`class_key`).
+    """Labels of the layout in a model's numbering, int64 (N,), matched by name (`model_key`).
 
     Raises UserError that names the classes the model does not know.
     """
-    number = {class_key(name): i for i, name in enumerate(known)}
-    unknown = sorted({name for name in layout.names() if class_key(name) not in number})
+    number = {model_key(name): i for i, name in enumerate(known)}
+    unknown = sorted({name for name in layout.names() if model_key(name) not in number})
     if unknown:
         raise UserError(
             f"the renderer does not know the class{'es' if len(unknown) > 1 else ''} {', '.join(unknown)}; "
             f"it knows {', '.join(known)}. Leave them out, or train a renderer on them."
         )
-    return np.array([number[class_key(name)] for name in layout.names()], np.int64)
+    return np.array([number[model_key(name)] for name in layout.names()], np.int64)
 
 
 def domain_number(domain: str | None, domains: Sequence[str]) -> int:
@@ -62,9 +62,9 @@ def empty_layout(layout: Layout) -> Layout:
 
 
 def known_only(layout: Layout, classes: Sequence[str]) -> Layout:
-    """The layout with only the objects of these classes, compared by `class_key`."""
-    known = {class_key(name) for name in classes}
-    return layout.select(np.array([class_key(name) in known for name in layout.names()], bool))
+    """The layout with only the objects of these classes, compared by `model_key`."""
+    known = {model_key(name) for name in classes}
+    return layout.select(np.array([model_key(name) in known for name in layout.names()], bool))
 
 
 def free_of(layout: Layout, boxes: np.ndarray, margin: float) -> np.ndarray:

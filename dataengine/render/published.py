@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dataengine.download import bytes_missing, free_bytes, stated
 from dataengine.errors import UserError, install
-from dataengine.files import cannot_write, create_folder, disk_space, lock, user_cache
+from dataengine.files import cannot_write, create_folder, disk_space, user_cache
 from dataengine.folders import sha256_of
+from dataengine.hosts import RemoteRepository, Source, Unreachable, describe
 from dataengine.render import PROVENANCE_FILE
-from dataengine.render.download import (
-    RemoteRepository,
-    Source,
-    Unreachable,
-    bytes_missing,
-    describe,
-    download,
-)
 
 if TYPE_CHECKING:
     from dataengine.render.latent_pipeline import LatentPipeline
@@ -123,9 +115,7 @@ def describe_all(model: PublishedModel) -> list[RemoteRepository]:
 def plan(model: PublishedModel, repositories: Sequence[RemoteRepository], out: Path, needed: int) -> list[str]:
     """What would be fetched, line by line: pages, commits, licences, and size and checksum of each file."""
     lines = [f"{model.name}: {model.draws}", f"licence: {model.licence}"]
-    for repository in repositories:
-        lines.append(f"{repository.page} at {repository.commit}, stated licence: {repository.licence or 'none'}")
-        lines += [f"  {file.name}, {disk_space(file.size)}, {file.checksum}" for file in repository.files]
+    lines += stated(repositories)
     lines.append(f"into {out}: needs {disk_space(needed)} until it is imported, {disk_space(free_bytes(out))} are free")
     return lines
 
@@ -140,13 +130,6 @@ def check_out(out: Path) -> None:
         raise UserError(f"{out}: exists already and is no fetched model; give another --out.")
 
 
-def free_bytes(folder: Path) -> int:
-    """Free space of the disk on which a folder lies or will lie."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
-
-
 def imported_bytes(model: PublishedModel, download_bytes: int, half: bool) -> int:
     """Disk space for the imported model, which is never larger than what it is made of."""
     return min(model.model_bytes // 2 if half else model.model_bytes, download_bytes)
@@ -157,41 +140,6 @@ def bytes_needed(model: PublishedModel, repositories: Sequence[RemoteRepository]
     files = [file for repository in repositories for file in repository.files]
     missing = sum(bytes_missing(file, folder) for file in files)
     return missing + imported_bytes(model, sum(file.size for file in files), half)
-
-
-def check_space(needed: int, out: Path) -> None:
-    """Raises UserError where the disk has too little free space."""
-    if (free := free_bytes(out)) < needed:
-        raise UserError(
-            f"{out}: {disk_space(needed)} are needed, and {disk_space(free)} are free on this disk; free some space, "
-            "give --out on another disk, or --half."
-        )
-
-
-def download_folder(out: Path) -> Path:
-    """Where files are downloaded to, next to the model, so that they are moved and continued on one disk."""
-    return out.with_name(f"{out.name}.download")
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for downloads, which is made. Raises UserError while another process holds it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = lock(folder / ".lock")
-    except BlockingIOError:
-        raise UserError(f"{folder}: another process is downloading to it; wait for it.") from None
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); give another --out.") from None
-    with held:
-        yield
-
-
-def download_all(repositories: Sequence[RemoteRepository], folder: Path) -> None:
-    """Download all files to a folder; each is verified. Raises UserError as `download` does."""
-    for repository in repositories:
-        for file in repository.files:
-            download(file, folder)
 
 
 def check_files(model: PublishedModel, folder: Path) -> None:
@@ -225,7 +173,7 @@ def import_files(
 def _provenance(
     model: PublishedModel, folder: Path, half: bool, repositories: Sequence[RemoteRepository] | None
 ) -> dict:
-    stated = repositories or [None] * len(model.sources)
+    described = repositories or [None] * len(model.sources)
     checksums = {file.name: file.checksum for repository in repositories or () for file in repository.files}
 
     def about(path: str) -> dict:
@@ -246,7 +194,7 @@ def _provenance(
                 "stated_licence": (repository.licence or None) if repository else None,
                 "files": [about(path) for path in source.paths],
             }
-            for source, repository in zip(model.sources, stated, strict=True)
+            for source, repository in zip(model.sources, described, strict=True)
         ],
     }
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from dataengine import geometry
 from dataengine.data.images import read_picture
-from dataengine.data.layout import Acquisition, Dataset, Kind, Layout, class_key
+from dataengine.data.layout import Acquisition, Dataset, Kind, Layout, model_key
 from dataengine.errors import UserError
 from dataengine.layouts.constraints import BORDER_PX, FULLY_VISIBLE, MIN_VISIBLE, whole
 from dataengine.render.canvas import Canvas, ObjectOrigin
@@ -343,17 +343,17 @@ def _traits(boxes: np.ndarray, kind: Kind, acquisition: Acquisition) -> np.ndarr
 
 
 def collect_objects(dataset: Dataset, classes: Sequence[str], spec: FrameSpec, strength: float) -> RealObjects:
-    """Cut every whole object of the model's `classes` (matched by `class_key`) out of the data set's images.
+    """Cut every whole object of the model's `classes` (matched by `model_key`) out of the data set's images.
 
     Of a class with more than MAX_FRAMES frames, objects of images spread evenly over the data set are used. Raises
     UserError where there is no such object.
     """
-    number = {class_key(name): i for i, name in enumerate(classes)}
+    number = {model_key(name): i for i, name in enumerate(classes)}
     candidates = [
         (i, k, label)
         for i, sample in enumerate(dataset)
         for k in np.flatnonzero(whole(sample.layout))
-        if (label := number.get(class_key(sample.layout.classes[sample.layout.labels[k]]))) is not None
+        if (label := number.get(model_key(sample.layout.classes[sample.layout.labels[k]]))) is not None
     ]
     labels = np.array([label for _, _, label in candidates], np.int64)
     areas = np.array([fineness(dataset.samples[i].layout.boxes[k], spec) ** 2 for i, k, _ in candidates])

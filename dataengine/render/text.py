@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -20,6 +21,8 @@ WORDS = {
     "tenniscourt": "tennis court",
     "trainstation": "train station",
     "othervehicle": "vehicle",
+    "expresswayservicearea": "expressway service area",
+    "expresswaytollstation": "expressway toll station",
 }
 # AeroGen's words for DIOR's classes, the only ones that its weights have read (its datasets/dataset.py)
 PHRASES = {
@@ -52,8 +55,7 @@ def words(class_name: str) -> str:
     >>> words("Golffield"), words("small-vehicle")
     ('golf field', 'small vehicle')
     """
-    key = class_key(class_name)
-    return WORDS.get(key, key.replace("-", " "))
+    return WORDS.get(class_key(class_name)) or re.sub(r"[\s_-]+", " ", class_name.strip().lower())
 
 
 def phrase(class_name: str) -> str:

@@ -61,8 +61,9 @@ def load_checkpoint(folder: Path, model: torch.nn.Module, ema: EMAModel, optimiz
     if not (folder / "state.json").exists():
         return 0
     state = json.loads((folder / "state.json").read_text())
-    if state["recipe"] != recipe:
-        before, now = (re.split(r", (?=\()|,(?=\")|(?<=\]) ", text) for text in (state["recipe"], recipe))
+    stored = re.sub(r'"(steps|warmup_steps)":\d+,', "", state["recipe"])  # which version 0.2.0 did not let change
+    if stored != recipe:
+        before, now = (re.split(r", (?=\()|,(?=\")|(?<=\]) ", text) for text in (stored, recipe))
         changed = " ".join(line for line in difflib.ndiff(before, now) if line[0] in "+-")
         raise UserError(
             f"{folder}: this checkpoint was made with other settings (- before, + now: {changed}); use another --out, "

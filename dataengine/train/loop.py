@@ -167,6 +167,8 @@ def train(
 ) -> bool:
     """Train `model` in place until `settings.steps` or `settings.minutes`; True when all steps are done.
 
+    A training that ends early says so, and at which step. A finished one continues if it is given more steps.
+
     batch(rng) returns CPU tensors; loss(model, batch, generator) returns named scalars, of which "loss" is minimised.
     Both get randomness seeded by (seed, step, process), so a resumed training equals an uninterrupted one exactly.
     evaluate(averaged_model, step, folder) writes sample grids. recipe: describes everything that must not change when a
@@ -184,9 +186,14 @@ def train(
     model.to(accelerator.device, memory_format=torch.channels_last)
     ema = EMAModel(parameters, decay=settings.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
     recipe += settings.model_dump_json(
-        exclude={"minutes", "checkpoint_minutes", "evaluate_every", "compile", "workers"}
+        exclude={"steps", "warmup_steps", "minutes", "checkpoint_minutes", "evaluate_every", "compile", "workers"}
     )
     step = load_checkpoint(out / "checkpoint", model, ema, optimizer, recipe)
+    if step > settings.steps:
+        raise UserError(
+            f"{out} is trained for {step:,} steps already, more than {settings.steps:,}; give more --steps, or another "
+            "--out."
+        )
     ema.to(accelerator.device)
     prepared, optimizer = accelerator.prepare(model, optimizer)
     runner = torch.compile(prepared) if settings.compile else prepared
@@ -266,4 +273,9 @@ def train(
     model.eval()
     if writer:
         writer.close()
+    if step < settings.steps and accelerator.is_main_process:
+        print(
+            f"{out}: stopped after {settings.minutes:g} minutes at step {step:,} of {settings.steps:,}; the same "
+            "command continues from there. Until then the model is what the steps so far made of it."
+        )
     return step >= settings.steps

@@ -105,6 +105,15 @@ PLACES = {  # name: (format, pictures, label files {path: content})
     "voc by split": ("voc", ["train/images/a.png", "val/images/a.png"],
                      {f"{part}/Annotations/a.xml": voc_xml(bndbox(5, 5, 20, 20)) for part in ("train", "val")}),
     "voc nested": ("voc", ["JPEGImages/f1/a.jpg"], {"Annotations/f1/a.xml": voc_xml(bndbox(5, 5, 20, 20))}),
+    "voc in xml": ("voc", ["images/a.jpg"], {"xml/a.xml": voc_xml(bndbox(5, 5, 20, 20))}),
+    "voc in voc_labels": ("voc", ["pics/a.jpg"], {"voc_labels/a.xml": voc_xml(bndbox(5, 5, 20, 20))}),
+    "voc in ann": ("voc", ["img/a.jpg"], {"ann/a.xml": voc_xml(bndbox(5, 5, 20, 20))}),
+    "voc in boxes": ("voc", ["photos/a.jpg"], {"boxes/a.xml": voc_xml(bndbox(5, 5, 20, 20))}),
+    "voc in xml by split": ("voc", ["images/train/a.png", "images/val/a.png"],
+                            {f"xml/{part}/a.xml": voc_xml(bndbox(5, 5, 20, 20)) for part in ("train", "val")}),
+    "voc beside images": ("voc", ["images/a.jpg"], {"images/a.xml": voc_xml(bndbox(5, 5, 20, 20))}),
+    "csv": ("csv", ["images/a.jpg"], {"labels.csv": "image,xmin,ymin,xmax,ymax,class\na.jpg,5,5,20,20,ship\n"}),
+    "csv of retinanet": ("csv", ["a.jpg"], {"train.csv": "a.jpg,5,5,20,20,ship\n", "classes.csv": "ship,0\n"}),
     "voc beside": ("voc", ["a.jpg"], {"a.xml": voc_xml(bndbox(5, 5, 20, 20))}),
 }  # fmt: skip
 
@@ -117,6 +126,8 @@ def test_labels_are_found_in_the_folders_of_the_fields_tools(name, tmp_path):
     for file, content in labels.items():
         text(tmp_path / file, content)
     assert formats.recognize(tmp_path) == format
+    if name.startswith("voc in") and "split" not in name:
+        assert formats.splits(tmp_path) == (), "a folder named for labels is no split"
     found = layouts(tmp_path)
     assert {picture: len(boxes) for picture, boxes in found.items()} == dict.fromkeys(pictures, 1)
 

@@ -126,7 +126,7 @@ def test_a_writer_without_the_rule_fails_the_test_above(make_dataset, tmp_path, 
     assert geometry.iou_pairs(sample.layout.boxes, rule.boxes).min() < 0.9
 
 
-@pytest.mark.parametrize("format", ["coco", "yolo", "voc"])
+@pytest.mark.parametrize("format", ["coco", "yolo", "voc", "csv"])
 def test_horizontal_boxes_are_clipped_alike(format, make_dataset, tmp_path):
     boxes = [[(0, 75, 40, 20, 0), (195, 140, 30, 30, 0), (60, 60, 20, 10, 0)]]
     formats.write(make_dataset(tmp_path / "in", boxes, kind="hbb"), tmp_path / "out", format)

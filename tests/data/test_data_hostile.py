@@ -204,8 +204,8 @@ def test_a_huge_image_is_rejected_by_its_header(make_dataset, tmp_path):
     bomb(tmp_path / "out" / "images" / "train" / "image_0.png", 100_000, 100_000)
     dataset = coco.read(tmp_path / "out")
     assert [sample.name for sample in dataset] == ["image_1"]
-    assert "more than 2^30 pixels" in dataset.problems[0].message
-    with pytest.raises(ValueError, match="2\\^30"):
+    assert "more than 900 million pixels" in dataset.problems[0].message
+    with pytest.raises(ValueError, match="900 million"):
         images.decode(tmp_path / "out" / "images" / "train" / "image_0.png")
 
 

@@ -10,13 +10,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataengine.data import airbus, cvat, datumaro_json, fair1m, formats, labelme, soda_a, ucas_aod, visdrone, xview
+from dataengine.data import (
+    airbus,
+    csv_boxes,
+    cvat,
+    datumaro_json,
+    fair1m,
+    formats,
+    labelme,
+    soda_a,
+    ucas_aod,
+    visdrone,
+    xview,
+)
 from dataengine.data.records import NothingUsable
 from dataengine.errors import UserError
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"
 READERS = {
-    module.NAME: module for module in (airbus, cvat, datumaro_json, fair1m, labelme, soda_a, ucas_aod, visdrone, xview)
+    module.NAME: module
+    for module in (airbus, csv_boxes, cvat, datumaro_json, fair1m, labelme, soda_a, ucas_aod, visdrone, xview)
 }
 # a box of 40 by 10 pixels about (60, 50), turned by 30 degrees clockwise on screen
 TURNED = (60, 50, 40, 10, math.radians(30))
@@ -488,6 +501,7 @@ SAMPLES = {
     "soda-a": ("Annotations/a.json", json.dumps({"annotations": [{"poly": SQUARE, "category_id": 1}]})),
     "xview": ("xView_train.geojson", json.dumps({"features": [xview_feature("a.png", "1,2,3,4", 18)]})),
     "airbus": ("annotations.csv", 'image_id,class,bounds\na,tank,"(1, 2, 3, 4)"\n'),
+    "csv": ("labels.csv", "image,xmin,ymin,xmax,ymax,class\na.png,1,2,3,4,tank\n"),
     "labelme": ("a.json", json.dumps(labelme_file([shape("rectangle", [[0, 0], [9, 9]])]))),
     "cvat": ("annotations.xml", cvat_xml('<box label="car" xtl="0" ytl="0" xbr="9" ybr="9"/>')),
     "datumaro": ("annotations/train.json", json.dumps(datumaro_content([DATUMARO_SQUARE]))),
@@ -563,7 +577,7 @@ def test_an_image_that_is_missing_counts_its_objects(format, tmp_path):
         READERS[format].read(tmp_path)
 
 
-@pytest.mark.parametrize("format", ["cvat", "datumaro", "fair1m", "labelme", "soda-a", "xview", "airbus"])
+@pytest.mark.parametrize("format", ["cvat", "datumaro", "fair1m", "labelme", "soda-a", "xview", "airbus", "csv"])
 @pytest.mark.parametrize("stated", ["../secret.png", "{root}/secret.png", "..\\\\..\\\\secret.png"])
 def test_no_name_leads_out_of_the_folder(format, stated, tmp_path):
     picture(tmp_path / "secret.png")
@@ -597,6 +611,7 @@ BROKEN = {
     "soda-a": [("0, 0, 9, 0", '"x", 0, 9, 0')],
     "xview": [("1,2,3,4", "1,2,3")],
     "airbus": [("(1, 2, 3, 4)", "(1, 2)")],
+    "csv": [("1,2,3,4", "1,2,x,4")],
     "labelme": [("rectangle", "mask")],
     "cvat": [("<box", "<polyline"), ("</box", "</polyline")][:1],
     "datumaro": [('"polygon"', '"polyline"')],

@@ -49,7 +49,7 @@ def test_rotated_boxes_round_trip_in_every_format_with_angles(format, boxes, mak
                 assert same(a, b, 2e-3), (a, b)
 
 
-@pytest.mark.parametrize("format", ["coco", "yolo", "voc"])
+@pytest.mark.parametrize("format", ["coco", "yolo", "voc", "csv"])
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sides=st.lists(st.tuples(*[st.floats(2, 60, width=32)] * 2), min_size=1, max_size=4))
 def test_horizontal_boxes_round_trip(format, sides, make_dataset, same):
@@ -66,7 +66,7 @@ def test_horizontal_boxes_round_trip(format, sides, make_dataset, same):
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.permutations(formats.WRITTEN, 2)))
 def test_any_format_converts_to_any_other(first, second, make_dataset, same, tmp_path):
-    kind = "hbb" if "voc" in (first, second) else "obb"
+    kind = "hbb" if {"voc", "csv"} & {first, second} else "obb"
     theta = 0 if kind == "hbb" else 0.4
     boxes = [[(60, 70, 40, 12, theta), (120, 80, 30.5, 20.25, theta)], [], [(100, 75, 50, 10, theta)]]
     dataset = make_dataset(tmp_path / "in", boxes, kind=kind)

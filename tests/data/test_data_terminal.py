@@ -35,6 +35,7 @@ FILES = {
     "labelme": {"a.json": json.dumps({"imagePath": "a.png", "shapes": [
         {"label": HOSTILE, "shape_type": "rectangle", "points": [[1, 1], [9, 9]]},
         {"label": "b", "shape_type": HOSTILE, "points": [[1, 1], [9, 9]]}]})},
+    "csv": {"a.csv": f"image,xmin,ymin,xmax,ymax,class\na.png,3,4,20,12,{HOSTILE}\na.png,{HOSTILE},4,20,12,b\n"},
     "airbus": {"annotations.csv": f'image_id,class,bounds\na,{HOSTILE},"(3, 4, 20, 12)"\na,b,"({HOSTILE})"\n'},
 }  # fmt: skip
 

@@ -14,6 +14,9 @@ from dataengine.data.presets import load_preset
 from dataengine.engine.fetched import with_fetched
 from dataengine.engine.recipe import Recipe, folder_hash
 from dataengine.engine.run import synth
+from dataengine.engine.stand_in import find_stand_in
+from dataengine.engine.training_form import write_training_form
+from dataengine.engine.verify import verify
 from dataengine.errors import UserError
 from dataengine.render import published
 
@@ -86,10 +89,39 @@ def test_what_the_user_gives_is_kept(data, models):
         {"dataset": "dior"},
         {"dataset": None},
         {"renderer": "in-scene", "filter": "erase"},
-        {"renderer": None, "filter": None, "classes": "airplane,ship"},  # the packaged one knows airplane
+        {"renderer": None, "filter": None, "classes": "airplane"},  # which the packaged one knows
     ):
         asked = recipe(data, **settings)
         assert with_fetched(asked) == (asked, []), settings
+
+
+def test_all_classes_are_made_without_the_data_set(models, tmp_path, monkeypatch):
+    """Layouts come from typical sizes, no packaged detector knows the classes, and both are said."""
+    monkeypatch.delenv("DATAENGINE_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    asked = recipe(None, renderer=None, filter=None, n=4, shard_size=4)
+    preset = load_preset("dior-r")
+    before = find_stand_in(asked, preset)
+    assert (before.packaged.name, before.classes) == ("hrplanes", ("airplane",)), "control: of the packaged models"
+    fetch(models)
+    run = Path("run")
+    result = synth(asked, run)
+    assert result.accepted == 4
+    stored = json.loads((run / "recipe.json").read_text())
+    assert tuple(stored["classes"]) == preset.classes
+    assert stored["recipe"]["filter"] == "off"
+    said = " ".join(result.notes)
+    for words in ("NOT FILTERED", "typical sizes", "20 of its 20 classes", "is not on this machine"):
+        assert words in said
+    assert "Left out" not in said
+    names = {name for record in result.records for name in record.labels.names()}
+    assert len(names) > 2
+    assert names <= set(preset.classes)
+    written = write_training_form(asked, run)
+    assert "in the form of DIOR-R" in written
+    assert (tmp_path / "run-mmrotate" / "oriented-rcnn.py").exists()
+    assert not verify(run).faults
+    assert synth(asked, run).accepted == 4, "the same command continues it"
 
 
 def test_without_a_fetched_model_it_is_named_or_nothing_changes(data, models, tmp_path):

@@ -43,7 +43,7 @@ def hosts():
 @pytest.fixture(scope="module")
 def expected(toy_recipe, tmp_path_factory):
     """(recipe, the files of its run in this process)."""
-    recipe = toy_recipe.model_copy(update={"n": 10, "shard_size": 1, "steps": 10, "max_attempts": 400})
+    recipe = toy_recipe.model_copy(update={"n": 150, "shard_size": 1, "steps": 10, "max_attempts": 400})
     return recipe, contents(synth(recipe, tmp_path_factory.mktemp("runs") / "local").out)
 
 

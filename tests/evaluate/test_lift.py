@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from dataengine.evaluate import lift
 from dataengine.evaluate.lift import Protocol, interval, run_lift, tables
 from dataengine.judge.detector import Detections
 from dataengine.mmrotate import training
+from dataengine.mmrotate.cpu_speed import accelerate_on_cpu
 from dataengine.render.precision import has_native_bf16
 
 
@@ -55,9 +57,9 @@ def trained(protocol, monkeypatch) -> list[dict]:
         out.mkdir(parents=True, exist_ok=True)
         config_text = config.read_text()
         asked.append(settings | {"arm": config.parent.name, "config": config_text, "data": config.parent / "data"})
-        return config, out
+        return training.Trained(config, out, 10, 10)
 
-    monkeypatch.setattr(lift, "train_detector", train)
+    monkeypatch.setattr(lift, "train_exported", train)
     monkeypatch.setattr(
         lift, "MmrotateDetector",
         lambda config, _: Half(1.0 if config.parent.name.startswith("run") else 0.34, protocol.test),
@@ -74,6 +76,22 @@ def test_every_arm_takes_equally_many_steps_and_sees_the_same_real_images(protoc
     others = [len(list((a["data"] / "synthetic/train/images").iterdir())) for a in trained[1:4]]
     assert others == [12, 4, 12]
     assert "synthetic" not in trained[0]["config"].split("train_dataloader")[1]
+
+
+def test_without_mmrotate_the_command_runs_in_its_environment(protocol, tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from dataengine.cli import app
+    from dataengine.mmrotate import environment
+
+    words = ["evaluate", "lift", protocol.runs[0], "--real", protocol.real, "--test", protocol.test, "--out", "lift"]
+    words = list(map(str, words))
+    there = [sys.executable, "-c", "import sys; open(sys.argv[1], 'w').write(' '.join(sys.argv[2:])); sys.exit(7)"]
+    monkeypatch.setattr(environment, "is_here", lambda: False)
+    monkeypatch.setattr(environment, "command", lambda *given: [*there, str(tmp_path / "asked"), *given])
+    monkeypatch.setattr(sys, "argv", ["dataengine", *words])
+    assert CliRunner().invoke(app, words).exit_code == 7
+    assert (tmp_path / "asked").read_text() == " ".join(["dataengine", *words])
 
 
 def test_more_labels_are_an_arm_of_their_own(protocol, trained, tmp_path):
@@ -166,7 +184,7 @@ def test_networks_compute_in_bf16_and_give_fp32_to_the_losses():
 
     net, x = Net(), torch.randn(2, 3, 32, 32)
     before = net(x)
-    training._accelerate_on_cpu(net)
+    accelerate_on_cpu(net)
     after = net(x)
     assert after.dtype == torch.float32
     assert 0 < float((after - before).norm() / before.norm()) < 0.02

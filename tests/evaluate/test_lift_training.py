@@ -14,7 +14,7 @@ from dataengine.data.layout import Dataset
 from dataengine.files import read_yaml
 from dataengine.mmrotate.detector import MmrotateDetector
 from dataengine.mmrotate.export import export
-from dataengine.mmrotate.training import train_detector
+from dataengine.mmrotate.training import train_exported
 
 pytestmark = pytest.mark.mmrotate
 OPTIONS = Path(__file__).resolve().parents[2] / "configs" / "detectors" / "small-rtmdet-r.yaml"
@@ -49,27 +49,22 @@ def test_every_arm_is_trained_and_judged_by_one_command_which_continues(toy_data
     outcomes = {file.parts[-3]: json.loads(file.read_text()) for file in (tmp_path / "lift").glob("*/*/outcome.json")}
     assert set(outcomes) == {"real", "copy-paste", "run-4"}
     assert all(0 <= outcome["AP50"] <= 1 for outcome in outcomes.values())
-    assert (tmp_path / "lift/real/seed-0/iter_3.pth").exists()
+    assert (tmp_path / "lift/real/seed-0/checkpoint.pth").exists()
     tables = json.loads(first.stdout)  # nothing but JSON, whatever mmengine logs
     assert [row["name"] for row in tables[0]["rows"]] == ["real", "copy-paste", "run 4"]
-    before = (tmp_path / "lift/real/seed-0/iter_3.pth").stat().st_mtime_ns
+    before = (tmp_path / "lift/real/seed-0/checkpoint.pth").stat().st_mtime_ns
     (tmp_path / "lift/real/seed-0/outcome.json").unlink()
     again = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
     assert again.exit_code == 0, again.output
     assert json.loads((tmp_path / "lift/real/seed-0/outcome.json").read_text()) == outcomes["real"]
-    assert (tmp_path / "lift/real/seed-0/iter_3.pth").stat().st_mtime_ns == before, "what is trained stays"
+    assert (tmp_path / "lift/real/seed-0/checkpoint.pth").stat().st_mtime_ns == before, "what is trained stays"
 
 
 @pytest.mark.parametrize("share", [0.75, 0.25])
-def test_real_images_are_their_share_of_every_batch_however_many_tiles_they_were_cut_into(toy_dataset, tmp_path, share):
-    from mmengine.hooks import Hook
-    from mmengine.registry import HOOKS
-
-    shown: list[list[str]] = []
-
-    class Watch(Hook):
-        def before_train_iter(self, runner, batch_idx, data_batch):
-            shown.append([Path(sample.img_path).parts[-4] for sample in data_batch["data_samples"]])
+def test_real_images_are_their_share_of_every_batch_however_many_tiles_they_were_cut_into(
+    toy_dataset, tmp_path, monkeypatch, share
+):
+    from mmengine.dataset import pseudo_collate
 
     dataset = formats.read(toy_dataset)
     for name, part in (("real", slice(0, 6)), ("run", slice(10, 12))):
@@ -80,9 +75,15 @@ def test_real_images_are_their_share_of_every_batch_however_many_tiles_they_were
         tile_size=side // 2, cpu=True,
     )  # fmt: skip
     assert exported.real > 6, "the real images are cut into tiles"
-    HOOKS.register_module(module=Watch, force=True)
-    options = read_yaml(OPTIONS) | {"custom_hooks": [{"type": "Watch"}]}
-    train_detector(
+    shown: list[list[str]] = []
+
+    def watched(samples: list) -> dict:
+        shown.append([Path(sample["data_samples"].img_path).parts[-4] for sample in samples])
+        return pseudo_collate(samples)
+
+    monkeypatch.setattr("mmengine.dataset.pseudo_collate", watched)
+    options = read_yaml(OPTIONS)
+    train_exported(
         exported.config, tmp_path / "trained", steps=3, batch_size=4, seed=0, options=options, real_share=share
     )
     assert [batch.count("real") for batch in shown] == [round(4 * share)] * 3
@@ -98,12 +99,10 @@ def test_a_detector_on_imagenet_features_learns_and_keeps_their_statistics(toy_d
     dataset = formats.read(toy_dataset)
     coco.write(Dataset(dataset.classes, dataset.samples[:6], "obb", name="toy"), tmp_path / "real", split="train")
     real = tmp_path / "real"
-    exported = export(real, real, tmp_path / "out", detector="rtmdet-r", test=str(real), ratio=(1, 0), most=1, cpu=True)
+    exported = export(None, real, tmp_path / "out", detector="rtmdet-r", test=str(real), ratio=(1, 0), cpu=True)
     options = read_yaml(OPTIONS.with_name("lite0-rtmdet-r.yaml"))
-    config, checkpoint = train_detector(
-        exported.config, tmp_path / "trained", steps=4, batch_size=2, seed=0, options=options
-    )
-    trained = torch.load(checkpoint, weights_only=False)["state_dict"]
+    done = train_exported(exported.config, tmp_path / "trained", steps=4, batch_size=2, seed=0, options=options)
+    trained = torch.load(done.checkpoint, weights_only=True)["state_dict"]
     before = ImageNetFeatures("lite0").state_dict()
     after = {name.removeprefix("backbone.features."): value for name, value in trained.items() if "backbone" in name}
     assert set(after) == set(before)
@@ -111,5 +110,5 @@ def test_a_detector_on_imagenet_features_learns_and_keeps_their_statistics(toy_d
     assert changed, "control: it learns"
     assert all(int(name.split(".")[1]) >= options["model.backbone"]["first"] for name in changed), "later blocks only"
     assert not any("running" in name for name in changed)
-    boxes = MmrotateDetector(config, checkpoint).detect([np.zeros((96, 96, 3), np.uint8)])[0].boxes
+    boxes = MmrotateDetector(done.config, done.checkpoint).detect([np.zeros((96, 96, 3), np.uint8)])[0].boxes
     assert boxes.shape[1] == 5

@@ -249,38 +249,6 @@ def test_a_faulty_work_folder_is_refused_in_one_sentence(spoil, said, tmp_path):
         load_detector(folder)
 
 
-def test_a_config_without_a_test_pipeline_is_exported_for_rgb_images(image, tmp_path):
-    """configs/detectors/filter.py, which tools/train_detector.py trains without mmrotate's pipelines."""
-    import torch
-    from mmengine.config import Config
-    from mmrotate.registry import MODELS
-    from mmrotate.utils import register_all_modules
-    from safetensors.torch import save_file
-
-    from dataengine.judge.detector import OnnxDetector
-    from dataengine.mmrotate.onnx_export import export_detector
-
-    register_all_modules()
-    file = ROOT / "configs" / "detectors" / "filter.py"
-    config = Config.fromfile(file)
-    torch.manual_seed(0)
-    model = MODELS.build(config.model).eval()
-    torch.nn.init.normal_(model.bbox_head.rtm_cls[0].weight, std=0.3)
-    save_file({name: value.clone() for name, value in model.state_dict().items()}, tmp_path / "it.safetensors")
-    assert export_detector(file, tmp_path / "it.safetensors", tmp_path / "onnx", SIZE, half=True) < 0.5
-    detector = OnnxDetector(tmp_path / "onnx", threads=1)
-    assert detector.classes == tuple(config.classes)
-    pixels = torch.from_numpy(image.transpose(2, 0, 1)[None].astype(np.float32))
-    scores = {}
-    for order in ([0, 1, 2], [2, 1, 0]):
-        with torch.no_grad():
-            levels = model.bbox_head(model.extract_feat((pixels[:, order] - 110) / 55))[0]
-        scores[order[0]] = torch.cat([level.flatten(2).transpose(1, 2).sigmoid() for level in levels], 1).numpy()
-    found = detector.session.run(None, {"images": pixels.numpy()})[1]
-    np.testing.assert_allclose(found, scores[0], atol=0.01)
-    assert np.abs(found - scores[2]).max() > 0.01, "the control: blue, green, red"
-
-
 def test_weights_of_another_network_are_refused(tmp_path):
     from dataengine.judge.detector import load_detector
 

@@ -19,7 +19,7 @@ from dataengine.data.layout import Acquisition, Dataset, Layout, Sample
 from dataengine.errors import UserError
 from dataengine.layouts.windows import cut
 from dataengine.mmrotate.export import export, parse_ratio
-from dataengine.mmrotate.training_config import DETECTORS
+from dataengine.mmrotate.training_config import DETECTORS, ExportedData, config_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -325,3 +325,50 @@ def test_images_of_16_bits_are_scaled_for_mmcv_which_would_keep_their_upper_8(ru
         assert pixels.dtype == np.uint8
         assert abs(int(pixels[5, 5].max()) - (ground - 6600) / 2400 * 255) <= 1
         assert abs(int(pixels[48, 60].max()) - (8600 - 6600) / 2400 * 255) <= 1
+
+
+def test_real_images_alone_are_exported_without_a_run(real, tmp_path):
+    made = dataengine("export", "mmrotate", "--real", real, "--out", tmp_path / "out")
+    assert made.returncode == 0, made.stderr
+    assert "trains on 4 real images and tests on 2 real images" in made.stdout
+    assert not (tmp_path / "out" / "data" / "synthetic").exists()
+    assert len(values_of(tmp_path / "out" / "oriented-rcnn.py")["train_dataloader"]["dataset"]["datasets"]) == 1
+    for words, said in ((("--out", tmp_path / "b", "--ratio", "1:1"), "no synthetic images"), ((), "give the folder")):
+        refused = dataengine("export", "mmrotate", "--real", real, *words)
+        assert refused.returncode == 2
+        assert said in refused.stderr
+        assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(("detector", "batch_size", "warmup"), [("oriented-rcnn", 2, 500), ("rtmdet-r", 8, 1000)])
+def test_the_schedule_is_stretched_for_few_images_and_mmrotates_own_for_many(detector, batch_size, warmup, tmp_path):
+    """The warm-up of mmrotate is longer than 12 epochs of 48 images."""
+    epochs = DETECTORS[detector].epochs
+    for images in (48, 20_000):
+        data = ExportedData("dota", ("car",), 256, 1.0, images)
+        file = tmp_path / "config.py"
+        file.write_text(config_text(detector, data, (1, 0), 1.0, cpu=False))
+        config = values_of(file)
+        in_epoch = -(-images // batch_size)
+        assert config["train_dataloader"]["batch_size"] == batch_size
+        found, (warm, then) = config["train_cfg"]["max_epochs"], config["param_scheduler"]
+        if images == 20_000:
+            assert (found, warm["end"]) == (epochs, warmup), "the control"
+        else:
+            assert found * in_epoch >= 3000
+            assert warm["end"] <= found * in_epoch / 10
+        if detector == "oriented-rcnn":
+            assert then["milestones"] == [round(found * 8 / 12), round(found * 11 / 12)]
+        else:
+            assert (then["begin"], then["end"], then["T_max"]) == (round(found / 2), found, found - round(found / 2))
+        assert config["default_hooks"]["checkpoint"]["interval"] == found // epochs, "as many checkpoints as mmrotate"
+
+
+def test_a_detector_of_no_split_for_training_is_refused(real, tmp_path):
+    both = tmp_path / "both"
+    for split in ("val", "test"):
+        formats.write(formats.read(real, split="val"), both, "coco", split=split)
+    with pytest.raises(UserError, match="name those to train on"):
+        export(None, both, tmp_path / "out", detector="redet", ratio=(1, 0), tested=False)
+    shutil.copytree(real, tmp_path / "one")
+    assert export(None, tmp_path / "one", tmp_path / "c", detector="redet", ratio=(1, 0), tested=False).real == 4

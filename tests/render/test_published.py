@@ -18,9 +18,10 @@ import pytest
 from model_host import COMMITS, TOKENIZER, ModelHost
 from typer.testing import CliRunner
 
+from dataengine import download, hosts
 from dataengine.cli import app
 from dataengine.errors import UserError
-from dataengine.render import download, published
+from dataengine.render import published
 from dataengine.render.published import PUBLISHED, default_folder, is_imported
 
 pytest.importorskip("transformers")
@@ -54,7 +55,7 @@ def host(request, files, tmp_path, monkeypatch):
     host = ModelHost(tmp_path / "host")
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", host.url)
     monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", CHUNK)
-    monkeypatch.setattr(download, "GITHUB_API", host.url)
+    monkeypatch.setattr(hosts, "GITHUB_API", host.url)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     yield host
     host.close()
@@ -246,7 +247,7 @@ def test_a_host_without_the_file_is_one_sentence(host, monkeypatch):
 
 def test_without_a_terminal_or_consent_nothing_is_fetched(host, imports, monkeypatch):
     assert "there is no terminal to ask; add --yes" in refusal()
-    monkeypatch.setattr("dataengine.render.commands.sys", namedtuple("Sys", "stdin")(Terminal()))
+    monkeypatch.setattr("dataengine.download.sys", namedtuple("Sys", "stdin")(Terminal()))
     for answer, n in (("n\n", 0), ("", 0), ("y\n", 1)):
         result = CliRunner().invoke(app, ["model", "get", "aerogen-dior-r"], input=answer)
         assert result.exit_code == (0 if n else 1)
@@ -274,8 +275,8 @@ def test_too_little_disk_space_is_noticed_before_anything_is_fetched(host, impor
 
 def test_space_is_needed_for_what_is_missing_and_for_the_import():
     sizes = (9_500_000_000, 60_000)
-    remote = [download.RemoteFile(f"{i}", "", size, "sha256:0") for i, size in enumerate(sizes)]
-    repository = download.RemoteRepository("", "", "", tuple(remote))
+    remote = [hosts.RemoteFile(f"{i}", "", size, "sha256:0") for i, size in enumerate(sizes)]
+    repository = hosts.RemoteRepository("", "", "", tuple(remote))
     needed = [published.bytes_needed(MODEL, [repository], Path("nowhere"), half) for half in (False, True)]
     assert needed == [sum(sizes) + MODEL.model_bytes, sum(sizes) + MODEL.model_bytes // 2]
     small = replace(repository, files=(replace(remote[0], size=1000),))
@@ -288,7 +289,7 @@ def test_wrong_names_and_folders_are_refused(host, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
     assert "exists already" in refusal("--yes", "--out", str(tmp_path / "full"))
-    with published.locked(folder_of_downloads(tmp_path)):
+    with download.locked(folder_of_downloads(tmp_path)):
         assert "another process is downloading" in refusal("--yes")
     assert not host.sent
 
@@ -314,8 +315,8 @@ def test_the_list_says_what_can_be_fetched_and_what_is_there(host, imports):
 def test_a_killed_process_is_continued_by_the_same_command(host, tmp_path):
     """The command as people run it, with the real environment variable."""
     program = (
-        "import sys; from dataengine.cli import main; from dataengine.render import download;"
-        f"download.GITHUB_API = {host.url!r}; import huggingface_hub.constants as c; c.DOWNLOAD_CHUNK_SIZE = {CHUNK};"
+        "import sys; from dataengine.cli import main; from dataengine import hosts;"
+        f"hosts.GITHUB_API = {host.url!r}; import huggingface_hub.constants as c; c.DOWNLOAD_CHUNK_SIZE = {CHUNK};"
         "sys.argv = ['dataengine', 'model', 'get', 'aerogen-dior-r', '--yes']; main()"
     )
     root = Path(__file__).parents[2]

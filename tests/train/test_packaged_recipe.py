@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from toy_scenes import canvas, paint, random_layout
 
 from dataengine import weights
+from dataengine.data import formats
 from dataengine.data.layout import Dataset, Sample
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -32,6 +34,26 @@ def recipe(tmp_path, monkeypatch):
     shutil.copytree(weights.FOLDER / "encoder", tmp_path / "weights" / "encoder")
     monkeypatch.setattr(weights, "FOLDER", tmp_path / "weights")
     return tool
+
+
+def test_the_data_of_the_packaged_detectors_are_all_training_parts_with_ignored_regions(recipe, tmp_path, monkeypatch):
+    toy = recipe.splits(None)["toy"]["train"]
+    labels = toy.samples[0].layout
+    difficult = np.arange(len(labels)) == 0
+    toy.samples[0] = replace(toy.samples[0], layout=replace(labels, difficult=difficult))
+    other = replace(toy, classes=("ship", "plane"), name="other", samples=[
+        replace(sample, layout=replace(sample.layout, classes=("ship", "plane"))) for sample in toy.samples[1:]
+    ])  # fmt: skip
+    monkeypatch.setattr(recipe, "splits", lambda data: {"toy": {"train": toy}, "other": {"train": other}})
+    recipe.write_detector_data(tmp_path, tmp_path / "work")
+    found = formats.read(tmp_path / "work" / "detector-data", split="train")
+    assert found.classes == ("car", "van", "ship", "plane")
+    assert len(found) == 11
+    of = {sample.name: sample.layout for sample in found}
+    assert len(of["toy-0"]) == len(labels) - 1
+    assert len(of["toy-0"].ignored) == 1
+    assert set(of["other-1"].names()) <= {"ship", "plane"}
+    assert len(of["other-1"]) == len(toy.samples[1].layout), "control"
 
 
 def test_the_tool_trains_every_model(recipe, tmp_path):

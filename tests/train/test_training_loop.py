@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 
 import numpy as np
@@ -81,6 +82,39 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
     run(tmp_path)
     with pytest.raises(UserError, match="made with other settings"):
         run(tmp_path, learning_rate=1e-5)
+
+
+def test_a_finished_training_is_lengthened_by_more_steps_and_not_shortened_by_fewer(tmp_path):
+    finished = run(tmp_path)
+    again = run(tmp_path)
+    assert all(torch.equal(finished[name], again[name]) for name in finished), "control: the same steps add nothing"
+    longer = run(tmp_path, steps=9, warmup_steps=3)
+    assert not all(torch.equal(finished[name], longer[name]) for name in finished)
+    assert json.loads((tmp_path / "checkpoint" / "state.json").read_text())["step"] == 9
+    with pytest.raises(UserError, match="9 steps already, more than 6"):
+        run(tmp_path)
+
+
+def test_a_checkpoint_whose_recipe_names_its_steps_continues(tmp_path):
+    """As version 0.2.0 wrote it."""
+    run(tmp_path)
+    file = tmp_path / "checkpoint" / "state.json"
+    state = json.loads(file.read_text())
+    assert '"steps"' not in state["recipe"]
+    state["recipe"] = state["recipe"].replace('{"', '{"steps":6,"warmup_steps":2,"', 1)
+    file.write_text(json.dumps(state))
+    run(tmp_path, steps=8)
+    assert json.loads(file.read_text())["step"] == 8
+
+
+def test_a_training_that_ends_early_says_at_which_step_and_can_be_tried(tmp_path, capsys):
+    model = tiny_model()
+    untrained = {name: value.clone() for name, value in model.state_dict().items()}
+    assert not train(model, batch, denoising_loss, tmp_path, settings(minutes=1e-9), "tiny")
+    assert "at step 1 of 6; the same command continues" in capsys.readouterr().out
+    assert any(not torch.equal(untrained[name], value) for name, value in model.state_dict().items())
+    assert train(tiny_model(), batch, denoising_loss, tmp_path, settings(), "tiny")
+    assert "stopped" not in capsys.readouterr().out, "control"
 
 
 def test_a_kill_between_the_two_renames_of_a_checkpoint_loses_nothing(tmp_path):

@@ -253,6 +253,9 @@ def _archives(folder: Path, content: dict) -> Iterator[str]:
     if not place.is_dir():
         yield f"{FOLDER} is missing"
         return
+    if not (folder / SUMS).is_file():
+        yield f"{FOLDER} cannot be compared: {SUMS}, which archives hold, is no file"
+        return
     try:
         expected = dict(archive_members(folder, content["name"], content["archive_size"]))
     except (UserError, OSError) as error:
