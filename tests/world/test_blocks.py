@@ -143,5 +143,6 @@ def test_dota_text_is_read_back_and_tiled_with_visible_shares(made, labels, tmp_
     tiles = tile(dataset, tmp_path / "tiles", 104, 0, min_visible=0.001)
     shares = sum(float(part.layout.visible.sum()) for part in tiles)
     assert len(tiles) == 4
-    assert shares == pytest.approx(len(labels), abs=0.01 * len(labels) + 4 * 0.001)
+    inside = geometry.visible_fraction(labels.boxes, (SIZE, SIZE)).sum()  # a clipped box may lean over the border
+    assert shares == pytest.approx(float(inside), abs=0.002 * len(labels))
     assert any(len(part.layout) and part.layout.visible.min() < 0.9 for part in tiles)
