@@ -20,6 +20,7 @@ OPTIONAL = {
     "matplotlib": install("evaluate"),
     "efficientnet-lite-pytorch": install("imagenet"),
     "torch-fidelity": f"{install('inception')}, after torch and torchvision of matching versions",
+    "rasterio": install("world"),
     "starlette": install("view"),
     "ray": install("ray"),
     "webdataset": install("shards"),

@@ -73,6 +73,7 @@ SMALL = {
     "dataengine synth --data path/to/dataset --renderer whole": f"{FEW} --size 96",
     "dataengine synth --dataset": f"{FEW} --size 96 --filter off",  # no packaged model finds painted squares
     "dataengine synth --data": f"{FEW} --size 96 --filter off",  # and a renderer trained for two steps paints nothing
+    "dataengine world": "--size 256",
     "dataengine model get": "--from published",
     "dataengine data sample": "--n 8",
     "dataengine model import": "--size 64",

@@ -23,6 +23,7 @@ ORDER = [
     {"judge"},
     {"mmrotate"},
     {"train"},
+    {"world"},
     {"engine"},
     {"evaluate"},
     {"export", "view"},

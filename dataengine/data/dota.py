@@ -29,7 +29,7 @@ import numpy as np
 from dataengine import geometry
 from dataengine.data.file_index import FileIndex, matched, safe_name
 from dataengine.data.label_files import columns, head_of, images_without_labels, label_file, of_split, split_names
-from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Problem, class_key
+from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, class_key
 from dataengine.data.parse import MAX_NUMBER, is_number, line_count, number, numbered_lines
 from dataengine.data.records import NOTHING_READ, Record, assemble, listed_classes, unknown_acquisition
 from dataengine.data.staging import Place, Progress, decimal, placed, staged, write_classes
@@ -325,27 +325,47 @@ def write(
     problems: list[Problem] = []
     with staged(path, NAME, split, dataset.classes) as work:
         write_classes(work, dataset.classes)
-        names = ["-".join(name.split()) for name in dataset.classes]
         labels, meta = work / split / "labelTxt", work / split / "meta"
         labels.mkdir(parents=True)
         for sample, name in placed(
             dataset, work / split / "images", problems, suffix=".png", progress=progress, place=place
         ):
             layout = sample.layout
-            objects = zip(_numbers(layout.boxes), layout.labels, layout.difficult, strict=True)
-            lines = [f"{numbers} {names[label]} {int(difficult)}\n" for numbers, label, difficult in objects]
-            lines += [
-                f"{numbers} {name_of_class} {IGNORED_DIFFICULTY}\n"
-                for numbers in _numbers(layout.ignored)
-                for name_of_class in names
-            ]
-            (labels / f"{name}.txt").write_text("".join(lines), "utf-8")
-            date, gsd = layout.acquisition.date, layout.acquisition.gsd_m
-            if gsd is not None or date is not None:
+            (labels / f"{name}.txt").write_text(label_text(layout), "utf-8")
+            if text := meta_text(layout, sample.source):
                 meta.mkdir(exist_ok=True)
-                text = f"acquisition dates:{date}\nimagesource:{sample.source or None}\ngsd:{gsd}\n"
-                (meta / f"{name}.txt").write_text(text.replace("None", "null"), "utf-8")
+                (meta / f"{name}.txt").write_text(text, "utf-8")
     return problems
+
+
+def names_of(classes: Sequence[str]) -> list[str]:
+    """Class names as label files have them, without blanks.
+
+    >>> names_of(["small vehicle"])
+    ['small-vehicle']
+    """
+    return ["-".join(name.split()) for name in classes]
+
+
+def label_text(layout: Layout) -> str:
+    """The label file of an image: a line for each object; ignored regions are objects of every class that are ignored.
+
+    >>> label_text(Layout([[5, 4, 4, 2, 0]], [0], ("car",), (16, 16)))
+    '3 3 7 3 7 5 3 5 car 0\\n'
+    """
+    names = names_of(layout.classes)
+    objects = zip(_numbers(layout.boxes), layout.labels, layout.difficult, strict=True)
+    lines = [f"{numbers} {names[label]} {int(difficult)}\n" for numbers, label, difficult in objects]
+    regions = _numbers(layout.ignored)
+    return "".join([*lines, *(f"{numbers} {name} {IGNORED_DIFFICULTY}\n" for numbers in regions for name in names)])
+
+
+def meta_text(layout: Layout, source: str = "") -> str:
+    """What a file in `meta/` says of an image; "" where neither its date nor its ground sample distance is known."""
+    date, gsd = layout.acquisition.date, layout.acquisition.gsd_m
+    if gsd is None and date is None:
+        return ""
+    return f"acquisition dates:{date}\nimagesource:{source or None}\ngsd:{gsd}\n".replace("None", "null")
 
 
 def _numbers(boxes: np.ndarray) -> list[str]:

@@ -31,6 +31,7 @@ from dataengine.render.places import Places, learn_places
 from dataengine.render.real_objects import RealObjects, collect_objects
 from dataengine.render.reference import ReferenceSampler
 from dataengine.render.renderer import Renderer, best_device, load_renderer
+from dataengine.world.canvases import WindowedCanvases
 
 if TYPE_CHECKING:
     from dataengine.judge.semantic import SemanticFilter
@@ -89,13 +90,12 @@ def find_canvases(
     if recipe.augment_scenes:
         raise UserError("--augment-scenes: there are no real scenes to augment; give them with --data or --scenes.")
     whole = load_renderer(weights.packaged("whole"), "whole").to(best_device())
-    if recipe.size != whole.size:
-        raise UserError(f"without images of your own, scenes are {whole.size} pixels wide: give --size {whole.size}, "
-                        "or images with --scenes.")  # fmt: skip
     notes.append(
         "no images of this data set were found, so scenes are generated; for real ones, give --data or --scenes"
     )
-    return GeneratedCanvases(whole, look.name)
+    if recipe.size == whole.size:
+        return GeneratedCanvases(whole, look.name)
+    return WindowedCanvases(whole, look.name)
 
 
 def _in_range(recipe: Recipe, dataset: Dataset, notes: list[str]) -> Dataset:

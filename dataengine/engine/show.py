@@ -220,3 +220,26 @@ def print_plan(recipe: Recipe, out: Path, as_json: bool) -> None:
         f"{disk_space(3 * recipe.n * size)} with both data sets; accepted in this test: {plan['accepted_in_probe']}"
     )
     console.print("nothing was written; --json prints the whole recipe", style="dim")
+
+
+def world_with_progress(recipe: Recipe, out: Path, size: int, quiet: bool, **options) -> dict:
+    """Make a world (`world.make_world` has the options) and return its report; unless `quiet`, print progress and what
+    was made."""
+    from dataengine.engine.world import make_world
+
+    console = Console(quiet=quiet, markup=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("blocks", total=None)
+
+        def prepared(parts) -> None:
+            for note in parts.notes:
+                console.print(f"note: {note}", soft_wrap=True)
+
+        def done(number: int, total: int) -> None:
+            progress.update(task, completed=number, total=total)
+
+        report = make_world(recipe, out, size, prepared=prepared, done=done, **options)
+    objects = ", ".join(f"{n} {name}" for name, n in report["objects"].items())
+    console.print(f"{report['geotiff']}: {size} x {size} pixels, {objects}; {report['difficult']} difficult")
+    return report

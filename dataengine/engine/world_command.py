@@ -1,0 +1,57 @@
+"""`dataengine world`: one large labelled image."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def world_command(
+    size: Annotated[int, typer.Option(min=256, max=262_144, help="Side of the world in pixels.")] = 2048,
+    out: Annotated[Path | None, typer.Option(help="Folder. [default: runs/world-DATASET-SEED]")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Preset (hit-uav, hrplanes ...) or YAML file; not needed with --data.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of your labelled data set, in any format.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed; another seed gives another world.")] = 0,
+    model: Annotated[
+        Path | None, typer.Option(help="In-scene renderer, which paints the objects. [default: the packaged one]")
+    ] = None,
+    ground: Annotated[
+        Path | None, typer.Option(help="Whole-image renderer, which makes the ground. [default: the packaged one]")
+    ] = None,
+    filter: Annotated[
+        Literal["erase", "difficult", "off"],
+        typer.Option(help="What happens to objects that the detector does not find."),
+    ] = "erase",
+    crs: Annotated[
+        str | None, typer.Option(help="Coordinate system in metres, such as EPSG:32633. [default: none on Earth]")
+    ] = None,
+    corner: Annotated[
+        tuple[float, float], typer.Option(metavar="EAST NORTH", help="Top left corner in metres of --crs.")
+    ] = (0.0, 0.0),
+    gsd: Annotated[
+        float | None, typer.Option(min=0.001, help="Metres per pixel, where the data set does not know its own.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
+) -> None:
+    """Make one large labelled image: a GeoTIFF, with its labels as GeoJSON and DOTA text.
+
+    It is made and stored in blocks; memory does not grow with the size. If it is stopped or killed, the same command
+    continues it.
+
+    Example: dataengine world --dataset hrplanes --size 2048 --out runs/world
+    """
+    from dataengine.engine.recipe import load_recipe
+    from dataengine.engine.show import world_with_progress
+
+    fields = {"dataset": dataset, "data": data, "seed": seed, "model": model, "filter": filter, "layouts": "prior"}
+    recipe = load_recipe(None, {name: value for name, value in fields.items() if value is not None})
+    out = out or Path("runs") / f"world-{recipe.name}-{recipe.seed}"
+    placement = None if crs is None else (crs, *corner)
+    report = world_with_progress(recipe, out, size, quiet=as_json, ground=ground, placement=placement, gsd_m=gsd)
+    if as_json:
+        print(json.dumps(report, indent=2))

@@ -1,0 +1,1 @@
+"""Pictures without an edge, with one set of labels."""

@@ -1,0 +1,128 @@
+"""The ground of a world: the stages of a whole-image renderer, each sampled in windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from dataengine.data.layout import Layout
+from dataengine.errors import UserError
+from dataengine.render.flow import few_sigmas
+from dataengine.render.inpainting_pipeline import LATENT_RATIO, InpaintingPipeline
+from dataengine.render.layout_batch import layout_rasters
+from dataengine.render.layout_pipeline import LayoutPipeline
+from dataengine.render.placement import class_numbers, domain_number
+from dataengine.render.precision import fast_autocast
+from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, with_noise
+from dataengine.world.noise import Rect, position_noise
+from dataengine.world.windowed import Lattice, WindowedSampler, euler_advance, few_step_advance
+
+LayoutOf = Callable[[Rect], Layout]  # what is to be seen in a rectangle of the world, in pixels from its corner
+
+OVERLAP = 4  # cells of a window's 32 that its neighbour shows, too
+HALO = 1  # cells at the edge of a window that are not used
+PIXEL_CACHE_BYTES = 192 << 20  # of windows of pixels; two rows of them across a strip of 4,096 pixels, twice
+
+
+class Scene:
+    """Ground without an edge, in the appearance of a data set. `region` depends on the seed and the place alone.
+
+    pipeline: a whole-image renderer. layout_of: the objects in any rectangle; the ground is made to suit them. domain:
+    the appearance, one of the pipeline's, or None. steps: the pipeline's own if None. overlap: cells that neighbouring
+    windows share. independent: windows that know nothing of one another, as control for measurements.
+
+    Raises UserError for a renderer that is neither a `LayoutPipeline` nor an `InpaintingPipeline`.
+    """
+
+    def __init__(
+        self,
+        pipeline: LayoutPipeline | InpaintingPipeline,
+        seed: int,
+        layout_of: LayoutOf,
+        domain: str | None = None,
+        steps: int | None = None,
+        overlap: int = OVERLAP,
+    ):
+        self.pipeline, self.seed, self.layout_of, self.domain = pipeline, seed, layout_of, domain
+        self.device = pipeline.unet.device
+        self.number = domain_number(domain, pipeline.unet.config.domains)
+        self.grey = domain in pipeline.config.grey_domains
+        cells = pipeline.unet.config.sample_size
+        self.cells = Lattice(cells, cells - overlap, min(HALO, overlap // 2))
+        if isinstance(pipeline, LayoutPipeline):
+            self.ratio = THUMBNAIL_RATIO
+            self.coarse = self._coarse(steps, few=bool(pipeline.config.few_steps))
+            few = pipeline.config.decoder_few_steps
+            sigmas = _sigmas(few or pipeline.config.decoder_steps, bool(few))
+            self.fine = self._sampler("pixels", self._decode_thumbnails, 3, sigmas, bool(few), self._pixel_lattice())
+            self.fine_sigmas = sigmas
+            looks = list(pipeline.decoder.config.domains)
+            self.look = torch.tensor([looks.index(domain) if domain in looks else len(looks)])
+        elif isinstance(pipeline, InpaintingPipeline):
+            self.ratio = LATENT_RATIO
+            self.coarse = self._coarse(steps, few=False)
+            self.fine = self._sampler("pixels", self._decode_latents, 3, [1.0], True, self._pixel_lattice())
+        else:
+            raise UserError(f"{type(pipeline).__name__} cannot make a world; give a whole-image renderer.")
+
+    def region(self, rect: Rect) -> np.ndarray:
+        """The picture of a rectangle, uint8 (height, width, 3)."""
+        pixels = self.fine.region(rect)
+        if self.grey:
+            pixels = np.repeat((pixels[:1] + pixels[1:2] + pixels[2:]) / np.float32(3), 3, 0)
+        levels = np.clip(np.rint((pixels + 1) * np.float32(127.5)), 0, 255).astype(np.uint8)
+        return np.ascontiguousarray(levels.transpose(1, 2, 0))
+
+    def _pixel_lattice(self) -> Lattice:
+        return Lattice(*(n * self.ratio for n in (self.cells.window, self.cells.stride, self.cells.halo)))
+
+    def _sampler(self, stage: str, denoise, channels: int, sigmas: Sequence[float], few: bool, lattice: Lattice):
+        def noise(step: int, rect: Rect) -> np.ndarray:
+            return position_noise(self.seed, stage, step, channels, rect)
+
+        advance = few_step_advance(sigmas) if few else euler_advance(sigmas)
+        return WindowedSampler(denoise, noise, advance, lattice, renews=few, max_bytes=PIXEL_CACHE_BYTES)
+
+    def _coarse(self, steps: int | None, few: bool) -> WindowedSampler:
+        """The stage of the layout model, whose windows are of its own size."""
+        unet = self.pipeline.unet
+        sigmas = _sigmas(steps or self.pipeline.steps, few)
+
+        def denoise(x: np.ndarray, step: int, place: Rect) -> np.ndarray:
+            layout = self.layout_of(place.scaled(self.ratio))
+            labels = class_numbers(layout, self.pipeline.classes)
+            batch = unet.layout_batch([layout], [labels], [self.number]).to(self.device)
+            return self._clean(lambda y, t: unet(y, t, batch), x, sigmas[step])
+
+        return self._sampler("cells", denoise, unet.config.latent_channels, sigmas, few, self.cells)
+
+    @torch.no_grad()
+    def _clean(self, velocity, x: np.ndarray, sigma: float) -> np.ndarray:
+        """The clean estimate of one window: x - sigma velocity. One at a time, for a sum's rounding depends on how many
+        are computed together."""
+        window = torch.from_numpy(x)[None].to(self.device).clone()
+        with fast_autocast(self.device):
+            clean = window - sigma * velocity(window, torch.full((1,), 1000.0 * sigma, device=self.device)).float()
+        return clean[0].cpu().numpy()
+
+    def _decode_thumbnails(self, x: np.ndarray, step: int, place: Rect) -> np.ndarray:
+        decoder, cells = self.pipeline.decoder, place.around(self.ratio)
+        rasters = None
+        if decoder.config.classes:
+            rasters = torch.from_numpy(layout_rasters([self.layout_of(place)], decoder.config.classes)).to(self.device)
+        thumbnails, noise = (
+            torch.from_numpy(part)[None].to(self.device)
+            for part in (self.coarse.region(cells), position_noise(self.seed, "thumbnail noise", 0, 3, cells))
+        )
+        noisy, look = with_noise(thumbnails, noise, rasters), self.look.to(self.device)
+        return self._clean(lambda y, t: decoder(y, t, noisy, look, rasters), x, self.fine_sigmas[step])
+
+    def _decode_latents(self, _: np.ndarray, __: int, place: Rect) -> np.ndarray:
+        latents = torch.from_numpy(self.coarse.region(place.around(self.ratio)))[None].to(self.device)
+        return self.pipeline.decode(latents)[0].transpose(2, 0, 1).astype(np.float32) / np.float32(127.5) - 1
+
+
+def _sigmas(steps: int, few: bool) -> list[float]:
+    return few_sigmas(steps) if few else [1 - k / steps for k in range(steps)]

@@ -1,0 +1,113 @@
+"""The filter over a world: each object is looked for where it is whole, and what is not found is marked or removed."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dataengine.judge.calibration import Calibration
+from dataengine.judge.detector import Detector
+from dataengine.judge.verdict import match
+from dataengine.render.erase import erase
+from dataengine.world.layouts import MAX_CELLS, WorldObjects, hulls_of
+from dataengine.world.noise import Rect
+from dataengine.world.windowed import BoundedCache
+from dataengine.world.world import Region, World
+
+CONTEXT_PX = 32  # that a detector sees around the objects of a cell, at least
+CACHE_BYTES = 32 << 20
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """For each object the score of the detection that matches it, 0 for none, and whether that counts as found."""
+
+    scores: np.ndarray
+    found: np.ndarray
+
+
+class JudgedWorld:
+    """A world and what the filter makes of it. Verdicts, too, depend on the place alone: an object is judged in the
+    tile of its own cell, which shows it whole.
+
+    mode: "difficult" marks objects that are not found as difficult; "erase" removes them, and the ground that was there
+    comes back.
+    """
+
+    def __init__(self, world: World, detector: Detector, calibration: Calibration, mode: str):
+        calibration.check(detector)
+        self.world, self.detector, self.calibration, self.mode = world, detector, calibration, mode
+        self._verdicts: OrderedDict[tuple[int, int], Verdicts] = OrderedDict()
+        self._erased = BoundedCache(CACHE_BYTES)
+
+    def region(self, left: int, top: int, width: int, height: int) -> Region:
+        """The picture and the labels of a rectangle, after the filter."""
+        region = self.world.region(left, top, width, height)
+        found = self.found(region.objects)
+        if self.mode == "erase":
+            objects = region.objects.select(found)
+            return Region(region.rect, self._without_missed(region), objects, region.labels.select(found))
+        return replace(region, labels=replace(region.labels, difficult=~found))
+
+    def found(self, objects: WorldObjects) -> np.ndarray:
+        """Whether each object is found, bool (N,)."""
+        return np.array([self.cell(c, r).found[k] for c, r, k in objects.ids.tolist()], bool)
+
+    def cell(self, column: int, row: int) -> Verdicts:
+        """The verdicts on the objects of one cell, in their order."""
+        key = (column, row)
+        if key not in self._verdicts:
+            self._verdicts[key] = self._judged(column, row)
+            if len(self._verdicts) > MAX_CELLS:
+                self._verdicts.popitem(last=False)
+        self._verdicts.move_to_end(key)
+        return self._verdicts[key]
+
+    def _judged(self, column: int, row: int) -> Verdicts:
+        own = self.world.layouts.cell(column, row)
+        if not len(own):
+            return Verdicts(np.zeros(0, np.float32), np.zeros(0, bool))
+        tile = self._tile(column, row, own)
+        shown = self.world.region(tile.left, tile.top, tile.width, tile.height)
+        [detections] = self.detector.detect([shown.image])
+        is_own = (shown.objects.ids[:, :2] == (column, row)).all(1)
+        labels = replace(shown.labels, difficult=~is_own)
+        scores = match(detections, labels, self.detector.classes).scores
+        found = self.calibration.found(labels, scores)
+        assert is_own.sum() == len(own), "a tile shows every object of its cell"
+        return Verdicts(scores[is_own], found[is_own])
+
+    def _tile(self, column: int, row: int, own: WorldObjects) -> Rect:
+        """The cell, with its objects whole and some ground around them."""
+        side, hulls = self.world.layouts.cell_px, hulls_of(own.boxes)
+        corner = np.array([column, row]) * side
+        beyond = max(float((corner - hulls[:, :2]).max()), float((hulls[:, 2:] - corner - side).max()), 0.0)
+        return Rect(*(int(n) for n in corner), side, side).grown(CONTEXT_PX + int(np.ceil(beyond / 8)) * 8)
+
+    def _without_missed(self, region: Region) -> np.ndarray:
+        image = region.image.copy()
+        side = self.world.layouts.cell_px
+        for column, row in region.rect.grown(side // 2).cells(side):
+            if self.cell(column, row).found.all():
+                continue
+            square = self.world.painted.square(column, row)
+            if (common := region.rect.common(square)) is None:
+                continue
+            patch = self._erased.get((column, row), lambda c=column, r=row: self._restored(c, r))[common[1]]
+            part = image[common[0]]
+            part[:] = np.where(patch[..., 3:] > 0, patch[..., :3], part)
+        return image
+
+    def _restored(self, column: int, row: int) -> np.ndarray:
+        """The ground of a cell's square, and where it comes back (0 or 1), uint8 (H, W, 4)."""
+        square = self.world.painted.square(column, row)
+        objects = self.world.layouts.objects(square)
+        own = (objects.ids[:, :2] == (column, row)).all(1)
+        found = self.found(objects)
+        counted = own | found  # what other cells remove hides nothing
+        layout = self.world.layouts.layout(objects.select(counted), square)
+        nothing, all_of_it = (np.full((square.height, square.width, 1), value, np.uint8) for value in (0, 1))
+        mask = erase(nothing, all_of_it, layout, ~found[counted], self.world.layouts.spec)
+        return np.concatenate([self.world.scene.region(square), mask], 2)

@@ -1,0 +1,102 @@
+"""A labelled picture without an edge: any rectangle of it, by its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataengine import geometry
+from dataengine.data.layout import Acquisition, Layout
+from dataengine.data.tile import crop_layout
+from dataengine.layouts.prior import Prior
+from dataengine.render.in_scene_pipeline import InScenePipeline
+from dataengine.render.layout_pipeline import LayoutPipeline
+from dataengine.world.layouts import WorldLayouts, WorldObjects
+from dataengine.world.noise import Rect
+from dataengine.world.objects import PaintedWorld
+from dataengine.world.scene import OVERLAP, Scene
+
+LEAST_VISIBLE = 1e-6  # share of an object in a rectangle below which rounding alone may put it there
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of a world.
+
+    image: uint8 (height, width, 3). objects: those that reach into it, whole, in pixels of the world, with ids that
+    hold across regions. labels: the same objects in the same order, clipped to the rectangle, in pixels from its
+    corner, with their visible shares.
+    """
+
+    rect: Rect
+    image: np.ndarray
+    objects: WorldObjects
+    labels: Layout
+
+
+class World:
+    """A world of a seed. What is at a place depends on seed, models and prior alone: a region is the same to the last
+    bit alone, in a larger one, in any order, and in another process on a machine of the same kind.
+
+    ground: whole-image renderer, for the ground. painter: in-scene renderer, for the objects; it knows all classes of
+    the prior. prior: of the layouts. domain: appearance of the ground, one of the renderer's, or None for its null.
+    acquisition: one of the prior's; drawn by the seed if None. cell: side in pixels of the cells of the layout.
+    Torch is set to one thread, for the rounding of sums depends on their number.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        ground: LayoutPipeline,
+        painter: InScenePipeline,
+        prior: Prior,
+        domain: str | None = None,
+        acquisition: Acquisition | None = None,
+        cell: int | None = None,
+        overlap: int = OVERLAP,
+    ):
+        import torch
+
+        torch.set_num_threads(1)
+        self.seed = seed
+        cell = cell or cell_size(prior, painter)
+        self.layouts = WorldLayouts(prior, seed, painter.unet.spec, acquisition, cell)
+        self.scene = Scene(ground, seed, self.ground_layout, domain, overlap=overlap)
+        self.painted = PaintedWorld(self.scene, self.layouts, painter, seed)
+
+    def ground_layout(self, rect: Rect) -> Layout:
+        """What the ground is made to suit: the objects in a rectangle, clipped to it."""
+        return self.labels(self.layouts.objects(rect), rect)[1]
+
+    def labels(self, objects: WorldObjects, rect: Rect) -> tuple[WorldObjects, Layout]:
+        """Those of the objects that a rectangle shows a part of, and their labels there."""
+        layout = self.layouts.layout(objects, rect)
+        visible = geometry.visible_fraction(layout.boxes, layout.size) if len(layout) else np.zeros(0)
+        seen = visible > 2 * LEAST_VISIBLE
+        window = (0, 0, rect.width, rect.height)
+        return objects.select(seen), crop_layout(layout.select(seen), window, LEAST_VISIBLE)
+
+    def region(self, left: int, top: int, width: int, height: int) -> Region:
+        """The picture and the labels of a rectangle of the world, in pixels; coordinates may be negative."""
+        rect = Rect(left, top, width, height)
+        objects, labels = self.labels(self.layouts.objects(rect), rect)
+        return Region(rect, self.painted.region(rect), objects, labels)
+
+
+def cell_size(prior: Prior, painter: InScenePipeline) -> int:
+    """Side of the cells of a layout in pixels: 256, or more where the painted area of the prior's largest objects needs
+    it, a multiple of 64."""
+    from dataengine.layouts.prior_sampler import PriorSampler
+
+    sampler = PriorSampler(prior)
+    longest = 0.0
+    for scene in prior.scenes:
+        for index in scene.taken:
+            for name in scene.counts:
+                described = prior.objects[name]
+                side = sampler._typical_side(described, prior.acquisitions[index], scene.scale[-2])
+                aspect = max(quantiles[-2] for quantiles in described.aspect.values())
+                longest = max(longest, float(np.exp(side + described.size.residual[-2] + aspect / 2)))
+    painted = longest * (1 + 2 * painter.margin) * np.sqrt(2) + 8
+    return max(256, int(-(-painted // 64)) * 64)

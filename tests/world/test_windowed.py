@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dataengine.render.flow import few_sigmas
+from dataengine.world.noise import Rect, position_noise
+from dataengine.world.windowed import Lattice, WindowedSampler, euler_advance, few_step_advance
+
+WINDOW, LENGTH = 16, 4.0
+SIGMAS = {"euler": [1 - k / 5 for k in range(5)], "few": few_sigmas(4)}
+LATTICE = Lattice(WINDOW, 12, 1)
+
+
+def exact_denoiser(sigmas):
+    """The best denoiser of windows of a smooth Gaussian field: the posterior mean, a matrix for each noise level."""
+    places = np.stack(np.meshgrid(range(WINDOW), range(WINDOW)), -1).reshape(-1, 2)
+    distance = ((places[:, None] - places[None]) ** 2).sum(-1)
+    covariance = np.exp(-distance / (2 * LENGTH**2))
+    matrices = []
+    for sigma in sigmas:
+        clean = (1 - sigma) * covariance
+        matrices.append(clean @ np.linalg.inv((1 - sigma) * clean + sigma**2 * np.eye(len(places))))
+
+    def denoise(x, step, place):
+        return (matrices[step] @ x[0].ravel()).reshape(1, WINDOW, WINDOW).astype(np.float32)
+
+    return denoise
+
+
+def sampler(kind: str = "euler", lattice: Lattice = LATTICE, noise=None, max_bytes: int = 1 << 26, seed: int = 0):
+    def keyed(step, rect):
+        return position_noise(seed, "field", step, 1, rect)
+
+    advance = (euler_advance if kind == "euler" else few_step_advance)(SIGMAS[kind])
+    denoise = exact_denoiser(SIGMAS[kind])
+    return WindowedSampler(denoise, noise or keyed, advance, lattice, renews=kind == "few", max_bytes=max_bytes)
+
+
+def seam_ratio(picture: np.ndarray, stride: int) -> float:
+    """Mean gradient across the lines where windows begin or end, over that elsewhere."""
+    step = np.abs(np.diff(picture, axis=1)).mean(0)
+    at_line = np.arange(1, picture.shape[1]) % stride == 0
+    return float(step[at_line].mean() / step[~at_line].mean())
+
+
+@pytest.mark.parametrize("kind", ["euler", "few"])
+def test_a_region_alone_equals_the_same_region_of_a_larger_one(kind):
+    large, alone = sampler(kind).region(Rect(-30, -20, 90, 70)), sampler(kind).region(Rect(3, 5, 21, 17))
+    assert np.array_equal(large[:, 25:42, 33:54], alone)
+
+
+def test_order_and_size_of_the_cache_change_nothing():
+    tiles = [Rect(x, y, 20, 20) for y in (0, 20, 40) for x in (0, 20, 40)]
+    forward, backward, forgetful = sampler("few"), sampler("few"), sampler("few", max_bytes=1)
+    there = [forward.region(tile) for tile in tiles]
+    back = [backward.region(tile) for tile in reversed(tiles)][::-1]
+    again = [forgetful.region(tile) for tile in tiles[:2]]
+    assert all(np.array_equal(a, b) for a, b in zip(there, back, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(there[:2], again, strict=True))
+    assert forgetful.cache.bytes <= WINDOW * WINDOW * 4, "it holds one window"
+
+
+def test_noise_drawn_for_each_window_breaks_it():
+    def unkeyed(step, rect):
+        return np.random.default_rng().standard_normal((1, rect.height, rect.width)).astype(np.float32)
+
+    large, alone = (sampler("few", noise=unkeyed).region(r) for r in (Rect(-30, -20, 90, 70), Rect(3, 5, 21, 17)))
+    assert np.abs(large[:, 25:42, 33:54] - alone).mean() > 0.3
+
+
+@pytest.mark.parametrize("kind", ["euler", "few"])
+def test_windows_leave_no_seam_and_independent_ones_do(kind):
+    place = Rect(0, 0, 16 * 12, 5 * 12)
+    blended = sampler(kind).region(place)[0]
+    independent = sampler(kind, Lattice(WINDOW, WINDOW, 0))
+    apart = independent.region(Rect(0, 0, 12 * WINDOW, 4 * WINDOW))[0]
+    assert seam_ratio(apart, WINDOW) > 2
+    assert seam_ratio(blended, 12) < 1.15
+
+
+def test_weights_of_all_windows_sum_to_one():
+    for lattice in (Lattice(32, 28, 1), Lattice(32, 26, 0), Lattice(256, 224, 8), Lattice(8, 8)):
+        total = np.zeros(lattice.stride * 4 + lattice.window)
+        for number in range(5):
+            total[number * lattice.stride :][: lattice.window] += lattice.weights
+        assert np.allclose(total[lattice.window : -lattice.window], 1, atol=1e-6)
+        assert not lattice.weights[: lattice.halo].any()
+
+
+def test_a_far_place_costs_as_much_as_a_near_one():
+    near, far = sampler("few"), sampler("few")
+    near.region(Rect(0, 0, 20, 20)), far.region(Rect(12 * 10**7, -12 * 10**7, 20, 20))
+    assert near.cache.made == far.cache.made < 200

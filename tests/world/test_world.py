@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+from toy_world import CELL, toy_ground, toy_world
+
+from dataengine import geometry
+from dataengine.data.tile import crop_layout, windows
+from dataengine.layouts.constraints import overlap
+from dataengine.world.noise import Rect
+from dataengine.world.scene import Scene
+from dataengine.world.world import World
+
+LARGE = (-60, 20, 160, 110)
+TILE = (10, 50, 70, 60)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return toy_world()
+
+
+@pytest.fixture(scope="module")
+def large(world):
+    return world.region(*LARGE)
+
+
+def test_a_region_alone_has_the_pixels_and_objects_of_a_larger_one(large):
+    alone = toy_world().region(*TILE)
+    assert np.array_equal(large.image[30:90, 70:140], alone.image)
+    inside = {tuple(key): box.tolist() for key, box in zip(large.objects.ids, large.objects.boxes, strict=True)}
+    assert len(alone.objects) > 3
+    assert all(
+        inside[tuple(key)] == box.tolist() for key, box in zip(alone.objects.ids, alone.objects.boxes, strict=True)
+    )
+
+
+def test_tiles_backwards_and_in_another_process_are_the_same(large):
+    code = (
+        "import hashlib; from toy_world import toy_world; world = toy_world();"
+        "tiles = [(x, y, 60, 50) for y in (80, 20) for x in (40, -60)];"
+        "print(*[hashlib.sha256(world.region(*tile).image.tobytes()).hexdigest() for tile in tiles])"
+    )
+    tests = str(Path(__file__).parents[1])
+    run = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {tests!r}); {code}"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    tiles = [(x, y) for y in (80, 20) for x in (40, -60)]
+    expected = [
+        hashlib.sha256(np.ascontiguousarray(large.image[y - 20 : y + 30, x + 60 : x + 120]).tobytes()).hexdigest()
+        for x, y in tiles
+    ]
+    assert run.stdout.split() == expected
+
+
+def test_another_seed_is_another_world(world, large):
+    other = toy_world(1).region(*TILE)
+    assert np.abs(other.image.astype(int) - large.image[30:90, 70:140]).mean() > 5
+
+
+def test_objects_are_painted_where_their_labels_are_also_across_borders_of_cells(world):
+    region = world.region(0, 0, 4 * CELL, 4 * CELL)
+    bright = region.image.min(2) > 200
+    crossing = 0
+    for box in region.objects.boxes:
+        x1, y1, x2, y2 = geometry.to_aabb(box[None].astype(np.float32))[0]
+        if min(x1, y1) < 4 or max(x2, y2) > 4 * CELL - 4:
+            continue
+        crossing += x1 // CELL != x2 // CELL or y1 // CELL != y2 // CELL
+        inner = box.copy()
+        inner[2:4] -= 4
+        corners = geometry.to_corners(inner[None].astype(np.float32))[0]
+        rows, columns = np.nonzero(
+            shapely.contains_xy(shapely.Polygon(corners), *np.meshgrid(np.arange(256) + 0.5, np.arange(256) + 0.5))
+        )
+        assert bright[rows, columns].mean() > 0.9, box
+    assert crossing >= 3, "some objects lie in two cells"
+
+
+def test_tiles_merged_by_id_give_the_objects_back_once(world):
+    rect = Rect(0, 0, 400, 300)
+    objects, _ = world.labels(world.layouts.objects(rect), rect)
+    parts: dict[tuple, list] = {}
+    for x, y, width, height in windows((400, 300), 90, 0):
+        tile = Rect(x, y, width, height)
+        own, _ = world.labels(world.layouts.objects(tile), tile)
+        for key, corners in zip(own.ids, geometry.to_corners(own.boxes.astype(np.float32)), strict=True):
+            part = shapely.Polygon(corners).intersection(shapely.box(x, y, x + width, y + height))
+            parts.setdefault(tuple(key), []).append(part)
+    assert parts.keys() == {tuple(key) for key in objects.ids}, "none lost, none invented"
+    cut = 0
+    for key, corners in zip(objects.ids, geometry.to_corners(objects.boxes.astype(np.float32)), strict=True):
+        whole = shapely.Polygon(corners).intersection(shapely.box(0, 0, 400, 300))
+        merged = shapely.union_all(parts[tuple(key)])
+        assert merged.intersection(whole).area / merged.union(whole).area > 0.99
+        cut += len(parts[tuple(key)]) > 1
+    assert cut > 5
+
+
+def test_visible_shares_of_disjoint_tiles_sum_to_one(world):
+    rect = Rect(0, 0, 400, 300)
+    objects, layout = world.labels(world.layouts.objects(rect), rect)
+    whole = world.layouts.layout(objects, rect)
+    area = np.zeros(len(objects))
+    for window in windows((400, 300), 100, 0):
+        for k in range(len(objects)):
+            tile = crop_layout(whole.select([k]), window, 1e-6)
+            area[k] += tile.visible.sum()
+    assert np.allclose(area, layout.visible, atol=0.02)
+
+
+@pytest.mark.parametrize("kind", ["obb", "hbb"])
+def test_each_object_belongs_to_the_cell_of_its_centre_and_none_overlap_across_borders(kind):
+    layouts = toy_world(2, kind).layouts
+    found = layouts.objects(Rect(-5 * CELL, -5 * CELL, 10 * CELL, 10 * CELL))
+    assert len(found) > 60
+    assert np.array_equal(found.boxes[:, :2] // CELL, found.ids[:, :2])
+    assert len({tuple(key) for key in found.ids}) == len(found)
+    shares = overlap(found.boxes, found.boxes)
+    np.fill_diagonal(shares, 0)
+    assert shares.max() <= layouts.grower._largest_overlap.max() + 0.01
+
+
+def test_layouts_do_not_depend_on_the_order_they_are_asked_for():
+    first, second = toy_world(3).layouts, toy_world(3).layouts
+    cells = [(c, r) for c in range(-3, 4) for r in range(-3, 4)]
+    forward = {place: first.cell(*place) for place in cells}
+    backward = {place: second.cell(*place) for place in reversed(cells)}
+    assert all(np.array_equal(forward[place].boxes, backward[place].boxes) for place in cells)
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_ground_of_real_networks_is_a_function_of_the_place(world, few):
+    def scene() -> Scene:
+        return Scene(toy_ground(few, quick=False), 0, world.ground_layout, "toy", steps=None if few else 2)
+
+    whole, alone = scene().region(Rect(0, 0, 110, 40)), scene().region(Rect(37, 10, 50, 20))
+    assert np.array_equal(whole[10:30, 37:87], alone)
