@@ -249,7 +249,7 @@ def _read_for_view(folder: Path) -> None:
     from dataengine.view.index import load_index
     from dataengine.view.source import Source
 
-    stamp = (folder / "manifest.jsonl").read_bytes()
+    stamp = (folder / "manifest.jsonl").read_bytes() if (folder / "manifest.jsonl").is_file() else b""
     cache = folder.parent / f"{folder.name}-cache"
     cache.mkdir(exist_ok=True)
     stamp = hashlib.md5(stamp).hexdigest()

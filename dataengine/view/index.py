@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from dataengine.errors import UserError
+from dataengine.files import open_regular
 from dataengine.view.source import Entry, Source, store
 
 VERSION = 2
@@ -121,8 +122,12 @@ def _unpacked(source: Source, content: bytes) -> Index:
 
 def _entries(source: Source, progress: Progress) -> Iterator[tuple[int, int, Entry | str]]:
     """(offset, length, entry) of each line; what is wrong with it in place of a damaged entry."""
-    total, offset = source.entries.stat().st_size, 0
-    with open(source.entries, "rb") as stream:
+    try:
+        total, offset = source.entries.stat().st_size, 0
+        opened = open_regular(source.entries)
+    except OSError as error:
+        raise UserError(f"{source.entries} cannot be read ({error.strerror}); write it again.") from None
+    with opened as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
                 try:

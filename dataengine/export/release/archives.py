@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import IO
 
 from dataengine.errors import UserError
-from dataengine.files import write_whole
+from dataengine.files import read_bytes, write_whole
 from dataengine.folders import sha256_of
 
 SUMS = "SHA256SUMS"
+MAX_SUMS_BYTES = 2**27  # a million files have about 100 bytes each
 FOLDER = "archives"
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 MIN_ARCHIVE_BYTES = 100_000
@@ -51,9 +52,9 @@ def write_sums(folder: Path, names: Iterable[str]) -> None:
 
 
 def read_sums(file: Path) -> dict[str, str]:
-    """Digest of each file by name. Raises ValueError for an invalid line."""
+    """Digest of each file by name. Raises ValueError for an invalid line, and OSError for what cannot be read."""
     stored = {}
-    for line in file.read_text("utf-8").splitlines():
+    for line in read_bytes(file, MAX_SUMS_BYTES).decode("utf-8").splitlines():
         value, _, name = line.partition("  ")
         if not re.fullmatch(r"[0-9a-f]{64}", value) or not name:
             raise ValueError(f"{line[:40]!r} is no checksum")

@@ -35,7 +35,7 @@ from dataengine.export.release.labels import METADATA, as_dataset, parse_formats
 from dataengine.export.release.licenses import License, release_license
 from dataengine.export.release.make import write_derived
 from dataengine.export.release.sides import leaks, sources_of
-from dataengine.files import read_text
+from dataengine.files import read_bytes, read_text
 from dataengine.folders import differences, links_and_special_files, sha256_of
 
 CARD = "README.md"
@@ -154,7 +154,7 @@ def _sums(folder: Path) -> Iterator[str]:
     for name in sorted({*there} - stored.keys()):
         yield f"{name} is not in {SUMS}: it was added later"
     current = sums(folder, there)
-    if current.encode() == (folder / SUMS).read_bytes():
+    if current.encode() == read_bytes(folder / SUMS):
         return
     yield f"{SUMS} is not what `sha256sum` writes of these files"
     for line in current.splitlines():
@@ -219,7 +219,7 @@ def _derived(
             return
         try:
             write_samples(derived, list(parts.values()), run.recipe["seed"])
-        except (OSError, *MALFORMED):  # an image is missing or damaged, which is a fault of its own
+        except (OSError, MemoryError, *MALFORMED):  # an image is missing or damaged, which is a fault of its own
             skipped.add("samples.jpg")
         for name, fault in differences(derived, folder):
             is_image = name.startswith("images/") and name.endswith(".png")
