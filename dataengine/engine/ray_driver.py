@@ -17,7 +17,7 @@ from dataengine.engine.ray_pool import Plan, Pool, reason
 from dataengine.errors import UserError
 
 TCP_SECONDS = 5
-SILENCE_SECONDS = 20  # in which a head whose cable was cut acknowledges nothing, until Ray reconnects; its own are 120
+SILENCE_SECONDS = 20  # without acknowledgement, after which Ray reconnects to the head; its own default is 120
 HTTP2_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, sections 3.4 and 6.5: both sides send one first
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + HTTP2_SETTINGS
 
