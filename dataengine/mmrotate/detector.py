@@ -15,7 +15,7 @@ import numpy as np
 
 from dataengine import geometry
 from dataengine.errors import UserError, one_line
-from dataengine.files import read_text
+from dataengine.files import MAX_CONFIG_BYTES, read_text
 from dataengine.judge.detector import Detections
 from dataengine.mmrotate.registered import checked_part, import_own_modules, registered_names
 from dataengine.mmrotate.safe_config import read_config
@@ -78,7 +78,7 @@ def work_dir_parts(folder: str | Path) -> tuple[Path, Path]:
     pointer = folder / "last_checkpoint"
     if not pointer.exists():
         raise UserError(f"{folder}: it has no last_checkpoint; give the work folder of a finished mmrotate training.")
-    checkpoint = folder / Path(read_text(pointer).strip()).name  # the folder may have been moved
+    checkpoint = folder / Path(read_text(pointer, MAX_CONFIG_BYTES).strip()).name  # the folder may have been moved
     configs = sorted(folder.glob("*.py"))
     if not checkpoint.is_file() or len(configs) != 1 or not configs[0].is_file():
         missing = f"no {checkpoint.name}" if not checkpoint.is_file() else f"{len(configs)} configs (*.py), not one"

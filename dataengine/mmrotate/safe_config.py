@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dataengine.errors import UserError, shown
-from dataengine.files import read_text
+from dataengine.files import MAX_CONFIG_BYTES, read_text
 from dataengine.mmrotate.registered import check_names
 
 MAX_VALUES = 300_000  # in a config with its bases, counted as often as they are named; those of mmrotate have 2,000
@@ -83,7 +83,7 @@ def _read(file: Path, budget: _Budget, children: tuple[Path, ...]) -> dict:
     if file.resolve() in children or len(children) > MAX_BASES:
         raise UserError(f"{children[0]}: its bases inherit from each other, {file} again.")
     try:
-        tree = ast.parse(read_text(file))
+        tree = ast.parse(read_text(file, MAX_CONFIG_BYTES))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UserError(f"{file}: mmengine cannot read it ({type(error).__name__}: {error}).") from None
     reader = _Reader(file, budget)
