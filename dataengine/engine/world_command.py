@@ -40,8 +40,7 @@ def world_command(
 ) -> None:
     """Make one large labelled image: a GeoTIFF, with its labels as GeoJSON and DOTA text.
 
-    It is made and stored in blocks; memory does not grow with the size. If it is stopped or killed, the same command
-    continues it.
+    It is made and stored in blocks. If it is stopped or killed, the same command continues it.
 
     Example: dataengine world --dataset hrplanes --size 2048 --out runs/world
     """

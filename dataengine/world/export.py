@@ -56,7 +56,7 @@ def check_placement(placement: Placement) -> None:
 
 
 def write_geotiff(blocks: BlockFolder, path: Path, placement: Placement) -> None:
-    """The picture as a Cloud-Optimized GeoTIFF with overviews, block by block; memory does not grow with the area."""
+    """The picture as a Cloud-Optimized GeoTIFF with overviews, block by block."""
     rasterio = load_rasterio()
     from rasterio.shutil import copy
     from rasterio.windows import Window
