@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import errno
+import importlib.util
 from collections.abc import Iterable, Sequence
-from importlib.util import find_spec
 
 
 class UserError(Exception):
@@ -51,7 +51,7 @@ def require(extra: str, *modules: str) -> None:
     dataengine.errors.UserError: no_such is not installed; install it with: pip install 'aerial-dataengine[view]'
     """
     for module in modules:
-        if find_spec(module) is None:
+        if importlib.util.find_spec(module) is None:
             raise UserError(f"{module} is not installed; install it with: {install(extra)}")
 
 

@@ -20,6 +20,7 @@ READING = {
     "data tile": {"path": "format"},
     "data split": {"path": "format"},
     "data merge": {"paths": "format"},
+    "improve": {"data": "format"},
     "filter calibrate": {"dataset": "format"},
     "filter judge": {"dataset": "format"},
     "filter label": {"images": "format"},

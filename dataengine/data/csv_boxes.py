@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -139,8 +140,11 @@ def _listed(root: Path) -> tuple[str, ...]:
     """The names in RetinaNet's list of classes, by their numbers; () without such a list."""
     for file in (root / name for name in CLASS_LISTS):
         if file.is_file():
-            rows = [row for row in csv.reader(read_text(file, MAX_TEXT_BYTES).splitlines()) if row]
-            if all(len(row) == 2 and row[1].strip().isdigit() for row in rows):
+            try:
+                rows = [row for row in csv.reader(read_text(file, MAX_TEXT_BYTES).splitlines()) if row]
+            except csv.Error:
+                continue
+            if all(len(row) == 2 and re.fullmatch(r"\s*[0-9]{1,9}\s*", row[1]) for row in rows):
                 return tuple(row[0].strip() for row in sorted(rows, key=lambda row: int(row[1])))
     return ()
 

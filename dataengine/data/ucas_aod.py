@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from dataengine import geometry
 from dataengine.data.file_index import FileIndex
 from dataengine.data.label_files import LabelFile, columns, head_of, images_without_labels
 from dataengine.data.layout import Dataset, Problem
 from dataengine.data.objects import Objects, polygon_box, record_of_lines
-from dataengine.data.parse import number
+from dataengine.data.parse import MAX_NUMBER, number, numbered_lines
 from dataengine.data.records import Record, assemble
 from dataengine.data.xml_records import image_lists
 from dataengine.errors import UserError
@@ -79,7 +80,8 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
             continue
         if not folders and not recognizes(file, head_of(file)):
             continue  # a readme
-        records += record_of_lines(LabelFile(file, "", _folder(folders)), index, problems, partial(_add, file))
+        add = partial(_add, file, _boxes(file))
+        records += record_of_lines(LabelFile(file, "", _folder(folders)), index, problems, add)
     if chosen is not None:
         missing = chosen - {record.annotation.stem for record in records} - {""}
         problems += [Problem(lists[split], None, f"image {name!r} has no label file", 0) for name in sorted(missing)]
@@ -100,8 +102,9 @@ def _assembled(records: list[Record], path: Path, classes: Sequence[str] | None,
     return assemble(records, path, format=NAME, kind="obb", classes=classes, known=(CLASSES,), problems=problems)
 
 
-def _add(file: Path, objects: Objects, fields: list[str], line: int) -> None:
-    objects.add(_class_name(file, fields), _box(fields), line=line)
+def _add(file: Path, boxes: dict[int, np.ndarray], objects: Objects, fields: list[str], line: int) -> None:
+    corners = _corners(fields)
+    objects.add(_class_name(file, fields), boxes[line] if line in boxes else polygon_box(corners), line=line)
 
 
 def _class_name(file: Path, fields: list[str]) -> str:
@@ -118,8 +121,29 @@ def _class_of_folder(file: Path) -> str | None:
     return CLASS_FOLDERS.get(file.resolve().parent.name.lower())
 
 
-def _box(fields: list[str]) -> np.ndarray:
+def _boxes(file: Path) -> dict[int, np.ndarray]:
+    """Boxes (5,) by line, all converted at once; without those of lines that `polygon_box` sees otherwise."""
+    lines, corners = [], []
+    try:
+        text = read_text(file, MAX_TEXT_BYTES)
+    except UserError:
+        return {}
+    for line, row in numbered_lines(text):
+        try:
+            values = list(map(float, columns(row)[-NUMBERS:][:8]))
+        except ValueError:
+            continue
+        if len(values) == 8 and max(map(abs, values)) <= MAX_NUMBER and values[:2] != values[6:]:
+            lines.append(line)
+            corners.append(values)
+    if not lines:
+        return {}
+    return dict(zip(lines, geometry.from_corners(np.array(corners).reshape(-1, 4, 2)), strict=True))
+
+
+def _corners(fields: list[str]) -> np.ndarray:
+    """The corners (4, 2) of a line."""
     if len(fields) not in (NUMBERS, NUMBERS + 1):
         raise ValueError(f"the line has {len(fields)} columns, not {NUMBERS} numbers, with or without a class name")
     values = [number(value, "coordinate") for value in fields[-NUMBERS:]]
-    return polygon_box(np.array(values[:8]).reshape(4, 2))
+    return np.array(values[:8]).reshape(4, 2)

@@ -28,7 +28,8 @@ AEROGEN_CLASSES = (
     "Expressway-toll-station", "golffield", "groundtrackfield", "harbor", "overpass", "ship", "stadium", "storagetank",
     "tenniscourt", "trainstation", "vehicle", "windmill",
 )  # fmt: skip
-NEAREST_ROWS = ("expressway-service-area", "expressway-toll-station")  # each other's nearest in the authors' file
+# each other's nearest in the authors' file
+NEAREST_ROWS = tuple(map(class_key, ("Expressway-Service-area", "Expressway-toll-station")))
 UNET, BOXES, VAE, TEXT = "model.diffusion_model.", "condition_tokenizer.", "first_stage_model.", "cond_stage_model."
 REGIONAL = f"{UNET}maskcrossattention."
 N_POSITION = 128  # 8 corner coordinates at 8 frequencies, sine and cosine

@@ -16,7 +16,7 @@ from dataengine.errors import UserError
 
 BOXES = [[(60, 70, 40, 12, 0.4), (120, 80, 30, 20, -0.2)], [(100, 60, 50, 14, 1.0)], [(40, 40, 30, 10, 0.2)] * 3]
 OBJECTS = sum(map(len, BOXES))
-TEXTS = (".txt", ".json", ".xml")
+TEXTS = (".txt", ".json", ".xml", ".csv")
 
 
 def _labels(root: Path) -> list[Path]:

@@ -60,7 +60,7 @@ def test_each_refusal_names_what_is_missing_now_and_following_it_leads_on(
     trained = renderer_of(["barge", "ferry"], tmp_path / "pipeline")  # the same, without its hours
 
     with pytest.raises(
-        UserError, match=r"detector knows none of barge, ferry.*\(--detector\), or --filter off"
+        UserError, match=r"detector knows none of barge, ferry.*\(--detector; .*\), or --filter off"
     ) as refusal:
         load_parts(load_recipe(None, config | {"model": trained}))
     assert "train renderer" not in str(refusal.value)

@@ -137,7 +137,7 @@ def test_without_a_fetched_model_it_is_named_or_nothing_changes(data, models, tm
 
 def test_classes_that_the_packaged_renderer_does_not_know_are_drawn_by_the_fetched_model(data, models, tmp_path):
     asked = recipe(data, renderer=None, classes="ship", steps=None)
-    with pytest.raises(UserError, match="no class of dior-r"):
+    with pytest.raises(UserError, match="knows none of the classes of dior-r"):
         synth(asked, tmp_path / "before")
     fetch(models)
     result = synth(asked, tmp_path / "after")

@@ -88,5 +88,5 @@ def test_recipes_of_earlier_runs_keep_their_identity(tmp_path):
     import hashlib
 
     plain = Recipe(data=tmp_path)
-    text = plain.model_dump_json(exclude={"pixel_range", "layout", "scheduler", "eta"}) + "[]"
+    text = plain.model_dump_json(exclude={"pixel_range", "layout", "scheduler", "eta", "rename"}) + "[]"
     assert plain.identity({}) == hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -283,7 +283,7 @@ def test_exported_configs_have_the_values_that_executing_them_gives(detector, cp
     parts += "".join(f"{name}_evaluator = dict(type='DOTAMetric', a=1)\n" for name in ("val", "test"))
     base.write_text(f"model = {model!r}\n{parts}")
     monkeypatch.setattr(safe_config, "find_spec", lambda name: SimpleNamespace(origin=str(library / "__init__.py")))
-    data = ExportedData("dota", ("plane", "storage-tank"), 100, 1.0)
+    data = ExportedData("dota", ("plane", "storage-tank"), 100, 1.0, 5000)
     (tmp_path / "a.py").write_text(config_text(detector, data, (1, 2), 1.0, cpu))
     values = read_config(tmp_path / "a.py")
     assert values == executed(tmp_path / "a.py", library / ".mim/configs")

@@ -191,7 +191,8 @@ def test_what_is_next_to_a_new_object_is_looked_for_in_its_window():
     old = Layout([[30, 30, 20, 10, 0], [60, 60, 10, 8, 0]], [0, 0], ("car",), (100, 100))
     new = Layout([[30, 30, 20, 10, 0], [12, 12, 10, 6, 0]], [0, 0], ("car",), (50, 50))
     canvas = Canvas(np.zeros((100, 100, 3), np.uint8), old, new, corner=(50, 50))
-    parts = SimpleNamespace(places=None, renderer=SimpleNamespace(margin=0.1))
+    likely = SimpleNamespace(placed=lambda canvas, layout, rng: layout)  # all are at likely places
+    parts = SimpleNamespace(places=likely, renderer=SimpleNamespace(margin=0.1))
     placed = place(parts, SimpleNamespace(augment_scenes=False, into="here"), canvas, 0)
     assert placed.new.boxes[:, 0].tolist() == [30]
     assert placed.left_out == 1

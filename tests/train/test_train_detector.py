@@ -86,7 +86,9 @@ def test_it_returns_what_the_filter_loads_and_continues_nothing_that_is_done(dat
 
 
 def test_synthetic_images_have_their_share_and_a_preset_its_detector(data, jobs, toy_dataset, tmp_path):
-    result, said = train(data, tmp_path / "out", extra=toy_dataset, real_share=0.25, preset="oriented-rcnn")
+    result, said = train(
+        data, tmp_path / "out", extra=toy_dataset, real_share=0.25, batch_size=4, preset="oriented-rcnn"
+    )
     [job] = jobs()
     assert result == tmp_path / "out" / "training", "a two-stage detector has no ONNX form"
     assert job["onnx"] is None
