@@ -21,6 +21,7 @@ READING = {
     "data split": {"path": "format"},
     "data merge": {"paths": "format"},
     "improve": {"data": "format"},
+    "world": {"data": "format"},
     "filter calibrate": {"dataset": "format"},
     "filter judge": {"dataset": "format"},
     "filter label": {"images": "format"},
@@ -49,7 +50,9 @@ READING = {
     "synth": {"data": "format", "scenes": "scenes_format", "into": "into_format"},
 }
 DATA_NAMES = {"data", "dataset", "real", "training", "held_out", "scenes", "into", "more_real"}
-NO_DATA_SET = {(name, "dataset") for name in ("synth", "layout draw", "model import aerogen")}  # names of presets
+NO_DATA_SET = {
+    (name, "dataset") for name in ("synth", "world", "layout draw", "model import aerogen")
+}  # names of presets
 
 
 def commands(group=None, words=()) -> dict[str, typer.core.TyperCommand]:

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from dataengine.data.commands import FormatName
+
 
 def world_command(
     size: Annotated[int, typer.Option(min=256, max=262_144, help="Side of the world in pixels.")] = 2048,
@@ -16,6 +18,9 @@ def world_command(
         str | None, typer.Option(help="Preset (hit-uav, hrplanes ...) or YAML file; not needed with --data.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of your labelled data set, in any format.")] = None,
+    format: Annotated[
+        FormatName | None, typer.Option(help="Format of --data. [default: recognised by content]")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed; another seed gives another world.")] = 0,
     model: Annotated[
         Path | None, typer.Option(help="In-scene renderer, which paints the objects. [default: the packaged one]")
@@ -47,7 +52,15 @@ def world_command(
     from dataengine.engine.recipe import load_recipe
     from dataengine.engine.show import world_with_progress
 
-    fields = {"dataset": dataset, "data": data, "seed": seed, "model": model, "filter": filter, "layouts": "prior"}
+    fields = {
+        "dataset": dataset,
+        "data": data,
+        "format": format,
+        "seed": seed,
+        "model": model,
+        "filter": filter,
+        "layouts": "prior",
+    }
     recipe = load_recipe(None, {name: value for name, value in fields.items() if value is not None})
     out = out or Path("runs") / f"world-{recipe.name}-{recipe.seed}"
     placement = None if crs is None else (crs, *corner)
