@@ -31,6 +31,7 @@ READING = {
     "layout score": {"source": "format", "real": "real_format"},
     "layout draw": {"data": "format"},
     "train decoder": {"data": "format"},
+    "train detector": {"data": "format"},
     "train full": {"data": "format"},
     "train layouts": {"data": "format"},
     "train renderer": {"data": "format"},
@@ -51,7 +52,7 @@ READING = {
 }
 DATA_NAMES = {"data", "dataset", "real", "training", "held_out", "scenes", "into", "more_real"}
 NO_DATA_SET = {
-    (name, "dataset") for name in ("synth", "world", "layout draw", "model import aerogen")
+    (name, "dataset") for name in ("synth", "world", "data sample", "layout draw", "model import aerogen")
 }  # names of presets
 
 

@@ -28,7 +28,15 @@ import numpy as np
 
 from dataengine import geometry
 from dataengine.data.file_index import FileIndex, matched, safe_name
-from dataengine.data.label_files import columns, head_of, images_without_labels, label_file, of_split, split_names
+from dataengine.data.label_files import (
+    MAX_LINE_CHARACTERS,
+    columns,
+    head_of,
+    images_without_labels,
+    label_file,
+    of_split,
+    split_names,
+)
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Layout, Problem, class_key
 from dataengine.data.parse import MAX_NUMBER, is_number, line_count, number, numbered_lines
 from dataengine.data.records import NOTHING_READ, Record, assemble, listed_classes, unknown_acquisition
@@ -169,7 +177,8 @@ def _record(file: Path, split: str, listed: Collection[str], problems: list[Prob
         first += 1
     record.acquisition, record.source = _header(file, [*header, *(line for _, line in numbered[:first])], problems)
     numbered = numbered[first:]
-    objects = _plain_objects([line for _, line in numbered], listed)
+    long = any(len(line) > MAX_LINE_CHARACTERS for _, line in numbered)
+    objects = None if long else _plain_objects([line for _, line in numbered], listed)
     skipped = 0
     if objects is not None:
         corners, names, levels = objects
@@ -177,10 +186,10 @@ def _record(file: Path, split: str, listed: Collection[str], problems: list[Prob
     else:
         corners, names, levels, numbers = [], [], [], []
         for line, text in numbered:
-            row = columns(text)
-            if not row:
-                continue
             try:
+                row = columns(text)
+                if not row:
+                    continue
                 values, name, level = parse_object(row, listed)
             except ValueError as error:
                 skipped += 1

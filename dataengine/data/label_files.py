@@ -15,6 +15,7 @@ from dataengine.files import open_regular
 
 _SPLIT_WORD = re.compile(r"(?:^|[-_. ])(train|val|validation|test)(?=$|[-_. ])", re.IGNORECASE)
 HEAD_BYTES = 100_000
+MAX_LINE_CHARACTERS = 1_000_000  # of a label file; an object has a few hundred
 SAMPLED_FILES = 5  # of a folder, by which its format is recognised
 
 
@@ -161,9 +162,12 @@ def count_of(file: Path, word: str) -> int:
 
 
 def columns(line: str) -> list[str]:
-    """The columns of a line, separated by commas or white space; a separator at the end does not count.
+    """The columns of a line, separated by commas or white space; a separator at the end does not count. Raises
+    ValueError for a line of more than a million characters.
 
     >>> columns("684,8,273,116,0,0,0,0,")
     ['684', '8', '273', '116', '0', '0', '0', '0']
     """
+    if len(line) > MAX_LINE_CHARACTERS:
+        raise ValueError(f"the line has {len(line):,} characters, more than {MAX_LINE_CHARACTERS:,}")
     return line.replace(",", " ").split()
