@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +71,9 @@ def write_geotiff(blocks: BlockFolder, path: Path, placement: Placement) -> None
         "BIGTIFF": "IF_SAFER",
     }  # fmt: skip
     try:
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), warnings.catch_warnings():
+            # a world of a metre a pixel that begins at 0, 0 has its place
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
             with rasterio.open(plain, "w", **profile) as file:
                 for row in blocks.rows():
                     for block in row:

@@ -160,6 +160,7 @@ ATTACKS = [
             "".join((f / SUMS).read_text().splitlines(keepends=True)[::-1])
         ),
         "a checksum changed": lambda f: (f / SUMS).write_text("f" + (f / SUMS).read_text()[1:]),
+        "a folder in place of the checksums": lambda f: ((f / SUMS).unlink(), (f / SUMS).mkdir()),
         "a checksum deleted": lambda f: (f / SUMS).write_text((f / SUMS).read_text().partition("\n")[2]),
     }.items()
 ]  # fmt: skip
