@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from dataengine.errors import UserError, one_line
 from dataengine.files import disk_space, lock, make_room
@@ -17,6 +18,19 @@ from dataengine.hosts import RemoteFile, RemoteRepository, Unreachable, network
 
 MAX_BARS = 10  # progress bars of files, one after the other; of more files, one bar counts them
 MAX_LISTED_FILES = 10  # of a repository in the plan
+
+
+Named = TypeVar("Named")
+
+
+def find_named(name: str, published: Sequence[Named], what: str) -> Named:
+    """The entry with this `name` of what can be fetched. what: a word for an entry. Raises UserError, with all names,
+    for another name."""
+    for entry in published:
+        if entry.name == name:
+            return entry
+    names = ", ".join(entry.name for entry in published)
+    raise UserError(f"{name!r} is not a {what} that can be fetched; choose one of: {names}.")
 
 
 def partial_of(file: RemoteFile, folder: Path) -> Path:

@@ -89,11 +89,15 @@ class Objects:
 
 
 def record_of_lines(
-    file: LabelFile, index: FileIndex, problems: list[Problem], add: Callable[[Objects, list[str], int], None]
+    file: LabelFile,
+    index: FileIndex,
+    problems: list[Problem],
+    adder: Callable[[list[tuple[int, str]]], Callable[[Objects, list[str], int], None]],
 ) -> list[Record]:
     """The record of a text file with an object on each line; none if the file cannot be read, which is a problem.
 
-    add: adds the object of a line's columns, and its number, or raises ValueError if they are no object.
+    adder: gives, for the numbered lines of the file, a function that adds the object of a line's columns, and its
+    number, or raises ValueError if they are no object.
     """
     try:
         lines = numbered_lines(read_text(file.path, MAX_TEXT_BYTES))
@@ -101,7 +105,7 @@ def record_of_lines(
         message = f"{error}; the file and its image are left out"
         problems.append(Problem(file.path, None, message, line_count(file.path)))
         return []
-    objects = Objects()
+    objects, add = Objects(), adder(lines)
     for number_of_line, line in lines:
         try:
             add(objects, columns(line), number_of_line)

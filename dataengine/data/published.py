@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path, PurePosixPath
 
-from dataengine.download import bytes_missing, download_folder, stated
+from dataengine.download import bytes_missing, download_folder, find_named, stated
 from dataengine.errors import UserError
 from dataengine.files import cannot_write, create_folder, disk_space, remove
 from dataengine.folders import sha256_of
@@ -71,11 +71,7 @@ def find_published(name: str) -> PublishedData:
     >>> find_published("hit-uav").source.host
     'github'
     """
-    for data in PUBLISHED:
-        if data.name == name:
-            return data
-    names = ", ".join(data.name for data in PUBLISHED)
-    raise UserError(f"{name!r} is not a data set that can be fetched; choose one of: {names}.")
+    return find_named(name, PUBLISHED, "data set")
 
 
 def described(data: PublishedData) -> RemoteRepository:

@@ -10,8 +10,8 @@ written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache, partial
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from dataengine.data.file_index import FileIndex
 from dataengine.data.label_files import LabelFile, columns, head_of, images_without_labels
 from dataengine.data.layout import Dataset, Problem
 from dataengine.data.objects import Objects, polygon_box, record_of_lines
-from dataengine.data.parse import MAX_NUMBER, number, numbered_lines
+from dataengine.data.parse import MAX_NUMBER, number
 from dataengine.data.records import Record, assemble
 from dataengine.data.xml_records import image_lists
 from dataengine.errors import UserError
@@ -80,8 +80,7 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
             continue
         if not folders and not recognizes(file, head_of(file)):
             continue  # a readme
-        add = partial(_add, file, _boxes(file))
-        records += record_of_lines(LabelFile(file, "", _folder(folders)), index, problems, add)
+        records += record_of_lines(LabelFile(file, "", _folder(folders)), index, problems, partial(_adder, file))
     if chosen is not None:
         missing = chosen - {record.annotation.stem for record in records} - {""}
         problems += [Problem(lists[split], None, f"image {name!r} has no label file", 0) for name in sorted(missing)]
@@ -102,43 +101,36 @@ def _assembled(records: list[Record], path: Path, classes: Sequence[str] | None,
     return assemble(records, path, format=NAME, kind="obb", classes=classes, known=(CLASSES,), problems=problems)
 
 
-def _add(file: Path, boxes: dict[int, np.ndarray], objects: Objects, fields: list[str], line: int) -> None:
-    corners = _corners(fields)
-    objects.add(_class_name(file, fields), boxes[line] if line in boxes else polygon_box(corners), line=line)
+def _adder(file: Path, lines: list[tuple[int, str]]) -> Callable[[Objects, list[str], int], None]:
+    folder_class, boxes = CLASS_FOLDERS.get(file.resolve().parent.name.lower()), _boxes(lines)
+
+    def add(objects: Objects, fields: list[str], line: int) -> None:
+        name, corners = _class_name(folder_class, fields), _corners(fields)
+        objects.add(name, boxes[line] if line in boxes else polygon_box(corners), line=line)
+
+    return add
 
 
-def _class_name(file: Path, fields: list[str]) -> str:
+def _class_name(folder_class: str | None, fields: list[str]) -> str:
     if len(fields) == NUMBERS + 1:
         return fields[0]
-    name = _class_of_folder(file)
-    if name is None:
+    if folder_class is None:
         raise ValueError("the line has no class name, and the folder is not CAR or PLANE")
-    return name
+    return folder_class
 
 
-@cache
-def _class_of_folder(file: Path) -> str | None:
-    return CLASS_FOLDERS.get(file.resolve().parent.name.lower())
-
-
-def _boxes(file: Path) -> dict[int, np.ndarray]:
+def _boxes(lines: list[tuple[int, str]]) -> dict[int, np.ndarray]:
     """Boxes (5,) by line, all converted at once; without those of lines that `polygon_box` sees otherwise."""
-    lines, corners = [], []
-    try:
-        text = read_text(file, MAX_TEXT_BYTES)
-    except UserError:
-        return {}
-    for line, row in numbered_lines(text):
+    numbers, corners = [], []
+    for line, row in lines:
         try:
             values = list(map(float, columns(row)[-NUMBERS:][:8]))
         except ValueError:
             continue
         if len(values) == 8 and max(map(abs, values)) <= MAX_NUMBER and values[:2] != values[6:]:
-            lines.append(line)
+            numbers.append(line)
             corners.append(values)
-    if not lines:
-        return {}
-    return dict(zip(lines, geometry.from_corners(np.array(corners).reshape(-1, 4, 2)), strict=True))
+    return dict(zip(numbers, geometry.from_corners(np.reshape(corners, (-1, 4, 2))), strict=True))
 
 
 def _corners(fields: list[str]) -> np.ndarray:

@@ -77,7 +77,7 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
     problems: list[Problem] = []
     records: list[Record] = []
     for file in of_split(_label_files(path), split, path):
-        records += record_of_lines(file, index, problems, _add)
+        records += record_of_lines(file, index, problems, lambda _: _add)
     if split is None:
         problems += images_without_labels(index, records, path)
     known = (CLASSES[:-1], CLASSES)  # "others" is a class only where it has objects

@@ -11,22 +11,10 @@ from typing import Annotated, Literal
 import typer
 
 from dataengine.data.commands import Format, class_list
+from dataengine.mmrotate import DetectorName
 
 LOG_SECONDS = 60
-PresetName = Literal[
-    "tiny",
-    "small",
-    "lite0",
-    "oriented-rcnn",
-    "roi-transformer",
-    "redet",
-    "rotated-faster-rcnn",
-    "rotated-fcos",
-    "rotated-retinanet",
-    "s2anet",
-    "rtmdet-r",
-    "h2rbox-v2",
-]  # fmt: skip  keys of train.detector.PRESETS
+PresetName = Literal["tiny", "small", "lite0", DetectorName]  # keys of train.detector.PRESETS
 
 
 def detector_command(

@@ -7,6 +7,7 @@ unless stated otherwise.
 
 from __future__ import annotations
 
+import cmath
 import math
 
 import numpy as np
@@ -171,31 +172,25 @@ def from_corners(corners: np.ndarray) -> np.ndarray:
     return regularize(fitted)
 
 
-def _rectangle(points: list[list[float]]) -> tuple[float, float, float, float, float] | None:
-    """What `from_corners` makes of four points, in plain numbers, which for a single box is 15 times as fast; None for
-    points that are no rectangle, and near the ends of theta's interval, where float32 decides."""
-    cx, cy = sum(x for x, _ in points) / 4, sum(y for _, y in points) / 4
-    (ax, ay), (bx, by), (cx2, cy2), (dx, dy) = ((x - cx, y - cy) for x, y in points)
-    first, second = (
-        ((bx - ax + cx2 - dx) / 2, (by - ay + cy2 - dy) / 2),
-        ((cx2 - bx + dx - ax) / 2, (cy2 - by + dy - ay) / 2),
-    )
-    w, h = math.hypot(*first), math.hypot(*second)
-    along = first if w >= h else second
-    theta = math.atan2(along[1], along[0])
+def _rectangle(points: list[list[float]]) -> list[float] | None:
+    """What `from_corners` makes of four points, as complex numbers, which for a single box is three times as fast. None
+    for points that are no rectangle, and near the ends of theta's interval, where float32 decides."""
+    corners = [complex(x, y) for x, y in points]
+    centre = sum(corners) / 4
+    a, b, c, d = local = [corner - centre for corner in corners]
+    short, long = sorted(((c - b + d - a) / 2, (b - a + c - d) / 2), key=abs)
+    w, h = abs(long), abs(short)
+    theta = cmath.phase(long)
     theta -= math.pi * round(theta / math.pi)
-    if not min(w, h) > 0 or abs(abs(theta) - math.pi / 2) < NEAR_END_RAD:
+    if not h > 0 or abs(abs(theta) - math.pi / 2) < NEAR_END_RAD:
         return None
-    # half the diagonals of the fitted rectangle: its corners are these and their opposites
-    unit = along[0] / max(w, h), along[1] / max(w, h)
-    x, y, u, v = unit[0] * max(w, h) / 2, unit[1] * max(w, h) / 2, -unit[1] * min(w, h) / 2, unit[0] * min(w, h) / 2
-    fitted = (x + u, y + v), (x - u, y - v), (-x + u, -y + v), (-x - u, -y - v)
-    given = (ax, ay), (bx, by), (cx2, cy2), (dx, dy)
-    miss = max(min(math.dist(corner, point) for point in given) for corner in fitted)
+    along, across = long / 2, 1j * long / w * h / 2
+    fitted = along + across, along - across, across - along, -along - across
+    miss = max(min(abs(corner - point) for point in local) for corner in fitted)
     rounding = 4 * FLOAT32_EPS * max(abs(value) for point in points for value in point)
-    if not miss <= rounding + 1e-4 * min(w, h):
+    if not miss <= rounding + 1e-4 * h:
         return None
-    return cx, cy, max(w, h), min(w, h), theta
+    return [centre.real, centre.imag, w, h, theta]
 
 
 def from_points(points: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dataengine.download import bytes_missing, free_bytes, stated
+from dataengine.download import bytes_missing, find_named, free_bytes, stated
 from dataengine.errors import UserError, install
 from dataengine.files import cannot_write, create_folder, disk_space, user_cache
 from dataengine.folders import sha256_of
@@ -87,11 +87,7 @@ def find_published(name: str) -> PublishedModel:
     >>> find_published("aerogen-dior-r").size
     512
     """
-    for model in PUBLISHED:
-        if model.name == name:
-            return model
-    names = ", ".join(model.name for model in PUBLISHED)
-    raise UserError(f"{name!r} is not a model that can be fetched; choose one of: {names}.")
+    return find_named(name, PUBLISHED, "model")
 
 
 def default_folder(model: PublishedModel) -> Path:

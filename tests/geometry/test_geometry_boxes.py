@@ -224,3 +224,16 @@ def test_no_corners_give_no_boxes():
     assert geometry.from_corners(np.zeros((0, 4, 2))).shape == (0, 5)
     assert geometry.to_corners(np.zeros((0, 5))).shape == (0, 4, 2)
     assert geometry.transform(np.zeros((0, 5)), np.eye(3)).shape == (0, 5)
+
+
+def test_one_box_is_what_many_at_once_are():
+    """Rectangles, such with rounded corners, and other quadrilaterals, from any corner, in both directions."""
+    rng = np.random.default_rng(0)
+    n = 2000
+    boxes = np.column_stack([rng.uniform(-50, 4000, (n, 2)), rng.uniform(0.5, 300, (n, 2)), rng.uniform(-9, 9, n)])
+    corners = geometry.to_corners(boxes)
+    corners[::5] += rng.normal(0, 3, corners[::5].shape)
+    corners[1::7] = np.round(corners[1::7])
+    corners[::2] = np.roll(corners[::2, ::-1], 1, axis=1)
+    one_by_one = np.stack([geometry.from_points(points) for points in corners])
+    np.testing.assert_array_equal(one_by_one, geometry.from_corners(corners))
