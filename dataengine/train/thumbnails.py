@@ -6,6 +6,7 @@ autoencoder did not reach the same quality in an hour on two cores (docs/log/tra
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,8 @@ class Windows:
     """Windows of real images.
 
     thumbnails: float16 (N, C, S, S). labels: of the layouts, in the model's numbering. domains: int64 (N,). references:
-    embeddings float32 (N, R, E), for a model with reference images.
+    embeddings float32 (N, R, E), for a model with reference images. labelled: bool (N,), False where objects without a
+    label may be seen, so that the layout is unknown, which is not empty; all are labelled if None.
     """
 
     thumbnails: np.ndarray
@@ -49,6 +51,7 @@ class Windows:
     labels: list[np.ndarray]
     domains: np.ndarray
     references: np.ndarray | None = None
+    labelled: np.ndarray | None = None
 
 
 def collect_windows(
@@ -58,9 +61,11 @@ def collect_windows(
     copies: int,
     rng: np.random.Generator,
     encoder: Encoder | None = None,
+    unlabelled: Collection[str] = (),
 ) -> Windows:
     """Cut `copies` augmented windows of size x size pixels from each image; the encoder's embedding of the whole image
-    is their reference. Raises UserError when the data sets have no image."""
+    is their reference. unlabelled: names of data sets without labels. Raises UserError when the data sets have no
+    image."""
     number = {class_key(name): i for i, name in enumerate(classes)}
     thumbnails, layouts, labels, domains, references = [], [], [], [], []
     samples = [(d, sample) for d, dataset in enumerate(datasets) for sample in dataset]
@@ -77,7 +82,8 @@ def collect_windows(
     if not layouts:
         raise UserError("the training data has no images.")
     stacked = np.stack(references) if references else None
-    return Windows(np.stack(thumbnails), layouts, labels, np.asarray(domains), stacked)
+    labelled = np.array([domain_name(datasets[d]) not in unlabelled for d in domains])
+    return Windows(np.stack(thumbnails), layouts, labels, np.asarray(domains), stacked, labelled)
 
 
 def make_batch(windows: Windows, model: LayoutUNet, batch_size: int, null_probability: float = NULL_PROBABILITY):
@@ -95,6 +101,8 @@ def make_batch(windows: Windows, model: LayoutUNet, batch_size: int, null_probab
             [windows.layouts[i] for i in index], [windows.labels[i] for i in index], windows.domains[index], references
         )
         nothing = dropped(rng, null_probability)
+        if windows.labelled is not None:
+            nothing |= torch.from_numpy(~windows.labelled[index])
         layouts.known[nothing] = False
         layouts.shapes[nothing] = 0
         if fields:
@@ -154,11 +162,13 @@ def train_thumbnails(
     model_settings: dict | None = None,
     start: LayoutUNet | None = None,
     encoder: Encoder | None = None,
+    unlabelled: Collection[str] = (),
 ) -> LayoutUNet:
     """Train a model on windows of size x size pixels and write it to `out/model`.
 
     copies: augmented windows of each image. start: a trained model whose weights initialise this one (`copy_weights`).
-    encoder: of reference images, for a model with a reference_width.
+    encoder: of reference images, for a model with a reference_width. unlabelled: names of data sets whose layouts are
+    unknown.
     """
     torch.manual_seed(settings.seed)
     sides = {"sample_size": size // THUMBNAIL_RATIO, "latent_channels": 3}
@@ -169,12 +179,13 @@ def train_thumbnails(
     )
     if start is not None:
         copy_weights(model, start)
-    windows = collect_windows(datasets, classes, size, copies, np.random.default_rng((settings.seed, 1)), encoder)
+    rng = np.random.default_rng((settings.seed, 1))
+    windows = collect_windows(datasets, classes, size, copies, rng, encoder, unlabelled)
     if windows.references is not None:
         model.standardise_references(windows.references)
     batch = make_batch(windows, model, settings.batch_size)
     recipe = f"thumbnails {model_settings_text(model)} size={size} copies={copies} windows={len(windows.layouts)} "
-    recipe += f"start={start is not None} "
+    recipe += f"start={start is not None} unlabelled={sorted(unlabelled)} "
     train(model, batch, flow_loss(window_example), out, settings, recipe, partial(show_windows, windows))
     save_once(model, out / "model")
     return model
