@@ -34,6 +34,7 @@ from dataengine.train.warm_start import copy_weights
 NULL_PROBABILITY = 0.1  # of each other condition
 REFERENCE_NULL_PROBABILITY = 0.5  # most images are generated without a reference
 FOREGROUND_WEIGHT = 2.0
+CHUNK = 64  # windows that become thumbnails together
 MAX_GREY_SPREAD = 8  # levels between a pixel's channels that JPEG alone can cause
 
 
@@ -67,7 +68,12 @@ def collect_windows(
     is their reference. unlabelled: names of data sets without labels. Raises UserError when the data sets have no
     image."""
     number = {class_key(name): i for i, name in enumerate(classes)}
-    thumbnails, layouts, labels, domains, references = [], [], [], [], []
+    pixels, thumbnails, layouts, labels, domains, references = [], [], [], [], [], []
+
+    def encode(images: list[np.ndarray]) -> np.ndarray:
+        # many at a time: one by one, the allocator keeps the space of most of these large arrays
+        return thumbnails_of(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 127.5 - 1).half().numpy()
+
     samples = [(d, sample) for d, dataset in enumerate(datasets) for sample in dataset]
     for d, sample in track(samples, "cutting windows"):
         original = read_or_fail(sample)
@@ -76,14 +82,18 @@ def collect_windows(
         for _ in range(copies):
             image, layout = augmented_window(original, sample.layout, size, rng)
             numbers = np.array([number.get(class_key(name), -1) for name in layout.names()], np.int64)
-            pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None] / 127.5 - 1
-            thumbnails.append(thumbnails_of(pixels)[0].half().numpy())
+            pixels.append(image)
+            if len(pixels) == CHUNK:
+                thumbnails.append(encode(pixels))
+                pixels.clear()
             layouts.append(layout.select(numbers >= 0)), labels.append(numbers[numbers >= 0]), domains.append(d)
     if not layouts:
         raise UserError("the training data has no images.")
+    if pixels:
+        thumbnails.append(encode(pixels))
     stacked = np.stack(references) if references else None
     labelled = np.array([domain_name(datasets[d]) not in unlabelled for d in domains])
-    return Windows(np.stack(thumbnails), layouts, labels, np.asarray(domains), stacked, labelled)
+    return Windows(np.concatenate(thumbnails), layouts, labels, np.asarray(domains), stacked, labelled)
 
 
 def make_batch(windows: Windows, model: LayoutUNet, batch_size: int, null_probability: float = NULL_PROBABILITY):
