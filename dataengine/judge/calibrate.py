@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 
 from dataengine.data.layout import Layout
+from dataengine.data.split import MIN_HELD_OUT
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration, at_class, crowded, exceeds, limits, sides
 from dataengine.judge.controls import blur_objects, paint_controls
@@ -24,10 +25,10 @@ from dataengine.judge.observed import (
 )
 from dataengine.judge.verdict import class_map
 
-MIN_IMAGES = 20
+MIN_IMAGES = MIN_HELD_OUT  # with objects
 MIN_THRESHOLD = 0.02  # above 0, the score of an object that is not found
 # lowest thresholds to choose from: a quantile next to 0 would let nearly any detection count as the object
-LOWEST_THRESHOLDS = (MIN_THRESHOLD, 0.05, 0.1, 0.15, 0.2)
+LOWEST_THRESHOLDS = (MIN_THRESHOLD, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 MIN_GROUP_OBJECTS, MAX_GROUPS = 40, 6  # the objects of a class are grouped by size
 SMALLEST_RANK = 5  # objects smaller than this real object of the class, from the smallest, are not judged
 EXTRA_PRECISION = 0.5  # a detection counts as extra from the score at which this share of detections is right
