@@ -33,6 +33,7 @@ from dataengine.layouts.commands import app as layout_app
 from dataengine.render.commands import app as model_app
 from dataengine.train.commands import app as train_app
 from dataengine.view.commands import draw_command, view_command
+from dataengine.view.select_command import select_command
 
 app = typer.Typer(
     rich_markup_mode=None,  # defaults stand in brackets, which rich would read as markup
@@ -53,6 +54,7 @@ layout_app.command("draw")(draw_command)
 train_app.command("detector")(detector_command)
 data_app.command("get")(get_command)
 data_app.command("sample")(sample_command)
+data_app.command("select")(select_command)
 app.add_typer(release_app, name="release")
 
 FIRST_OPTIONS = ("dataset", "data", "n", "out", "model", "strength", "filter", "workers")  # most runs need no other

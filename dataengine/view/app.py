@@ -18,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 from dataengine.data.images import rgb
 from dataengine.data.pixel_range import PixelRange
 from dataengine.errors import UserError
+from dataengine.view.decide_routes import decide_routes
 from dataengine.view.detections import LazyDetector
 from dataengine.view.gallery import Gallery, query_of
 from dataengine.view.images import NotServedError, encoded, image_bytes
@@ -72,6 +73,8 @@ def make_app(site: Site) -> Guard:
         Route("/image/{side}/{i:number}", page.image),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
+    if site.made is not None:
+        routes = decide_routes(site.made) + routes
     if site.studio is not None:
         from dataengine.view.studio_routes import studio_routes
 

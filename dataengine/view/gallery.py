@@ -13,6 +13,8 @@ from dataengine.data.draw import COLOURS
 from dataengine.data.layout import Layout, class_key, layout_to_json
 from dataengine.data.pixel_range import PixelRange
 from dataengine.judge.calibration import Calibration
+from dataengine.view.address import PAGE_PARAMETERS
+from dataengine.view.choices import Choices
 from dataengine.view.filters import Filter, matching_images, read_filter
 from dataengine.view.images import inside
 from dataengine.view.index import Index
@@ -32,8 +34,26 @@ class Gallery:
 
     def __init__(self, index: Index):
         self.index = index
-        self.matches = lru_cache(maxsize=16)(lambda query: matching_images(index, query))
-        self.statistics = lru_cache(maxsize=16)(lambda query: statistics(index, query))
+        decidable = index.source.kind == "run" and not index.source.by_hand
+        self.choices = Choices(index) if decidable else None
+        self._matches = lru_cache(maxsize=16)(lambda query, _: matching_images(index, query, self.choices))
+        self._statistics = lru_cache(maxsize=16)(lambda query, _: statistics(index, query, self.choices))
+
+    @property
+    def version(self) -> int:
+        """Rises with every decision, of other programs too. Raises UserError where the decisions are damaged."""
+        if self.choices is None:
+            return 0
+        self.choices.refresh()
+        return self.choices.version
+
+    def matches(self, query: Filter) -> np.ndarray:
+        """Indices int64 (K,) of the images that match, in the filter's order."""
+        return self._matches(query, self.version)
+
+    def statistics(self, query: Filter) -> dict:
+        """Counts for the plots, see `statistics.statistics`."""
+        return self._statistics(query, self.version)
 
     def summary(self, other_classes: Sequence[str] = ()) -> dict:
         """Constant properties: title, classes with colours, available filters, settings and report of a run.
@@ -67,6 +87,7 @@ class Gallery:
             "parts": source.parts,
             "notes": [*index.skipped, *source.report.get("notes", ()), *source.problems[:20]],
             "finished": source.kind != "run" or bool(source.report),
+            "decisions": None if self.choices is None else self.choices.summary(),
         }
 
     def page(self, query: Filter, start: int, n: int) -> dict:
@@ -82,6 +103,8 @@ class Gallery:
         if record is not None:
             tile |= {"asked": _boxes(record.asked), "asked_classes": record.asked.classes}
             tile |= {"kept": record.accepted, "reason": record.verdict.reason}
+        if self.choices is not None and (decided := self.choices.of(i)) is not None:
+            tile["decision"] = decided
         if not np.isnan(columns.score[i]):
             tile["score"] = round(float(columns.score[i]), 4)
         return tile
@@ -105,6 +128,9 @@ class Gallery:
                 "verdict": asdict(record.verdict),
                 "filter": entry.filter,
             }
+            if record.by_hand is not None:
+                details["by_hand"] = asdict(record.by_hand)
+                details["decision"] = self.choices.of(i)
         calibration = self.index.source.run.calibration
         if calibration.exists():
             thresholds = Calibration.load(calibration).limits(entry.labels)
@@ -129,7 +155,7 @@ class Gallery:
 
 def query_of(values: Mapping[str, list[str]]) -> Filter:
     """The filter in an address, without the parameters of the page's position."""
-    return read_filter({k: v for k, v in values.items() if k not in ("start", "n", "v", "side")})
+    return read_filter({k: v for k, v in values.items() if k not in PAGE_PARAMETERS})
 
 
 def _boxes(layout: Layout) -> list[list]:

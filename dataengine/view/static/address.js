@@ -2,6 +2,7 @@
 
 export const FILTERS = [
   "class", "verdict", "reason", "score", "size", "count", "altitude", "gsd", "camera_angle", "taken", "q", "sort",
+  "decision", "tag",
 ];
 
 export function read() {

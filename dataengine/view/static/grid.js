@@ -3,6 +3,7 @@
 import { get, imageOf } from "./api.js";
 import { changed } from "./address.js";
 import { groupsOf, overlay } from "./boxes.js";
+import { decisionKey, DONE, said } from "./decisions.js";
 import { el, number, plural } from "./elements.js";
 
 const CHUNK = 60; // images per request
@@ -15,7 +16,8 @@ export const SIDES = { s: 132, m: 184, l: 300 };
 
 export class Grid {
   // options: site, of ("made" or "real"), query (URLSearchParams), tile ("s", "m" or "l"), layer ("labels", "asked"
-  // or "none"), at (position to begin with), counted(total), failed(error), view (changes of the links that open one).
+  // or "none"), at (position to begin with), counted(total), failed(error), view (changes of the links that open one),
+  // selection (`Selection`, where images can be decided about).
   constructor(root, options) {
     Object.assign(this, { root, ...options });
     this.total = null;
@@ -32,6 +34,8 @@ export class Grid {
     root.addEventListener("keydown", (event) => this.key(event), { signal });
     root.addEventListener("focusin", (event) => this.focused(event), { signal });
     // so that "back" returns to the opened image
+    root.addEventListener("click", (event) => this.clicked(event), { capture: true, signal });
+    if (this.selection) addEventListener(DONE, () => this.reload(), { signal });
     root.addEventListener("click", () => history.replaceState(null, "", changed({ at: this.at || null })), { signal });
     this.resizing = new ResizeObserver(() => this.resized());
     this.resizing.observe(root);
@@ -99,6 +103,10 @@ export class Grid {
       const found = await get(`/api/${this.of}/pictures?${query}`, this.leaving.signal);
       this.chunks.delete(chunk);
       this.chunks.set(chunk, found.items);
+      if (this.stale) {
+        this.stale = false;
+        queueMicrotask(() => this.redraw());
+      }
       for (const old of this.chunks.keys()) if (this.chunks.size > MAX_CHUNKS && old !== chunk) this.chunks.delete(old);
       if (this.total !== found.total) {
         this.total = found.total;
@@ -110,6 +118,55 @@ export class Grid {
       this.chunks.delete(chunk);
       if (error.name !== "AbortError") this.failed?.(error);
     }
+  }
+
+  // Fetch what is in sight again, after a decision.
+  reload() {
+    this.chunks.clear();
+    this.stale = true;
+    const top = Math.max(0, Math.floor(this.top() / this.step)) * this.columns;
+    for (let chunk = Math.floor(top / CHUNK); chunk <= Math.floor((top + 2 * CHUNK) / CHUNK); chunk++) this.fetch(chunk);
+  }
+
+  // Draw all tiles anew, for a changed selection or changed decisions.
+  redraw() {
+    const focused = this.root.contains(document.activeElement) ? this.at : null;
+    for (const [position, tile] of this.tiles) {
+      if (!this.item(position)) continue;
+      tile.remove();
+      this.tiles.delete(position);
+    }
+    if (focused !== null) this.wanted = focused;
+    this.draw();
+  }
+
+  // With Ctrl, Shift or the check mark of a tile, a click selects.
+  clicked(event) {
+    const tile = event.target.closest(".tile");
+    if (!this.selection || !tile) return;
+    const position = Number(tile.dataset.position);
+    if (!event.target.closest(".pick") && !event.ctrlKey && !event.metaKey && !event.shiftKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.at = position;
+    if (event.shiftKey && this.anchor !== undefined) this.selectRange(this.anchor, position);
+    else this.selection.toggle(this.item(position).id);
+    this.anchor = position;
+  }
+
+  async selectRange(from, to) {
+    const [first, last] = [Math.min(from, to), Math.max(from, to)];
+    for (let chunk = Math.floor(first / CHUNK); chunk <= Math.floor(last / CHUNK); chunk++) if (!this.chunks.get(chunk)) await this.fetch(chunk);
+    const ids = [];
+    for (let position = first; position <= last; position++) if (this.item(position)) ids.push(this.item(position).id);
+    this.selection.add(ids);
+  }
+
+  // What the decisions of the keyboard are about: the selected images, or the one in focus.
+  decideHere(what) {
+    if (this.selection.size) return this.selection.decide(what);
+    const item = this.item(this.at);
+    return item ? this.selection.decideOne(what, item.id) : null;
   }
 
   item(position) {
@@ -160,15 +217,22 @@ export class Grid {
     const [rows, names] = this.layer === "asked" && item.asked ? [item.asked, item.asked_classes] : [item.labels, item.classes];
     const kind = this.layer === "asked" && item.asked ? "asked-alone" : "label";
     const groups = this.layer === "none" ? [] : groupsOf(rows, names.map((name) => colour.get(name)), kind);
-    const said = item.kept === undefined ? "" : item.kept ? "kept" : `dropped: ${item.reason}`;
+    const byHand = said(item.decision);
+    const words = byHand || (item.kept === undefined ? "" : item.kept ? "kept" : `dropped: ${item.reason}`);
+    const tags = item.decision?.tags ?? [];
+    const marks = [...tags, item.decision?.corrected ? "corrected" : ""].filter(Boolean);
     const figures = item.score === undefined ? number.format(item.labels.length) : `${number.format(item.labels.length)} · ${item.score.toFixed(2)}`;
-    const label = `${item.name}, ${item.labels.length} ${plural(item.labels.length, "object")}${said && `, ${said}`}`;
-    return el("div", { class: `tile ${item.kept === false ? "dropped" : ""}`, role: "listitem", "aria-setsize": this.total, "aria-posinset": position + 1, "data-position": position },
+    const label = `${item.name}, ${item.labels.length} ${plural(item.labels.length, "object")}${[words, ...marks].filter(Boolean).map((word) => `, ${word}`).join("")}`;
+    const looks = ["tile", item.kept === false ? "dropped" : "", item.decision?.accepted === true ? "accepted" : "", item.decision?.accepted === false ? "rejected" : "", this.selection?.has(item.id) ? "selected" : ""];
+    const pick = this.selection && el("button", { type: "button", class: "pick", tabindex: "-1", "aria-pressed": String(this.selection.has(item.id)), "aria-label": `Select ${item.name}`, title: "Select (space)" });
+    return el("div", { class: looks.filter(Boolean).join(" "), role: "listitem", "aria-setsize": this.total, "aria-posinset": position + 1, "data-position": position },
       el("a", { href: changed({ view: "picture", side: this.of === "real" ? "real" : null, id: item.id, at: null, ...this.view }), "aria-label": label, title: label, tabindex: position === this.at ? "0" : "-1" },
         el("span", { class: "picture" },
           el("img", { src: imageOf(this.site, this.of, item.id, this.side > 280 ? 640 : 320), alt: "", decoding: "async", draggable: "false" }),
-          overlay(item.size, groups, { preserveAspectRatio: "xMidYMid meet" })),
-        el("span", { class: "caption" }, el("span", { class: "name" }, item.kept === false ? item.reason.replace(" objects not found", " not found") : item.name), el("span", { class: "figures", title: item.score === undefined ? "objects" : "objects and their lowest score" }, figures))));
+          overlay(item.size, groups, { preserveAspectRatio: "xMidYMid meet" }),
+          byHand || item.kept === false ? el("span", { class: "flag" }, byHand.replace(" by hand", "") || "dropped") : null,
+          marks.length ? el("span", { class: "marks" }, marks.map((mark) => el("span", {}, mark))) : null),
+        el("span", { class: "caption" }, el("span", { class: "name" }, item.kept === false && !byHand ? item.reason : item.name), el("span", { class: "figures", title: item.score === undefined ? "objects" : "objects and their lowest score" }, figures))), pick);
   }
 
   focused(event) {
@@ -192,7 +256,9 @@ export class Grid {
   }
 
   key(event) {
+    if (this.selection && this.total !== null && this.decides(event)) return event.preventDefault();
     if (event.ctrlKey || event.metaKey || event.altKey || this.total === null) return;
+    const from = this.at;
     const page = Math.max(1, Math.floor(this.root.clientHeight / this.step)) * this.columns;
     const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -this.columns, ArrowDown: this.columns, PageUp: -page, PageDown: page };
     let target = null;
@@ -204,5 +270,19 @@ export class Grid {
     const [least, most] = [this.at % this.columns, this.total - 1];
     if (event.key === "ArrowUp" || event.key === "PageUp") target = Math.max(least, target);
     this.show(Math.max(0, Math.min(most, target)));
+    if (event.shiftKey && this.selection) this.selectRange(from, this.at);
+  }
+
+  // Keys that select or decide.
+  decides(event) {
+    const { selection } = this;
+    if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "a") selection.selectAll();
+    else if (event.key === " ") this.item(this.at) && selection.toggle(this.item(this.at).id);
+    else if (event.key === "Escape" && selection.size) selection.clear();
+    else if (event.key === "t" && !event.ctrlKey && !event.metaKey && !event.altKey) {
+      if (!selection.size && this.item(this.at)) selection.toggle(this.item(this.at).id);
+      document.getElementById("tray-tag").focus();
+    } else return decisionKey(event, this.site, (what) => this.decideHere(what));
+    return true;
   }
 }

@@ -1,8 +1,10 @@
 // The images that match the filter, as one grid.
 
 import { filterOf, go } from "./address.js";
+import { canDecide, DONE } from "./decisions.js";
 import { announce, choice, el, number, percent, plural } from "./elements.js";
 import { Grid } from "./grid.js";
+import { Selection } from "./selection.js";
 
 const TILES = { s: "Small", m: "Medium", l: "Large" };
 const LAYERS = { labels: "Labels", asked: "Requested layout", none: "None" };
@@ -40,8 +42,23 @@ export function showPictures(main, site, parameters) {
     if (!total) root.replaceChildren(el("p", { class: "empty" }, "No image matches. ", el("a", { href: "/" }, "Show all")));
   };
   const failed = (error) => root.replaceChildren(failure(error));
-  const grid = new Grid(root, {
-    site, of, query: filterOf(parameters), tile: tileOf(parameters), layer: layerOf(parameters), at: Number(parameters.get("at")) || 0, counted, failed,
+  const query = filterOf(parameters);
+  const leaving = new AbortController();
+  let grid = null;
+  const selection = canDecide(site, of) ? new Selection({ site, filter: query, total: () => grid?.total ?? 0, changed: () => grid?.redraw() }) : null;
+  if (selection) {
+    main.append(selection.root);
+    addEventListener(DONE, () => selection.show(), { signal: leaving.signal });
+  }
+  const counting = (total) => {
+    counted(total);
+    selection?.show();
+  };
+  grid = new Grid(root, {
+    site, of, query, tile: tileOf(parameters), layer: layerOf(parameters), at: Number(parameters.get("at")) || 0, counted: counting, failed, selection,
   });
-  return () => grid.close();
+  return () => {
+    leaving.abort();
+    grid.close();
+  };
 }
