@@ -102,11 +102,11 @@ class Decision:
 def read_changes(file: Path, first: int | None = None) -> list[Change]:
     """The changes in a file, all or the first ones; none without a file. A last line without an end is one that was not
     finished, and counts as none. Raises UserError with the line that is damaged."""
-    if not file.exists():
-        return []
-    lines, _ = _lines(read_text(file))
+    lines, _ = _lines(read_text(file)) if file.exists() else ([], "")
     if first is not None and first > len(lines):
-        raise UserError(f"{file}: has {len(lines)} changes, fewer than were exported; put it back from a copy.")
+        raise UserError(
+            f"{file}: has {len(lines)} changes, fewer than the {first} in the run's data sets; put it back from a copy."
+        )
     changes = []
     for number, line in enumerate(lines[:first], 1):
         try:

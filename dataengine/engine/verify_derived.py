@@ -34,12 +34,16 @@ def compare_derived(run: RunFolder, recipe: Recipe, stored: StoredRecipe, tally:
         found.notes.append("this run was made without DOTA and COCO folders (--no-datasets)")
     real = _real_images(recipe, stored, found)
     sha256 = {}
-    n_changes = _changes(run, reported, found)
-    decisions = read_decisions(run, n_changes)
-    for record in run.records():
-        if decide(record, decisions.get(record.index)).accepted:
-            sha256[f"{run.dota.name}/train/images/{record.name}.png"] = record.sha256
-            sha256[f"{run.coco.name}/images/train/{record.name}.png"] = record.sha256
+    try:
+        n_changes = _changes(run, reported, found)
+        decisions = read_decisions(run, n_changes)
+        for record in run.records():
+            if decide(record, decisions.get(record.index)).accepted:
+                sha256[f"{run.dota.name}/train/images/{record.name}.png"] = record.sha256
+                sha256[f"{run.coco.name}/images/train/{record.name}.png"] = record.sha256
+    except UserError as error:
+        found.add(str(error), f"put {run.decisions.name} back from a copy")
+        return
     made_by = stored.version or "0.1.0"
     other = "" if made_by == __version__ else f"; or verify the run with dataengine {made_by}, which made it"
     with TemporaryDirectory(prefix="dataengine-verify-") as work:
@@ -81,7 +85,7 @@ def compare_derived(run: RunFolder, recipe: Recipe, stored: StoredRecipe, tally:
 def _changes(run: RunFolder, report: dict, found: Findings) -> int:
     """How many of the changes by hand the data sets contain, as the report says; a note where there are later ones."""
     n = changes_in(report)
-    if later := len(read_changes(run.decisions)) - n:
+    if (later := len(read_changes(run.decisions)) - n) > 0:
         found.notes.append(
             f"{later} changes in {run.decisions.name} are later than the data sets of the run: the same `dataengine "
             "synth` command writes them again, and every export contains them"

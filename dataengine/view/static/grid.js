@@ -103,10 +103,6 @@ export class Grid {
       const found = await get(`/api/${this.of}/pictures?${query}`, this.leaving.signal);
       this.chunks.delete(chunk);
       this.chunks.set(chunk, found.items);
-      if (this.stale) {
-        this.stale = false;
-        queueMicrotask(() => this.redraw());
-      }
       for (const old of this.chunks.keys()) if (this.chunks.size > MAX_CHUNKS && old !== chunk) this.chunks.delete(old);
       if (this.total !== found.total) {
         this.total = found.total;
@@ -123,20 +119,12 @@ export class Grid {
   // Fetch what is in sight again, after a decision.
   reload() {
     this.chunks.clear();
-    this.stale = true;
-    const top = Math.max(0, Math.floor(this.top() / this.step)) * this.columns;
-    for (let chunk = Math.floor(top / CHUNK); chunk <= Math.floor((top + 2 * CHUNK) / CHUNK); chunk++) this.fetch(chunk);
+    this.draw();
   }
 
-  // Draw all tiles anew, for a changed selection or changed decisions.
+  // Draw all tiles anew, for a changed selection.
   redraw() {
-    const focused = this.root.contains(document.activeElement) ? this.at : null;
-    for (const [position, tile] of this.tiles) {
-      if (!this.item(position)) continue;
-      tile.remove();
-      this.tiles.delete(position);
-    }
-    if (focused !== null) this.wanted = focused;
+    for (const tile of this.tiles.values()) tile.item = null;
     this.draw();
   }
 
@@ -191,12 +179,14 @@ export class Grid {
       const item = this.item(position);
       let tile = this.tiles.get(position);
       if (!item) this.fetch(Math.floor(position / CHUNK));
-      if (tile && item && tile.dataset.empty) {
+      if (tile && item && tile.item !== item) {
+        if (tile.contains(document.activeElement)) this.wanted ??= position;
         tile.remove();
         tile = null;
       }
       if (!tile) {
         tile = item ? this.tileOf(item, position) : el("div", { class: "tile", "data-empty": "1" });
+        tile.item = item;
         this.tiles.set(position, tile);
         this.canvas.append(tile);
       }
