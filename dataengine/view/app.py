@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,22 +25,27 @@ from dataengine.view.gallery import Gallery, query_of
 from dataengine.view.images import NotServedError, encoded, image_bytes
 from dataengine.view.json_response import Json
 from dataengine.view.neighbours import Neighbours
+from dataengine.view.object_routes import ObjectRoutes
 from dataengine.view.security import Guard
 
 STATIC = Path(__file__).parent / "static"
-SIDES = ("made", "real")
+SIDES = ("made", "real", "other")
 
 
 @dataclass
 class Site:
-    """Content of the page. made: the viewed run or data set. real: real images to compare with. studio: for drawing
-    layouts (`studio.Studio`). At least one of these is given."""
+    """Content of the page. made: the viewed run or data set. real: real images to compare with. other: another run or
+    data set to compare with, picture by picture. studio: for drawing layouts (`studio.Studio`). At least one of these
+    is given. stoppers: called at the end. frame_ancestors: pages that may show this one, see `security`."""
 
     made: Gallery | None = None
     real: Gallery | None = None
+    other: Gallery | None = None
     detector: LazyDetector | None = None
     neighbours: Neighbours | None = None
     studio: object | None = None
+    stoppers: list[Callable[[], None]] = field(default_factory=list)
+    frame_ancestors: str = "'none'"
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
 
 
@@ -73,6 +79,12 @@ def make_app(site: Site) -> Guard:
         Route("/image/{side}/{i:number}", page.image),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
+    galleries = {side: gallery for side in SIDES if (gallery := getattr(site, side)) is not None}
+    if site.detector is None:
+        site.detector = LazyDetector(None)
+    objects = ObjectRoutes(site, galleries)
+    site.stoppers.append(objects.stop)
+    routes = objects.routes() + routes
     if site.made is not None:
         routes = decide_routes(site.made) + routes
     if site.studio is not None:
@@ -84,7 +96,7 @@ def make_app(site: Site) -> Guard:
         NotServedError: lambda request, error: Json({"error": str(error)}, 404),
         HTTPException: lambda request, error: Json({"error": error.detail}, error.status_code),
     }
-    return Guard(Starlette(routes=routes, exception_handlers=handlers), site.token)
+    return Guard(Starlette(routes=routes, exception_handlers=handlers), site.token, site.frame_ancestors)
 
 
 def lists(request: Request) -> dict[str, list[str]]:

@@ -153,3 +153,5 @@ def _serve(site: Site, port: int, view: str, open: bool) -> None:
     finally:
         if site.neighbours is not None:
             site.neighbours.stop()
+        for stop in site.stoppers:
+            stop()

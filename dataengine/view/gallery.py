@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataengine.data.draw import COLOURS
+from dataengine.data import draw
 from dataengine.data.layout import Layout, class_key, layout_to_json
 from dataengine.data.pixel_range import PixelRange
 from dataengine.judge.calibration import Calibration
@@ -17,7 +17,7 @@ from dataengine.view.address import PAGE_PARAMETERS
 from dataengine.view.choices import Choices
 from dataengine.view.filters import Filter, matching_images, read_filter
 from dataengine.view.images import inside
-from dataengine.view.index import Index
+from dataengine.view.index import Columns, Index
 from dataengine.view.statistics import statistics
 
 MAX_PAGE_SIZE = 200  # tiles per request
@@ -26,7 +26,7 @@ RANGE_COLUMNS = ("altitude", "gsd", "camera_angle", "score", "objects")
 
 def class_colour(k: int) -> str:
     """CSS colour of class k, the same as on contact sheets."""
-    return "#{:02x}{:02x}{:02x}".format(*COLOURS[k % len(COLOURS)])
+    return "#{:02x}{:02x}{:02x}".format(*draw.class_colour(k))
 
 
 class Gallery:
@@ -87,6 +87,7 @@ class Gallery:
             "parts": source.parts,
             "notes": [*index.skipped, *source.report.get("notes", ()), *source.problems[:20]],
             "finished": source.kind != "run" or bool(source.report),
+            "crop": usual_side(columns),
             "decisions": None if self.choices is None else self.choices.summary(),
         }
 
@@ -151,6 +152,15 @@ class Gallery:
     def pixel_range(self, i: int) -> PixelRange | None:
         """The range that scales the image to 8 bits. Raises IndexError."""
         return self.index.entry(i).pixel_range
+
+
+def usual_side(columns: Columns) -> int:
+    """Side in pixels of a crop that shows nearly all objects: 1.5 times the longer side that 90 % of them have."""
+    sides = np.maximum(columns.box_w, columns.box_h)
+    if not len(sides):
+        return 64
+    sample = sides[:: 1 + len(sides) // 50_000]
+    return int(np.clip(round(1.5 * float(np.percentile(sample, 90))), 16, 512))
 
 
 def query_of(values: Mapping[str, list[str]]) -> Filter:

@@ -24,13 +24,13 @@ export function showCompare(main, site, parameters) {
     };
     const view = Object.fromEntries(["verdict", "reason"].map((name) => [name, query.get(name)]));
     queueMicrotask(() => grids.push(new Grid(root, {
-      site, of, query, tile: tileOf(parameters) === "l" ? "l" : parameters.get("tile") ?? "s", layer: layerOf(parameters), counted, view,
+      site, of, query, tile: tileOf(parameters, "s"), reasons: !withReal, layer: layerOf(parameters), counted, view,
       failed: (error) => root.replaceChildren(failure(error)),
     })));
     const href = changed({ view: null, pair: null, side: of === "real" ? "real" : null, ...view });
     return el("section", { class: "column", "aria-label": title }, el("h2", {}, el("a", { href }, title), counter), root);
   });
-  main.append(el("div", { class: "bar" }, el("p", { class: "counter" }, withReal ? "The same filter on both sides" : "The reason is shown below each dropped image"), gridChoices(parameters, !withReal)),
+  main.append(el("div", { class: "bar" }, el("p", { class: "counter" }, withReal ? "The same filter on both sides" : "The reason is shown below each dropped image"), gridChoices(parameters, !withReal, "s")),
     el("div", { class: "columns" }, columns));
   return () => grids.forEach((grid) => grid.close());
 }

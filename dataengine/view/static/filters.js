@@ -11,8 +11,10 @@ const LIMITS = { count: "objects" };
 const SORTS = [["", "Original order"], ["score", "Lowest score first"], ["-score", "Highest score first"], ["-objects", "Most objects first"], ["objects", "Fewest objects first"], ["name", "Name"]];
 
 export function showFilters(root, site, parameters, view) {
-  const real = view === "pictures" && (parameters.get("side") === "real" || !site.made);
-  const summary = real ? site.real : site.made ?? site.real;
+  const side = parameters.get("side");
+  const of = ["pictures", "objects", "outcomes"].includes(view) && site[side] ? side : site.made ? "made" : "real";
+  const real = of !== "made";
+  const summary = site[of];
   const set = FILTERS.filter((name) => parameters.has(name) && name !== "sort").length;
   const focus = document.activeElement?.id; // the panel is rebuilt; the focused field keeps the focus
   const panel = el("details", { id: "filter-panel", open: matchMedia("(min-width: 800px)").matches || root.querySelector("details")?.open },
@@ -24,7 +26,7 @@ export function showFilters(root, site, parameters, view) {
       !real && summary.decisions ? decisions(summary, parameters) : null,
       Object.entries(RANGES).filter(([name]) => name === "size" || (LIMITS[name] ?? name) in summary.limits).map(([name, words]) => range(name, words, summary, parameters)),
       summary.taken.length > 1 ? taken(parameters) : null,
-      view === "statistics" ? null : sorts(summary, parameters),
+      ["statistics", "objects", "outcomes"].includes(view) ? null : sorts(summary, parameters),
       set ? el("a", { class: "clear", href: changed(Object.fromEntries(FILTERS.map((name) => [name, null]))) }, "Clear all filters") : null));
   root.replaceChildren(panel);
   if (focus) document.getElementById(focus)?.focus();

@@ -11,16 +11,19 @@ const MAX_CHUNKS = 40; // held in memory
 const ROWS_AROUND = 2; // rendered above and below the visible rows
 const MAX_HEIGHT_PX = 8_000_000; // browsers cannot lay out much more
 const CAPTION = 24;
+const CAPTION_OF_REASONS = 42; // two lines
 const GAP = 10;
 export const SIDES = { s: 132, m: 184, l: 300 };
 
 export class Grid {
   // options: site, of ("made" or "real"), query (URLSearchParams), tile ("s", "m" or "l"), layer ("labels", "asked"
   // or "none"), at (position to begin with), counted(total), failed(error), view (changes of the links that open one),
-  // selection (`Selection`, where images can be decided about).
+  // selection (`Selection`, where images can be decided about), reasons (whether captions have room for a reason).
   constructor(root, options) {
     Object.assign(this, { root, ...options });
     this.total = null;
+    this.caption = this.reasons ? CAPTION_OF_REASONS : CAPTION;
+    root.classList.toggle("with-reasons", Boolean(this.reasons));
     this.at = this.at ?? 0;
     this.chunks = new Map();
     this.tiles = new Map();
@@ -53,7 +56,7 @@ export class Grid {
     const width = this.root.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
     this.columns = Math.max(1, Math.floor((width + GAP) / (SIDES[this.tile] + GAP)));
     this.side = Math.floor((width + GAP) / this.columns - GAP);
-    this.step = this.side + CAPTION + GAP;
+    this.step = this.side + this.caption + GAP;
     const height = Math.ceil((this.total ?? 0) / this.columns) * this.step;
     // above the maximum height, one scroll pixel stands for more than one pixel of the rows
     this.shrink = Math.max(1, height / MAX_HEIGHT_PX);
@@ -93,6 +96,11 @@ export class Grid {
     });
   }
 
+  // Where a part of the list is fetched.
+  address(query) {
+    return `/api/${this.of}/pictures?${query}`;
+  }
+
   async fetch(chunk) {
     if (this.chunks.has(chunk)) return this.chunks.get(chunk);
     this.chunks.set(chunk, null);
@@ -100,7 +108,7 @@ export class Grid {
     query.set("start", chunk * CHUNK);
     query.set("n", CHUNK);
     try {
-      const found = await get(`/api/${this.of}/pictures?${query}`, this.leaving.signal);
+      const found = await get(this.address(query), this.leaving.signal);
       this.chunks.delete(chunk);
       this.chunks.set(chunk, found.items);
       for (const old of this.chunks.keys()) if (this.chunks.size > MAX_CHUNKS && old !== chunk) this.chunks.delete(old);
@@ -109,6 +117,7 @@ export class Grid {
         this.measure();
         this.counted?.(found.total);
       }
+      this.fetched?.(found);
       this.later();
     } catch (error) {
       this.chunks.delete(chunk);
@@ -120,6 +129,7 @@ export class Grid {
   reload() {
     this.chunks.clear();
     this.draw();
+    if (!this.total) this.fetch(0);
   }
 
   // Draw all tiles anew, for a changed selection.
@@ -193,7 +203,7 @@ export class Grid {
       const [row, column] = [Math.floor(position / this.columns), position % this.columns];
       tile.style.transform = `translate(${column * (this.side + GAP)}px, ${row * this.step + shift}px)`;
       tile.style.width = `${this.side}px`;
-      tile.style.height = `${this.side + CAPTION}px`;
+      tile.style.height = `${this.side + this.caption}px`;
     }
     if (this.wanted !== undefined && this.tiles.has(this.wanted) && this.item(this.wanted)) {
       this.tiles.get(this.wanted).querySelector("a").focus({ preventScroll: true });

@@ -6,22 +6,22 @@ import { announce, choice, el, number, percent, plural } from "./elements.js";
 import { Grid } from "./grid.js";
 import { Selection } from "./selection.js";
 
-const TILES = { s: "Small", m: "Medium", l: "Large" };
+export const TILES = { s: "Small", m: "Medium", l: "Large" };
 const LAYERS = { labels: "Labels", asked: "Requested layout", none: "None" };
 
-export const tileOf = (parameters) => (parameters.get("tile") in TILES ? parameters.get("tile") : "m");
+export const tileOf = (parameters, usual = "m") => (parameters.get("tile") in TILES ? parameters.get("tile") : usual);
 export const layerOf = (parameters) => (parameters.get("boxes") in LAYERS ? parameters.get("boxes") : "labels");
 
 // Controls of every grid: the size of the tiles, and which boxes are shown.
-export function gridChoices(parameters, withAsked) {
-  const [tile, layer] = [tileOf(parameters), layerOf(parameters)];
+export function gridChoices(parameters, withAsked, usual = "m") {
+  const [tile, layer] = [tileOf(parameters, usual), layerOf(parameters)];
   return [
     el("div", { class: "choices", role: "group", "aria-label": "Boxes" }, el("span", { class: "choices-name" }, "Boxes"),
       Object.entries(LAYERS).filter(([name]) => withAsked || name !== "asked").map(([name, label]) =>
         choice(label, name === layer, () => go({ boxes: name === "labels" ? null : name }, { replace: true })))),
     el("div", { class: "choices", role: "group", "aria-label": "Size of the images" }, el("span", { class: "choices-name" }, "Size"),
       Object.entries(TILES).map(([name, label]) =>
-        choice(label, name === tile, () => go({ tile: name === "m" ? null : name }, { replace: true })))),
+        choice(label, name === tile, () => go({ tile: name === usual ? null : name }, { replace: true })))),
   ];
 }
 
@@ -55,7 +55,7 @@ export function showPictures(main, site, parameters) {
     selection?.show();
   };
   grid = new Grid(root, {
-    site, of, query, tile: tileOf(parameters), layer: layerOf(parameters), at: Number(parameters.get("at")) || 0, counted: counting, failed, selection,
+    site, of, query, tile: tileOf(parameters), layer: layerOf(parameters), at: Number(parameters.get("at")) || 0, counted: counting, failed, selection, reasons: parameters.get("verdict") === "dropped",
   });
   return () => {
     leaving.abort();

@@ -5,8 +5,9 @@ import { announce, el, number, plural } from "./elements.js";
 
 export class Selection {
   // site; filter: URLSearchParams of the grid; total(): number of images that match; changed(): redraw.
-  constructor({ site, filter, total, changed }) {
-    Object.assign(this, { site, filter, total, changed });
+  // whole: whether all images of the filter can be selected at once.
+  constructor({ site, filter, total, changed, whole = true }) {
+    Object.assign(this, { site, filter, total, changed, whole });
     this.ids = new Set();
     this.all = false; // all images that match, also those that are not loaded
     this.root = el("div", { class: "tray", role: "region", "aria-label": "Selected images" });
@@ -32,6 +33,13 @@ export class Selection {
     this.show();
     this.changed();
     announce(`${this.size} selected`);
+  }
+
+  // Select exactly these.
+  set(ids) {
+    this.all = false;
+    this.ids = new Set(ids);
+    this.show();
   }
 
   selectAll() {
@@ -74,7 +82,7 @@ export class Selection {
       does("accept", "Accept", "g"), does("reject", "Reject", "x"), does("filter", "As filtered", "f"),
       tagField(this.site, "tray-tag", (tag) => n ? this.decide({ do: "tag", tag }) : null),
       undoDecisions(this.site), el("span", { class: "grows" }),
-      act(`Select all ${number.format(this.total() ?? 0)}`, "Select all images that match the filter (Ctrl+A)", () => this.selectAll(), { disabled: this.all }),
+      this.whole ? act(`Select all ${number.format(this.total() ?? 0)}`, "Select all images that match the filter (Ctrl+A)", () => this.selectAll(), { disabled: this.all }) : "",
       act("Clear", "Select nothing (Esc)", () => this.clear(), { disabled: n === 0 }));
   }
 }
