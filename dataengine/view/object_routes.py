@@ -196,7 +196,7 @@ class ObjectRoutes:
                 "id": row["i"], "k": row["k"], "object": int(first[row["i"]]) + row["k"] if row["k"] >= 0 else -1,
                 "name": entry.name, "class": names[row["true"] if row["k"] >= 0 else row["seen"]], "box": label or box,
                 "seen": None if row["box"] is None else box, "size": entry.labels.size, "kind": row["kind"],
-                "words": _words(row, names), "score": row["score"],
+                "words": _words(row, names), "score": row["score"] or None,
             })  # fmt: skip
         return Json({"total": len(rows), "start": start, "items": items})
 

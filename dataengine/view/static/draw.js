@@ -74,11 +74,18 @@ class Draw {
     const on = ground === "picture" && opened;
     const size = on ? opened.layout.size : [studio.size, studio.size];
     this.editor.setSize(size);
-    this.editor.setFixed(on ? boxesOf(opened.layout) : []);
+    const own = this.held && opened ? boxesOf(opened.layout).slice(opened.record.asked.boxes.length) : [];
+    this.editor.setFixed(on ? boxesOf(opened.layout) : own); // labels that the ground has
     this.editor.setImage(on || (opened && this.held) ? opened.image : null);
     this.rendering.clear();
     this.stays.hidden = ground === "picture";
     this.show();
+  }
+
+  // The labels that a generated ground, or a scene of the run, came with.
+  showScene(job) {
+    if (!job || this.ground === "picture") return;
+    this.editor.setFixed(boxesOf(job.labels).slice(job.asked.boxes.length));
   }
 
   order() {

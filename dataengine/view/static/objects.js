@@ -34,7 +34,7 @@ export class ObjectGrid extends Grid {
     const summary = this.site[this.of];
     const colour = summary.classes.find(({ name }) => name === item.class)?.colour ?? "#fff";
     const side = this.crops === "fit" ? fitted(item.box) : this.side_px;
-    const figure = item.near !== undefined ? `${item.near.toFixed(2)} apart` : item.distance !== undefined ? `${item.distance.toFixed(2)} apart` : item.score !== undefined ? item.score.toFixed(2) : "";
+    const figure = item.near !== undefined ? `${item.near.toFixed(2)} apart` : item.distance !== undefined ? `${item.distance.toFixed(2)} apart` : item.score != null ? item.score.toFixed(2) : "";
     const words = item.words ?? `${item.class}${item.kept === false ? ", in a dropped image" : ""}`;
     const label = `${words}, ${Math.round(Math.max(item.box[2], item.box[3]))} pixels${figure ? `, ${figure}` : ""}, in ${item.name}`;
     const href = changed({ view: "picture", side: this.of === "made" ? null : this.of, id: item.id, object: item.k >= 0 ? item.k : null, at: null, crops: null, order: null, kind: null, true: null, seen: null });
