@@ -21,7 +21,7 @@ from dataengine.data.pixel_range import PixelRange
 from dataengine.errors import UserError
 from dataengine.view.decide_routes import decide_routes
 from dataengine.view.detections import LazyDetector
-from dataengine.view.gallery import Gallery, query_of
+from dataengine.view.gallery import Gallery, pairs_of, query_of
 from dataengine.view.images import NotServedError, encoded, image_bytes
 from dataengine.view.json_response import Json
 from dataengine.view.neighbours import Neighbours
@@ -74,6 +74,7 @@ def make_app(site: Site) -> Guard:
         Route("/api/{side}/pictures/{i:number}", page.one),
         Route("/api/{side}/pictures/{i:number}/detections", page.detections),
         Route("/api/made/pictures/{i:number}/neighbours", page.neighbours),
+        Route("/api/pairs", page.pairs),
         Route("/api/{side}/statistics", page.statistics),
         Route("/image/window/{k:number}", page.window),
         Route("/image/{side}/{i:number}", page.image),
@@ -135,6 +136,14 @@ class Endpoints:
             return Json(self._gallery(request).one(request.path_params["i"], query_of(lists(request))))
         except IndexError:
             raise HTTPException(404, "there is no such image") from None
+
+    def pairs(self, request: Request) -> Response:
+        """Images of the same name on both sides, by `pairs_of`."""
+        shown = self._site
+        if shown.made is None or shown.other is None:
+            raise HTTPException(404, "there is nothing to compare with; give a run or data set with --compare")
+        start, n = (_integer(request, name, default) for name, default in (("start", 0), ("n", 60)))
+        return Json(pairs_of(shown.made, shown.other, query_of(lists(request)), start, n))
 
     def statistics(self, request: Request) -> Response:
         return Json(self._gallery(request).statistics(query_of(lists(request))))

@@ -95,9 +95,10 @@ class Gallery:
         """`total`, and `items`: the tiles of at most n images from position `start` on."""
         ids = self.matches(query)
         shown = ids[max(0, start) : max(0, start) + min(n, MAX_PAGE_SIZE)]
-        return {"total": len(ids), "start": start, "items": [self._tile(int(i)) for i in shown]}
+        return {"total": len(ids), "start": start, "items": [self.tile(int(i)) for i in shown]}
 
-    def _tile(self, i: int) -> dict:
+    def tile(self, i: int) -> dict:
+        """What the grid shows of image i."""
         entry, columns = self.index.entry(i), self.index.columns
         labels, record = entry.labels, entry.record
         tile = {"id": i, "name": entry.name, "labels": _boxes(labels), "size": labels.size, "classes": labels.classes}
@@ -152,6 +153,17 @@ class Gallery:
     def pixel_range(self, i: int) -> PixelRange | None:
         """The range that scales the image to 8 bits. Raises IndexError."""
         return self.index.entry(i).pixel_range
+
+
+def pairs_of(made: Gallery, other: Gallery, query: Filter, start: int, n: int) -> dict:
+    """Pairs of images with the same name, of those of `made` that match: `total`, `alone` (matches without a partner),
+    and `items`, each with the tiles `made` and `other`."""
+    numbers = {name: i for i, name in enumerate(other.index.names)}
+    ids = made.matches(query)
+    pairs = [(int(i), numbers[name]) for i in ids if (name := made.index.names[i]) in numbers]
+    shown = pairs[max(0, start) : max(0, start) + min(n, MAX_PAGE_SIZE)]
+    items = [{"id": i, "made": made.tile(i), "other": other.tile(j)} for i, j in shown]
+    return {"total": len(pairs), "alone": len(ids) - len(pairs), "start": start, "items": items}
 
 
 def usual_side(columns: Columns) -> int:

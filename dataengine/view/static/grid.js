@@ -12,7 +12,7 @@ const ROWS_AROUND = 2; // rendered above and below the visible rows
 const MAX_HEIGHT_PX = 8_000_000; // browsers cannot lay out much more
 const CAPTION = 24;
 const CAPTION_OF_REASONS = 42; // two lines
-const GAP = 10;
+export const GAP = 10;
 export const SIDES = { s: 132, m: 184, l: 300 };
 
 export class Grid {
@@ -43,6 +43,11 @@ export class Grid {
     this.resizing = new ResizeObserver(() => this.resized());
     this.resizing.observe(root);
     this.fetch(Math.floor(this.at / CHUNK)).then(() => this.at && this.total && this.show(this.at));
+  }
+
+  // Of a tile.
+  get height() {
+    return this.side + this.caption;
   }
 
   close() {
@@ -203,7 +208,7 @@ export class Grid {
       const [row, column] = [Math.floor(position / this.columns), position % this.columns];
       tile.style.transform = `translate(${column * (this.side + GAP)}px, ${row * this.step + shift}px)`;
       tile.style.width = `${this.side}px`;
-      tile.style.height = `${this.side + this.caption}px`;
+      tile.style.height = `${this.height}px`;
     }
     if (this.wanted !== undefined && this.tiles.has(this.wanted) && this.item(this.wanted)) {
       this.tiles.get(this.wanted).querySelector("a").focus({ preventScroll: true });
@@ -226,7 +231,7 @@ export class Grid {
     const looks = ["tile", item.kept === false ? "dropped" : "", item.decision?.accepted === true ? "accepted" : "", item.decision?.accepted === false ? "rejected" : "", this.selection?.has(item.id) ? "selected" : ""];
     const pick = this.selection && el("button", { type: "button", class: "pick", tabindex: "-1", "aria-pressed": String(this.selection.has(item.id)), "aria-label": `Select ${item.name}`, title: "Select (space)" });
     return el("div", { class: looks.filter(Boolean).join(" "), role: "listitem", "aria-setsize": this.total, "aria-posinset": position + 1, "data-position": position },
-      el("a", { href: changed({ view: "picture", side: this.of === "real" ? "real" : null, id: item.id, at: null, ...this.view }), "aria-label": label, title: label, tabindex: position === this.at ? "0" : "-1" },
+      el("a", { href: changed({ view: "picture", side: this.of === "made" ? null : this.of, id: item.id, at: null, ...this.view }), "aria-label": label, title: label, tabindex: position === this.at ? "0" : "-1" },
         el("span", { class: "picture" },
           el("img", { src: imageOf(this.site, this.of, item.id, this.side > 280 ? 640 : 320), alt: "", decoding: "async", draggable: "false" }),
           overlay(item.size, groups, { preserveAspectRatio: "xMidYMid meet" }),

@@ -25,20 +25,23 @@ function viewOf(parameters) {
 }
 
 function tabs(view, parameters) {
-  const side = parameters.get("side") === "real" ? "real" : "made";
+  const side = site[parameters.get("side")] ? parameters.get("side") : site.made ? "made" : "real";
   const link = (name, here, changes) =>
     el("a", { href: changed({ ...NOTHING, ...changes }), "aria-current": here ? "page" : null }, name);
   const onSide = (of) => ["pictures", "picture"].includes(view) && side === of;
+  const pair = parameters.get("pair");
   return [
-    site.made && link(site.made.kind === "run" ? "Run" : "Images", onSide("made"), { view: null, side: null }),
-    site.real && link("Real", onSide("real"), { view: null, side: "real" }),
-    site.made?.judged && link("Kept and dropped", view === "compare" && parameters.get("pair") !== "real", { view: "compare", pair: null, verdict: null, reason: null, side: null }),
-    site.made && site.real && link("Synthetic and real", view === "compare" && parameters.get("pair") === "real", { view: "compare", pair: "real", side: null }),
+    site.made && link(site.made.title, onSide("made"), { view: null }),
+    site.real && link(site.real.title, onSide("real"), { view: null, side: "real" }),
+    site.other && link(site.other.title, onSide("other"), { view: null, side: "other" }),
+    site.made?.judged && link("Kept and dropped", view === "compare" && !pair, { view: "compare", verdict: null, reason: null }),
+    site.made && site.real && link("Synthetic and real", view === "compare" && pair === "real", { view: "compare", pair: "real" }),
+    site.made && site.other && link("Comparison", view === "compare" && pair === "other", { view: "compare", pair: "other" }),
     (site.made || site.real) && link("Objects", view === "objects", { view: "objects" }),
     (site.made || site.real) && link("Map", view === "map", { view: "map" }),
     (site.made || site.real) && link("Found and missed", view === "outcomes", { view: "outcomes" }),
-    (site.made || site.real) && link("Statistics", view === "statistics", { view: "statistics", side: null }),
-    site.studio && link("Draw", view === "draw", { view: "draw", side: null }),
+    (site.made || site.real) && link("Statistics", view === "statistics", { view: "statistics" }),
+    site.studio && link("Draw", view === "draw", { view: "draw" }),
   ];
 }
 

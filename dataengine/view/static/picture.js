@@ -18,7 +18,7 @@ const ZOOM_TO_ADDRESS_MS = 300;
 const LEFT = { view: null, id: null, layers: null, zoom: null, least: null, edit: null, object: null }; // back to the grid
 
 export function showPicture(main, site, parameters) {
-  const of = parameters.get("side") === "real" || !site.made ? "real" : "made";
+  const of = site[parameters.get("side")] && parameters.get("side") !== "studio" ? parameters.get("side") : site.made ? "made" : "real";
   const leaving = new AbortController();
   const id = Number(parameters.get("id") ?? NaN);
   get(`/api/${of}/pictures/${id}?${filterOf(parameters)}`, leaving.signal)

@@ -30,7 +30,7 @@ export function failure(error) {
 }
 
 export function showPictures(main, site, parameters) {
-  const of = parameters.get("side") === "real" || !site.made ? "real" : "made";
+  const of = site[parameters.get("side")] && parameters.get("side") !== "studio" ? parameters.get("side") : site.made ? "made" : "real";
   const summary = site[of];
   const counter = el("p", { class: "counter", "aria-live": "polite" }, "…");
   const root = el("div", { class: "pane" });
