@@ -25,6 +25,7 @@ _HOME = {
     "calibrate": "dataengine.judge.calibrate",
     "Recipe": "dataengine.engine.recipe",
     "synth": "dataengine.engine.run",
+    "show": "dataengine.view.notebook",
     "UserError": "dataengine.errors",
 }
 __all__ = sorted(_HOME)

@@ -27,12 +27,14 @@ from dataengine.evaluate.detector_command import detector_command
 from dataengine.export.commands import app as export_app
 from dataengine.export.release.commands import app as release_app
 from dataengine.export.sample_command import sample_command
+from dataengine.export.tools.commands import decide_command, review_command
 from dataengine.improve.command import improve_command
 from dataengine.judge.commands import app as filter_app
 from dataengine.layouts.commands import app as layout_app
 from dataengine.render.commands import app as model_app
 from dataengine.train.commands import app as train_app
 from dataengine.view.commands import draw_command, view_command
+from dataengine.view.select_command import select_command
 
 app = typer.Typer(
     rich_markup_mode=None,  # defaults stand in brackets, which rich would read as markup
@@ -53,6 +55,9 @@ layout_app.command("draw")(draw_command)
 train_app.command("detector")(detector_command)
 data_app.command("get")(get_command)
 data_app.command("sample")(sample_command)
+data_app.command("select")(select_command)
+export_app.command("review")(review_command)
+run_app.command("decide")(decide_command)
 app.add_typer(release_app, name="release")
 
 FIRST_OPTIONS = ("dataset", "data", "n", "out", "model", "strength", "filter", "workers")  # most runs need no other

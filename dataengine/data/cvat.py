@@ -132,7 +132,7 @@ def _objects(file: Path, image: Element, problems: list[Problem]) -> Objects:
     shapes = [element for element in image if element.tag in (*_SHAPES, *_UNREAD)]
     for i, shape in enumerate(shapes, 1):
         try:
-            _add(objects, shape)
+            add_shape(objects, shape)
         except ValueError as error:
             where = f"image {image.get('name')!r}, shape {i} ({shape.tag})"
             objects.skip(file, None, f"{where}: {error}")
@@ -140,7 +140,8 @@ def _objects(file: Path, image: Element, problems: list[Problem]) -> Objects:
     return objects
 
 
-def _add(objects: Objects, shape: Element) -> None:
+def add_shape(objects: Objects, shape: Element) -> None:
+    """Add what a box, polygon or ellipse of an image labels. Raises ValueError for other shapes and damaged ones."""
     if shape.tag in _UNREAD:
         raise ValueError(f"a {shape.tag} is not read; draw a box or a polygon")
     if flag(shape.get("outside")):

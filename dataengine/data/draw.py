@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,11 +18,26 @@ COLOURS = (
     (255, 196, 0), (0, 200, 255), (255, 80, 120), (90, 230, 90), (200, 120, 255), (255, 140, 40), (60, 130, 255),
     (0, 220, 170), (255, 110, 230), (190, 230, 60), (170, 150, 120), (240, 240, 240),
 )  # fmt: skip
+_GOLDEN_ANGLE = 0.381966  # of a whole turn: the hues of further classes never come near to each other soon
 _NO_IMAGE_COLOUR, _IGNORED_COLOUR = (44, 46, 50), (130, 130, 130)
 _SHEET_COLOUR, _TEXT_COLOUR = (255, 255, 255), (30, 30, 30)
 _DASHES = {"cut by the border, difficult, or not found": _TEXT_COLOUR, "ignored region": _IGNORED_COLOUR}  # legend
 _CUT_VISIBLE = 0.999  # visible fraction below which an object counts as cut
 _NEW_MARK = "new object", 2  # in the legend; half the side of the square at a corner of its box, in pixels
+
+
+def class_colour(k: int) -> tuple[int, int, int]:
+    """RGB colour of class k, another one for each: a fixed list, then hues that differ most from those before.
+
+    >>> class_colour(0), len({class_colour(k) for k in range(200)})
+    ((255, 196, 0), 200)
+    """
+    if k < len(COLOURS):
+        return COLOURS[k]
+    round_, saturation = divmod(k - len(COLOURS), 3)
+    hue, value = ((k - len(COLOURS)) * _GOLDEN_ANGLE) % 1, (1.0, 0.78, 0.9)[round_ % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, (0.55, 0.85, 0.35)[saturation], value)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def draw(
@@ -49,10 +65,10 @@ def draw(
         _outline(pen, corners, _IGNORED_COLOUR, width, dashed=True)
     dashed = layout.difficult | (layout.visible < _CUT_VISIBLE)
     for corners, label, is_dashed in zip(geometry.to_corners(layout.boxes) * scale, layout.labels, dashed, strict=True):
-        _outline(pen, corners, COLOURS[label % len(COLOURS)], width, bool(is_dashed))
+        _outline(pen, corners, class_colour(int(label)), width, bool(is_dashed))
     if new is not None:
         for corners, label in zip(geometry.to_corners(layout.boxes[new]) * scale, layout.labels[new], strict=True):
-            _mark(pen, corners[np.argmin(corners.sum(1))], COLOURS[label % len(COLOURS)])
+            _mark(pen, corners[np.argmin(corners.sum(1))], class_colour(int(label)))
     return result
 
 
@@ -144,7 +160,7 @@ def _legend(classes: Sequence[str], width: int, marked: bool = False) -> Image.I
     pen = ImageDraw.Draw(legend)
     for i, ((x, y), name) in enumerate(zip(places, entries, strict=True)):
         if i < len(classes):
-            pen.rectangle([x, y + 3, x + 9, y + 12], fill=COLOURS[i % len(COLOURS)], outline=_TEXT_COLOUR)
+            pen.rectangle([x, y + 3, x + 9, y + 12], fill=class_colour(i), outline=_TEXT_COLOUR)
         elif name == _NEW_MARK[0]:
             _mark(pen, np.array([x + 7, y + 10]), COLOURS[0])
         else:

@@ -88,6 +88,11 @@ def recognize(path: str | Path) -> str:
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} does not exist; check the spelling and where the data set was unpacked")
+    if is_run(path):
+        raise UserError(
+            f"{path} is a run folder; its data sets are {path / 'dota'} and {path / 'coco'}; dataengine data select "
+            "writes its images in any format"
+        )
     if path.is_dir() and not any(path.iterdir()):
         raise UserError(f"{path} is empty; give the folder with the images and annotations")
     format = next(iter(sorted(_formats_of_file(path))), None) if path.is_file() else _format_of_folder(path)
@@ -96,6 +101,11 @@ def recognize(path: str | Path) -> str:
             f"{path} has no known format{_first_words(path)}; the formats are {', '.join(FORMATS)} (--format states it)"
         )
     return format
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is that of a run, which holds data sets and is none."""
+    return (path / "recipe.json").is_file() and ((path / "manifest.jsonl").is_file() or (path / "shards").is_dir())
 
 
 def _first_words(path: Path) -> str:

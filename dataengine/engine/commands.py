@@ -1,4 +1,4 @@
-"""`dataengine run`: verify the folder of a run, and show where its time went."""
+"""`dataengine run`: verify the folder of a run, write its data sets again, and show where its time went."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Verify the folder of a run, and show where its time went.", no_args_is_help=True)
+app = typer.Typer(
+    help="Verify the folder of a run, update its data sets, and show where its time went.", no_args_is_help=True
+)
 
 MAX_PRINTED = 20  # faults; one damaged file can cause hundreds
 Run = Annotated[Path, typer.Argument(help="Run folder of dataengine synth.")]
@@ -47,6 +49,19 @@ def verify_command(
         typer.echo(f"{run}: {found.images} images, {found.accepted} of them accepted; {result}")
     if found.faults:
         raise typer.Exit(1)
+
+
+@app.command("update")
+def update_command(run: Run) -> None:
+    """Write the DOTA and COCO folders of a run again, with the decisions made in `dataengine view` since.
+
+    Exports and evaluations contain all decisions anyway; this is for programs that read these folders directly.
+
+    Example: dataengine run update runs/first
+    """
+    from dataengine.engine.update import update_data_sets
+
+    typer.echo(f"{run}: {'written again' if update_data_sets(run) else 'contains all decisions'}")
 
 
 @app.command("trace")

@@ -23,6 +23,8 @@ from dataengine.data.draw import contact_sheet, draw
 from dataengine.data.layout import Dataset, Problem, Sample, restrict_layout
 from dataengine.data.pixel_range import in_8_bits
 from dataengine.data.staging import IMAGE_SKIPPED, Place
+from dataengine.engine.decided import decide
+from dataengine.engine.decisions import Decision, counts, fold, read_changes
 from dataengine.engine.parts import Parts
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.record import Record
@@ -106,11 +108,15 @@ class Tally:
         return [ClassRow(n, *(counted[n] for counted in counters)) for n in every]
 
 
-def report(recipe: Recipe, notes: Sequence[str], tally: Tally, datasets: bool) -> dict:
+def report(
+    recipe: Recipe, notes: Sequence[str], tally: Tally, datasets: bool, decided: dict[str, int] | None = None
+) -> dict:
     """Figures of a run as plain values. notes: sentences for the user. datasets: whether it has DOTA and COCO
-    folders."""
+    folders. decided: numbers of changes by hand that its data sets contain, and of the images they concern."""
     table = tally.class_table()
+    by_hand = {"by_hand": decided} if decided else {}
     return {
+        **by_hand,
         "wanted": recipe.n,
         "accepted": tally.accepted,
         "tried": tally.tried,
@@ -125,6 +131,17 @@ def report(recipe: Recipe, notes: Sequence[str], tally: Tally, datasets: bool) -
         "datasets": datasets,
         "notes": [*notes],
     }
+
+
+def changes_in(report: object) -> int:
+    """How many of the changes by hand the data sets of a run contain, as its report says.
+
+    >>> changes_in({"by_hand": {"changes": 3}}), changes_in({})
+    (3, 0)
+    """
+    by_hand = report.get("by_hand") if isinstance(report, dict) else None
+    n = by_hand.get("changes") if isinstance(by_hand, dict) else 0
+    return n if isinstance(n, int) and n >= 0 else 0
 
 
 def below_balance(recipe: Recipe, table: Sequence[ClassRow]) -> dict[str, float]:
@@ -155,15 +172,19 @@ def write_derived(
     real: Dataset | None,
     out: RunFolder,
     place: Place | None = None,
+    n_changes: int | None = None,
 ) -> None:
-    """Write what follows from the manifest of `run` to `out`: data sets, contact sheets and report.
+    """Write what follows from the manifest of `run`, and from what a person decided, to `out`: data sets, contact
+    sheets and report. The sheets and the figures of the report are those of the filter.
 
     `finish` writes them into the run, `verify` next to it to compare. tally: has counted the manifest. real: images
-    that --mix joins. place: in place of copying images into the DOTA and COCO folders (`staging.placed`).
+    that --mix joins. place: in place of copying images into the DOTA and COCO folders (`staging.placed`). n_changes:
+    how many of the changes in decisions.jsonl to apply, None for all.
     """
-    samples = RunSamples(run, manifest, tally.all_classes, tally.accepted)
+    changes = read_changes(run.decisions, n_changes)
+    samples, decided = _decided_samples(run, manifest, tally, fold(changes))
     problems: list[Problem] = []  # the last data set has those of the others, too
-    if tally.accepted and stored.datasets:
+    if len(samples) and stored.datasets:
         dataset = Dataset(samples.classes, samples, tally.kind, name=f"synthetic {stored.dataset_name}")
         for module, folder in ((dota, out.dota), (coco, out.coco)):
             problems = module.write(dataset, folder, split="train", place=place)
@@ -176,7 +197,27 @@ def write_derived(
     notes = [*stored.notes]
     if problems:
         notes.append(f"{len(problems)} problems in the data sets, such as {_within(run, problems[0])}")
-    write_whole(out.report, json.dumps(report(recipe, notes, tally, stored.datasets), indent=2) + "\n")
+    figures = report(recipe, notes, tally, stored.datasets, {"changes": len(changes), **decided} if changes else None)
+    write_whole(out.report, json.dumps(figures, indent=2) + "\n")
+
+
+def _decided_samples(
+    run: RunFolder, manifest: Path, tally: Tally, decisions: dict[int, Decision]
+) -> tuple[RunSamples, dict[str, int]]:
+    """The accepted images after what a person decided, and numbers of the decisions on images of this manifest."""
+    if not decisions:
+        return RunSamples(run, manifest, tally.all_classes, tally.accepted), counts({})
+    classes, n, used = dict.fromkeys(tally.all_classes), 0, {}
+    for record in read_records(manifest):
+        decision = decisions.get(record.index)
+        record = decide(record, decision)
+        if decision is not None:
+            used[record.index] = decision
+        if record.accepted:
+            tally.kind = tally.kind or record.labels.kind
+            classes.update(dict.fromkeys(record.labels.classes))
+            n += 1
+    return RunSamples(run, manifest, tuple(classes), n, decisions), counts(used)
 
 
 def _within(run: RunFolder, problem: Problem) -> Problem:

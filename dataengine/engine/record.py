@@ -19,6 +19,23 @@ MALFORMED = (ValueError, TypeError, LookupError, AttributeError, AssertionError,
 
 
 @dataclass(frozen=True)
+class ByHand:
+    """What a person decided about an image.
+
+    accepted: None where the filter decided. tags: names. dropped_for: the filter's reason for dropping it, "" where it
+    kept it. was: for each label its number in the manifest, None for an added one; None where no label was corrected.
+    changed: numbers of the labels that were moved, renamed, marked or added. removed: how many are gone.
+    """
+
+    accepted: bool | None = None
+    tags: tuple[str, ...] = ()
+    dropped_for: str = ""
+    was: tuple[int | None, ...] | None = None
+    changed: tuple[int, ...] = ()
+    removed: int = 0
+
+
+@dataclass(frozen=True)
 class Record:
     """One image that was tried.
 
@@ -27,7 +44,8 @@ class Record:
     the layout was made from; None in runs of versions that did not record it. left_out: objects of the layout for which
     there was no room. asked: the objects to be painted. labels: the image's labels, painted objects first, then those
     that the scene held before. objects_from: for each object in `asked` the real one that it was painted from, None for
-    noise; empty at strength 1, and in runs of versions that did not record it.
+    noise; empty at strength 1, and in runs of versions that did not record it. by_hand: what a person decided, which
+    `labels` and `verdict` follow then; None in a manifest.
     """
 
     index: int
@@ -41,6 +59,7 @@ class Record:
     labels: Layout
     verdict: Verdict
     objects_from: tuple[ObjectOrigin | None, ...] = ()
+    by_hand: ByHand | None = None
 
     @property
     def name(self) -> str:
@@ -49,7 +68,7 @@ class Record:
 
     @property
     def accepted(self) -> bool:
-        """Whether the filter kept the image."""
+        """Whether the filter, or else a person, kept the image."""
         return self.verdict.kept
 
     @property
@@ -65,7 +84,10 @@ class Record:
     @property
     def n_painted(self) -> int:
         """How many of the labels are painted objects; they come first."""
-        return len(self.asked) - len(self.erased)
+        painted = len(self.asked) - len(self.erased)
+        if self.by_hand is None or self.by_hand.was is None:
+            return painted
+        return sum(number is not None and number < painted for number in self.by_hand.was)
 
     def to_json(self) -> str:
         """The record as one line of a manifest, without its end."""
@@ -90,6 +112,8 @@ class Record:
             del values["layout_from"]
         if not self.objects_from:
             del values["objects_from"]
+        if self.by_hand is not None:
+            values["by_hand"] = asdict(self.by_hand)
         return json.dumps(values)
 
     @classmethod
@@ -113,6 +137,7 @@ class Record:
                 labels=layout_from_json(values["labels"]),
                 verdict=Verdict(**{**verdict, "repairs": [Repair(**repair) for repair in verdict["repairs"]]}),
                 objects_from=_starts(values.get("objects_from", [])),
+                by_hand=_by_hand(values.get("by_hand"), len(values["labels"]["labels"])),
             )
             if record.objects_from and len(record.objects_from) != len(record.asked):
                 raise ValueError("it is not known which real object each painted one comes from")
@@ -171,6 +196,18 @@ def _start_from_json(values: dict) -> ObjectOrigin:
     boxes = (np.float32(values[key]) for key in ("box", "asked_box", "whole_box"))
     box, asked_box, whole_box = boxes
     return ObjectOrigin(values["image"], box, turn, float(values["scale"]), asked_box, whole_box)
+
+
+def _by_hand(values: dict | None, n: int) -> ByHand | None:
+    """What a person decided about an image of n labels. Raises ValueError, or other MALFORMED, for anything else."""
+    if values is None:
+        return None
+    by_hand = ByHand(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    _all(str, [*by_hand.tags, by_hand.dropped_for]), _all(int, [*by_hand.changed, by_hand.removed])
+    was = by_hand.was
+    if not isinstance(by_hand.accepted, bool | None) or (was is not None and len(_all(int | None, [*was])) != n):
+        raise ValueError("what was decided by hand is damaged")
+    return by_hand
 
 
 def _all(kind: type, values: list) -> tuple:

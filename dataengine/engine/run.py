@@ -243,7 +243,11 @@ def synth(
 def _remove_half_made(run: RunFolder) -> None:
     """Remove unfinished shards, and what an interrupted end left. Only while no worker is running."""
     half_made = [entry for entry in run.shards.glob(".*") if re.fullmatch(r"\.\d+\.\d+", entry.name)]
-    for entry in (*half_made, *run.path.glob(".mixed-*")):  # not what a file manager or a network disk leaves there
+    for entry in (
+        *half_made,
+        *run.path.glob(".mixed-*"),
+        *run.path.glob(".decided-*"),
+    ):  # not what a file manager or a network disk leaves there
         with suppress(OSError):  # a file that is still open on a network disk cannot be removed yet
             remove(entry)
     remove_unfinished(run.path)

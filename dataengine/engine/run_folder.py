@@ -7,6 +7,7 @@ manifest.jsonl      one record a line, in order, up to the last accepted image
 trace.json          how busy each stage was
 dota/ coco/ mixed/  the accepted images with their labels
 kept.png dropped.png report.json
+decisions.jsonl     what a person decided about the images, once there is such a thing
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,6 +25,8 @@ import numpy as np
 from dataengine import __version__
 from dataengine.data.file_index import named_file
 from dataengine.data.layout import Dataset, Sample
+from dataengine.engine.decided import decide
+from dataengine.engine.decisions import Decision, read_decisions
 from dataengine.engine.record import Record
 from dataengine.errors import UserError
 from dataengine.files import create_folder, open_regular, parse_json, read_bytes, read_text, remove, write_whole
@@ -130,7 +133,7 @@ class RunFolder:
         self.report, self.trace, self.lock = path / "report.json", path / "trace.json", path / ".lock"
         self.kept_sheet, self.dropped_sheet = path / "kept.png", path / "dropped.png"
         self.dota, self.coco, self.mixed = path / "dota", path / "coco", path / "mixed"
-        self.shards = path / "shards"
+        self.shards, self.decisions = path / "shards", path / "decisions.jsonl"
 
     def shard(self, number: int) -> Path:
         """Folder of one shard."""
@@ -154,16 +157,23 @@ class RunFolder:
             )
         return read_records(self.manifest)
 
+    def decided(self) -> Iterator[Record]:
+        """The records of a finished run with what a person decided about its images; these are what every export,
+        release and evaluation reads. Raises UserError as `records` and `read_decisions` do."""
+        records, decisions = self.records(), read_decisions(self)
+        return (decide(record, decisions.get(record.index)) for record in records)
+
     def image(self, record: Record) -> Path:
         """The image file of a record. Raises ValueError where its path leads out of the run folder."""
         return named_file(self.path, record.image)
 
     def accepted_images(self) -> Dataset:
-        """The accepted images of a finished run as a data set. Raises UserError for a run that is not finished, and for
-        one that is damaged, also while its samples are iterated."""
+        """The accepted images of a finished run as a data set, after what a person decided. Raises UserError for a run
+        that is not finished, and for one that is damaged, also while its samples are iterated."""
         stored = self.stored_recipe()
+        decisions = read_decisions(self)
         classes, kind, count = dict.fromkeys(stored.classes), "obb", 0
-        for record in self.records():
+        for record in self.decided():
             if record.accepted:
                 classes.update(dict.fromkeys(record.labels.classes))
                 kind, count = record.labels.kind, count + 1
@@ -171,7 +181,7 @@ class RunFolder:
             name = f"synthetic {stored.dataset_name}"
         except (KeyError, TypeError):
             raise UserError(f"{self.recipe}: damaged; it names no data set. Put it back from a copy.") from None
-        samples = RunSamples(self, self.manifest, tuple(classes), count)
+        samples = RunSamples(self, self.manifest, tuple(classes), count, decisions)
         return Dataset(samples.classes, samples, kind, name=name)
 
     def examine_shard(self, number: int) -> Shard:
@@ -255,12 +265,13 @@ def read_records(manifest: Path) -> Iterator[Record]:
 @dataclass(frozen=True)
 class RunSamples:
     """Accepted images of a run with their labels in `classes`, made from the manifest as they are asked for, so that
-    memory does not grow with the run."""
+    memory does not grow with the run. decisions: of a person, by the index of the image."""
 
     run: RunFolder
     manifest: Path
     classes: tuple[str, ...]
     count: int
+    decisions: Mapping[int, Decision] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.count
@@ -268,6 +279,7 @@ class RunSamples:
     def __iter__(self) -> Iterator[Sample]:
         numbers = {name: number for number, name in enumerate(self.classes)}
         for number, record in enumerate(read_records(self.manifest), 1):
+            record = decide(record, self.decisions.get(record.index))
             if not record.accepted:
                 continue
             try:

@@ -12,8 +12,10 @@ from dataengine.data.layout import Dataset
 from dataengine.data.png import same_picture
 from dataengine.data.presets import load_preset
 from dataengine.data.staging import name_only
+from dataengine.engine.decided import decide
+from dataengine.engine.decisions import read_changes, read_decisions
 from dataengine.engine.findings import AGAIN, REMOVE, Findings
-from dataengine.engine.finish import Tally, write_derived
+from dataengine.engine.finish import Tally, changes_in, write_derived
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.record import MALFORMED
 from dataengine.engine.run_folder import RunFolder, StoredRecipe
@@ -32,23 +34,32 @@ def compare_derived(run: RunFolder, recipe: Recipe, stored: StoredRecipe, tally:
         found.notes.append("this run was made without DOTA and COCO folders (--no-datasets)")
     real = _real_images(recipe, stored, found)
     sha256 = {}
-    for record in run.records():
-        if record.accepted:
-            sha256[f"{run.dota.name}/train/images/{record.name}.png"] = record.sha256
-            sha256[f"{run.coco.name}/images/train/{record.name}.png"] = record.sha256
+    try:
+        n_changes = _changes(run, reported, found)
+        decisions = read_decisions(run, n_changes)
+        for record in run.records():
+            if decide(record, decisions.get(record.index)).accepted:
+                sha256[f"{run.dota.name}/train/images/{record.name}.png"] = record.sha256
+                sha256[f"{run.coco.name}/images/train/{record.name}.png"] = record.sha256
+    except UserError as error:
+        found.add(str(error), f"put {run.decisions.name} back from a copy")
+        return
     made_by = stored.version or "0.1.0"
     other = "" if made_by == __version__ else f"; or verify the run with dataengine {made_by}, which made it"
     with TemporaryDirectory(prefix="dataengine-verify-") as work:
         derived = RunFolder(Path(work))
         try:
-            write_derived(run, run.manifest, recipe, stored, tally, real, derived, place=name_only)
+            write_derived(run, run.manifest, recipe, stored, tally, real, derived, place=name_only, n_changes=n_changes)
         except (UserError, OSError, *MALFORMED) as error:
             found.add(f"{run.path}: what follows from its manifest cannot be written ({error})", "give another --out")
             return
         if not stored.has_checksum:
             _as_earlier_versions(derived, reported)
         skipped = {run.mixed.name} if recipe.mix and real is None else set()
-        own = {file.name for file in (run.recipe, run.calibration, run.manifest, run.trace, run.lock, run.shards)}
+        own = {
+            file.name
+            for file in (run.recipe, run.calibration, run.manifest, run.trace, run.lock, run.shards, run.decisions)
+        }
         own -= {run.calibration.name} if stored.calibration == "none" else set()
         for name, fault in differences(derived.path, run.path, sha256):
             top = name.split("/")[0]
@@ -69,6 +80,17 @@ def compare_derived(run: RunFolder, recipe: Recipe, stored: StoredRecipe, tally:
             found.add(f"{entry} does not belong to this run", REMOVE)
     if run.lock.exists() and run.lock.stat().st_size:
         found.add(f"{run.lock} is not empty", REMOVE)
+
+
+def _changes(run: RunFolder, report: dict, found: Findings) -> int:
+    """How many of the changes by hand the data sets contain, as the report says; a note where there are later ones."""
+    n = changes_in(report)
+    if (later := len(read_changes(run.decisions)) - n) > 0:
+        found.notes.append(
+            f"{later} changes in {run.decisions.name} are later than the data sets of the run: the same `dataengine "
+            "synth` command writes them again, and every export contains them"
+        )
+    return n
 
 
 def _real_images(recipe: Recipe, stored: StoredRecipe, found: Findings) -> Dataset | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -26,6 +27,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 app.command("lift")(lift_command)
+LINE_S = 10.0  # between two lines of progress where there is no terminal
 
 
 FeaturesName = Annotated[
@@ -264,6 +266,7 @@ def report_command(
     from dataengine.evaluate.features import load_features
     from dataengine.evaluate.report import sections, write_report
     from dataengine.evaluate.results import print_results
+    from dataengine.evaluate.summary import summary
 
     if not out.parent.is_dir():
         raise UserError(f"{out}: {out.parent} is no folder; create it, or give another --out.")
@@ -278,7 +281,10 @@ def report_command(
         "features": network.name,
         "seed": str(sides.seed),
     }
-    write_report(out, f"Evaluation of {sides.name}", settings, found)
+    lines = summary(found)
+    write_report(out, f"Evaluation of {sides.name}", settings, found, summary=lines)
+    for line in lines:
+        typer.echo(line, err=json)
     print_results([result for section in found for result in section.results], json)
     for section in found:
         if section.left_out:
@@ -302,13 +308,27 @@ def _detector(folder: Path | None) -> Detector:
 
 
 def _bar(hidden: bool):
-    """A function that shows progress over a sequence on standard error."""
+    """A function that shows progress over a sequence on standard error: a bar in a terminal, else a line now and
+    then, so that a log shows it, too."""
     from rich.console import Console
     from rich.progress import track
 
     console = Console(stderr=True)
 
     def run(sequence: Sequence, title: str):
-        return track(sequence, title, console=console, disable=hidden, transient=True)
+        if hidden or console.is_terminal:
+            return track(sequence, title, console=console, disable=hidden, transient=True)
+        return _told(sequence, title)
 
     return run
+
+
+def _told(sequence: Sequence, title: str) -> Iterator:
+    """The sequence; a line on standard error at its beginning, and each `LINE_S` seconds."""
+    typer.echo(f"{title}: {len(sequence)}", err=True)
+    last = time.monotonic()
+    for done, one in enumerate(sequence):
+        if time.monotonic() - last > LINE_S:
+            typer.echo(f"{title}: {done} of {len(sequence)}", err=True)
+            last = time.monotonic()
+        yield one

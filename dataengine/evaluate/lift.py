@@ -22,6 +22,7 @@ from dataengine.data import dota, formats
 from dataengine.data.images import read_picture
 from dataengine.data.pixel_range import in_8_bits
 from dataengine.data.tile import tile
+from dataengine.engine.update import update_data_sets
 from dataengine.errors import UserError
 from dataengine.evaluate.average_precision import COCO_THRESHOLDS, average_precision
 from dataengine.evaluate.copy_paste import write_copy_paste
@@ -179,6 +180,7 @@ def _store_protocol(protocol: Protocol, out: Path) -> None:
 def _extra_data(protocol: Protocol, arm: str, out: Path) -> Path:
     """The data set of an arm's additional images, cut into tiles where it is real."""
     if arm not in (COPY_PASTE, MORE_REAL):
+        update_data_sets(protocol.arms[arm].source)
         return protocol.arms[arm].source
     now, size = protocol.arms[arm], protocol.tile_size
     folder = out / f"{arm.replace(' ', '-')}-images-{now.images or 'all'}"

@@ -165,9 +165,15 @@ def _extremes(
 
 
 def write_report(
-    out: Path, title: str, settings: dict[str, str], found: Sequence[Section], introduction: str = INTRODUCTION
+    out: Path,
+    title: str,
+    settings: dict[str, str],
+    found: Sequence[Section],
+    introduction: str = INTRODUCTION,
+    summary: Sequence[str] = (),
 ) -> None:
-    """Write the sections to one HTML file, atomically. Raises UserError where it cannot be written."""
+    """Write the sections to one HTML file, atomically. summary: sentences that come first. Raises UserError where it
+    cannot be written."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -175,6 +181,6 @@ def write_report(
         lstrip_blocks=True,
     )  # fmt: skip
     page = environment.get_template("report.html.j2").render(
-        title=title, settings=settings, sections=found, introduction=introduction
+        title=title, settings=settings, sections=found, introduction=introduction, summary=summary
     )
     write_whole(out, page)

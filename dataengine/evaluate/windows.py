@@ -79,7 +79,7 @@ def read_generated(
         return read_real(path, split, format)
     classes: dict[str, None] = {}
     kind, n = "obb", 0
-    for record in run.records():
+    for record in run.decided():
         if all_attempts or record.accepted:
             classes.update(dict.fromkeys(record.labels.classes))
             kind, n = record.labels.kind if n == 0 else kind, n + 1
@@ -100,7 +100,7 @@ class GeneratedSamples:
         return self.n
 
     def __iter__(self) -> Iterator[Sample]:
-        for record in self.run.records():
+        for record in self.run.decided():
             if self.all_attempts or record.accepted:
                 try:
                     image = self.run.image(record)

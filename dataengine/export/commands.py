@@ -63,12 +63,15 @@ def mmrotate_command(
 
     Example: dataengine export mmrotate runs/first --real data/hit-uav --detector oriented-rcnn --ratio 1:1
     """
+    from dataengine.engine.update import update_data_sets
     from dataengine.errors import UserError
     from dataengine.mmrotate.export import export, parse_ratio
 
     if run is None and out is None:
         raise UserError("give the folder to write as --out; only with a run it lies in that by default.")
     ratio = ratio or ("1:0" if run is None else "1:1")
+    if run is not None:
+        update_data_sets(run)
 
     with _progress() as progress:
         done = export(

@@ -13,7 +13,7 @@ from dataengine.data import formats
 from dataengine.data.layout import Dataset, class_key, restrict
 from dataengine.data.records import class_lookup
 from dataengine.errors import UserError
-from dataengine.files import read_text
+from dataengine.files import parse_json, read_text
 
 
 def real_data(
@@ -102,7 +102,21 @@ def _accepted(run: Path, format: str | None) -> tuple[Dataset, float]:
         scale = float(json.loads(read_text(recipe))["recipe"].get("layout_scale", 1.0))
     except (ValueError, KeyError, AttributeError):
         raise UserError(f"{recipe}: damaged; make the run again.") from None
+    _check_decided(run)
     return formats.read(run / "coco", "coco"), scale
+
+
+def _check_decided(run: Path) -> None:
+    """Raises UserError if the run's data sets lack changes that a person made. `engine.update` writes them again."""
+    decisions, report = run / "decisions.jsonl", run / "report.json"
+    if not decisions.exists() or not report.exists():
+        return
+    try:
+        contained = parse_json(read_text(report)).get("by_hand", {}).get("changes", 0)
+    except (ValueError, AttributeError):
+        contained = 0
+    if read_text(decisions).count("\n") != contained:
+        raise UserError(f"{decisions} has changes that {run / 'coco'} lacks; write it again: dataengine run update.")
 
 
 def _shows(dataset: Dataset, name: str) -> bool:

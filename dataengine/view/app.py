@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,27 +19,33 @@ from starlette.staticfiles import StaticFiles
 from dataengine.data.images import rgb
 from dataengine.data.pixel_range import PixelRange
 from dataengine.errors import UserError
+from dataengine.view.decide_routes import decide_routes
 from dataengine.view.detections import LazyDetector
-from dataengine.view.gallery import Gallery, query_of
+from dataengine.view.gallery import Gallery, pairs_of, query_of
 from dataengine.view.images import NotServedError, encoded, image_bytes
 from dataengine.view.json_response import Json
 from dataengine.view.neighbours import Neighbours
+from dataengine.view.object_routes import ObjectRoutes
 from dataengine.view.security import Guard
 
 STATIC = Path(__file__).parent / "static"
-SIDES = ("made", "real")
+SIDES = ("made", "real", "other")
 
 
 @dataclass
 class Site:
-    """Content of the page. made: the viewed run or data set. real: real images to compare with. studio: for drawing
-    layouts (`studio.Studio`). At least one of these is given."""
+    """Content of the page. made: the viewed run or data set. real: real images to compare with. other: another run or
+    data set to compare with, picture by picture. studio: for drawing layouts (`studio.Studio`). At least one of these
+    is given. stoppers: called at the end. frame_ancestors: pages that may show this one, see `security`."""
 
     made: Gallery | None = None
     real: Gallery | None = None
+    other: Gallery | None = None
     detector: LazyDetector | None = None
     neighbours: Neighbours | None = None
     studio: object | None = None
+    stoppers: list[Callable[[], None]] = field(default_factory=list)
+    frame_ancestors: str = "'none'"
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
 
 
@@ -67,11 +74,20 @@ def make_app(site: Site) -> Guard:
         Route("/api/{side}/pictures/{i:number}", page.one),
         Route("/api/{side}/pictures/{i:number}/detections", page.detections),
         Route("/api/made/pictures/{i:number}/neighbours", page.neighbours),
+        Route("/api/pairs", page.pairs),
         Route("/api/{side}/statistics", page.statistics),
         Route("/image/window/{k:number}", page.window),
         Route("/image/{side}/{i:number}", page.image),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
+    galleries = {side: gallery for side in SIDES if (gallery := getattr(site, side)) is not None}
+    if site.detector is None:
+        site.detector = LazyDetector(None)
+    objects = ObjectRoutes(site, galleries)
+    site.stoppers.append(objects.stop)
+    routes = objects.routes() + routes
+    if site.made is not None:
+        routes = decide_routes(site.made) + routes
     if site.studio is not None:
         from dataengine.view.studio_routes import studio_routes
 
@@ -81,7 +97,7 @@ def make_app(site: Site) -> Guard:
         NotServedError: lambda request, error: Json({"error": str(error)}, 404),
         HTTPException: lambda request, error: Json({"error": error.detail}, error.status_code),
     }
-    return Guard(Starlette(routes=routes, exception_handlers=handlers), site.token)
+    return Guard(Starlette(routes=routes, exception_handlers=handlers), site.token, site.frame_ancestors)
 
 
 def lists(request: Request) -> dict[str, list[str]]:
@@ -120,6 +136,14 @@ class Endpoints:
             return Json(self._gallery(request).one(request.path_params["i"], query_of(lists(request))))
         except IndexError:
             raise HTTPException(404, "there is no such image") from None
+
+    def pairs(self, request: Request) -> Response:
+        """Images of the same name on both sides, by `pairs_of`."""
+        shown = self._site
+        if shown.made is None or shown.other is None:
+            raise HTTPException(404, "there is nothing to compare with; give a run or data set with --compare")
+        start, n = (_integer(request, name, default) for name, default in (("start", 0), ("n", 60)))
+        return Json(pairs_of(shown.made, shown.other, query_of(lists(request)), start, n))
 
     def statistics(self, request: Request) -> Response:
         return Json(self._gallery(request).statistics(query_of(lists(request))))

@@ -28,6 +28,12 @@ def view_command(
     split: Split = None,
     real_format: RealFormat = None,
     real_split: Annotated[str | None, typer.Option(help="Use only this split of --real. [default: all]")] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Another run or data set, to compare picture by picture and figure by figure.")
+    ] = None,
+    compare_format: Annotated[
+        FormatName | None, typer.Option(help="Format of --compare. [default: recognised by content]")
+    ] = None,
     detector: Annotated[
         Path | None,
         typer.Option(help="Detector for single images, on request. [default: that of the run, or the packaged one]"),
@@ -35,9 +41,10 @@ def view_command(
     port: Port = PORT,
     open: Open = False,
 ) -> None:
-    """Browse a run or a data set: filter images, compare them, see why each was accepted or dropped.
+    """Browse a run or a data set: filter images and objects, see why each was accepted or dropped, decide, and correct.
 
-    Opens a page on 127.0.0.1, which needs no network. DIR is never changed.
+    Opens a page on 127.0.0.1, which needs no network. A data set is never changed; what is decided about the images of
+    a run is kept in DIR/decisions.jsonl, and every export follows it.
 
     Example: dataengine view runs/first --real path/to/dataset
     """
@@ -47,6 +54,7 @@ def view_command(
     site = Site(
         made=_gallery(folder, split, format),
         real=_gallery(real, real_split, real_format) if real is not None else None,
+        other=_gallery(compare, None, compare_format) if compare is not None else None,
     )
     _complete(site, detector)
     _serve(site, port, "", open)
@@ -153,3 +161,5 @@ def _serve(site: Site, port: int, view: str, open: bool) -> None:
     finally:
         if site.neighbours is not None:
             site.neighbours.stop()
+        for stop in site.stoppers:
+            stop()

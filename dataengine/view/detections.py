@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from dataengine import weights
 from dataengine.data.images import rgb
 from dataengine.data.layout import Layout
 from dataengine.data.pixel_range import PixelRange
 from dataengine.errors import UserError
+
+if TYPE_CHECKING:
+    from dataengine.judge.detector import Detections
 
 
 class LazyDetector:
@@ -20,6 +26,16 @@ class LazyDetector:
         self.folder, self.name = folder, "packaged detector" if folder is None else folder.name
         self._lock, self._detector = threading.Lock(), None
 
+    def raw(self, pixels: np.ndarray) -> tuple[Detections, tuple[str, ...]]:
+        """Detections in an image uint8 (H, W, 3), and the detector's classes. Raises UserError where it cannot be
+        loaded."""
+        from dataengine.judge.detector import load_detector  # slow import, needed for detections only
+
+        with self._lock:
+            if self._detector is None:
+                self._detector = load_detector(self.folder or weights.packaged("detector"), threads=1)
+            return self._detector.detect([pixels])[0], self._detector.classes
+
     def detect(self, file: Path, labels: Layout, pixel_range: PixelRange | None = None) -> dict:
         """Detections in an image file, matched with its labels as the filter does.
 
@@ -27,17 +43,13 @@ class LazyDetector:
         theta) and `object` (index of the matched label, or null). Raises UserError where the detector cannot be loaded
         or the image cannot be decoded.
         """
-        from dataengine.judge.detector import load_detector  # slow import, needed for detections only
         from dataengine.judge.verdict import match
 
-        with self._lock:
-            if self._detector is None:
-                self._detector = load_detector(self.folder or weights.packaged("detector"), threads=1)
-            try:
-                detected = self._detector.detect([rgb(file, pixel_range)])[0]
-            except ValueError as error:
-                raise UserError(f"{file.name}: {error}.") from None
-        matched = match(detected, labels, self._detector.classes)
+        try:
+            detected, classes = self.raw(rgb(file, pixel_range))
+        except ValueError as error:
+            raise UserError(f"{file.name}: {error}.") from None
+        matched = match(detected, labels, classes)
         of_object = {int(j): i for i, j in enumerate(matched.detections) if j >= 0}
         rows = [
             {
@@ -48,4 +60,4 @@ class LazyDetector:
             }
             for j in range(len(detected))
         ]
-        return {"detector": self.name, "classes": list(self._detector.classes), "detections": rows}
+        return {"detector": self.name, "classes": list(classes), "detections": rows}

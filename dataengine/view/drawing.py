@@ -64,7 +64,9 @@ def make_studio(options: dict, run: Path | None, image: Path | None, out: Path, 
             pixels = _pixels(gallery.file(i), entry.pixel_range)
         except (IndexError, NotServedError):
             raise UserError("there is no such image to draw on.") from None
-        provenance = Provenance("window", f"{side}:{entry.name}", license=entry.license)
+        # of an image of a run, what it was painted on: its scene, with that one's source and licence
+        own = Provenance("window", entry.name, license=entry.license, source=entry.source)
+        provenance = own if entry.record is None else entry.record.provenance
         return Canvas(pixels, entry.labels, empty_layout(entry.labels), provenance)
 
     return Studio(load_all, open_image, out, image)

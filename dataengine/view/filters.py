@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -12,6 +12,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from dataengine.data.layout import class_key
 from dataengine.errors import UserError, first_fault
 from dataengine.view.index import Index
+
+if TYPE_CHECKING:
+    from dataengine.view.choices import Choices
 
 _NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
 
@@ -26,6 +29,7 @@ def _low_and_high(text) -> tuple[float, float]:
 
 Range = Annotated[tuple[float, float] | None, BeforeValidator(_low_and_high)]
 SORTS = ("index", "score", "-score", "objects", "-objects", "name")
+DECISIONS = ("used", "accepted", "rejected", "corrected", "decided", "undecided")
 IMAGE_COLUMNS = {"count": "objects", "altitude": "altitude", "gsd": "gsd", "camera_angle": "camera_angle"}
 
 
@@ -34,6 +38,8 @@ class Filter(BaseModel):
 
     cls, score, size: the image has an object of one of these classes, with a detector score and a longer side (pixels)
     in these ranges. One object must meet all three conditions; objects that a scene had before painting have no score.
+    verdict: of the filter. decision: of a person; "used" are the images that exports contain. tag: the image has all of
+    these.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -42,6 +48,8 @@ class Filter(BaseModel):
     score: Range = None
     size: Range = None
     verdict: Literal["kept", "dropped"] | None = None
+    decision: Literal[DECISIONS] | None = None
+    tag: tuple[str, ...] = ()
     reason: str | None = None
     count: Range = None
     altitude: Range = None
@@ -60,7 +68,7 @@ def read_filter(values: Mapping[str, list[str]]) -> Filter:
     """
     given: dict = {}
     for name, texts in values.items():
-        if name == "class":
+        if name in ("class", "tag"):
             given[name] = tuple(texts)
         elif texts[-1] != "":
             given[name] = texts[-1]
@@ -71,9 +79,13 @@ def read_filter(values: Mapping[str, list[str]]) -> Filter:
         raise UserError(f"{first_fault(error, names)}.") from None
 
 
-def matching_images(index: Index, query: Filter) -> np.ndarray:
-    """Indices int64 (K,) of the images that match, in the filter's order; ties are in file order."""
-    ids = np.flatnonzero(_mask(index, query))
+def matching_images(index: Index, query: Filter, choices: Choices | None = None) -> np.ndarray:
+    """Indices int64 (K,) of the images that match, in the filter's order; ties are in file order. choices: of a
+    person, None where nothing can be decided."""
+    mask = _mask(index, query)
+    if query.decision is not None or query.tag:
+        mask &= _decided(index, query, choices)
+    ids = np.flatnonzero(mask)
     descending, key = query.sort.startswith("-"), query.sort.lstrip("-")
     if key == "index":
         return ids
@@ -115,6 +127,22 @@ def _mask(index: Index, query: Filter) -> np.ndarray:
     if text := query.q.strip().lower():
         for i in np.flatnonzero(keep):
             keep[i] = text in index.texts[i]
+    return keep
+
+
+def _decided(index: Index, query: Filter, choices: Choices | None) -> np.ndarray:
+    """Bool (N,): images with the filter's decision and tags."""
+    nothing = np.zeros(len(index), bool)
+    accepted = np.full(len(index), -1, np.int8) if choices is None else choices.accepted
+    corrected = nothing if choices is None else choices.corrected
+    decided = (accepted >= 0) | corrected | np.any([nothing, *(choices.tagged.values() if choices else ())], axis=0)
+    keep = {
+        None: ~nothing, "used": (accepted == 1) | ((accepted == -1) & (index.columns.kept != 0)),
+        "accepted": accepted == 1, "rejected": accepted == 0, "corrected": corrected, "decided": decided,
+        "undecided": ~decided,
+    }[query.decision]  # fmt: skip
+    for tag in query.tag:
+        keep = keep & (choices.tagged.get(tag, nothing) if choices else nothing)
     return keep
 
 

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from dataengine.data.draw import COLOURS
+from dataengine.data import draw
 from dataengine.data.layout import Layout, class_key, layout_to_json
 from dataengine.data.pixel_range import PixelRange
 from dataengine.judge.calibration import Calibration
+from dataengine.view.address import PAGE_PARAMETERS
+from dataengine.view.choices import Choices
 from dataengine.view.filters import Filter, matching_images, read_filter
 from dataengine.view.images import inside
-from dataengine.view.index import Index
+from dataengine.view.index import Columns, Index
 from dataengine.view.statistics import statistics
 
 MAX_PAGE_SIZE = 200  # tiles per request
@@ -24,7 +26,7 @@ RANGE_COLUMNS = ("altitude", "gsd", "camera_angle", "score", "objects")
 
 def class_colour(k: int) -> str:
     """CSS colour of class k, the same as on contact sheets."""
-    return "#{:02x}{:02x}{:02x}".format(*COLOURS[k % len(COLOURS)])
+    return "#{:02x}{:02x}{:02x}".format(*draw.class_colour(k))
 
 
 class Gallery:
@@ -32,8 +34,26 @@ class Gallery:
 
     def __init__(self, index: Index):
         self.index = index
-        self.matches = lru_cache(maxsize=16)(lambda query: matching_images(index, query))
-        self.statistics = lru_cache(maxsize=16)(lambda query: statistics(index, query))
+        decidable = index.source.kind == "run" and not index.source.by_hand
+        self.choices = Choices(index) if decidable else None
+        self._matches = lru_cache(maxsize=16)(lambda query, _: matching_images(index, query, self.choices))
+        self._statistics = lru_cache(maxsize=16)(lambda query, _: statistics(index, query, self.choices))
+
+    @property
+    def version(self) -> int:
+        """Rises with every decision, of other programs too. Raises UserError where the decisions are damaged."""
+        if self.choices is None:
+            return 0
+        self.choices.refresh()
+        return self.choices.version
+
+    def matches(self, query: Filter) -> np.ndarray:
+        """Indices int64 (K,) of the images that match, in the filter's order."""
+        return self._matches(query, self.version)
+
+    def statistics(self, query: Filter) -> dict:
+        """Counts for the plots, see `statistics.statistics`."""
+        return self._statistics(query, self.version)
 
     def summary(self, other_classes: Sequence[str] = ()) -> dict:
         """Constant properties: title, classes with colours, available filters, settings and report of a run.
@@ -67,21 +87,26 @@ class Gallery:
             "parts": source.parts,
             "notes": [*index.skipped, *source.report.get("notes", ()), *source.problems[:20]],
             "finished": source.kind != "run" or bool(source.report),
+            "crop": usual_side(columns),
+            "decisions": None if self.choices is None else self.choices.summary(),
         }
 
     def page(self, query: Filter, start: int, n: int) -> dict:
         """`total`, and `items`: the tiles of at most n images from position `start` on."""
         ids = self.matches(query)
         shown = ids[max(0, start) : max(0, start) + min(n, MAX_PAGE_SIZE)]
-        return {"total": len(ids), "start": start, "items": [self._tile(int(i)) for i in shown]}
+        return {"total": len(ids), "start": start, "items": [self.tile(int(i)) for i in shown]}
 
-    def _tile(self, i: int) -> dict:
+    def tile(self, i: int) -> dict:
+        """What the grid shows of image i."""
         entry, columns = self.index.entry(i), self.index.columns
         labels, record = entry.labels, entry.record
         tile = {"id": i, "name": entry.name, "labels": _boxes(labels), "size": labels.size, "classes": labels.classes}
         if record is not None:
             tile |= {"asked": _boxes(record.asked), "asked_classes": record.asked.classes}
             tile |= {"kept": record.accepted, "reason": record.verdict.reason}
+        if self.choices is not None and (decided := self.choices.of(i)) is not None:
+            tile["decision"] = decided
         if not np.isnan(columns.score[i]):
             tile["score"] = round(float(columns.score[i]), 4)
         return tile
@@ -105,6 +130,9 @@ class Gallery:
                 "verdict": asdict(record.verdict),
                 "filter": entry.filter,
             }
+            if record.by_hand is not None:
+                details["by_hand"] = asdict(record.by_hand)
+                details["decision"] = self.choices.of(i)
         calibration = self.index.source.run.calibration
         if calibration.exists():
             thresholds = Calibration.load(calibration).limits(entry.labels)
@@ -127,9 +155,29 @@ class Gallery:
         return self.index.entry(i).pixel_range
 
 
+def pairs_of(made: Gallery, other: Gallery, query: Filter, start: int, n: int) -> dict:
+    """Pairs of images with the same name, of those of `made` that match: `total`, `alone` (matches without a partner),
+    and `items`, each with the tiles `made` and `other`."""
+    numbers = {name: i for i, name in enumerate(other.index.names)}
+    ids = made.matches(query)
+    pairs = [(int(i), numbers[name]) for i in ids if (name := made.index.names[i]) in numbers]
+    shown = pairs[max(0, start) : max(0, start) + min(n, MAX_PAGE_SIZE)]
+    items = [{"id": i, "made": made.tile(i), "other": other.tile(j)} for i, j in shown]
+    return {"total": len(pairs), "alone": len(ids) - len(pairs), "start": start, "items": items}
+
+
+def usual_side(columns: Columns) -> int:
+    """Side in pixels of a crop that shows nearly all objects: 1.5 times the longer side that 90 % of them have."""
+    sides = np.maximum(columns.box_w, columns.box_h)
+    if not len(sides):
+        return 64
+    sample = sides[:: 1 + len(sides) // 50_000]
+    return int(np.clip(round(1.5 * float(np.percentile(sample, 90))), 16, 512))
+
+
 def query_of(values: Mapping[str, list[str]]) -> Filter:
     """The filter in an address, without the parameters of the page's position."""
-    return read_filter({k: v for k, v in values.items() if k not in ("start", "n", "v", "side")})
+    return read_filter({k: v for k, v in values.items() if k not in PAGE_PARAMETERS})
 
 
 def _boxes(layout: Layout) -> list[list]:

@@ -6,18 +6,22 @@ import io
 import json
 import math
 import os
+import re
 import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 
 import numpy as np
 
+from dataengine.engine.decided import SHA_LENGTH, decide
+from dataengine.engine.decisions import Decision
 from dataengine.errors import UserError
 from dataengine.files import open_regular
 from dataengine.judge.verdict import without_counts
 from dataengine.view.source import Entry, Source, store
 
-VERSION = 2
+VERSION = 3
 MAX_SIDE_PX = 2**31 - 1
 MAX_SCORE = 1e30
 MAX_SKIPPED = 20  # damaged lines that are named
@@ -33,7 +37,7 @@ class Columns:
     without a filter. reason int32: index into the reasons. score float32: lowest score of the painted objects, NaN
     without scores. objects int32: number of objects. asked_for int32: number of painted objects. altitude (metres), gsd
     (metres per pixel), camera_angle (degrees; 90 looks straight down) float32: NaN where unknown. night int8: -1 where
-    unknown.
+    unknown. number int64: of the attempt, -1 in a data set. sha uint64: the first 16 digits of the file's SHA-256.
 
     Objects (M,): image int32: index of its image. label int32: index into the classes. box_w, box_h float32 in pixels,
     theta in radians, le90. object_score float32: score of the filter's detector, NaN where not judged. own bool: the
@@ -53,6 +57,8 @@ class Columns:
     gsd: np.ndarray
     camera_angle: np.ndarray
     night: np.ndarray
+    number: np.ndarray
+    sha: np.ndarray
     image: np.ndarray
     label: np.ndarray
     box_w: np.ndarray
@@ -64,8 +70,8 @@ class Columns:
 
 _TYPES = {
     "offset": np.int64, "length": np.int32, "width": np.int32, "height": np.int32, "kept": np.int8,
-    "reason": np.int32, "objects": np.int32, "asked_for": np.int32, "night": np.int8, "image": np.int32,
-    "label": np.int32, "own": np.bool_,
+    "reason": np.int32, "objects": np.int32, "asked_for": np.int32, "night": np.int8, "number": np.int64,
+    "sha": np.uint64, "image": np.int32, "label": np.int32, "own": np.bool_,
 }  # fmt: skip
 
 
@@ -74,8 +80,11 @@ class Index:
 
     classes, reasons: what the numbers in the columns mean. names: of the images. texts: lower-case text for searches:
     name, scene and seed. skipped: a sentence for each of the first damaged lines, which are left out. The file stays
-    open, so rewriting the run meanwhile does no harm.
+    open, so rewriting the run meanwhile does no harm. decisions: of a person, by the number of the attempt; labels and
+    verdicts of entries follow them.
     """
+
+    decisions: Mapping[int, Decision] = MappingProxyType({})
 
     def __init__(self, source: Source, columns: Columns, classes, reasons, names, texts, skipped):
         self.source, self.columns, self.skipped = source, columns, skipped
@@ -87,6 +96,14 @@ class Index:
 
     def entry(self, i: int) -> Entry:
         """The entry of image i. Raises IndexError where there is none."""
+        entry = self.made(i)
+        if entry.record is None or not (decision := self.decisions.get(entry.record.index)):
+            return entry
+        record = decide(entry.record, decision)
+        return replace(entry, record=record, labels=record.labels)
+
+    def made(self, i: int) -> Entry:
+        """The entry of image i as its file has it, without decisions. Raises IndexError where there is none."""
         if not 0 <= i < len(self):
             raise IndexError(i)
         return self.source.parse(os.pread(self._file, int(self.columns.length[i]), int(self.columns.offset[i])))
@@ -148,6 +165,10 @@ def _check(entry: Entry) -> None:
     scores = () if entry.record is None else entry.record.verdict.scores
     if not all(abs(score) <= MAX_SCORE for score in scores):  # NaN is not
         raise ValueError("a score is no number")
+    if entry.record is not None and not re.fullmatch(f"[0-9a-f]{{{SHA_LENGTH},}}", entry.record.sha256):
+        raise ValueError("its SHA-256 is no checksum")
+    if entry.record is not None and entry.record.index >= 2**62:
+        raise ValueError("the number of its attempt is too large")
     if max(entry.labels.size) > MAX_SIDE_PX:
         raise ValueError("the image is too large")
 
@@ -198,6 +219,7 @@ def _append(rows: dict[str, list], i: int, entry: Entry, classes: dict[str, int]
         "asked_for": n_painted, "altitude": _number(acquisition.altitude_m), "gsd": _number(acquisition.gsd_m),
         "camera_angle": _number(acquisition.camera_angle_deg),
         "night": -1 if acquisition.night is None else int(acquisition.night),
+        "number": -1 if record is None else record.index, "sha": 0 if record is None else sha_number(record.sha256),
     }  # fmt: skip
     for name, value in values.items():
         rows[name].append(value)
@@ -206,6 +228,11 @@ def _append(rows: dict[str, list], i: int, entry: Entry, classes: dict[str, int]
         rows["image"].append(i), rows["label"].append(numbers[label])
         rows["box_w"].append(box[2]), rows["box_h"].append(box[3]), rows["theta"].append(box[4])
         rows["object_score"].append(score), rows["own"].append(k >= n_painted)
+
+
+def sha_number(text: str) -> int:
+    """The first 16 digits of a SHA-256 as a number."""
+    return int(text[:SHA_LENGTH], 16)
 
 
 def _number(value: float | None) -> float:

@@ -30,8 +30,12 @@ class Guard:
     """ASGI middleware that responds 400 to another host, 403 to a change without origin and token, and 413 to a large
     body; every response has `HEADERS`."""
 
-    def __init__(self, app: ASGIApp, token: str):
+    def __init__(self, app: ASGIApp, token: str, frame_ancestors: str = "'none'"):
+        """frame_ancestors: sources of pages that may show this one in a frame, as in the Content-Security-Policy."""
         self.app, self.token = app, token
+        policy = HEADERS["Content-Security-Policy"]
+        policy = policy.replace("frame-ancestors 'none'", f"frame-ancestors {frame_ancestors}")
+        self.headers = HEADERS | {"Content-Security-Policy": policy}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -40,7 +44,7 @@ class Guard:
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                MutableHeaders(scope=message).update(self.headers)
             await send(message)
 
         refusal = self._refusal(scope["method"], Headers(scope=scope))

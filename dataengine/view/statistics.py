@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dataengine.view.choices import Choices
 from dataengine.view.filters import Filter, matching_images, matching_objects
 from dataengine.view.index import Index
 
@@ -15,7 +16,7 @@ MAX_PARTS = 40  # of a run in the plot of its acceptance
 MIN_ASPECT_RATIO = 1.1  # below it, the angle of a box is not meaningful
 
 
-def statistics(index: Index, query: Filter) -> dict:
+def statistics(index: Index, query: Filter, choices: Choices | None = None) -> dict:
     """Plain values for JSON.
 
     `pictures`, `objects`: numbers of images and objects. `classes`: for each class its numbers of objects and images,
@@ -24,7 +25,7 @@ def statistics(index: Index, query: Filter) -> dict:
     objects per image. `reasons`: why images were dropped. `acceptance`: along the run.
     """
     columns = index.columns
-    ids = matching_images(index, query)
+    ids = matching_images(index, query, choices)
     matching = np.zeros(len(index), bool)
     matching[ids] = True
     selected = matching_objects(index, query) & matching[columns.image]

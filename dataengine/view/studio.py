@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -92,11 +93,15 @@ class Rendered:
 
 @dataclass
 class Job:
-    """state: "waiting", "rendering", "done", "failed" (with `error`) or "replaced" by a later request."""
+    """state: "waiting", "rendering", "done", "failed" (with `error`) or "replaced" by a later request. stage: what is
+    being done, for people; began: when rendering began, by `time.monotonic`. usual_s: how long the last one took."""
 
     number: int
     request: RenderRequest
     state: str = "waiting"
+    stage: str = ""
+    began: float = 0.0
+    usual_s: float | None = None
     error: str = ""
     result: Rendered | None = None
 
@@ -118,6 +123,7 @@ class Studio:
         self.open_image, self.out, self.file = open_image, out, file
         self.jobs: dict[int, Job] = {}
         self.folder = None
+        self._took_s: float | None = None
         self._numbers, self._lock = count(1), threading.Lock()
         self._worker = ThreadPoolExecutor(1, "render")
         self._loading = self._worker.submit(self._load, load)
@@ -192,18 +198,23 @@ class Studio:
         with self._lock:
             if job.state == "replaced":
                 return
-            job.state = "rendering"
+            job.state, job.began, job.usual_s = "rendering", time.monotonic(), self._took_s
+
+        def at(stage: str) -> None:
+            job.stage = stage
+
         try:
-            job.result = self.render(job.request)
+            job.result = self.render(job.request, at)
             job.state = "done"
+            self._took_s = time.monotonic() - job.began
         except UserError as error:
             job.error, job.state = str(error), "failed"
         except Exception as error:  # the page would wait forever
             job.error, job.state = f"{type(error).__name__}: {error}", "failed"
             raise
 
-    def render(self, request: RenderRequest) -> Rendered:
-        """Render a request and apply the filter. Raises UserError for an invalid request.
+    def render(self, request: RenderRequest, at: Callable[[str], None] = lambda stage: None) -> Rendered:
+        """Render a request and apply the filter. at: called with each stage. Raises UserError for an invalid request.
 
         The image depends on the request only: all noise comes from its seed.
         """
@@ -212,10 +223,13 @@ class Studio:
         guidance_scale = _or_default(request.guidance_scale, recipe.guidance_scale)
         recipe = recipe.model_copy(update={"steps": request.steps or recipe.steps, "guidance_scale": guidance_scale})
         if canvas is None:
+            at("making the ground")
             canvas = self._own_canvas(request, asked)
         canvas = replace(canvas, new=asked)
+        at("painting")
         [painted] = parts.renderer.paint([canvas], [request.seed], parts.paint_settings(recipe))
         asked = painted.canvas.new  # boxes of real objects are fitted to these
+        at("looking with the detector")
         detections = detect(parts, painted.image)
         # boxes that were not found stay; the page marks them
         labels, verdict = judge_labels(parts, recipe, painted, detections)

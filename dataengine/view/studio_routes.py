@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from PIL import Image
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
@@ -12,6 +14,7 @@ from starlette.routing import Route
 
 from dataengine.data.layout import layout_to_json
 from dataengine.errors import UserError, first_fault
+from dataengine.render.canvas import Provenance
 from dataengine.view.hand_drawn import image_name
 from dataengine.view.images import encoded, image_bytes, inside
 from dataengine.view.json_response import Json
@@ -29,7 +32,7 @@ def studio_routes(studio: Studio) -> list[Route]:
 
     def opened(request: Request) -> Response:
         canvas = studio.open_image((request.path_params["side"], request.path_params["i"]))
-        return Json(layout_to_json(canvas.existing))
+        return Json({**layout_to_json(canvas.existing), "origin": origin_words(canvas.provenance)})
 
     def opened_image(request: Request) -> Response:
         canvas = studio.open_image((request.path_params["side"], request.path_params["i"]))
@@ -77,6 +80,26 @@ def studio_routes(studio: Studio) -> list[Route]:
     ]
 
 
+def origin_words(provenance: Provenance) -> str:
+    """Where a ground comes from, as a phrase.
+
+    >>> origin_words(Provenance("window", "harbour", 40, 120, license="CC-BY-4.0"))
+    'part of harbour from 40, 120 on (CC-BY-4.0)'
+    >>> origin_words(Provenance("generated", seed=7))
+    'generated from seed 7'
+    """
+    match provenance.kind:
+        case "blank":
+            return "generated with the objects"
+        case "generated":
+            return f"generated from seed {provenance.seed}"
+    part = "turned and scaled part of" if provenance.kind == "augmented" else "part of"
+    whole = provenance.kind == "window" and provenance.left is None
+    place = "" if provenance.left is None else f" from {provenance.left}, {provenance.top} on"
+    facts = ", ".join(filter(None, (provenance.source, provenance.license)))
+    return f"{'the image' if whole else part} {provenance.name}{place}{f' ({facts})' if facts else ''}"
+
+
 def _ready(studio: Studio):
     if studio.folder is None:
         raise HTTPException(409, "the models are still loading")
@@ -92,7 +115,11 @@ def _found(studio: Studio, request: Request) -> Job:
 
 def _job(job: Job) -> dict:
     """A job for the page: its state and, once done, labels, verdict and detections."""
-    state = {"number": job.number, "state": job.state, "error": job.error}
+    seconds = time.monotonic() - job.began if job.state == "rendering" else 0.0
+    state = {
+        "number": job.number, "state": job.state, "error": job.error, "stage": job.stage, "seconds": round(seconds, 1),
+        "usual": job.usual_s,
+    }  # fmt: skip
     if (result := job.result) is None:
         return state
     detections = result.detections
@@ -100,7 +127,7 @@ def _job(job: Job) -> dict:
         **state,
         "labels": layout_to_json(result.labels),
         "asked": layout_to_json(result.asked),
-        "scene": result.provenance.label,
+        "scene": origin_words(result.provenance),
         "verdict": {
             "kept": result.verdict.kept,
             "reason": result.verdict.reason,

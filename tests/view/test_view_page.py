@@ -283,6 +283,44 @@ def test_a_layout_is_drawn_turned_rendered_and_kept(page, drawn):
         assert image.size == (96, 96)
 
 
+def test_a_small_box_is_placed_on_a_large_image_by_zooming_and_a_key_adds_one(page, toy_recipe, served, tmp_path):
+    from dataengine.data.layout import Layout
+    from dataengine.engine.parts import load_parts
+    from dataengine.render.canvas import Canvas, Provenance
+    from dataengine.render.placement import empty_layout
+    from dataengine.view.studio import Studio
+
+    pixels = np.full((2560, 2560, 3), 90, np.uint8)
+    nothing = empty_layout(Layout(np.zeros((0, 5)), np.zeros(0), ("car", "van"), (2560, 2560)))
+    canvas = Canvas(pixels, nothing, nothing, Provenance("window", "harbour", 40, 120, license="CC0"))
+    studio = Studio(
+        lambda: (toy_recipe, load_parts(toy_recipe)), lambda picture: canvas, tmp_path / "o", tmp_path / "h"
+    )
+    page.goto(served(Site(studio=studio)))
+    editor = page.locator("svg.editor")
+    editor.wait_for()
+    assert "part of harbour from 40, 120 on (CC0)" in page.locator(".rendering").inner_text()
+    before = editor.bounding_box()
+    pointer = before["x"] + 0.31 * before["width"], before["y"] + 0.72 * before["height"]
+    page.mouse.move(*pointer)
+    for _ in range(4):
+        page.mouse.wheel(0, -600)
+    until(page, "document.querySelector('svg.editor').getBoundingClientRect().width > 20000")
+    page.keyboard.press("n")
+    x, y = (float(page.locator(f"#box-{key}").input_value()) for key in ("x", "y"))
+    assert (x, y) == pytest.approx((0.31 * 2560, 0.72 * 2560), abs=4), "where the pointer is, which zooming keeps"
+    scale = editor.bounding_box()["width"] / 2560
+    page.keyboard.press("Delete")
+    page.mouse.down()
+    page.mouse.move(pointer[0] + 40 * scale, pointer[1] + 12 * scale, steps=4)
+    page.mouse.up()
+    assert [float(page.locator(f"#box-{key}").input_value()) for key in "wh"] == pytest.approx([40, 12], abs=0.2)
+    left = editor.bounding_box()["x"]
+    page.keyboard.press("Escape")
+    page.keyboard.press("Shift+ArrowRight")
+    assert editor.bounding_box()["x"] == pytest.approx(left - 80, abs=1)
+
+
 def test_undo_and_redo_go_through_every_change(page, drawn):
     page.goto(drawn[0])
     editor = page.locator("svg.editor")

@@ -90,6 +90,7 @@ def card_values(run: FinishedRun, content: dict, splits: dict[str, list[Record]]
         "recipe": {key: value for key, value in run.recipe.items() if value not in (None, {}, False)},
         "split_words": _split(content),
         "filter_words": _filter(run),
+        "by_hand_words": _by_hand(content.get("by_hand")),
         "acceptance": run.report["classes"],
         "copies_words": _copies(run, content, copies),
         "copies": copies,
@@ -188,6 +189,17 @@ def _filter(run: FinishedRun) -> str:
         f"{calibration['pass_share']:.1%} of {calibration['images']} real images, "
         f"{calibration['shuffled_pass_share']:.1%} of them with another image's labels and "
         f"{calibration['smudged_pass_share']:.1%} with their objects blurred."
+    )
+
+
+def _by_hand(numbers: dict | None) -> str:
+    """What a person changed after the filter."""
+    if numbers is None:
+        return "No person changed the result of the filter."
+    return (
+        f"A person then rejected {numbers['rejected']} images that the filter had kept, accepted {numbers['accepted']} "
+        f"that it had dropped, and corrected {numbers['objects']} labels in {numbers['corrected']} images. The table "
+        "shows the result of the filter alone."
     )
 
 

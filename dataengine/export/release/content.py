@@ -48,6 +48,13 @@ class _LeftOut(_Strict):
     outside: Count
 
 
+class _ByHand(_Strict):
+    rejected: Count
+    accepted: Count
+    corrected: Count
+    objects: Count
+
+
 class _ClassRow(_Strict):
     name: str
     asked: Count
@@ -89,7 +96,8 @@ class _Parts(_Strict):
 class Content(_Strict):
     """The fields of `release.json`. splits, objects: number of images, and of objects of each class, in each split.
     group: the regular expression of --group, which is never compiled again. archive_size: bytes of the largest archive
-    that was asked for. records: SHA-256 of `records/<split>.jsonl`. libraries: versions that LIBRARIES names."""
+    that was asked for. records: SHA-256 of `records/<split>.jsonl`. libraries: versions that LIBRARIES names. by_hand:
+    numbers of a person's decisions, left out where there are none."""
 
     name: Annotated[str, Field(pattern=f"^{NAME}$")]
     version: Annotated[str, Field(pattern=f"^{VERSION}$")]
@@ -117,6 +125,26 @@ class Content(_Strict):
     calibration: _Calibration | None
     archive_size: Annotated[int, Field(ge=MIN_ARCHIVE_BYTES)] | None
     records: dict[Split, Sha256]
+    by_hand: _ByHand | None = None
+
+
+def by_hand(records: Sequence[Record], rejected: int) -> dict:
+    """{"by_hand": numbers of a person's decisions on the released images, and of images rejected}, {} without any.
+
+    rejected: images that the filter had kept. accepted: images that it had dropped. corrected: images with other labels
+    than in the manifest. objects: labels of these that were moved, renamed, marked difficult, added or removed.
+    """
+    decided = [record.by_hand for record in records if record.by_hand is not None]
+    if not (decided or rejected):
+        return {}
+    return {
+        "by_hand": {
+            "rejected": rejected,
+            "accepted": sum(one.accepted is True and one.dropped_for != "" for one in decided),
+            "corrected": sum(bool(one.changed or one.removed) for one in decided),
+            "objects": sum(len(one.changed) + one.removed for one in decided),
+        }
+    }
 
 
 def figures(run: FinishedRun) -> dict:

@@ -20,8 +20,8 @@ from dataengine.files import parse_json, read_text
 @dataclass(frozen=True)
 class FinishedRun:
     """recipe, parts, report, calibration: as stored in the run, with paths shortened to their last part. records: the
-    accepted images. classes: those of the run, then any others in its images. version: of dataengine, as the release
-    states it."""
+    accepted images, after what a person decided. classes: those of the run, then any others in its images. version: of
+    dataengine, as the release states it. rejected: images that the filter kept and a person rejected."""
 
     folder: Path
     recipe: dict
@@ -34,6 +34,7 @@ class FinishedRun:
     kind: Kind
     sources: list[Source]
     version: str = __version__
+    rejected: int = 0
 
     @property
     def name(self) -> str:
@@ -61,7 +62,12 @@ def read_run(folder: Path, source_license: str = "") -> FinishedRun:
     if not run.manifest.exists() or not run.report.exists():
         raise UserError(f"{folder}: the run is not finished; continue it with the same dataengine synth command.")
     stored = run.stored_recipe()
-    records = [_licensed(record, source_license) for record in run.records() if record.accepted]
+    records, rejected = [], 0
+    for record in run.decided():
+        by_hand = record.by_hand
+        rejected += by_hand is not None and by_hand.accepted is False and not by_hand.dropped_for
+        if record.accepted:
+            records.append(_licensed(record, source_license))
     if not records:
         raise UserError(f"{folder}: no image of this run was accepted, so there is nothing to release.")
     if any(record.layout_from is None for record in records):
@@ -84,7 +90,7 @@ def read_run(folder: Path, source_license: str = "") -> FinishedRun:
     recipe = {key: _shortened(value) for key, value in stored.recipe.items()}
     return FinishedRun(
         folder, recipe, stored.parts, stored.identity, report, calibration, records, classes, records[0].labels.kind,
-        sources,
+        sources, rejected=rejected,
     )  # fmt: skip
 
 

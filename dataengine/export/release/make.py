@@ -26,6 +26,7 @@ from dataengine.export.release.content import (
     RECORDS,
     VERSION,
     as_run,
+    by_hand,
     figures,
     follows,
     libraries,
@@ -148,6 +149,7 @@ def make(
         **figures(run),
         "archive_size": largest,
         "records": {split: sha256(records_text(part)).hexdigest() for split, part in splits.items()},
+        **by_hand([record for part in splits.values() for record in part], run.rejected),
     }
     content = json.loads(json.dumps(content))
     if out.exists():

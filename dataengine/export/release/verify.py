@@ -29,7 +29,16 @@ from dataengine.export.release.archives import (
     sums,
 )
 from dataengine.export.release.card import write_samples
-from dataengine.export.release.content import CONTENT, LIBRARIES, RECORDS, as_run, follows, libraries, read_content
+from dataengine.export.release.content import (
+    CONTENT,
+    LIBRARIES,
+    RECORDS,
+    as_run,
+    by_hand,
+    follows,
+    libraries,
+    read_content,
+)
 from dataengine.export.release.finished_run import FinishedRun
 from dataengine.export.release.labels import METADATA, as_dataset, parse_formats, released_image
 from dataengine.export.release.licenses import License, release_license
@@ -124,6 +133,9 @@ def _content(run: FinishedRun, content: dict, splits: dict[str, list[Record]], l
         yield f"{CONTENT} says a share of {content['val']:g} for validation, and has the splits {', '.join(splits)}"
     if content["kind"] != run.records[0].labels.kind:
         yield f"{CONTENT} says that boxes are {content['kind']}, the records that they are {run.records[0].labels.kind}"
+    rejected = (content.get("by_hand") or {}).get("rejected", 0)
+    if by_hand(run.records, rejected).get("by_hand") != content.get("by_hand"):
+        yield f"{CONTENT}: by_hand is not what the records say"
     for name, value in derived.items():
         if content[name] != value:
             yield f"{CONTENT}: {name} is not what the records say"

@@ -2,11 +2,16 @@
 
 export const FILTERS = [
   "class", "verdict", "reason", "score", "size", "count", "altitude", "gsd", "camera_angle", "taken", "q", "sort",
+  "decision", "tag",
 ];
 
 export function read() {
   return new URLSearchParams(location.search);
 }
+
+// What belongs to one view only, to be left out of links to others.
+export const OWN = ["at", "id", "side", "layers", "zoom", "least", "edit", "object", "like", "crops", "order", "pair", "kind", "true", "seen", "of", "colour"];
+export const NOTHING = Object.fromEntries(OWN.map((name) => [name, null]));
 
 // The filter part of an address for the server, with `changes` applied.
 export function filterOf(parameters, changes = {}) {

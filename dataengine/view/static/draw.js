@@ -2,12 +2,11 @@
 
 import { changed } from "./address.js";
 import { get, post } from "./api.js";
+import { boxesOf, showBoxList, undoButtons, zoomButtons } from "./boxlist.js";
 import { announce, choice, el, swatch } from "./elements.js";
 import { Editor } from "./editor.js";
 import { Rendering } from "./rendering.js";
 import { failure } from "./pictures.js";
-
-const DEGREES = 180 / Math.PI;
 
 export function showDraw(main, site, parameters) {
   if (!site.studio) {
@@ -58,14 +57,12 @@ class Draw {
     this.list = el("section", { class: "box-list" });
     this.kept = el("section", {});
     main.replaceChildren(this.bar, el("div", { class: "opened draw" },
-      el("div", { class: "stage" }, this.editor.root),
+      el("div", { class: "stage", tabindex: "0", role: "region", "aria-label": "Layout" }),
       el("div", { class: "panel" }, this.rendering.root, this.list, this.settings(), this.kept)));
+    this.editor.placeIn(main.querySelector(".stage"));
     if (redrawn) this.editor.start(boxesOf(opened.record.asked));
     this.setGround(this.ground);
     document.addEventListener("keydown", (event) => this.key(event), { signal });
-    this.resizing = new ResizeObserver(() => this.editor.fit());
-    this.resizing.observe(this.editor.root.parentElement);
-    signal.addEventListener("abort", () => this.resizing.disconnect());
     this.showKept();
     this.show();
   }
@@ -77,11 +74,18 @@ class Draw {
     const on = ground === "picture" && opened;
     const size = on ? opened.layout.size : [studio.size, studio.size];
     this.editor.setSize(size);
-    this.editor.setFixed(on ? boxesOf(opened.layout) : []);
+    const own = this.held && opened ? boxesOf(opened.layout).slice(opened.record.asked.boxes.length) : [];
+    this.editor.setFixed(on ? boxesOf(opened.layout) : own); // labels that the ground has
     this.editor.setImage(on || (opened && this.held) ? opened.image : null);
     this.rendering.clear();
     this.stays.hidden = ground === "picture";
     this.show();
+  }
+
+  // The labels that a generated ground, or a scene of the run, came with.
+  showScene(job) {
+    if (!job || this.ground === "picture") return;
+    this.editor.setFixed(boxesOf(job.labels).slice(job.asked.boxes.length));
   }
 
   order() {
@@ -102,13 +106,12 @@ class Draw {
   showBar() {
     const { editor, studio } = this;
     const classes = studio.classes.map(({ name, colour }, i) => choice([swatch(colour), " ", name], name === this.class, () => this.setClass(name), { title: `${name} (${i + 1})` }));
-    const act = (label, name, does, disabled) => el("button", { type: "button", "aria-label": name, title: name, onclick: does, disabled }, label);
     this.bar.replaceChildren(
       el("div", { class: "choices classes", role: "group", "aria-label": "Class" }, classes),
-      el("div", { class: "choices", role: "group", "aria-label": "Changes" }, act("↶", "Undo (Ctrl+Z)", () => editor.undo(), !editor.canUndo), act("↷", "Redo (Ctrl+Shift+Z)", () => editor.redo(), !editor.canRedo)),
+      undoButtons(editor), zoomButtons(editor.zoom),
       el("div", { class: "grows" }),
       el("button", { type: "button", onclick: () => this.sample(), title: "Boxes from the layout sampler of the run" }, "Sample a layout"),
-      act("Clear", "Remove all boxes", () => editor.set([]), !editor.boxes.length));
+      el("button", { type: "button", "aria-label": "Remove all boxes", title: "Remove all boxes", onclick: () => editor.set([]), disabled: !editor.boxes.length }, "Clear"));
   }
 
   setClass(name) {
@@ -124,22 +127,11 @@ class Draw {
   }
 
   showList() {
-    const { editor } = this;
-    const box = editor.selected === null ? null : editor.boxes[editor.selected];
     const verdicts = this.rendering.verdicts();
-    const focus = document.activeElement?.id;
-    const field = (key, label, value, apply, step = 1) => el("label", { class: "figure" }, el("span", {}, label), el("input", { id: `box-${key}`, type: "number", step, value: String(Math.round(value * 10) / 10), onchange: (event) => Number.isFinite(event.target.valueAsNumber) && apply(event.target.valueAsNumber) }));
-    const change = (changes) => editor.change(editor.selected, changes);
-    const figures = box && el("div", { class: "figures-grid" },
-      field("x", "x", box.cx, (cx) => change({ cx })), field("y", "y", box.cy, (cy) => change({ cy })),
-      field("w", "width", box.w, (w) => w >= 1 && change({ w })), field("h", "height", box.h, (h) => h >= 1 && change({ h })),
-      this.studio.kind === "obb" ? field("angle", "angle °", box.theta * DEGREES, (angle) => change({ theta: angle / DEGREES }), 5) : null);
-    const rows = editor.boxes.map((one, i) => el("li", {},
-      el("button", { type: "button", id: `box-${i}`, class: "box-row", "aria-pressed": String(i === editor.selected), onclick: () => editor.choose(i) }, swatch(this.colours.get(one.name)), el("span", { class: "grows" }, one.name), el("span", { class: verdicts[i]?.[1] ?? "aside" }, verdicts[i]?.[0] ?? `${one.w.toFixed(0)} × ${one.h.toFixed(0)}`)),
-      el("button", { type: "button", class: "quiet", "aria-label": `Remove box ${i + 1}`, title: "Remove (Delete)", onclick: () => editor.remove(i) }, "×")));
-    this.list.replaceChildren(el("h3", {}, rows.length === 1 ? "1 box" : `${rows.length} boxes`, editor.fixed.length ? el("span", { class: "aside" }, ` and ${editor.fixed.length} in the image`) : null),
-      rows.length ? el("ul", { class: "box-rows" }, rows) : el("p", { class: "aside" }, "Drag to draw a box; click to place a box of the class's median size."), ...(figures ? [figures] : []));
-    if (focus?.startsWith("box-")) document.getElementById(focus)?.focus();
+    showBoxList(this.list, {
+      editor: this.editor, colours: this.colours, kind: this.studio.kind, notes: (i) => verdicts[i], inImage: this.editor.fixed.length,
+      empty: "Drag to draw a box; click, or press n, to place a box of the class's median size.",
+    });
   }
 
   settings() {
@@ -203,8 +195,3 @@ class Draw {
     event.preventDefault();
   }
 }
-
-function boxesOf(layout) {
-  return layout.boxes.map(([cx, cy, w, h, theta], i) => ({ name: layout.classes[layout.labels[i]], cx, cy, w, h, theta }));
-}
-

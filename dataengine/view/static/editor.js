@@ -2,16 +2,17 @@
 
 import { outline } from "./boxes.js";
 import { el, svg } from "./elements.js";
+import { Zoom } from "./zoom.js";
 
 const MIN_DRAG_PX = 3; // a shorter drag is a click
-const HANDLE_PX = 5; // on the screen
+const HANDLE_PX = matchMedia("(pointer: coarse)").matches ? 10 : 5; // on the screen
+const MAX_FIT = 8; // largest scale that is chosen to fill the frame
 const ROTATION_ARM_PX = 22; // distance of the rotation handle on the screen
-const NARROW = matchMedia("(max-width: 799px)"); // the settings are below the image
 const ENDS = [[-1, -1], [0, -1], [1, -1], [1, 0], [1, 1], [0, 1], [-1, 1], [-1, 0]];
 
 export class Editor {
   // options: kind ("obb" or "hbb"), colours (Map of class to colour), signal, classOf() and sideOf(class) for new boxes,
-  // changed() after every change. A box: {name, cx, cy, w, h, theta}.
+  // changed() after every change. A box: {name, cx, cy, w, h, theta}; other fields of it stay as they are.
   constructor(options) {
     Object.assign(this, options);
     this.boxes = [];
@@ -26,16 +27,37 @@ export class Editor {
     this.canvas = svg("svg", { class: "editor", role: "application", "aria-label": "Layout: drag to draw boxes" }, svg("rect", { class: "ground", width: "100%", height: "100%" }), this.image, this.seen, this.drawn);
     this.root = el("div", { class: "stage-picture" }, this.canvas);
     const { signal } = options;
+    this.spaced = false; // the space bar is held: dragging moves the image
     this.canvas.addEventListener("pointerdown", (event) => this.down(event), { signal });
     this.canvas.addEventListener("pointermove", (event) => this.move(event), { signal });
+    this.canvas.addEventListener("pointerleave", () => { this.pointer = null; }, { signal });
     for (const name of ["pointerup", "pointercancel"]) this.canvas.addEventListener(name, (event) => this.up(event), { signal });
+  }
+
+  // Put the editor into its frame, which can be zoomed.
+  placeIn(stage) {
+    stage.replaceChildren(this.root);
+    this.zoom = new Zoom({
+      stage, content: this.root, signal: this.signal, most: MAX_FIT, drags: () => this.spaced, pinched: () => this.cancel(),
+      changed: (scale) => { this.scale = scale; this.draw(); },
+    });
+    addEventListener("keydown", (event) => event.key === " " && this.space(event, true), { signal: this.signal });
+    addEventListener("keyup", (event) => event.key === " " && this.space(event, false), { signal: this.signal });
+    this.zoom.setSize(this.size);
+  }
+
+  space(event, held) {
+    if (event.target.closest?.("button, input, select, textarea, a, summary")) return;
+    event.preventDefault();
+    this.spaced = held;
+    this.canvas.classList.toggle("grabbing", held);
   }
 
   setSize([width, height]) {
     this.size = [width, height];
     this.canvas.setAttribute("viewBox", `0 0 ${width} ${height}`);
     for (const [name, value] of [["width", width], ["height", height]]) this.image.setAttribute(name, value);
-    this.fit();
+    this.zoom?.setSize(this.size);
   }
 
   setImage(href) {
@@ -50,17 +72,6 @@ export class Editor {
   // Detections as dotted outlines: [label, score, cx, cy, w, h, theta].
   setSeen(rows) {
     this.seen.replaceChildren(...rows.map(([, , ...box]) => svg("path", { class: "box seen", d: outline(box), stroke: "#fff", "vector-effect": "non-scaling-stroke" })));
-  }
-
-  fit() {
-    const stage = this.root.parentElement;
-    if (!stage) return;
-    const style = getComputedStyle(stage);
-    const down = NARROW.matches ? 0.7 * innerHeight : stage.clientHeight - 2 * parseFloat(style.paddingTop);
-    const room = [stage.clientWidth - 2 * parseFloat(style.paddingLeft), Math.max(200, down)];
-    this.scale = Math.min(room[0] / this.size[0], room[1] / this.size[1], 8);
-    Object.assign(this.root.style, { width: `${this.size[0] * this.scale}px`, height: `${this.size[1] * this.scale}px` });
-    this.draw();
   }
 
   get canUndo() { return this.past.length > 0; }
@@ -88,8 +99,11 @@ export class Editor {
     this.set(this.boxes.filter((_, k) => k !== i));
   }
 
-  choose(i) {
+  // shown: also bring the box into sight.
+  choose(i, shown = false) {
     this.selected = i;
+    const box = this.boxes[i];
+    if (shown && box && this.scale > this.zoom.fitted() * 1.01) this.zoom.show([box.cx, box.cy]);
     this.draw();
     this.changed();
   }
@@ -133,6 +147,24 @@ export class Editor {
     return [((event.clientX - left) / width) * this.size[0], ((event.clientY - top) / height) * this.size[1]];
   }
 
+  // End a drag without its change.
+  cancel() {
+    if (!this.drag) return;
+    this.boxes = this.drag.before;
+    this.drag = null;
+    this.draw();
+  }
+
+  // A box of the class's usual size at the pointer, or in the middle of what is in sight.
+  add() {
+    const frame = this.canvas.parentElement.parentElement.getBoundingClientRect();
+    const middle = { clientX: frame.left + frame.width / 2, clientY: frame.top + frame.height / 2 };
+    const [x, y] = this.point(this.pointer ?? middle).map((value, k) => Math.min(this.size[k], Math.max(0, value)));
+    const name = this.classOf();
+    const [w, h] = this.sideOf(name);
+    this.set([...this.boxes, this.sound({ name, cx: x, cy: y, w, h, theta: 0 })], this.boxes.length);
+  }
+
   down(event) {
     if (event.button) return;
     event.preventDefault();
@@ -154,6 +186,7 @@ export class Editor {
   }
 
   move(event) {
+    this.pointer = { clientX: event.clientX, clientY: event.clientY };
     if (!this.drag) return;
     const [x, y] = this.point(event);
     const { does, box, x: x0, y: y0, before } = this.drag;
@@ -198,8 +231,9 @@ export class Editor {
       this.choose(this.selected === null ? 0 : (this.selected + (shiftKey ? this.boxes.length - 1 : 1)) % this.boxes.length);
       return true;
     }
+    if (key === "n") return this.add(), true;
     const box = this.boxes[this.selected];
-    if (!box) return false;
+    if (!box) return this.zoom.key(event);
     const by = shiftKey ? 10 : 1;
     const turn = ((shiftKey ? 1 : 5) * Math.PI) / 180;
     const changes = {
@@ -210,7 +244,7 @@ export class Editor {
     else if (key === "Delete" || key === "Backspace") this.remove(this.selected);
     else if (key === "c") this.set([...this.boxes, { ...box, cx: box.cx + 8, cy: box.cy + 8 }], this.boxes.length);
     else if (key === "Escape") this.choose(null);
-    else return false;
+    else return this.zoom.key(event);
     return true;
   }
 }

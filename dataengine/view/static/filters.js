@@ -11,8 +11,10 @@ const LIMITS = { count: "objects" };
 const SORTS = [["", "Original order"], ["score", "Lowest score first"], ["-score", "Highest score first"], ["-objects", "Most objects first"], ["objects", "Fewest objects first"], ["name", "Name"]];
 
 export function showFilters(root, site, parameters, view) {
-  const real = view === "pictures" && (parameters.get("side") === "real" || !site.made);
-  const summary = real ? site.real : site.made ?? site.real;
+  const side = parameters.get("side");
+  const of = ["pictures", "objects", "outcomes"].includes(view) && site[side] ? side : site.made ? "made" : "real";
+  const real = of !== "made";
+  const summary = site[of];
   const set = FILTERS.filter((name) => parameters.has(name) && name !== "sort").length;
   const focus = document.activeElement?.id; // the panel is rebuilt; the focused field keeps the focus
   const panel = el("details", { id: "filter-panel", open: matchMedia("(min-width: 800px)").matches || root.querySelector("details")?.open },
@@ -21,9 +23,10 @@ export function showFilters(root, site, parameters, view) {
       search(parameters),
       classes(summary, parameters),
       view === "compare" ? null : verdicts(summary, parameters),
+      !real && summary.decisions ? decisions(summary, parameters) : null,
       Object.entries(RANGES).filter(([name]) => name === "size" || (LIMITS[name] ?? name) in summary.limits).map(([name, words]) => range(name, words, summary, parameters)),
       summary.taken.length > 1 ? taken(parameters) : null,
-      view === "statistics" ? null : sorts(summary, parameters),
+      ["statistics", "objects", "outcomes"].includes(view) ? null : sorts(summary, parameters),
       set ? el("a", { class: "clear", href: changed(Object.fromEntries(FILTERS.map((name) => [name, null]))) }, "Clear all filters") : null));
   root.replaceChildren(panel);
   if (focus) document.getElementById(focus)?.focus();
@@ -53,6 +56,22 @@ function verdicts(summary, parameters) {
   const reasons = summary.reasons.length > 1 && now === "dropped" ? el("select", { id: "reason", "aria-label": "Reason for dropping", onchange: (event) => go({ reason: event.target.value, at: null }) },
     el("option", { value: "" }, "any reason"), summary.reasons.map((reason) => el("option", { value: reason, selected: reason === parameters.get("reason") }, reason))) : null;
   return el("fieldset", { class: "field" }, el("legend", {}, "Verdict"), el("div", { class: "choices" }, buttons), reasons);
+}
+
+const DECISIONS = [["", "any"], ["used", "in the data set"], ["accepted", "accepted by hand"], ["rejected", "rejected by hand"], ["corrected", "labels corrected"], ["decided", "any decision"], ["undecided", "no decision yet"]];
+
+function decisions(summary, parameters) {
+  const now = parameters.get("decision") ?? "";
+  const chosen = new Set(parameters.getAll("tag"));
+  const tags = Object.entries(summary.decisions.tags);
+  for (const tag of chosen) if (!tags.some(([name]) => name === tag)) tags.push([tag, 0]);
+  const toggle = (tag) => {
+    if (!chosen.delete(tag)) chosen.add(tag);
+    go({ tag: [...chosen], at: null });
+  };
+  return el("fieldset", { class: "field" }, el("legend", {}, "Decision"),
+    el("select", { id: "decision", "aria-label": "Decision by hand", onchange: (event) => go({ decision: event.target.value, at: null }) }, DECISIONS.map(([value, label]) => el("option", { value, selected: value === now }, label))),
+    tags.map(([tag, n], i) => el("label", { class: "check" }, el("input", { id: `tag-${i}`, type: "checkbox", checked: chosen.has(tag), onchange: () => toggle(tag) }), el("span", { class: "grows" }, tag), el("span", { class: "aside" }, number.format(n)))));
 }
 
 function range(name, [label, unit, step], summary, parameters) {

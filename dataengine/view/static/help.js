@@ -4,11 +4,12 @@ import { el } from "./elements.js";
 
 const KEYS = [
   ["Anywhere", [["?", "this help"], ["/", "search"], ["Esc", "back, or leave a field"]]],
-  ["Images", [["← ↑ → ↓", "move"], ["Home  End", "first, last"], ["Page Up  Page Down", "one page up, down"], ["Enter", "open"]]],
-  ["One image", [["←  →", "previous, next match"], ["l  a  d", "labels, requested layout, detections"], ["+  −", "larger, smaller"], ["e", "edit its layout (layout draw)"]]],
-  ["Draw", [
+  ["Images", [["← ↑ → ↓", "move"], ["Home  End", "first, last"], ["Page Up  Page Down", "one page up, down"], ["Enter", "open"], ["Space", "select"], ["Shift+←  →", "select on the way"], ["Ctrl+A", "select all that match"]]],
+  ["Decide", [["g  x  f", "accept, reject, as filtered"], ["t", "tag"], ["c", "correct the labels of one image"], ["Ctrl+Z  Ctrl+Shift+Z", "undo, redo"]]],
+  ["One image", [["←  →", "previous, next match"], ["l  a  d", "labels, requested layout, detections"], ["+  −  0", "larger, smaller, fit"], ["Shift+←  →", "move the image"], ["e", "edit its layout (layout draw)"]]],
+  ["Draw and correct", [
     ["drag", "a new box; on a box, move it"], ["1 … 9", "class"], ["← ↑ → ↓", "move by a pixel, with Shift by ten"],
-    ["[  ]", "rotate by 5 degrees, with Shift by one"], ["Tab", "next box"], ["c", "copy the box"], ["Delete", "remove it"],
+    ["[  ]", "rotate by 5 degrees, with Shift by one"], ["Tab", "next box"], ["n", "add a box"], ["c", "copy the box"], ["d", "difficult (correct)"], ["Space+drag", "move the image"], ["Delete", "remove it"],
     ["Ctrl+Z  Ctrl+Shift+Z", "undo, redo"], ["r", "render"], ["k", "keep"],
   ]],
 ];

@@ -1,17 +1,21 @@
 // The page: header, filters and one view at a time, all from the address.
 
-import { changed, followLinks, read } from "./address.js";
+import { changed, followLinks, NOTHING, read } from "./address.js";
 import { getSite } from "./api.js";
 import { el } from "./elements.js";
 import { showFilters } from "./filters.js";
 import { showHelp } from "./help.js";
 import { showCompare } from "./compare.js";
 import { showDraw } from "./draw.js";
+import { showMap } from "./map.js";
+import { showObjects } from "./objects.js";
+import { showOutcomes } from "./outcomes.js";
 import { showPicture } from "./picture.js";
 import { showPictures } from "./pictures.js";
 import { showStatistics } from "./statistics.js";
 
-const VIEWS = { pictures: showPictures, picture: showPicture, compare: showCompare, statistics: showStatistics, draw: showDraw };
+const VIEWS = { pictures: showPictures, picture: showPicture, compare: showCompare, objects: showObjects, map: showMap, outcomes: showOutcomes, statistics: showStatistics, draw: showDraw };
+const TITLES = { pictures: "Images", picture: "One image", compare: "Comparison", objects: "Objects", map: "Map", outcomes: "Detections and labels", statistics: "Statistics", draw: "Draw a layout" };
 let site = null;
 let leave = () => {};
 
@@ -21,17 +25,23 @@ function viewOf(parameters) {
 }
 
 function tabs(view, parameters) {
-  const side = parameters.get("side") === "real" ? "real" : "made";
+  const side = site[parameters.get("side")] ? parameters.get("side") : site.made ? "made" : "real";
   const link = (name, here, changes) =>
-    el("a", { href: changed({ id: null, at: null, ...changes }), "aria-current": here ? "page" : null }, name);
+    el("a", { href: changed({ ...NOTHING, ...changes }), "aria-current": here ? "page" : null }, name);
   const onSide = (of) => ["pictures", "picture"].includes(view) && side === of;
+  const pair = parameters.get("pair");
   return [
-    site.made && link(site.made.kind === "run" ? "Run" : "Images", onSide("made"), { view: null, side: null }),
-    site.real && link("Real", onSide("real"), { view: null, side: "real" }),
-    site.made?.judged && link("Kept and dropped", view === "compare" && parameters.get("pair") !== "real", { view: "compare", pair: null, verdict: null, reason: null, side: null }),
-    site.made && site.real && link("Synthetic and real", view === "compare" && parameters.get("pair") === "real", { view: "compare", pair: "real", side: null }),
-    (site.made || site.real) && link("Statistics", view === "statistics", { view: "statistics", side: null }),
-    site.studio && link("Draw", view === "draw", { view: "draw", side: null }),
+    site.made && link(site.made.title, onSide("made"), { view: null }),
+    site.real && link(site.real.title, onSide("real"), { view: null, side: "real" }),
+    site.other && link(site.other.title, onSide("other"), { view: null, side: "other" }),
+    site.made?.judged && link("Kept and dropped", view === "compare" && !pair, { view: "compare", verdict: null, reason: null }),
+    site.made && site.real && link("Synthetic and real", view === "compare" && pair === "real", { view: "compare", pair: "real" }),
+    site.made && site.other && link("Comparison", view === "compare" && pair === "other", { view: "compare", pair: "other" }),
+    (site.made || site.real) && link("Objects", view === "objects", { view: "objects" }),
+    (site.made || site.real) && link("Map", view === "map", { view: "map" }),
+    (site.made || site.real) && link("Found and missed", view === "outcomes", { view: "outcomes" }),
+    (site.made || site.real) && link("Statistics", view === "statistics", { view: "statistics" }),
+    site.studio && link("Draw", view === "draw", { view: "draw" }),
   ];
 }
 
@@ -54,12 +64,13 @@ function show() {
   head(view, parameters);
   document.body.dataset.view = view;
   const filters = document.getElementById("filters");
-  const filtered = ["pictures", "compare", "statistics"].includes(view);
+  const filtered = ["pictures", "compare", "statistics", "objects", "outcomes"].includes(view);
   filters.hidden = !filtered;
   if (filtered) showFilters(filters, site, parameters, view);
   const main = document.getElementById("main");
-  main.replaceChildren();
-  leave = VIEWS[view](main, site, parameters) ?? (() => {});
+  const root = el("div", { class: "view" });
+  main.replaceChildren(el("h1", { class: "unseen" }, `${TITLES[view]} – ${(site.made ?? site.real)?.title ?? "dataengine"}`), root);
+  leave = VIEWS[view](root, site, parameters) ?? (() => {});
 }
 
 function keys(event) {

@@ -10,11 +10,11 @@ function table(caption, head, rows) {
     el("tbody", {}, rows.map(([first, ...rest]) => el("tr", {}, el("th", { scope: "row" }, first), rest.map((value) => el("td", {}, value))))))));
 }
 
-// rows: [{name, value, colour, label, most?}] as horizontal bars.
-export function bars(rows) {
+// rows: [{name, value, colour, label, most?, href?}] as horizontal bars; href: of the images that a bar counts.
+export function bars(rows, long = false) {
   const most = rows[0]?.most ?? Math.max(1, ...rows.map((row) => row.value));
   if (!rows.length) return el("p", { class: "aside" }, "Nothing to show.");
-  return el("ul", { class: "bars" }, rows.map(({ name, value, colour, label }) => el("li", {}, el("span", { class: "bar-name", title: name }, name),
+  return el("ul", { class: long ? "bars long" : "bars" }, rows.map(({ name, value, colour, label, href }) => el("li", {}, href ? el("a", { class: "bar-name", title: `Show ${name}`, href }, name) : el("span", { class: "bar-name", title: name }, name),
     el("span", { class: "bar-track", "aria-hidden": "true" }, el("span", { class: "bar-fill", style: { width: `${(100 * value) / most}%`, background: colour } })), el("span", { class: "bar-label" }, label))));
 }
 
@@ -36,8 +36,9 @@ function frame(most, format) {
 
 const short = (value) => (value >= 1e6 ? `${value / 1e6}M` : value >= 1e3 ? `${value / 1e3}k` : String(Math.round(value * 100) / 100));
 
-// edges: n + 1 values, null for infinity; series: [{name, colour, counts (n)}], stacked; reference: counts (n) as a line.
-export function columns(edges, series, reference = null) {
+// edges: n + 1 values, null for infinity; series: [{name, colour, counts (n)}], stacked; reference: counts (n) as a line;
+// link(low, high, name): the address of the images that a part counts, low and high null for infinity.
+export function columns(edges, series, reference = null, link = null) {
   const drawn = series.filter(({ counts }) => counts.some(Boolean));
   const sums = edges.slice(1).map((_, i) => drawn.reduce((sum, { counts }) => sum + counts[i], 0));
   const total = sums.reduce((a, b) => a + b, 0);
@@ -58,14 +59,15 @@ export function columns(edges, series, reference = null) {
     const x = LEFT + (i - first) * step;
     for (const { name: of, colour, counts } of drawn) {
       if (!counts[i]) continue;
-      parts.push(svg("rect", { x: x + 1, width: Math.max(1, step - 2), y: y(below + counts[i]), height: y(below) - y(below + counts[i]), fill: colour }, svg("title", {}, `${of}, ${name(i)} to ${name(i + 1) || "more"}: ${number.format(counts[i])}`)));
+      const part = svg("rect", { x: x + 1, width: Math.max(1, step - 2), y: y(below + counts[i]), height: y(below) - y(below + counts[i]), fill: colour }, svg("title", {}, `${of}, ${name(i)} to ${name(i + 1) || "more"}: ${number.format(counts[i])}`));
+      parts.push(link ? svg("a", { href: link(edges[i], edges[i + 1], of), tabindex: "-1" }, part) : part);
       below += counts[i];
     }
   }
   const every = Math.ceil((last - first + 2) / 10);
   for (let i = first; i <= last + 1; i++) if ((i - first) % every === 0) parts.push(svg("text", { x: LEFT + (i - first) * step, y: HEIGHT - 8, "text-anchor": i === first ? "start" : "middle" }, name(i)));
   if (scaled) parts.push(svg("path", { class: "reference", d: scaled.slice(first, last + 1).map((value, i) => `${i ? "H" : "M"}${LEFT + i * step}${i ? "" : `,${y(value)}`}V${y(value)}H${LEFT + (i + 1) * step}`).join("") }));
-  const rows = sums.slice(first, last + 1).map((_, k) => [`${name(first + k)} – ${name(first + k + 1)}`, ...drawn.map(({ counts }) => number.format(counts[first + k])), ...(reference ? [number.format(reference[first + k])] : [])]);
+  const rows = sums.slice(first, last + 1).map((_, k) => [link ? el("a", { href: link(edges[first + k], edges[first + k + 1], null) }, `${name(first + k)} – ${name(first + k + 1)}`) : `${name(first + k)} – ${name(first + k + 1)}`, ...drawn.map(({ counts }) => number.format(counts[first + k])), ...(reference ? [number.format(reference[first + k])] : [])]);
   return [svg("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, "aria-hidden": "true" }, marks, parts), table("Counts", ["", ...drawn.map(({ name }) => name), ...(reference ? ["real"] : [])], rows)];
 }
 

@@ -32,11 +32,13 @@ export class Rendering {
     if (!draw.editor.boxes.length || this.state) return;
     const order = draw.order();
     this.state = "waiting …";
+    this.share = null;
     this.show();
     try {
       let job = await post("/api/draw/render", order);
       while (job.state === "waiting" || job.state === "rendering") {
-        this.state = job.state === "waiting" ? "waiting …" : "rendering …";
+        this.state = job.state === "waiting" ? "waiting …" : `${job.stage || "rendering"}, ${Math.round(job.seconds)} s …`;
+        this.share = job.usual ? Math.min(0.98, job.seconds / job.usual) : null;
         this.show();
         await new Promise((resolve) => setTimeout(resolve, WAIT_MS));
         job = await get(`/api/draw/render/${job.number}`, draw.signal);
@@ -52,6 +54,7 @@ export class Rendering {
     announce(this.said());
     if (draw.holding.checked && !draw.held) draw.held = this.ground();
     this.shown = "";
+    draw.showScene(this.job);
     draw.show();
   }
 
@@ -103,7 +106,7 @@ export class Rendering {
     const looks = job ? el("div", { class: "choices" }, choice("Image", this.after, () => { this.after = !this.after; this.show(); }, { title: "The rendered image, or the ground before" }),
       choice("Boxes", this.boxes, () => { this.boxes = !this.boxes; editor.canvas.classList.toggle("bare", !this.boxes); this.show(); }), choice("Detections", Boolean(this.seeing), () => { this.seeing = !this.seeing; this.show(); })) : null;
     const focus = this.root.contains(document.activeElement) ? document.activeElement.id : "";
-    this.root.replaceChildren(...[el("div", { class: "actions" }, render, another, keep), this.error ? el("p", { class: "error", role: "alert" }, this.error) : null, verdict, looks].filter(Boolean));
+    this.root.replaceChildren(...[el("div", { class: "actions" }, render, another, keep), busy ? el("progress", { "aria-label": "Rendering", max: 1, ...(this.share === null ? {} : { value: this.share }) }) : null, job ? el("p", { class: "aside" }, `Ground: ${job.scene}.`) : draw.opened?.layout.origin ? el("p", { class: "aside" }, `Opened: ${draw.opened.layout.origin}.`) : null, this.error ? el("p", { class: "error", role: "alert" }, this.error) : null, verdict, looks].filter(Boolean));
     if (focus) document.getElementById(focus)?.focus();
   }
 }
