@@ -17,13 +17,15 @@ from dataengine.render.placement import class_numbers, domain_number
 from dataengine.render.precision import fast_autocast
 from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, with_noise
 from dataengine.world.noise import Rect, position_noise
-from dataengine.world.windowed import Lattice, WindowedSampler, euler_advance, few_step_advance
+from dataengine.world.windowed import BoundedCache, Lattice, WindowedSampler, euler_advance, few_step_advance
 
 LayoutOf = Callable[[Rect], Layout]  # what is to be seen in a rectangle of the world, in pixels from its corner
 
 OVERLAP = 4  # cells of a window's 32 that its neighbour shows, too
 HALO = 1  # cells at the edge of a window that are not used
-PIXEL_CACHE_BYTES = 192 << 20  # of windows of pixels; two rows of them across a strip of 4,096 pixels, twice
+GROUP = 2  # columns and rows of the layout model's windows that are computed together
+WINDOW_CACHE_BYTES = 96 << 20  # of each stage; two rows of pixel windows across a strip of 4,096 pixels, two steps
+TILE_CACHE_BYTES = 40 << 20  # of finished ground, as much as blocks below each other share across such a strip
 
 
 class Scene:
@@ -31,7 +33,7 @@ class Scene:
 
     pipeline: a whole-image renderer. layout_of: the objects in any rectangle; the ground is made to suit them. domain:
     the appearance, one of the pipeline's, or None. steps: the pipeline's own if None. overlap: cells that neighbouring
-    windows share. independent: windows that know nothing of one another, as control for measurements.
+    windows share; 0 for windows that know nothing of one another, as a control for measurements.
 
     Raises UserError for a renderer that is neither a `LayoutPipeline` nor an `InpaintingPipeline`.
     """
@@ -51,6 +53,7 @@ class Scene:
         self.grey = domain in pipeline.config.grey_domains
         cells = pipeline.unet.config.sample_size
         self.cells = Lattice(cells, cells - overlap, min(HALO, overlap // 2))
+        self.tiles = BoundedCache(TILE_CACHE_BYTES)
         if isinstance(pipeline, LayoutPipeline):
             self.ratio = THUMBNAIL_RATIO
             self.coarse = self._coarse(steps, few=bool(pipeline.config.few_steps))
@@ -69,6 +72,14 @@ class Scene:
 
     def region(self, rect: Rect) -> np.ndarray:
         """The picture of a rectangle, uint8 (height, width, 3)."""
+        image, side = np.empty((rect.height, rect.width, 3), np.uint8), self.fine.lattice.stride
+        for column, row in rect.cells(side):
+            tile = Rect(column * side, row * side, side, side)
+            own, theirs = rect.common(tile)
+            image[own] = self.tiles.get((column, row), lambda tile=tile: self._made(tile))[theirs]
+        return image
+
+    def _made(self, rect: Rect) -> np.ndarray:
         pixels = self.fine.region(rect)
         if self.grey:
             pixels = np.repeat((pixels[:1] + pixels[1:2] + pixels[2:]) / np.float32(3), 3, 0)
@@ -78,50 +89,56 @@ class Scene:
     def _pixel_lattice(self) -> Lattice:
         return Lattice(*(n * self.ratio for n in (self.cells.window, self.cells.stride, self.cells.halo)))
 
-    def _sampler(self, stage: str, denoise, channels: int, sigmas: Sequence[float], few: bool, lattice: Lattice):
+    def _sampler(self, stage: str, denoise, channels: int, sigmas: Sequence[float], few: bool, lattice: Lattice,
+                 group: int = 1):  # fmt: skip
         def noise(step: int, rect: Rect) -> np.ndarray:
             return position_noise(self.seed, stage, step, channels, rect)
 
         advance = few_step_advance(sigmas) if few else euler_advance(sigmas)
-        return WindowedSampler(denoise, noise, advance, lattice, renews=few, max_bytes=PIXEL_CACHE_BYTES)
+        return WindowedSampler(denoise, noise, advance, lattice, renews=few, group=group, max_bytes=WINDOW_CACHE_BYTES)
 
     def _coarse(self, steps: int | None, few: bool) -> WindowedSampler:
         """The stage of the layout model, whose windows are of its own size."""
         unet = self.pipeline.unet
         sigmas = _sigmas(steps or self.pipeline.steps, few)
 
-        def denoise(x: np.ndarray, step: int, place: Rect) -> np.ndarray:
-            layout = self.layout_of(place.scaled(self.ratio))
-            labels = class_numbers(layout, self.pipeline.classes)
-            batch = unet.layout_batch([layout], [labels], [self.number]).to(self.device)
+        def denoise(x: np.ndarray, step: int, places: Sequence[Rect]) -> np.ndarray:
+            layouts = [self.layout_of(place.scaled(self.ratio)) for place in places]
+            labels = [class_numbers(layout, self.pipeline.classes) for layout in layouts]
+            batch = unet.layout_batch(layouts, labels, [self.number] * len(places)).to(self.device)
             return self._clean(lambda y, t: unet(y, t, batch), x, sigmas[step])
 
-        return self._sampler("cells", denoise, unet.config.latent_channels, sigmas, few, self.cells)
+        return self._sampler("cells", denoise, unet.config.latent_channels, sigmas, few, self.cells, GROUP)
 
     @torch.no_grad()
     def _clean(self, velocity, x: np.ndarray, sigma: float) -> np.ndarray:
-        """The clean estimate of one window: x - sigma velocity. One at a time, for a sum's rounding depends on how many
-        are computed together."""
-        window = torch.from_numpy(x)[None].to(self.device).clone()
+        """The clean estimate of windows (B, C, W, W): x - sigma velocity."""
+        windows = torch.from_numpy(x).to(self.device).clone()
         with fast_autocast(self.device):
-            clean = window - sigma * velocity(window, torch.full((1,), 1000.0 * sigma, device=self.device)).float()
-        return clean[0].cpu().numpy()
+            times = torch.full((len(windows),), 1000.0 * sigma, device=self.device)
+            clean = windows - sigma * velocity(windows, times).float()
+        return clean.cpu().numpy()
 
-    def _decode_thumbnails(self, x: np.ndarray, step: int, place: Rect) -> np.ndarray:
-        decoder, cells = self.pipeline.decoder, place.around(self.ratio)
+    def _decode_thumbnails(self, x: np.ndarray, step: int, places: Sequence[Rect]) -> np.ndarray:
+        decoder, cells = self.pipeline.decoder, [place.around(self.ratio) for place in places]
         rasters = None
         if decoder.config.classes:
-            rasters = torch.from_numpy(layout_rasters([self.layout_of(place)], decoder.config.classes)).to(self.device)
+            layouts = [self.layout_of(place) for place in places]
+            rasters = torch.from_numpy(layout_rasters(layouts, decoder.config.classes)).to(self.device)
         thumbnails, noise = (
-            torch.from_numpy(part)[None].to(self.device)
-            for part in (self.coarse.region(cells), position_noise(self.seed, "thumbnail noise", 0, 3, cells))
+            torch.from_numpy(np.stack(parts)).to(self.device)
+            for parts in (
+                [self.coarse.region(rect) for rect in cells],
+                [position_noise(self.seed, "thumbnail noise", 0, 3, rect) for rect in cells],
+            )
         )
-        noisy, look = with_noise(thumbnails, noise, rasters), self.look.to(self.device)
+        noisy, look = with_noise(thumbnails, noise, rasters), self.look.to(self.device).expand(len(places))
         return self._clean(lambda y, t: decoder(y, t, noisy, look, rasters), x, self.fine_sigmas[step])
 
-    def _decode_latents(self, _: np.ndarray, __: int, place: Rect) -> np.ndarray:
-        latents = torch.from_numpy(self.coarse.region(place.around(self.ratio)))[None].to(self.device)
-        return self.pipeline.decode(latents)[0].transpose(2, 0, 1).astype(np.float32) / np.float32(127.5) - 1
+    def _decode_latents(self, _: np.ndarray, __: int, places: Sequence[Rect]) -> np.ndarray:
+        latents = np.stack([self.coarse.region(place.around(self.ratio)) for place in places])
+        images = self.pipeline.decode(torch.from_numpy(latents).to(self.device))
+        return np.stack(images).transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - 1
 
 
 def _sigmas(steps: int, few: bool) -> list[float]:
