@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
@@ -15,14 +16,16 @@ from dataengine.render.layout_batch import layout_rasters
 from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.render.placement import class_numbers, domain_number
 from dataengine.render.precision import fast_autocast
-from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, with_noise
+from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, THUMBNAIL_SCALE, with_noise
 from dataengine.world.noise import Rect, position_noise
+from dataengine.world.style import Style
 from dataengine.world.windowed import BoundedCache, Lattice, WindowedSampler, euler_advance, few_step_advance
 
 LayoutOf = Callable[[Rect], Layout]  # what is to be seen in a rectangle of the world, in pixels from its corner
 
 OVERLAP = 4  # cells of a window's 32 that its neighbour shows, too
 HALO = 1  # cells at the edge of a window that are not used
+AGREEING_ROUNDS = 3  # each leaves a quarter of what differs at most
 GROUP = 2  # columns and rows of the layout model's windows that are computed together
 WINDOW_CACHE_BYTES = 96 << 20  # of each stage; two rows of pixel windows across a strip of 4,096 pixels, two steps
 TILE_CACHE_BYTES = 40 << 20  # of finished ground, as much as blocks below each other share across such a strip
@@ -33,9 +36,12 @@ class Scene:
 
     pipeline: a whole-image renderer. layout_of: the objects in any rectangle; the ground is made to suit them. domain:
     the appearance, one of the pipeline's, or None. steps: the pipeline's own if None. overlap: cells that neighbouring
-    windows share; 0 for windows that know nothing of one another, as a control for measurements.
+    windows share; 0 for windows that know nothing of one another, as a control for measurements. level, coarser: the
+    number of halvings of the resolution, and the scene of one more, which this one is made to agree with. style: what
+    the ground looks like, place by place.
 
-    Raises UserError for a renderer that is neither a `LayoutPipeline` nor an `InpaintingPipeline`.
+    Raises UserError for a renderer that is neither a `LayoutPipeline` nor an `InpaintingPipeline`, and for an
+    `InpaintingPipeline` with a coarser scene.
     """
 
     def __init__(
@@ -46,8 +52,12 @@ class Scene:
         domain: str | None = None,
         steps: int | None = None,
         overlap: int = OVERLAP,
+        level: int = 0,
+        coarser: Scene | None = None,
+        style: Style | None = None,
     ):
         self.pipeline, self.seed, self.layout_of, self.domain = pipeline, seed, layout_of, domain
+        self.level, self.coarser, self.style = level, coarser, style
         self.device = pipeline.unet.device
         self.number = domain_number(domain, pipeline.unet.config.domains)
         self.grey = domain in pipeline.config.grey_domains
@@ -64,6 +74,8 @@ class Scene:
             looks = list(pipeline.decoder.config.domains)
             self.look = torch.tensor([looks.index(domain) if domain in looks else len(looks)])
         elif isinstance(pipeline, InpaintingPipeline):
+            if coarser is not None:
+                raise UserError("--levels needs a whole-image renderer with a thumbnail decoder; leave --levels out.")
             self.ratio = LATENT_RATIO
             self.coarse = self._coarse(steps, few=False)
             self.fine = self._sampler("pixels", self._decode_latents, 3, [1.0], True, self._pixel_lattice())
@@ -92,7 +104,7 @@ class Scene:
     def _sampler(self, stage: str, denoise, channels: int, sigmas: Sequence[float], few: bool, lattice: Lattice,
                  group: int = 1):  # fmt: skip
         def noise(step: int, rect: Rect) -> np.ndarray:
-            return position_noise(self.seed, stage, step, channels, rect)
+            return position_noise(self.seed, self._stage(stage), step, channels, rect)
 
         advance = few_step_advance(sigmas) if few else euler_advance(sigmas)
         return WindowedSampler(denoise, noise, advance, lattice, renews=few, group=group, max_bytes=WINDOW_CACHE_BYTES)
@@ -105,7 +117,8 @@ class Scene:
         def denoise(x: np.ndarray, step: int, places: Sequence[Rect]) -> np.ndarray:
             layouts = [self.layout_of(place.scaled(self.ratio)) for place in places]
             labels = [class_numbers(layout, self.pipeline.classes) for layout in layouts]
-            batch = unet.layout_batch(layouts, labels, [self.number] * len(places)).to(self.device)
+            references = self._references(places)
+            batch = unet.layout_batch(layouts, labels, [self.number] * len(places), references).to(self.device)
             return self._clean(lambda y, t: unet(y, t, batch), x, sigmas[step])
 
         return self._sampler("cells", denoise, unet.config.latent_channels, sigmas, few, self.cells, GROUP)
@@ -128,17 +141,59 @@ class Scene:
         thumbnails, noise = (
             torch.from_numpy(np.stack(parts)).to(self.device)
             for parts in (
-                [self.coarse.region(rect) for rect in cells],
-                [position_noise(self.seed, "thumbnail noise", 0, 3, rect) for rect in cells],
+                [self._thumbnails(rect) for rect in cells],
+                [position_noise(self.seed, self._stage("thumbnail noise"), 0, 3, rect) for rect in cells],
             )
         )
         noisy, look = with_noise(thumbnails, noise, rasters), self.look.to(self.device).expand(len(places))
-        return self._clean(lambda y, t: decoder(y, t, noisy, look, rasters), x, self.fine_sigmas[step])
+        clean = self._clean(lambda y, t: decoder(y, t, noisy, look, rasters), x, self.fine_sigmas[step])
+        if self.coarser is None:
+            return clean
+        return agreeing(clean, np.stack([self._coarser_pixels(place) for place in places]))
+
+    def _thumbnails(self, cells: Rect) -> np.ndarray:
+        """Latents (3, height, width) of a rectangle of cells: generated, or means of the coarser scene's pixels."""
+        if self.coarser is None:
+            return self.coarse.region(cells)
+        pixels = torch.from_numpy(self._coarser_pixels(cells.scaled(self.ratio)))[None]
+        return (F.avg_pool2d(pixels, self.ratio // 2) * THUMBNAIL_SCALE)[0].numpy()
+
+    def _coarser_pixels(self, rect: Rect) -> np.ndarray:
+        """The coarser scene in a rectangle of even sides and corner, (3, height / 2, width / 2) in [-1, 1]."""
+        image = self.coarser.region(Rect(rect.left // 2, rect.top // 2, rect.width // 2, rect.height // 2))
+        return image.transpose(2, 0, 1).astype(np.float32) / np.float32(127.5) - 1
+
+    def _stage(self, name: str) -> str:
+        return f"{name} {self.level}" if self.level else name
+
+    def _references(self, places: Sequence[Rect]) -> np.ndarray | None:
+        """Embeddings (B, 1, E) at the centres of windows of cells."""
+        if self.style is None:
+            return None
+        to_pixels = self.ratio * 2**self.level
+        centres = [(to_pixels * (p.left + p.width / 2), to_pixels * (p.top + p.height / 2)) for p in places]
+        return np.stack([self.style.at(*centre) for centre in centres])[:, None]
 
     def _decode_latents(self, _: np.ndarray, __: int, places: Sequence[Rect]) -> np.ndarray:
         latents = np.stack([self.coarse.region(place.around(self.ratio)) for place in places])
         images = self.pipeline.decode(torch.from_numpy(latents).to(self.device))
         return np.stack(images).transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - 1
+
+
+def agreeing(clean: np.ndarray, coarse: np.ndarray) -> np.ndarray:
+    """Clean estimates (B, C, H, W), moved so that their means over squares of two pixels are those of coarser images
+    (B, C, H / 2, W / 2): the projection of constrained sampling (Wang et al. 2023, DDNM, eq. 13), with a smooth inverse
+    in place of blocks. It needs no gradients.
+
+    >>> moved = agreeing(np.zeros((1, 1, 8, 8), np.float32), np.ones((1, 1, 4, 4), np.float32))
+    >>> moved.round(3).min(), moved.round(3).max()
+    (np.float32(1.0), np.float32(1.0))
+    """
+    moved, wanted = torch.from_numpy(clean), torch.from_numpy(coarse)
+    for _ in range(AGREEING_ROUNDS):
+        difference = wanted - F.avg_pool2d(moved, 2)
+        moved = moved + F.interpolate(difference, scale_factor=2, mode="bilinear", align_corners=False)
+    return moved.numpy()
 
 
 def _sigmas(steps: int, few: bool) -> list[float]:

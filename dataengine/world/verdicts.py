@@ -47,8 +47,8 @@ class JudgedWorld:
         region = self.world.region(left, top, width, height)
         found = self.found(region.objects)
         if self.mode == "erase":
-            objects = region.objects.select(found)
-            return Region(region.rect, self._without_missed(region), objects, region.labels.select(found))
+            shown, labels = region.objects.select(found), region.labels.select(found)
+            return Region(region.rect, self._without_missed(region), shown, labels, region.objects.select(~found))
         return replace(region, labels=replace(region.labels, difficult=~found))
 
     def found(self, objects: WorldObjects) -> np.ndarray:

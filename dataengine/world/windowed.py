@@ -111,9 +111,10 @@ class WindowedSampler:
     """Samples regions of a plane with a model of windows.
 
     denoise: the model's clean estimates (B, C, window, window) of noisy windows at a step and their places; a pure
-    function of the three. group: windows are computed in squares of group x group. noise: standard normal numbers by step and place (`position_noise`). advance: for each step, the state
-    (C, H, W) of the following step from the state, the blended clean estimates and the following step's noise; acts on
-    each position alone. renews: whether it uses that noise. cache: of windows.
+    function of the three. noise: standard normal numbers by step and place (`position_noise`). advance: for each step,
+    the state (C, H, W) of the following step from the state, the blended clean estimates and the following step's
+    noise; acts on each position alone. renews: whether it uses that noise. group: windows are computed in squares of
+    group x group. max_bytes: of the cache of windows.
     """
 
     def __init__(

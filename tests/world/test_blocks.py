@@ -25,6 +25,7 @@ def small_blocks():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "BLOCK_PX", BLOCK)
         patch.setattr(blocks, "STRIP_PX", 2 * BLOCK)
+        patch.setattr(blocks, "CHUNK_PX", 2 * BLOCK)
         patch.setattr(export, "BLOCK_PX", BLOCK)
         yield
 
@@ -38,7 +39,7 @@ def made(tmp_path_factory) -> BlockFolder:
 
 @pytest.fixture(scope="module")
 def labels(made):
-    return labels_of(made, ("car", "van"), "obb", Acquisition(gsd_m=0.5))
+    return labels_of(list(made.objects()), ("car", "van"), "obb", Acquisition(gsd_m=0.5), SIZE)
 
 
 class Killed:
@@ -113,8 +114,8 @@ def test_geotiff_is_cloud_optimized_and_in_its_place(made, tmp_path):
 
 
 def test_geojson_has_each_object_in_map_coordinates(made, labels, tmp_path):
-    write_geojson(tmp_path / "w.geojson", made, labels, Placement("EPSG:32633", 500_000.0, 5_800_000.0, 0.5))
-    features = json.loads((tmp_path / "w.geojson").read_text())["features"]
+    ids = [str(entry["id"]) for entry in made.objects()]
+    features = json.loads(write_geojson(ids, labels, Placement("EPSG:32633", 500_000.0, 5_800_000.0, 0.5)))["features"]
     assert len({feature["id"] for feature in features}) == len(features) == len(labels)
     ring = np.array([feature["geometry"]["coordinates"][0] for feature in features])
     assert (ring[:, 0] == ring[:, 4]).all(), "closed"
@@ -130,7 +131,7 @@ def test_dota_text_is_read_back_and_tiled_with_visible_shares(made, labels, tmp_
     (tmp_path / "meta" / f"{NAME}.txt").write_text(dota.meta_text(labels))
     write_geotiff(made, tmp_path / "images" / f"{NAME}.tif", Placement(gsd_m=0.5))
     (tmp_path / "labelTxt" / f"{NAME}.txt").write_text(dota.label_text(labels))
-    write_geojson(tmp_path / "world.geojson", made, labels, Placement(gsd_m=0.5))
+    (tmp_path / "world.geojson").write_text(write_geojson(["1"] * len(labels), labels, Placement(gsd_m=0.5)))
     (tmp_path / "world.json").write_text("{}")
     shutil.copytree(made.folder, tmp_path / "blocks")
     dataset = formats.read(tmp_path)
