@@ -87,8 +87,8 @@ def tile(
     min_visible: minimum fraction of an object's area in a tile, in (0, 1], for it to be an object of the tile.
     progress:    called with (images done, number of images).
 
-    One source image is in memory at a time; of a tiled TIFF, such as a Cloud-Optimized GeoTIFF, only parts of it. Values
-    of 16 bits are kept; those that no PNG can hold are scaled to 8 bits by the pixel range of the data set. Tiles are
+    One source image is in memory at a time; of a tiled TIFF, such as a Cloud-Optimized GeoTIFF, parts of it. Values of
+    16 bits are kept; those that no PNG can hold are scaled to 8 bits by the pixel range of the data set. Tiles are
     named `<image>__<size>__<x>___<y>` as by mmrotate's splitter, so that its tools can merge detections. An image that
     cannot be decoded becomes a problem of the result.
     Raises UserError for invalid sizes and fractions, and if `out` is not empty.
