@@ -247,7 +247,7 @@ def world_with_progress(recipe: Recipe, out: Path, settings: WorldSettings, quie
     objects = ", ".join(f"{n} {name}" for name, n in report["objects"].items())
     erased = sum(report["erased"].values())
     console.print(
-        f"{report['geotiff']}: {settings.size} x {settings.size} pixels, {objects}; {report['difficult']} difficult, "
-        f"{erased} erased by the filter"
+        f"{out / report['geotiff']}: {settings.size} x {settings.size} pixels, {objects}; {report['difficult']} "
+        f"difficult, {erased} erased by the filter"
     )
     return report

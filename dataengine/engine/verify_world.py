@@ -20,10 +20,11 @@ from dataengine.engine.world_folder import (
 from dataengine.errors import UserError
 from dataengine.files import lock, parse_json, read_text
 from dataengine.folders import links_and_special_files, sha256_of
-from dataengine.world.blocks import BlockFolder, name_of
+from dataengine.world.blocks import BlockFolder
 from dataengine.world.export import NAME, load_rasterio
 
-AGAIN = "delete it: the same `dataengine world` command makes it again"
+MADE_AGAIN = "the same `dataengine world` command makes it again"
+AGAIN = f"delete it: {MADE_AGAIN}"
 
 
 def verify_world(out: Path, progress: Callable[[int], None] = lambda blocks: None) -> Findings:
@@ -55,8 +56,7 @@ def verify_world(out: Path, progress: Callable[[int], None] = lambda blocks: Non
         return found
     if read_text(folder.manifest) != "".join(manifest_lines(folder, stored)):
         found.add(f"{folder.manifest} is not what the blocks say", AGAIN)
-    report = parse_json(read_text(folder.report))
-    if {**report, "geotiff": ""} != {**report_of(folder, stored), "geotiff": ""}:
+    if parse_json(read_text(folder.report)) != report_of(folder, stored):
         found.add(f"{folder.report} is not what the blocks say", AGAIN)
     for number in range(stored.levels):
         level = folder.level(number)
@@ -73,10 +73,9 @@ def _compare_blocks(blocks: BlockFolder, found: Findings, progress: Callable[[in
     known = set()
     for row in blocks.rows():
         for block in row:
-            known |= {f"{name_of(block)}.png", f"{name_of(block)}.json"}
-            if not (blocks.folder / f"{name_of(block)}.json").exists():
-                found.add(f"{blocks.folder / name_of(block)}.json is missing", "the same `dataengine world` command "
-                          "makes it again")  # fmt: skip
+            known |= {f"{blocks.name(block)}.png", f"{blocks.name(block)}.json"}
+            if not (record := blocks.folder / f"{blocks.name(block)}.json").exists():
+                found.add(f"{record} is missing", MADE_AGAIN)
                 continue
             try:
                 blocks.picture(block)
@@ -96,7 +95,7 @@ def _compare_sums(folder: WorldFolder, found: Findings) -> None:
     present = set(summed(folder.path))
     for name in sorted(stated.keys() | present):
         if name not in present:
-            found.add(f"{folder.path / name} is missing", "the same `dataengine world` command makes it again")
+            found.add(f"{folder.path / name} is missing", MADE_AGAIN)
         elif name not in stated:
             found.add(f"{folder.path / name} does not belong to this world", REMOVE)
         elif sha256_of(folder.path / name) != stated[name]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,6 @@ from dataengine.files import check_writable, lock, read_text, write_whole
 from dataengine.judge.calibration import Calibration
 from dataengine.layouts.prior_sampler import PriorSampler
 from dataengine.render.renderer import best_device, load_renderer
-from dataengine.world.blocks import BlockFolder
 from dataengine.world.export import LOCAL_CRS, Placement, check_placement, load_rasterio
 from dataengine.world.levels import CoarserLevel
 from dataengine.world.style import load_style
@@ -140,16 +139,10 @@ def _make(job: WorldJob, world, workers, executor, address, gpus_per_worker, don
         if one.shard is not None:
             number += len(job.blocks.chunks()[one.shard])
             done(min(number, len(job.blocks.places())))
-    lost = [n for n in job.missing() if not _whole(job.blocks, n)]
-    if lost:
-        raise UserError(f"{job.blocks.folder}: {len(lost)} chunks are missing; the same command continues.")
-
-
-def _whole(blocks: BlockFolder, chunk: int) -> bool:
-    from dataengine.world.blocks import name_of
-
-    made = blocks.made()
-    return all(name_of(block) in made for block in blocks.chunks()[chunk])
+    if replace(job, made=job.blocks.made()).missing():
+        raise UserError(
+            f"{job.blocks.folder}: blocks were lost while workers were at work; the same command continues."
+        )
 
 
 def _check_levels(settings: WorldSettings) -> None:

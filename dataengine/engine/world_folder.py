@@ -24,7 +24,7 @@ from dataengine.data.layout import Acquisition, Layout
 from dataengine.errors import UserError
 from dataengine.files import create, parse_json, read_text, write_whole
 from dataengine.folders import sha256_of, walk
-from dataengine.world.blocks import BlockFolder, name_of
+from dataengine.world.blocks import BlockFolder
 from dataengine.world.export import NAME, Placement, labels_of, too_small, write_geojson, write_geotiff, write_parquet
 
 NOT_SUMMED = ("blocks/", ".lock", "SHA256SUMS")
@@ -145,8 +145,8 @@ def manifest_lines(folder: WorldFolder, stored: StoredWorld) -> Iterator[str]:
         for row in blocks.rows():
             for block in row:
                 record = blocks.record(block)
-                entry = {"level": number, "block": name_of(block), "sha256": record["sha256"]}
-                entry["record_sha256"] = sha256_of(blocks.folder / f"{name_of(block)}.json")
+                entry = {"level": number, "block": blocks.name(block), "sha256": record["sha256"]}
+                entry["record_sha256"] = sha256_of(blocks.folder / f"{blocks.name(block)}.json")
                 yield json.dumps(entry | {"objects": len(record["objects"]), "erased": len(record["erased"])}) + "\n"
 
 
@@ -163,7 +163,7 @@ def report_of(folder: WorldFolder, stored: StoredWorld) -> dict:
         "objects": {name: int((layout.labels == i).sum()) for i, name in enumerate(layout.classes)},
         "difficult": int(layout.difficult.sum()),
         "erased": {name: erased.count(name) for name in layout.classes},
-        "levels": levels, "geotiff": str(folder.path / "images" / f"{NAME}.tif"),
+        "levels": levels, "geotiff": f"images/{NAME}.tif",
     }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from dataengine.engine.trace import watch
 from dataengine.engine.worker import LIFE, Done, Store
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration
-from dataengine.world.blocks import CHUNK_PX, BlockFolder, Regions, files_of, name_of
+from dataengine.world.blocks import CHUNK_BLOCKS, BlockFolder, Regions
 
 IMAGE_PX = 256  # of the images that LIFE counts
 
@@ -57,12 +57,12 @@ class WorldJob:
 
     def life(self, on_gpu: bool) -> float:
         """Chunks that a worker's process makes before a fresh one takes its place."""
-        return float("inf") if on_gpu else max(1, LIFE * IMAGE_PX**2 // CHUNK_PX**2)
+        return float("inf") if on_gpu else max(1, LIFE * IMAGE_PX**2 // (CHUNK_BLOCKS * self.blocks.side) ** 2)
 
     def missing(self) -> list[int]:
         """Chunks that have a block to be made."""
         chunks = self.blocks.chunks()
-        return [n for n, chunk in enumerate(chunks) if any(name_of(block) not in self.made for block in chunk)]
+        return [n for n, chunk in enumerate(chunks) if any(self.blocks.name(block) not in self.made for block in chunk)]
 
 
 @dataclass
@@ -78,9 +78,9 @@ class ChunkWorker:
         """Make a chunk in this thread (`worker.Makes`)."""
         done, future = Done(shard), Future()
         for block in self.blocks.chunks()[shard]:
-            if name_of(block) not in self.made:
+            if self.blocks.name(block) not in self.made:
                 with watch(done.events, "render", self.number, shard):
-                    files = files_of(block, self.world, self.blocks.size)
+                    files = self.blocks.files(block, self.world)
                 for name, content in files.items():
                     store.put(name, content)
         store.close()

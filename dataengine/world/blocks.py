@@ -22,8 +22,8 @@ from dataengine.world.noise import Rect
 from dataengine.world.world import Region
 
 BLOCK_PX = 512
-STRIP_PX = 4096  # blocks are made strip by strip, so that what is kept for the next row does not grow with the width
-CHUNK_PX = 2048  # side of what a worker makes at a time: neighbouring blocks share most of what they are made from
+STRIP_BLOCKS = 8  # blocks are made strip by strip, so that what is kept for the next row does not grow with the width
+CHUNK_BLOCKS = 4  # on each side of what a worker makes at a time: neighbours share most of what they are made from
 AGAIN = "and the same dataengine world command makes it again"
 
 
@@ -35,31 +35,41 @@ class Regions(Protocol):
 
 @dataclass(frozen=True)
 class BlockFolder:
-    """The blocks of a world of size x size pixels, in a folder."""
+    """The blocks of a world of size x size pixels, in a folder. side: of a block in pixels."""
 
     folder: Path
     size: int
+    side: int = BLOCK_PX
 
     def places(self) -> list[Rect]:
         """All blocks, in the order in which making them costs least."""
-        starts = range(0, self.size, BLOCK_PX)
-        per_strip = STRIP_PX // BLOCK_PX
-        strips = [starts[i : i + per_strip] for i in range(0, len(starts), per_strip)]
+        starts = self._starts()
+        strips = [starts[i : i + STRIP_BLOCKS] for i in range(0, len(starts), STRIP_BLOCKS)]
         return [self._block(left, top) for strip in strips for top in starts for left in strip]
 
     def rows(self) -> list[list[Rect]]:
         """All blocks, row by row from the top."""
-        starts = range(0, self.size, BLOCK_PX)
-        return [[self._block(left, top) for left in starts] for top in starts]
+        return [[self._block(left, top) for left in self._starts()] for top in self._starts()]
 
     def chunks(self) -> list[list[Rect]]:
         """All blocks, in squares for one worker each."""
-        starts, per_chunk = range(0, self.size, BLOCK_PX), CHUNK_PX // BLOCK_PX
-        cuts = [starts[i : i + per_chunk] for i in range(0, len(starts), per_chunk)]
+        starts = self._starts()
+        cuts = [starts[i : i + CHUNK_BLOCKS] for i in range(0, len(starts), CHUNK_BLOCKS)]
         return [[self._block(left, top) for top in tops for left in lefts] for tops in cuts for lefts in cuts]
 
+    def _starts(self) -> range:
+        return range(0, self.size, self.side)
+
     def _block(self, left: int, top: int) -> Rect:
-        return Rect(left, top, min(BLOCK_PX, self.size - left), min(BLOCK_PX, self.size - top))
+        return Rect(left, top, min(self.side, self.size - left), min(self.side, self.size - top))
+
+    def name(self, block: Rect) -> str:
+        """Name of a block's files: its row and column.
+
+        >>> BlockFolder(Path("blocks"), 2048).name(Rect(1024, 0, 512, 512))
+        '00000_00002'
+        """
+        return f"{block.top // self.side:05}_{block.left // self.side:05}"
 
     def made(self) -> frozenset[str]:
         """Names of the blocks that are there. The record of a block is written after its picture, so a block with a
@@ -76,10 +86,34 @@ class BlockFolder:
         self.prepare()
         places, there = self.places(), self.made()
         for number, block in enumerate(places, 1):
-            if name_of(block) not in there:
-                for name, content in files_of(block, world, self.size).items():
+            if self.name(block) not in there:
+                for name, content in self.files(block, world).items():
                     self.put(name, content)
             done(number, len(places))
+
+    def files(self, block: Rect, world: Regions) -> dict[str, bytes]:
+        """Name and content of the files of a block: the picture, then the record."""
+        region = world.region(block.left, block.top, block.width, block.height)
+        buffer = io.BytesIO()
+        Image.fromarray(region.image).save(buffer, "PNG", compress_level=1)
+        shown, names = region.objects, region.labels.names()
+        objects = [
+            {"id": shown.ids[i].tolist(), "class": names[i], "box": shown.boxes[i].tolist(),
+             "difficult": bool(region.labels.difficult[i])}
+            for i in _own(shown, block, self.size)
+        ]  # fmt: skip
+        gone, classes = region.erased, region.labels.classes
+        erased = [
+            {"id": gone.ids[i].tolist(), "class": classes[gone.labels[i]], "box": gone.boxes[i].tolist()}
+            for i in _own(gone, block, self.size)
+        ]
+        sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()
+        content = {"sha256": sha256, "objects": objects, "erased": erased}
+        content["checksum"] = _checksum(content)
+        return {
+            f"{self.name(block)}.png": buffer.getvalue(),
+            f"{self.name(block)}.json": (json.dumps(content) + "\n").encode(),
+        }
 
     def put(self, name: str, content: bytes) -> None:
         """Write one file of a block."""
@@ -96,7 +130,7 @@ class BlockFolder:
 
     def picture(self, block: Rect) -> np.ndarray:
         """The picture of a block, uint8 (height, width, 3). Raises UserError if it is not what was written."""
-        file = self.folder / f"{name_of(block)}.png"
+        file = self.folder / f"{self.name(block)}.png"
         try:
             data = read_bytes(file)
         except OSError as error:
@@ -108,8 +142,8 @@ class BlockFolder:
     def region(self, left: int, top: int, width: int, height: int) -> np.ndarray:
         """The pixels of a rectangle within the world, uint8 (height, width, 3)."""
         rect, image = Rect(left, top, width, height), np.empty((height, width, 3), np.uint8)
-        for column, row in rect.cells(BLOCK_PX):
-            block = self._block(column * BLOCK_PX, row * BLOCK_PX)
+        for column, row in rect.cells(self.side):
+            block = self._block(column * self.side, row * self.side)
             own, theirs = rect.common(block)
             image[own] = self.picture(block)[theirs]
         return image
@@ -128,7 +162,7 @@ class BlockFolder:
 
     def record(self, block: Rect) -> dict:
         """The record of a block. Raises UserError if it is missing or not what was written."""
-        file = self.folder / f"{name_of(block)}.json"
+        file = self.folder / f"{self.name(block)}.json"
         try:
             content = parse_json(read_text(file))
             checksum = content.pop("checksum")
@@ -137,37 +171,6 @@ class BlockFolder:
         if checksum != _checksum(content):
             raise UserError(f"{file}: is not what was written; delete it, {AGAIN}.")
         return content
-
-
-def name_of(block: Rect) -> str:
-    """Name of a block's files: its row and column.
-
-    >>> name_of(Rect(1024, 0, 512, 512))
-    '00000_00002'
-    """
-    return f"{block.top // BLOCK_PX:05}_{block.left // BLOCK_PX:05}"
-
-
-def files_of(block: Rect, world: Regions, size: int) -> dict[str, bytes]:
-    """Name and content of the files of a block of a world of size x size pixels: the picture, then the record."""
-    region = world.region(block.left, block.top, block.width, block.height)
-    buffer = io.BytesIO()
-    Image.fromarray(region.image).save(buffer, "PNG", compress_level=1)
-    shown, names = region.objects, region.labels.names()
-    objects = [
-        {"id": shown.ids[i].tolist(), "class": names[i], "box": shown.boxes[i].tolist(),
-         "difficult": bool(region.labels.difficult[i])}
-        for i in _own(shown, block, size)
-    ]  # fmt: skip
-    gone, classes = region.erased, region.labels.classes
-    erased = [
-        {"id": gone.ids[i].tolist(), "class": classes[gone.labels[i]], "box": gone.boxes[i].tolist()}
-        for i in _own(gone, block, size)
-    ]
-    sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()
-    content = {"sha256": sha256, "objects": objects, "erased": erased}
-    content["checksum"] = _checksum(content)
-    return {f"{name_of(block)}.png": buffer.getvalue(), f"{name_of(block)}.json": (json.dumps(content) + "\n").encode()}
 
 
 def _checksum(content: dict) -> str:

@@ -20,7 +20,7 @@ from dataengine.data.tile import crop_layout
 from dataengine.errors import UserError, install
 from dataengine.files import write_whole
 from dataengine.layouts.constraints import MIN_VISIBLE
-from dataengine.world.blocks import BLOCK_PX, BlockFolder
+from dataengine.world.blocks import BlockFolder
 from dataengine.world.world import LEAST_VISIBLE, scaled_down
 
 LOCAL_CRS = 'LOCAL_CS["dataengine world",UNIT["metre",1]]'
@@ -72,7 +72,7 @@ def write_geotiff(blocks: BlockFolder, path: Path, placement: Placement, coarser
     p = placement
     profile = {
         "driver": "GTiff", "width": blocks.size, "height": blocks.size, "count": 3, "dtype": "uint8", "tiled": True,
-        "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX, "photometric": "RGB", "interleave": "pixel",
+        "blockxsize": blocks.side, "blockysize": blocks.side, "photometric": "RGB", "interleave": "pixel",
         "crs": p.crs, "transform": rasterio.transform.from_origin(p.east, p.north, p.gsd_m, p.gsd_m),
         "BIGTIFF": "IF_SAFER",
     }  # fmt: skip
@@ -91,7 +91,7 @@ def write_geotiff(blocks: BlockFolder, path: Path, placement: Placement, coarser
                     pages = range(2, 2 + len(file.overviews(1)))
                 overviews += [f"GTIFF_DIR:{page}:{overviews[-1]}" for page in pages]
             write_whole(vrt, _vrt(plain, blocks.size, placement, overviews))
-            copy(vrt, partial, driver="COG", COMPRESS="DEFLATE", PREDICTOR="YES", BLOCKSIZE=BLOCK_PX,
+            copy(vrt, partial, driver="COG", COMPRESS="DEFLATE", PREDICTOR="YES", BLOCKSIZE=blocks.side,
                  OVERVIEW_RESAMPLING="AVERAGE", BIGTIFF="IF_SAFER", INTERLEAVE="PIXEL")  # fmt: skip
         os.replace(partial, path)
     except rasterio.errors.RasterioError as error:

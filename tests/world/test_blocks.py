@@ -13,26 +13,15 @@ from dataengine.data import dota, formats
 from dataengine.data.layout import Acquisition
 from dataengine.data.tile import tile
 from dataengine.errors import UserError
-from dataengine.world import blocks, export
 from dataengine.world.blocks import BlockFolder
 from dataengine.world.export import NAME, Placement, labels_of, write_geojson, write_geotiff
 
 SIZE, BLOCK = 208, 96  # three rows and columns of blocks, the last ones smaller
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small_blocks():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "BLOCK_PX", BLOCK)
-        patch.setattr(blocks, "STRIP_PX", 2 * BLOCK)
-        patch.setattr(blocks, "CHUNK_PX", 2 * BLOCK)
-        patch.setattr(export, "BLOCK_PX", BLOCK)
-        yield
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> BlockFolder:
-    folder = BlockFolder(tmp_path_factory.mktemp("made") / "blocks", SIZE)
+    folder = BlockFolder(tmp_path_factory.mktemp("made") / "blocks", SIZE, BLOCK)
     folder.make(toy_world())
     return folder
 
@@ -60,7 +49,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_an_interrupted_world_is_continued_to_the_same_bytes(made, tmp_path):
-    again = BlockFolder(tmp_path / "blocks", SIZE)
+    again = BlockFolder(tmp_path / "blocks", SIZE, BLOCK)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             again.make(Killed())
@@ -81,7 +70,7 @@ def test_each_visible_object_is_in_one_block(made):
 
 
 def test_a_changed_picture_is_reported(made, tmp_path):
-    broken = BlockFolder(tmp_path, SIZE)
+    broken = BlockFolder(tmp_path, SIZE, BLOCK)
     for name, content in contents(made.folder).items():
         (tmp_path / name).write_bytes(content)
     place = broken.places()[0]
