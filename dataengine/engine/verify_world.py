@@ -32,7 +32,8 @@ def verify_world(out: Path, progress: Callable[[int], None] = lambda blocks: Non
 
     Raises UserError where world.json cannot be read, or the world is being made.
     """
-    folder, found = WorldFolder(out), Findings(what="blocks")
+    stored = StoredWorld.load(WorldFolder(out).world)
+    folder, found = WorldFolder(out, stored.levels), Findings(what="blocks")
     for name, kind in links_and_special_files(out):
         found.add(f"{out / name} is a {kind}, and a world has files and folders only", REMOVE)
     if found.faults:
@@ -43,7 +44,6 @@ def verify_world(out: Path, progress: Callable[[int], None] = lambda blocks: Non
         pass
     except BlockingIOError:
         raise UserError(f"{out}: this world is being made; wait for it, then verify.") from None
-    stored = StoredWorld.load(folder.world)
     for number in range(stored.levels):
         _compare_blocks(folder.blocks(number, stored.size), found, progress)
     found.accepted = found.images

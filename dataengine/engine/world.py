@@ -89,7 +89,7 @@ def make_world(
         raise UserError("--address and --gpus-per-worker are for --executor ray.")
     check_writable(out)
     out.mkdir(parents=True, exist_ok=True)
-    folder = WorldFolder(out)
+    folder = WorldFolder(out, settings.levels)
     try:
         held = lock(folder.lock)
     except BlockingIOError:

@@ -2,13 +2,15 @@
 
 world.json            the recipe, the hash of every part, and what the labels need
 filter.json           the filter's thresholds
+manifest.jsonl        one line a block: checksums of its files
+report.json           counts
+SHA256SUMS            checksums of all files but those of the blocks
+
+and here, or with several levels in folders level-0 (the finest), level-1 ..., each of which is a data set in DOTA form:
+
 blocks/               a picture and a record for each block of 512 pixels
-manifest.jsonl        one line a block: checksums of both
 images/world.tif      a Cloud-Optimized GeoTIFF
 labelTxt/ meta/ classes.txt world.geojson world.parquet
-level-1/ level-2/     the same at half and a quarter of the resolution
-report.json           counts
-SHA256SUMS            checksums of all of them but the blocks
 """
 
 from __future__ import annotations
@@ -62,20 +64,20 @@ class StoredWorld:
 
 
 class WorldFolder:
-    """The files of one world, whether they exist or not.
+    """The files of one world of some levels, whether they exist or not.
 
-    >>> WorldFolder(Path("runs/world")).level(1).as_posix()
+    >>> WorldFolder(Path("runs/world"), levels=2).level(1).as_posix()
     'runs/world/level-1'
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, levels: int = 1):
+        self.path, self.levels = path, levels
         self.world, self.calibration, self.lock = path / "world.json", path / "filter.json", path / ".lock"
         self.manifest, self.report, self.sums = path / "manifest.jsonl", path / "report.json", path / "SHA256SUMS"
 
     def level(self, number: int) -> Path:
-        """Folder of a level; that of level 0 is the world's own."""
-        return self.path / f"level-{number}" if number else self.path
+        """Folder of a level; the world's own where there is only one."""
+        return self.path / f"level-{number}" if self.levels > 1 else self.path
 
     def blocks(self, number: int, size: int) -> BlockFolder:
         """The blocks of a level of a world of size x size pixels."""
@@ -163,7 +165,8 @@ def report_of(folder: WorldFolder, stored: StoredWorld) -> dict:
         "objects": {name: int((layout.labels == i).sum()) for i, name in enumerate(layout.classes)},
         "difficult": int(layout.difficult.sum()),
         "erased": {name: erased.count(name) for name in layout.classes},
-        "levels": levels, "geotiff": f"images/{NAME}.tif",
+        "levels": levels,
+        "geotiff": (folder.level(0) / "images" / f"{NAME}.tif").relative_to(folder.path).as_posix(),
     }  # fmt: skip
 
 

@@ -25,8 +25,8 @@ def write_tiles(
     """
     if not 0 <= overlap < size:
         raise UserError(f"tiles of {size} pixels cannot overlap by {overlap}; the overlap must be at least 0 and less")
-    folder = WorldFolder(world)
-    stored = StoredWorld.load(folder.world)
+    stored = StoredWorld.load(WorldFolder(world).world)
+    folder = WorldFolder(world, stored.levels)
     if not folder.sums.exists():
         raise UserError(f"{world}: this world is not finished; continue it with the same dataengine world command.")
     layout, _ = labels_at(folder, stored, level)

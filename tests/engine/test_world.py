@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,6 +32,7 @@ from dataengine.engine.world_worker import WorldSettings
 from dataengine.errors import UserError
 from dataengine.folders import sha256_of
 from dataengine.world.blocks import BlockFolder
+from dataengine.world.world import World
 
 pytest.importorskip("rasterio")
 SIZE, BLOCK, LEVELS = 96, 32, 2
@@ -44,7 +46,7 @@ def toy_parts():
 
     def load(recipe, settings, calibration=None):
         parts = SimpleNamespace(hashes={"model": "toy"}, calibration=None, recipe=recipe, notes=[])
-        return toy_world(recipe.seed, levels=settings.levels), parts
+        return kept_world(recipe.seed, settings.levels), parts
 
     def blocks(self, number, size):
         return BlockFolder(self.level(number) / "blocks", size >> number, BLOCK)
@@ -53,6 +55,11 @@ def toy_parts():
         patch.setattr(world_module, "load_world", load)
         patch.setattr(WorldFolder, "blocks", blocks)
         yield
+
+
+@cache
+def kept_world(seed: int, levels: int) -> World:
+    return toy_world(seed, levels=levels)
 
 
 def make(out: Path, recipe: Recipe = RECIPE, **options) -> dict:
@@ -83,10 +90,11 @@ def test_an_interrupted_world_is_continued_to_the_same_bytes(made, tmp_path):
 
         return done
 
+    kept_world.cache_clear()
     for after in (4, 10):  # in the finest level, and in the coarser one
         with pytest.raises(KeyboardInterrupt):
             make(tmp_path, done=interrupt(after))
-    assert not (tmp_path / "images").exists()
+    assert not (tmp_path / "level-0" / "images").exists()
     make(tmp_path)
     assert contents(tmp_path) == contents(made)
 
@@ -117,19 +125,20 @@ def with_right_sums(out: Path) -> None:
 
 
 def object_block(out: Path) -> Path:
-    return next(f for f in sorted((out / "blocks").glob("*.json")) if json.loads(f.read_text())["objects"])
+    return next(f for f in sorted((out / BLOCKS).glob("*.json")) if json.loads(f.read_text())["objects"])
 
 
+LABELS, BLOCKS, PICTURE = "level-0/labelTxt/world.txt", "level-0/blocks", "level-0/images/world.tif"
 TAMPERINGS = {
-    "a picture of a block": lambda out: Image.new("RGB", (BLOCK, BLOCK)).save(out / "blocks" / "00000_00000.png"),
+    "a picture of a block": lambda out: Image.new("RGB", (BLOCK, BLOCK)).save(out / BLOCKS / "00000_00000.png"),
     "a box": lambda out: edit(object_block(out), '"box": [', '"box": [1'),
     "a missing block": lambda out: (out / "level-1" / "blocks" / "00001_00001.json").unlink(),
-    "a foreign file": lambda out: (out / "blocks" / "notes.txt").write_text("x"),
-    "a label": lambda out: edit(out / "labelTxt" / "world.txt", "1", "2"),
-    "a label and its checksum": lambda out: (edit(out / "labelTxt" / "world.txt", "1", "2"), with_right_sums(out)),
+    "a foreign file": lambda out: (out / BLOCKS / "notes.txt").write_text("x"),
+    "a label": lambda out: edit(out / LABELS, "1", "2"),
+    "a label and its checksum": lambda out: (edit(out / LABELS, "1", "2"), with_right_sums(out)),
     "a report": lambda out: (edit(out / "report.json", '"difficult": ', '"difficult": 1'), with_right_sums(out)),
     "a GeoTIFF": lambda out: (
-        shutil.copy(out / "level-1" / "images" / "world.tif", out / "images" / "world.tif"), with_right_sums(out)
+        shutil.copy(out / "level-1" / "images" / "world.tif", out / PICTURE), with_right_sums(out)
     ),
 }  # fmt: skip
 
@@ -142,11 +151,15 @@ def test_what_was_changed_is_found(copy, name):
 
 def test_report_counts_objects_of_blocks_and_what_levels_show_too_small(made):
     report = json.loads((made / "report.json").read_text())
-    labels = [line for line in (made / "labelTxt" / "world.txt").read_text().splitlines() if ":" not in line]
+    labels = [
+        line for line in (made / "level-0" / "labelTxt" / "world.txt").read_text().splitlines() if ":" not in line
+    ]
     assert sum(report["objects"].values()) == len(labels) > 3
     assert report["erased"] == {"car": 0, "van": 0}
     assert [level["size"] for level in report["levels"]] == [96, 48]
+    assert [len(sample.layout) for sample in formats.read(made)] == 2 * [len(labels)]
     coarse = formats.read(made / "level-1")
+    assert not coarse.problems
     assert len(next(iter(coarse)).layout) == len(labels)
     assert next(iter(coarse)).layout.acquisition.gsd_m == 1.0
 
@@ -154,23 +167,27 @@ def test_report_counts_objects_of_blocks_and_what_levels_show_too_small(made):
 def test_tiles_of_the_blocks_are_those_of_the_geotiff(made, tmp_path, monkeypatch):
     report = write_tiles(made, tmp_path / "direct", 40, 8, "coco")
     monkeypatch.setattr(images, "for_suffix", None)  # would decode the whole
-    whole = tile(formats.read(made), tmp_path / "work", 40, 8)
+    whole = tile(formats.read(made / "level-0"), tmp_path / "work", 40, 8)
     direct = formats.read(tmp_path / "direct")
     assert report["images"] == len(whole) == len(direct) == 9
-    parts = {sample.name: sample for sample in direct}
+    parts, same = {sample.name: sample for sample in direct}, 0
     for sample in whole:
         twin = parts[sample.name]
         assert np.array_equal(images.rgb(sample.image), images.rgb(twin.image))
         assert np.allclose(sample.layout.boxes, twin.layout.boxes, atol=0.02)
-        assert np.allclose(sample.layout.visible, twin.layout.visible, atol=0.01)
+        assert (twin.layout.visible < sample.layout.visible + 0.01).all(), (
+            "DOTA text cannot say what the world cuts off"
+        )
+        same += int((abs(twin.layout.visible - sample.layout.visible) < 0.01).sum())
     assert sum(len(sample.layout) for sample in direct) == report["objects"] > report["cut"] > 0
+    assert same > report["objects"] / 2
 
 
 def test_geoparquet_says_the_same_as_geojson(made):
     parquet = pytest.importorskip("pyarrow.parquet")
     shapely = pytest.importorskip("shapely")
-    table = parquet.read_table(made / "world.parquet")
-    features = json.loads((made / "world.geojson").read_text())["features"]
+    table = parquet.read_table(made / "level-0" / "world.parquet")
+    features = json.loads((made / "level-0" / "world.geojson").read_text())["features"]
     assert table["id"].to_pylist() == [feature["id"] for feature in features]
     for wkb, feature in zip(table["geometry"].to_pylist(), features, strict=True):
         assert shapely.from_wkb(wkb).equals_exact(shapely.geometry.shape(feature["geometry"]), 1e-3)
