@@ -25,6 +25,7 @@ class Stream(IntEnum):
     WORLD_LAYOUT = 0x1AC  # objects of a cell
     WORLD_ACQUISITION = 0xACC  # how a world was taken
     WORLD_OBJECT = 0x0BC  # noise of the objects of a cell
+    WORLD_STYLE = 0x57E  # which image a part of a world looks like
 
 
 class Noise(IntEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,8 +13,13 @@ from dataengine import geometry
 from dataengine.data import images
 from dataengine.data.layout import Dataset, Layout, Problem, Sample
 from dataengine.data.staging import check_empty
+from dataengine.data.tiled_tiff import open_tiled
 from dataengine.errors import UserError
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Window = tuple[int, int, int, int]  # x, y, width, height
 MIN_VISIBLE = 0.7  # fraction of an object's area in a tile from which it is an object of the tile
 UNCUT_VISIBLE = 0.999  # visible fraction above which an object counts as uncut, up to float32 rounding
 
@@ -81,9 +87,10 @@ def tile(
     min_visible: minimum fraction of an object's area in a tile, in (0, 1], for it to be an object of the tile.
     progress:    called with (images done, number of images).
 
-    One source image is in memory at a time. Values of 16 bits are kept; those that no PNG can hold are scaled to 8 bits
-    by the pixel range of the data set. Tiles are named `<image>__<size>__<x>___<y>` as by mmrotate's splitter, so
-    that its tools can merge detections. An image that cannot be decoded becomes a problem of the result.
+    One source image is in memory at a time; of a tiled TIFF, such as a Cloud-Optimized GeoTIFF, parts of it. Values of
+    16 bits are kept; those that no PNG can hold are scaled to 8 bits by the pixel range of the data set. Tiles are
+    named `<image>__<size>__<x>___<y>` as by mmrotate's splitter, so that its tools can merge detections. An image that
+    cannot be decoded becomes a problem of the result.
     Raises UserError for invalid sizes and fractions, and if `out` is not empty.
     """
     out = Path(out)
@@ -105,17 +112,43 @@ def tile(
 
 
 def _tile_image(sample: Sample, out: Path, size: int, overlap: int, min_visible: float) -> list[Sample]:
-    picture, tiles = images.for_suffix(sample.image, ".png", sample.pixel_range), []
-    full = picture.shape[1::-1] if isinstance(picture, np.ndarray) else picture.size
-    for window in windows(full, size, overlap):
+    with open_tiled(sample.image) as tiled:
+        if tiled is not None:
+            return cut(sample, out, tiled.size, tiled.part, size, overlap, min_visible)
+    picture = images.for_suffix(sample.image, ".png", sample.pixel_range)
+    if isinstance(picture, np.ndarray):
+
+        def part(window: Window) -> np.ndarray:
+            x, y, width, height = window
+            return np.ascontiguousarray(picture[y : y + height, x : x + width])
+
+        return cut(sample, out, picture.shape[1::-1], part, size, overlap, min_visible)
+
+    def crop(window: Window) -> Image:
         x, y, width, height = window
-        name = f"{sample.name}__{size}__{x}___{y}"
+        return picture.crop((x, y, x + width, y + height))
+
+    return cut(sample, out, picture.size, crop, size, overlap, min_visible)
+
+
+def cut(
+    sample: Sample,
+    out: Path,
+    full: tuple[int, int],
+    part: Callable[[Window], np.ndarray | Image],
+    size: int,
+    overlap: int,
+    min_visible: float,
+) -> list[Sample]:
+    """The tiles of one image, written as PNG into the folder `out`.
+
+    full: its (width, height). part: the pixels of a window. The others are as of `tile`.
+    """
+    tiles = []
+    for window in windows(full, size, overlap):
+        name = f"{sample.name}__{size}__{window[0]}___{window[1]}"
         path = out / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(picture, np.ndarray):
-            part = np.ascontiguousarray(picture[y : y + height, x : x + width])
-        else:
-            part = picture.crop((x, y, x + width, y + height))
-        images.save(part, path, ".png", compress_level=1)
+        images.save(part(window), path, ".png", compress_level=1)
         tiles.append(replace(sample, name=name, image=path, layout=crop_layout(sample.layout, window, min_visible)))
     return tiles

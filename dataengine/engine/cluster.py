@@ -22,9 +22,8 @@ from typing import BinaryIO
 from dataengine.engine.local import interrupts_ignored
 from dataengine.engine.ray_driver import drive
 from dataengine.engine.ray_pool import Plan, reason
-from dataengine.engine.run_folder import RunFolder, ShardFolder
 from dataengine.engine.trace import watch
-from dataengine.engine.worker import AHEAD, Done, Job, NextShard, life
+from dataengine.engine.worker import AHEAD, Done, NextShard, Stores, WorkerJob
 from dataengine.errors import UserError, install
 
 IMPORT_SECONDS = 120  # from a slow disk
@@ -48,8 +47,8 @@ def check_cluster(address: str | None) -> None:
 
 
 def on_cluster(
-    job: Job,
-    run: RunFolder,
+    job: WorkerJob,
+    run: Stores,
     workers: int | None,
     address: str | None,
     gpus_per_worker: float | None,
@@ -61,7 +60,7 @@ def on_cluster(
     one where the cluster has GPUs, below 1 to let workers share one. Raises UserError when there is no cluster at that
     address, when it is lost, when workers end one after the other, and whatever one of them raises.
     """
-    lives = (life(job.recipe, on_gpu=False), life(job.recipe, on_gpu=True))
+    lives = (job.life(on_gpu=False), job.life(on_gpu=True))
     plan = Plan(pickle.dumps(job), workers, gpus_per_worker, AHEAD, lives)
     with _driver(None if address == "local" else address, plan) as driver:
         while True:
@@ -158,10 +157,10 @@ def _lost() -> UserError:
     )
 
 
-def _store(run: RunFolder, files: dict[str, bytes], done: Done) -> Done:
+def _store(run: Stores, files: dict[str, bytes], done: Done) -> Done:
     """Put a shard into the run folder."""
     with watch(done.events, "store", 0, done.shard):
-        folder = ShardFolder(run, done.shard)
+        folder = run.store(done.shard)
         try:
             for name, content in files.items():
                 folder.put(name, content)

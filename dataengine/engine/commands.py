@@ -12,7 +12,7 @@ app = typer.Typer(
 )
 
 MAX_PRINTED = 20  # faults; one damaged file can cause hundreds
-Run = Annotated[Path, typer.Argument(help="Run folder of dataengine synth.")]
+Run = Annotated[Path, typer.Argument(help="Run folder of dataengine synth, or folder of dataengine world.")]
 
 
 @app.command("verify")
@@ -26,7 +26,10 @@ def verify_command(
 
     Example: dataengine run verify runs/first
     """
-    from dataengine.engine.verify import verify
+    if (run / "world.json").exists() and not (run / "recipe.json").exists():
+        from dataengine.engine.verify_world import verify_world as verify
+    else:
+        from dataengine.engine.verify import verify
 
     found = verify(run)
     if as_json:
@@ -46,7 +49,8 @@ def verify_command(
         if found.fingerprint:
             typer.echo(f"fingerprint: {found.fingerprint}")
         result = "unchanged" if not found.faults else f"{len(found.faults)} faults"
-        typer.echo(f"{run}: {found.images} images, {found.accepted} of them accepted; {result}")
+        accepted = f", {found.accepted} of them accepted" if found.what == "images" else ""
+        typer.echo(f"{run}: {found.images} {found.what}{accepted}; {result}")
     if found.faults:
         raise typer.Exit(1)
 

@@ -22,12 +22,13 @@ class Fault:
 @dataclass
 class Findings:
     """notes: what could not be compared here, which is no fault; images: those of the manifest that were compared with
-    their checksum; fingerprint: see `fingerprint`, "" for a run that is not finished."""
+    their checksum, or blocks of a world (what); fingerprint: see `fingerprint`, "" for a run that is not finished."""
 
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     images: int = 0
     accepted: int = 0
+    what: str = "images"
     fingerprint: str = ""
 
     def add(self, message: str, fix: str = AGAIN) -> None:

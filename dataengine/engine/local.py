@@ -18,13 +18,12 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from dataengine.engine.run_folder import RunFolder, ShardFolder
 from dataengine.engine.trace import process_name, watch
-from dataengine.engine.worker import AHEAD, Done, Job, NextShard, Worker, life
+from dataengine.engine.worker import AHEAD, Done, NextShard, Stores, WorkerJob
 from dataengine.errors import UserError, is_out_of_memory, out_of_memory
 
 
-def in_processes(job: Job, run: RunFolder, workers: int, next_shard: NextShard) -> Iterator[Done]:
+def in_processes(job: WorkerJob, run: Stores, workers: int, next_shard: NextShard) -> Iterator[Done]:
     """Make shards in processes that each load the parts; whoever is done gets the next shard.
 
     A process that has done its `life` ends and a fresh one takes its place, so that memory does not grow with the run.
@@ -34,7 +33,7 @@ def in_processes(job: Job, run: RunFolder, workers: int, next_shard: NextShard) 
     from dataengine.render.renderer import best_device
 
     context = get_context("spawn")
-    shards = life(job.recipe, on_gpu=best_device() != "cpu")
+    shards = job.life(on_gpu=best_device() != "cpu")
     working: dict[Connection, _Process] = {}
 
     def begin(number: int) -> None:
@@ -99,7 +98,7 @@ def _hand_out(working: dict[Connection, _Process], next_shard: NextShard) -> Non
                 one.held, one.left = one.held + 1, one.left - 1
 
 
-def _work(job: Job, run: RunFolder, number: int, connection: Connection) -> None:
+def _work(job: WorkerJob, run: Stores, number: int, connection: Connection) -> None:
     """A worker process: makes the shards that it is sent, until the run has ended in any way."""
     lock = threading.Lock()  # both threads send messages
 
@@ -110,11 +109,11 @@ def _work(job: Job, run: RunFolder, number: int, connection: Connection) -> None
     try:
         loading = Done(None, [process_name(number, f"worker {number}, process {os.getpid()}")])
         with watch(loading.events, "load", number):
-            worker = Worker(job.load(), job.recipe, job.batch_size, number, lambda n: send(Done(None, painted=n)))
+            worker = job.worker(number, lambda n: send(Done(None, painted=n)))
         send(loading)
         while True:
             shard = connection.recv()
-            future = worker.start(shard, ShardFolder(run, shard))
+            future = worker.start(shard, run.store(shard))
             future.add_done_callback(lambda f: send(_sendable(f.exception()) if f.exception() else f.result()))
     except (EOFError, BrokenPipeError):
         os._exit(1)  # without waiting for results that are no longer needed

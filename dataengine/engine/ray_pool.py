@@ -33,8 +33,8 @@ Result = tuple[int | None, dict[str, bytes], list[dict]]
 class Plan:
     """What the driver needs to know of a run.
 
-    job: a pickled `worker.Job`. workers, gpus_per_worker: see `cluster.on_cluster`. ahead: shards that an actor holds.
-    lives: shards that an actor makes before a fresh one takes its place, without and with a GPU.
+    job: a pickled `worker.WorkerJob`. workers, gpus_per_worker: see `cluster.on_cluster`. ahead: shards that an actor
+    holds. lives: shards that an actor makes before a fresh one takes its place, without and with a GPU.
     """
 
     job: bytes
@@ -75,13 +75,10 @@ class Maker:
 
     def load(self, job: bytes, number: int) -> list[dict]:
         """Load the parts on this node. Raises UserError when they are not here, or others."""
-        from dataengine.engine.worker import Worker
-
         events = [process_name(number, f"worker {number}, process {os.getpid()} on {platform.node()}")]
         with watch(events, "load", number), _named_node():
             try:
-                job = pickle.loads(job)
-                self._worker = Worker(job.load(), job.recipe, job.batch_size, number)
+                self._worker = pickle.loads(job).worker(number)
             except UserError as error:
                 raise UserError(
                     f"on the node {platform.node()}: {error} Every node of the cluster needs the data sets and models "

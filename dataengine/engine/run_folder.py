@@ -139,6 +139,10 @@ class RunFolder:
         """Folder of one shard."""
         return self.shards / f"{number:06d}"
 
+    def store(self, number: int) -> ShardFolder:
+        """Where a worker puts the files of a shard that it makes."""
+        return ShardFolder(self, number)
+
     def present_shards(self) -> set[int]:
         """Numbers of the shards that have a folder."""
         names = (entry.name for entry in self.shards.glob("*"))

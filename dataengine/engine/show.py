@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -14,6 +15,9 @@ from dataengine.engine.recipe import Recipe
 from dataengine.engine.run_folder import RunFolder
 from dataengine.errors import UserError
 from dataengine.files import disk_space
+
+if TYPE_CHECKING:
+    from dataengine.engine.world_worker import WorldSettings
 
 MIN_FOUND_SHARE = 0.1  # of the painted objects of a class; with fewer it is reported
 
@@ -222,7 +226,7 @@ def print_plan(recipe: Recipe, out: Path, as_json: bool) -> None:
     console.print("nothing was written; --json prints the whole recipe", style="dim")
 
 
-def world_with_progress(recipe: Recipe, out: Path, size: int, quiet: bool, **options) -> dict:
+def world_with_progress(recipe: Recipe, out: Path, settings: WorldSettings, quiet: bool, **options) -> dict:
     """Make a world (`world.make_world` has the options) and return its report; unless `quiet`, print progress and what
     was made."""
     from dataengine.engine.world import make_world
@@ -239,7 +243,11 @@ def world_with_progress(recipe: Recipe, out: Path, size: int, quiet: bool, **opt
         def done(number: int, total: int) -> None:
             progress.update(task, completed=number, total=total)
 
-        report = make_world(recipe, out, size, prepared=prepared, done=done, **options)
+        report = make_world(recipe, out, settings, prepared=prepared, done=done, **options)
     objects = ", ".join(f"{n} {name}" for name, n in report["objects"].items())
-    console.print(f"{report['geotiff']}: {size} x {size} pixels, {objects}; {report['difficult']} difficult")
+    erased = sum(report["erased"].values())
+    console.print(
+        f"{out / report['geotiff']}: {settings.size} x {settings.size} pixels, {objects}; {report['difficult']} "
+        f"difficult, {erased} erased by the filter"
+    )
     return report

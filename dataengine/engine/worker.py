@@ -26,18 +26,39 @@ LIFE = 512  # images after which a fresh process takes a worker's place: on a CP
 
 
 def life(recipe: Recipe, on_gpu: bool) -> float:
-    """Shards that a worker's process makes before a fresh one takes its place."""
+    """`Job.life` of a recipe's images."""
     return math.inf if on_gpu else max(1, LIFE // recipe.shard_size)
 
 
 class Store(Protocol):
-    """Takes the files of a shard one by one; `close` when it is whole, `abandon` when it never will be."""
+    """Takes the files of a shard one by one, in an order in which each may be the last that is written before a kill;
+    `close` when it is whole, `abandon` when it never will be."""
 
     def put(self, name: str, content: bytes) -> None: ...
 
     def close(self) -> None: ...
 
     def abandon(self) -> None: ...
+
+
+class Stores(Protocol):
+    """The folder of a run or of a world, as its workers know it."""
+
+    def store(self, number: int) -> Store: ...
+
+
+class Makes(Protocol):
+    """Starts shards one by one; the future is done when a shard is stored."""
+
+    def start(self, shard: int, store: Store) -> Future[Done]: ...
+
+
+class WorkerJob(Protocol):
+    """What executors need of a job (`Job` for images, `world_worker.WorldJob`); it can be pickled."""
+
+    def worker(self, number: int, painted: Callable[[int], None] = ...) -> Makes: ...
+
+    def life(self, on_gpu: bool) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -56,6 +77,14 @@ class Job:
         if changed:
             raise UserError(f"the {', '.join(changed)} of this worker are not those that the run was begun with.")
         return parts
+
+    def worker(self, number: int, painted: Callable[[int], None] = lambda n: None) -> Worker:
+        """A worker with the parts. Raises UserError as `load` does."""
+        return Worker(self.load(), self.recipe, self.batch_size, number, painted)
+
+    def life(self, on_gpu: bool) -> float:
+        """Shards that a worker's process makes before a fresh one takes its place."""
+        return life(self.recipe, on_gpu)
 
 
 @dataclass

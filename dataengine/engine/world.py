@@ -2,53 +2,57 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from dataengine import __version__, weights
-from dataengine.data import dota
 from dataengine.engine.parts import Parts, load_parts
 from dataengine.engine.recipe import Recipe, folder_hash
+from dataengine.engine.world_folder import StoredWorld, WorldFolder, write_derived
+from dataengine.engine.world_worker import WorldJob, WorldSettings
 from dataengine.errors import UserError
 from dataengine.files import check_writable, lock, read_text, write_whole
 from dataengine.judge.calibration import Calibration
 from dataengine.layouts.prior_sampler import PriorSampler
 from dataengine.render.renderer import best_device, load_renderer
-from dataengine.world.blocks import BlockFolder
-from dataengine.world.export import (
-    LOCAL_CRS,
-    NAME,
-    Placement,
-    check_placement,
-    labels_of,
-    load_rasterio,
-    write_geojson,
-    write_geotiff,
-)
-from dataengine.world.layouts import WorldLayouts
+from dataengine.world.export import LOCAL_CRS, Placement, check_placement, load_rasterio
+from dataengine.world.levels import CoarserLevel
+from dataengine.world.style import load_style
 from dataengine.world.verdicts import JudgedWorld
 from dataengine.world.world import World
 
 MODES = ("erase", "difficult", "off")  # of the filter, that a world knows
+MAX_LEVELS = 5
 
 
-def load_world(recipe: Recipe, ground: Path | None = None, calibration: Calibration | None = None):
-    """The world of a recipe, with its filter, and its parts: (World or JudgedWorld, Parts).
+def load_world(
+    recipe: Recipe, settings: WorldSettings | None = None, calibration: Calibration | None = None
+) -> tuple[World | JudgedWorld, Parts]:
+    """The world of a recipe, with its filter, and its parts.
 
-    ground: folder of a whole-image renderer of the same data set; the packaged one if None. Raises UserError where a
-    part is missing or does not fit, and for a filter that needs whole images.
+    settings: all but its size matters; the packaged ground at one level if None. Raises UserError where a part is
+    missing or does not fit, and for a filter that needs whole images.
 
     >>> recipe = Recipe(dataset="hrplanes", layouts="prior", filter="erase", seed=3)
     """
+    settings = settings or WorldSettings(0)
     if recipe.filter not in MODES:
         raise UserError(f"--filter {recipe.filter}: a world has no images to drop; choose {', '.join(MODES)}.")
     parts = load_parts(recipe, calibration)
     assert isinstance(parts.sampler, PriorSampler), "worlds take their layouts from a prior"
-    folder = ground or weights.packaged("whole")
+    folder = settings.ground or weights.packaged("whole")
     whole = load_renderer(folder, "whole").to(best_device())
     parts.hashes["ground"] = folder_hash(folder)
-    world = World(recipe.seed, whole, parts.renderer, parts.sampler.prior, parts.look)
+    style = None
+    if settings.like is not None:
+        style = load_style(settings.like, recipe.encoder, whole, recipe.seed, settings.style_px)
+        parts.hashes["style"] = style.identity
+    world = World(
+        recipe.seed, whole, parts.renderer, parts.sampler.prior, parts.look, levels=settings.levels, style=style
+    )
     if parts.detector is None:
         return world, parts
     return JudgedWorld(world, parts.detector, parts.calibration, parts.recipe.filter), parts
@@ -57,70 +61,107 @@ def load_world(recipe: Recipe, ground: Path | None = None, calibration: Calibrat
 def make_world(
     recipe: Recipe,
     out: Path,
-    size: int,
-    ground: Path | None = None,
+    settings: WorldSettings,
     placement: tuple[str, float, float] | None = None,
     gsd_m: float | None = None,
+    workers: int | None = 1,
+    executor: Literal["local", "ray"] = "local",
+    address: str | None = None,
+    gpus_per_worker: float | None = None,
     prepared: Callable[[Parts], None] = lambda parts: None,
     done: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict:
-    """Make a world of size x size pixels in the folder `out`, or continue it, and return what it holds.
+    """Make a world in the folder `out`, or continue it, and return what it holds.
 
     placement: coordinate reference system and the easting and northing of the top left corner in metres; none on Earth
-    if None. gsd_m: metres per pixel, for data whose own are unknown. Raises UserError for a folder of another world.
+    if None. gsd_m: metres per pixel, for data whose own are unknown. workers, executor, address, gpus_per_worker: as of
+    `run.synth`; none changes the result. Raises UserError for a folder of another world.
     """
     load_rasterio()
     if placement is not None:
         check_placement(Placement(*placement))
+    _check_levels(settings)
+    if executor == "ray":
+        from dataengine.engine.cluster import check_cluster
+
+        check_cluster(address)
+    elif address is not None or gpus_per_worker is not None:
+        raise UserError("--address and --gpus-per-worker are for --executor ray.")
     check_writable(out)
     out.mkdir(parents=True, exist_ok=True)
+    folder = WorldFolder(out, settings.levels)
     try:
-        held = lock(out / ".lock")
+        held = lock(folder.lock)
     except BlockingIOError:
         raise UserError(f"{out}: another process makes this world; wait for it, or stop it.") from None
     with held:
-        stored = out / "filter.json"  # its thresholds
-        world, parts = load_world(recipe, ground, Calibration.load(stored) if stored.exists() else None)
-        _check_same(out, recipe, size, parts)
-        if parts.calibration is not None and not stored.exists():
-            parts.calibration.save(stored)
-        layouts = (world.world if isinstance(world, JudgedWorld) else world).layouts
-        known = layouts.acquisition.gsd_m or gsd_m
-        if placement is not None and known is None:
-            raise UserError("--crs needs the size of a pixel, which this data set does not know: give --gsd.")
+        begun = Calibration.load(folder.calibration) if folder.calibration.exists() else None
+        world, parts = load_world(recipe, settings, begun)
+        plain = world.world if isinstance(world, JudgedWorld) else world
+        stored = _stored(recipe, settings, parts, plain, placement, gsd_m)
+        if folder.world.exists() and read_text(folder.world) != stored.to_json():
+            raise UserError(f"{out}: holds a world of another recipe, size, model or version; choose another --out.")
+        write_whole(folder.world, stored.to_json())
+        if parts.calibration is not None and begun is None:
+            parts.calibration.save(folder.calibration)
         prepared(parts)
-        blocks = BlockFolder(out / "blocks", size)
-        blocks.make(world, done)
-        crs, east, north = placement or (LOCAL_CRS, 0.0, 0.0)
-        return _finish(out, blocks, layouts, Placement(crs, east, north, known or 1.0), known)
+        total = sum(len(folder.blocks(n, settings.size).places()) for n in range(settings.levels))
+        blocks = folder.blocks(0, settings.size)
+        blocks.prepare()
+        job = WorldJob(recipe, settings, parts.calibration, parts.hashes, blocks, blocks.made())
+        _make(job, world, workers, executor, address, gpus_per_worker, lambda n: done(n, total))
+        before, finer = len(blocks.places()), blocks
+        for number in range(1, settings.levels):
+            coarse = folder.blocks(number, settings.size)
+            level = CoarserLevel(plain, number, finer)
+            coarse.make(level, lambda n, _, before=before: done(before + n, total))
+            before, finer = before + len(coarse.places()), coarse
+        return write_derived(folder, stored)
 
 
-def _check_same(out: Path, recipe: Recipe, size: int, parts: Parts) -> None:
-    """Store what the world is made from, or compare it with what was stored."""
-    identity = {"dataengine": __version__, "size": size, "parts": parts.hashes, "filter": parts.recipe.filter}
-    told = json.dumps(identity | {"recipe": recipe.model_dump(mode="json")}, indent=2) + "\n"
-    file = out / "world.json"
-    if file.exists() and read_text(file) != told:
-        raise UserError(f"{out}: holds a world of another recipe, size, model or version; choose another --out.")
-    write_whole(file, told)
+def _make(job: WorldJob, world, workers, executor, address, gpus_per_worker, done: Callable[[int], None]) -> None:
+    """Make the blocks that are missing, in this process or by workers."""
+    missing = job.missing()
+    if executor == "local" and (workers == 1 or len(missing) < 2):
+        return job.blocks.make(world, lambda n, _: done(n))
+    if executor == "ray":
+        from dataengine.engine.cluster import on_cluster
+
+        execute = partial(on_cluster, job, job.blocks, workers, address, gpus_per_worker)
+    else:
+        import os
+
+        from dataengine.engine.local import in_processes
+
+        execute = partial(in_processes, job, job.blocks, min(workers or os.cpu_count(), len(missing)))
+    chunks, number = iter(missing), len(job.made)
+    for one in execute(lambda: next(chunks, None)):
+        if one.shard is not None:
+            number += len(job.blocks.chunks()[one.shard])
+            done(min(number, len(job.blocks.places())))
+    if replace(job, made=job.blocks.made()).missing():
+        raise UserError(
+            f"{job.blocks.folder}: blocks were lost while workers were at work; the same command continues."
+        )
 
 
-def _finish(out: Path, blocks: BlockFolder, layouts: WorldLayouts, placement: Placement, gsd_m: float | None) -> dict:
-    """Write picture and labels of the finished blocks. Both may be there already: they are written again."""
-    acquisition = layouts.acquisition.model_copy(update={"gsd_m": gsd_m})
-    layout = labels_of(blocks, layouts.classes, layouts.kind, acquisition)
-    picture, labels = out / "images" / f"{NAME}.tif", out / "labelTxt" / f"{NAME}.txt"
-    for file in (picture, labels):
-        file.parent.mkdir(exist_ok=True)
-    write_geotiff(blocks, picture, placement)
-    write_geojson(out / f"{NAME}.geojson", blocks, layout, placement)
-    write_whole(labels, dota.label_text(layout))
-    if text := dota.meta_text(layout):
-        (out / "meta").mkdir(exist_ok=True)
-        write_whole(out / "meta" / labels.name, text)
-    write_whole(out / "classes.txt", "".join(f"{name}\n" for name in dota.names_of(layout.classes)))
-    objects = {name: int((layout.labels == i).sum()) for i, name in enumerate(layout.classes)}
-    return {
-        "size": blocks.size, "gsd_m": gsd_m, "objects": objects, "difficult": int(layout.difficult.sum()),
-        "geotiff": str(picture),
-    }  # fmt: skip
+def _check_levels(settings: WorldSettings) -> None:
+    if settings.size % (1 << settings.levels - 1):
+        raise UserError(f"--size {settings.size}: with --levels {settings.levels} it must be a multiple of "
+                        f"{1 << settings.levels - 1}.")  # fmt: skip
+
+
+def _stored(recipe: Recipe, settings: WorldSettings, parts: Parts, world: World, placement, gsd_m) -> StoredWorld:
+    """What the world is made from, and what its files need."""
+    acquisition, layouts = world.layouts.acquisition, world.layouts
+    known = acquisition.gsd_m or gsd_m
+    if placement is not None and known is None:
+        raise UserError("--crs needs the size of a pixel, which this data set does not know: give --gsd.")
+    crs, east, north = placement or (LOCAL_CRS, 0.0, 0.0)
+    return StoredWorld(
+        __version__, settings.size, settings.levels, recipe.model_dump(mode="json"),
+        {"like": None if settings.like is None else str(settings.like), "style_px": settings.style_px},
+        parts.hashes, parts.recipe.filter, list(layouts.classes), layouts.kind,
+        acquisition.model_dump(mode="json", exclude_none=True),
+        asdict(Placement(crs, east, north, known or 1.0)), known,
+    )  # fmt: skip

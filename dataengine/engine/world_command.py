@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dataengine.data.commands import FormatName
+from dataengine.data.commands import FormatName, WrittenName
 
 
 def world_command(
@@ -41,6 +41,30 @@ def world_command(
     gsd: Annotated[
         float | None, typer.Option(min=0.001, help="Metres per pixel, where the data set does not know its own.")
     ] = None,
+    levels: Annotated[
+        int, typer.Option(min=1, max=5, help="Number of scales; each further one has half the resolution.")
+    ] = 1,
+    like: Annotated[
+        Path | None, typer.Option(help="Folder of images that the ground is to look like; they need no labels.")
+    ] = None,
+    style_px: Annotated[
+        int, typer.Option(min=64, help="Pixels between places that each look like a part of one image of --like.")
+    ] = 1024,
+    tiles: Annotated[
+        Path | None, typer.Option(help="Folder to also cut the finished world into tiles, as a data set.")
+    ] = None,
+    tile_size: Annotated[int, typer.Option(min=16, help="Side of a tile in pixels.")] = 1024,
+    tile_overlap: Annotated[int, typer.Option(min=0, help="Overlap of neighbouring tiles in pixels.")] = 200,
+    tile_format: Annotated[
+        WrittenName, typer.Option(help="Format of the tiles; coco keeps all label fields.")
+    ] = "coco",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes; does not change the result. [default: one per core]")
+    ] = None,
+    executor: Annotated[
+        Literal["local", "ray"], typer.Option(help="Run here, or on the machines of a Ray cluster (docs/scale.md).")
+    ] = "local",
+    address: Annotated[str | None, typer.Option(help="Ray cluster, HOST:PORT. [default: one on this machine]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
 ) -> None:
     """Make one large labelled image: a GeoTIFF, with its labels as GeoJSON and DOTA text.
@@ -51,6 +75,8 @@ def world_command(
     """
     from dataengine.engine.recipe import load_recipe
     from dataengine.engine.show import world_with_progress
+    from dataengine.engine.world_tiles import write_tiles
+    from dataengine.engine.world_worker import WorldSettings
 
     fields = {
         "dataset": dataset,
@@ -64,6 +90,12 @@ def world_command(
     recipe = load_recipe(None, {name: value for name, value in fields.items() if value is not None})
     out = out or Path("runs") / f"world-{recipe.name}-{recipe.seed}"
     placement = None if crs is None else (crs, *corner)
-    report = world_with_progress(recipe, out, size, quiet=as_json, ground=ground, placement=placement, gsd_m=gsd)
+    settings = WorldSettings(size, ground, levels, like, style_px)
+    report = world_with_progress(
+        recipe, out, settings, quiet=as_json, placement=placement, gsd_m=gsd, workers=workers, executor=executor,
+        address=address,
+    )  # fmt: skip
+    if tiles is not None:
+        report["tiles"] = write_tiles(out, tiles, tile_size, tile_overlap, tile_format)
     if as_json:
         print(json.dumps(report, indent=2))

@@ -14,9 +14,18 @@ def erase(image: np.ndarray, bare: np.ndarray, layout: Layout, gone: np.ndarray,
     image, bare: uint8 (H, W, 3), with the painted objects and before they were painted. What the frames of the objects
     may have changed (`frame.masks`) comes back from `bare`, except inside the boxes of objects that stay.
     """
-    sides = frame_sides(layout.boxes, spec)
-    reach = np.maximum(spec.hole_margin * layout.boxes[:, 2], spec.hole_pixels) + sides / spec.size
-    grown = layout.boxes.copy()
-    grown[:, 2:4] += 2 * reach[:, None]
-    restored = covered(grown[gone], image.shape) & ~covered(layout.boxes[~gone], image.shape)
+    painted = painted_boxes(layout.boxes[gone], spec)
+    restored = covered(painted, image.shape) & ~covered(layout.boxes[~gone], image.shape)
     return np.where(restored[..., None], bare, image)
+
+
+def painted_boxes(boxes: np.ndarray, spec: FrameSpec) -> np.ndarray:
+    """Boxes (N, 5) that hold every pixel which painting an object may change, of the same dtype.
+
+    >>> painted_boxes(np.float32([[50, 50, 40, 10, 0]]), FrameSpec(size=72, hole_margin=0.1)).tolist()
+    [[50.0, 50.0, 50.0, 20.0, 0.0]]
+    """
+    reach = np.maximum(spec.hole_margin * boxes[:, 2], spec.hole_pixels) + frame_sides(boxes, spec) / spec.size
+    grown = boxes.copy()
+    grown[:, 2:4] += 2 * reach[:, None]
+    return grown

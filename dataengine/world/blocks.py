@@ -17,90 +17,170 @@ from PIL import Image
 from dataengine import geometry
 from dataengine.errors import UserError
 from dataengine.files import parse_json, read_bytes, read_text, remove_unfinished, write_whole
+from dataengine.world.layouts import WorldObjects
 from dataengine.world.noise import Rect
 from dataengine.world.world import Region
 
 BLOCK_PX = 512
-STRIP_PX = 4096  # blocks are made strip by strip, so that the windows kept for the next row do not grow with the width
+STRIP_BLOCKS = 8  # blocks are made strip by strip, so that what is kept for the next row does not grow with the width
+CHUNK_BLOCKS = 4  # on each side of what a worker makes at a time: neighbours share most of what they are made from
+AGAIN = "and the same dataengine world command makes it again"
 
 
 class Regions(Protocol):
-    """`World` or `JudgedWorld`."""
+    """`World`, `JudgedWorld`, or a coarser level of one."""
 
     def region(self, left: int, top: int, width: int, height: int) -> Region: ...
 
 
 @dataclass(frozen=True)
 class BlockFolder:
-    """The blocks of a world of size x size pixels, in a folder."""
+    """The blocks of a world of size x size pixels, in a folder. side: of a block in pixels."""
 
     folder: Path
     size: int
+    side: int = BLOCK_PX
 
     def places(self) -> list[Rect]:
         """All blocks, in the order in which making them costs least."""
-        starts = range(0, self.size, BLOCK_PX)
-        per_strip = STRIP_PX // BLOCK_PX
-        strips = [starts[i : i + per_strip] for i in range(0, len(starts), per_strip)]
+        starts = self._starts()
+        strips = [starts[i : i + STRIP_BLOCKS] for i in range(0, len(starts), STRIP_BLOCKS)]
         return [self._block(left, top) for strip in strips for top in starts for left in strip]
 
     def rows(self) -> list[list[Rect]]:
         """All blocks, row by row from the top."""
-        starts = range(0, self.size, BLOCK_PX)
-        return [[self._block(left, top) for left in starts] for top in starts]
+        return [[self._block(left, top) for left in self._starts()] for top in self._starts()]
+
+    def chunks(self) -> list[list[Rect]]:
+        """All blocks, in squares for one worker each."""
+        starts = self._starts()
+        cuts = [starts[i : i + CHUNK_BLOCKS] for i in range(0, len(starts), CHUNK_BLOCKS)]
+        return [[self._block(left, top) for top in tops for left in lefts] for tops in cuts for lefts in cuts]
+
+    def _starts(self) -> range:
+        return range(0, self.size, self.side)
 
     def _block(self, left: int, top: int) -> Rect:
-        return Rect(left, top, min(BLOCK_PX, self.size - left), min(BLOCK_PX, self.size - top))
+        return Rect(left, top, min(self.side, self.size - left), min(self.side, self.size - top))
 
-    def _file(self, block: Rect, suffix: str) -> Path:
-        return self.folder / f"{block.top // BLOCK_PX:05}_{block.left // BLOCK_PX:05}{suffix}"
+    def name(self, block: Rect) -> str:
+        """Name of a block's files: its row and column.
 
-    def make(self, world: Regions, done: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Make all blocks that are not there. The record of a block is written after its picture, so that a block with
-        a record is whole."""
+        >>> BlockFolder(Path("blocks"), 2048).name(Rect(1024, 0, 512, 512))
+        '00000_00002'
+        """
+        return f"{block.top // self.side:05}_{block.left // self.side:05}"
+
+    def made(self) -> frozenset[str]:
+        """Names of the blocks that are there. The record of a block is written after its picture, so a block with a
+        record is whole."""
+        return frozenset(file.stem for file in self.folder.glob("*.json"))
+
+    def prepare(self) -> None:
+        """Make the folder, and remove what a kill left unfinished."""
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self.folder)
-        places = self.places()
+
+    def make(self, world: Regions, done: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Make all blocks that are not there."""
+        self.prepare()
+        places, there = self.places(), self.made()
         for number, block in enumerate(places, 1):
-            if not self._file(block, ".json").exists():
-                self._write(block, world.region(block.left, block.top, block.width, block.height))
+            if self.name(block) not in there:
+                for name, content in self.files(block, world).items():
+                    self.put(name, content)
             done(number, len(places))
 
-    def _write(self, block: Rect, region: Region) -> None:
+    def files(self, block: Rect, world: Regions) -> dict[str, bytes]:
+        """Name and content of the files of a block: the picture, then the record."""
+        region = world.region(block.left, block.top, block.width, block.height)
         buffer = io.BytesIO()
         Image.fromarray(region.image).save(buffer, "PNG", compress_level=1)
-        write_whole(self._file(block, ".png"), buffer.getvalue())
         shown, names = region.objects, region.labels.names()
-        points = anchors(shown.boxes, self.size)
-        own = ((points >= (block.left, block.top)) & (points < (block.right, block.bottom))).all(1)
         objects = [
             {"id": shown.ids[i].tolist(), "class": names[i], "box": shown.boxes[i].tolist(),
              "difficult": bool(region.labels.difficult[i])}
-            for i in np.flatnonzero(own)
+            for i in _own(shown, block, self.size)
         ]  # fmt: skip
+        gone, classes = region.erased, region.labels.classes
+        erased = [
+            {"id": gone.ids[i].tolist(), "class": classes[gone.labels[i]], "box": gone.boxes[i].tolist()}
+            for i in _own(gone, block, self.size)
+        ]
         sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()
-        write_whole(self._file(block, ".json"), json.dumps({"sha256": sha256, "objects": objects}) + "\n")
+        content = {"sha256": sha256, "objects": objects, "erased": erased}
+        content["checksum"] = _checksum(content)
+        return {
+            f"{self.name(block)}.png": buffer.getvalue(),
+            f"{self.name(block)}.json": (json.dumps(content) + "\n").encode(),
+        }
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write one file of a block."""
+        write_whole(self.folder / name, content)
+
+    def store(self, chunk: int) -> BlockFolder:
+        """Where a worker puts the files of a chunk (`worker.Stores`): each block counts as soon as it is written."""
+        return self
+
+    def close(self) -> None:
+        """Nothing to do: each file is in its place."""
+
+    abandon = close
 
     def picture(self, block: Rect) -> np.ndarray:
         """The picture of a block, uint8 (height, width, 3). Raises UserError if it is not what was written."""
-        file = self._file(block, ".png")
-        data = read_bytes(file)
-        if hashlib.sha256(data).hexdigest() != self._record(block)["sha256"]:
-            raise UserError(f"{file}: is not what was written; delete it and its .json, and run the command again.")
+        file = self.folder / f"{self.name(block)}.png"
+        try:
+            data = read_bytes(file)
+        except OSError as error:
+            raise UserError(f"{file} cannot be read ({error.strerror}); delete its .json, {AGAIN}.") from None
+        if hashlib.sha256(data).hexdigest() != self.record(block)["sha256"]:
+            raise UserError(f"{file}: is not what was written; delete its .json, {AGAIN}.")
         return np.asarray(Image.open(io.BytesIO(data)))
+
+    def region(self, left: int, top: int, width: int, height: int) -> np.ndarray:
+        """The pixels of a rectangle within the world, uint8 (height, width, 3)."""
+        rect, image = Rect(left, top, width, height), np.empty((height, width, 3), np.uint8)
+        for column, row in rect.cells(self.side):
+            block = self._block(column * self.side, row * self.side)
+            own, theirs = rect.common(block)
+            image[own] = self.picture(block)[theirs]
+        return image
 
     def objects(self) -> Iterator[dict]:
         """The objects that the world shows, once each, whole, row by row of blocks."""
         for row in self.rows():
             for block in row:
-                yield from self._record(block)["objects"]
+                yield from self.record(block)["objects"]
 
-    def _record(self, block: Rect) -> dict:
-        file = self._file(block, ".json")
+    def erased(self) -> Iterator[dict]:
+        """Those that the filter removed, as `objects`."""
+        for row in self.rows():
+            for block in row:
+                yield from self.record(block)["erased"]
+
+    def record(self, block: Rect) -> dict:
+        """The record of a block. Raises UserError if it is missing or not what was written."""
+        file = self.folder / f"{self.name(block)}.json"
         try:
-            return parse_json(read_text(file))
-        except ValueError as error:
-            raise UserError(f"{file} {error}; delete it, and run the same command again.") from None
+            content = parse_json(read_text(file))
+            checksum = content.pop("checksum")
+        except (ValueError, KeyError, AttributeError) as error:
+            raise UserError(f"{file}: no record of a block ({error}); delete it, {AGAIN}.") from None
+        if checksum != _checksum(content):
+            raise UserError(f"{file}: is not what was written; delete it, {AGAIN}.")
+        return content
+
+
+def _checksum(content: dict) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _own(objects: WorldObjects, block: Rect, size: int) -> np.ndarray:
+    """Indices of the objects that belong to a block."""
+    points = anchors(objects.boxes, size)
+    return np.flatnonzero(((points >= (block.left, block.top)) & (points < (block.right, block.bottom))).all(1))
 
 
 def anchors(boxes: np.ndarray, size: int) -> np.ndarray:

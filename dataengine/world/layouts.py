@@ -44,10 +44,12 @@ class WorldObjects:
         return WorldObjects(self.boxes[keep], self.labels[keep], self.ids[keep])
 
 
+NO_OBJECTS = WorldObjects(np.zeros((0, 5)), np.zeros(0, np.int64), np.zeros((0, 3), np.int64))
+
+
 def joined(parts: list[WorldObjects]) -> WorldObjects:
     """All objects of the parts, in order."""
-    none = WorldObjects(np.zeros((0, 5)), np.zeros(0, np.int64), np.zeros((0, 3), np.int64))
-    parts = [none, *parts]
+    parts = [NO_OBJECTS, *parts]
     return WorldObjects(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("boxes", "labels", "ids")))
 
 

@@ -1,26 +1,32 @@
 """Objects painted into the ground of a world, where they are, whatever borders they cross.
 
 Cells are painted in the order of their colours (`layouts.colour`): one shows its neighbours of lower colours painted
-already, and the ground elsewhere, in a square of fixed place around the cell. So what a cell's objects look like
-depends on cells at most three away, and no two cells of one colour reach the same pixel.
+already, and the ground elsewhere. Only what the frames of its objects show has to be there for that, so what an object
+looks like depends on those near it alone. No two cells of one colour reach the same pixel.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Sequence
+
 import numpy as np
 
 from dataengine.render.canvas import Canvas, Provenance
+from dataengine.render.erase import painted_boxes
+from dataengine.render.frame import covered, frame_angles, frame_sides
 from dataengine.render.in_scene_pipeline import InScenePipeline
 from dataengine.render.placement import empty_layout
 from dataengine.seeds import Stream
 from dataengine.world.fields import cell_generator
-from dataengine.world.layouts import WorldLayouts, colour
+from dataengine.world.layouts import MAX_CELLS, WorldLayouts, colour, hulls_of
 from dataengine.world.noise import Rect
 from dataengine.world.scene import Scene
 from dataengine.world.windowed import BoundedCache
 
-CACHE_BYTES = 96 << 20  # of painted squares
+CACHE_BYTES = 64 << 20  # of painted cells
 COLOURS = 4
+FRAME_BORDER_PX = 4  # around a frame: interpolation and blur read a little more
 
 
 class PaintedWorld:
@@ -30,36 +36,77 @@ class PaintedWorld:
                  steps: int | None = None):  # fmt: skip
         self.scene, self.layouts, self.renderer, self.seed, self.steps = scene, layouts, renderer, seed, steps
         self.cache = BoundedCache(CACHE_BYTES)
+        self._areas: OrderedDict[tuple[int, int], list[Rect]] = OrderedDict()
 
     def region(self, rect: Rect) -> np.ndarray:
         """The picture of a rectangle, uint8 (height, width, 3)."""
-        return self._before(COLOURS, rect)
+        return self._before(COLOURS, rect, [rect])
 
-    def square(self, column: int, row: int) -> Rect:
-        """The place that the objects of a cell are painted in: half a cell more on each side."""
-        side = self.layouts.cell_px
-        return Rect(column * side, row * side, side, side).grown(side // 2)
+    def area(self, column: int, row: int) -> Rect:
+        """A rectangle that holds all pixels which painting a cell's objects changes."""
+        return _hull(self._painted_areas(column, row))
 
-    def _before(self, number: int, rect: Rect) -> np.ndarray:
-        """The picture of a rectangle when the cells of the first `number` colours are painted."""
+    def cells_painting(self, rect: Rect) -> list[tuple[int, int]]:
+        """Column and row of the cells whose objects change a pixel of a rectangle."""
+        near = rect.grown(self.layouts.cell_px // 2).cells(self.layouts.cell_px)
+        return [place for place in near if self._reaches(place, [rect])]
+
+    def _before(self, number: int, rect: Rect, needed: Sequence[Rect]) -> np.ndarray:
+        """The picture of a rectangle when the cells of the first `number` colours are painted, right in the parts of it
+        that are needed: elsewhere objects may be missing."""
         image = self.scene.region(rect)
         reached = rect.grown(self.layouts.cell_px // 2).cells(self.layouts.cell_px)
         for now in range(number):
-            for column, row in reached:
-                if colour(column, row) != now or not len(self.layouts.cell(column, row)):
+            for place in reached:
+                if colour(*place) != now or not self._reaches(place, needed):
                     continue
-                common = rect.common(self.square(column, row))
-                if common is not None:
-                    painted = self.cache.get((column, row), lambda c=column, r=row: self._painted(c, r))
-                    image[common[0]] = painted[common[1]]
+                painted = self.cache.get(place, lambda place=place: self._painted(*place))
+                if (common := rect.common(self.area(*place))) is not None:
+                    part, own = image[common[0]], painted[common[1]]
+                    part[:] = np.where(own[..., 3:] > 0, own[..., :3], part)
         return image
 
+    def _reaches(self, place: tuple[int, int], needed: Sequence[Rect]) -> bool:
+        """Whether a cell's objects change a pixel of one of the rectangles."""
+        areas = self._painted_areas(*place)
+        return any(area.common(rect) is not None for rect in needed for area in areas)
+
+    def _painted_areas(self, column: int, row: int) -> list[Rect]:
+        """For each object of a cell the rectangle that painting it changes."""
+        key = (column, row)
+        if key not in self._areas:
+            boxes = painted_boxes(self.layouts.cell(column, row).boxes, self.layouts.spec)
+            self._areas[key] = [_around(hull) for hull in hulls_of(boxes)]
+            if len(self._areas) > MAX_CELLS:
+                self._areas.popitem(last=False)
+        self._areas.move_to_end(key)
+        return self._areas[key]
+
     def _painted(self, column: int, row: int) -> np.ndarray:
-        """The square of a cell with its objects."""
-        square = self.square(column, row)
-        new = self.layouts.layout(self.layouts.cell(column, row), square)
-        image = self._before(colour(column, row), square)
-        canvas = Canvas(image, empty_layout(new), new, Provenance("generated", seed=self.seed))
+        """The painted area of a cell with its objects, and which pixels they change (0 or 1), uint8 (H, W, 4)."""
+        objects, spec = self.layouts.cell(column, row), self.layouts.spec
+        frames = objects.boxes.copy()
+        frames[:, 2] = frames[:, 3] = frame_sides(objects.boxes, spec)
+        frames[:, 4] = frame_angles(objects.boxes, self.layouts.kind)
+        shown = [_around(hull).grown(FRAME_BORDER_PX) for hull in hulls_of(frames)]
+        area = self.area(column, row)
+        whole = _hull([*shown, area])
+        new = self.layouts.layout(objects, whole)
+        canvas = Canvas(self._before(colour(column, row), whole, shown), empty_layout(new), new,
+                        Provenance("generated", seed=self.seed))  # fmt: skip
         own = int(cell_generator(self.seed, Stream.WORLD_OBJECT, column, row).integers(1 << 62))
         [painted] = self.renderer([canvas], [own], num_inference_steps=self.steps)
-        return painted.image
+        changed = covered(painted_boxes(new.boxes, spec), painted.image.shape).astype(np.uint8)[..., None]
+        return np.concatenate([painted.image, changed], 2)[whole.common(area)[0]]
+
+
+def _around(hull: np.ndarray) -> Rect:
+    """The rectangle of whole pixels around left, top, right, bottom (4,)."""
+    (left, top), (right, bottom) = np.floor(hull[:2]).astype(int).tolist(), np.ceil(hull[2:]).astype(int).tolist()
+    return Rect(left, top, right - left, bottom - top)
+
+
+def _hull(rects: Sequence[Rect]) -> Rect:
+    """The least rectangle that holds all of them."""
+    left, top = min(rect.left for rect in rects), min(rect.top for rect in rects)
+    return Rect(left, top, max(rect.right for rect in rects) - left, max(rect.bottom for rect in rects) - top)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
@@ -15,15 +16,19 @@ from dataengine.render.layout_batch import layout_rasters
 from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.render.placement import class_numbers, domain_number
 from dataengine.render.precision import fast_autocast
-from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, with_noise
+from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, THUMBNAIL_SCALE, with_noise
 from dataengine.world.noise import Rect, position_noise
-from dataengine.world.windowed import Lattice, WindowedSampler, euler_advance, few_step_advance
+from dataengine.world.style import Style
+from dataengine.world.windowed import BoundedCache, Lattice, WindowedSampler, euler_advance, few_step_advance
 
 LayoutOf = Callable[[Rect], Layout]  # what is to be seen in a rectangle of the world, in pixels from its corner
 
 OVERLAP = 4  # cells of a window's 32 that its neighbour shows, too
 HALO = 1  # cells at the edge of a window that are not used
-PIXEL_CACHE_BYTES = 192 << 20  # of windows of pixels; two rows of them across a strip of 4,096 pixels, twice
+AGREEING_ROUNDS = 3  # each leaves a quarter of what differs at most
+GROUP = 2  # columns and rows of the layout model's windows that are computed together
+WINDOW_CACHE_BYTES = 96 << 20  # of each stage; two rows of pixel windows across a strip of 4,096 pixels, two steps
+TILE_CACHE_BYTES = 40 << 20  # of finished ground, as much as blocks below each other share across such a strip
 
 
 class Scene:
@@ -31,9 +36,12 @@ class Scene:
 
     pipeline: a whole-image renderer. layout_of: the objects in any rectangle; the ground is made to suit them. domain:
     the appearance, one of the pipeline's, or None. steps: the pipeline's own if None. overlap: cells that neighbouring
-    windows share. independent: windows that know nothing of one another, as control for measurements.
+    windows share; 0 for windows that know nothing of one another, as a control for measurements. level, coarser: the
+    number of halvings of the resolution, and the scene of one more, which this one is made to agree with. style: what
+    the ground looks like, place by place.
 
-    Raises UserError for a renderer that is neither a `LayoutPipeline` nor an `InpaintingPipeline`.
+    Raises UserError for a renderer that is neither a `LayoutPipeline` nor an `InpaintingPipeline`, and for an
+    `InpaintingPipeline` with a coarser scene.
     """
 
     def __init__(
@@ -44,13 +52,18 @@ class Scene:
         domain: str | None = None,
         steps: int | None = None,
         overlap: int = OVERLAP,
+        level: int = 0,
+        coarser: Scene | None = None,
+        style: Style | None = None,
     ):
         self.pipeline, self.seed, self.layout_of, self.domain = pipeline, seed, layout_of, domain
+        self.level, self.coarser, self.style = level, coarser, style
         self.device = pipeline.unet.device
         self.number = domain_number(domain, pipeline.unet.config.domains)
         self.grey = domain in pipeline.config.grey_domains
         cells = pipeline.unet.config.sample_size
         self.cells = Lattice(cells, cells - overlap, min(HALO, overlap // 2))
+        self.tiles = BoundedCache(TILE_CACHE_BYTES)
         if isinstance(pipeline, LayoutPipeline):
             self.ratio = THUMBNAIL_RATIO
             self.coarse = self._coarse(steps, few=bool(pipeline.config.few_steps))
@@ -61,6 +74,8 @@ class Scene:
             looks = list(pipeline.decoder.config.domains)
             self.look = torch.tensor([looks.index(domain) if domain in looks else len(looks)])
         elif isinstance(pipeline, InpaintingPipeline):
+            if coarser is not None:
+                raise UserError("--levels needs a whole-image renderer with a thumbnail decoder; leave --levels out.")
             self.ratio = LATENT_RATIO
             self.coarse = self._coarse(steps, few=False)
             self.fine = self._sampler("pixels", self._decode_latents, 3, [1.0], True, self._pixel_lattice())
@@ -69,6 +84,14 @@ class Scene:
 
     def region(self, rect: Rect) -> np.ndarray:
         """The picture of a rectangle, uint8 (height, width, 3)."""
+        image, side = np.empty((rect.height, rect.width, 3), np.uint8), self.fine.lattice.stride
+        for column, row in rect.cells(side):
+            tile = Rect(column * side, row * side, side, side)
+            own, theirs = rect.common(tile)
+            image[own] = self.tiles.get((column, row), lambda tile=tile: self._made(tile))[theirs]
+        return image
+
+    def _made(self, rect: Rect) -> np.ndarray:
         pixels = self.fine.region(rect)
         if self.grey:
             pixels = np.repeat((pixels[:1] + pixels[1:2] + pixels[2:]) / np.float32(3), 3, 0)
@@ -78,50 +101,99 @@ class Scene:
     def _pixel_lattice(self) -> Lattice:
         return Lattice(*(n * self.ratio for n in (self.cells.window, self.cells.stride, self.cells.halo)))
 
-    def _sampler(self, stage: str, denoise, channels: int, sigmas: Sequence[float], few: bool, lattice: Lattice):
+    def _sampler(self, stage: str, denoise, channels: int, sigmas: Sequence[float], few: bool, lattice: Lattice,
+                 group: int = 1):  # fmt: skip
         def noise(step: int, rect: Rect) -> np.ndarray:
-            return position_noise(self.seed, stage, step, channels, rect)
+            return position_noise(self.seed, self._stage(stage), step, channels, rect)
 
         advance = few_step_advance(sigmas) if few else euler_advance(sigmas)
-        return WindowedSampler(denoise, noise, advance, lattice, renews=few, max_bytes=PIXEL_CACHE_BYTES)
+        return WindowedSampler(denoise, noise, advance, lattice, renews=few, group=group, max_bytes=WINDOW_CACHE_BYTES)
 
     def _coarse(self, steps: int | None, few: bool) -> WindowedSampler:
         """The stage of the layout model, whose windows are of its own size."""
         unet = self.pipeline.unet
         sigmas = _sigmas(steps or self.pipeline.steps, few)
 
-        def denoise(x: np.ndarray, step: int, place: Rect) -> np.ndarray:
-            layout = self.layout_of(place.scaled(self.ratio))
-            labels = class_numbers(layout, self.pipeline.classes)
-            batch = unet.layout_batch([layout], [labels], [self.number]).to(self.device)
+        def denoise(x: np.ndarray, step: int, places: Sequence[Rect]) -> np.ndarray:
+            layouts = [self.layout_of(place.scaled(self.ratio)) for place in places]
+            labels = [class_numbers(layout, self.pipeline.classes) for layout in layouts]
+            references = self._references(places)
+            batch = unet.layout_batch(layouts, labels, [self.number] * len(places), references).to(self.device)
             return self._clean(lambda y, t: unet(y, t, batch), x, sigmas[step])
 
-        return self._sampler("cells", denoise, unet.config.latent_channels, sigmas, few, self.cells)
+        return self._sampler("cells", denoise, unet.config.latent_channels, sigmas, few, self.cells, GROUP)
 
     @torch.no_grad()
     def _clean(self, velocity, x: np.ndarray, sigma: float) -> np.ndarray:
-        """The clean estimate of one window: x - sigma velocity. One at a time, for a sum's rounding depends on how many
-        are computed together."""
-        window = torch.from_numpy(x)[None].to(self.device).clone()
+        """The clean estimate of windows (B, C, W, W): x - sigma velocity."""
+        windows = torch.from_numpy(x).to(self.device).clone()
         with fast_autocast(self.device):
-            clean = window - sigma * velocity(window, torch.full((1,), 1000.0 * sigma, device=self.device)).float()
-        return clean[0].cpu().numpy()
+            times = torch.full((len(windows),), 1000.0 * sigma, device=self.device)
+            clean = windows - sigma * velocity(windows, times).float()
+        return clean.cpu().numpy()
 
-    def _decode_thumbnails(self, x: np.ndarray, step: int, place: Rect) -> np.ndarray:
-        decoder, cells = self.pipeline.decoder, place.around(self.ratio)
+    def _decode_thumbnails(self, x: np.ndarray, step: int, places: Sequence[Rect]) -> np.ndarray:
+        decoder, cells = self.pipeline.decoder, [place.around(self.ratio) for place in places]
         rasters = None
         if decoder.config.classes:
-            rasters = torch.from_numpy(layout_rasters([self.layout_of(place)], decoder.config.classes)).to(self.device)
+            layouts = [self.layout_of(place) for place in places]
+            rasters = torch.from_numpy(layout_rasters(layouts, decoder.config.classes)).to(self.device)
         thumbnails, noise = (
-            torch.from_numpy(part)[None].to(self.device)
-            for part in (self.coarse.region(cells), position_noise(self.seed, "thumbnail noise", 0, 3, cells))
+            torch.from_numpy(np.stack(parts)).to(self.device)
+            for parts in (
+                [self._thumbnails(rect) for rect in cells],
+                [position_noise(self.seed, self._stage("thumbnail noise"), 0, 3, rect) for rect in cells],
+            )
         )
-        noisy, look = with_noise(thumbnails, noise, rasters), self.look.to(self.device)
-        return self._clean(lambda y, t: decoder(y, t, noisy, look, rasters), x, self.fine_sigmas[step])
+        noisy, look = with_noise(thumbnails, noise, rasters), self.look.to(self.device).expand(len(places))
+        clean = self._clean(lambda y, t: decoder(y, t, noisy, look, rasters), x, self.fine_sigmas[step])
+        if self.coarser is None:
+            return clean
+        return agreeing(clean, np.stack([self._coarser_pixels(place) for place in places]))
 
-    def _decode_latents(self, _: np.ndarray, __: int, place: Rect) -> np.ndarray:
-        latents = torch.from_numpy(self.coarse.region(place.around(self.ratio)))[None].to(self.device)
-        return self.pipeline.decode(latents)[0].transpose(2, 0, 1).astype(np.float32) / np.float32(127.5) - 1
+    def _thumbnails(self, cells: Rect) -> np.ndarray:
+        """Latents (3, height, width) of a rectangle of cells: generated, or means of the coarser scene's pixels."""
+        if self.coarser is None:
+            return self.coarse.region(cells)
+        pixels = torch.from_numpy(self._coarser_pixels(cells.scaled(self.ratio)))[None]
+        return (F.avg_pool2d(pixels, self.ratio // 2) * THUMBNAIL_SCALE)[0].numpy()
+
+    def _coarser_pixels(self, rect: Rect) -> np.ndarray:
+        """The coarser scene in a rectangle of even sides and corner, (3, height / 2, width / 2) in [-1, 1]."""
+        image = self.coarser.region(Rect(rect.left // 2, rect.top // 2, rect.width // 2, rect.height // 2))
+        return image.transpose(2, 0, 1).astype(np.float32) / np.float32(127.5) - 1
+
+    def _stage(self, name: str) -> str:
+        return f"{name} {self.level}" if self.level else name
+
+    def _references(self, places: Sequence[Rect]) -> np.ndarray | None:
+        """Embeddings (B, 1, E) at the centres of windows of cells."""
+        if self.style is None:
+            return None
+        to_pixels = self.ratio * 2**self.level
+        centres = [(to_pixels * (p.left + p.width / 2), to_pixels * (p.top + p.height / 2)) for p in places]
+        return np.stack([self.style.at(*centre) for centre in centres])[:, None]
+
+    def _decode_latents(self, _: np.ndarray, __: int, places: Sequence[Rect]) -> np.ndarray:
+        latents = np.stack([self.coarse.region(place.around(self.ratio)) for place in places])
+        images = self.pipeline.decode(torch.from_numpy(latents).to(self.device))
+        return np.stack(images).transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - 1
+
+
+def agreeing(clean: np.ndarray, coarse: np.ndarray) -> np.ndarray:
+    """Clean estimates (B, C, H, W), moved so that their means over squares of two pixels are those of coarser images
+    (B, C, H / 2, W / 2): the projection of constrained sampling (Wang et al. 2023, DDNM, eq. 13), with a smooth inverse
+    in place of blocks. It needs no gradients.
+
+    >>> moved = agreeing(np.zeros((1, 1, 8, 8), np.float32), np.ones((1, 1, 4, 4), np.float32))
+    >>> moved.round(3).min(), moved.round(3).max()
+    (np.float32(1.0), np.float32(1.0))
+    """
+    moved, wanted = torch.from_numpy(clean), torch.from_numpy(coarse)
+    for _ in range(AGREEING_ROUNDS):
+        difference = wanted - F.avg_pool2d(moved, 2)
+        moved = moved + F.interpolate(difference, scale_factor=2, mode="bilinear", align_corners=False)
+    return moved.numpy()
 
 
 def _sigmas(steps: int, few: bool) -> list[float]:

@@ -10,7 +10,7 @@ import numpy as np
 from dataengine.judge.calibration import Calibration
 from dataengine.judge.detector import Detector
 from dataengine.judge.verdict import match
-from dataengine.render.erase import erase
+from dataengine.render.erase import erase, painted_boxes
 from dataengine.world.layouts import MAX_CELLS, WorldObjects, hulls_of
 from dataengine.world.noise import Rect
 from dataengine.world.windowed import BoundedCache
@@ -47,8 +47,8 @@ class JudgedWorld:
         region = self.world.region(left, top, width, height)
         found = self.found(region.objects)
         if self.mode == "erase":
-            objects = region.objects.select(found)
-            return Region(region.rect, self._without_missed(region), objects, region.labels.select(found))
+            shown, labels = region.objects.select(found), region.labels.select(found)
+            return Region(region.rect, self._without_missed(region), shown, labels, region.objects.select(~found))
         return replace(region, labels=replace(region.labels, difficult=~found))
 
     def found(self, objects: WorldObjects) -> np.ndarray:
@@ -88,26 +88,27 @@ class JudgedWorld:
 
     def _without_missed(self, region: Region) -> np.ndarray:
         image = region.image.copy()
-        side = self.world.layouts.cell_px
-        for column, row in region.rect.grown(side // 2).cells(side):
-            if self.cell(column, row).found.all():
+        for place in self.world.painted.cells_painting(region.rect):
+            if self.cell(*place).found.all():
                 continue
-            square = self.world.painted.square(column, row)
-            if (common := region.rect.common(square)) is None:
-                continue
-            patch = self._erased.get((column, row), lambda c=column, r=row: self._restored(c, r))[common[1]]
-            part = image[common[0]]
-            part[:] = np.where(patch[..., 3:] > 0, patch[..., :3], part)
+            patch = self._erased.get(place, lambda place=place: self._restored(*place))
+            if (common := region.rect.common(self.world.painted.area(*place))) is not None:
+                part, ground = image[common[0]], patch[common[1]]
+                part[:] = np.where(ground[..., 3:] > 0, ground[..., :3], part)
         return image
 
     def _restored(self, column: int, row: int) -> np.ndarray:
-        """The ground of a cell's square, and where it comes back (0 or 1), uint8 (H, W, 4)."""
-        square = self.world.painted.square(column, row)
-        objects = self.world.layouts.objects(square)
-        own = (objects.ids[:, :2] == (column, row)).all(1)
-        found = self.found(objects)
-        counted = own | found  # what other cells remove hides nothing
-        layout = self.world.layouts.layout(objects.select(counted), square)
-        nothing, all_of_it = (np.full((square.height, square.width, 1), value, np.uint8) for value in (0, 1))
-        mask = erase(nothing, all_of_it, layout, ~found[counted], self.world.layouts.spec)
-        return np.concatenate([self.world.scene.region(square), mask], 2)
+        """The ground of a cell's painted area, and where it comes back (0 or 1), uint8 (H, W, 4)."""
+        area, spec = self.world.painted.area(column, row), self.world.layouts.spec
+        objects = self.world.layouts.objects(area)
+        missed = (objects.ids[:, :2] == (column, row)).all(1)
+        missed[missed] = ~self.cell(column, row).found
+        going, hulls = hulls_of(painted_boxes(objects.boxes[missed], spec)), hulls_of(objects.boxes)
+        near = (hulls[:, None, :2] < going[None, :, 2:]) & (hulls[:, None, 2:] > going[None, :, :2])
+        staying = near.all(2).any(1) & ~missed
+        staying[staying] = self.found(objects.select(staying))  # what other cells remove hides nothing
+        counted = missed | staying
+        layout = self.world.layouts.layout(objects.select(counted), area)
+        nothing, all_of_it = (np.full((area.height, area.width, 1), value, np.uint8) for value in (0, 1))
+        mask = erase(nothing, all_of_it, layout, missed[counted], spec)
+        return np.concatenate([self.world.scene.region(area), mask], 2)

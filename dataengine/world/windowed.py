@@ -3,8 +3,9 @@
 MultiDiffusion (Bar-Tal et al. 2023) denoises a picture larger than its model in overlapping windows and averages them
 after each step. InfiniteDiffusion (Goslin 2026, arXiv 2512.08309) asks for the average in the other direction: a
 region of a step needs the windows that meet it, and each of them a region of the step before. Windows lie on one
-lattice of the plane, are computed one at a time, and are added in one order, so that a region is the same to the last
-bit alone, in a larger one, in any order and in another process.
+lattice of the plane, are computed in groups of fixed place, for the rounding of a sum depends on what is computed
+together, and are added in one order. So a region is the same to the last bit alone, in a larger one, in any order and
+in another process.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from dataengine.world.noise import Rect
 
-Denoise = Callable[[np.ndarray, int, Rect], np.ndarray]  # (noisy window (C, W, W), step, place) -> clean window
+Denoise = Callable[[np.ndarray, int, Sequence[Rect]], np.ndarray]  # (noisy (B, C, W, W), step, places) -> clean
 Noise = Callable[[int, Rect], np.ndarray]  # (step, place) -> (C, H, W)
 Advance = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
 
@@ -109,10 +110,11 @@ def euler_advance(sigmas: Sequence[float]) -> list[Advance]:
 class WindowedSampler:
     """Samples regions of a plane with a model of windows.
 
-    denoise: the model's clean estimate (C, window, window) of a noisy window at a step and place; a pure function of
-    the three. noise: standard normal numbers by step and place (`position_noise`). advance: for each step, the state
-    (C, H, W) of the following step from the state, the blended clean estimates and the following step's noise; acts on
-    each position alone. renews: whether it uses that noise. cache: of windows.
+    denoise: the model's clean estimates (B, C, window, window) of noisy windows at a step and their places; a pure
+    function of the three. noise: standard normal numbers by step and place (`position_noise`). advance: for each step,
+    the state (C, H, W) of the following step from the state, the blended clean estimates and the following step's
+    noise; acts on each position alone. renews: whether it uses that noise. group: windows are computed in squares of
+    group x group. max_bytes: of the cache of windows.
     """
 
     def __init__(
@@ -123,10 +125,11 @@ class WindowedSampler:
         lattice: Lattice,
         *,
         renews: bool,
+        group: int = 1,
         max_bytes: int = 1 << 26,
     ):
         self.denoise, self.noise, self.advance = denoise, noise, advance
-        self.lattice, self.renews, self.cache = lattice, renews, BoundedCache(max_bytes)
+        self.lattice, self.renews, self.group, self.cache = lattice, renews, group, BoundedCache(max_bytes)
 
     def region(self, rect: Rect) -> np.ndarray:
         """The clean image of a rectangle, (C, height, width) float32."""
@@ -157,14 +160,19 @@ class WindowedSampler:
 
     def _window(self, step: int, column: int, row: int) -> np.ndarray:
         """A window's clean estimate, (1, C, W, W), after what it was made from if the next step needs that."""
-        return self.cache.get((step, column, row), lambda: self._denoised(step, column, row))
+        (x, i), (y, j) = divmod(column, self.group), divmod(row, self.group)
+        return self.cache.get((step, x, y), lambda: self._denoised(step, x, y))[j * self.group + i]
 
     def _denoised(self, step: int, column: int, row: int) -> np.ndarray:
-        place = self.lattice.place(column, row)
+        """The windows of a group, in one array, row by row."""
+        numbers = range(self.group)
+        within = [(column * self.group + i, row * self.group + j) for j in numbers for i in numbers]
+        places = [self.lattice.place(*window) for window in within]
+        noisy = np.stack([self._noisy(step, *pair) for pair in zip(within, places, strict=True)])
+        clean = self.denoise(noisy, step, places)
+        return clean[:, None] if self.renews else np.stack([noisy, clean], 1)
+
+    def _noisy(self, step: int, window: tuple[int, int], place: Rect) -> np.ndarray:
         if step == 0:
-            noisy = self.noise(0, place)
-        else:
-            before = None if self.renews else self._window(step - 1, column, row)[0]
-            noisy = self._advanced(step, before, place)
-        clean = self.denoise(noisy, step, place)
-        return clean[None] if self.renews else np.stack([noisy, clean])
+            return self.noise(0, place)
+        return self._advanced(step, None if self.renews else self._window(step - 1, *window)[0], place)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -12,10 +13,11 @@ from dataengine.data.tile import crop_layout
 from dataengine.layouts.prior import Prior
 from dataengine.render.in_scene_pipeline import InScenePipeline
 from dataengine.render.layout_pipeline import LayoutPipeline
-from dataengine.world.layouts import WorldLayouts, WorldObjects
+from dataengine.world.layouts import NO_OBJECTS, WorldLayouts, WorldObjects
 from dataengine.world.noise import Rect
 from dataengine.world.objects import PaintedWorld
 from dataengine.world.scene import OVERLAP, Scene
+from dataengine.world.style import Style
 
 LEAST_VISIBLE = 1e-6  # share of an object in a rectangle below which rounding alone may put it there
 
@@ -26,13 +28,15 @@ class Region:
 
     image: uint8 (height, width, 3). objects: those that reach into it, whole, in pixels of the world, with ids that
     hold across regions. labels: the same objects in the same order, clipped to the rectangle, in pixels from its
-    corner, with their visible shares.
+    corner, with their visible shares. erased: objects of the world that a filter removed from it, which reach into the
+    rectangle.
     """
 
     rect: Rect
     image: np.ndarray
     objects: WorldObjects
     labels: Layout
+    erased: WorldObjects = NO_OBJECTS
 
 
 class World:
@@ -41,7 +45,9 @@ class World:
 
     ground: whole-image renderer, for the ground. painter: in-scene renderer, for the objects; it knows all classes of
     the prior. prior: of the layouts. domain: appearance of the ground, one of the renderer's, or None for its null.
-    acquisition: one of the prior's; drawn by the seed if None. cell: side in pixels of the cells of the layout.
+    acquisition: one of the prior's; drawn by the seed if None. cell: side in pixels of the cells of the layout. levels:
+    of the ground; each is made to agree with the one above, which has half its resolution. style: what the ground looks
+    like, place by place; as the renderer knows the domain if None.
     Torch is set to one thread, for the rounding of sums depends on their number.
     """
 
@@ -55,6 +61,8 @@ class World:
         acquisition: Acquisition | None = None,
         cell: int | None = None,
         overlap: int = OVERLAP,
+        levels: int = 1,
+        style: Style | None = None,
     ):
         import torch
 
@@ -62,12 +70,19 @@ class World:
         self.seed = seed
         cell = cell or cell_size(prior, painter)
         self.layouts = WorldLayouts(prior, seed, painter.unet.spec, acquisition, cell)
-        self.scene = Scene(ground, seed, self.ground_layout, domain, overlap=overlap)
+        self.scenes: list[Scene] = []  # of each level, the finest first
+        for level in reversed(range(levels)):
+            coarser = self.scenes[0] if self.scenes else None
+            layout_of = partial(self.ground_layout, level=level)
+            scene = Scene(ground, seed, layout_of, domain, overlap=overlap, level=level, coarser=coarser, style=style)
+            self.scenes.insert(0, scene)
+        self.scene = self.scenes[0]
         self.painted = PaintedWorld(self.scene, self.layouts, painter, seed)
 
-    def ground_layout(self, rect: Rect) -> Layout:
-        """What the ground is made to suit: the objects in a rectangle, clipped to it."""
-        return self.labels(self.layouts.objects(rect), rect)[1]
+    def ground_layout(self, rect: Rect, level: int = 0) -> Layout:
+        """What the ground is made to suit: the objects in a rectangle of a level, clipped to it, in its pixels."""
+        finest = rect.scaled(2**level)
+        return scaled_down(self.labels(self.layouts.objects(finest), finest)[1], level)
 
     def labels(self, objects: WorldObjects, rect: Rect) -> tuple[WorldObjects, Layout]:
         """Those of the objects that a rectangle shows a part of, and their labels there."""
@@ -82,6 +97,22 @@ class World:
         rect = Rect(left, top, width, height)
         objects, labels = self.labels(self.layouts.objects(rect), rect)
         return Region(rect, self.painted.region(rect), objects, labels)
+
+
+def scaled_down(layout: Layout, level: int) -> Layout:
+    """A layout of an image of 1 / 2^level of the resolution.
+
+    >>> layout = Layout([[8, 8, 8, 4, 0]], [0], ("car",), (16, 16), acquisition=Acquisition(gsd_m=0.5))
+    >>> scaled_down(layout, 1).boxes.tolist(), scaled_down(layout, 1).acquisition.gsd_m
+    ([[4.0, 4.0, 4.0, 2.0, 0.0]], 1.0)
+    """
+    if not level:
+        return layout
+    scale, gsd_m = 2**level, layout.acquisition.gsd_m
+    acquisition = layout.acquisition.model_copy(update={"gsd_m": None if gsd_m is None else gsd_m * scale})
+    boxes = layout.boxes / np.float32([scale, scale, scale, scale, 1])
+    size = (layout.size[0] // scale, layout.size[1] // scale)
+    return replace(layout, boxes=boxes, size=size, acquisition=acquisition)
 
 
 def cell_size(prior: Prior, painter: InScenePipeline) -> int:

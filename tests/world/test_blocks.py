@@ -13,32 +13,22 @@ from dataengine.data import dota, formats
 from dataengine.data.layout import Acquisition
 from dataengine.data.tile import tile
 from dataengine.errors import UserError
-from dataengine.world import blocks, export
 from dataengine.world.blocks import BlockFolder
 from dataengine.world.export import NAME, Placement, labels_of, write_geojson, write_geotiff
 
 SIZE, BLOCK = 208, 96  # three rows and columns of blocks, the last ones smaller
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small_blocks():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "BLOCK_PX", BLOCK)
-        patch.setattr(blocks, "STRIP_PX", 2 * BLOCK)
-        patch.setattr(export, "BLOCK_PX", BLOCK)
-        yield
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> BlockFolder:
-    folder = BlockFolder(tmp_path_factory.mktemp("made") / "blocks", SIZE)
+    folder = BlockFolder(tmp_path_factory.mktemp("made") / "blocks", SIZE, BLOCK)
     folder.make(toy_world())
     return folder
 
 
 @pytest.fixture(scope="module")
 def labels(made):
-    return labels_of(made, ("car", "van"), "obb", Acquisition(gsd_m=0.5))
+    return labels_of(list(made.objects()), ("car", "van"), "obb", Acquisition(gsd_m=0.5), SIZE)
 
 
 class Killed:
@@ -59,7 +49,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_an_interrupted_world_is_continued_to_the_same_bytes(made, tmp_path):
-    again = BlockFolder(tmp_path / "blocks", SIZE)
+    again = BlockFolder(tmp_path / "blocks", SIZE, BLOCK)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             again.make(Killed())
@@ -80,7 +70,7 @@ def test_each_visible_object_is_in_one_block(made):
 
 
 def test_a_changed_picture_is_reported(made, tmp_path):
-    broken = BlockFolder(tmp_path, SIZE)
+    broken = BlockFolder(tmp_path, SIZE, BLOCK)
     for name, content in contents(made.folder).items():
         (tmp_path / name).write_bytes(content)
     place = broken.places()[0]
@@ -113,8 +103,8 @@ def test_geotiff_is_cloud_optimized_and_in_its_place(made, tmp_path):
 
 
 def test_geojson_has_each_object_in_map_coordinates(made, labels, tmp_path):
-    write_geojson(tmp_path / "w.geojson", made, labels, Placement("EPSG:32633", 500_000.0, 5_800_000.0, 0.5))
-    features = json.loads((tmp_path / "w.geojson").read_text())["features"]
+    ids = [str(entry["id"]) for entry in made.objects()]
+    features = json.loads(write_geojson(ids, labels, Placement("EPSG:32633", 500_000.0, 5_800_000.0, 0.5)))["features"]
     assert len({feature["id"] for feature in features}) == len(features) == len(labels)
     ring = np.array([feature["geometry"]["coordinates"][0] for feature in features])
     assert (ring[:, 0] == ring[:, 4]).all(), "closed"
@@ -130,7 +120,7 @@ def test_dota_text_is_read_back_and_tiled_with_visible_shares(made, labels, tmp_
     (tmp_path / "meta" / f"{NAME}.txt").write_text(dota.meta_text(labels))
     write_geotiff(made, tmp_path / "images" / f"{NAME}.tif", Placement(gsd_m=0.5))
     (tmp_path / "labelTxt" / f"{NAME}.txt").write_text(dota.label_text(labels))
-    write_geojson(tmp_path / "world.geojson", made, labels, Placement(gsd_m=0.5))
+    (tmp_path / "world.geojson").write_text(write_geojson(["1"] * len(labels), labels, Placement(gsd_m=0.5)))
     (tmp_path / "world.json").write_text("{}")
     shutil.copytree(made.folder, tmp_path / "blocks")
     dataset = formats.read(tmp_path)
