@@ -30,6 +30,7 @@ from dataengine.export.sample_command import sample_command
 from dataengine.improve.command import improve_command
 from dataengine.judge.commands import app as filter_app
 from dataengine.layouts.commands import app as layout_app
+from dataengine.maps.commands import app as map_app
 from dataengine.render.commands import app as model_app
 from dataengine.train.commands import app as train_app
 from dataengine.view.commands import draw_command, view_command
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(layout_app, name="layout")
+app.add_typer(map_app, name="map")
 app.add_typer(run_app, name="run")
 app.add_typer(train_app, name="train")
 app.add_typer(filter_app, name="filter")
@@ -122,7 +124,7 @@ def _option(name: str, kind: object, field) -> inspect.Parameter:
         if get_origin(part) is dict or get_args(part)[1:] == (...,):
             metavar, option_type = "LIST", list[str] | None
         elif get_origin(part) is tuple:
-            metavar = "LOW HIGH"
+            metavar = "LOW HIGH" if len(get_args(part)) == 2 else "WEST SOUTH EAST NORTH"
     option = typer.Option(
         *(["--night/--day"] if name == "night" else []),
         help=field.description + (f" [default: {default}]" if default is not None else ""),

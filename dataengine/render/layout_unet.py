@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dataengine.data.layout import Layout
+from dataengine.render.control import Control
 from dataengine.render.flow import draw_noise, preconditioned_velocity, sample, velocity_of
 from dataengine.render.in_scene import FieldEmbedding
 from dataengine.render.inpaint import Known
@@ -360,9 +361,10 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         batch: LayoutBatch,
         text: torch.Tensor | None = None,
         known: Known | None = None,
+        control: Control | None = None,
     ) -> torch.Tensor:
         """Prediction (B, C, S, S) at timesteps (B,) in [0, 1000]. text: (B, T, D), or None for its learned null. known:
-        for models that in-paint; None if nothing is known."""
+        for models that in-paint; None if nothing is known. control: makes the ground follow a map."""
         c, condition = self.config, None
         if c.fields or c.domains:
             condition = self.field_embedding(batch.fields) + self.domain_embedding(batch.domains)
@@ -382,7 +384,8 @@ class LayoutUNet(ModelMixin, ConfigMixin):
             categories = self.box_encoder.classes(batch.labels)
             x = self.regional_attention(self.conv_in(x), categories, masks, timesteps)
         context = self.context(latents, batch, text)
-        out = self.unet(x, timesteps, context, class_labels=condition, cross_attention_kwargs=keywords).sample
+        side = {} if control is None else control.residuals(F.pixel_unshuffle(latents, c.patch), timesteps, context)
+        out = self.unet(x, timesteps, context, class_labels=condition, cross_attention_kwargs=keywords, **side).sample
         if c.prediction == "preconditioned":
             patches = F.pixel_unshuffle(latents, c.patch)
             out = preconditioned_velocity(patches, out, timesteps, self.latent_axes, self.latent_power)
@@ -403,11 +406,13 @@ def sample_latents(
     scheduler: FlowMatchEulerDiscreteScheduler | None = None,
     known: Known | None = None,
     few: bool = False,
+    control: Control | None = None,
 ) -> torch.Tensor:
     """Sample latents (B, C, S, S) float32. The noise of image i comes from generators[i] alone (CPU; contract 4).
 
     Guidance: `null + guidance_scale * (layout - null)`; in the default null only the boxes are unknown. known: latents
-    to keep outside a mask. few: sample as few-step models need it (`flow.sample_few`).
+    to keep outside a mask. few: sample as few-step models need it (`flow.sample_few`). control: applies with and
+    without the boxes.
     """
     config = model.config
     shape = (config.latent_channels, config.sample_size, config.sample_size)
@@ -415,7 +420,7 @@ def sample_latents(
     null = layouts.unknown() if null is None else null.to(model.device)
 
     noise = draw_noise(generators, shape, model.device)
-    conditions = {} if known is None else {"known": known}
+    conditions = {name: value for name, value in (("known", known), ("control", control)) if value is not None}
 
     def velocity(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         with_layout = model(x, times, layouts, **conditions)
