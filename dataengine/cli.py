@@ -31,8 +31,10 @@ from dataengine.improve.command import improve_command
 from dataengine.judge.commands import app as filter_app
 from dataengine.layouts.commands import app as layout_app
 from dataengine.maps.commands import app as map_app
+from dataengine.maps.pairs_command import pairs_command
 from dataengine.render.commands import app as model_app
 from dataengine.train.commands import app as train_app
+from dataengine.train.control_command import control_command
 from dataengine.view.commands import draw_command, view_command
 
 app = typer.Typer(
@@ -53,8 +55,10 @@ app.add_typer(model_app, name="model")
 app.add_typer(export_app, name="export")
 layout_app.command("draw")(draw_command)
 train_app.command("detector")(detector_command)
+train_app.command("control")(control_command)
 data_app.command("get")(get_command)
 data_app.command("sample")(sample_command)
+data_app.command("pairs")(pairs_command)
 app.add_typer(release_app, name="release")
 
 FIRST_OPTIONS = ("dataset", "data", "n", "out", "model", "strength", "filter", "workers")  # most runs need no other

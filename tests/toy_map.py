@@ -36,7 +36,10 @@ FEATURES: list[tuple[str, str, list[tuple[float, float]], dict[str, str]]] = [
     ("taxiway", LINE, [(-800, 760), (800, 760)], {"aeroway": "taxiway"}),
     ("apron", AREA, box(0, 620, 700, 220), {"aeroway": "apron"}),
     ("terminal", AREA, box(0, 470, 600, 60), {"building": "yes"}),
-    *(("stand%d" % i, LINE, [(x, 640), (x, 520)], {"aeroway": "parking_position"}) for i, x in enumerate(range(-270, 300, 90))),
+    *(
+        ("stand%d" % i, LINE, [(x, 640), (x, 520)], {"aeroway": "parking_position"})
+        for i, x in enumerate(range(-270, 300, 90))
+    ),
     ("gate", POINT, [(330, 500)], {"aeroway": "gate"}),
     ("light", AREA, box(-700, 600, 300, 120, 10), {"aeroway": "apron"}),
     ("pad", AREA, box(600, 600, 24, 24), {"aeroway": "helipad"}),

@@ -23,6 +23,7 @@ from dataengine.engine.image_parts import (
     make_references,
     make_semantic,
 )
+from dataengine.engine.map_parts import MapControl, use_map
 from dataengine.engine.recipe import Recipe, folder_hash
 from dataengine.engine.samplers import (
     choose_layouts,
@@ -32,7 +33,6 @@ from dataengine.engine.samplers import (
     reuse_warnings,
     scale_warnings,
 )
-from dataengine.engine.map_parts import MapControl, use_map
 from dataengine.engine.stand_in import StandIn, describe, find_stand_in
 from dataengine.engine.usable_classes import map_classes, usable_classes
 from dataengine.errors import UserError
@@ -53,7 +53,18 @@ if TYPE_CHECKING:
     from dataengine.judge.semantic import SemanticFilter
 
 REAL_STRENGTH = 0.5  # up to which real objects keep all of their fine detail (docs/synth.md)
-PATHS = ("data", "layout", "map", "scenes", "into", "model", "layout_model", "semantic_filter", "detector", "calibration")
+PATHS = (
+    "data",
+    "layout",
+    "map",
+    "scenes",
+    "into",
+    "model",
+    "layout_model",
+    "semantic_filter",
+    "detector",
+    "calibration",
+)
 
 
 @dataclass

@@ -15,7 +15,16 @@ from dataengine.maps.tags import metres
 
 # length and span in metres of light aircraft, and of airliners from regional jets to wide bodies
 LIGHT = ((7.3, 10.0), (8.3, 11.0), (9.5, 11.5), (13.3, 16.2), (16.0, 16.3))
-AIRLINERS = ((29.9, 26.2), (36.2, 28.7), (37.6, 35.8), (39.5, 35.8), (44.5, 35.8), (56.7, 60.1), (66.8, 60.9), (73.9, 64.8))
+AIRLINERS = (
+    (29.9, 26.2),
+    (36.2, 28.7),
+    (37.6, 35.8),
+    (39.5, 35.8),
+    (44.5, 35.8),
+    (56.7, 60.1),
+    (66.8, 60.9),
+    (73.9, 64.8),
+)
 AIRLINER_SHARES = (0.08, 0.1, 0.3, 0.3, 0.1, 0.04, 0.05, 0.03)
 LIGHT_RUNWAY_M = 1600.0  # an airfield whose runways are shorter, without gates, has light aircraft
 STAND_GAP_M, NOSE_GAP_M = 6.0, 7.0  # between wing tips; between a nose and a building
@@ -45,7 +54,9 @@ def airplanes(tile: TileGround, rule: Standing, rng: np.random.Generator) -> lis
         if stands is None or gate.geometry.distance(stands) > GATE_REACH_M / 2:
             found += _at_gate(gate, buildings, rng)
     for shape, feature in zip(tile.surfaces["apron"].shapes, tile.surfaces["apron"].features, strict=True):
-        if feature.tags.get("aeroway") != "helipad" and not any(shape.intersects(f.geometry) for f in positions + gates):
+        if feature.tags.get("aeroway") != "helipad" and not any(
+            shape.intersects(f.geometry) for f in positions + gates
+        ):
             found += _in_rows(shape, feature, light, rng)
     for line, feature, _ in tile.lines("taxiway"):
         if feature.tags.get("aeroway") in ("taxiway", "taxilane") and line.length > 80:
@@ -80,7 +91,9 @@ def _at_position(feature: MapFeature, buildings: shapely.Geometry, rng: np.rando
         return _at_gate(feature, buildings, rng) if feature.geometry.geom_type == "Point" else []
     ends = [feature.geometry.interpolate(at, normalized=True) for at in (0, 1)]
     nearest = int(ends[0].distance(buildings) < ends[1].distance(buildings)) if not buildings.is_empty else 0
-    stop, before = (ends[0], feature.geometry.interpolate(5.0)) if nearest else (ends[1], feature.geometry.interpolate(-5.0))
+    stop, before = (
+        (ends[0], feature.geometry.interpolate(5.0)) if nearest else (ends[1], feature.geometry.interpolate(-5.0))
+    )
     heading = math.atan2(stop.y - before.y, stop.x - before.x)
     back = length * 0.4  # the nose wheel stands before the middle
     box = (stop.x - back * math.cos(heading), stop.y - back * math.sin(heading), length, span, heading)
@@ -119,7 +132,9 @@ def _in_rows(apron: shapely.Geometry, feature: MapFeature, light: bool, rng: np.
             for a in np.arange(step / 2, long, step) - long / 2:
                 px = x + a * math.cos(theta) - b * math.sin(theta)
                 py = y + a * math.sin(theta) + b * math.cos(theta)
-                found.append(Candidate((px, py, length, span, theta + math.pi / 2 + rng.normal(0, 0.03)), feature.id, 0.7))
+                found.append(
+                    Candidate((px, py, length, span, theta + math.pi / 2 + rng.normal(0, 0.03)), feature.id, 0.7)
+                )
     return found
 
 

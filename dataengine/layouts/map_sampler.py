@@ -48,6 +48,8 @@ class MapSampler:
         self.classes, self.kind, self.size = prior.classes, prior.kind, prior.size
         if gsd_m is None and any(a.gsd_m is None for a in prior.prior.acquisitions):
             raise UserError("--layouts map needs metres per pixel, which this data set does not state: give --map-gsd.")
+        if not any(a.looks_down for a in prior.prior.acquisitions):
+            raise UserError("--layouts map is for images from straight above; all of this data set are oblique.")
         largest = gsd_m or max(a.gsd_m for a in prior.prior.acquisitions)
         west, south, east, north = the_map.extent
         need = largest * self.size[0], largest * self.size[1]
@@ -83,8 +85,12 @@ class MapSampler:
         return float(x), float(y), float(gsd_m)
 
     def _acquisition(self, rng: np.random.Generator, scene):
-        indices, weights = list(scene.taken), np.array(list(scene.taken.values()), float)
-        return self.prior.prior.acquisitions[indices[rng.choice(len(indices), p=weights / weights.sum())]]
+        """An acquisition of the scene type that looks straight down, as a map does; of any type if it has none."""
+        every = self.prior.prior.acquisitions
+        weights = np.array([scene.taken.get(i, 0.0) * a.looks_down for i, a in enumerate(every)])
+        if not weights.any():
+            weights = np.array([float(a.looks_down) for a in every])
+        return every[rng.choice(len(every), p=weights / weights.sum())]
 
     def layout_at(self, x: float, y: float, gsd_m: float, scene, rng: np.random.Generator) -> Layout:
         """The layout of the tile with its middle at (x, y) metres; it may be empty."""
@@ -122,7 +128,6 @@ class MapSampler:
         )  # fmt: skip
         layout = layout.select(layout.boxes[:, 3] >= MIN_SIDE_PX).in_kind(self.kind)
         return cut_by_border(layout)
-
 
     def picture(self, layout: Layout) -> np.ndarray:
         """The map under a layout of this sampler in the colours of its classes, darkened, uint8 (H, W, 3)."""
@@ -176,9 +181,13 @@ def anchors(the_map: Map, ground: Ground, classes: Sequence[str]) -> dict[str, t
             tags = [rule.areas, rule.points, rule.lines, rule.closed, rule.rings]
             if rule.crossing:
                 tags = [{"bridge": ("yes", "viaduct", "movable")}]
-            own = [f for f in the_map.features if any(f.has(t) for t in tags) and (not rule.require or f.has(rule.require))]
+            own = [
+                f for f in the_map.features if any(f.has(t) for t in tags) and (not rule.require or f.has(rule.require))
+            ]
         elif key in table.standing:
-            own = [f for f in the_map.features if any(_carries(f, place, ground) for place in table.standing[key].places)]
+            own = [
+                f for f in the_map.features if any(_carries(f, place, ground) for place in table.standing[key].places)
+            ]
         else:
             continue
         own = [g for f in own if not (g := shapely.intersection(f.geometry, frame)).is_empty]

@@ -102,7 +102,9 @@ def _parked(
     for x, y, theta in stalls:
         length, width = drawn_size(rule, rng, min(STALL_M[0], MAX_PARKED_M))
         x, y = (x, y) + rng.normal(0, 0.12, 2)
-        candidates.append(Candidate((x, y, length, min(width, STALL_M[1] - 0.4), theta + rng.normal(0, 0.02)), feature.id))
+        candidates.append(
+            Candidate((x, y, length, min(width, STALL_M[1] - 0.4), theta + rng.normal(0, 0.02)), feature.id)
+        )
     return candidates
 
 

@@ -75,7 +75,7 @@ class Map:
         frame = shapely.segmentize(
             shapely.box(-margin_px, -margin_px, width + margin_px, height + margin_px), max(width, height) / 8
         )
-        there = shapely.transform(frame, lambda points: self._metres(grid, points))
+        there = shapely.transform(frame, lambda points: self.metres(grid, points))
         near = np.sort(self.index.query(there, predicate="intersects"))
         chosen = [self.features[i] for i in near]
         moved = shapely.transform(
@@ -83,7 +83,8 @@ class Map:
         )
         return [MapFeature(f.id, g, f.tags) for f, g in zip(chosen, moved, strict=True)]
 
-    def _metres(self, grid: Grid, pixels: np.ndarray) -> np.ndarray:
+    def metres(self, grid: Grid, pixels: np.ndarray) -> np.ndarray:
+        """Pixels (N, 2) of any grid -> metres of this map (N, 2)."""
         if grid.crs == self.crs:
             return grid.positions(pixels)
         return Grid(self.crs, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (1, 1)).pixels(grid.lonlat(pixels))
@@ -96,6 +97,6 @@ class Map:
     def covers(self, grid: Grid) -> bool:
         """Whether a grid lies within the extent."""
         corners = np.array([(0, 0), (grid.size[0], 0), grid.size, (0, grid.size[1])], float)
-        points = self._metres(grid, corners)
+        points = self.metres(grid, corners)
         west, south, east, north = self.extent
         return bool(((points >= (west - 1e-6, south - 1e-6)) & (points <= (east + 1e-6, north + 1e-6))).all())

@@ -59,14 +59,12 @@ def _inside(the_map: Map, grid: Grid) -> np.ndarray | None:
         return None
     width, height = grid.size
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    points = the_map._metres(grid, np.column_stack([x.ravel(), y.ravel()]))
+    points = the_map.metres(grid, np.column_stack([x.ravel(), y.ravel()]))
     west, south, east, north = the_map.extent
     return ((points >= (west, south)) & (points <= (east, north))).all(1).reshape(height, width)
 
 
-def raster_of(
-    painted: dict[str, Surface], ground: Ground, grid: Grid, inside: np.ndarray | None = None
-) -> MapRaster:
+def raster_of(painted: dict[str, Surface], ground: Ground, grid: Grid, inside: np.ndarray | None = None) -> MapRaster:
     """The raster of surfaces in the pixels of a grid. inside: pixels that the map covers; all if None."""
     from rasterio.features import rasterize
 
@@ -101,7 +99,9 @@ def _directions(surface: Surface, shape: tuple[int, int]) -> np.ndarray:
     """cos 2a and sin 2a (2, H, W) of the nearest segment of a class's lines; 0 where it has none near."""
     lines = [part for f in surface.features if f.is_line for part in shapely.get_parts(f.geometry)]
     ends = [np.asarray(line.coords) for line in lines]
-    segments = np.concatenate([np.stack([points[:-1], points[1:]], 1) for points in ends]) if ends else np.zeros((0, 2, 2))
+    segments = (
+        np.concatenate([np.stack([points[:-1], points[1:]], 1) for points in ends]) if ends else np.zeros((0, 2, 2))
+    )
     numbers = np.zeros(shape, np.int32)
     for i, segment in enumerate(np.rint(segments * 16).astype(np.int64), 1):
         if np.abs(segment).max() < 2**30:

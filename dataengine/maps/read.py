@@ -167,9 +167,7 @@ def _rows(layer: str, table, box: Box | None, overture: str | None) -> Iterator[
     frame = None if box is None else shapely.box(*box)
     columns = [name for name in table.columns if name != table.geometry.name]
     known = next((name for name in ID_COLUMNS if name in columns), None)
-    for number, (geometry, row) in enumerate(
-        zip(table.geometry, table[columns].to_dict("records"), strict=True), 1
-    ):
+    for number, (geometry, row) in enumerate(zip(table.geometry, table[columns].to_dict("records"), strict=True), 1):
         if geometry is None or geometry.is_empty:
             continue
         geometry = shapely.force_2d(geometry)
