@@ -36,10 +36,7 @@ FEATURES: list[tuple[str, str, list[tuple[float, float]], dict[str, str]]] = [
     ("taxiway", LINE, [(-800, 760), (800, 760)], {"aeroway": "taxiway"}),
     ("apron", AREA, box(0, 620, 700, 220), {"aeroway": "apron"}),
     ("terminal", AREA, box(0, 470, 600, 60), {"building": "yes"}),
-    *(
-        ("stand%d" % i, LINE, [(x, 640), (x, 520)], {"aeroway": "parking_position"})
-        for i, x in enumerate(range(-270, 300, 90))
-    ),
+    *((f"stand{i}", LINE, [(90 * i, 640), (90 * i, 520)], {"aeroway": "parking_position"}) for i in range(-3, 4)),
     ("gate", POINT, [(330, 500)], {"aeroway": "gate"}),
     ("light", AREA, box(-700, 600, 300, 120, 10), {"aeroway": "apron"}),
     ("pad", AREA, box(600, 600, 24, 24), {"aeroway": "helipad"}),
@@ -75,8 +72,7 @@ def write_geojson(file: Path, features=FEATURES) -> Path:
     for name, kind, points, tags in features:
         lonlat = METRES.lonlat(points).round(9).tolist()
         coordinates = {AREA: [lonlat], LINE: lonlat, POINT: lonlat[0]}[kind]
-        entries.append({
-            "type": "Feature", "properties": {"@id": name, **tags}, "geometry": {"type": kind, "coordinates": coordinates},
-        })  # fmt: skip
+        geometry = {"type": kind, "coordinates": coordinates}
+        entries.append({"type": "Feature", "properties": {"@id": name, **tags}, "geometry": geometry})
     file.write_text(json.dumps({"type": "FeatureCollection", "features": entries}))
     return file

@@ -101,10 +101,9 @@ def _parked(
     candidates = []
     for x, y, theta in stalls:
         length, width = drawn_size(rule, rng, min(STALL_M[0], MAX_PARKED_M))
-        x, y = (x, y) + rng.normal(0, 0.12, 2)
-        candidates.append(
-            Candidate((x, y, length, min(width, STALL_M[1] - 0.4), theta + rng.normal(0, 0.02)), feature.id)
-        )
+        width = min(width, STALL_M[1] - 0.4)
+        off_x, off_y, turn = rng.normal(0, (0.12, 0.12, 0.02))
+        candidates.append(Candidate((x + off_x, y + off_y, length, width, theta + turn), feature.id))
     return candidates
 
 
