@@ -34,6 +34,7 @@ MIN_IN_WATER, SHIP_GAP_M = 0.95, 1.5
 FINGER_PIER_M, FINGER_WIDTH_M = 25.0, 4.0  # a longer and narrower pier may have boats across it
 ACROSS_M = 15.0  # longest boat across a pier
 FAIRWAY_TRIALS = 60  # places on open water, for each tile
+MIN_WATER_M2, STILL = 10_000.0, ("pond", "basin", "pool", "reflecting_pool", "fountain", "wastewater")  # without ships
 MAX_SHIP_SHARE = 0.25  # of a ship's length, of the side of a square as large as its water
 PAVING = ("apron", "taxiway", "runway")
 
@@ -195,7 +196,7 @@ def _on_water(tile: TileGround, rule: Standing, rng: np.random.Generator) -> lis
     shapes, features = tile.surfaces["water"].shapes, tile.surfaces["water"].features
     for shape, feature in zip(shapes, features, strict=True):
         inner = shape.intersection(tile.frame)
-        if inner.area < 400:
+        if shape.area < MIN_WATER_M2 or feature.tags.get("water") in STILL or "amenity" in feature.tags or inner.is_empty:
             continue
         x0, y0, x1, y1 = inner.bounds
         axis = box_around(inner)[4]

@@ -26,6 +26,9 @@ class Candidate:
     weight: float = 1.0
 
 
+MAX_HIDDEN = 0.05  # share of a box under a bridge
+
+
 @dataclass(frozen=True)
 class TileGround:
     """features: in metres, x to the right and y down from the tile's top left corner. size_m: (width, height)."""
@@ -58,6 +61,30 @@ class TileGround:
         """The tile with its margin."""
         width, height = self.size_m
         return shapely.box(-MARGIN_M, -MARGIN_M, width + MARGIN_M, height + MARGIN_M)
+
+    @cached_property
+    def decks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Shapes of bridges (K,), and their levels (K,)."""
+        found = {
+            (feature.id, name): (shape, feature.level)
+            for name in ("bridge", "path", "rail", "road")
+            for shape, feature in zip(self.surfaces[name].shapes, self.surfaces[name].features, strict=True)
+            if feature.level
+        }
+        return np.array([shape for shape, _ in found.values()], object), np.array([n for _, n in found.values()], int)
+
+    def seen(self, found: list[Candidate]) -> list[Candidate]:
+        """Candidates that no bridge above their own feature hides."""
+        decks, levels = self.decks
+        if not found or not len(decks):
+            return found
+        own = {feature.id: feature.level for feature in self.features}
+        shapes = polygons(np.array([each.box for each in found]))
+        hidden = np.zeros(len(found))
+        for i, deck in zip(*shapely.STRtree(decks).query(shapes, predicate="intersects"), strict=True):
+            if levels[deck] > own.get(found[i].feature, 0):
+                hidden[i] = max(hidden[i], shapes[i].intersection(decks[deck]).area / shapes[i].area)
+        return [each for each, share in zip(found, hidden, strict=True) if share <= MAX_HIDDEN]
 
     def lines(self, name: str) -> list[tuple[shapely.LineString, MapFeature, float]]:
         """The visible lines of a class in the tile, with their feature and width in metres."""

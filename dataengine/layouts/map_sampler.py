@@ -140,7 +140,7 @@ class MapSampler:
 
 def _candidates(tile: TileGround, rule: Standing, rng: np.random.Generator) -> list[Candidate]:
     makers = dict.fromkeys(STANDING[place] for place in rule.places)
-    return [each for maker in makers for each in maker(tile, rule, rng)]
+    return tile.seen([each for maker in makers for each in maker(tile, rule, rng)])
 
 
 def _boxes(found: Sequence[Candidate]) -> np.ndarray:

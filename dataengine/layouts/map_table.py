@@ -70,7 +70,7 @@ def map_objects() -> MapObjects:
     try:
         table = MapObjects.model_validate(read_yaml(file))
     except ValidationError as error:
-        raise UserError(f"{file}: {first_fault(error, MapObjects.model_fields)}") from None
+        raise UserError(f"{file}: {first_fault(error, [*Mapped.model_fields, *Standing.model_fields])}") from None
     return MapObjects(
         mapped={model_key(name): rule for name, rule in table.mapped.items()},
         standing={model_key(name): rule for name, rule in table.standing.items()},

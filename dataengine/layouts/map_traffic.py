@@ -23,6 +23,7 @@ AISLE_M = 6.0
 PARALLEL_BELOW_M, ONE_ROW_BELOW_M = 4.0, 9.0  # width of a strip with cars along it, or with one row across
 MIN_IN_LOT = 0.97  # share of a parked vehicle's box inside its car park
 OCCUPANCY = (0.35, 0.95)
+FILLED_M = 15.0  # distance over which a car park fills up
 MAX_PARKED_M = 6.5  # longer vehicles do not stand in stalls
 ROAD_WEIGHTS = {"motorway": 1.5, "trunk": 1.5, "primary": 1.5, "secondary": 1.2, "tertiary": 1.0, "service": 0.3}
 LARGE_WEIGHTS = {"residential": 0.2, "living_street": 0.05, "service": 0.1}  # of vehicles longer than MAX_PARKED_M
@@ -98,12 +99,15 @@ def on_car_parks(tile: TileGround, rule: Standing, rng: np.random.Generator) -> 
 def _parked(
     stalls: np.ndarray, lot: shapely.Polygon, feature: MapFeature, rule: Standing, rng: np.random.Generator
 ) -> list[Candidate]:
-    candidates = []
+    if not len(stalls):
+        return []
+    entrance, candidates = stalls[rng.integers(len(stalls)), :2], []
     for x, y, theta in stalls:
         length, width = drawn_size(rule, rng, min(STALL_M[0], MAX_PARKED_M))
         width = min(width, STALL_M[1] - 0.4)
         off_x, off_y, turn = rng.normal(0, (0.12, 0.12, 0.02))
-        candidates.append(Candidate((x + off_x, y + off_y, length, width, theta + turn), feature.id))
+        weight = 0.1 + 3 * math.exp(-math.dist((x, y), entrance) / FILLED_M)  # few cars stand together
+        candidates.append(Candidate((x + off_x, y + off_y, length, width, theta + turn), feature.id, weight))
     return candidates
 
 

@@ -35,6 +35,18 @@ class MapFeature:
         return False
 
     @property
+    def level(self) -> int:
+        """0 on the ground, 1 or its `layer` for a bridge: what a level covers of lower ones is hidden.
+
+        >>> MapFeature("way/1", shapely.Point(0, 0), {"bridge": "yes", "layer": "2"}).level
+        2
+        """
+        if self.tags.get("bridge", "no") == "no" and self.tags.get("man_made") != "bridge":
+            return 0
+        layer = self.tags.get("layer", "1")
+        return max(1, int(layer)) if layer.lstrip("+").isdecimal() and len(layer) < 3 else 1
+
+    @property
     def is_area(self) -> bool:
         """Whether it covers ground as it is, without a width."""
         return self.geometry.geom_type in ("Polygon", "MultiPolygon")

@@ -102,4 +102,4 @@ def load_ground(name: str = "osm") -> Ground:
     try:
         return Ground.model_validate(read_yaml(file))
     except ValidationError as error:
-        raise UserError(f"{file}: {first_fault(error, Ground.model_fields)}.") from None
+        raise UserError(f"{file}: {first_fault(error, [*Ground.model_fields, *GroundClass.model_fields])}.") from None

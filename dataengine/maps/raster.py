@@ -76,6 +76,7 @@ def raster_of(painted: dict[str, Surface], ground: Ground, grid: Grid, inside: n
         for shape, feature in zip(painted[name].shapes, painted[name].features, strict=True)
         if not shape.is_empty
     ]
+    pairs.sort(key=lambda pair: pair[2].level)  # bridges lie on top; sorting keeps the order of classes
     classes = np.zeros((height, width), np.uint8)
     tops = np.zeros((height, width), np.int32)  # number of the topmost feature
     if pairs:

@@ -20,7 +20,7 @@ from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.placement import check_sizes, class_numbers
 from dataengine.render.precision import fast_autocast
 from dataengine.render.renderer import paint_whole
-from dataengine.render.text import check_tokenizer, embed_names, encode_prompts, prompt_of, words
+from dataengine.render.text import check_tokenizer, embed_names, encode_prompts, padding_of, prompt_of, words
 from dataengine.seeds import Noise, noise_seed
 
 SCHEDULERS = {
@@ -61,7 +61,8 @@ class LatentPipeline(DiffusionPipeline):
         text encoder's own, so that new classes can be embedded directly. steps, guidance_scale, eta: used unless others
         are asked for. Raises UserError for a tokenizer of another text encoder."""
         super().__init__()
-        check_tokenizer(tokenizer, text_encoder.config.vocab_size, "the model's tokenizer")
+        reader = text_encoder.config
+        check_tokenizer(tokenizer, reader.vocab_size, "the model's tokenizer", padding_of(reader))
         self.register_modules(unet=unet, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=scheduler)
         self.register_to_config(
             dropped_in_training=list(dropped_in_training or ()), classes_from_text=classes_from_text, steps=steps,

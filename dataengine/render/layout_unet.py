@@ -179,7 +179,8 @@ class LayoutUNet(ModelMixin, ConfigMixin):
     reference_width: of embeddings of reference images, 0 for none.
     category_width, box_hidden: widths of the class embedding and the box encoder; if None, 1 and 2 times
         cross_attention_dim.
-    heads: attention heads at all levels; if None, one per attention_head_dim channels.
+    heads: attention heads at all levels, or of each; if None, one per attention_head_dim channels.
+    linear_projection: of Stable Diffusion 2's transformer blocks.
     padded_to: box tokens per image are a multiple of this.
     inpaints: its input has the known latents and their mask, too, as Stable Diffusion's in-painting models (Rombach et
         al. 2022, section 4.5).
@@ -197,7 +198,7 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         layers_per_block: int = 1,
         cross_attention_dim: int = 128,
         attention_head_dim: int = 32,
-        heads: int | None = None,
+        heads: int | tuple[int, ...] | None = None,
         norm_num_groups: int = 16,
         attention_levels: tuple[bool, ...] | None = None,
         prediction: Literal["flow", "preconditioned", "epsilon"] = "flow",
@@ -214,6 +215,7 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         box_hidden: int | None = None,
         padded_to: int = PADDED_TO,
         inpaints: bool = False,
+        linear_projection: bool = False,
     ):
         super().__init__()
         # attention at the finest level would take most of the time; boxes are painted into the input instead
@@ -232,7 +234,8 @@ class LayoutUNet(ModelMixin, ConfigMixin):
             mid_block_type="UNetMidBlock2DCrossAttn",
             cross_attention_dim=cross_attention_dim,
             # diffusers calls the number of heads "attention_head_dim" here
-            attention_head_dim=tuple(heads or width // attention_head_dim for width in block_out_channels),
+            attention_head_dim=_heads(heads, block_out_channels, attention_head_dim),
+            use_linear_projection=linear_projection,
             norm_num_groups=norm_num_groups,
             class_embed_type="identity" if conditioned else None,
         )
@@ -392,6 +395,13 @@ class LayoutUNet(ModelMixin, ConfigMixin):
             return F.pixel_shuffle(out, c.patch)
         out = F.pixel_shuffle(out, c.patch)
         return velocity_of(latents, out, timesteps) if c.prediction == "flow" else out
+
+
+def _heads(given: int | Sequence[int] | None, widths: Sequence[int], head_width: int) -> tuple[int, ...]:
+    """Number of attention heads of each level."""
+    if given is None or isinstance(given, int):
+        return tuple(given or width // head_width for width in widths)
+    return tuple(given)
 
 
 @torch.no_grad()
