@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -135,8 +136,10 @@ def grid_of_geotiff(path: Path) -> Grid:
     import rasterio
 
     try:
-        with rasterio.open(path) as file:
-            crs, transform, size = file.crs, file.transform, (file.width, file.height)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # reported below
+            with rasterio.open(path) as file:
+                crs, transform, size = file.crs, file.transform, (file.width, file.height)
     except rasterio.errors.RasterioError as error:
         raise UserError(f"{path}: cannot be read as an image ({error}); give a GeoTIFF.") from None
     if crs is None or transform.is_identity:
