@@ -105,4 +105,6 @@ def segmented(pictures: np.ndarray, seasons: list[int]) -> np.ndarray:
 def mean_iou(found: np.ndarray, maps: list[np.ndarray]) -> float:
     """Mean IoU over classes, of all pixels of a batch."""
     wanted = np.stack(maps)
-    return float(np.mean([((found == k) & (wanted == k)).sum() / ((found == k) | (wanted == k)).sum() for k in range(3)]))
+    return float(
+        np.mean([((found == k) & (wanted == k)).sum() / ((found == k) | (wanted == k)).sum() for k in range(3)])
+    )

@@ -196,7 +196,12 @@ def _on_water(tile: TileGround, rule: Standing, rng: np.random.Generator) -> lis
     shapes, features = tile.surfaces["water"].shapes, tile.surfaces["water"].features
     for shape, feature in zip(shapes, features, strict=True):
         inner = shape.intersection(tile.frame)
-        if shape.area < MIN_WATER_M2 or feature.tags.get("water") in STILL or "amenity" in feature.tags or inner.is_empty:
+        if (
+            shape.area < MIN_WATER_M2
+            or feature.tags.get("water") in STILL
+            or "amenity" in feature.tags
+            or inner.is_empty
+        ):
             continue
         x0, y0, x1, y1 = inner.bounds
         axis = box_around(inner)[4]

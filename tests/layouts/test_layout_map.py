@@ -68,7 +68,8 @@ def on(sampler: MapSampler, layout: Layout, classes, *surfaces: str) -> list[boo
 )  # fmt: skip
 def test_things_stand_where_they_can_and_without_the_map_they_do_not(sampler, layouts, classes, surfaces):
     found = [hit for layout in layouts for hit in on(sampler, layout, classes, *surfaces)]
-    assert len(found) >= 5 and np.mean(found) >= 0.98
+    assert len(found) >= 5
+    assert np.mean(found) >= 0.98
     rng = np.random.default_rng(1)
     control = []
     for layout in layouts:  # the same objects, anywhere in the same tiles
@@ -86,7 +87,8 @@ def test_without_the_check_of_the_surface_ships_would_lie_on_land(sampler, monke
         monkeypatch.setattr("dataengine.layouts.map_berths.MIN_IN_WATER", least)
         found = ships(river, map_objects().standing["ship"], np.random.default_rng(0))
         shares = share_inside(np.array([each.box for each in found]), river.area("water"))
-        assert len(found) > 5 and (shares < 0.94).any() == dry
+        assert len(found) > 5
+        assert (shares < 0.94).any() == dry
 
 
 def test_vehicles_point_along_their_road(sampler, layouts):
@@ -98,15 +100,18 @@ def test_vehicles_point_along_their_road(sampler, layouts):
                 (x0, y0), (x1, y1) = np.asarray(lines[road].coords)[[0, -1]]
                 turn = np.degrees(box[4] - np.arctan2(y0 - y1, x1 - x0))  # y down
                 turned.append(abs((turn + 90) % 180 - 90))
-    assert len(turned) > 50 and np.mean(np.array(turned) < 10) >= 0.95
+    assert len(turned) > 50
+    assert np.mean(np.array(turned) < 10) >= 0.95
     assert np.mean(np.abs((np.array(turned) + 40 + 90) % 180 - 90) < 10) < 0.1  # control: another road's direction
 
 
 def test_a_layout_keeps_the_ids_of_its_features_and_sizes_in_metres(layouts, sampler):
     known, table = {f.id for f in sampler.map.features}, map_objects().standing
     for layout in layouts:
-        assert len(layout.features) == len(layout) and set(layout.features) <= known
-        assert layout.acquisition.gsd_m == GSD_M and layout.acquisition.longitude_deg == pytest.approx(10, abs=0.03)
+        assert len(layout.features) == len(layout)
+        assert set(layout.features) <= known
+        assert layout.acquisition.gsd_m == GSD_M
+        assert layout.acquisition.longitude_deg == pytest.approx(10, abs=0.03)
         again = layout_from_json(layout_to_json(layout))
         assert again.features == layout.features
         assert layout.select([0]).features == layout.features[:1]
@@ -119,7 +124,8 @@ def test_a_layout_keeps_the_ids_of_its_features_and_sizes_in_metres(layouts, sam
 
 def test_layouts_depend_on_the_generator_alone(sampler, layouts):
     again = sampler.sample(np.random.default_rng((0, 7)))
-    assert np.array_equal(again.boxes, layouts[7].boxes) and again.features == layouts[7].features
+    assert np.array_equal(again.boxes, layouts[7].boxes)
+    assert again.features == layouts[7].features
     assert not np.array_equal(layouts[6].boxes, layouts[7].boxes)
 
 
@@ -134,8 +140,9 @@ def mapped(the_map, name: str, x: float, y: float, side: float = 400.0):
 
 def test_things_on_the_map_become_boxes_at_their_place_and_angle(toy):
     the_map = read_map(toy)
-    [(one, x, y, *_), (two, *_)] = courts = mapped(the_map, "tennis-court", 700, -150)
-    assert one == two == "tennis" and all(court[3:5] == pytest.approx((36, 18), abs=0.1) for court in courts)
+    [(one, _x, _y, *_), (two, *_)] = courts = mapped(the_map, "tennis-court", 700, -150)
+    assert one == two == "tennis"
+    assert all(court[3:5] == pytest.approx((36, 18), abs=0.1) for court in courts)
     turns = [abs(np.degrees(court[5])) % 90 for court in courts]
     assert turns == pytest.approx([30, 30], abs=1) or turns == pytest.approx([60, 60], abs=1)
     middle = np.mean([court[1:3] for court in courts], axis=0)
@@ -144,19 +151,24 @@ def test_things_on_the_map_become_boxes_at_their_place_and_angle(toy):
         ("tank1", pytest.approx(40, abs=0.5), pytest.approx(40, abs=0.5)), ("tank2", pytest.approx(40, abs=0.5),
          pytest.approx(40, abs=0.5))]  # fmt: skip
     [(name, *box)] = mapped(the_map, "bridge", 500, 100)
-    assert name == "bridge" and box[2:4] == pytest.approx([100, 13], abs=0.1)
+    assert name == "bridge"
+    assert box[2:4] == pytest.approx([100, 13], abs=0.1)
     [(name, *box)] = mapped(the_map, "overpass", -200, -200)
-    assert name == "motorway" and box[2] == pytest.approx(620, abs=1)
+    assert name == "motorway"
+    assert box[2] == pytest.approx(620, abs=1)
     [(name, *box)] = mapped(the_map, "roundabout", 700, 0)
-    assert name == "ring" and box[2:4] == pytest.approx([46, 46], abs=1)
+    assert name == "ring"
+    assert box[2:4] == pytest.approx([46, 46], abs=1)
     assert [row[0] for row in mapped(the_map, "harbor", -200, -700)] == ["pier1", "pier2"]
     [(name, *box)] = mapped(the_map, "airport", 0, 650, 2000.0)
-    assert name == "airport" and box[2:4] == pytest.approx([1900, 640], abs=1)
+    assert name == "airport"
+    assert box[2:4] == pytest.approx([1900, 640], abs=1)
 
 
 def test_a_bridge_over_water_is_no_overpass_and_the_reverse(toy):
     the_map = read_map(toy)
-    assert not mapped(the_map, "overpass", 500, 100) and not mapped(the_map, "bridge", -200, -200)
+    assert not mapped(the_map, "overpass", 500, 100)
+    assert not mapped(the_map, "bridge", -200, -200)
 
 
 def test_vehicles_under_a_bridge_are_not_in_the_layout(toy, monkeypatch):
@@ -191,7 +203,8 @@ def test_airplanes_stand_with_their_noses_to_the_terminal(sampler):
 def test_all_classes_of_dior_and_dota_come_from_maps():
     for name, n in (("dior", 20), ("dota-v2.0", 18)):
         classes = load_preset(name).classes
-        assert len(classes) == n and on_maps(classes) == classes
+        assert len(classes) == n
+        assert on_maps(classes) == classes
 
 
 def test_what_does_not_fit_is_refused_in_a_sentence(toy, tmp_path):
@@ -219,13 +232,15 @@ def test_counts_follow_the_prior_and_the_ground_that_is_seen(toy):
     for gsd_m in (0.3, 0.6):
         chosen = map_sampler(toy, real_layouts(0.3, ("ship",), each=3), (SIZE, SIZE), gsd_m)
         sizes[gsd_m] = np.mean([len(chosen.sample(np.random.default_rng(i))) for i in range(25)])
-    assert 1.5 < sizes[0.3] < 3.2 and 2.2 < sizes[0.6] / sizes[0.3] < 5
+    assert 1.5 < sizes[0.3] < 3.2
+    assert 2.2 < sizes[0.6] / sizes[0.3] < 5
 
 
 def test_boxes_are_axis_aligned_for_such_data_sets(toy):
     upright = [layout.in_kind("hbb") for layout in real_layouts()]
     layout = map_sampler(toy, upright, (SIZE, SIZE)).sample(np.random.default_rng(1))
-    assert layout.kind == "hbb" and np.allclose(np.sin(2 * layout.boxes[:, 4]), 0, atol=1e-6)
+    assert layout.kind == "hbb"
+    assert np.allclose(np.sin(2 * layout.boxes[:, 4]), 0, atol=1e-6)
     assert (geometry.to_corners(layout.boxes) >= -1).all()
 
 

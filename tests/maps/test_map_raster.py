@@ -88,7 +88,8 @@ def test_channels_are_one_class_a_pixel_edges_and_the_direction_of_lines(toy):
     assert np.allclose(channels[-1][road], np.sin(-2 * angle), atol=0.02)
     assert not channels[-2:, ~road].any()
     edges = raster.edges
-    assert edges[road].mean() < 0.2 and 0 < edges.sum() < 4000
+    assert edges[road].mean() < 0.2
+    assert 0 < edges.sum() < 4000
 
 
 def test_the_direction_does_not_depend_on_the_way_a_line_is_drawn(toy, tmp_path):
@@ -102,7 +103,8 @@ def test_the_direction_does_not_depend_on_the_way_a_line_is_drawn(toy, tmp_path)
 
 def test_beyond_the_map_nothing_is_known(toy):
     raster = map_raster(toy, toy.grid(1000, 0, 1.0, (200, 200)), load_ground())
-    assert (raster.classes[:, 101:] == OUTSIDE).all() and (raster.classes[:, :99] != OUTSIDE).all()
+    assert (raster.classes[:, 101:] == OUTSIDE).all()
+    assert (raster.classes[:, :99] != OUTSIDE).all()
     assert not raster.channels()[:, :, 101:].any()
     assert (picture(raster, load_ground())[:, 101:] == 255).all()
 

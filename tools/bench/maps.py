@@ -134,7 +134,9 @@ def main() -> None:
             if arguments.drawings is not None:
                 arguments.drawings.mkdir(parents=True, exist_ok=True)
                 layouts = [layout for layout, _ in pairs]
-                sheet = contact_sheet([draw(sampler.picture(layout), layout) for layout in layouts], [""] * len(layouts))
+                sheet = contact_sheet(
+                    [draw(sampler.picture(layout), layout) for layout in layouts], [""] * len(layouts)
+                )
                 sheet.save(arguments.drawings / f"{name.split('.')[0].replace(' ', '-')}.png")
     append(machine() | results, arguments.json)
 
