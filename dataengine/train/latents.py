@@ -46,7 +46,7 @@ class Base:
 
 
 def load_base(source: str) -> Base:
-    """Load a Stable Diffusion 1.x or 2.x pipeline from a folder or a hub id. Raises UserError where a part is missing."""
+    """Load a Stable Diffusion 1.x or 2.x pipeline from a folder or a hub id. Raises UserError if a part is missing."""
     try:
         from transformers import CLIPTextModel, CLIPTokenizer
     except ImportError:
@@ -84,8 +84,8 @@ def from_base(base: Base, classes: list[str], domains: list[str], form: dict, sa
     c = base.unet.config
     if base.scheduler.config.get("prediction_type", "epsilon") != "epsilon":
         raise UserError(
-            f"--base: it predicts {base.scheduler.config.prediction_type}, not noise, as Stable Diffusion 2.1 of 768 px "
-            "does; use a 1.x model, or stable-diffusion-2-1-base."
+            f"--base: it predicts {base.scheduler.config.prediction_type}, not noise, as Stable Diffusion 2.1 of 768 "
+            "px does; use a 1.x model, or stable-diffusion-2-1-base."
         )
     heads = c.attention_head_dim
     model = LayoutUNet(

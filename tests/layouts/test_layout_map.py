@@ -208,7 +208,7 @@ def test_all_classes_of_dior_and_dota_come_from_maps():
 
 
 def test_what_does_not_fit_is_refused_in_a_sentence(toy, tmp_path):
-    with pytest.raises(UserError, match="needs metres per pixel.*--map-gsd"):
+    with pytest.raises(UserError, match=r"needs metres per pixel.*--map-gsd"):
         map_sampler(toy, real_layouts(gsd_m=None), (SIZE, SIZE))
     assert map_sampler(toy, real_layouts(gsd_m=None), (SIZE, SIZE), 0.5).gsd_m == 0.5
     with pytest.raises(UserError, match="less than an image of 4000 x 4000 m"):

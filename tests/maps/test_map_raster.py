@@ -52,7 +52,7 @@ def test_a_scale_that_the_model_was_not_trained_on_is_refused():
         check_gsd(gsd_m, (0.5, 0.5), "x")
     check_gsd(9.0, None, "x")
     for gsd_m in (0.39, 0.64):
-        with pytest.raises(UserError, match="trained on 0.5 to 0.5 m, so give 0.4 to 0.625 m"):
+        with pytest.raises(UserError, match=r"trained on 0.5 to 0.5 m, so give 0.4 to 0.625 m"):
             check_gsd(gsd_m, (0.5, 0.5), "x")
 
 

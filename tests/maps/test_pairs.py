@@ -8,8 +8,10 @@ from PIL import Image
 from toy_map import METRES, write_geojson
 from typer.testing import CliRunner
 
-rasterio = pytest.importorskip("rasterio")
+pytest.importorskip("rasterio")
 pytest.importorskip("pyogrio")
+import rasterio
+
 from dataengine.cli import app
 from dataengine.errors import UserError
 from dataengine.maps.ground import load_ground

@@ -31,7 +31,7 @@ def maps(n: int) -> list[np.ndarray]:
     return [random_map(np.random.default_rng(i)) for i in range(n)]
 
 
-def randomised(network: torch.nn.Module, size: float = 0.05) -> torch.nn.Module:
+def randomised(network: torch.nn.Module, size: float = 0.3) -> torch.nn.Module:
     """With weights in place of the zeros that it starts with."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -129,8 +129,14 @@ def test_the_wiring_is_that_of_diffusers(sources, version):
     for name, parameter in model.named_parameters():
         if "to_v_box" in name:
             parameter.zero_()
+    model.field_embedding.apply(lambda m: [p.zero_() for p in m.parameters(recurse=False)])
+    model.domain_embedding.weight.zero_()
     control, picture = small_control(base.unet), torch.rand(1, 3, 256, 256)
-    x, text, t = torch.randn(1, 4, 32, 32), torch.randn(1, 16, 32), torch.tensor([300])
+    x, text, t = (
+        torch.randn(1, 4, 32, 32),
+        torch.randn(1, 16, 32),
+        torch.tensor([100]),
+    )  # below the steps of regional attention
     down, middle = control(x, t, text, picture, conditioning_scale=0.7, return_dict=False)
     wanted = base.unet(
         x, t, text, down_block_additional_residuals=down, mid_block_additional_residual=middle
