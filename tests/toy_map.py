@@ -66,6 +66,27 @@ FEATURES: list[tuple[str, str, list[tuple[float, float]], dict[str, str]]] = [
 ]
 
 
+def write_pbf(file: Path, features=FEATURES) -> Path:
+    """The map as OpenStreetMap PBF: nodes, and open or closed ways."""
+    import osmium
+    from osmium.osm.mutable import Node, Way
+
+    with osmium.SimpleWriter(str(file), overwrite=True) as writer:
+        ways, number = [], 0
+        for i, (_, kind, points, tags) in enumerate(features, 1):
+            first = number + 1
+            ring = points[:-1] if kind == AREA else points
+            for lon, lat in METRES.lonlat(ring).tolist():
+                number += 1
+                writer.add_node(Node(id=number, location=(lon, lat), version=1, tags=tags if kind == POINT else {}))
+            if kind != POINT:
+                refs = [*range(first, number + 1), *([first] if kind == AREA else [])]
+                ways.append(Way(id=i, nodes=refs, version=1, tags=tags))
+        for way in ways:
+            writer.add_way(way)
+    return file
+
+
 def write_geojson(file: Path, features=FEATURES) -> Path:
     """The map as GeoJSON, tags as properties."""
     entries = []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dataengine.data.layout import Layout
+from dataengine.data.layout import Layout, model_key
 from dataengine.engine.recipe import Recipe, folder_hash
 from dataengine.errors import UserError
 from dataengine.layouts.map_sampler import MapSampler
@@ -76,7 +76,9 @@ def use_map(
     base = sampler.sampler if isinstance(sampler, FilteredSampler) else sampler
     assert isinstance(base, MapSampler)
     used = [recipe.map_gsd] if recipe.map_gsd else [a.gsd_m for a in base.prior.prior.acquisitions]
-    known = [one.gsd_m for one in read_imagery(model_folder) if one.gsd_m]
+    drawn = {model_key(name) for name in base.classes}
+    trained = [one for one in read_imagery(model_folder) if one.gsd_m and drawn & {*map(model_key, one.classes)}]
+    known = [one.gsd_m for one in trained]
     for gsd_m in (min(used), max(used)):
         if known:
             check_gsd(gsd_m, (min(low for low, _ in known), max(high for _, high in known)), "--map-gsd")

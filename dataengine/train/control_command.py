@@ -40,7 +40,8 @@ def control_command(
     folder = model or weights.packaged("whole")
     found, pipeline = read_pairs(pairs), load_renderer(folder, "whole")
     ranges = [one.gsd_m for one in read_imagery(folder) if one.gsd_m]
-    trained = (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
+    low, high = found.gsd_m  # a model of several data sets has several scales: the nearest
+    trained = min(ranges, key=lambda r: max(r[0] / low, high / r[1])) if ranges else None
     settings = _settings(steps, batch_size, learning_rate, seed, minutes, compile, evaluate_every)
     with _writing(out):
         train_control(pipeline, found, load_ground(), out, settings, trained)

@@ -63,6 +63,18 @@ def test_osm_files_are_read_with_ways_areas_and_tags(tmp_path):
     assert load_ground().width_m(found["way/11"], "road") == 8
 
 
+def test_a_pbf_file_has_the_same_ground_as_the_geojson(toy, tmp_path):
+    pytest.importorskip("osmium")
+    from toy_map import write_pbf
+
+    rasters = []
+    for file in (toy, write_pbf(tmp_path / "toy.osm.pbf")):
+        the_map = read_map(file)
+        assert len(the_map.features) == len(FEATURES)
+        rasters.append(map_raster(the_map, the_map.grid_at(LON, LAT, 2.0, (900, 900)), load_ground()))
+    assert (rasters[0].classes == rasters[1].classes).mean() > 0.999
+
+
 def test_a_box_cuts_the_map_and_one_beside_it_is_refused(toy):
     west, south, east, north = LON - 0.002, LAT - 0.002, LON + 0.002, LAT + 0.002
     found = read_map(toy, (west, south, east, north))
