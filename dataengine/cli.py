@@ -31,8 +31,11 @@ from dataengine.export.tools.commands import decide_command, review_command
 from dataengine.improve.command import improve_command
 from dataengine.judge.commands import app as filter_app
 from dataengine.layouts.commands import app as layout_app
+from dataengine.maps.commands import app as map_app
+from dataengine.maps.pairs_command import pairs_command
 from dataengine.render.commands import app as model_app
 from dataengine.train.commands import app as train_app
+from dataengine.train.control_command import control_command
 from dataengine.view.commands import draw_command, view_command
 from dataengine.view.select_command import select_command
 
@@ -45,6 +48,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(layout_app, name="layout")
+app.add_typer(map_app, name="map")
 app.add_typer(run_app, name="run")
 app.add_typer(train_app, name="train")
 app.add_typer(filter_app, name="filter")
@@ -53,11 +57,13 @@ app.add_typer(model_app, name="model")
 app.add_typer(export_app, name="export")
 layout_app.command("draw")(draw_command)
 train_app.command("detector")(detector_command)
+train_app.command("control")(control_command)
 data_app.command("get")(get_command)
 data_app.command("sample")(sample_command)
 data_app.command("select")(select_command)
 export_app.command("review")(review_command)
 run_app.command("decide")(decide_command)
+data_app.command("pairs")(pairs_command)
 app.add_typer(release_app, name="release")
 
 FIRST_OPTIONS = ("dataset", "data", "n", "out", "model", "strength", "filter", "workers")  # most runs need no other
@@ -127,7 +133,7 @@ def _option(name: str, kind: object, field) -> inspect.Parameter:
         if get_origin(part) is dict or get_args(part)[1:] == (...,):
             metavar, option_type = "LIST", list[str] | None
         elif get_origin(part) is tuple:
-            metavar = "LOW HIGH"
+            metavar = "LOW HIGH" if len(get_args(part)) == 2 else "WEST SOUTH EAST NORTH"
     option = typer.Option(
         *(["--night/--day"] if name == "night" else []),
         help=field.description + (f" [default: {default}]" if default is not None else ""),

@@ -37,6 +37,7 @@ def make_folder(root: Path) -> None:
     own.with_name("unlabelled").symlink_to(own / "images" / "test")
     (root / "models").mkdir()
     models_with_text(root)
+    map_and_images(own.parent)
     small = root / "small.yaml"
     small.write_text("shard_size: 2")  # this many images are made even if fewer are requested
     words = ["synth", "--dataset", "hit-uav", "--data", own, "--out", root / "runs" / "first", "--config", small]
@@ -49,6 +50,21 @@ def make_folder(root: Path) -> None:
         (root / "data" / name).symlink_to(own)
     (root / "models" / "dior-r-detector").symlink_to(own.with_name("dior-detector"))
     shutil.copy(Path(__file__).parents[1] / "configs" / "detectors" / "small-rtmdet-r.yaml", root)
+
+
+def map_and_images(folder: Path) -> None:
+    """A map, and an aerial image of it."""
+    try:
+        import rasterio
+        from toy_map import METRES, write_pbf
+    except ImportError:  # not in the environment of mmrotate
+        return
+    write_pbf(folder / "region.osm.pbf")
+    (folder / "geotiffs").mkdir()
+    profile = {"driver": "GTiff", "width": 512, "height": 256, "count": 3, "dtype": "uint8", "crs": METRES.crs,
+               "transform": rasterio.transform.from_origin(0, 120, 0.12, 0.12)}  # fmt: skip
+    with rasterio.open(folder / "geotiffs" / "image.tif", "w", **profile) as image:
+        image.write(np.random.default_rng(0).integers(0, 255, (3, 256, 512), np.uint8))
 
 
 def labelled(folder: Path, format: str, classes: tuple[str, ...]) -> None:

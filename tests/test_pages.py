@@ -43,7 +43,7 @@ PAGES = {"README.md": ROOT / "README.md"}
 PAGES |= {page.relative_to(DOCS).as_posix(): page for page in sorted(DOCS.rglob("*.md"))}
 MMROTATE = ("lift.md", "mmrotate.md")  # need its environment
 ELSEWHERE = ("scale.md", "trust.md")  # tests of their own also read what is written
-SLOW = ("data.md", "evaluate.md", "train.md", *(page for page in PAGES if page.startswith("tutorials/")))
+SLOW = ("data.md", "evaluate.md", "maps.md", "train.md", *(page for page in PAGES if page.startswith("tutorials/")))
 RUN_PATHS = re.compile(r"`((?:runs|work|releases)/[a-z\d_./-]+)`")
 
 # replaces text of a page
@@ -64,6 +64,9 @@ SMALL = {
     "dataengine synth --dataset hit-uav --data path/to/hit-uav --detector": (  # as many as an evaluation needs
         "--n 10 --workers 1 --config small.yaml --size 96 --filter off"
     ),
+    "dataengine synth --dataset hit-uav --data path/to/hit-uav --renderer whole --layouts map": (
+        "--n 2 --workers 1 --config small.yaml --filter off --steps 1"
+    ),
     "dataengine synth --dataset hit-uav --n 20 ": "--workers 1 --config small.yaml --n 3",  # the packaged models alone
     "dataengine synth --dataset hit-uav --n": "--workers 1 --config small.yaml --n 6",
     "dataengine synth --dataset dior --n": "--n 2 --workers 1 --config small.yaml",
@@ -78,6 +81,7 @@ SMALL = {
     "dataengine data sample": "--n 8",
     "dataengine model import": "--size 64",
     "dataengine train layouts": "--steps 2 --batch-size 2 --size 64",
+    "dataengine train control": "--steps 2 --batch-size 1",
     "dataengine train full": "--steps 2 --batch-size 2 --size 64 --scale 1",
     "dataengine train renderer path/to/dataset --kind whole": "--steps 2 --batch-size 2 --size 96",
     "dataengine train detector": "--preset tiny --steps 2 --batch-size 2",

@@ -18,6 +18,7 @@ ORDER = [
     {"download"},
     {"geometry"},
     {"data"},
+    {"maps"},
     {"layouts"},
     {"render"},
     {"judge"},

@@ -98,7 +98,9 @@ class Layout:
     ignored:    float32 (M, 5), regions with unknown content (crowds, "don't care").
     silhouettes: float32 (K, 2) for each object, its outline in the frame of its box, -1 to 1 along the sides; (0, 2)
                 where unknown. None if all are unknown.
-    origins:    names of the real images that the layout is derived from; empty for others.
+    origins:    names of the real images, or of the part of a map, that the layout is derived from; empty for others.
+    features:   for each object the id of the map feature that it is or stands on, such as "way/123"; None for layouts
+                that come from no map.
 
     >>> layout = Layout([[5, 5, 4, 2, 0], [9, 3, 2, 2, 0]], [0, 1], ("car", "ship"), size=(16, 16))
     >>> len(layout), layout.names(), layout.boxes.dtype
@@ -116,6 +118,7 @@ class Layout:
     acquisition: Acquisition = UNKNOWN
     silhouettes: tuple[np.ndarray, ...] | None = None
     origins: tuple[str, ...] = ()
+    features: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float32).reshape(-1, 5)
@@ -132,6 +135,8 @@ class Layout:
             object.__setattr__(self, name, value)
         if self.silhouettes is not None and len(self.silhouettes) != n:
             object.__setattr__(self, "silhouettes", None)
+        if self.features is not None and len(self.features) != n:
+            object.__setattr__(self, "features", None)
         assert len(self.labels) == len(self.difficult) == len(self.visible) == n, "parallel arrays differ in length"
 
     def __len__(self) -> int:
@@ -151,6 +156,7 @@ class Layout:
             difficult=self.difficult[keep],
             visible=self.visible[keep],
             silhouettes=self.silhouettes and tuple(self.silhouettes[i] for i in np.arange(len(self))[keep]),
+            features=self.features and tuple(self.features[i] for i in np.arange(len(self))[keep]),
         )
 
     def joined(self, other: Layout) -> Layout:
@@ -173,6 +179,7 @@ class Layout:
             visible=np.concatenate([self.visible, other.visible]),
             ignored=np.concatenate([self.ignored, other.ignored]),
             classes=classes,
+            features=_joined_features(self, other),
         )
 
     def in_kind(self, kind: Kind) -> Layout:
@@ -198,6 +205,13 @@ class Layout:
     def names(self) -> list[str]:
         """Class name of each object."""
         return [self.classes[i] for i in self.labels]
+
+
+def _joined_features(one: Layout, other: Layout) -> tuple[str, ...] | None:
+    """Ids of map features of both layouts, "" for objects that come from no map."""
+    if one.features is None and other.features is None:
+        return None
+    return tuple(name for part in (one, other) for name in (part.features or ("",) * len(part)))
 
 
 @dataclass(frozen=True)
@@ -290,7 +304,7 @@ def layout_to_json(layout: Layout) -> dict:
     """
     # rounded in float64, where products of float32 and a power of ten are exact
     boxes, ignored = layout.boxes.astype(np.float64), layout.ignored.astype(np.float64)
-    return {
+    values = {
         "size": list(layout.size),
         "kind": layout.kind,
         "classes": list(layout.classes),
@@ -301,6 +315,7 @@ def layout_to_json(layout: Layout) -> dict:
         "ignored": ignored.round(3).tolist(),
         "acquisition": layout.acquisition.model_dump(mode="json", exclude_none=True),
     }
+    return values if layout.features is None else values | {"features": list(layout.features)}
 
 
 def layout_from_json(values: dict) -> Layout:
@@ -317,7 +332,17 @@ def layout_from_json(values: dict) -> Layout:
         visible=np.array(values["visible"], np.float32),
         ignored=np.array(values["ignored"], np.float32).reshape(-1, 5),
         acquisition=Acquisition.model_validate(values["acquisition"]),
+        features=_features_from(values),
     )
+
+
+def _features_from(values: dict) -> tuple[str, ...] | None:
+    names = values.get("features")
+    if names is None:
+        return None
+    if not isinstance(names, list) or len(names) != len(values["labels"]) or not all(isinstance(n, str) for n in names):
+        raise ValueError("features are not one text for each object")
+    return tuple(names)
 
 
 # The numbers that a model can be conditioned on. Those with one stem (before the "/") are known or unknown together.

@@ -23,6 +23,7 @@ from dataengine.engine.image_parts import (
     make_references,
     make_semantic,
 )
+from dataengine.engine.map_parts import MapControl, use_map
 from dataengine.engine.recipe import Recipe, folder_hash
 from dataengine.engine.samplers import (
     choose_layouts,
@@ -33,7 +34,7 @@ from dataengine.engine.samplers import (
     scale_warnings,
 )
 from dataengine.engine.stand_in import StandIn, describe, find_stand_in
-from dataengine.engine.usable_classes import usable_classes
+from dataengine.engine.usable_classes import map_classes, usable_classes
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration
 from dataengine.judge.detector import Detector, load_detector
@@ -52,7 +53,18 @@ if TYPE_CHECKING:
     from dataengine.judge.semantic import SemanticFilter
 
 REAL_STRENGTH = 0.5  # up to which real objects keep all of their fine detail (docs/synth.md)
-PATHS = ("data", "layout", "scenes", "into", "model", "layout_model", "semantic_filter", "detector", "calibration")
+PATHS = (
+    "data",
+    "layout",
+    "map",
+    "scenes",
+    "into",
+    "model",
+    "layout_model",
+    "semantic_filter",
+    "detector",
+    "calibration",
+)
 
 
 @dataclass
@@ -77,10 +89,12 @@ class Parts:
     recipe: Recipe
     look: str
     real: Dataset | None = None
+    control: MapControl | None = None
 
     def paint_settings(self, recipe: Recipe) -> PaintSettings:
         """How the renderer is asked to paint."""
-        return PaintSettings(recipe.steps, recipe.guidance_scale, self.look, self.real_objects, self.references)
+        return PaintSettings(recipe.steps, recipe.guidance_scale, self.look, self.real_objects, self.references,
+                             self.control)  # fmt: skip
 
 
 def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
@@ -111,11 +125,12 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     classes = usable_classes(recipe, preset, renderer.classes, detector.classes if detector else None, notes)
     if stand_in is not None:
         classes = _made_by(recipe, stand_in, preset, classes, notes)
+    classes = map_classes(recipe, classes, notes)
     look = stand_in.packaged if stand_in is not None and stand_in.packaged else preset
     own = {place: measured(images) for place, images in _images(recipe, dataset).items()}
     if detector is not None and (why := _not_filtered(recipe, own, classes)):
         recipe, detector, notes = recipe.model_copy(update={"filter": "off"}), None, [why]
-        classes = usable_classes(recipe, preset, renderer.classes, None, notes)
+        classes = map_classes(recipe, usable_classes(recipe, preset, renderer.classes, None, notes), notes)
     notes += check_imagery(recipe, own, model_folder, detector, classes)
     if dataset is not None:
         notes += dataset.notes
@@ -140,6 +155,7 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     sampler = make_sampler(recipe, layouts, classes)
     notes += reuse_warnings(recipe, sampler, layouts)
     notes += crowding_warnings(renderer, sampler)
+    control = use_map(recipe, renderer, model_folder, sampler, notes)
     if dataset is not None:
         notes += scale_warnings(recipe, sampler, layouts)
     canvases = find_canvases(recipe, look, dataset, renderer, sampler, layouts, notes)
@@ -168,13 +184,17 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
         "layouts": layouts_hash,
         "scenes": "data" if dataset is not None or canvases_are_given else folder_hash(weights.packaged("whole")),
     }
+    if recipe.map is not None:
+        hashes["map"] = folder_hash(recipe.map)
+    if control is not None:
+        hashes["control"] = control.identity
     if recipe.layout_model is not None:
         hashes["layout model"] = folder_hash(recipe.layout_model)
     if dataset is not None and (pixel_range := range_of(dataset)) is not None:
         hashes["pixel range"] = str(pixel_range)
     return Parts(
         preset, classes, sampler, canvases, places, real_objects, references, renderer, detector, calibration,
-        semantic, notes, hashes, recipe, look.name, dataset if recipe.mix else None,
+        semantic, notes, hashes, recipe, look.name, dataset if recipe.mix else None, control,
     )  # fmt: skip
 
 

@@ -64,7 +64,9 @@ Range = Annotated[tuple[float, float], AfterValidator(_low_to_high)]
 LAYOUT_FIELDS = {"layouts", "layout_model", "balance", "rows", "label_filter", "enhance", "altitude", "gsd",
     "camera_angle", "night"}  # fmt: skip
 # added after version 0.1.0: without effect on the identity of runs that leave them out
-LATER_FIELDS = ("pixel_range", "layout", "scheduler", "eta", "rename")
+LATER_FIELDS = (
+    "pixel_range", "layout", "scheduler", "eta", "rename", "map", "map_box", "map_gsd", "control", "control_scale",
+)  # fmt: skip
 MAX_SHARD = 16  # images, unless --shard-size is given
 RANGES = {"altitude": "altitude_m", "gsd": "gsd_m", "camera_angle": "camera_angle_deg"}  # field of `Acquisition` each
 
@@ -96,8 +98,23 @@ class Recipe(BaseModel):
     n: int = _field("Run", 200, "Number of accepted images to make.", gt=0)
     seed: int = _field("Run", 0, "Random seed; another seed gives another data set.", ge=0)
     size: int = _field("Rendering", 256, "Side of the images in pixels.", ge=64, le=4096)
-    layouts: Literal["reuse", "prior", "diffusion"] = _field(
-        "Layouts", "reuse", "Source of layouts: real ones augmented, a fitted prior, or a diffusion model."
+    layouts: Literal["reuse", "prior", "diffusion", "map"] = _field(
+        "Layouts", "reuse", "Source of layouts: real ones augmented, a fitted prior, a diffusion model, or a map."
+    )
+    map: Path | None = _field(
+        "Layouts", None, "Map for --layouts map and --control: OSM PBF, GeoJSON, GeoPackage or Overture GeoParquet."
+    )
+    map_box: tuple[float, float, float, float] | None = _field(
+        "Layouts", None, "Part of --map in degrees: west, south, east, north.", "all"
+    )
+    map_gsd: float | None = _field(
+        "Layouts", None, "Metres per pixel of images of the map.", "that of the data set's images", gt=0, le=100
+    )
+    control: str | None = _field(
+        "Rendering", None, "ControlNet that makes the ground follow --map: a folder, or a hub id."
+    )
+    control_scale: float | None = _field(
+        "Rendering", None, "Strength of --control; 0 is the renderer without it.", "1", ge=0, le=5
     )
     layout: Path | None = _field(
         "Layouts",
@@ -211,7 +228,8 @@ class Recipe(BaseModel):
             return values
         strength, renderer = values.get("strength", 1.0), values.get("renderer", "in-scene")
         real = (isinstance(strength, int | float) and strength < 1) or values.get("into") is not None
-        return {**values, "likely_places": real and renderer == "in-scene" and values.get("layout") is None}
+        placed = values.get("layout") is not None or values.get("layouts") == "map"
+        return {**values, "likely_places": real and renderer == "in-scene" and not placed}
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Recipe:
@@ -223,6 +241,19 @@ class Recipe(BaseModel):
             raise ValueError("enhance: false works only with layouts: reuse or diffusion, not with layouts: prior")
         if self.rows and (self.layouts != "reuse" or not self.enhance):
             raise ValueError("rows: works only with layouts: reuse and enhance: true")
+        if (self.layouts == "map") != (self.map is not None):
+            raise ValueError("layouts: map and map (a map file) require each other")
+        given = [name for name in ("map_box", "map_gsd", "control") if getattr(self, name) is not None]
+        if given and self.map is None:
+            raise ValueError(f"{given[0]}: works only with layouts: map")
+        if self.control_scale is not None and self.control is None:
+            raise ValueError("control_scale: works only with control")
+        if self.control is not None and self.renderer != "whole":
+            raise ValueError("control: works only with renderer: whole, which makes the ground")
+        if self.layouts == "map" and (self.balance is not None or self.likely_places or self.into is not None):
+            raise ValueError("layouts: map decides where objects stand: leave out balance, likely_places and into")
+        if self.layouts == "map" and self.layout_scale != 1:
+            raise ValueError("layouts: map has its scale from map_gsd: leave out layout_scale")
         if self.filter == "erase" and self.renderer != "in-scene":
             raise ValueError("filter: erase works only with renderer: in-scene, which has each scene without objects")
         if self.likely_places and self.renderer != "in-scene":

@@ -87,6 +87,10 @@ def _base_sampler(recipe: Recipe, layouts: list[Layout], classes: tuple[str, ...
         if recipe.balance is not None:
             raise UserError("--balance is for reuse and prior; a layout model draws classes as it has learnt them.")
         return _Restricted(DiffusionSampler(load_layout_model(recipe.layout_model), size, wanted=recipe.wants), classes)
+    if recipe.layouts == "map":
+        from dataengine.layouts.map_sampler import map_sampler
+
+        return map_sampler(recipe.map, layouts, size, recipe.map_gsd, recipe.map_box)
     if recipe.layouts == "prior":
         from dataengine.layouts.prior_fit import fit
         from dataengine.layouts.prior_sampler import PriorSampler
@@ -120,7 +124,8 @@ def reuse_warnings(recipe: Recipe, sampler: Sampler, layouts: list[Layout]) -> l
 def scale_warnings(recipe: Recipe, sampler: Sampler, layouts: list[Layout]) -> list[str]:
     """Sentences on sizes: whether images are parts of the real ones, and classes whose objects are of another length
     than the real ones, or mostly cut."""
-    if recipe.layout is not None or recipe.layouts == "diffusion":  # one is given; the other samples slowly
+    # one is given; others sample slowly, and a map has sizes in metres
+    if recipe.layout is not None or recipe.layouts in ("diffusion", "map"):
         return []
     sizes = [layout.size for layout in layouts]
     largest = max(map(max, sizes))

@@ -39,6 +39,20 @@ def usable_classes(
     return usable
 
 
+def map_classes(recipe: Recipe, classes: tuple[str, ...], notes: list[str]) -> tuple[str, ...]:
+    """Those of the classes that a map can place, if layouts come from one; all of them otherwise."""
+    if recipe.layouts != "map":
+        return classes
+    from dataengine.layouts.map_table import on_maps
+
+    known = on_maps(classes)
+    if not known:
+        raise UserError(f"--layouts map: maps have no {', '.join(classes)}; use another source of layouts.")
+    if left_out := [name for name in classes if name not in known]:
+        notes.append(f"left out, since maps do not have them: {', '.join(left_out)}")
+    return known
+
+
 def _no_class(
     recipe: Recipe,
     preset: Preset,

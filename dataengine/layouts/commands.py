@@ -95,6 +95,16 @@ def sample_command(
     split: Split = None,
     size: Side = 256,
     balance: Balance = None,
+    map_file: Annotated[
+        Path | None, typer.Option("--map", help="Map to place the objects on, with the frequencies of SOURCE.")
+    ] = None,
+    map_gsd: Annotated[
+        float | None, typer.Option(min=0.01, help="Metres per pixel on the map. [default: those of SOURCE]")
+    ] = None,
+    map_box: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(metavar="WEST SOUTH EAST NORTH", help="Part of the map, in degrees. [default: all]"),
+    ] = None,
 ) -> None:
     """Sample layouts and draw them on a contact sheet, before spending time on images.
 
@@ -105,11 +115,18 @@ def sample_command(
     from dataengine.data.draw import contact_sheet, draw
     from dataengine.errors import UserError
 
-    sampler = _sampler(source, format, split, size, balance)
-    layouts = _sampled(sampler, n, seed)
+    if map_file is None:
+        sampler, backgrounds = _sampler(source, format, split, size, balance), [None] * n
+        layouts = _sampled(sampler, n, seed)
+    else:
+        if balance is not None:
+            raise UserError("--balance does not work with --map, whose places decide what there is.")
+        sampler = _map_sampler(source, format, split, size, map_file, map_gsd, map_box)
+        layouts = _sampled(sampler, n, seed)
+        backgrounds = [sampler.picture(layout) for layout in layouts]
     captions = [", ".join(f"{c} {name}" for name, c in Counter(layout.names()).items()) for layout in layouts]
     try:
-        contact_sheet([draw(None, layout) for layout in layouts], captions).save(out)
+        contact_sheet([draw(*pair) for pair in zip(backgrounds, layouts, strict=True)], captions).save(out)
     except (OSError, ValueError) as error:
         raise UserError(f"{out} cannot be written ({error}); give a .png file in a writable folder") from error
     counts = Counter(name for layout in layouts for name in layout.names())
@@ -213,6 +230,25 @@ def _sampler(source: Path, format: str | None, split: str | None, side: int, bal
     if not source.exists():
         raise UserError(f"{source} does not exist; give a prior (.json), stored layouts (.npz) or a data set")
     return ReuseSampler(_read(source, format, split), (side, side), shares)
+
+
+def _map_sampler(source: Path, format: str | None, split: str | None, side: int, file: Path, gsd_m, box) -> Sampler:
+    from dataclasses import replace
+
+    from dataengine.data.layout import restrict_layout
+    from dataengine.errors import UserError
+    from dataengine.layouts.map_sampler import map_sampler
+    from dataengine.layouts.map_table import on_maps
+    from dataengine.layouts.stored import load_layouts
+
+    layouts = load_layouts(source) if source.suffix == ".npz" else [s.layout for s in _read(source, format, split)]
+    if not layouts:
+        raise UserError(f"{source}: has no layout.")
+    classes = on_maps(layouts[0].classes)
+    if left_out := [name for name in layouts[0].classes if name not in classes]:
+        typer.echo(f"left out, since maps do not have them: {', '.join(left_out)}", err=True)
+    layouts = [replace(restrict_layout(layout, classes), ignored=None) for layout in layouts]
+    return map_sampler(file, [layout for layout in layouts if len(layout)], (side, side), gsd_m, box)
 
 
 def _is_prior(path: Path) -> bool:

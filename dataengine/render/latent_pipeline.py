@@ -13,13 +13,14 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from dataengine.data.layout import Layout, class_key
 from dataengine.errors import UserError
+from dataengine.render.control import Control
 from dataengine.render.inpaint import Known, composite
 from dataengine.render.layout_batch import LayoutBatch
 from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.placement import check_sizes, class_numbers
 from dataengine.render.precision import fast_autocast
 from dataengine.render.renderer import paint_whole
-from dataengine.render.text import check_tokenizer, embed_names, encode_prompts, prompt_of, words
+from dataengine.render.text import check_tokenizer, embed_names, encode_prompts, padding_of, prompt_of, words
 from dataengine.seeds import Noise, noise_seed
 
 SCHEDULERS = {
@@ -60,7 +61,8 @@ class LatentPipeline(DiffusionPipeline):
         text encoder's own, so that new classes can be embedded directly. steps, guidance_scale, eta: used unless others
         are asked for. Raises UserError for a tokenizer of another text encoder."""
         super().__init__()
-        check_tokenizer(tokenizer, text_encoder.config.vocab_size, "the model's tokenizer")
+        reader = text_encoder.config
+        check_tokenizer(tokenizer, reader.vocab_size, "the model's tokenizer", padding_of(reader))
         self.register_modules(unet=unet, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=scheduler)
         self.register_to_config(
             dropped_in_training=list(dropped_in_training or ()), classes_from_text=classes_from_text, steps=steps,
@@ -131,6 +133,7 @@ class LatentPipeline(DiffusionPipeline):
         eta: float | None = None,
         images: Sequence[np.ndarray] | None = None,
         masks: Sequence[np.ndarray] | None = None,
+        control: Control | None = None,
     ) -> list[np.ndarray]:
         """Images uint8 (H, W, 3), one for each layout; the noise of image i depends on seeds[i] only (contract 4).
 
@@ -138,6 +141,7 @@ class LatentPipeline(DiffusionPipeline):
         `null + guidance_scale * (text - null)`, both with the layout, as in AeroGen; on the layout the same formula on
         top: `+ (layout_guidance_scale - 1) * (both - text alone)`. prompts: built from each layout if None. references
         float32 (B, R, E). images and masks: images to paint into, as in `LayoutPipeline`.
+        control: makes the ground follow a map, with and without the text, as diffusers' pipelines do.
         Layouts with much the same number of boxes are rendered together, so that none waits on another's padding and no
         image depends on its company. Raises UserError for layouts of another size than the model's, for classes it does
         not know, and for guidance on a condition that it has never seen as null.
@@ -166,7 +170,7 @@ class LatentPipeline(DiffusionPipeline):
                 known = None if images is None else self.known([images[i] for i in part], [masks[i] for i in part])
                 latents = self.denoise(
                     batch.to(self.unet.device), [prompts[i] for i in part], generators, steps,
-                    guidance_scale, layout_guidance_scale, eta, known,
+                    guidance_scale, layout_guidance_scale, eta, known, control and control.part(part),
                 )  # fmt: skip
                 for i, latent in zip(part, latents, strict=True):
                     drawn[i] = self.decode(latent[None])[0]
@@ -192,6 +196,7 @@ class LatentPipeline(DiffusionPipeline):
         layout_guidance_scale: float,
         eta: float = 0.0,
         known: Known | None = None,
+        control: Control | None = None,
     ) -> torch.Tensor:
         """Latents (B, C, S, S) of a batch by the pipeline's scheduler."""
         c, device = self.unet.config, self.unet.device
@@ -206,13 +211,13 @@ class LatentPipeline(DiffusionPipeline):
         for k, t in enumerate(self.scheduler.timesteps):
             given = self.scheduler.scale_model_input(x, t).to(self.unet.dtype)
             times = t.expand(len(x))
-            both = self.unet(given, times, batch, text).float()
+            both = self.unet(given, times, batch, text, control=control).float()
             noise = both
             if guidance_scale != 1.0:
-                without = self.unet(given, times, batch, null).float()
+                without = self.unet(given, times, batch, null, control=control).float()
                 noise = without + guidance_scale * (both - without)
             if layout_guidance_scale != 1.0:
-                alone = self.unet(given, times, batch.unknown(), text).float()
+                alone = self.unet(given, times, batch.unknown(), text, control=control).float()
                 noise = noise + (layout_guidance_scale - 1) * (both - alone)
             x = self.scheduler.step(noise, t, x, **extra, return_dict=False)[0]
             if known is not None:

@@ -8,6 +8,7 @@ import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 
 from dataengine.data.layout import Layout
+from dataengine.render.control import Control
 from dataengine.render.inpaint import Known, composite
 from dataengine.render.layout_batch import layout_rasters
 from dataengine.render.layout_unet import LayoutUNet, sample_latents
@@ -65,13 +66,15 @@ class LayoutPipeline(DiffusionPipeline):
         references: np.ndarray | None = None,
         images: Sequence[np.ndarray] | None = None,
         masks: Sequence[np.ndarray] | None = None,
+        control: Control | None = None,
     ) -> list[np.ndarray]:
         """Images uint8 (H, W, 3), one for each layout; the noise of image i depends on seeds[i] only (contract 4).
 
         num_inference_steps, guidance_scale: the model's own if None. Guidance:
         `null + guidance_scale * (layout - null)`. references float32 (B, R, E): embeddings of real images,
         for a model that was trained with them. images and masks uint8 (H, W, 3) and (H, W): pictures to paint into,
-        only where the mask is 1; layouts then say all that is to be seen in them. Raises UserError for layouts of
+        only where the mask is 1; layouts then say all that is to be seen in them. control: makes the ground of the
+        thumbnails follow a map. Raises UserError for layouts of
         another size than the model's and for classes it does not know.
         """
         steps = num_inference_steps or self.steps
@@ -89,7 +92,7 @@ class LayoutPipeline(DiffusionPipeline):
         with fast_autocast(self.unet.device):
             thumbnails = sample_latents(
                 self.unet, batch, generators=generators, steps=steps, guidance_scale=guidance_scale,
-                scheduler=self.scheduler, known=known, few=bool(self.config.few_steps),
+                scheduler=self.scheduler, known=known, few=bool(self.config.few_steps), control=control,
             )  # fmt: skip
             # one at a time: a picture's noise and arithmetic must not depend on its batch, and it fills the cores alone
             pictures = torch.cat([

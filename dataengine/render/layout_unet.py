@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dataengine.data.layout import Layout
+from dataengine.render.control import Control
 from dataengine.render.flow import draw_noise, preconditioned_velocity, sample, velocity_of
 from dataengine.render.in_scene import FieldEmbedding
 from dataengine.render.inpaint import Known
@@ -178,7 +179,8 @@ class LayoutUNet(ModelMixin, ConfigMixin):
     reference_width: of embeddings of reference images, 0 for none.
     category_width, box_hidden: widths of the class embedding and the box encoder; if None, 1 and 2 times
         cross_attention_dim.
-    heads: attention heads at all levels; if None, one per attention_head_dim channels.
+    heads: attention heads at all levels, or of each; if None, one per attention_head_dim channels.
+    linear_projection: of Stable Diffusion 2's transformer blocks.
     padded_to: box tokens per image are a multiple of this.
     inpaints: its input has the known latents and their mask, too, as Stable Diffusion's in-painting models (Rombach et
         al. 2022, section 4.5).
@@ -196,7 +198,7 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         layers_per_block: int = 1,
         cross_attention_dim: int = 128,
         attention_head_dim: int = 32,
-        heads: int | None = None,
+        heads: int | tuple[int, ...] | None = None,
         norm_num_groups: int = 16,
         attention_levels: tuple[bool, ...] | None = None,
         prediction: Literal["flow", "preconditioned", "epsilon"] = "flow",
@@ -213,6 +215,7 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         box_hidden: int | None = None,
         padded_to: int = PADDED_TO,
         inpaints: bool = False,
+        linear_projection: bool = False,
     ):
         super().__init__()
         # attention at the finest level would take most of the time; boxes are painted into the input instead
@@ -231,7 +234,8 @@ class LayoutUNet(ModelMixin, ConfigMixin):
             mid_block_type="UNetMidBlock2DCrossAttn",
             cross_attention_dim=cross_attention_dim,
             # diffusers calls the number of heads "attention_head_dim" here
-            attention_head_dim=tuple(heads or width // attention_head_dim for width in block_out_channels),
+            attention_head_dim=_heads(heads, block_out_channels, attention_head_dim),
+            use_linear_projection=linear_projection,
             norm_num_groups=norm_num_groups,
             class_embed_type="identity" if conditioned else None,
         )
@@ -360,9 +364,10 @@ class LayoutUNet(ModelMixin, ConfigMixin):
         batch: LayoutBatch,
         text: torch.Tensor | None = None,
         known: Known | None = None,
+        control: Control | None = None,
     ) -> torch.Tensor:
         """Prediction (B, C, S, S) at timesteps (B,) in [0, 1000]. text: (B, T, D), or None for its learned null. known:
-        for models that in-paint; None if nothing is known."""
+        for models that in-paint; None if nothing is known. control: makes the ground follow a map."""
         c, condition = self.config, None
         if c.fields or c.domains:
             condition = self.field_embedding(batch.fields) + self.domain_embedding(batch.domains)
@@ -382,13 +387,21 @@ class LayoutUNet(ModelMixin, ConfigMixin):
             categories = self.box_encoder.classes(batch.labels)
             x = self.regional_attention(self.conv_in(x), categories, masks, timesteps)
         context = self.context(latents, batch, text)
-        out = self.unet(x, timesteps, context, class_labels=condition, cross_attention_kwargs=keywords).sample
+        side = {} if control is None else control.residuals(F.pixel_unshuffle(latents, c.patch), timesteps, context)
+        out = self.unet(x, timesteps, context, class_labels=condition, cross_attention_kwargs=keywords, **side).sample
         if c.prediction == "preconditioned":
             patches = F.pixel_unshuffle(latents, c.patch)
             out = preconditioned_velocity(patches, out, timesteps, self.latent_axes, self.latent_power)
             return F.pixel_shuffle(out, c.patch)
         out = F.pixel_shuffle(out, c.patch)
         return velocity_of(latents, out, timesteps) if c.prediction == "flow" else out
+
+
+def _heads(given: int | Sequence[int] | None, widths: Sequence[int], head_width: int) -> tuple[int, ...]:
+    """Number of attention heads of each level."""
+    if given is None or isinstance(given, int):
+        return tuple(given or width // head_width for width in widths)
+    return tuple(given)
 
 
 @torch.no_grad()
@@ -403,11 +416,13 @@ def sample_latents(
     scheduler: FlowMatchEulerDiscreteScheduler | None = None,
     known: Known | None = None,
     few: bool = False,
+    control: Control | None = None,
 ) -> torch.Tensor:
     """Sample latents (B, C, S, S) float32. The noise of image i comes from generators[i] alone (CPU; contract 4).
 
     Guidance: `null + guidance_scale * (layout - null)`; in the default null only the boxes are unknown. known: latents
-    to keep outside a mask. few: sample as few-step models need it (`flow.sample_few`).
+    to keep outside a mask. few: sample as few-step models need it (`flow.sample_few`). control: applies with and
+    without the boxes.
     """
     config = model.config
     shape = (config.latent_channels, config.sample_size, config.sample_size)
@@ -415,7 +430,7 @@ def sample_latents(
     null = layouts.unknown() if null is None else null.to(model.device)
 
     noise = draw_noise(generators, shape, model.device)
-    conditions = {} if known is None else {"known": known}
+    conditions = {name: value for name, value in (("known", known), ("control", control)) if value is not None}
 
     def velocity(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         with_layout = model(x, times, layouts, **conditions)

@@ -19,6 +19,8 @@ from dataengine.render.inpaint import paint_mask
 from dataengine.render.placement import known_only, merge
 
 if TYPE_CHECKING:
+    from dataengine.data.layout import Layout
+    from dataengine.render.control import Control
     from dataengine.render.real_objects import RealObjects
     from dataengine.render.reference import ReferenceSampler
 
@@ -29,6 +31,7 @@ class PaintSettings:
 
     num_inference_steps, guidance_scale: the renderer's own where None. domain: the data set whose appearance is asked
     for. real_objects: objects that painted ones start from. references: embeddings of real images to be like.
+    control: makes the ground follow a map.
     """
 
     num_inference_steps: int | None = None
@@ -36,9 +39,16 @@ class PaintSettings:
     domain: str | None = None
     real_objects: RealObjects | None = None
     references: ReferenceSampler | None = None
+    control: GroundControl | None = None
 
 
 DEFAULTS = PaintSettings()
+
+
+class GroundControl(Protocol):
+    """A side network and what it follows at the place of each layout."""
+
+    def of(self, layouts: Sequence[Layout]) -> Control: ...
 
 
 class Renderer(Protocol):
@@ -78,6 +88,8 @@ def paint_whole(
     options = {} if settings.references is None else {"references": settings.references.draw(seeds)}
     windows = [canvas.window() for canvas in canvases]
     layouts = [window.new for window in windows]
+    if settings.control is not None:
+        options["control"] = settings.control.of(layouts)
     if not canvases[0].blank:
         layouts = [known_only(merge(w.existing, w.new, 0.0), pipeline.classes) for w in windows]
         options["images"] = [window.image for window in windows]

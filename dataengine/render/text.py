@@ -10,6 +10,7 @@ import torch
 from dataengine.data.layout import Layout, class_key
 from dataengine.errors import UserError
 
+OPEN_CLIP_WIDTH = 1024  # of the text encoder of Stable Diffusion 2
 # names that are not spoken as they are written
 WORDS = {
     "plane": "airplane",
@@ -80,8 +81,10 @@ def prompt_of(layout: Layout) -> str:
     return f"an aerial image with {listed}"
 
 
-def check_tokenizer(tokenizer, vocabulary: int, source: str) -> None:
+def check_tokenizer(tokenizer, vocabulary: int, source: str, padding: str | None = None) -> None:
     """Raises UserError unless a tokenizer is CLIP's, for a text encoder that knows `vocabulary` tokens.
+
+    padding: token that prompts are filled up with; the end token if None, as Stable Diffusion 1 does.
 
     transformers makes a tokenizer of two words out of an empty or foreign folder: each prompt then reads like the empty
     one, and guidance does nothing.
@@ -92,7 +95,7 @@ def check_tokenizer(tokenizer, vocabulary: int, source: str) -> None:
             f"{source}: this is not the tokenizer of the text encoder: it knows {known:,} tokens, the encoder "
             f"{vocabulary:,}; give a folder with CLIP's vocab.json and merges.txt, or a hub id that can be reached."
         )
-    if tokenizer.pad_token_id != tokenizer.eos_token_id:
+    if tokenizer.pad_token not in (tokenizer.eos_token, padding):
         raise UserError(
             f"{source}: this tokenizer fills prompts up with {tokenizer.pad_token!r}, not with the end token as Stable "
             "Diffusion 1 does; give the one of openai/clip-vit-large-patch14."
@@ -103,6 +106,12 @@ def check_tokenizer(tokenizer, vocabulary: int, source: str) -> None:
             f"{source}: this tokenizer reads different prompts as the same; give a folder with CLIP's vocab.json and "
             "merges.txt, unchanged."
         )
+
+
+def padding_of(config) -> str | None:
+    """The token that the tokenizer of a text encoder (its config) fills up with, other than the end token: "!" where
+    it is OpenCLIP's of Stable Diffusion 2, else None."""
+    return "!" if config.hidden_size == OPEN_CLIP_WIDTH else None
 
 
 @torch.no_grad()

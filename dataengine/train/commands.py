@@ -93,7 +93,16 @@ def _writing(out: Path, datasets=()) -> Iterator[None]:
     from dataengine.files import cannot_write, refuse_links
 
     if out.is_dir():
-        expected = {"checkpoint", "checkpoint.new", "checkpoint.old", "samples", "tensorboard", "model", "pipeline"}
+        expected = {
+            "checkpoint",
+            "checkpoint.new",
+            "checkpoint.old",
+            "samples",
+            "tensorboard",
+            "model",
+            "pipeline",
+            "control",
+        }
         expected |= {"unet", "decoder", "guided"}  # of fewer-steps
         expected |= {RANGES_FILE, *(f"{name}.new" for name in expected)}
         foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in expected)

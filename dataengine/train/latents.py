@@ -24,7 +24,7 @@ from dataengine.render.latent_pipeline import LatentPipeline
 from dataengine.render.layout_batch import LayoutBatch
 from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.placement import class_numbers
-from dataengine.render.text import check_tokenizer, embed_names, prompt_of, words
+from dataengine.render.text import check_tokenizer, embed_names, padding_of, prompt_of, words
 from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
 
 Trainable = Literal["paper", "all", "lora"]
@@ -36,7 +36,7 @@ NEW_PARAMETERS = ("box_encoder", "regional_attention", "processor", "background"
 
 @dataclass(frozen=True)
 class Base:
-    """The parts of a Stable Diffusion 1.x pipeline."""
+    """The parts of a Stable Diffusion pipeline."""
 
     unet: UNet2DConditionModel
     vae: AutoencoderKL
@@ -46,7 +46,7 @@ class Base:
 
 
 def load_base(source: str) -> Base:
-    """Load a Stable Diffusion 1.x pipeline from a folder or a hub id. Raises UserError where a part is missing."""
+    """Load a Stable Diffusion 1.x or 2.x pipeline from a folder or a hub id. Raises UserError if a part is missing."""
     try:
         from transformers import CLIPTextModel, CLIPTokenizer
     except ImportError:
@@ -63,9 +63,10 @@ def load_base(source: str) -> Base:
         )
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"--base {source}: is no Stable Diffusion 1.x pipeline ({reason}); use a folder or a hub id "
+        raise UserError(f"--base {source}: is no Stable Diffusion pipeline ({reason}); use a folder or a hub id "
                         "such as stable-diffusion-v1-5/stable-diffusion-v1-5.") from None  # fmt: skip
-    check_tokenizer(base.tokenizer, base.text_encoder.config.vocab_size, f"--base {source}")
+    reader = base.text_encoder.config
+    check_tokenizer(base.tokenizer, reader.vocab_size, f"--base {source}", padding_of(reader))
     return base
 
 
@@ -81,11 +82,12 @@ def from_base(base: Base, classes: list[str], domains: list[str], form: dict, sa
     """A `LayoutUNet` of this form, initialised with the base's weights. Parameters that the base lacks start at zero or
     at random. Class vectors come from the text encoder and stay fixed, so that classes can be added later."""
     c = base.unet.config
-    heads = c.attention_head_dim if isinstance(c.attention_head_dim, int) else None
-    if heads is None:
+    if base.scheduler.config.get("prediction_type", "epsilon") != "epsilon":
         raise UserError(
-            "--base: its levels have different numbers of attention heads, as in Stable Diffusion 2; use a 1.x model."
+            f"--base: it predicts {base.scheduler.config.prediction_type}, not noise, as Stable Diffusion 2.1 of 768 "
+            "px does; use a 1.x model, or stable-diffusion-2-1-base."
         )
+    heads = c.attention_head_dim
     model = LayoutUNet(
         classes,
         domains if form.get("fields") else [],
@@ -95,7 +97,8 @@ def from_base(base: Base, classes: list[str], domains: list[str], form: dict, sa
         layers_per_block=c.layers_per_block,
         cross_attention_dim=c.cross_attention_dim,
         category_width=c.cross_attention_dim,
-        heads=heads,
+        heads=heads if isinstance(heads, int) else list(heads),
+        linear_projection=bool(c.use_linear_projection),
         norm_num_groups=c.norm_num_groups,
         attention_levels=["CrossAttn" in name for name in c.down_block_types],
         **form,
@@ -109,7 +112,7 @@ def from_base(base: Base, classes: list[str], domains: list[str], form: dict, sa
         first.bias.copy_(weights.pop("conv_in.bias"))
     missing = [n for n in expected if n not in weights and not n.startswith("conv_in") and "processor" not in n]
     if missing:
-        raise UserError(f"--base: its denoiser lacks {missing[0]}; use a Stable Diffusion 1.x pipeline.")
+        raise UserError(f"--base: its denoiser lacks {missing[0]}; use a Stable Diffusion 1.x or 2.x pipeline.")
     model.unet.load_state_dict({n: v for n, v in weights.items() if n in expected}, strict=False)
     vectors = embed_names([words(name) for name in classes], base.tokenizer, base.text_encoder)
     model.box_encoder.classes.weight.data.copy_(vectors)

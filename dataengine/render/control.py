@@ -1,0 +1,158 @@
+"""A side network that makes the ground follow a map: ControlNet (Zhang et al. 2023, "Adding conditional control").
+
+It has the form of diffusers' `ControlNetModel`, so that published ones of Stable Diffusion work with boxes, too. Its
+output is added to the skip connections of the denoiser; at first it is zero, and the result is that of the denoiser
+alone. The denoiser does not know the map, so it is the null of the map: no dropout is needed for it (contract 7).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import torch
+from diffusers import ControlNetModel
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dataengine.errors import UserError, first_fault, one_line
+from dataengine.files import check_depth, parse_json, read_text, write_whole
+from dataengine.maps.raster import MapRaster
+
+if TYPE_CHECKING:
+    from dataengine.render.layout_unet import LayoutUNet
+
+INPUT_FILE = "map.json"  # in a control's folder: what it was trained to follow
+DOWNSAMPLING = 8  # of diffusers' embedding of the condition
+COPIED = ("time_embedding", "down_blocks", "mid_block")  # parts of the denoiser that a side network starts as
+
+
+@dataclass(frozen=True)
+class Control:
+    """A side network and what each image of a batch follows. condition: float32 (B, C, H, W), 0 to 1 and -1 to 1 for
+    directions, at 8 times the side of the denoiser's raster. scale: of what it adds; 0 leaves the denoiser alone."""
+
+    network: ControlNetModel
+    condition: torch.Tensor
+    scale: float = 1.0
+
+    def part(self, index: Sequence[int]) -> Control:
+        """The control of some images of the batch."""
+        return replace(self, condition=self.condition[list(index)])
+
+    def residuals(self, patches: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor) -> dict:
+        """What is added to the skip connections and the middle of a `UNet2DConditionModel`, as its keywords.
+
+        patches (B, C, G, G): noisy latents, in patches as the denoiser has them. context (B, T, D): text."""
+        if self.scale == 0:
+            return {}
+        condition = self.condition.to(patches.device, patches.dtype)
+        down, middle = self.network(
+            patches, timesteps, encoder_hidden_states=context, controlnet_cond=condition,
+            conditioning_scale=self.scale, return_dict=False,
+        )  # fmt: skip
+        return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+
+
+class ControlInput(BaseModel):
+    """What a control of `dataengine train control` follows. classes: of the ground, by channel. gsd_m: smallest and
+    largest metres per pixel of its training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    classes: tuple[str, ...]
+    gsd_m: tuple[float, float]
+
+
+def new_control(model: LayoutUNet, channels: int) -> ControlNetModel:
+    """A side network for a denoiser, which starts as a copy of its encoder and adds nothing yet.
+
+    channels: of the condition. It sees the noisy latents and the text, not the boxes: those reach the denoiser."""
+    c = model.unet.config
+    patches = model.config.latent_channels * model.config.patch**2
+    control = ControlNetModel(
+        in_channels=patches, conditioning_channels=channels, flip_sin_to_cos=c.flip_sin_to_cos, freq_shift=c.freq_shift,
+        down_block_types=c.down_block_types, mid_block_type=c.mid_block_type, block_out_channels=c.block_out_channels,
+        layers_per_block=c.layers_per_block, downsample_padding=c.downsample_padding, act_fn=c.act_fn,
+        norm_num_groups=c.norm_num_groups, norm_eps=c.norm_eps, cross_attention_dim=c.cross_attention_dim,
+        attention_head_dim=c.attention_head_dim, use_linear_projection=c.use_linear_projection,
+    )  # fmt: skip
+    source = model.unet.state_dict()
+    weights = {
+        name: source[name]
+        for name in control.state_dict()
+        if name.startswith(COPIED) and name in source and "processor" not in name
+    }
+    first = model.conv_in if model.config.regional else model.unet.conv_in
+    weights["conv_in.weight"], weights["conv_in.bias"] = first.weight[:, :patches].detach(), first.bias.detach()
+    missing, unexpected = control.load_state_dict(weights, strict=False)
+    assert not unexpected, unexpected
+    assert all(name.startswith("controlnet_") for name in missing), missing
+    return control
+
+
+def condition_side(model: LayoutUNet) -> int:
+    """Side in pixels of the condition of a denoiser's side network."""
+    return DOWNSAMPLING * model.grid
+
+
+def condition_of(raster: MapRaster, side: int) -> np.ndarray:
+    """The channels of a raster, area-averaged to side x side pixels, float32 (C, side, side)."""
+    channels = raster.channels()
+    if channels.shape[-1] == side:
+        return channels
+    shrinks = side < channels.shape[-1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST
+    return np.stack([cv2.resize(channel, (side, side), interpolation=method) for channel in channels])
+
+
+def save_input(folder: Path, given: ControlInput) -> None:
+    """Write what a control follows beside its weights."""
+    write_whole(folder / INPUT_FILE, json.dumps(given.model_dump(mode="json"), indent=2) + "\n")
+
+
+def load_control(source: str) -> tuple[ControlNetModel, ControlInput | None]:
+    """A side network from a folder or a hub id, and what it follows; None for a published one, which is given a picture
+    of the map. Raises UserError for anything else."""
+    folder = Path(source)
+    if folder.is_dir():
+        check_depth(folder / "config.json")
+    try:
+        network = ControlNetModel.from_pretrained(source, use_safetensors=True, local_files_only=folder.is_dir())
+    except Exception as error:  # what a config asks for may be wrong in every way that torch knows
+        raise UserError(
+            f"--control {source}: is no ControlNet of diffusers with safetensors ({one_line(error)[:200]}); give a "
+            "folder of dataengine train control, or a published one by folder or hub id."
+        ) from None
+    file, given = folder / INPUT_FILE, None
+    if file.is_file():
+        try:
+            given = ControlInput.model_validate(parse_json(read_text(file)))
+        except ValidationError as error:
+            raise UserError(f"{file}: {first_fault(error, ControlInput.model_fields)}; train it again.") from None
+        except ValueError as error:
+            raise UserError(f"{file} {error}; train it again.") from None
+    elif network.config.conditioning_channels != 3:
+        raise UserError(f"--control {source}: has no {INPUT_FILE}, and takes no picture of three channels.")
+    return network.eval(), given
+
+
+def check_fits(control: ControlNetModel, model: LayoutUNet, source: str) -> None:
+    """Raises UserError unless a side network is of a denoiser's form: what it adds would have other shapes."""
+    c, u = control.config, model.unet.config
+    pairs = {
+        "input channels": (c.in_channels, model.config.latent_channels * model.config.patch**2),
+        "widths of the levels": (tuple(c.block_out_channels), tuple(u.block_out_channels)),
+        "layers per level": (c.layers_per_block, u.layers_per_block),
+        "width of the text": (c.cross_attention_dim, u.cross_attention_dim),
+    }
+    for what, (own, needed) in pairs.items():
+        if own != needed:
+            raise UserError(
+                f"--control {source}: is for another denoiser ({what}: {own}, the renderer has {needed}); give one of "
+                "the same base, such as one of Stable Diffusion 1.5 for AeroGen's model."
+            )
