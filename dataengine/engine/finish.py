@@ -23,7 +23,9 @@ from dataengine.data.draw import contact_sheet, draw
 from dataengine.data.layout import Dataset, Problem, Sample, restrict_layout
 from dataengine.data.pixel_range import in_8_bits
 from dataengine.data.staging import IMAGE_SKIPPED, Place
+from dataengine.engine.changes import write_changes
 from dataengine.engine.parts import Parts
+from dataengine.engine.picture_recipe import PictureRecipe
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.record import Record
 from dataengine.engine.run_folder import RunFolder, RunSamples, StoredRecipe, read_records
@@ -110,7 +112,9 @@ def report(recipe: Recipe, notes: Sequence[str], tally: Tally, datasets: bool) -
     """Figures of a run as plain values. notes: sentences for the user. datasets: whether it has DOTA and COCO
     folders."""
     table = tally.class_table()
+    task = {"task": recipe.task.kind} if isinstance(recipe, PictureRecipe) else {}
     return {
+        **task,
         "wanted": recipe.n,
         "accepted": tally.accepted,
         "tried": tally.tried,
@@ -140,7 +144,7 @@ def finish(recipe: Recipe, parts: Parts, run: RunFolder, tally: Tally, stored: S
 
     tally: has counted all records in the unfinished manifest, which becomes the manifest.
     """
-    for folder in (run.dota, run.coco, run.mixed):
+    for folder in (run.dota, run.coco, run.mixed, run.changes):
         shutil.rmtree(folder, ignore_errors=True)
     write_derived(run, run.unfinished_manifest, recipe, stored, tally, parts.real, run)
     os.replace(run.unfinished_manifest, run.manifest)
@@ -172,6 +176,8 @@ def write_derived(
         if real is not None:
             with TemporaryDirectory(prefix=".mixed-", dir=out.path) as work:
                 problems = coco.write(mixed(in_8_bits(real, Path(work)), dataset), out.mixed, split="train")
+    if isinstance(recipe, PictureRecipe) and recipe.task.kind == "sequence" and tally.accepted:
+        write_changes(read_records(manifest), len(recipe.task.targets), out.changes)
     _sheets(run, manifest, tally, samples.classes, out)
     notes = [*stored.notes]
     if problems:

@@ -19,6 +19,7 @@ def parts_here(recipe: Recipe, stored: StoredRecipe) -> Iterator[tuple[str, str 
         "model": recipe.model or weights.packaged(recipe.renderer),
         "layout model": recipe.layout_model,
         "scenes": weights.packaged("whole"),
+        "painter": weights.packaged("in-scene"),
     }
     for name, before in stored.parts.items():
         if before in ("none", "data"):

@@ -31,7 +31,7 @@ PATCH = 64  # pixels of a side: the latents of its pictures are halved three tim
 
 
 def seven_numbers(acquisition: Acquisition) -> np.ndarray:
-    """Acquisition as DiffusionSat's metadata, float32 (7,): longitude, latitude, metres per pixel, cloud, year, month and
+    """Acquisition as DiffusionSat's metadata, float32 (7,): longitude, latitude, metres per pixel, cloud, year, month,
     day, each from 0 to about 1000 (its section 3.2, and `metadata_normalize` in its code).
 
     Unknown fields are 0, as in its training, although 0 is also a real value: no cloud, or 180 degrees west.
@@ -192,21 +192,23 @@ def unet_folder(folder: Path) -> Path:
     )
 
 
-def load_diffusionsat(source: str | Path) -> DiffusionSatPipeline:
-    """The pipeline of a diffusers folder or hub id, from safetensors only. Raises UserError for anything else.
+def fetch(hub_id: str) -> Path:
+    """The folder of a model of the hub, downloaded where it is not there yet; no pickled weights."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.txt", "*.safetensors"]))
+    except Exception as error:  # of the network, or of a name that no hub has
+        raise UserError(
+            f"--model {hub_id}: neither a folder nor a hub id that can be reached ({one_line(error)})."
+        ) from None
+
+
+def load_diffusionsat(folder: Path) -> DiffusionSatPipeline:
+    """The pipeline of a diffusers folder, from safetensors only. Raises UserError for anything else.
 
     A folder with pickled weights (`.bin`) is converted once with `dataengine model import diffusionsat`.
     """
-    folder = Path(source)
-    if not folder.exists():
-        from huggingface_hub import snapshot_download
-
-        try:
-            folder = Path(snapshot_download(str(source), allow_patterns=["*.json", "*.txt", "*.safetensors"]))
-        except Exception as error:  # of the network, or of a name that no hub has
-            raise UserError(
-                f"--model {source}: neither a folder nor a hub id that can be reached ({one_line(error)})."
-            ) from None
     unet = unet_folder(folder)
     for part in (unet, folder / "vae", folder / "text_encoder"):
         if not list(part.glob("*.safetensors")):

@@ -16,10 +16,10 @@ from dataengine.data.layout import Acquisition
 from dataengine.errors import UserError
 
 pytest.importorskip("transformers")
-from diffusers import UNet2DConditionModel  # noqa: E402
-from toy_text import toy_satellite_model  # noqa: E402
+from diffusers import UNet2DConditionModel
+from toy_text import toy_satellite_model
 
-from dataengine.render.diffusionsat import load_diffusionsat, seven_numbers  # noqa: E402
+from dataengine.render.diffusionsat import load_diffusionsat, seven_numbers
 
 # the authors' first example (notebooks/single-image.ipynb), which decodes to Australia in 2017
 PUBLISHED = [925.8798, 345.2111, 411.4541, 0.0, 308.3333, 166.6667, 354.8387]
@@ -74,7 +74,7 @@ def plain_noise(weights: dict, config: dict, x, t: float, text, numbers: list[fl
 
 @torch.no_grad()
 def test_a_guided_ddim_step_agrees_with_its_formulas(folder):
-    """SD's noise levels, the guided noise of DiffusionSat's pipeline, and DDIM's eq. 12, from a picture at half noise."""
+    """SD's noise levels, the guided noise of DiffusionSat's pipeline, and DDIM's eq. 12, from half noise."""
     pipeline = load_diffusionsat(folder)
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     caption, seed, scale = "a satellite image", 5, 3.0
