@@ -85,6 +85,9 @@ def sequence_command(
             help="Conditions of the dates in turn: day, night, same (as taken), or 2024-07-01. [default: same]",
         ),
     ] = None,
+    painter: Annotated[
+        Path | None, typer.Option(help="In-scene renderer that paints ground over objects. [default: the packaged one]")
+    ] = None,
     strength: Annotated[
         float, typer.Option(min=0.05, max=1, help="Noise level that a picture's coarse tones are denoised from.")
     ] = 0.8,
@@ -107,7 +110,7 @@ def sequence_command(
     targets = [_condition(word) for word in (at or "same").split(",")]
     task = {
         "kind": "sequence", "targets": [targets[k % len(targets)] for k in range(dates)], "strength": strength,
-        "present": present,
+        "present": present, "painter": painter,
     }  # fmt: skip
     _run(dataset, out, task, model, images, seed, filter, detector, calibration, format, workers, as_json)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -17,7 +18,8 @@ class PictureTask(BaseModel):
 
     targets: what is asked of the acquisition, at each date of a sequence; all unknown where a picture stays as it was
     taken. strength: noise level from which pictures are denoised. present: share of the objects that can vanish, that
-    are there at each date. factor: of super-resolution. images: only the first so many pictures; None for all.
+    are there at each date. factor: of super-resolution. images: only the first so many pictures; None for all. painter:
+    folder of the in-scene renderer whose ground objects vanish under; None for the packaged one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -28,6 +30,7 @@ class PictureTask(BaseModel):
     present: float = Field(1.0, gt=0, le=1)
     factor: Literal[1, 2, 4, 8] = 1
     images: int | None = Field(None, gt=0)
+    painter: Path | None = None
 
 
 class PictureRecipe(Recipe):

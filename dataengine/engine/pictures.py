@@ -116,6 +116,18 @@ def check_finest(recipe: PictureRecipe, dataset: Dataset, trained: Imagery | Non
             )
 
 
+def check_painter(recipe: PictureRecipe, folder: Path, own: Imagery | None, classes: Sequence[str]) -> None:
+    """Raises UserError where the in-scene renderer was trained on another kind of images: the ground that it paints
+    would not be theirs."""
+    if wrong := mismatches(read_imagery(folder), own, classes):
+        imagery, how = next(iter(wrong.values()))
+        raise UserError(
+            f"objects vanish under ground that an in-scene renderer paints: the one in {folder} knows {imagery} "
+            f"({imagery.source}), and these pictures are {how}; give one of your images (--painter; dataengine train "
+            f"renderer), or --present 1."
+        )
+
+
 def look_of(domains: Sequence[str], trained: Sequence[Imagery], own: Imagery | None, preset: Preset) -> Preset | None:
     """The preset, of those that a model was trained on, whose images look like the data set's; None for none."""
     if preset.name in domains:
@@ -150,22 +162,23 @@ def load_picture_parts(recipe: PictureRecipe, calibration: Calibration | None = 
     classes = usable_classes(recipe, preset, drawn, detector.classes, notes)
     own, trained = measured(dataset), read_imagery(folder)
     check_imagery(recipe, {f"{recipe.data or preset.title}": own}, folder, detector, classes)
+    notes += dataset.notes
+    if dataset.problems:
+        notes.append(f"{len(dataset.problems)} problems in the data set, such as {dataset.problems[0]}")
     dataset = restrict(dataset, classes)
     look = look_of(getattr(model.unet.config, "domains", ()), trained, own, preset)
     seen = next((entry for entry in trained if look is not None and entry.source == look.title), None)
-    painter = None
-    if recipe.task.present < 1:
-        painter = load_renderer(weights.packaged("in-scene"), "in-scene").to(best_device())
-        check_imagery(recipe, {f"{recipe.data}": own}, weights.packaged("in-scene"), None, classes)
-    renderer = PictureRenderer(model, recipe.task.strength, recipe.task.factor, painter)
+    renderer = PictureRenderer(model, recipe.task.strength, recipe.task.factor)
     check_conditions(recipe, renderer, seen, name)
+    painter_folder = recipe.task.painter or weights.packaged("in-scene")
+    if recipe.task.present < 1:
+        check_painter(recipe, painter_folder, own, classes)
+        renderer.painter = load_renderer(painter_folder, "in-scene").to(best_device())
     if recipe.task.kind == "superres":
         check_finest(recipe, dataset, seen, notes)
     samples = eligible(recipe, dataset, notes)[: recipe.task.images]
     recipe = recipe.model_copy(update={"n": len(samples) * len(recipe.task.targets)})
-    canvases = PictureCanvases(
-        samples, recipe.task.targets, recipe.task.present, painter.classes if painter else (), recipe.task.factor
-    )
+    canvases = PictureCanvases(samples, recipe.task.targets, recipe.task.present, recipe.task.factor)
     calibration = calibration or find_calibration(recipe, look or preset, dataset)
     if calibration is None:
         calibration = make_calibration(recipe, preset, detector, dataset, notes)
@@ -179,8 +192,8 @@ def load_picture_parts(recipe: PictureRecipe, calibration: Calibration | None = 
         "layouts": find_layouts(preset, dataset, classes)[1],
         "scenes": "data",
     }
-    if painter is not None:
-        hashes["painter"] = folder_hash(weights.packaged("in-scene"))
+    if renderer.painter is not None:
+        hashes["painter"] = folder_hash(painter_folder)
     return Parts(
         preset, classes, None, canvases, None, None, None, renderer, detector, calibration, None, notes, hashes, recipe,
         look.name if look is not None else None,

@@ -10,7 +10,7 @@ import numpy as np
 
 from dataengine import geometry
 from dataengine.data.images import read_picture
-from dataengine.data.layout import Acquisition, Layout, Sample, model_key
+from dataengine.data.layout import Acquisition, Layout, Sample
 from dataengine.layouts.windows import scaled
 from dataengine.render.canvas import Canvas, Provenance
 from dataengine.render.placement import empty_layout
@@ -29,18 +29,16 @@ def under(own: Acquisition, target: Acquisition) -> Acquisition:
     return own.model_copy(update=target.model_dump(exclude_none=True))
 
 
-def removable(layout: Layout, classes: Sequence[str]) -> np.ndarray:
-    """Bool (N,): whole objects of these classes that stand apart from all others and from ignored regions, so that one
-    can vanish without a trace on another.
+def removable(layout: Layout) -> np.ndarray:
+    """Bool (N,): whole objects that stand apart from all others and from ignored regions, so that one can vanish
+    without a trace on another.
 
     >>> boxes = [[20, 20, 8, 4, 0], [27, 20, 8, 4, 0], [50, 50, 8, 4, 0]]
-    >>> removable(Layout(boxes, [0, 0, 0], ("car",), (64, 64)), ["Car"]).tolist()
+    >>> removable(Layout(boxes, [0, 0, 0], ("car",), (64, 64))).tolist()
     [False, False, True]
     """
     if not len(layout):
         return np.zeros(0, bool)
-    known = {model_key(name) for name in classes}
-    of_class = np.array([model_key(name) in known for name in layout.names()])
     grown = layout.boxes.copy()
     grown[:, 2:4] += 2 * (APART_SHARE * grown[:, 2:3] + APART_PX)
     touches = geometry.intersection(grown, layout.boxes) > 0
@@ -49,7 +47,7 @@ def removable(layout: Layout, classes: Sequence[str]) -> np.ndarray:
     if len(layout.ignored):
         touches |= geometry.intersection(grown, layout.ignored).any(1)
     inside = (geometry.visible_fraction(grown, layout.size) > WHOLE) & (layout.visible > WHOLE)
-    return of_class & inside & ~touches & ~layout.difficult
+    return inside & ~touches & ~layout.difficult
 
 
 @dataclass(frozen=True)
@@ -57,15 +55,13 @@ class PictureCanvases:
     """Whole pictures of a data set. Canvas i shows picture i // k at the date i % k of k.
 
     samples: the pictures. targets: for each date what is known of its acquisition. present: share of the removable
-    objects that are there at each date. removable_classes: those that the in-scene renderer can paint over. factor: of
-    super-resolution, for which each pixel is repeated so many times. A target's ground sample distance shrinks the
-    picture, and its boxes with it.
+    objects that are there at each date. factor: of super-resolution, for which each pixel is repeated so many times. A
+    target's ground sample distance shrinks the picture, and its boxes with it.
     """
 
     samples: Sequence[Sample]
     targets: tuple[Acquisition, ...] = (Acquisition(),)
     present: float = 1.0
-    removable_classes: tuple[str, ...] = ()
     factor: int = 1
 
     def numbered(self, indices: Sequence[int], seeds: Sequence[int]) -> list[Canvas]:
@@ -92,7 +88,7 @@ class PictureCanvases:
         there = np.ones(len(layout), bool)
         if self.present < 1:
             drawn = generator(seed, Stream.SEQUENCE).random((len(self.targets), len(layout))) < self.present
-            there = drawn[date] | ~removable(layout, self.removable_classes)
+            there = drawn[date] | ~removable(layout)
         new = replace(layout.select(there), acquisition=under(layout.acquisition, target))
         gone = replace(layout.select(~there), ignored=None, acquisition=sample.layout.acquisition)
         return Canvas(picture, gone, new, origin)
