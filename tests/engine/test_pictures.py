@@ -25,10 +25,13 @@ from dataengine.engine.picture_recipe import PictureRecipe
 from dataengine.engine.run import synth
 from dataengine.engine.run_folder import RunFolder
 from dataengine.engine.verify import verify
+from dataengine.render import picture_canvases
 from dataengine.render import rerender as rerendering
 from dataengine.render.imagery import Imagery
+from dataengine.render.in_scene_pipeline import InScenePipeline
 from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.render.layout_unet import LayoutUNet
+from dataengine.render.renderer import load_renderer
 from dataengine.render.thumbnail_decoder import ThumbnailDecoder
 
 SIZE, N = 112, 6
@@ -207,7 +210,15 @@ def test_a_coarser_picture_has_smaller_objects(recipe, tmp_path):
         assert not record.labels.difficult.any(), "the detector finds them at that size"
 
 
+def over(self, image: np.ndarray, kept: Layout, removed: Layout, seed: int) -> np.ndarray:
+    """`InScenePipeline.clear` of a renderer that knows the ground."""
+    image = image.copy()
+    image[inside(removed)] = 90 + seed % 5
+    return image
+
+
 def test_objects_come_and_go_on_the_same_ground(recipe, data, tmp_path, monkeypatch, toy_renderer):
+    monkeypatch.setattr(InScenePipeline, "clear", over)
     task = {"targets": [{}, {"night": True}, {}], "present": 0.5, "painter": toy_renderer}
     result = synth(recipe("sequence", **task), tmp_path / "run")
     records = list(result.records)
@@ -260,14 +271,27 @@ def test_objects_come_and_go_on_the_same_ground(recipe, data, tmp_path, monkeypa
 
 
 def test_a_vanished_object_that_is_still_found_drops_the_picture(recipe, tmp_path, monkeypatch, toy_renderer):
-    from dataengine.render.in_scene_pipeline import InScenePipeline
-
     monkeypatch.setattr(InScenePipeline, "clear", lambda self, image, *_: image)
     result = synth(recipe("sequence", targets=[{}, {}], present=0.5, painter=toy_renderer), tmp_path / "run")
     for record in result.records:
         assert record.accepted == (len(record.asked) == 4)
         assert record.accepted or "vanished objects still found" in record.verdict.reason
     assert result.accepted < result.tried
+
+
+def test_ground_over_an_object_depends_on_that_object_only(toy_renderer):
+    painter = load_renderer(toy_renderer, "in-scene")
+    rng = np.random.default_rng(3)
+    layout = squares(rng, 14, SIZE)
+    image = paint(layout, rng)
+    first, both = layout.select([0]), layout.select([0, 1])
+    alone = painter.clear(image, layout.select([1, 2, 3]), first, 5)
+    together = painter.clear(image, layout.select([2, 3]), both, 5)
+    assert (alone[inside(first)] != image[inside(first)]).mean() > 0.5
+    assert (alone[inside(first)] == together[inside(first)]).all()
+    assert (together[inside(layout.select([2, 3]))] == image[inside(layout.select([2, 3]))]).all()
+    assert (painter.clear(image, layout.select([1, 2, 3]), first, 6) != alone).any(), "control: another seed"
+    assert (painter.clear(image, layout, layout.select([]), 5) == image).all()
 
 
 def test_larger_pictures_keep_their_means_and_their_labels_only_where_found(recipe, tmp_path):
@@ -290,11 +314,10 @@ def test_larger_pictures_keep_their_means_and_their_labels_only_where_found(reci
     assert not four.accepted, "the detector knows none so large, so no label holds"
 
 
-def test_an_unreadable_picture_is_dropped_with_that_reason(recipe, tmp_path):
-    data = labelled(tmp_path)
-    broken = next(s for s in formats.read(data) if s.name == "2")
-    broken.image.write_bytes(broken.image.read_bytes()[:-4000])
-    result = synth(recipe("rerender", data=data, targets=[{"night": True}]), tmp_path / "run")
+def test_an_unreadable_picture_is_dropped_with_that_reason(recipe, tmp_path, monkeypatch):
+    read = picture_canvases.read_picture
+    monkeypatch.setattr(picture_canvases, "read_picture", lambda sample: None if sample.name == "2" else read(sample))
+    result = synth(recipe("rerender", targets=[{"night": True}]), tmp_path / "run")
     assert [r.verdict.reason for r in result.records if not r.accepted] == ["the picture cannot be read"]
     assert result.accepted == 2
 
