@@ -39,8 +39,8 @@ def seven_numbers(acquisition: Acquisition) -> np.ndarray:
 
     >>> import datetime
     >>> known = Acquisition(gsd_m=0.5, cloud=0.25, date=datetime.date(2010, 6, 15), longitude_deg=0, latitude_deg=-45)
-    >>> seven_numbers(known).round(1).tolist()
-    [500.0, 250.0, 500.0, 250.0, 250.0, 500.0, 483.9]
+    >>> seven_numbers(known).round().tolist()
+    [500.0, 250.0, 500.0, 250.0, 250.0, 500.0, 484.0]
     >>> seven_numbers(Acquisition()).tolist()
     [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     """
