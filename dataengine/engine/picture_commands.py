@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -19,10 +19,6 @@ Format = Annotated[FormatName | None, typer.Option(help="Format of DATASET. [def
 Detector = Annotated[Path | None, typer.Option(help="Folder of your own ONNX detector. [default: the packaged one]")]
 Thresholds = Annotated[
     Path | None, typer.Option("--calibration", help="Its thresholds. [default: packaged, or measured on DATASET]")
-]
-Filter = Annotated[
-    Literal["difficult", "drop"],
-    typer.Option(help="Objects that the detector does not find are marked difficult, or only counted for dropping."),
 ]
 Workers = Annotated[int, typer.Option(min=1, help="Number of processes; does not change the result.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
@@ -47,7 +43,6 @@ def rerender_command(
     model: Model = None,
     images: Limit = None,
     seed: Seed = 0,
-    filter: Filter = "difficult",
     detector: Detector = None,
     calibration: Thresholds = None,
     format: Format = None,
@@ -68,7 +63,7 @@ def rerender_command(
     if not target:
         raise UserError("nothing is asked for: give --night, --day, --date, --cloud, --sun or --gsd.")
     task = {"kind": "rerender", "targets": [target], "strength": strength}
-    _run(dataset, out, task, model, images, seed, filter, detector, calibration, format, workers, as_json)
+    _run(dataset, out, task, model, images, seed, detector, calibration, format, workers, as_json)
 
 
 def sequence_command(
@@ -94,7 +89,6 @@ def sequence_command(
     model: Model = None,
     images: Limit = None,
     seed: Seed = 0,
-    filter: Filter = "difficult",
     detector: Detector = None,
     calibration: Thresholds = None,
     format: Format = None,
@@ -112,7 +106,7 @@ def sequence_command(
         "kind": "sequence", "targets": [targets[k % len(targets)] for k in range(dates)], "strength": strength,
         "present": present, "painter": painter,
     }  # fmt: skip
-    _run(dataset, out, task, model, images, seed, filter, detector, calibration, format, workers, as_json)
+    _run(dataset, out, task, model, images, seed, detector, calibration, format, workers, as_json)
 
 
 def superres_command(
@@ -124,7 +118,6 @@ def superres_command(
     ] = None,
     images: Limit = None,
     seed: Seed = 0,
-    filter: Filter = "difficult",
     detector: Detector = None,
     calibration: Thresholds = None,
     format: Format = None,
@@ -140,7 +133,7 @@ def superres_command(
     if factor not in (2, 4, 8):
         raise UserError(f"--factor {factor}: the decoder enlarges 2, 4 or 8 times.")
     task = {"kind": "superres", "factor": factor}
-    _run(dataset, out, task, model, images, seed, filter, detector, calibration, format, workers, as_json)
+    _run(dataset, out, task, model, images, seed, detector, calibration, format, workers, as_json)
 
 
 def _condition(word: str) -> dict:
@@ -156,7 +149,7 @@ def _condition(word: str) -> dict:
         raise UserError(f"--at {word}: give day, night, same, or a date such as 2024-07-01.") from None
 
 
-def _run(dataset, out, task, model, images, seed, filter, detector, calibration, format, workers, as_json) -> None:
+def _run(dataset, out, task, model, images, seed, detector, calibration, format, workers, as_json) -> None:
     """Make the run of a task. Its recipe counts the pictures first."""
     from pydantic import ValidationError
 
@@ -166,7 +159,7 @@ def _run(dataset, out, task, model, images, seed, filter, detector, calibration,
     from dataengine.errors import UserError, first_fault
 
     fields = {
-        "data" if Path(dataset).exists() else "dataset": dataset, "format": format, "seed": seed, "filter": filter,
+        "data" if Path(dataset).exists() else "dataset": dataset, "format": format, "seed": seed,
         "detector": detector, "calibration": calibration, "model": None if model is None else local_model(model),
     }  # fmt: skip
     try:

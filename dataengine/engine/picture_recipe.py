@@ -46,10 +46,10 @@ class PictureRecipe(Recipe):
 
     @model_validator(mode="after")
     def _verified(self) -> PictureRecipe:
-        if self.filter not in ("drop", "difficult"):
+        if self.filter != "difficult":
             raise ValueError(
-                f"--filter {self.filter}: labels of such pictures hold only where a detector has found their objects; "
-                "give --filter difficult or drop"
+                f"filter: {self.filter}: labels of such pictures hold only where a detector has found their objects; "
+                "give filter: difficult"
             )
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 from dataclasses import replace
@@ -16,18 +17,20 @@ from PIL import Image
 from toy_scenes import paint
 from typer.testing import CliRunner
 
-from dataengine import geometry
+from dataengine import geometry, weights
 from dataengine.cli import app
 from dataengine.data import coco, formats
 from dataengine.data.layout import Acquisition, Dataset, Layout, Sample
+from dataengine.data.presets import Preset
 from dataengine.engine import attempt, pictures
 from dataengine.engine.picture_recipe import PictureRecipe
 from dataengine.engine.run import synth
 from dataengine.engine.run_folder import RunFolder
 from dataengine.engine.verify import verify
+from dataengine.errors import UserError
 from dataengine.render import picture_canvases
 from dataengine.render import rerender as rerendering
-from dataengine.render.imagery import Imagery
+from dataengine.render.imagery import Imagery, read_imagery
 from dataengine.render.in_scene_pipeline import InScenePipeline
 from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.render.layout_unet import LayoutUNet
@@ -322,6 +325,40 @@ def test_an_unreadable_picture_is_dropped_with_that_reason(recipe, tmp_path, mon
     assert result.accepted == 2
 
 
+def test_a_model_of_diffusionsat_is_asked_for_the_acquisition(recipe, tmp_path, monkeypatch):
+    """What reaches the model; control: an asked date that is the picture's own."""
+    pytest.importorskip("transformers")
+    from toy_text import toy_satellite_model
+
+    from dataengine.render.diffusionsat import DiffusionSatPipeline
+
+    asked = []
+
+    def same(self, captions, acquisitions, seeds, steps, guidance_scale, images, strength):
+        asked.append((captions, acquisitions, strength))
+        return images
+
+    monkeypatch.setattr(DiffusionSatPipeline, "__call__", same)
+    data = labelled(tmp_path, gsd_m=0.5, cloud=0.1, date="2020-01-02")
+    folder = toy_satellite_model(tmp_path / "diffusionsat")
+    task = {"targets": [{"date": "2024-07-01"}], "strength": 0.4}
+    made = recipe("rerender", data=data, **task).model_copy(update={"model": folder})
+    result = synth(made, tmp_path / "run")
+    assert result.accepted == N
+    captions, acquisitions, strength = asked[0]
+    assert captions[0].startswith("a satellite image of a ")
+    assert strength == 0.4
+    day = datetime.date(2024, 7, 1)
+    assert (acquisitions[0].date, acquisitions[0].gsd_m, acquisitions[0].cloud) == (day, 0.5, 0.1)
+    assert {record.labels.acquisition.date for record in result.records} == {day}
+    again = recipe("rerender", data=data, targets=[{"date": "2020-01-02"}]).model_copy(update={"model": folder})
+    with pytest.raises(UserError, match="taken like that already"):
+        synth(again, tmp_path / "again")
+    night = recipe("rerender", data=data, targets=[{"night": True}]).model_copy(update={"model": folder})
+    with pytest.raises(UserError, match="--night/--day"):
+        synth(night, tmp_path / "night")
+
+
 def command(*words) -> tuple[int, str]:
     done = CliRunner().invoke(app, [str(word) for word in words])
     return done.exit_code, str(done.exception or done.output)
@@ -355,12 +392,23 @@ def test_a_kind_of_images_that_the_model_saw_by_day_only_has_no_night(recipe):
     seen = Imagery(classes=("car",), bands="colour", night=False, gsd_m=(0.5, 2), source="Toy")
     renderer = pictures.PictureRenderer(type("M", (), {"conditions": frozenset({"night", "gsd_m"})}))
     for target, says in (({"night": True}, "by day only"), ({"gsd_m": 4.0}, "0.5 to 2 m")):
-        with pytest.raises(pictures.UserError, match=says):
+        with pytest.raises(UserError, match=says):
             pictures.check_conditions(recipe("rerender", targets=[target]), renderer, seen, "it")
     pictures.check_conditions(recipe("rerender", targets=[{"night": False, "gsd_m": 1.0}]), renderer, seen, "it")
 
 
-@pytest.mark.parametrize("mode", ["off", "repair"])
+@pytest.mark.parametrize(
+    ("classes", "bands", "look"),
+    [(("car",), "grey", "hit-uav"), (("airplane",), "colour", "hrplanes"), (("car",), "colour", None)],
+)
+def test_a_data_set_of_another_name_gets_the_look_of_its_images(classes, bands, look):
+    """Control: cars in colour, which the packaged renderer has never seen."""
+    trained, own = read_imagery(weights.packaged("whole")), Imagery(classes=classes, bands=bands)
+    found = pictures.look_of(["hit-uav", "hrplanes"], trained, own, Preset(name="mine", title="Mine", classes=classes))
+    assert (found and found.name) == look
+
+
+@pytest.mark.parametrize("mode", ["off", "drop", "repair"])
 def test_labels_are_never_written_unverified(recipe, mode):
     values = recipe("superres", factor=2).model_dump()
     with pytest.raises(ValueError, match="hold only where a detector has found"):

@@ -34,6 +34,7 @@ from dataengine.render.renderer import load_renderer
 
 MIN_SCORE = 0.3  # of a detection in the real picture, from which its object counts
 TRAINING_WINDOWS = 700
+MIN_HELD, MIN_CALLED = 0.9, 0.8  # shares from which a way of re-rendering passes
 STRENGTHS = 0.4, 0.6, 0.8, 1.0
 
 
@@ -103,6 +104,7 @@ def main() -> None:
             "night_called_day": round(float((~night)[~wanted & own].mean()), 3) if (~wanted & own).any() else None,
             "called_as_asked": round(float((night == wanted).mean()), 3),
         }  # fmt: skip
+        rows[name]["passes"] = rows[name]["iou_0.8"] >= MIN_HELD and rows[name]["called_as_asked"] >= MIN_CALLED
         print(name, rows[name], flush=True)
 
     def drawn(strength: float, wanted: np.ndarray) -> list[np.ndarray]:
