@@ -20,6 +20,7 @@ from typer.core import TyperCommand
 from dataengine.data.commands import app as data_app
 from dataengine.data.get_command import get_command
 from dataengine.engine.commands import app as run_app
+from dataengine.engine.picture_commands import rerender_command, sequence_command, superres_command
 from dataengine.engine.world_command import world_command
 from dataengine.errors import UserError, is_out_of_memory
 from dataengine.evaluate.commands import app as evaluate_app
@@ -250,6 +251,9 @@ def _examples_last(group: typer.Typer) -> str:
 app.command("improve")(improve_command)
 app.command("view")(view_command)
 app.command("world")(world_command)
+app.command("rerender")(rerender_command)
+app.command("sequence")(sequence_command)
+app.command("superres")(superres_command)
 _examples_last(app)
 
 

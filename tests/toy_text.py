@@ -45,6 +45,27 @@ def toy_stable_diffusion(folder: Path) -> Path:
     return folder
 
 
+def toy_satellite_model(folder: Path) -> Path:
+    """A single-image model of DiffusionSat with random weights, as its authors' training saves it."""
+    import torch
+    from diffusers import DDIMScheduler
+
+    from dataengine.render.diffusionsat import SatUNet
+
+    toy_stable_diffusion(folder)
+    torch.manual_seed(1)
+    unet = SatUNet(
+        sample_size=16, block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=32, attention_head_dim=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+    unet.save_pretrained(folder / "unet")
+    DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
+        steps_offset=1,
+    ).save_pretrained(folder / "scheduler")  # fmt: skip
+    return folder
+
+
 def toy_clip(folder: Path) -> Path:
     """A random CLIP that reads pictures of 32 px and texts of 40 tokens."""
     import torch

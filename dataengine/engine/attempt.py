@@ -16,6 +16,7 @@ from PIL import Image
 
 from dataengine.data.layout import Layout
 from dataengine.engine.parts import Parts
+from dataengine.engine.picture_recipe import PictureRecipe
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.record import Record
 from dataengine.engine.run_folder import image_name
@@ -33,6 +34,8 @@ def sample_layouts(parts: Parts, recipe: Recipe, indices: range) -> list[Layout]
 
 def paint(parts: Parts, recipe: Recipe, indices: range) -> list[Painted]:
     """Sample the layouts of a batch, find a canvas for each, and paint them."""
+    if isinstance(recipe, PictureRecipe):
+        return paint_pictures(parts, recipe, indices)
     seeds = [image_seed(recipe.seed, i) for i in indices]
     canvases = parts.canvases.draw(sample_layouts(parts, recipe, indices), seeds)
     canvases = [place(parts, recipe, canvas, seed) for canvas, seed in zip(canvases, seeds, strict=True)]
@@ -42,6 +45,29 @@ def paint(parts: Parts, recipe: Recipe, indices: range) -> list[Painted]:
         asked = [canvases[k] for k in with_room], [seeds[k] for k in with_room]
         painted = dict(zip(with_room, parts.renderer.paint(*asked, parts.paint_settings(recipe)), strict=True))
     return [painted[k] if k in painted else canvas.untouched() for k, canvas in enumerate(canvases)]
+
+
+def paint_pictures(parts: Parts, recipe: PictureRecipe, indices: range) -> list[Painted]:
+    """Pictures of a data set, painted again. All dates of a sequence have the seed of its first."""
+    dates = len(recipe.task.targets)
+    seeds = [image_seed(recipe.seed, i - i % dates) for i in indices]
+    canvases = parts.canvases.numbered(indices, seeds)
+    return parts.renderer.paint(canvases, seeds, parts.paint_settings(recipe))
+
+
+def judged_picture(parts: Parts, recipe: PictureRecipe, painted: Painted) -> tuple[Painted, Verdict]:
+    """What the filter makes of a picture. Its labels hold only where an object was found; others become difficult. An
+    object that was painted over and is still found makes the labels wrong, so the picture is dropped."""
+    gone = painted.canvas.existing
+    if painted.canvas.provenance.unreadable:
+        return painted, Verdict(False, "the picture cannot be read", [], [], [])
+    detections = detect(parts, painted.image)
+    labels, verdict = judge_labels(parts, recipe, painted, detections)
+    scores = match(detections, gone, parts.detector.classes).scores
+    if verdict.kept and (seen := int((parts.calibration.found(gone, scores) & (scores > 0)).sum())):
+        labels = painted.labels
+        verdict = replace(verdict, kept=False, reason=f"{seen} of {len(gone)} vanished objects still found")
+    return replace(painted, labels=labels), verdict
 
 
 def place(parts: Parts, recipe: Recipe, canvas: Canvas, seed: int) -> Canvas:
@@ -56,6 +82,8 @@ def place(parts: Parts, recipe: Recipe, canvas: Canvas, seed: int) -> Canvas:
 
 def judged(parts: Parts, recipe: Recipe, painted: Painted, seed: int) -> tuple[Painted, Verdict]:
     """What the filters make of a painted image, and what they say. A dropped one stays as it was."""
+    if isinstance(recipe, PictureRecipe):
+        return judged_picture(parts, recipe, painted)
     asked = len(painted.canvas.new)
     if not asked:
         return painted, Verdict(False, "no room left", [], [], [])

@@ -23,9 +23,11 @@ from dataengine.data.draw import contact_sheet, draw
 from dataengine.data.layout import Dataset, Problem, Sample, restrict_layout
 from dataengine.data.pixel_range import in_8_bits
 from dataengine.data.staging import IMAGE_SKIPPED, Place
+from dataengine.engine.changes import write_changes
 from dataengine.engine.decided import decide
 from dataengine.engine.decisions import Decision, counts, fold, read_changes
 from dataengine.engine.parts import Parts
+from dataengine.engine.picture_recipe import PictureRecipe
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.record import Record
 from dataengine.engine.run_folder import RunFolder, RunSamples, StoredRecipe, read_records
@@ -115,8 +117,10 @@ def report(
     folders. decided: numbers of changes by hand that its data sets contain, and of the images they concern."""
     table = tally.class_table()
     by_hand = {"by_hand": decided} if decided else {}
+    task = {"task": recipe.task.kind} if isinstance(recipe, PictureRecipe) else {}
     return {
         **by_hand,
+        **task,
         "wanted": recipe.n,
         "accepted": tally.accepted,
         "tried": tally.tried,
@@ -157,7 +161,7 @@ def finish(recipe: Recipe, parts: Parts, run: RunFolder, tally: Tally, stored: S
 
     tally: has counted all records in the unfinished manifest, which becomes the manifest.
     """
-    for folder in (run.dota, run.coco, run.mixed):
+    for folder in (run.dota, run.coco, run.mixed, run.changes):
         shutil.rmtree(folder, ignore_errors=True)
     write_derived(run, run.unfinished_manifest, recipe, stored, tally, parts.real, run)
     os.replace(run.unfinished_manifest, run.manifest)
@@ -182,7 +186,8 @@ def write_derived(
     how many of the changes in decisions.jsonl to apply, None for all.
     """
     changes = read_changes(run.decisions, n_changes)
-    samples, decided = _decided_samples(run, manifest, tally, fold(changes))
+    decisions = fold(changes)
+    samples, decided = _decided_samples(run, manifest, tally, decisions)
     problems: list[Problem] = []  # the last data set has those of the others, too
     if len(samples) and stored.datasets:
         dataset = Dataset(samples.classes, samples, tally.kind, name=f"synthetic {stored.dataset_name}")
@@ -193,6 +198,9 @@ def write_derived(
         if real is not None:
             with TemporaryDirectory(prefix=".mixed-", dir=out.path) as work:
                 problems = coco.write(mixed(in_8_bits(real, Path(work)), dataset), out.mixed, split="train")
+    if isinstance(recipe, PictureRecipe) and recipe.task.kind == "sequence" and len(samples):
+        records = (decide(record, decisions.get(record.index)) for record in read_records(manifest))
+        write_changes(records, len(recipe.task.targets), out.changes)
     _sheets(run, manifest, tally, samples.classes, out)
     notes = [*stored.notes]
     if problems:

@@ -24,6 +24,8 @@ from dataengine.engine.image_parts import (
     make_semantic,
 )
 from dataengine.engine.map_parts import MapControl, use_map
+from dataengine.engine.picture_recipe import PictureRecipe
+from dataengine.engine.pictures import load_picture_parts
 from dataengine.engine.recipe import Recipe, folder_hash
 from dataengine.engine.samplers import (
     choose_layouts,
@@ -71,7 +73,7 @@ PATHS = (
 class Parts:
     """Everything that a shard needs; None for what the recipe leaves out. `notes` are sentences the user should read;
     `hashes` name each part's content. `look` is the data set whose appearance is painted: the preset's, or what stands
-    in for it. `recipe` is what is carried out: `filter` may be off although nobody said so."""
+    in for it, or None. `recipe` is what is carried out: `filter` may be off although nobody said so."""
 
     preset: Preset
     classes: tuple[str, ...]
@@ -105,6 +107,8 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     mistake is reported early.
     """
     _check_paths(recipe)
+    if isinstance(recipe, PictureRecipe):
+        return load_picture_parts(recipe, calibration)
     import torch
 
     torch.set_num_threads(1)  # processes are the unit of work: results then do not depend on how many there are

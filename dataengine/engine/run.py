@@ -18,6 +18,7 @@ from dataengine.engine.fetched import with_fetched
 from dataengine.engine.finish import Tally, finish
 from dataengine.engine.local import in_processes
 from dataengine.engine.parts import Parts, load_parts
+from dataengine.engine.picture_recipe import PictureRecipe
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.record import Record
 from dataengine.engine.run_folder import RunFolder, Shard, StoredRecipe
@@ -75,7 +76,8 @@ def _adopt(run: RunFolder, recipe: Recipe) -> Calibration | None:
     if run.recipe.exists():
         before = run.stored_recipe().recipe
         now = recipe.model_dump(mode="json")
-        unsettled = {"filter"} - recipe.model_fields_set  # off, perhaps, once the parts are known (`load_parts`)
+        # off, perhaps, and the number of pictures, once the parts are known (`load_parts`)
+        unsettled = {"filter", *(["n"] if isinstance(recipe, PictureRecipe) else [])} - recipe.model_fields_set
         changed = sorted(name for name in now if now[name] != before.get(name) and name not in unsettled)
         if changed:
             raise UserError(
@@ -200,7 +202,7 @@ def synth(
 
         check_cluster(address)
     refuse_links(run.path)
-    recipe, notes = with_fetched(recipe)
+    recipe, notes = (recipe, []) if isinstance(recipe, PictureRecipe) else with_fetched(recipe)
     calibration = _adopt(run, recipe)
     check_writable(run.path)
     parts = load_parts(recipe, calibration)  # before the folder is made: mistakes leave nothing behind

@@ -6,6 +6,7 @@ shards/000000/      images and records of one shard; appears whole or not at all
 manifest.jsonl      one record a line, in order, up to the last accepted image
 trace.json          how busy each stage was
 dota/ coco/ mixed/  the accepted images with their labels
+changes/            of sequences: what differs between dates
 kept.png dropped.png report.json
 decisions.jsonl     what a person decided about the images, once there is such a thing
 """
@@ -120,7 +121,7 @@ class RunFolder:
     """The files of one run, as attributes, whether they exist or not.
 
     unfinished_manifest: the manifest while the run goes on. kept_sheet, dropped_sheet: contact sheets of accepted and
-    of dropped images. mixed: real and synthetic images as one data set.
+    of dropped images. mixed: real and synthetic images as one data set. changes: between the dates of sequences.
 
     >>> RunFolder("runs/first").manifest.as_posix()
     'runs/first/manifest.jsonl'
@@ -133,7 +134,7 @@ class RunFolder:
         self.report, self.trace, self.lock = path / "report.json", path / "trace.json", path / ".lock"
         self.kept_sheet, self.dropped_sheet = path / "kept.png", path / "dropped.png"
         self.dota, self.coco, self.mixed = path / "dota", path / "coco", path / "mixed"
-        self.shards, self.decisions = path / "shards", path / "decisions.jsonl"
+        self.changes, self.shards, self.decisions = path / "changes", path / "shards", path / "decisions.jsonl"
 
     def shard(self, number: int) -> Path:
         """Folder of one shard."""

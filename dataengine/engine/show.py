@@ -80,7 +80,7 @@ def run_with_progress(
 
         def prepared(parts) -> None:
             _print_parts(console, parts)
-            progress.update(task, description="rendering")  # until the first image is judged
+            progress.update(task, description="rendering", total=parts.recipe.n)  # until the first image is judged
 
         try:
             result = synth(recipe, out, workers, batch_size, update, prepared, painted=painted, **where)
@@ -137,7 +137,7 @@ def show_report(console: Console, report: dict, out: Path) -> None:
             f"are found more often or are in the scenes; raise it alone, such as --balance {name}=0.2",
             style="yellow",
         )
-    if report["accepted"] < report["wanted"]:
+    if report["accepted"] < report["wanted"] and "task" not in report:
         console.print(
             f"{report['wanted']} images were requested, but the run reached its maximum number of attempts; raise "
             "--max-attempts in a new folder, or train the renderer longer",
@@ -148,13 +148,16 @@ def show_report(console: Console, report: dict, out: Path) -> None:
     console.print(f"contact sheets: {' and '.join(sheets)}")
     if run.coco.exists():
         console.print(f"data sets: {run.dota} and {run.coco}")
+    if run.changes.exists():
+        console.print(f"changes between dates: {run.changes}")
     console.print(f"manifest: {run.manifest}")
 
 
 def _why_none(row: dict, judged: bool, report: dict) -> str:
     """Why no object of a class is in an accepted image, as far as its counts tell."""
     if not row["asked"]:
-        return f"none was in the layouts of {report['tried']} images; a longer run, or --balance, brings some"
+        advice = "" if "task" in report else "; a longer run, or --balance, brings some"
+        return f"none was in the layouts of {report['tried']} images{advice}"
     if judged and not row["found"]:
         return (
             f"the detector found none of {row['asked']} painted ones; the renderer does not paint this class well, or "

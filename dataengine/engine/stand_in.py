@@ -121,7 +121,7 @@ def describe(stand_in: StandIn, preset: Preset, made: tuple[str, ...]) -> str:
         text += f"Left out, since {why}: {', '.join(left_out)}. "
     if stand_in.packaged is not None and stand_in.packaged.kind == "hbb" and preset.kind == "obb":
         text += f"Boxes are horizontal, as those of {stand_in.packaged.title}: they do not follow the heading. "
-    model = next((m for m in PUBLISHED if _same_classes(load_preset(m.dataset), preset)), None)
+    model = next((m for m in PUBLISHED if m.dataset and _same_classes(load_preset(m.dataset), preset)), None)
     if left_out and model is not None:
         text += f"dataengine model get {model.name} fetches a model of all classes, for --dataset {model.dataset}. "
     source = f" ({preset.source})" if preset.source else ""

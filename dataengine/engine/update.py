@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from dataengine.engine.decisions import read_changes
 from dataengine.engine.finish import Tally, changes_in, write_derived
-from dataengine.engine.recipe import Recipe
+from dataengine.engine.picture_recipe import recipe_of
 from dataengine.engine.run_folder import RunFolder
 from dataengine.engine.verify_parts import data_here
 from dataengine.errors import UserError
@@ -17,7 +17,7 @@ from dataengine.judge.calibration import Calibration
 
 
 def update_data_sets(folder: str | Path) -> bool:
-    """Write the DOTA and COCO folders, `mixed` and the report of a finished run again if decisions.jsonl has changes
+    """Write the DOTA and COCO folders, `mixed`, `changes` and the report of a finished run again if decisions.jsonl has changes
     that they do not contain; whether it had. Other folders stay as they are.
 
     Raises UserError where a run is at work in the folder, where it is damaged, and where the data set that --mix joins
@@ -33,7 +33,7 @@ def update_data_sets(folder: str | Path) -> bool:
     if len(read_changes(run.decisions)) == changes_in(report):
         return False
     stored = run.stored_recipe()
-    recipe = Recipe.model_validate(stored.recipe)
+    recipe = recipe_of(stored.recipe)
     tally = Tally(Calibration.load(run.calibration) if run.calibration.exists() else None, stored.classes)
     try:
         with lock(run.lock):
@@ -47,7 +47,7 @@ def update_data_sets(folder: str | Path) -> bool:
             with TemporaryDirectory(prefix=".decided-", dir=run.path) as work:
                 fresh = RunFolder(work)
                 write_derived(run, run.manifest, recipe, stored, tally, data and data[1], fresh)
-                for name in (run.dota.name, run.coco.name, run.mixed.name):
+                for name in (run.dota.name, run.coco.name, run.mixed.name, run.changes.name):
                     remove(run.path / name)
                     if (fresh.path / name).exists():
                         os.rename(fresh.path / name, run.path / name)

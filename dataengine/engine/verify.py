@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from dataengine.data import images
 from dataengine.engine.findings import PUT_BACK, REMOVE, Findings
 from dataengine.engine.finish import Tally
+from dataengine.engine.picture_recipe import recipe_of
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.record import MALFORMED, Record
 from dataengine.engine.run_folder import RunFolder, Shard, StoredRecipe, image_name, record_files
@@ -46,7 +47,7 @@ def verify(out: Path, progress: Callable[[int], None] = lambda images: None) -> 
     _refuse_while_at_work(run)
     stored = run.stored_recipe()
     try:
-        recipe = Recipe.model_validate(stored.recipe)
+        recipe = recipe_of(stored.recipe)
     except ValidationError as error:
         raise UserError(f"{run.recipe}: no recipe of this version ({error.errors()[0]['msg']}).") from None
     _compare_recipe(run, recipe, stored, found)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataengine import weights
 from dataengine.data.layout import Dataset, restrict
 from dataengine.data.presets import Preset
+from dataengine.engine.picture_recipe import PictureRecipe
 from dataengine.engine.recipe import Recipe, folder_hash
 from dataengine.engine.run_folder import StoredRecipe
 from dataengine.errors import UserError
@@ -19,6 +20,7 @@ def parts_here(recipe: Recipe, stored: StoredRecipe) -> Iterator[tuple[str, str 
         "model": recipe.model or weights.packaged(recipe.renderer),
         "layout model": recipe.layout_model,
         "scenes": weights.packaged("whole"),
+        "painter": recipe.task.painter or weights.packaged("in-scene") if isinstance(recipe, PictureRecipe) else None,
     }
     for name, before in stored.parts.items():
         if before in ("none", "data"):

@@ -71,6 +71,9 @@ def get_command(
             shutil.rmtree(folder)
     if warning:
         print(f"warning: {warning}.")
+    if model.form == "diffusionsat":
+        print(f"model: {out}; use it with: dataengine rerender FOLDER --date 2024-07-01 --model {out}")
+        return
     chosen = "" if out == default else f" --model {out} --size {model.size} --layout-scale {model.layout_scale}"
     print(
         f"model: {out}; use it with: dataengine synth --dataset {model.dataset} --data FOLDER --renderer whole"
@@ -96,6 +99,32 @@ def list_command() -> None:
         print(f"  licence: {model.licence}")
         print(f"  pages: {', '.join(source.page for source in model.sources)}")
         print(f"  {f'in {folder}' if published.is_imported(folder) else 'not fetched'}")
+
+
+@importing.command()
+def diffusionsat(
+    folder: Annotated[Path, typer.Argument(help="Folder, or .zip, of a single-image model of DiffusionSat.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model.")],
+    half: Annotated[bool, typer.Option("--half", help="Store weights in 16 bits, which halves the size.")] = False,
+) -> None:
+    """Convert DiffusionSat's published weights for dataengine rerender. No code in the files is executed.
+
+    Example: dataengine model import diffusionsat finetune_sd21 --out models/diffusionsat
+    """
+    from tempfile import TemporaryDirectory
+
+    from dataengine.errors import UserError
+    from dataengine.render import published
+    from dataengine.render.diffusionsat_import import import_archive, import_folder
+
+    if not folder.exists():
+        raise UserError(f"{folder}: does not exist; check the spelling.")
+    published.check_out(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".unpacked-", dir=out.parent) as work:
+        read = import_folder if folder.is_dir() else import_archive
+        published.write_model(read(folder, Path(work)), out, half)
+    print(f"model: {out}; use it with: dataengine rerender FOLDER --date 2024-07-01 --model {out}")
 
 
 @importing.command()

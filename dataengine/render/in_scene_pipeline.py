@@ -142,6 +142,18 @@ class InScenePipeline(DiffusionPipeline):
             [image] = self._painted_over([painted.image], [kept], [removed], [keys], steps)
         return replace(painted, image=image, labels=kept, numbers=numbers[~going])
 
+    @torch.no_grad()
+    def clear(self, image: np.ndarray, kept: Layout, removed: Layout, seed: int) -> np.ndarray:
+        """An image uint8 (H, W, 3) with empty ground in place of the removed objects; pixels in the boxes of those kept
+        stay. The ground of an object depends on the seed, the image and its own place, not on which others are removed.
+        """
+        if not len(removed):
+            return image
+        places = removed.boxes[:, :2].astype(np.int64) @ np.array([1, 1 << 16])
+        keys = [(seed, int(place) + Noise.CLEARED_OBJECT) for place in places]
+        [cleared] = self._painted_over([image], [kept], [removed], [keys], self._settings(None, None))
+        return cleared
+
     def _settings(self, num_inference_steps: int | None, guidance_scale: float | None) -> tuple[int, float]:
         """Steps and guidance; the model's own where None is given."""
         return num_inference_steps or self.steps, self.guidance_scale if guidance_scale is None else guidance_scale

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal
 
 from dataengine.download import bytes_missing, find_named, free_bytes, stated
 from dataengine.errors import UserError, install
@@ -17,17 +18,18 @@ from dataengine.hosts import RemoteRepository, Source, Unreachable, describe
 from dataengine.render import PROVENANCE_FILE
 
 if TYPE_CHECKING:
-    from dataengine.render.latent_pipeline import LatentPipeline
+    from diffusers import DiffusionPipeline
 
 
 @dataclass(frozen=True)
 class PublishedModel:
     """A published model in a form that we import.
 
-    draws: for people. dataset: preset whose layouts and classes it draws. size: side of its images in pixels.
-    layout_scale: shows a whole image of the data set in that size. gsd_m: smallest and largest metres per pixel of its
-    images. licence: what its authors state, for people. download_bytes: about, for the list. model_bytes: after the
-    import, in 32 bits. checkpoint, categories: file names among the sources' files; the others are the tokenizer's.
+    form: how it is imported. draws: for people. dataset: preset whose layouts and classes it draws, "" for none. size:
+    side of its images in pixels. layout_scale: shows a whole image of the data set in that size. gsd_m: smallest and
+    largest metres per pixel of its images. licence: what its authors state, for people. download_bytes: about, for the
+    list. model_bytes: after the import, in 32 bits. checkpoint: its file name among the sources' files. categories:
+    that of AeroGen's class vectors; the others are the tokenizer's.
     """
 
     name: str
@@ -42,6 +44,7 @@ class PublishedModel:
     checkpoint: str
     categories: str
     sources: tuple[Source, ...]
+    form: Literal["aerogen", "diffusionsat"] = "aerogen"
 
     @property
     def file_names(self) -> list[str]:
@@ -53,6 +56,25 @@ class PublishedModel:
         """How to do without the network, as the rest of a sentence."""
         urls = ", ".join(url for source in self.sources for url in source.urls)
         return f"download {urls} into one folder, and import them with: dataengine model get {self.name} --from FOLDER"
+
+
+def _diffusionsat(size: int, record: str, archive: str) -> PublishedModel:
+    return PublishedModel(
+        name=f"diffusionsat-{size}",
+        draws="satellite images by date, place, cloud and metres per pixel (DiffusionSat, Khanna et al., ICLR 2024); "
+        "it re-renders pictures, and knows no boxes",
+        dataset="",
+        size=size,
+        layout_scale=1.0,
+        gsd_m=(0.3, 10),
+        licence="see its record on Zenodo; Stable Diffusion 2.1, from which it was trained, is under Open RAIL++-M",
+        download_bytes=5_000_000_000,
+        model_bytes=5_220_000_000,  # 880 million values of the U-Net, 340 of the text encoder, 84 of the autoencoder
+        checkpoint=archive,
+        categories="",
+        sources=(Source("zenodo", record, (archive,)),),
+        form="diffusionsat",
+    )
 
 
 PUBLISHED = (
@@ -78,6 +100,8 @@ PUBLISHED = (
             ),
         ),
     ),
+    _diffusionsat(512, "13751498", "finetune_sd21_sn-satlas-fmow_snr5_md7norm_bs64.zip"),
+    _diffusionsat(256, "13756199", "finetune_sd21_256_sn-satlas-fmow_snr5_md7norm_bs64.zip"),
 )
 
 
@@ -135,6 +159,8 @@ def bytes_needed(model: PublishedModel, repositories: Sequence[RemoteRepository]
     """Disk space for what is still to be downloaded to a folder, and for the imported model next to it."""
     files = [file for repository in repositories for file in repository.files]
     missing = sum(bytes_missing(file, folder) for file in files)
+    if model.form == "diffusionsat":  # the archive is unpacked next to it
+        missing += sum(file.size for file in files)
     return missing + imported_bytes(model, sum(file.size for file in files), half)
 
 
@@ -153,6 +179,14 @@ def import_files(
     repositories: what the files were verified against; None for a user's own copies, of which nobody knows the commit.
     Raises UserError as `import_aerogen` does.
     """
+    if model.form == "diffusionsat":
+        from dataengine.render.diffusionsat_import import import_archive
+
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".unpacked-", dir=out.parent) as work:
+            pipeline = import_archive(folder / model.checkpoint, Path(work))
+            write_model(pipeline, out, half, _provenance(model, folder, half, repositories))
+        return ""
     from transformers import CLIPTokenizer
 
     from dataengine.render.aerogen_import import AEROGEN_CLASSES, import_aerogen, order_warning
@@ -195,7 +229,7 @@ def _provenance(
     }
 
 
-def write_model(pipeline: LatentPipeline, out: Path, half: bool, provenance: dict | None = None) -> None:
+def write_model(pipeline: DiffusionPipeline, out: Path, half: bool, provenance: dict | None = None) -> None:
     """Write an imported model as a folder that appears complete or not at all. Raises UserError if the disk is full."""
     import torch
 

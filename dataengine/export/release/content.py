@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dataengine.engine.recipe import Recipe
+from dataengine.engine.picture_recipe import recipe_of
 from dataengine.engine.record import Record
 from dataengine.errors import UserError, first_fault
 from dataengine.export.release.archives import MIN_ARCHIVE_BYTES
@@ -197,7 +197,7 @@ def read_content(folder: Path) -> dict:
                 "follow from; verify it with that version, or make the release again."
             )
         Content.model_validate(content)
-        Recipe.model_validate(content["recipe"])
+        recipe_of(content["recipe"])
         if missing := sorted(USED_SETTINGS - content["recipe"].keys()):
             raise ValueError(f"has no {', '.join(missing)} in its recipe")
     except ValidationError as error:

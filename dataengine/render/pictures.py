@@ -1,0 +1,75 @@
+"""The renderer of a data set's own pictures (`picture_canvases`): other acquisitions, sequences, super-resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataengine.data.layout import Layout
+from dataengine.render.canvas import Canvas, Painted
+from dataengine.render.in_scene_pipeline import InScenePipeline
+from dataengine.render.layout_pipeline import LayoutPipeline
+from dataengine.render.renderer import DEFAULTS, PaintSettings
+from dataengine.render.rerender import conditions_of, rerender
+from dataengine.render.superres import superresolve
+
+DIFFUSIONSAT_STEPS = 20
+
+
+@dataclass
+class PictureRenderer:
+    """Paints whole pictures again (`engine.parts.Parts.renderer`). Label effect: voids, until the filter has verified
+    the labels of each picture.
+
+    model: the packaged whole-image renderer or one of its form, or a `DiffusionSatPipeline`. strength: the noise level
+    that a picture is denoised from. factor: of super-resolution, 1 for none. painter: the in-scene renderer, which
+    paints over objects that are not there at a date; None where all are.
+    """
+
+    model: object
+    strength: float = 0.8
+    factor: int = 1
+    painter: InScenePipeline | None = None
+
+    label_effect = "voids"
+    paints_on = "pictures"
+    batch_size = 4
+    reference_width = 0
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        """Fields of `Acquisition` that the model follows."""
+        if isinstance(self.model, LayoutPipeline):
+            return conditions_of(self.model.unet.config.fields)
+        return self.model.conditions
+
+    def paint(
+        self, canvases: Sequence[Canvas], seeds: Sequence[int], settings: PaintSettings = DEFAULTS
+    ) -> list[Painted]:
+        """The pictures of `PictureCanvases`; picture i depends on canvases[i] and seeds[i] alone."""
+        return [self._paint(canvas, seed, settings) for canvas, seed in zip(canvases, seeds, strict=True)]
+
+    def _paint(self, canvas: Canvas, seed: int, settings: PaintSettings) -> Painted:
+        image, labels = canvas.image, canvas.new
+        if not canvas.provenance.unreadable:
+            if self.painter is not None:
+                image = self.painter.clear(image, labels, canvas.existing, seed)
+            if self.factor > 1:
+                image = superresolve(
+                    self.model, [image[:: self.factor, :: self.factor]], [seed], self.factor, settings.domain
+                )[0]
+            elif labels.acquisition != canvas.existing.acquisition:
+                image = self._rerendered(image, labels, seed, settings)
+        return Painted(image, labels, canvas, None)
+
+    def _rerendered(self, image: np.ndarray, labels: Layout, seed: int, settings: PaintSettings) -> np.ndarray:
+        if isinstance(self.model, LayoutPipeline):
+            return rerender(self.model, [image], [labels], [seed], settings.domain, self.strength)[0]
+        from dataengine.render.diffusionsat import caption_of
+
+        return self.model(
+            [caption_of(labels)], [labels.acquisition], [seed], settings.num_inference_steps or DIFFUSIONSAT_STEPS,
+            settings.guidance_scale or 1.0, [image], self.strength,
+        )[0]  # fmt: skip
