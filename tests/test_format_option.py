@@ -48,6 +48,9 @@ READING = {
     "export shards": {"source": "source_format"},
     "release make": {"training": "training_format", "held_out": "held_out_format"},
     "view": {"folder": "format", "real": "real_format"},
+    "rerender": {"dataset": "format"},
+    "sequence": {"dataset": "format"},
+    "superres": {"dataset": "format"},
     "synth": {"data": "format", "scenes": "scenes_format", "into": "into_format"},
 }
 DATA_NAMES = {"data", "dataset", "real", "training", "held_out", "scenes", "into", "more_real"}

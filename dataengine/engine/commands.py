@@ -26,7 +26,10 @@ def verify_command(
 
     Example: dataengine run verify runs/first
     """
-    if (run / "world.json").exists() and not (run / "recipe.json").exists():
+    from dataengine.engine.run_folder import RunFolder
+    from dataengine.engine.world_folder import WorldFolder
+
+    if WorldFolder(run).world.exists() and not RunFolder(run).recipe.exists():
         from dataengine.engine.verify_world import verify_world as verify
     else:
         from dataengine.engine.verify import verify

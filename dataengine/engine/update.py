@@ -17,8 +17,8 @@ from dataengine.judge.calibration import Calibration
 
 
 def update_data_sets(folder: str | Path) -> bool:
-    """Write the DOTA and COCO folders, `mixed`, `changes` and the report of a finished run again if decisions.jsonl has changes
-    that they do not contain; whether it had. Other folders stay as they are.
+    """Write the DOTA and COCO folders, `mixed`, `changes` and the report of a finished run again if decisions.jsonl has
+    changes that they do not contain; whether it had. Other folders stay as they are.
 
     Raises UserError where a run is at work in the folder, where it is damaged, and where the data set that --mix joins
     is not on this machine.
