@@ -1,5 +1,6 @@
-"""Speed of the page of `dataengine view` with 100,000 images and 1,000,000 objects. Prints machine, versions and figures, and appends them as
-JSON. It measures wall-clock and CPU seconds; only CPU seconds are meaningful on a busy machine.
+"""Speed of the page of `dataengine view` with 100,000 images and 1,000,000 objects. Prints machine, versions and
+figures, and appends them as JSON. It measures wall-clock and CPU seconds; only CPU seconds are meaningful on a busy
+machine.
 
 python tools/bench/view.py [--pictures 100000] [--browser] [--json results.jsonl]
 """
