@@ -71,6 +71,14 @@ class Choices:
             "version": self.version,
         }
 
+    def notes(self) -> list[str]:
+        """Sentences for the page about decisions that count for nothing."""
+        if not self.void:
+            return []
+        return [
+            f"{self.void} decisions in {self.run.decisions.name} are about images that are not in this run any more."
+        ]
+
     def of(self, i: int) -> dict | None:
         """The decision on image i for the page, None without one."""
         decision = self.index.decisions.get(int(self._made.number[i]))
@@ -86,12 +94,14 @@ class Choices:
         self.changes, self.version = changes, self.version + 1
         self.accepted, self.corrected = np.full(n, -1, np.int8), np.zeros(n, bool)
         self.tagged: dict[str, np.ndarray] = {}
+        self.void = 0  # decisions on images that are not here
         used: dict[int, Decision] = {}
         edits: dict[int, Decision] = {}
         for number, decision in decisions.items():
             i = self._positions().get(number)
             if i is None or int(self._made.sha[i]) != int(decision.sha, 16):
-                continue  # of an image beyond the end of the run, or of a file that was replaced: exports say so
+                self.void += 1  # beyond the end of the run, or its file was replaced
+                continue
             used[number] = decision
             if decision.accepted is not None:
                 self.accepted[i] = decision.accepted
