@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from typing import Literal
 
 import numpy as np
 
@@ -34,12 +35,11 @@ class Choices:
 
     def refresh(self) -> bool:
         """Read the file if it has changed; whether it had. Raises UserError for a damaged one."""
-        file = self.run.decisions
         with self._writing:
-            stamp = (file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else None
+            stamp = self._now()
             if stamp == self._stamp:
                 return False
-            self._take(read_changes(file))
+            self._take(read_changes(self.run.decisions))
             self._stamp = stamp
             return True
 
@@ -55,8 +55,20 @@ class Choices:
             ids = np.asarray(ids, np.int64)
             shas = [f"{sha:0{SHA_LENGTH}x}" for sha in columns.sha[ids].tolist()]
             images = tuple(zip(columns.number[ids].tolist(), shas, strict=True))
-            append(self.run, [change.model_copy(update={"images": images})])
-            self.refresh()
+            self._append(change.model_copy(update={"images": images}))
+
+    def step(self, do: Literal["undo", "redo"]) -> None:
+        """Undo the last change, or make it again. Raises UserError where there is none."""
+        with self._writing:
+            self._append(Change(do=do))
+
+    def _append(self, change: Change) -> None:
+        self._take(append(self.run, [change]))
+        self._stamp = self._now()
+
+    def _now(self) -> tuple[int, int] | None:
+        file = self.run.decisions
+        return (file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else None
 
     def summary(self) -> dict:
         """Numbers of decisions, of images with each tag, and whether there is something to undo and to redo."""
