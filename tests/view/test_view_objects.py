@@ -185,6 +185,16 @@ def test_the_page_shows_crops_beside_real_ones_and_opens_their_image(page, both,
     assert "object=0" in tile.get_attribute("href")
 
 
+def test_an_object_that_was_asked_for_is_marked(page, both, served):
+    page.goto(f"{served(Site(made=both['made']))}/?view=picture&id=3&object=2")
+    page.wait_for_selector(".panel tbody tr")
+    x, y, *_ = both["made"].index.entry(3).labels.boxes[2].tolist()
+    box = page.locator("path.box.marked").evaluate(
+        "p => { const b = p.getBBox(); return [b.x, b.y, b.width, b.height] }"
+    )
+    assert (box[0] + box[2] / 2, box[1] + box[3] / 2) == pytest.approx((x, y), abs=0.1)
+
+
 def test_plots_filter_on_click_and_by_keyboard(page, both, served):
     address = served(Site(made=both["made"]))
     page.goto(f"{address}/?view=statistics")

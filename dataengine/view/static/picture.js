@@ -14,6 +14,7 @@ import { Zoom } from "./zoom.js";
 const DEGREES = 180 / Math.PI;
 const MIN_SCORE = 0.3; // default threshold of shown detections
 const ZOOM_TO_ADDRESS_MS = 300;
+const LEAST_SEEN_PX = 48; // on the screen, of an object that was asked for
 
 const LEFT = { view: null, id: null, layers: null, zoom: null, least: null, edit: null, object: null }; // back to the grid
 
@@ -55,7 +56,16 @@ class Opened {
     this.draw();
     if (this.shown.has("seen")) this.detect();
     this.preload();
+    const box = found.labels.boxes[parameters.get("object") ?? -1];
+    if (box && !parameters.get("zoom")) this.bring(box);
     if (parameters.get("edit") && this.decidable) this.correct();
+  }
+
+  // Mark an object, and enlarge the image if it is hardly to be seen.
+  bring(box) {
+    const side = Math.max(box[2], box[3]);
+    if (side * this.zoom.scale < LEAST_SEEN_PX) this.zoom.show([box[0], box[1]], Math.min(8, (2 * LEAST_SEEN_PX) / side));
+    this.point(box);
   }
 
   fillBar() {
