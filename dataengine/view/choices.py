@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from dataengine.engine.decided import SHA_LENGTH, checked_objects, corrected
-from dataengine.engine.decisions import Change, Decision, append, counts, effective, fold, read_changes
+from dataengine.engine.decisions import Change, Decision, append, changes_in, counts, effective, fold, read_changes
 from dataengine.errors import UserError
 from dataengine.view.index import Columns, Index
 
@@ -84,12 +84,17 @@ class Choices:
         }
 
     def notes(self) -> list[str]:
-        """Sentences for the page about decisions that count for nothing."""
-        if not self.void:
-            return []
-        return [
-            f"{self.void} decisions in {self.run.decisions.name} are about images that are not in this run any more."
-        ]
+        """Sentences for the page about decisions that count for nothing, or that the run's own data sets lack."""
+        found = []
+        if self.void:
+            name = self.run.decisions.name
+            found.append(f"{self.void} decisions in {name} are about images that are not in this run any more.")
+        if (later := len(self.changes) - changes_in(self.index.source.report)) > 0:
+            found.append(
+                f"dota/ and coco/ in the run folder lack {later} changes; dataengine run update writes them again. Exports "
+                "contain them."
+            )
+        return found
 
     def of(self, i: int) -> dict | None:
         """The decision on image i for the page, None without one."""
