@@ -91,8 +91,8 @@ class Choices:
             found.append(f"{self.void} decisions in {name} are about images that are not in this run any more.")
         if (later := len(self.changes) - changes_in(self.index.source.report)) > 0:
             found.append(
-                f"dota/ and coco/ in the run folder lack {later} changes; dataengine run update writes them again. Exports "
-                "contain them."
+                f"dota/ and coco/ in the run folder lack {later} changes; dataengine run update writes them again. "
+                "Exports contain them."
             )
         return found
 
