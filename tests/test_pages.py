@@ -29,6 +29,7 @@ from typer.testing import CliRunner
 
 from dataengine.cli import RENAMED_OPTIONS, app
 from dataengine.data.layout import Acquisition
+from dataengine.engine.decisions import Change
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.record import _start_to_json
 from dataengine.judge.verdict import Repair
@@ -111,6 +112,7 @@ NOT_RUN = {
     "dataengine release runs/first --name thermal-cars --license cc-by-4.0 --out releases/checked": (
         "painted squares are too similar for a search for copies; see test_release_copies.py"
     ),
+    "dataengine data select runs/first --tag": "a person tags in the page; see tests/view/test_view_decisions.py",
     "python3 -m venv": "the environment in which these tests run, made by .ci/run",
     ". mmrotate-venv": "the same",
     "tools/install_mmrotate.sh": "the same",
@@ -239,9 +241,10 @@ def first_cells(text: str) -> list[str]:
 
 def test_the_page_of_the_run_folder_names_every_key(prepared):
     text = PAGES["reference/run-folder.md"].read_text()
-    _, record, layout, start, verdict, recipe = re.split(
-        r"^## Manifest|^A \*\*layout|^An \*\*object in|^A \*\*verdict|^## recipe", text, flags=re.M
+    _, record, layout, start, verdict, recipe, decided = re.split(
+        r"^## Manifest|^A \*\*layout|^An \*\*object in|^A \*\*verdict|^## recipe|^## decisions", text, flags=re.M
     )
+    assert {cell.strip("`") for cell in first_cells(decided)} == set(Change.model_fields)
     record, layout, start, verdict, recipe = (
         {key for cell in first_cells(part) for key in re.findall(r"`(\w+)`", cell)}
         for part in (record, layout, start, verdict, recipe)

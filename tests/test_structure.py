@@ -43,7 +43,7 @@ READERS = ["engine", "evaluate", "export", "view"]  # packages that look into ru
 KEYS = {"unreadable_scenes", "layout_from", "objects_from", "left_out", "scene_license", "scene_source", "verdict"}
 FILES = {
     "manifest.jsonl", ".manifest.jsonl", "recipe.json", "records.jsonl", "records.jsonl.sha256", "report.json",
-    "trace.json", "calibration.json", "kept.png", "dropped.png",
+    "trace.json", "calibration.json", "kept.png", "dropped.png", "decisions.jsonl",
 }  # fmt: skip
 KEYS_EXPECTED = {  # the same word in another file
     ("engine/show.py", "left_out"),  # report.json

@@ -239,3 +239,14 @@ def counts(decisions: Mapping[int, Decision]) -> dict[str, int]:
         "tagged": sum(bool(one.tags) for one in decisions.values()),
         "corrected": sum(one.objects is not None for one in decisions.values()),
     }
+
+
+def changes_in(report: object) -> int:
+    """How many of the changes by hand the data sets of a run contain, as its report says.
+
+    >>> changes_in({"by_hand": {"changes": 3}}), changes_in({})
+    (3, 0)
+    """
+    by_hand = report.get("by_hand") if isinstance(report, dict) else None
+    n = by_hand.get("changes") if isinstance(by_hand, dict) else 0
+    return n if isinstance(n, int) and n >= 0 else 0

@@ -137,17 +137,6 @@ def report(
     }
 
 
-def changes_in(report: object) -> int:
-    """How many of the changes by hand the data sets of a run contain, as its report says.
-
-    >>> changes_in({"by_hand": {"changes": 3}}), changes_in({})
-    (3, 0)
-    """
-    by_hand = report.get("by_hand") if isinstance(report, dict) else None
-    n = by_hand.get("changes") if isinstance(by_hand, dict) else 0
-    return n if isinstance(n, int) and n >= 0 else 0
-
-
 def below_balance(recipe: Recipe, table: Sequence[ClassRow]) -> dict[str, float]:
     """{class: its share of the kept objects}, of those that are below the share that --balance states."""
     names, kept = tuple(row.name for row in table), np.array([row.kept for row in table])

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from dataengine.engine.decisions import read_changes
-from dataengine.engine.finish import Tally, changes_in, write_derived
+from dataengine.engine.decisions import changes_in, read_changes
+from dataengine.engine.finish import Tally, write_derived
 from dataengine.engine.picture_recipe import recipe_of
 from dataengine.engine.run_folder import RunFolder
 from dataengine.engine.verify_parts import data_here

@@ -13,9 +13,9 @@ from dataengine.data.png import same_picture
 from dataengine.data.presets import load_preset
 from dataengine.data.staging import name_only
 from dataengine.engine.decided import decide
-from dataengine.engine.decisions import read_changes, read_decisions
+from dataengine.engine.decisions import changes_in, read_changes, read_decisions
 from dataengine.engine.findings import AGAIN, REMOVE, Findings
-from dataengine.engine.finish import Tally, changes_in, write_derived
+from dataengine.engine.finish import Tally, write_derived
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.record import MALFORMED
 from dataengine.engine.run_folder import RunFolder, StoredRecipe

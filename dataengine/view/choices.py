@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from typing import Literal
 
 import numpy as np
 
 from dataengine.engine.decided import SHA_LENGTH, checked_objects, corrected
-from dataengine.engine.decisions import Change, Decision, append, counts, effective, fold, read_changes
+from dataengine.engine.decisions import Change, Decision, append, changes_in, counts, effective, fold, read_changes
 from dataengine.errors import UserError
 from dataengine.view.index import Columns, Index
 
@@ -34,12 +35,11 @@ class Choices:
 
     def refresh(self) -> bool:
         """Read the file if it has changed; whether it had. Raises UserError for a damaged one."""
-        file = self.run.decisions
         with self._writing:
-            stamp = (file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else None
+            stamp = self._now()
             if stamp == self._stamp:
                 return False
-            self._take(read_changes(file))
+            self._take(read_changes(self.run.decisions))
             self._stamp = stamp
             return True
 
@@ -55,8 +55,20 @@ class Choices:
             ids = np.asarray(ids, np.int64)
             shas = [f"{sha:0{SHA_LENGTH}x}" for sha in columns.sha[ids].tolist()]
             images = tuple(zip(columns.number[ids].tolist(), shas, strict=True))
-            append(self.run, [change.model_copy(update={"images": images})])
-            self.refresh()
+            self._append(change.model_copy(update={"images": images}))
+
+    def step(self, do: Literal["undo", "redo"]) -> None:
+        """Undo the last change, or make it again. Raises UserError where there is none."""
+        with self._writing:
+            self._append(Change(do=do))
+
+    def _append(self, change: Change) -> None:
+        self._take(append(self.run, [change]))
+        self._stamp = self._now()
+
+    def _now(self) -> tuple[int, int] | None:
+        file = self.run.decisions
+        return (file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else None
 
     def summary(self) -> dict:
         """Numbers of decisions, of images with each tag, and whether there is something to undo and to redo."""
@@ -70,6 +82,19 @@ class Choices:
             "redo": said(undone[-1]) if undone else None,
             "version": self.version,
         }
+
+    def notes(self) -> list[str]:
+        """Sentences for the page about decisions that count for nothing, or that the run's own data sets lack."""
+        found = []
+        if self.void:
+            name = self.run.decisions.name
+            found.append(f"{self.void} decisions in {name} are about images that are not in this run any more.")
+        if (later := len(self.changes) - changes_in(self.index.source.report)) > 0:
+            found.append(
+                f"dota/ and coco/ in the run folder lack {later} changes; dataengine run update writes them again. "
+                "Exports contain them."
+            )
+        return found
 
     def of(self, i: int) -> dict | None:
         """The decision on image i for the page, None without one."""
@@ -86,12 +111,14 @@ class Choices:
         self.changes, self.version = changes, self.version + 1
         self.accepted, self.corrected = np.full(n, -1, np.int8), np.zeros(n, bool)
         self.tagged: dict[str, np.ndarray] = {}
+        self.void = 0  # decisions on images that are not here
         used: dict[int, Decision] = {}
         edits: dict[int, Decision] = {}
         for number, decision in decisions.items():
             i = self._positions().get(number)
             if i is None or int(self._made.sha[i]) != int(decision.sha, 16):
-                continue  # of an image beyond the end of the run, or of a file that was replaced: exports say so
+                self.void += 1  # beyond the end of the run, or its file was replaced
+                continue
             used[number] = decision
             if decision.accepted is not None:
                 self.accepted[i] = decision.accepted

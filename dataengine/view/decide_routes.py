@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dataengine.engine.decisions import Change, EditedObject, append
+from dataengine.engine.decisions import Change, EditedObject
 from dataengine.errors import UserError, first_fault
 from dataengine.view.filters import read_filter
 from dataengine.view.json_response import Json
@@ -64,8 +64,7 @@ def decide_routes(gallery: Gallery) -> list[Route]:
         if do not in ("undo", "redo"):
             raise HTTPException(404, "there is no such step")
         choices = _choices(gallery)
-        append(choices.run, [Change(do=do)])
-        choices.refresh()
+        choices.step(do)
         return now([])
 
     def summary(request: Request) -> Response:

@@ -85,7 +85,12 @@ class Gallery:
             "taken": sorted({("day", "night")[v] for v in np.unique(columns.night) if v >= 0}),
             "recipe": source.settings,
             "parts": source.parts,
-            "notes": [*index.skipped, *source.report.get("notes", ()), *source.problems[:20]],
+            "notes": [
+                *index.skipped,
+                *source.report.get("notes", ()),
+                *source.problems[:20],
+                *(self.choices.notes() if self.choices else ()),
+            ],
             "finished": source.kind != "run" or bool(source.report),
             "crop": usual_side(columns),
             "decisions": None if self.choices is None else self.choices.summary(),

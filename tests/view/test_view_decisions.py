@@ -272,3 +272,10 @@ def test_select_writes_what_is_tagged_filtered_and_listed(run, tmp_path):
 def test_counts_are_of_images(run):
     append(run, [change("reject", 0, 1), change("accept", 1), change("tag", 2, tag="a"), change("tag", 2, tag="b")])
     assert counts(read_decisions(run)) == {"accepted": 1, "rejected": 1, "tagged": 1, "corrected": 0}
+
+
+def test_a_run_folder_is_no_data_set_and_says_where_its_data_sets_are(run):
+    with pytest.raises(
+        UserError, match=r"is a run folder; its data sets are .*/dota and .*/coco; dataengine data select"
+    ):
+        formats.read(run.path)

@@ -21,7 +21,7 @@ export function showBoxList(root, { editor, colours, kind, notes = () => undefin
       el("button", { type: "button", id: `box-${i}`, class: "box-row", "aria-pressed": String(i === editor.selected), onclick: () => editor.choose(i, true) }, swatch(colours.get(one.name)), el("span", { class: "grows" }, one.name), el("span", { class: look }, text)),
       el("button", { type: "button", class: "quiet", "aria-label": `Remove box ${i + 1}`, title: "Remove (Delete)", onclick: () => editor.remove(i) }, "×"));
   });
-  root.replaceChildren(el("h3", {}, `${rows.length} ${rows.length === 1 ? "box" : "boxes"}`, inImage ? el("span", { class: "aside" }, ` and ${inImage} ${plural(inImage, "label")} in the image`) : null),
+  root.replaceChildren(el("h2", { class: "minor" }, `${rows.length} ${rows.length === 1 ? "box" : "boxes"}`, inImage ? el("span", { class: "aside" }, ` and ${inImage} ${plural(inImage, "label")} in the image`) : null),
     rows.length ? el("ul", { class: "box-rows" }, rows) : el("p", { class: "aside" }, empty), ...(figures ? [figures, ...extra(box, editor.selected)] : []));
   if (focus?.startsWith("box-")) document.getElementById(focus)?.focus();
 }

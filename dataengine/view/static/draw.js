@@ -174,7 +174,7 @@ class Draw {
       this.studio.kept = (await post(`/api/draw/remove/${index}`)).kept;
       this.showKept();
     };
-    this.kept.replaceChildren(el("h3", {}, kept.length ? `${kept.length} kept` : "Nothing kept yet"), el("p", { class: "aside" }, `in ${out}, with labels in DOTA and COCO format`),
+    this.kept.replaceChildren(el("h2", { class: "minor" }, kept.length ? `${kept.length} kept` : "Nothing kept yet"), el("p", { class: "aside" }, `in ${out}, with labels in DOTA and COCO format`),
       el("ul", { class: "neighbours" }, kept.toReversed().map((index) => el("li", { class: "kept" }, el("img", { src: `/image/kept/${index}`, alt: `kept image ${index}`, loading: "lazy" }), el("button", { type: "button", "aria-label": `Remove kept image ${index}`, title: "Remove it from the folder", onclick: () => remove(index) }, "×")))));
   }
 

@@ -136,7 +136,10 @@ export class Editor {
       const group = boxes[this.selected];
       const top = -box.h / 2 - ROTATION_ARM_PX / (this.scale ?? 1);
       if (this.kind === "obb") group.append(svg("line", { class: "arm", x1: 0, x2: 0, y1: -box.h / 2, y2: top, "vector-effect": "non-scaling-stroke" }), svg("circle", { class: "grip turn", "data-grip": "turn", cx: 0, cy: top, r: grip * 1.2 }));
-      group.append(...ENDS.map(([a, b], k) => svg("rect", { class: "grip", "data-grip": k, x: (a * box.w) / 2 - grip, y: (b * box.h) / 2 - grip, width: 2 * grip, height: 2 * grip })));
+      // of a box that its handles would cover, only the corners have some, outside of it
+      const small = Math.min(box.w, box.h) < 6 * grip;
+      const out = small ? grip : 0;
+      ENDS.forEach(([a, b], k) => (!small || (a && b)) && group.append(svg("rect", { class: "grip", "data-grip": k, x: a * (box.w / 2 + out) - grip, y: b * (box.h / 2 + out) - grip, width: 2 * grip, height: 2 * grip })));
       boxes.push(boxes.splice(this.selected, 1)[0]); // above all others
     }
     this.drawn.replaceChildren(...fixed, ...boxes);
@@ -173,8 +176,11 @@ export class Editor {
     const grip = event.target.dataset.grip;
     const group = event.target.closest("[data-box]");
     const before = this.boxes;
-    if (grip !== undefined) this.drag = { does: grip === "turn" ? "turn" : Number(grip), box: { ...this.boxes[this.selected] }, x, y, before };
-    else if (group) {
+    if (grip !== undefined) {
+      const box = { ...this.boxes[this.selected] };
+      const [left, top] = grip === "turn" ? [x, y] : end(box, ENDS[grip]);
+      this.drag = { does: grip === "turn" ? "turn" : Number(grip), box, x, y, before, off: [x - left, y - top] };
+    } else if (group) {
       const i = Number(group.dataset.box);
       if (i !== this.selected) this.choose(i);
       this.drag = { does: "move", box: { ...this.boxes[i] }, x, y, before };
@@ -189,14 +195,14 @@ export class Editor {
     this.pointer = { clientX: event.clientX, clientY: event.clientY };
     if (!this.drag) return;
     const [x, y] = this.point(event);
-    const { does, box, x: x0, y: y0, before } = this.drag;
+    const { does, box, x: x0, y: y0, before, off } = this.drag;
     if (does === "new") {
       if (Math.max(Math.abs(x - x0), Math.abs(y - y0)) < MIN_DRAG_PX) return;
       const drawn = { name: this.classOf(), cx: (x + x0) / 2, cy: (y + y0) / 2, w: Math.max(1, Math.abs(x - x0)), h: Math.max(1, Math.abs(y - y0)), theta: 0 };
       this.boxes = [...before, drawn];
       this.selected = before.length;
     } else {
-      const next = does === "move" ? { ...box, cx: box.cx + x - x0, cy: box.cy + y - y0 } : does === "turn" ? turned(box, x, y, event.shiftKey) : resized(box, ENDS[does], x, y);
+      const next = does === "move" ? { ...box, cx: box.cx + x - x0, cy: box.cy + y - y0 } : does === "turn" ? turned(box, x, y, event.shiftKey) : resized(box, ENDS[does], x - off[0], y - off[1]);
       this.boxes = before.map((one, i) => (i === this.selected ? next : one));
     }
     this.drag.moved = true;
@@ -247,6 +253,12 @@ export class Editor {
     else return this.zoom.key(event);
     return true;
   }
+}
+
+// Where a corner, or the middle of a side, of a box is.
+function end(box, [a, b]) {
+  const [cos, sin, x, y] = [Math.cos(box.theta), Math.sin(box.theta), (a * box.w) / 2, (b * box.h) / 2];
+  return [box.cx + x * cos - y * sin, box.cy + x * sin + y * cos];
 }
 
 // The box rotated so that its upper side faces the point; optionally in steps of 15 degrees.

@@ -14,6 +14,7 @@ import { Zoom } from "./zoom.js";
 const DEGREES = 180 / Math.PI;
 const MIN_SCORE = 0.3; // default threshold of shown detections
 const ZOOM_TO_ADDRESS_MS = 300;
+const LEAST_SEEN_PX = 48; // on the screen, of an object that was asked for
 
 const LEFT = { view: null, id: null, layers: null, zoom: null, least: null, edit: null, object: null }; // back to the grid
 
@@ -55,7 +56,16 @@ class Opened {
     this.draw();
     if (this.shown.has("seen")) this.detect();
     this.preload();
+    const box = found.labels.boxes[parameters.get("object") ?? -1];
+    if (box && !parameters.get("zoom")) this.bring(box);
     if (parameters.get("edit") && this.decidable) this.correct();
+  }
+
+  // Mark an object, and enlarge the image if it is hardly to be seen.
+  bring(box) {
+    const side = Math.max(box[2], box[3]);
+    if (side * this.zoom.scale < LEAST_SEEN_PX) this.zoom.show([box[0], box[1]], Math.min(8, (2 * LEAST_SEEN_PX) / side));
+    this.point(box);
   }
 
   fillBar() {
@@ -185,7 +195,7 @@ class Opened {
       ["Layout of", found.layout_from?.join(", ")], ["SHA-256", found.sha256]].filter(([, value]) => value !== undefined && value !== null && value !== "");
     const edit = this.site.studio ? el("a", { class: "button", href: `?${new URLSearchParams({ view: "draw", on: this.of, id: found.id })}`, title: "Edit (e)" }, found.asked ? "Edit this layout" : "Draw on this image") : null;
     this.panel.replaceChildren(...[this.verdict(), this.decisions(), this.note, this.objects(), edit,
-      el("section", {}, el("h3", {}, "Details"), el("dl", { class: "facts" }, rows.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]))),
+      el("section", {}, el("h2", { class: "minor" }, "Details"), el("dl", { class: "facts" }, rows.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]))),
       this.of === "made" && this.site.real ? this.near() : null,
     ].filter(Boolean));
   }
@@ -201,7 +211,7 @@ class Opened {
     const decision = found.decision ?? { accepted: null, tags: [], corrected: false };
     const which = { ids: [found.id] };
     const set = (what, value, label, key) => choice(label, decision.accepted === value, () => decide(site, { do: what }, which).catch(failed), { title: `${label} (${key})`, class: what });
-    return el("section", { class: "deciding" }, el("h3", {}, "Decision"),
+    return el("section", { class: "deciding" }, el("h2", { class: "minor" }, "Decision"),
       el("div", { class: "actions" }, el("div", { class: "choices", role: "group", "aria-label": "Decision" }, set("accept", true, "Accept", "g"), set("reject", false, "Reject", "x"), set("filter", null, "As filtered", "f")), undoDecisions(site)),
       el("div", { class: "actions" }, tagField(site, "tag", (tag) => decide(site, { do: "tag", tag }, which)),
         act("Correct labels", "Move, turn, add and remove boxes (c)", () => this.correct(), { id: "correct" })),
@@ -235,7 +245,7 @@ class Opened {
     const extra = this.shownDetections().filter(({ object }) => object === null).map(({ label, box, score }) =>
       el("tr", { class: "extra", tabindex: "0", onmouseenter: () => this.point(box), onmouseleave: () => this.point(), onfocus: () => this.point(box), onblur: () => this.point() },
         el("th", { scope: "row" }, swatch(this.colours.get(this.seen.classes[label]) ?? "#fff"), this.seen.classes[label]), el("td", {}, `${box[2].toFixed(0)} × ${box[3].toFixed(0)}`), el("td", {}, `${(box[4] * DEGREES).toFixed(0)}°`), el("td", {}, score.toFixed(2)), el("td", {}, "detected, no label")));
-    return el("section", {}, el("h3", {}, `${labels.boxes.length} ${plural(labels.boxes.length, "object")}`), el("div", { class: "scrolls" }, el("table", {}, el("thead", {}, el("tr", {}, ["Class", "Pixels", "Angle", "Score", "Outcome"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, rows, extra))));
+    return el("section", {}, el("h2", { class: "minor" }, `${labels.boxes.length} ${plural(labels.boxes.length, "object")}`), el("div", { class: "scrolls" }, el("table", {}, el("thead", {}, el("tr", {}, ["Class", "Pixels", "Angle", "Score", "Outcome"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, rows, extra))));
   }
 
   point(box) {
@@ -243,7 +253,7 @@ class Opened {
   }
 
   near() {
-    const root = el("section", {}, el("h3", {}, "Nearest real images"));
+    const root = el("section", {}, el("h2", { class: "minor" }, "Nearest real images"));
     showNeighbours(root, this.site, this.found.id, this.signal);
     return root;
   }

@@ -25,6 +25,11 @@ export function gridChoices(parameters, withAsked, usual = "m") {
   ];
 }
 
+// What there is to know about a run or data set, such as lines of its manifest that are damaged.
+function notes(lines) {
+  return el("details", { class: "notes" }, el("summary", {}, `${number.format(lines.length)} ${plural(lines.length, "note")}`), el("ul", {}, lines.map((line) => el("li", {}, line))));
+}
+
 export function failure(error) {
   return el("p", { class: "error", role: "alert" }, error.message);
 }
@@ -34,7 +39,7 @@ export function showPictures(main, site, parameters) {
   const summary = site[of];
   const counter = el("p", { class: "counter", "aria-live": "polite" }, "…");
   const root = el("div", { class: "pane" });
-  main.append(el("div", { class: "bar" }, counter, gridChoices(parameters, summary.kind === "run")), root);
+  main.append(el("div", { class: "bar" }, counter, summary.notes.length ? notes(summary.notes) : null, gridChoices(parameters, summary.kind === "run")), root);
   const counted = (total) => {
     counter.replaceChildren(el("strong", {}, number.format(total)), total === summary.pictures ? ` ${plural(total, "image")}` : ` of ${number.format(summary.pictures)} ${plural(summary.pictures, "image")}`,
       total === summary.pictures && summary.judged ? el("span", { class: "aside" }, ` ${number.format(summary.kept)} kept (${percent(summary.kept, summary.pictures)})`) : "");

@@ -27,7 +27,7 @@ function figures(site, of, made, reference) {
   const series = (counts) => counts.map((row, k) => ({ name: summary.classes[k].name, colour: colours[k], counts: row }));
   // class numbers of the real images differ, so only sums over classes are compared
   const together = (of) => of && of.counts.reduce((sum, row) => row.map((n, i) => n + (sum[i] ?? 0)), []);
-  const plot = (title, note, ...content) => el("figure", { class: "plot" }, el("figcaption", {}, el("h3", {}, title), note ? el("p", { class: "aside" }, note) : null), content);
+  const plot = (title, note, ...content) => el("figure", { class: "plot" }, el("figcaption", {}, el("h2", { class: "minor" }, title), note ? el("p", { class: "aside" }, note) : null), content);
   const show = (changes) => changed({ ...NOTHING, view: null, ...changes });
   const range = (low, high) => `${low ?? ""}..${high ?? ""}`;
   // bins of a histogram end before the next one begins, save whole numbers, which a filter includes
