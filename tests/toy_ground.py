@@ -34,7 +34,7 @@ def random_map(rng: np.random.Generator) -> np.ndarray:
     """Classes (S, S) uint8: a lake and a road on fields, both turned at random."""
     classes = np.zeros((SIDE, SIDE), np.uint8)
     rectangle(classes, 1, *rng.uniform(4, 28, 2), *rng.uniform(10, 22, 2), rng.uniform(0, np.pi))
-    rectangle(classes, 2, *rng.uniform(6, 26, 2), rng.uniform(14, 40), rng.uniform(4, 7), rng.uniform(0, np.pi))
+    rectangle(classes, 2, *rng.uniform(6, 26, 2), rng.uniform(14, 40), rng.uniform(6, 9), rng.uniform(0, np.pi))
     return classes
 
 
@@ -80,7 +80,7 @@ def trained(folder: Path, steps: int, control_steps: int) -> tuple[LayoutUNet, t
         conditions = (LayoutBatch(**values), given) if with_map else (LayoutBatch(**values),)
         return Example(pixels, conditions, torch.ones_like(pixels[:, :1]))
 
-    settings = {"batch_size": 16, "learning_rate": 2e-3, "warmup_steps": 20, "ema_decay": 0.98, "seed": 0}
+    settings = {"batch_size": 16, "learning_rate": 3e-3, "warmup_steps": 20, "ema_decay": 0.98, "seed": 0}
     train(model, batch, flow_loss(lambda b, g: example(b, g, False)), folder / "base",
           TrainSettings(steps=steps, **settings), "toy base ")  # fmt: skip
     controlled = Controlled(model, new_control(model, len(NAMES) + 3))
