@@ -245,7 +245,7 @@ def test_the_page_of_the_run_folder_names_every_key(prepared):
     line = json.loads((run / "manifest.jsonl").read_text().splitlines()[0])
     stored = json.loads((run / "recipe.json").read_text())
     assert record - {"objects_from"} == set(line), "the first run has no objects that start from real ones"
-    assert (layout, verdict, recipe) == (set(line["labels"]), set(line["verdict"]), set(stored))
+    assert (layout - {"features"}, verdict, recipe) == (set(line["labels"]), set(line["verdict"]), set(stored))
     origin = ObjectOrigin("a", np.zeros(5), np.eye(2), 1.0, np.zeros(5), np.zeros(5))
     assert start == set(_start_to_json(origin))
     assert set(line["asked"]) == set(line["labels"])
