@@ -65,7 +65,7 @@ SMALL = {
         "--n 10 --workers 1 --config small.yaml --size 96 --filter off"
     ),
     "dataengine synth --dataset hit-uav --data path/to/hit-uav --renderer whole --layouts map": (
-        "--n 2 --workers 1 --config small.yaml --filter off --steps 1"
+        "--n 2 --workers 1 --config small.yaml --filter off"
     ),
     "dataengine synth --dataset hit-uav --n 20 ": "--workers 1 --config small.yaml --n 3",  # the packaged models alone
     "dataengine synth --dataset hit-uav --n": "--workers 1 --config small.yaml --n 6",

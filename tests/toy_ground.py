@@ -89,11 +89,20 @@ def trained(folder: Path, steps: int, control_steps: int) -> tuple[LayoutUNet, t
     return model.eval(), controlled.control.eval()
 
 
-def rendered(model, control, maps, seasons: list[int], scale: float = 1.0, seed: int = 0) -> np.ndarray:
-    """Pictures (B, 3, S, S) of maps, with the same noise for the same seed and place in the list."""
-    generators = [torch.Generator().manual_seed(seed * 1000 + i) for i in range(len(seasons))]
+def rendered(model, control, maps, seasons: list[int], scale: float = 1.0, guidance: float = 1.0) -> np.ndarray:
+    """Pictures (B, 3, S, S) of maps, with the same noise for the same place in the list. guidance: on the season."""
+    generators = [torch.Generator().manual_seed(i) for i in range(len(seasons))]
     given = None if control is None else Control(control, condition(maps, model), scale)
-    return sample_latents(model, layouts(model, seasons), generators=generators, steps=12, control=given).numpy()
+    null = layouts(model, [len(SEASONS)] * len(seasons))
+    return sample_latents(
+        model,
+        layouts(model, seasons),
+        generators=generators,
+        steps=12,
+        control=given,
+        guidance_scale=guidance,
+        null=null,
+    ).numpy()
 
 
 def segmented(pictures: np.ndarray, seasons: list[int]) -> np.ndarray:

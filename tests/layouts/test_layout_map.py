@@ -269,7 +269,7 @@ def test_objects_that_are_added_to_a_layout_come_from_no_map(layouts):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"layouts": "map"}, "layouts: map and map"),
+        ({"layouts": "map"}, "--layouts map and --map"),
         ({"map_gsd": 0.3}, "map_gsd: works only with layouts: map"),
         ({"layouts": "map", "map": "m.pbf", "control": "c"}, "control: works only with renderer: whole"),
         ({"layouts": "map", "map": "m.pbf", "balance": 0.1}, "leave out balance"),

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from toy_ground import NAMES, SIDE, condition, mean_iou, random_map, rectangle, rendered, segmented, trained
+from toy_ground import COLOURS, SIDE, mean_iou, random_map, rectangle, rendered, segmented, trained
 from toy_map import write_geojson
 from toy_world import toy_ground
 from typer.testing import CliRunner
@@ -176,25 +176,33 @@ def test_a_turned_lake_turns_in_the_picture(toy):
     assert angle(np.radians(30)) - angle(0.0) == pytest.approx(30, abs=5)
 
 
+def season_distances(pictures: np.ndarray) -> np.ndarray:
+    """Mean squared distance (B, seasons) of each pixel to the nearest colour of a season."""
+    return ((pictures[:, None, None] - COLOURS[None, ..., None, None]) ** 2).sum(3).min(2).mean((2, 3))
+
+
 @pytest.mark.slow
 def test_the_season_changes_the_colours_and_not_the_map(toy):
     """S2, with the control: without the season, the two cannot be told apart."""
     model, control = toy
     other = [1 - season for season in SEASONS]
-    pictures = {name: rendered(model, control, MAPS, given) for name, given in (("own", SEASONS), ("other", other))}
-
-    def season_of(images: np.ndarray) -> np.ndarray:
-        from toy_ground import COLOURS
-
-        distance = ((images[:, None, None] - COLOURS[None, ..., None, None]) ** 2).sum(3).min(2)  # (B, seasons, S, S)
-        return distance.mean((2, 3)).argmin(1)
-
-    assert (season_of(pictures["own"]) == SEASONS).mean() >= 0.9
-    assert (season_of(pictures["other"]) == other).mean() >= 0.9
-    own, swapped = (
-        mean_iou(segmented(pictures[name], given), MAPS) for name, given in (("own", SEASONS), ("other", other))
-    )
-    assert abs(own - swapped) <= 0.05
-    unknown = season_of(rendered(model, control, MAPS, [2] * 16))  # the learned null
+    scores = []
+    for given in (SEASONS, other):
+        pictures = rendered(model, control, MAPS, given)
+        assert (season_distances(pictures).argmin(1) == given).mean() >= 0.9
+        scores.append(mean_iou(segmented(pictures, given), MAPS))
+    assert abs(scores[0] - scores[1]) <= 0.05
+    unknown = season_distances(rendered(model, control, MAPS, [2] * 16)).argmin(1)  # the learned null
     assert abs((unknown == SEASONS).mean() - 0.5) < 0.35
-    assert condition(MAPS[:1], model).shape[1] == len(NAMES) + 3
+
+
+@pytest.mark.slow
+def test_guidance_on_the_season_makes_it_clearer(toy):
+    """S2: the margin between the two seasons grows with guidance on the season alone."""
+    model, control = toy
+    margins = []
+    for guidance in (1.0, 2.0, 4.0):
+        distances = season_distances(rendered(model, control, MAPS, SEASONS, guidance=guidance))
+        own = np.array(SEASONS)
+        margins.append(float((distances[range(16), 1 - own] - distances[range(16), own]).mean()))
+    assert margins[0] < margins[1] < margins[2]
