@@ -99,7 +99,7 @@ def thumbnail_example(batch: Batch, generator: torch.Generator) -> Example:
 
 
 def latent_loss(pipeline, snr_gamma: float = 5.0) -> Callable:
-    """Mean squared error of the predicted noise, or of v where the scheduler states that, weighted by min-SNR."""
+    """Mean squared error of the predicted noise, weighted by min-SNR."""
     scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
     text = encode_prompts([PROMPT, ""], pipeline.tokenizer, pipeline.text_encoder)
 
