@@ -136,8 +136,9 @@ class Layout:
         if self.silhouettes is not None and len(self.silhouettes) != n:
             object.__setattr__(self, "silhouettes", None)
         if self.features is not None:  # objects that were appended come from no map
-            assert len(self.features) <= n, "parallel arrays differ in length"
-            object.__setattr__(self, "features", (*self.features, *("",) * (n - len(self.features))))
+            names = self.features if n else ()
+            assert len(names) <= n, "parallel arrays differ in length"
+            object.__setattr__(self, "features", (*names, *("",) * (n - len(names))))
         assert len(self.labels) == len(self.difficult) == len(self.visible) == n, "parallel arrays differ in length"
 
     def __len__(self) -> int:

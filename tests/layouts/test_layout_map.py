@@ -256,6 +256,7 @@ def test_objects_that_are_added_to_a_layout_come_from_no_map(layouts):
     added = Layout([[9, 9, 4, 2, 0]], [0], CLASSES, layout.size)
     assert layout.joined(added).features == (*layout.features, "")
     assert added.joined(layout).features == ("", *layout.features)
+    assert replace(layout, boxes=[], labels=[], difficult=None, visible=None).features == ()
     longer = replace(
         layout, boxes=np.concatenate([layout.boxes, added.boxes]), labels=np.append(layout.labels, 0), difficult=None,
         visible=None,
