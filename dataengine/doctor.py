@@ -21,6 +21,8 @@ OPTIONAL = {
     "efficientnet-lite-pytorch": install("imagenet"),
     "torch-fidelity": f"{install('inception')}, after torch and torchvision of matching versions",
     "rasterio": install("world"),
+    "pyogrio": install("maps"),
+    "osmium": install("maps"),
     "starlette": install("view"),
     "ray": install("ray"),
     "webdataset": install("shards"),

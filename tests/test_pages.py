@@ -66,7 +66,7 @@ SMALL = {
         "--n 10 --workers 1 --config small.yaml --size 96 --filter off"
     ),
     "dataengine synth --dataset hit-uav --data path/to/hit-uav --renderer whole --layouts map": (
-        "--n 2 --workers 1 --config small.yaml --filter off --steps 1"
+        "--n 2 --workers 1 --config small.yaml --filter off"
     ),
     "dataengine synth --dataset hit-uav --n 20 ": "--workers 1 --config small.yaml --n 3",  # the packaged models alone
     "dataengine synth --dataset hit-uav --n": "--workers 1 --config small.yaml --n 6",
@@ -253,7 +253,7 @@ def test_the_page_of_the_run_folder_names_every_key(prepared):
     line = json.loads((run / "manifest.jsonl").read_text().splitlines()[0])
     stored = json.loads((run / "recipe.json").read_text())
     assert record - {"objects_from"} == set(line), "the first run has no objects that start from real ones"
-    assert (layout, verdict, recipe) == (set(line["labels"]), set(line["verdict"]), set(stored))
+    assert (layout - {"features"}, verdict, recipe) == (set(line["labels"]), set(line["verdict"]), set(stored))
     origin = ObjectOrigin("a", np.zeros(5), np.eye(2), 1.0, np.zeros(5), np.zeros(5))
     assert start == set(_start_to_json(origin))
     assert set(line["asked"]) == set(line["labels"])

@@ -34,7 +34,7 @@ def random_map(rng: np.random.Generator) -> np.ndarray:
     """Classes (S, S) uint8: a lake and a road on fields, both turned at random."""
     classes = np.zeros((SIDE, SIDE), np.uint8)
     rectangle(classes, 1, *rng.uniform(4, 28, 2), *rng.uniform(10, 22, 2), rng.uniform(0, np.pi))
-    rectangle(classes, 2, *rng.uniform(6, 26, 2), rng.uniform(14, 40), rng.uniform(4, 7), rng.uniform(0, np.pi))
+    rectangle(classes, 2, *rng.uniform(6, 26, 2), rng.uniform(14, 40), rng.uniform(6, 9), rng.uniform(0, np.pi))
     return classes
 
 
@@ -80,7 +80,7 @@ def trained(folder: Path, steps: int, control_steps: int) -> tuple[LayoutUNet, t
         conditions = (LayoutBatch(**values), given) if with_map else (LayoutBatch(**values),)
         return Example(pixels, conditions, torch.ones_like(pixels[:, :1]))
 
-    settings = {"batch_size": 16, "learning_rate": 2e-3, "warmup_steps": 20, "ema_decay": 0.98, "seed": 0}
+    settings = {"batch_size": 16, "learning_rate": 3e-3, "warmup_steps": 20, "ema_decay": 0.98, "seed": 0}
     train(model, batch, flow_loss(lambda b, g: example(b, g, False)), folder / "base",
           TrainSettings(steps=steps, **settings), "toy base ")  # fmt: skip
     controlled = Controlled(model, new_control(model, len(NAMES) + 3))
@@ -89,11 +89,20 @@ def trained(folder: Path, steps: int, control_steps: int) -> tuple[LayoutUNet, t
     return model.eval(), controlled.control.eval()
 
 
-def rendered(model, control, maps, seasons: list[int], scale: float = 1.0, seed: int = 0) -> np.ndarray:
-    """Pictures (B, 3, S, S) of maps, with the same noise for the same seed and place in the list."""
-    generators = [torch.Generator().manual_seed(seed * 1000 + i) for i in range(len(seasons))]
+def rendered(model, control, maps, seasons: list[int], scale: float = 1.0, guidance: float = 1.0) -> np.ndarray:
+    """Pictures (B, 3, S, S) of maps, with the same noise for the same place in the list. guidance: on the season."""
+    generators = [torch.Generator().manual_seed(i) for i in range(len(seasons))]
     given = None if control is None else Control(control, condition(maps, model), scale)
-    return sample_latents(model, layouts(model, seasons), generators=generators, steps=12, control=given).numpy()
+    null = layouts(model, [len(SEASONS)] * len(seasons))
+    return sample_latents(
+        model,
+        layouts(model, seasons),
+        generators=generators,
+        steps=12,
+        control=given,
+        guidance_scale=guidance,
+        null=null,
+    ).numpy()
 
 
 def segmented(pictures: np.ndarray, seasons: list[int]) -> np.ndarray:

@@ -99,8 +99,8 @@ class Layout:
     silhouettes: float32 (K, 2) for each object, its outline in the frame of its box, -1 to 1 along the sides; (0, 2)
                 where unknown. None if all are unknown.
     origins:    names of the real images, or of the part of a map, that the layout is derived from; empty for others.
-    features:   for each object the id of the map feature that it is or stands on, such as "way/123"; None for layouts
-                that come from no map.
+    features:   for each object the id of the map feature that it is or stands on, such as "way/123", "" for one that
+                comes from no map; None where none does.
 
     >>> layout = Layout([[5, 5, 4, 2, 0], [9, 3, 2, 2, 0]], [0, 1], ("car", "ship"), size=(16, 16))
     >>> len(layout), layout.names(), layout.boxes.dtype
@@ -135,8 +135,10 @@ class Layout:
             object.__setattr__(self, name, value)
         if self.silhouettes is not None and len(self.silhouettes) != n:
             object.__setattr__(self, "silhouettes", None)
-        if self.features is not None and len(self.features) != n:
-            object.__setattr__(self, "features", None)
+        if self.features is not None:  # objects that were appended come from no map
+            names = self.features if n else ()
+            assert len(names) <= n, "parallel arrays differ in length"
+            object.__setattr__(self, "features", (*names, *("",) * (n - len(names))))
         assert len(self.labels) == len(self.difficult) == len(self.visible) == n, "parallel arrays differ in length"
 
     def __len__(self) -> int:

@@ -242,7 +242,7 @@ class Recipe(BaseModel):
         if self.rows and (self.layouts != "reuse" or not self.enhance):
             raise ValueError("rows: works only with layouts: reuse and enhance: true")
         if (self.layouts == "map") != (self.map is not None):
-            raise ValueError("layouts: map and map (a map file) require each other")
+            raise ValueError("--layouts map and --map, with the file of a map, require each other")
         given = [name for name in ("map_box", "map_gsd", "control") if getattr(self, name) is not None]
         if given and self.map is None:
             raise ValueError(f"{given[0]}: works only with layouts: map")

@@ -26,7 +26,8 @@ class Candidate:
     weight: float = 1.0
 
 
-MAX_HIDDEN = 0.05  # share of a box under a bridge
+MAX_HIDDEN = 0.05  # share of the box of a thing that stands on the map, under a bridge
+MAX_MAPPED_HIDDEN = 0.5  # the same of a thing that is on the map itself
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,9 @@ class TileGround:
         }
         return np.array([shape for shape, _ in found.values()], object), np.array([n for _, n in found.values()], int)
 
-    def seen(self, found: list[Candidate]) -> list[Candidate]:
-        """Candidates that no bridge above their own feature hides."""
+    def seen(self, found: list[Candidate], most: float | None = None) -> list[Candidate]:
+        """Candidates of which bridges above their own feature hide at most a share, MAX_HIDDEN if None."""
+        most = MAX_HIDDEN if most is None else most
         decks, levels = self.decks
         if not found or not len(decks):
             return found
@@ -84,7 +86,7 @@ class TileGround:
         for i, deck in zip(*shapely.STRtree(decks).query(shapes, predicate="intersects"), strict=True):
             if levels[deck] > own.get(found[i].feature, 0):
                 hidden[i] = max(hidden[i], shapes[i].intersection(decks[deck]).area / shapes[i].area)
-        return [each for each, share in zip(found, hidden, strict=True) if share <= MAX_HIDDEN]
+        return [each for each, share in zip(found, hidden, strict=True) if share <= most]
 
     def lines(self, name: str) -> list[tuple[shapely.LineString, MapFeature, float]]:
         """The visible lines of a class in the tile, with their feature and width in metres."""

@@ -14,7 +14,7 @@ from dataengine.data.layout import Layout, model_key
 from dataengine.errors import UserError
 from dataengine.layouts.constraints import apart, cut_by_border
 from dataengine.layouts.map_berths import airplanes, helicopters, ships
-from dataengine.layouts.map_ground import Candidate, TileGround, tile_ground
+from dataengine.layouts.map_ground import MAX_MAPPED_HIDDEN, Candidate, TileGround, tile_ground
 from dataengine.layouts.map_table import Standing, map_objects, on_maps
 from dataengine.layouts.map_things import things
 from dataengine.layouts.map_traffic import on_paths, trains, vehicles
@@ -106,7 +106,7 @@ class MapSampler:
         for label, name in enumerate(self.classes):
             key = model_key(name)
             if (rule := table.mapped.get(key)) is not None:
-                found = _seen(things(tile, rule), size_m)
+                found = _seen(tile.seen(things(tile, rule), MAX_MAPPED_HIDDEN), size_m)
                 boxes = np.concatenate([boxes, _boxes(found)])
                 labels += [label] * len(found)
                 names += [each.feature for each in found]

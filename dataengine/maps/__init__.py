@@ -2,7 +2,7 @@
 
 features   MapFeature, Map: features in metres around the middle of the map
 read       read_map: OSM PBF, GeoJSON, GeoPackage, GeoParquet of Overture Maps, in any coordinate system
-tags       tags of a feature, however its file stores them
+tags       tags of a feature, however its file stores them; overture does it for Overture Maps
 coast      the sea, from the lines of the coast
 grid       Grid: pixels <-> longitude and latitude; the check of metres per pixel
 ground     Ground: classes of the ground, from tags (configs/maps/osm.yaml)

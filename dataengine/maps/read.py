@@ -13,6 +13,7 @@ from dataengine.errors import UserError, one_line, require
 from dataengine.maps.coast import sea
 from dataengine.maps.features import Map, MapFeature
 from dataengine.maps.grid import Grid, local_crs
+from dataengine.maps.overture import is_overture, overture_parts
 from dataengine.maps.tags import tags_of_properties
 
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
@@ -177,9 +178,10 @@ def _rows(layer: str, table, box: Box | None, overture: str | None) -> Iterator[
             geometry = shapely.make_valid(geometry)
         if overture is not None:
             row.setdefault("type", overture)
-        tags = tags_of_properties(row)
         own = row.get(known) if known is not None else None
         own = f"{layer}/{number}" if own is None or own == "" or own != own else str(own)
-        if tags:
-            parts = shapely.get_parts(geometry) if geometry.geom_type == "GeometryCollection" else [geometry]
-            yield from (MapFeature(own, part, tags) for part in parts)
+        tagged = overture_parts(geometry, row) if is_overture(row) else [(geometry, tags_of_properties(row))]
+        for shape, tags in tagged:
+            if tags:
+                parts = shapely.get_parts(shape) if shape.geom_type == "GeometryCollection" else [shape]
+                yield from (MapFeature(own, part, tags) for part in parts)

@@ -11,29 +11,13 @@ NO_TAGS = {"id", "fid", "osm_id", "osm_way_id", "osm_type", "full_id", "@id", "@
     "@changeset", "@uid", "@user", "timestamp", "version", "changeset", "uid", "user", "z_order", "geometry", "bbox",
     "sources", "names", "theme", "type", "update_time"}  # fmt: skip
 _HSTORE = re.compile(r'"((?:[^"\\]|\\.)*)"\s*=>\s*"((?:[^"\\]|\\.)*)"')
-# classes of Overture Maps (schema 1) whose OpenStreetMap key is not their own name
-OVERTURE_KEYS = {
-    ("segment", "road"): "highway", ("segment", "rail"): "railway", ("segment", "water"): "waterway",
-    ("water", "river"): "waterway", ("water", "stream"): "waterway", ("water", "canal"): "waterway",
-    ("infrastructure", "airport"): "aeroway", ("infrastructure", "pier"): "man_made",
-    ("infrastructure", "bridge"): "man_made", ("infrastructure", "tower"): "man_made",
-    ("infrastructure", "water"): "waterway", ("infrastructure", "waste_management"): "amenity",
-    ("infrastructure", "power"): "power", ("infrastructure", "manhole"): "man_made",
-    ("land", "sand"): "natural", ("land", "grass"): "natural", ("land", "forest"): "natural",
-    ("land", "wetland"): "natural", ("land", "rock"): "natural", ("land", "shrub"): "natural",
-    ("land_use", "park"): "leisure", ("land_use", "recreation"): "leisure", ("land_use", "golf"): "golf",
-}  # fmt: skip
-OVERTURE_VALUES = {"forest": "wood", "shrub": "scrub"}  # of `natural`
 
 
 def tags_of_properties(properties: Mapping[str, object]) -> dict[str, str]:
-    """Tags in the properties of a feature: columns named as keys, `other_tags` of GDAL, `tags` as a mapping, or the
-    columns of Overture Maps.
+    """Tags in the properties of a feature: columns named as keys, `other_tags` of GDAL, `tags` as a mapping.
 
     >>> tags_of_properties({"osm_id": "5", "highway": "primary", "other_tags": '"lanes"=>"2","oneway"=>"yes"'})
     {'highway': 'primary', 'lanes': '2', 'oneway': 'yes'}
-    >>> tags_of_properties({"type": "segment", "subtype": "road", "class": "residential"})
-    {'highway': 'residential'}
     """
     tags: dict[str, str] = {}
     for name, value in properties.items():
@@ -46,31 +30,11 @@ def tags_of_properties(properties: Mapping[str, object]) -> dict[str, str]:
             tags |= {str(key): str(text) for key, text in pairs}
         elif name not in NO_TAGS and isinstance(value, str | int | float | bool) and not isinstance(value, bool):
             tags[name] = str(value)
-    if "subtype" in properties and "class" in properties:
-        return _overture(properties, tags)
     return tags
 
 
-def _overture(properties: Mapping[str, object], tags: dict[str, str]) -> dict[str, str]:
-    kind, subtype, name = (str(properties.get(key) or "") for key in ("type", "subtype", "class"))
-    for key in ("class", "subtype"):
-        tags.pop(key, None)
-    if kind == "building" or (not kind and "height" in properties and "num_floors" in properties):
-        return tags | {"building": name or "yes"}
-    if kind == "water" and subtype not in ("river", "stream", "canal"):
-        return tags | {"natural": "water"}
-    if name == "parking":
-        return tags | {"amenity": "parking"}
-    key = OVERTURE_KEYS.get((kind, subtype)) or OVERTURE_KEYS.get(("segment", subtype))
-    if key is None:
-        key = "landuse" if kind == "land_use" else "natural" if kind == "land" else None
-    if key is None or not name:
-        return tags
-    return {key: OVERTURE_VALUES.get(name, name) if key == "natural" else name} | tags
-
-
 def _missing(value: object) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+    return value is None or (isinstance(value, str) and not value) or (isinstance(value, float) and math.isnan(value))
 
 
 def _plain(text: str) -> str:

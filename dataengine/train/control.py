@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler
+from diffusers import ControlNetModel, DDPMScheduler
 from PIL import Image
 from torch import nn
 
@@ -36,7 +36,7 @@ SHOWN = 8
 class Controlled(nn.Module):
     """A renderer's denoiser, which stays as it is, with the side network that is trained."""
 
-    def __init__(self, denoiser: LayoutUNet, control):
+    def __init__(self, denoiser: LayoutUNet, control: ControlNetModel):
         super().__init__()
         self.denoiser, self.control = denoiser.eval().requires_grad_(False), control
 
@@ -99,7 +99,7 @@ def thumbnail_example(batch: Batch, generator: torch.Generator) -> Example:
 
 
 def latent_loss(pipeline, snr_gamma: float = 5.0) -> Callable:
-    """Mean squared error of the predicted noise, or of v where the scheduler states that, weighted by min-SNR."""
+    """Mean squared error of the predicted noise, weighted by min-SNR."""
     scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
     text = encode_prompts([PROMPT, ""], pipeline.tokenizer, pipeline.text_encoder)
 
@@ -121,14 +121,18 @@ def latent_loss(pipeline, snr_gamma: float = 5.0) -> Callable:
     return loss
 
 
-def show_pairs(model: LayoutUNet, control, pairs: Pairs, chosen: list[Pair], ground: Ground, step: int, folder: Path):
+def show_pairs(
+    pipeline, control: ControlNetModel, pairs: Pairs, chosen: list[Pair], ground: Ground, step: int, folder: Path
+) -> None:
     """Write `folder/samples/STEP.png`: rows of maps, real images, and images of the same maps (thumbnails)."""
+    model, few = pipeline.unet, pipeline.config.few_steps
     shown = chosen[:SHOWN]
     rasters = [pairs.raster(pair) for pair in shown]
     condition = torch.from_numpy(np.stack([condition_of(raster, condition_side(model)) for raster in rasters]))
     layouts = unknown_layouts(model, shown, pairs.size)
     generators = [torch.Generator().manual_seed(i) for i in range(len(shown))]
-    made = sample_latents(model, layouts, generators=generators, control=Control(control, condition))
+    made = sample_latents(model, layouts, generators=generators, control=Control(control, condition),
+                          steps=few or 20, few=bool(few))  # fmt: skip
     rows = [
         np.concatenate([picture(raster, ground) for raster in rasters], 1),
         np.concatenate([pairs.image(pair) for pair in shown], 1),
@@ -168,7 +172,7 @@ def train_control(pipeline, pairs: Pairs, ground: Ground, out: Path, settings: T
         held_out = pairs.of("val") or chosen
 
         def evaluate(_, step: int, folder: Path) -> None:
-            show_pairs(denoiser, model.control, pairs, held_out, ground, step, folder)
+            show_pairs(pipeline, model.control, pairs, held_out, ground, step, folder)
 
     weights = float(sum(p.double().abs().sum() for p in denoiser.parameters()))
     recipe = f"control {model_settings_text(denoiser)} base={weights:.6f} pairs={len(chosen)} size={pairs.size} "

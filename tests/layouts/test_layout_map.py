@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import shapely
@@ -11,6 +13,7 @@ pytest.importorskip("pyogrio")
 from dataengine import geometry
 from dataengine.data.layout import Acquisition, Layout, layout_from_json, layout_to_json, model_key
 from dataengine.data.presets import load_preset
+from dataengine.engine.recipe import LATER_FIELDS, load_recipe
 from dataengine.errors import UserError
 from dataengine.layouts import map_sampler as sampling
 from dataengine.layouts.map_berths import ships
@@ -246,3 +249,45 @@ def test_boxes_are_axis_aligned_for_such_data_sets(toy):
 
 def test_a_round_thing_has_an_upright_box():
     assert box_around(shapely.Polygon(circle(5, 6, 10))) == pytest.approx([5, 6, 20, 20, 0], abs=0.2)
+
+
+def test_objects_that_are_added_to_a_layout_come_from_no_map(layouts):
+    layout = next(layout for layout in layouts if len(layout) > 1)
+    added = Layout([[9, 9, 4, 2, 0]], [0], CLASSES, layout.size)
+    assert layout.joined(added).features == (*layout.features, "")
+    assert added.joined(layout).features == ("", *layout.features)
+    assert replace(layout, boxes=[], labels=[], difficult=None, visible=None).features == ()
+    longer = replace(
+        layout, boxes=np.concatenate([layout.boxes, added.boxes]), labels=np.append(layout.labels, 0), difficult=None,
+        visible=None,
+    )  # fmt: skip
+    assert longer.features == (*layout.features, "")
+    stored = layout_to_json(layout) | {"features": ["way/1"] * (len(layout) + 1)}
+    with pytest.raises(ValueError, match="features are not one text for each object"):
+        layout_from_json(stored)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"layouts": "map"}, "--layouts map and --map"),
+        ({"map_gsd": 0.3}, "map_gsd: works only with layouts: map"),
+        ({"layouts": "map", "map": "m.pbf", "control": "c"}, "control: works only with renderer: whole"),
+        ({"layouts": "map", "map": "m.pbf", "balance": 0.1}, "leave out balance"),
+        ({"layouts": "map", "map": "m.pbf", "control_scale": 0.5}, "control_scale: works only with control"),
+        ({"layouts": "map", "map": "m.pbf", "layout_scale": 0.5}, "leave out layout_scale"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(fields, words):
+    with pytest.raises(UserError, match=words):
+        load_recipe(None, {"dataset": "hit-uav", **fields})
+
+
+def test_recipes_without_a_map_keep_their_identity():
+    stored = {"dataset": "hit-uav", "n": 5}
+    recipe = load_recipe(None, stored)
+    assert all(name in LATER_FIELDS for name in ("map", "map_box", "map_gsd", "control", "control_scale"))
+    other = load_recipe(None, stored | {"layouts": "map", "map": "m.pbf"})
+    assert recipe.identity({}) == load_recipe(None, stored).identity({}) != other.identity({})
+    assert not other.likely_places
+    assert not load_recipe(None, stored | {"layouts": "map", "map": "m.pbf", "strength": 0.3}).likely_places

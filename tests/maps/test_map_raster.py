@@ -76,6 +76,25 @@ def test_classes_lie_where_the_map_has_them(toy):
     assert road == pytest.approx(2000 * 400 + 800 * 40 - 40 * 13 - 12 * 200 - 3 * 80, rel=0.02)
 
 
+def test_bridges_lie_on_top(toy):
+    """A road bridge over a railway, of which the table paints rails below roads, and the reverse."""
+    from shapely import LineString
+
+    from dataengine.maps.features import Map, MapFeature
+
+    ground, shown = load_ground(), {}
+    for bridge in ("highway", "railway"):
+        ways = (("highway", "primary", [(-50, 0), (50, 0)]), ("railway", "rail", [(0, -50), (0, 50)]))
+        features = tuple(
+            MapFeature(key, LineString(points), {key: value} | ({"bridge": "yes"} if key == bridge else {}))
+            for key, value, points in ways
+        )
+        crossing = Map(features, toy.crs, (-60, -60, 60, 60))
+        raster = map_raster(crossing, crossing.grid(0, 0, 1.0, (21, 21)), ground)
+        shown[bridge] = raster.names[raster.classes[10, 10]]
+    assert shown == {"highway": "road", "railway": "rail"}
+
+
 def test_channels_are_one_class_a_pixel_edges_and_the_direction_of_lines(toy):
     raster = map_raster(toy, toy.grid(-650, -170, 0.5, (400, 400)), load_ground())
     channels = raster.channels()

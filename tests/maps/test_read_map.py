@@ -127,13 +127,34 @@ def test_overture_columns_are_read_as_tags(tmp_path):
     for kind, geometry, row in (
         ("segment", line, {"subtype": "road", "class": "secondary"}),
         ("water", lake, {"subtype": "lake", "class": "lake"}),
+        ("building", lake, {"subtype": "residential", "class": "house"}),
+        ("infrastructure", lake, {"subtype": "airport", "class": "apron", "source_tags": {"surface": "concrete"}}),
     ):
         folder = tmp_path / f"theme=x/type={kind}"
         folder.mkdir(parents=True)
         table = geopandas.GeoDataFrame([{"id": kind, **row}], geometry=[geometry], crs="EPSG:4326")
         table.to_parquet(folder / "part.parquet")
     found = {f.id: dict(f.tags) for f in read_map(tmp_path).features}
-    assert found == {"segment": {"highway": "secondary"}, "water": {"natural": "water"}}
+    assert found == {"segment": {"highway": "secondary"}, "water": {"natural": "water"},
+                     "building": {"building": "house"}, "infrastructure": {"aeroway": "apron", "surface": "concrete"}
+                     }  # fmt: skip
+
+
+def test_tunnels_and_bridges_of_overture_are_parts_of_a_road(tmp_path):
+    geopandas = pytest.importorskip("geopandas")
+    line = shapely.LineString(METRES.lonlat([(0, 0), (100, 0)]))
+    flags = [{"values": ["is_tunnel"], "between": [0.0, 0.3]}, {"values": ["is_bridge"], "between": [0.8, 1.0]}]
+    row = {"id": "a", "subtype": "road", "class": "secondary", "road_flags": flags,
+           "width_rules": [{"value": 9.0, "between": None}]}  # fmt: skip
+    other = row | {"id": "b", "road_flags": None, "width_rules": None}
+    folder = tmp_path / "type=segment"
+    folder.mkdir()
+    geopandas.GeoDataFrame([row, other], geometry=[line, line], crs="EPSG:4326").to_parquet(folder / "part.parquet")
+    found = [(f.id, round(f.geometry.length), dict(f.tags)) for f in read_map(tmp_path).features]
+    plain = {"highway": "secondary"}
+    wide = plain | {"width": "9.0"}
+    assert found == [("a", 30, wide | {"tunnel": "yes"}), ("a", 50, wide), ("a", 20, wide | {"bridge": "yes"}),
+                     ("b", 100, plain)]  # fmt: skip
 
 
 def test_hidden_features_are_not_in_the_raster(toy):

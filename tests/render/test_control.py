@@ -58,7 +58,7 @@ def test_each_image_of_a_batch_follows_its_own_map():
     one, two = maps(2)
     both, other = rendered(model, control, [one, two], [0, 0]), rendered(model, control, [one, one], [0, 0])
     assert np.abs(both[0] - other[0]).max() < 1e-4
-    assert np.abs(both[1] - other[1]).max() > 0.01
+    assert np.abs(both[1] - other[1]).max() > 0.002
 
 
 @torch.no_grad()
