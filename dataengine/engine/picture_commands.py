@@ -39,7 +39,7 @@ def rerender_command(
     gsd: Annotated[float | None, typer.Option(min=0.001, help="Metres per pixel; pictures are shrunk to it.")] = None,
     strength: Annotated[
         float, typer.Option(min=0.05, max=1, help="Noise level that a picture's coarse tones are denoised from.")
-    ] = 0.8,
+    ] = 0.6,
     model: Model = None,
     images: Limit = None,
     seed: Seed = 0,
@@ -85,7 +85,7 @@ def sequence_command(
     ] = None,
     strength: Annotated[
         float, typer.Option(min=0.05, max=1, help="Noise level that a picture's coarse tones are denoised from.")
-    ] = 0.8,
+    ] = 0.6,
     model: Model = None,
     images: Limit = None,
     seed: Seed = 0,

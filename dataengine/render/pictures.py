@@ -29,7 +29,7 @@ class PictureRenderer:
     """
 
     model: object
-    strength: float = 0.8
+    strength: float = 0.6
     factor: int = 1
     painter: InScenePipeline | None = None
 

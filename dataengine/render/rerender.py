@@ -53,7 +53,7 @@ def rerender(
     layouts: Sequence[Layout],
     seeds: Sequence[int],
     domain: str | None = None,
-    strength: float = 0.8,
+    strength: float = 0.6,
 ) -> list[np.ndarray]:
     """Pictures uint8 (H, W, 3), of any size, under the acquisitions of their layouts.
 

@@ -1,8 +1,9 @@
 """Pictures at a finer ground sample distance: the decoder of thumbnails as a super-resolver of 2, 4 or 8 times.
 
-The decoder invents the detail that a mean over squares has lost. After each step, what it has drawn is corrected so
-that its means over squares are the pixels of the picture (null-space projection, Wang et al. 2023, "Zero-shot image
-restoration using denoising diffusion null-space model", eq. 13).
+The decoder adds the detail that a mean over squares has lost, from little noise on the picture enlarged by bicubic
+interpolation: from pure noise it would invent more than a detector can use. After each step, what it has drawn is
+corrected so that its means over squares are the pixels of the picture (null-space projection, Wang et al. 2023,
+"Zero-shot image restoration using denoising diffusion null-space model", eq. 13).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from dataengine.render.flow import draw_noise, sample
+from dataengine.render.flow import Start, draw_noise, sample
 from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.render.precision import fast_autocast
 from dataengine.render.rerender import padded, pixels_of
@@ -21,6 +22,7 @@ from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, THUMBNAIL_SCALE
 from dataengine.seeds import Noise, noise_seed
 
 FACTORS = (2, 4, 8)
+STRENGTH = 0.15  # noise level to start from: detectors find more than in bicubic pictures (tools/bench/superres.py)
 CORRECTIONS = 4  # rounds; a round leaves about a quarter of the difference
 
 
@@ -31,6 +33,7 @@ def superresolve(
     seeds: Sequence[int],
     factor: int,
     domain: str | None = None,
+    strength: float = STRENGTH,
 ) -> list[np.ndarray]:
     """Pictures uint8 (H, W, 3) enlarged `factor` times, one of FACTORS. Noise of picture i depends on seeds[i] only.
 
@@ -39,10 +42,12 @@ def superresolve(
     grey = domain in pipeline.config.grey_domains
     looks = list(pipeline.decoder.config.domains)
     look = looks.index(domain) if domain in looks else len(looks)
-    return [_enlarged(pipeline, *each, factor, look, grey) for each in zip(pictures, seeds, strict=True)]
+    return [_enlarged(pipeline, *each, factor, look, grey, strength) for each in zip(pictures, seeds, strict=True)]
 
 
-def _enlarged(pipeline, picture: np.ndarray, seed: int, factor: int, look: int, grey: bool) -> np.ndarray:
+def _enlarged(
+    pipeline, picture: np.ndarray, seed: int, factor: int, look: int, grey: bool, strength: float
+) -> np.ndarray:
     height, width = picture.shape[:2]
     decoder = pipeline.decoder
     pooled = THUMBNAIL_RATIO // factor  # pixels of the picture in a thumbnail's pixel
@@ -57,12 +62,13 @@ def _enlarged(pipeline, picture: np.ndarray, seed: int, factor: int, look: int, 
         clean = corrected(x - sigma * decoder(x, times, told, domains).float(), coarse, factor)
         return (x - clean) / sigma
 
-    shape = 3, factor * coarse.shape[-2], factor * coarse.shape[-1]
+    large = F.interpolate(coarse, scale_factor=factor, mode="bicubic", align_corners=False).clamp(-1, 1)
     few = pipeline.config.decoder_few_steps
     with fast_autocast(decoder.device):
         drawn = sample(
-            velocity, draw_noise([generator], shape, decoder.device), few or pipeline.config.decoder_steps,
-            few=bool(few), scheduler=pipeline.scheduler,
+            velocity, draw_noise([generator], tuple(large.shape[1:]), decoder.device),
+            few or pipeline.config.decoder_steps, few=bool(few), scheduler=pipeline.scheduler,
+            start=Start(large, strength),
         )  # fmt: skip
     drawn = drawn[0, :, : factor * height, : factor * width]
     if grey:

@@ -35,7 +35,6 @@ from dataengine.render.renderer import load_renderer
 MIN_SCORE = 0.3  # of a detection in the real picture, from which its object counts
 TRAINING_WINDOWS = 700
 MIN_HELD, MIN_CALLED = 0.9, 0.8  # shares from which a way of re-rendering passes
-STRENGTHS = 0.4, 0.6, 0.8, 1.0
 
 
 def windows_of(dataset: Dataset, n: int, rng: np.random.Generator, each: bool) -> tuple[list[np.ndarray], list[Layout]]:
@@ -80,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--images", type=int, default=40, help="by day, and as many by night")
+    parser.add_argument("--strengths", type=float, nargs="+", default=[0.4, 0.8, 1.0, 0.6], help="controls at the last")
     parser.add_argument("--out", type=Path, default=Path("work/rerender"))
     arguments = parser.parse_args()
     rng, parts = np.random.default_rng(0), hit_uav_splits(arguments.data)
@@ -116,20 +116,15 @@ def main() -> None:
         "day_called_day": round(float((~real)[~own].mean()), 3), "night_called_night": round(float(real[own].mean()), 3)
     }  # fmt: skip
     measure("copy of the input", images, asked)
-    for strength in STRENGTHS:
+    for strength in arguments.strengths:
         pictures = drawn(strength, asked)
         measure(f"re-rendered, strength {strength}", pictures, asked)
-        if strength == 0.8:
-            shown = pictures
-    shuffled = rng.permutation(asked)
-    pictures = drawn(0.8, shuffled)
-    rows["shuffled acquisition, strength 0.8"] = {
-        "called_as_asked_of_another": round(float((called_night(pictures) == asked).mean()), 3)
-    }
+    middle, shown = arguments.strengths[-1], pictures
+    measure(f"shuffled acquisition, strength {middle}", drawn(middle, rng.permutation(asked)), asked)
     fresh = pipeline(asked_of(layouts, asked), range(len(images)), "hit-uav")
     measure("no source picture", fresh, asked)
     held, rerendering.held = rerendering.held, lambda change, layout: change
-    measure("objects not held, strength 0.8", drawn(0.8, asked), asked)
+    measure(f"objects not held, strength {middle}", drawn(middle, asked), asked)
     rerendering.held = held
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "result.json").write_text(json.dumps(rows, indent=2) + "\n")

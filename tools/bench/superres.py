@@ -80,6 +80,7 @@ def main() -> None:
         "real": real,
         "bicubic": [cv2.resize(image, (WINDOW, WINDOW), interpolation=cv2.INTER_CUBIC) for image in small],
         "decoder": superresolve(pipeline, small, range(len(small)), arguments.factor, "hrplanes"),
+        "decoder, from noise": superresolve(pipeline, small, range(len(small)), arguments.factor, "hrplanes", 1.0),
     }
     ways["decoder, another picture's"] = ways["decoder"][1:] + ways["decoder"][:1]
     rows = {}
