@@ -29,6 +29,12 @@ Model = Annotated[
 ]
 
 
+Guidance = Annotated[
+    float | None,
+    typer.Option(min=0, max=50, help="Guidance to the conditions. [default: 3; with DiffusionSat's models 1]"),
+]
+
+
 def rerender_command(
     dataset: Data,
     out: Out = None,
@@ -40,6 +46,7 @@ def rerender_command(
     strength: Annotated[
         float, typer.Option(min=0.05, max=1, help="Noise level that a picture's coarse tones are denoised from.")
     ] = 0.6,
+    guidance_scale: Guidance = None,
     model: Model = None,
     images: Limit = None,
     seed: Seed = 0,
@@ -63,7 +70,7 @@ def rerender_command(
     if not target:
         raise UserError("nothing is asked for: give --night, --day, --date, --cloud, --sun or --gsd.")
     task = {"kind": "rerender", "targets": [target], "strength": strength}
-    _run(dataset, out, task, model, images, seed, detector, calibration, format, workers, as_json)
+    _run(dataset, out, task, model, guidance_scale, images, seed, detector, calibration, format, workers, as_json)
 
 
 def sequence_command(
@@ -86,6 +93,7 @@ def sequence_command(
     strength: Annotated[
         float, typer.Option(min=0.05, max=1, help="Noise level that a picture's coarse tones are denoised from.")
     ] = 0.6,
+    guidance_scale: Guidance = None,
     model: Model = None,
     images: Limit = None,
     seed: Seed = 0,
@@ -106,7 +114,7 @@ def sequence_command(
         "kind": "sequence", "targets": [targets[k % len(targets)] for k in range(dates)], "strength": strength,
         "present": present, "painter": painter,
     }  # fmt: skip
-    _run(dataset, out, task, model, images, seed, detector, calibration, format, workers, as_json)
+    _run(dataset, out, task, model, guidance_scale, images, seed, detector, calibration, format, workers, as_json)
 
 
 def superres_command(
@@ -133,7 +141,7 @@ def superres_command(
     if factor not in (2, 4, 8):
         raise UserError(f"--factor {factor}: the decoder enlarges 2, 4 or 8 times.")
     task = {"kind": "superres", "factor": factor}
-    _run(dataset, out, task, model, images, seed, detector, calibration, format, workers, as_json)
+    _run(dataset, out, task, model, None, images, seed, detector, calibration, format, workers, as_json)
 
 
 def _condition(word: str) -> dict:
@@ -149,7 +157,9 @@ def _condition(word: str) -> dict:
         raise UserError(f"--at {word}: give day, night, same, or a date such as 2024-07-01.") from None
 
 
-def _run(dataset, out, task, model, images, seed, detector, calibration, format, workers, as_json) -> None:
+def _run(
+    dataset, out, task, model, guidance_scale, images, seed, detector, calibration, format, workers, as_json
+) -> None:
     """Make the run of a task. Its recipe counts the pictures first."""
     from pydantic import ValidationError
 
@@ -160,7 +170,8 @@ def _run(dataset, out, task, model, images, seed, detector, calibration, format,
 
     fields = {
         "data" if Path(dataset).exists() else "dataset": dataset, "format": format, "seed": seed,
-        "detector": detector, "calibration": calibration, "model": None if model is None else local_model(model),
+        "detector": detector, "calibration": calibration,
+        "guidance_scale": guidance_scale, "model": None if model is None else local_model(model),
     }  # fmt: skip
     try:
         recipe = PictureRecipe(

@@ -174,6 +174,11 @@ def load_picture_parts(recipe: PictureRecipe, calibration: Calibration | None = 
     if recipe.task.present < 1:
         check_painter(recipe, painter_folder, own, classes)
         renderer.painter = load_renderer(painter_folder, "in-scene").to(best_device())
+    if recipe.model is None and any(target.night is not None for target in recipe.task.targets):
+        notes.append(
+            "the packaged renderer hardly follows night and day here: it fades sun and shadow either way (measured in "
+            "docs/rerender.md)"
+        )
     if recipe.task.kind == "superres":
         check_finest(recipe, dataset, seen, notes)
     samples = eligible(recipe, dataset, notes)[: recipe.task.images]

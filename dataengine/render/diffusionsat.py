@@ -153,8 +153,8 @@ class DiffusionSatPipeline(DiffusionPipeline):
             x = self.scheduler.add_noise(clean, noise, times[:1])
         for t in times:
             given = self.scheduler.scale_model_input(x, t).to(dtype).expand(len(text), -1, -1, -1)
-            told = {"metadata": metadata}
-            noise = self.unet(given, t, text, added_cond_kwargs=told).sample.float()
+            conditions = {"metadata": metadata}
+            noise = self.unet(given, t, text, added_cond_kwargs=conditions).sample.float()
             if guidance_scale != 1.0:
                 noise = noise[:1] + guidance_scale * (noise[1:] - noise[:1])
             x = self.scheduler.step(noise, t, x, return_dict=False)[0]

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataengine.data.layout import Layout
+from dataengine.data.layout import Acquisition, Layout
 from dataengine.render.canvas import Canvas, Painted
 from dataengine.render.in_scene_pipeline import InScenePipeline
 from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.render.renderer import DEFAULTS, PaintSettings
-from dataengine.render.rerender import conditions_of, rerender
+from dataengine.render.rerender import GUIDANCE, conditions_of, rerender
 from dataengine.render.superres import superresolve
 
 DIFFUSIONSAT_STEPS = 20
@@ -61,12 +61,19 @@ class PictureRenderer:
                     self.model, [image[:: self.factor, :: self.factor]], [seed], self.factor, settings.domain
                 )[0]
             elif labels.acquisition != canvas.existing.acquisition:
-                image = self._rerendered(image, labels, seed, settings)
+                own = canvas.existing.acquisition.model_copy(update={"gsd_m": labels.acquisition.gsd_m})
+                image = self._rerendered(image, labels, own, seed, settings)
         return Painted(image, labels, canvas, None)
 
-    def _rerendered(self, image: np.ndarray, labels: Layout, seed: int, settings: PaintSettings) -> np.ndarray:
+    def _rerendered(
+        self, image: np.ndarray, labels: Layout, own: Acquisition, seed: int, settings: PaintSettings
+    ) -> np.ndarray:
+        """The picture as its labels state. own: how it was acquired, at its present scale."""
         if isinstance(self.model, LayoutPipeline):
-            return rerender(self.model, [image], [labels], [seed], settings.domain, self.strength)[0]
+            guidance_scale = GUIDANCE if settings.guidance_scale is None else settings.guidance_scale
+            return rerender(
+                self.model, [image], [labels], [seed], settings.domain, self.strength, [own], guidance_scale
+            )[0]
         from dataengine.render.diffusionsat import caption_of
 
         return self.model(

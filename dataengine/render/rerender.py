@@ -8,13 +8,14 @@ the change is a smooth surface from their surroundings, so that an object keeps 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import torch
 
 from dataengine import geometry
-from dataengine.data.layout import Layout, restrict_layout
+from dataengine.data.layout import Acquisition, Layout, restrict_layout
 from dataengine.data.tile import crop_layout, windows
 from dataengine.render.flow import Start, draw_noise, sample
 from dataengine.render.layout_batch import LayoutBatch
@@ -24,6 +25,7 @@ from dataengine.render.precision import fast_autocast
 from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, thumbnail_pixels, thumbnails_of
 from dataengine.seeds import Noise, noise_seed
 
+GUIDANCE = 3.0  # from what a picture is to what it is asked to be; at 1, the condition hardly acts at partial noise
 MIN_VISIBLE = 0.3  # of an object, in a window of the model, from which the window's layout has it
 HELD_PX = 8.0  # around an object, that changes with it
 SURROUNDINGS_PX = 24.0  # standard deviation of the mean over what is around an object
@@ -54,33 +56,52 @@ def rerender(
     seeds: Sequence[int],
     domain: str | None = None,
     strength: float = 0.6,
+    own: Sequence[Acquisition] | None = None,
+    guidance_scale: float = GUIDANCE,
 ) -> list[np.ndarray]:
     """Pictures uint8 (H, W, 3), of any size, under the acquisitions of their layouts.
 
     layouts: of the pictures, with the acquisition asked for. strength: noise level from which their thumbnails are
-    denoised, in (0, 1]; 1 leaves only their detail. The noise of picture i depends on seeds[i] only (contract 4).
+    denoised, in (0, 1]; 1 leaves only their detail. own: acquisitions of the pictures as they are, from which guidance
+    leads away: `own + guidance_scale * (asked - own)`; none where own is None, or is what is asked for. The noise of
+    picture i depends on seeds[i] only (contract 4).
     """
     number = pipeline.domain_number(domain)
     grey = domain in pipeline.config.grey_domains
-    return [
-        _rerendered(pipeline, picture, layout, seed, number, strength, grey)
-        for picture, layout, seed in zip(pictures, layouts, seeds, strict=True)
-    ]
+    results = []
+    for k, (picture, layout, seed) in enumerate(zip(pictures, layouts, seeds, strict=True)):
+        away = None if own is None or own[k] == layout.acquisition else replace(layout, acquisition=own[k])
+        results.append(_rerendered(pipeline, picture, layout, away, seed, number, strength, guidance_scale, grey))
+    return results
 
 
-def _rerendered(pipeline, picture, layout: Layout, seed: int, domain: int, strength: float, grey: bool) -> np.ndarray:
+def _rerendered(
+    pipeline,
+    picture: np.ndarray,
+    layout: Layout,
+    away: Layout | None,
+    seed: int,
+    domain: int,
+    strength: float,
+    guidance_scale: float,
+    grey: bool,
+) -> np.ndarray:
     height, width = picture.shape[:2]
     clean = pixels_of(padded(picture, pipeline.size)).to(pipeline.unet.device)
     before = thumbnails_of(clean)
     side = pipeline.unet.config.sample_size
     places = list(windows(before.shape[:1:-1], side, side // 2))  # (x, y, side, side) in thumbnail pixels
     batch = _windows_batch(pipeline, layout, places, domain).to(pipeline.unet.device)
+    null = None if away is None else _windows_batch(pipeline, away, places, domain).to(pipeline.unet.device)
     weights = torch.from_numpy(_weights(side)).to(clean.device)
 
     def velocity(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         """Mean of the velocities of overlapping windows (MultiDiffusion, Bar-Tal et al. 2023, eq. 5)."""
         parts = torch.cat([x[..., top : top + side, left : left + side] for left, top, _, _ in places])
         found = pipeline.unet(parts, times.expand(len(parts)), batch).float()
+        if null is not None:
+            without = pipeline.unet(parts, times.expand(len(parts)), null).float()
+            found = without + guidance_scale * (found - without)
         total, share = torch.zeros_like(x), torch.zeros_like(x[:, :1])
         for one, (left, top, _, _) in zip(found, places, strict=True):
             total[..., top : top + side, left : left + side] += one * weights

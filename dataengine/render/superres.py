@@ -54,12 +54,12 @@ def _enlarged(
     coarse = pixels_of(padded(picture, 2 * pooled, 2 * pooled)).to(decoder.device)
     generator = torch.Generator().manual_seed(noise_seed(seed, Noise.WHOLE_IMAGE))
     thumbnails = F.avg_pool2d(coarse, pooled) * THUMBNAIL_SCALE
-    told = with_noise(thumbnails, draw_noise([generator], tuple(thumbnails.shape[1:]), decoder.device)())
+    noisy_thumbnails = with_noise(thumbnails, draw_noise([generator], tuple(thumbnails.shape[1:]), decoder.device)())
     domains = torch.tensor([look], device=decoder.device)
 
     def velocity(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         sigma = times[:, None, None, None] / 1000
-        clean = corrected(x - sigma * decoder(x, times, told, domains).float(), coarse, factor)
+        clean = corrected(x - sigma * decoder(x, times, noisy_thumbnails, domains).float(), coarse, factor)
         return (x - clean) / sigma
 
     large = F.interpolate(coarse, scale_factor=factor, mode="bicubic", align_corners=False).clamp(-1, 1)

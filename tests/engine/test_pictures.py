@@ -175,6 +175,16 @@ def test_condition_and_strength_act(recipe, monkeypatch):
     night, day = map(drawn, layouts)
     assert (night != day).any()
     assert (drawn(layouts[0]) == night).all(), "control"
+
+    def guided(own: Layout, scale: float) -> np.ndarray:
+        taken = [own.acquisition]
+        asked = (parts.renderer.model, [canvas.image], layouts[:1], [7], "toy", 0.6, taken, scale)
+        return rerendering.rerender(*asked)[0].astype(int)
+
+    assert (guided(layouts[1], 1.0) == night).all(), "at 1, guidance changes nothing"
+    assert (guided(layouts[0], 5.0) == night).all(), "nor where a picture is as it is asked to be"
+    away = np.abs(guided(layouts[1], 5.0) - day).mean()
+    assert away > 2 * np.abs(night - day).mean() > 0
     monkeypatch.setattr(LayoutUNet, "forward", lambda self, x, *_: torch.zeros_like(x))
     weak, strong = (np.abs(drawn(layouts[0], strength) - canvas.image).mean() for strength in (0.1, 0.6))
     assert 0 < weak < strong / 3

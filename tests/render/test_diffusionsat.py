@@ -99,8 +99,10 @@ def test_a_guided_ddim_step_agrees_with_its_formulas(folder):
     x = kept[times[0]].sqrt().float() * clean + (1 - kept[times[0]]).sqrt().float() * noise
     for t, following in zip(times, (1, None), strict=True):
         null = plain_noise(weights, config, x, t, states(""), [0.0] * 7)
-        told = plain_noise(weights, config, x, t, states(caption), [float(n) for n in seven_numbers(ACQUISITION)])
-        guided = null + scale * (told - null)
+        conditioned = plain_noise(
+            weights, config, x, t, states(caption), [float(n) for n in seven_numbers(ACQUISITION)]
+        )
+        guided = null + scale * (conditioned - null)
         a, b = kept[t].float(), kept[following].float() if following is not None else kept[0].float()
         x = b.sqrt() * (x - (1 - a).sqrt() * guided) / a.sqrt() + (1 - b).sqrt() * guided
     expected = pipeline.vae.decode(x / scaling).sample

@@ -285,7 +285,8 @@ def test_space_is_needed_for_what_is_missing_and_for_the_import():
 
 def test_wrong_names_and_folders_are_refused(host, tmp_path):
     message = refusal(name="aerogen-hrsc")
-    assert message == "'aerogen-hrsc' is not a model that can be fetched; choose one of: aerogen-dior-r."
+    listed = "aerogen-dior-r, diffusionsat-512, diffusionsat-256"
+    assert message == f"'aerogen-hrsc' is not a model that can be fetched; choose one of: {listed}."
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
     assert "exists already" in refusal("--yes", "--out", str(tmp_path / "full"))

@@ -92,16 +92,18 @@ def main() -> None:
     before = detector.detect(images)
     rows, asked = {}, ~own
 
-    def called_night(pictures: list[np.ndarray]) -> np.ndarray:
-        return classifier._features(pictures) @ classifier.w > 0
+    def nightly(pictures: list[np.ndarray]) -> np.ndarray:
+        return classifier._features(pictures) @ classifier.w  # above 0: night
 
     def measure(name: str, pictures: list[np.ndarray], wanted: np.ndarray) -> None:
-        found, night = ious(before, detector.detect(pictures), layouts, detector.classes), called_night(pictures)
+        found, score = ious(before, detector.detect(pictures), layouts, detector.classes), nightly(pictures)
+        night, shift = score > 0, (score - nightly(images)) * np.where(wanted, 1, -1)
         rows[name] = {
             "objects": len(found), "iou_0.8": round(float((found >= 0.8).mean()), 3),
             "iou_0.5": round(float((found >= 0.5).mean()), 3), "lost": round(float((found == 0).mean()), 3),
             "day_called_night": round(float(night[wanted & ~own].mean()), 3) if (wanted & ~own).any() else None,
             "night_called_day": round(float((~night)[~wanted & own].mean()), 3) if (~wanted & own).any() else None,
+            "shift": round(float(shift.mean()), 3), "shift_error": round(float(shift.std() / len(shift) ** 0.5), 3),
             "called_as_asked": round(float((night == wanted).mean()), 3),
         }  # fmt: skip
         rows[name]["passes"] = rows[name]["iou_0.8"] >= MIN_HELD and rows[name]["called_as_asked"] >= MIN_CALLED
@@ -109,9 +111,10 @@ def main() -> None:
 
     def drawn(strength: float, wanted: np.ndarray) -> list[np.ndarray]:
         targets = asked_of(layouts, wanted)
-        return rerendering.rerender(pipeline, images, targets, range(len(images)), "hit-uav", strength)
+        taken = [layout.acquisition for layout in layouts]
+        return rerendering.rerender(pipeline, images, targets, range(len(images)), "hit-uav", strength, taken)
 
-    real = called_night(images)
+    real = nightly(images) > 0
     rows["real"] = {
         "day_called_day": round(float((~real)[~own].mean()), 3), "night_called_night": round(float(real[own].mean()), 3)
     }  # fmt: skip
