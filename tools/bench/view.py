@@ -44,8 +44,8 @@ def record(classes: list[str], rng: np.random.Generator) -> str:
     }  # fmt: skip
     kept = bool(rng.random() < 0.9)
     verdict = {
-        "kept": kept, "reason": "" if kept else f"{n} of {n} objects not found", "scores": rng.random(n).round(4).tolist(),
-        "missed": [], "extra": [], "repairs": [],
+        "kept": kept, "reason": "" if kept else f"{n} of {n} objects not found",
+        "scores": rng.random(n).round(4).tolist(), "missed": [], "extra": [], "repairs": [],
     }  # fmt: skip
     return json.dumps({"sha256": "0" * 64, "asked": layout, "labels": layout, "verdict": verdict})[1:]
 
