@@ -117,7 +117,7 @@ def read_changes(file: Path, first: int | None = None) -> list[Change]:
         except ValueError as error:
             raise _damaged(file, number, str(error)) from None
     try:
-        fold(changes)
+        effective(changes)
     except ValueError as error:
         raise UserError(f"{file}: {error}; put it back from a copy, or remove its last lines.") from None
     return changes
@@ -193,17 +193,20 @@ def read_decisions(run: RunFolder, first: int | None = None) -> dict[int, Decisi
     return fold(read_changes(run.decisions, first))
 
 
-def append(run: RunFolder, new: Iterable[Change]) -> list[Change]:
+def append(run: RunFolder, new: Iterable[Change], known: tuple[int, list[Change]] | None = None) -> list[Change]:
     """Append changes to the run's file; all changes after that. Any number of programs may append at a time.
+
+    known: the size of the file in bytes when it was last read, and its changes; it is read again only if it has grown.
 
     Raises UserError where the file is damaged or cannot be written, and for an undo or redo of nothing.
     """
     new = list(new)
     try:
         with _locked(run) as file:
-            changes = read_changes(run.decisions)
+            same = known is not None and known[0] == os.fstat(file.fileno()).st_size
+            changes = known[1] if same else read_changes(run.decisions)
             try:
-                fold([*changes, *new])
+                effective([*changes, *new])
             except ValueError:
                 raise UserError(f"there is nothing to {new[-1].do}.") from None
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

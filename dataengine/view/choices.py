@@ -63,7 +63,8 @@ class Choices:
             self._append(Change(do=do))
 
     def _append(self, change: Change) -> None:
-        self._take(append(self.run, [change]))
+        known = None if self._stamp is None else (self._stamp[0], self.changes)
+        self._take(append(self.run, [change], known))
         self._stamp = self._now()
 
     def _now(self) -> tuple[int, int] | None:
