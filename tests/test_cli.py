@@ -87,7 +87,7 @@ def test_synth_has_an_option_for_each_field_of_a_recipe_in_five_panels():
     assert [line.split()[0] for line in common.splitlines() if line.startswith("  --")] == [
         f"--{name}" for name in FIRST_OPTIONS
     ]
-    assert "<reuse|prior|diffusion>" in shown or "[reuse|prior|diffusion]" in shown
+    assert "<reuse|prior|diffusion|map>" in shown or "[reuse|prior|diffusion|map]" in shown
 
 
 def test_the_choices_of_options_are_those_that_the_code_knows():
