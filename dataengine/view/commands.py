@@ -22,7 +22,9 @@ Real = Annotated[Path | None, typer.Option(help="Real images to compare with: a 
 
 
 def view_command(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Run folder, labelled data set, or folder of images.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Run folder, world, labelled data set, or folder of images.")
+    ],
     real: Real = None,
     format: Format = None,
     split: Split = None,
@@ -37,13 +39,16 @@ def view_command(
 ) -> None:
     """Browse a run or a data set: filter images, compare them, see why each was accepted or dropped.
 
-    Opens a page on 127.0.0.1, which needs no network. DIR is never changed.
+    Opens a page on 127.0.0.1, which needs no network. DIR is never changed. A world opens as a zoomable map.
 
     Example: dataengine view runs/first --real path/to/dataset
     """
     _need_extra()
     from dataengine.view.app import Site
+    from dataengine.view.world_map import is_world, serve_map
 
+    if is_world(folder):
+        return serve_map(folder, port, open)
     site = Site(
         made=_gallery(folder, split, format),
         real=_gallery(real, real_split, real_format) if real is not None else None,
