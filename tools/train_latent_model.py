@@ -13,75 +13,19 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
-from sample_splits import DEFAULT_DATA, splits
+from sample_splits import DEFAULT_DATA, sources
 
-from dataengine.data import voc, yolo
-from dataengine.data.images import measure
-from dataengine.data.layout import Acquisition, Dataset, Layout, Sample, class_key
 from dataengine.errors import UserError
-from dataengine.files import parse_json, read_text
 from dataengine.render.autoencoder import Autoencoder
 from dataengine.render.inpainting_pipeline import InpaintingPipeline
 from dataengine.train.latent_model import train_latent_model
-from dataengine.train.latent_windows import Source
 from dataengine.train.loop import TrainSettings
 
-CLASSES = ("Person", "Car", "Bicycle", "OtherVehicle", "airplane", "bus", "boat", "jetski", "dock", "lift")
-SAME_CLASS = {"minibus": "Car", "cyclist": "Bicycle"}
-SHARES = {"hit-uav": 0.36, "hrplanes": 0.28, "naip-urban-ca": 0.22, "aerial-maritime": 0.09, "kit-ais-cars": 0.05}
-KIT_GSD_M = 0.13
-MARITIME_GSD_M = 0.037  # a car of 4.8 m is 130 pixels long, a jetski of 3.1 m 81 (medians)
 MAX_FILE_SIZE = "15MB"
-
-
-def with_classes(dataset: Dataset, name: str, gsd_m: float | None = None) -> Dataset:
-    """The data set with CLASSES, a name and, if it is known, a ground sample distance; objects of other classes become
-    ignored regions."""
-    number = {class_key(c): i for i, c in enumerate(CLASSES)}
-    row = np.array([number.get(class_key(SAME_CLASS.get(c, c)), -1) for c in dataset.classes], np.int64)
-
-    def converted(layout: Layout) -> Layout:
-        labels = row[layout.labels]
-        ignored = np.concatenate([layout.ignored, layout.boxes[labels < 0]])
-        layout = replace(layout, labels=labels, classes=CLASSES, ignored=ignored).select(labels >= 0)
-        if gsd_m is None:
-            return layout
-        return replace(layout, acquisition=layout.acquisition.model_copy(update={"gsd_m": gsd_m}))
-
-    samples = [replace(sample, layout=converted(sample.layout)) for sample in dataset]
-    return replace(dataset, name=name, classes=CLASSES, samples=samples)
-
-
-def naip_scenes(data: Path, part: str) -> Dataset:
-    """Unlabelled images with their ground sample distances."""
-    folder, samples = data / "naip-urban-ca", []
-    for entry in parse_json(read_text(folder / f"{part}.json")):
-        image = folder / entry["file"]
-        acquisition = Acquisition(gsd_m=entry["gsd_m"])
-        layout = Layout([], [], CLASSES, measure(image), "hbb", acquisition=acquisition)
-        samples.append(Sample(image.stem, image, layout))
-    return Dataset(CLASSES, samples, "hbb", "naip-urban-ca")
-
-
-def sources(data: Path, part: str) -> list[Source]:
-    """The packaged training data; part is "train" or "val". No scene is in both."""
-    named = splits(data)
-    datasets = [
-        with_classes(named[name]["train" if part == "train" else "calibration"], name)
-        for name in ("hit-uav", "hrplanes")
-    ]
-    datasets += [
-        naip_scenes(data, part),
-        with_classes(voc.read(data / "aerial-maritime" / part), "aerial-maritime", MARITIME_GSD_M),
-        with_classes(yolo.read(data / "kit-ais-cars", split=part), "kit-ais-cars", KIT_GSD_M),
-    ]
-    return [Source(dataset, SHARES[dataset.name], dataset.name != "naip-urban-ca") for dataset in datasets]
 
 
 def load_pipeline(folder: Path) -> InpaintingPipeline:

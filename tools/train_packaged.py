@@ -1,5 +1,8 @@
 """Train the packaged weights on the sample data, on two CPU cores or a GPU. The same command resumes a stopped run.
 
+The whole-image renderer (decoder, thumbnails) is trained on all imagery of WHOLE_REPEATS, the others on the two
+labelled data sets. `--start packaged` goes on from the packaged whole-image renderer instead of random weights.
+
     python tools/train_packaged.py --work work decoder thumbnails in-scene                  # base environment
     python tools/train_packaged.py --work work few-step-decoder few-step-thumbnails whole \\
         few-step-in-scene layouts
@@ -27,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from sample_splits import DEFAULT_DATA, splits, windows
+from sample_splits import DEFAULT_DATA, sources, splits, windows
 
 from dataengine import weights
 from dataengine.data import coco
@@ -35,7 +38,8 @@ from dataengine.data.layout import Dataset
 from dataengine.train.loop import TrainSettings
 
 MAX_FILE_SIZE = "15MB"
-MIN_PASS_RATE = 0.95  # of real images (contract 10)
+# of real images (contract 10); at 0.95 the thresholds of HIT-UAV could not tell painted noise from persons
+MIN_PASS_RATES = {"hit-uav": 0.9, "hrplanes": 0.95}
 # name: (steps, batch size, learning rate, EMA decay); each takes about an hour on two cores
 SCHEDULES = {
     "decoder": (5000, 64, 8e-4, 0.9985),
@@ -47,6 +51,8 @@ SCHEDULES = {
 }
 STEPS, DECODER_STEPS, GUIDANCE = 4, 2, 1.6  # of the packaged renderers, chosen in docs/quality.md
 THUMBNAILS = {"shape_prior": True, "reference_width": 96}
+# times that the images of a data set are cut into thumbnails; of KIT there are 14, which are large
+WHOLE_REPEATS = {"hit-uav": 1, "hrplanes": 1, "naip-urban-ca": 1, "kit-ais-cars": 20}
 
 
 def settings_for(name: str, scale: float, minutes: float | None) -> TrainSettings:
@@ -75,8 +81,10 @@ def save_half(pipeline, folder: Path) -> None:
         file.write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def train_stage(name: str, data: Path, work: Path, scale: float, minutes: float | None) -> None:
-    """Train one model; the few-step in-scene one is written to the packaged weights."""
+def train_stage(
+    name: str, data: Path, work: Path, scale: float, minutes: float | None, start: Path | None = None
+) -> None:
+    """Train one model; the few-step in-scene one is written to the packaged weights. start: a whole-image pipeline."""
     from dataengine.render.in_scene import InSceneUNet
     from dataengine.render.in_scene_pipeline import InScenePipeline
     from dataengine.render.layout_unet import LayoutUNet
@@ -89,22 +97,32 @@ def train_stage(name: str, data: Path, work: Path, scale: float, minutes: float 
 
     parts = [named["train"] for named in splits(data).values()]
     classes = [c for dataset in parts for c in dataset.classes]
+    scenes = [source for source in sources(data, "train") if source.dataset.name in WHOLE_REPEATS]
+    unlabelled = [source.dataset.name for source in scenes if not source.labelled]
+    crops = [source.dataset for source in scenes]
+    repeated = [replace(d, samples=list(d.samples) * WHOLE_REPEATS[d.name]) for d in crops]
     settings, out = settings_for(name, scale, minutes), work / name
     trained = work / name.removeprefix("few-step-") / "model"
     encoder = load_encoder(weights.packaged("encoder") / "model.onnx") if "thumbnails" in name else None
     if name == "decoder":
-        train_decoder(parts, classes, out, settings)
+        model = None if start is None else ThumbnailDecoder.from_pretrained(start / "decoder")
+        without_boxes = {"classes": [], "padding": "replicate"}
+        train_decoder(crops, classes, out, settings, model_settings=without_boxes, start=model)
     elif name == "thumbnails":
-        train_thumbnails(parts, classes, out, settings, copies=6, model_settings=THUMBNAILS, encoder=encoder)
+        model = None if start is None else LayoutUNet.from_pretrained(start / "unet")
+        train_thumbnails(
+            repeated, classes, out, settings, copies=6, model_settings=THUMBNAILS, start=model, encoder=encoder,
+            unlabelled=unlabelled,
+        )  # fmt: skip
     elif name == "in-scene":
         train_in_scene(parts, classes, out, settings)
     elif name == "few-step-decoder":
         model = ThumbnailDecoder.from_pretrained(trained)
-        distill_decoder(model, parts, out, settings, DECODER_STEPS)
+        distill_decoder(model, crops, out, settings, DECODER_STEPS)
         model.save_pretrained(out / "model")
     elif name == "few-step-thumbnails":
         model = LayoutUNet.from_pretrained(trained)
-        distill_thumbnails(model, parts, out, settings, STEPS, encoder)
+        distill_thumbnails(model, repeated, out, settings, STEPS, encoder, unlabelled)
         model.save_pretrained(out / "model")
     else:
         model = InSceneUNet.from_pretrained(trained)
@@ -170,7 +188,7 @@ def calibrate_filter(data: Path) -> None:
     for name, parts in splits(data).items():
         images, layouts = windows(parts["calibration"])
         loaders = [lambda image=image: image for image in images]
-        calibration = calibrate(detector, loaders, layouts, name, MIN_PASS_RATE)
+        calibration = calibrate(detector, loaders, layouts, name, MIN_PASS_RATES[name])
         calibration.save(weights.FOLDER / "calibration" / f"{name}.json")
         print(calibration.model_dump_json(indent=2))
 
@@ -183,10 +201,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--work", type=Path, required=True, help="checkpoints, curves, sample grids")
     parser.add_argument("--scale", type=float, default=1.0, help="of all numbers of steps")
+    parser.add_argument("--start", choices=["packaged"], help="what thumbnails and decoder start with")
     parser.add_argument("--minutes", type=float, help="stop each training after this long, with a checkpoint")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    start = weights.packaged("whole") if arguments.start else None
     for stage in arguments.stages:
         if stage == "whole":
             store_whole(arguments.data, arguments.work)
@@ -199,7 +219,7 @@ def main() -> None:
         elif stage == "calibration":
             calibrate_filter(arguments.data)
         else:
-            train_stage(stage, arguments.data, arguments.work, arguments.scale, arguments.minutes)
+            train_stage(stage, arguments.data, arguments.work, arguments.scale, arguments.minutes, start)
 
 
 if __name__ == "__main__":

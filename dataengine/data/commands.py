@@ -289,8 +289,12 @@ def split_command(
     path: Source,
     out: Annotated[Path, typer.Argument(help="New or empty folder; each part becomes a data set in a subfolder.")],
     parts: Annotated[
-        str, typer.Option(help="Names and sizes of the parts, as shares or percentages of all images.")
-    ] = "train=80,test=20",
+        str | None,
+        typer.Option(
+            help="Names and sizes of the parts, as shares or percentages of all images. [default: train=80,test=20; of "
+            "small data sets test is larger, up to 40 %, to have 20 images with objects]"
+        ),
+    ] = None,
     images: Annotated[
         int | None, typer.Option(min=1, help="Use at most this many images, chosen at random. [default: all]")
     ] = None,
@@ -314,11 +318,19 @@ def split_command(
     Example: dataengine data split data/all parts --parts train=70,calibration=15,test=15
     """
     from dataengine.data import formats
-    from dataengine.data.split import divided_names, group_key, parse_parts, random_images, split_by_group
+    from dataengine.data.split import (
+        default_parts,
+        divided_names,
+        group_key,
+        parse_parts,
+        random_images,
+        small_parts,
+        split_by_group,
+    )
     from dataengine.data.staging import check_empty
 
     formats.writer(to)
-    shares = parse_parts(parts)
+    shares = None if parts is None else parse_parts(parts)
     check_empty(out, "parts")
     dataset = _read(path, format, split, classes, first_pixel, pixel_range)
     own = formats.splits(path, format) if split is None else ()
@@ -330,14 +342,17 @@ def split_command(
         )
     if images is not None:
         dataset = random_images(dataset, images, seed)
+    shares = shares or default_parts(dataset)
     divided = split_by_group(dataset, tuple(shares.values()), seed, group_key(dataset, group))
     problems = list(dataset.problems)
     for name, part in zip(shares, divided, strict=True):
         written, left_out = _write(part, out / name, to, name)
         typer.echo(f"{out / name}: {written} images, {sum(len(sample.layout) for sample in part)} objects")
         problems += left_out
-    if group is None and (warning := divided_names(dict(zip(shares, divided, strict=True)))):
-        typer.echo(f"warning: {warning}", err=True)
+    named = dict(zip(shares, divided, strict=True))
+    for warning in (divided_names(named) if group is None else "", small_parts(named)):
+        if warning:
+            typer.echo(f"warning: {warning}", err=True)
     _print_problems(problems, 20)
 
 

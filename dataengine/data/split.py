@@ -53,6 +53,51 @@ def split_by_group(
     ]
 
 
+MIN_HELD_OUT = 20  # images with objects that `judge.calibrate` asks for
+DEFAULT_SHARES = (0.8, 0.2)
+MAX_HELD_OUT_SHARE = 0.4
+
+
+def default_parts(dataset: Dataset) -> dict[str, float]:
+    """{"train", "test": fraction}: 80 and 20 %, or more for test, up to 40 %, so that it has enough images with objects
+    to calibrate the filter on."""
+    with_objects = sum(len(sample.layout) > 0 for sample in dataset)
+    needed = 1.1 * MIN_HELD_OUT / max(with_objects, 1)  # a little more, as some images without objects are drawn too
+    test = min(max(DEFAULT_SHARES[1], needed), MAX_HELD_OUT_SHARE)
+    return {"train": 1 - test, "test": test}
+
+
+def small_parts(parts: dict[str, Dataset]) -> str:
+    """A warning about parts other than the first that are too small to calibrate the filter on, or lack classes that
+    the first has; else "".
+
+    >>> from dataengine.data.layout import Layout
+    >>> def some(n, *labels):
+    ...     layout = Layout([[4, 4, 2, 2, 0]] * len(labels), labels, ("car", "van"), (8, 8))
+    ...     return Dataset(("car", "van"), [Sample(str(i), f"{i}.png", layout) for i in range(n)])
+    >>> small_parts({"train": some(80, 0, 1), "test": some(12, 0)})
+    'test has 12 images with objects; to calibrate the filter on it takes 20: give it a larger share (--parts). \
+test has no van, so nothing can be said about this class with it'
+    >>> small_parts({"train": some(80, 0), "test": some(20, 0)})
+    ''
+    """
+    present = {name: {c for s in part for c in s.layout.names()} for name, part in parts.items()}
+    first, *others = parts
+    said = []
+    for name in others:
+        count = sum(len(sample.layout) > 0 for sample in parts[name])
+        if count < MIN_HELD_OUT:
+            said.append(
+                f"{name} has {count} images with objects; to calibrate the filter on it takes {MIN_HELD_OUT}: give "
+                "it a larger share (--parts)"
+            )
+        missing = [c for c in parts[first].classes if c in present[first] - present[name]]
+        if missing:
+            these = "this class" if len(missing) == 1 else "these classes"
+            said.append(f"{name} has no {', '.join(missing)}, so nothing can be said about {these} with it")
+    return ". ".join(said)
+
+
 def parse_parts(text: str) -> dict[str, float]:
     """{name: fraction} of a text such as `train=80,test=20`; fractions add up to 1. Raises UserError for other texts.
 

@@ -36,7 +36,7 @@ from dataengine.world.canvases import WindowedCanvases
 if TYPE_CHECKING:
     from dataengine.judge.semantic import SemanticFilter
 
-CALIBRATION_FORM = 1  # raised when `judge.calibrate` measures something else: kept calibrations are then measured again
+CALIBRATION_FORM = 2  # raised when `judge.calibrate` measures something else: kept calibrations are then measured again
 
 
 def find_canvases(

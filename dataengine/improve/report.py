@@ -58,7 +58,8 @@ def verdict(outcome: Outcome) -> list[str]:
         gained = points(kept.over_real.mean)
         lines = [f"The detector of {outcome.best.name} gains {gained} over real images alone on the validation part."]
     for name, values in outcome.on_test.items():
-        lines.append(f"Test part, {name}: AP50 {text_of(interval(values))}, {len(values)} trainings.")
+        trainings = "1 training" if len(values) == 1 else f"{len(values)} trainings"
+        lines.append(f"Test part, {name}: AP50 {text_of(interval(values))}, {trainings}.")
     if outcome.gain_on_test is not None:
         lines.append(f"Gain on the test part: {points(outcome.gain_on_test.mean)}.")
         for name in outcome.gain_on_test.harmed:

@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 
 from dataengine.data.layout import Layout
+from dataengine.data.split import MIN_HELD_OUT
 from dataengine.errors import UserError
 from dataengine.judge.calibration import Calibration, at_class, crowded, exceeds, limits, sides
 from dataengine.judge.controls import blur_objects, paint_controls
@@ -24,8 +25,10 @@ from dataengine.judge.observed import (
 )
 from dataengine.judge.verdict import class_map
 
-MIN_IMAGES = 20
+MIN_IMAGES = MIN_HELD_OUT  # with objects
 MIN_THRESHOLD = 0.02  # above 0, the score of an object that is not found
+# lowest thresholds to choose from: a quantile next to 0 would let nearly any detection count as the object
+LOWEST_THRESHOLDS = (MIN_THRESHOLD, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 MIN_GROUP_OBJECTS, MAX_GROUPS = 40, 6  # the objects of a class are grouped by size
 SMALLEST_RANK = 5  # objects smaller than this real object of the class, from the smallest, are not judged
 EXTRA_PRECISION = 0.5  # a detection counts as extra from the score at which this share of detections is right
@@ -107,7 +110,7 @@ def calibrate(
     statistics = _statistics(real, classes)
     renamed = [with_other_class(layout, statistics.scores) for layout in truths]
     renamed = [observe(d, layout, detector.classes) for d, layout in zip(seen, renamed, strict=True) if layout]
-    chosen = _choose_rule(real, (shuffled, smudged), painted, statistics, pass_share, dataset_name)
+    chosen = _choose_rule(real, (shuffled, smudged), painted, renamed, statistics, pass_share, dataset_name)
     draft = Calibration(
         detector=detector.identity,
         dataset=dataset_name,
@@ -149,25 +152,30 @@ class _Statistics:
     repair_scores: dict[str, float]
     repair_ious: dict[str, float]
 
-    def thresholds(self, quantile: float) -> dict[str, dict[str, list[tuple[float, float]]]]:
-        """`thresholds` and `crowded_thresholds` of a Calibration. A class with few crowded objects has no
-        `crowded_thresholds`; one with few objects uses those of all classes together."""
+    def thresholds(
+        self, quantile: float, lowest: float = MIN_THRESHOLD
+    ) -> dict[str, dict[str, list[tuple[float, float]]]]:
+        """`thresholds` and `crowded_thresholds` of a Calibration, `lowest` or above. A class with few crowded objects
+        has no `crowded_thresholds`; one with few objects uses those of all classes together."""
         each = {name: (self.scores[name], self.sides[name], self.crowded[name]) for name in self.scores}
         pooled = tuple(map(np.concatenate, zip(*each.values(), strict=True)))
         apart, close = {}, {}
         for name, own in each.items():
             scores, side, near = own if len(own[0]) >= MIN_CLASS_OBJECTS else pooled
             if near.sum() >= MIN_CLASS_OBJECTS and (~near).sum() >= MIN_CLASS_OBJECTS:
-                close[name] = _steps(scores[near], side[near], quantile)
+                close[name] = _steps(scores[near], side[near], quantile, lowest)
                 scores, side = scores[~near], side[~near]
             # where the detector misses too many objects of every size, all sizes are judged
-            apart[name] = _steps(scores, side, quantile, always=True)
+            apart[name] = _steps(scores, side, quantile, lowest, always=True)
         return {"thresholds": apart, "crowded_thresholds": close}
 
 
-def _steps(scores: np.ndarray, side: np.ndarray, quantile: float, always: bool = False) -> list[tuple[float, float]]:
-    """The quantile of the scores (N,) of objects in steps of the side of their boxes (N,): [(side, threshold)]. Sizes
-    of which too many are missed get the threshold 0; with `always`, not if that applies to all of them."""
+def _steps(
+    scores: np.ndarray, side: np.ndarray, quantile: float, lowest: float, always: bool = False
+) -> list[tuple[float, float]]:
+    """The quantile of the scores (N,) of objects, or `lowest` if that is higher, in steps of the side of their boxes
+    (N,): [(side, threshold)]. Sizes of which too many are missed get the threshold 0; with `always`, not if that
+    applies to all of them."""
     groups = int(np.clip(len(scores) // MIN_GROUP_OBJECTS, 1, MAX_GROUPS))
     smallest = np.sort(side)[min(SMALLEST_RANK, len(side)) - 1]
     inner = np.quantile(side, np.arange(1, groups) / groups)
@@ -176,7 +184,7 @@ def _steps(scores: np.ndarray, side: np.ndarray, quantile: float, always: bool =
     each = [scores[of_group == group] for group in np.unique(of_group)]
     edges = edges[np.unique(of_group)]
     found = np.array([np.quantile(group, max(SCORE_QUANTILES)) >= MIN_THRESHOLD for group in each])
-    limits = [max(MIN_THRESHOLD, _rounded_down(np.quantile(group, quantile))) for group in each]
+    limits = [max(lowest, _rounded_down(np.quantile(group, quantile))) for group in each]
     judged = ~found if always and not found.any() else found
     steps = [(float(edge), limit if j else 0.0) for edge, limit, j in zip(edges, limits, judged, strict=True)]
     return [(0.0, 0.0), *steps]
@@ -254,19 +262,24 @@ def extra_share(objects: np.ndarray, extra: np.ndarray, pass_share: float) -> fl
     return round(float(extra[passing].sum() / objects[passing].sum()), 4)
 
 
-def _choose_rule(real, controls, painted, statistics: _Statistics, pass_share: float, dataset_name: str) -> dict:
-    """The fields of a Calibration that make up the rule."""
+def _choose_rule(
+    real, controls, painted, renamed, statistics: _Statistics, pass_share: float, dataset_name: str
+) -> dict:
+    """The fields of a Calibration that make up the rule. real, controls, painted, renamed: `Observed` of each image;
+    controls are lists of images that should fail, painted and renamed have objects that should not be found."""
     objects, _, extra = np.array([_missed_and_extra(one, 0.0, statistics.extra_scores) for one in real]).T
     usual = extra_share(objects, extra, pass_share)
     best, best_key, most_lenient = None, None, 0.0
-    for quantile in SCORE_QUANTILES:
-        steps = statistics.thresholds(quantile)
+    for quantile, lowest in product(SCORE_QUANTILES, LOWEST_THRESHOLDS):
+        steps = statistics.thresholds(quantile, lowest)
         counts, *wrong = (
             np.array([_missed_and_extra(one, limits(one.layout, **steps), statistics.extra_scores) for one in some])
             for some in (real, *controls)
         )
-        _, found = found_of(painted, [limits(one.layout, **steps) for one in painted])
-        found_controls = float(found.mean()) if len(found) else 0.0
+        found_controls = 0.0
+        for some in (painted, renamed):
+            _, found = found_of(some, [limits(one.layout, **steps) for one in some])
+            found_controls += float(found.mean()) if len(found) else 0.0
         for missed_share, extra_objects in product(MISSED_SHARES, EXTRA_OBJECTS):
 
             def share(table: np.ndarray, limits=(missed_share, extra_objects, usual)) -> float:
@@ -278,7 +291,7 @@ def _choose_rule(real, controls, painted, statistics: _Statistics, pass_share: f
             most_lenient = max(most_lenient, passed)
             if passed < pass_share:
                 continue
-            key = (sum(map(share, wrong)) + found_controls, missed_share, -quantile, extra_objects)
+            key = (sum(map(share, wrong)) + found_controls, missed_share, -quantile, -lowest, extra_objects)
             if best_key is None or key < best_key:
                 best_key = key
                 best = {**steps, "missed_share": missed_share}

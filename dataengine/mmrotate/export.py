@@ -207,6 +207,11 @@ def _write_part(
                 "filled. --layout dota keeps the images as they are, and its metric leaves the regions out."
             )
         part = _filled(part, work / f"filled-{name}")
+    if part.kind == "hbb" and name == "real":
+        notes.append(
+            "the real boxes are upright, so a detector of oriented boxes learns no headings from them: its boxes will "
+            "be upright too"
+        )
     # as rotated boxes: COCO files then hold the corners, which mmrotate reads
     part = replace(part, kind="obb")
     place, split = (work / "data" / "real", "test") if name == "test" else (work / "data" / name, "train")

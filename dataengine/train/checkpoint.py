@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from pathlib import Path
@@ -50,6 +49,27 @@ def save_checkpoint(folder: Path, step: int, model: torch.nn.Module, ema: EMAMod
     remove(old)
 
 
+SETTING = re.compile(r"\('(\w+)', (.*?)\)(?=, \(|\]|$)|\"(\w+)\":(\[.*?\]|[^,}]*)|(\w+)=(\[.*?\](?= |$)|\S+)")
+SHOWN_CHARACTERS = 40
+
+
+def changed_settings(before: str, now: str) -> str:
+    """What differs between two recipes, as a phrase; "" where no setting has a name.
+
+    >>> changed_settings('crop=96 [(\'patch\', 4)]{"seed":0}', 'crop=64 [(\'patch\', 4)]{"seed":1}')
+    ': crop was 96, is 64; seed was 0, is 1'
+    """
+
+    def settings(text: str) -> dict[str, str]:
+        found = (tuple(part for part in match if part) for match in SETTING.findall(text))
+        return {pair[0]: pair[1] for pair in found if len(pair) == 2}
+
+    old, new = settings(before), settings(now)
+    shown = {name: [part.get(name, "not there")[:SHOWN_CHARACTERS] for part in (old, new)] for name in {**old, **new}}
+    changed = [f"{name} was {a}, is {b}" for name, (a, b) in shown.items() if old.get(name) != new.get(name)]
+    return ": " + "; ".join(changed) if changed else ""
+
+
 def load_checkpoint(folder: Path, model: torch.nn.Module, ema: EMAModel, optimizer, recipe: str) -> int:
     """Load a checkpoint of `save_checkpoint` and return its step, or 0 when there is none.
 
@@ -63,11 +83,9 @@ def load_checkpoint(folder: Path, model: torch.nn.Module, ema: EMAModel, optimiz
     state = json.loads((folder / "state.json").read_text())
     stored = re.sub(r'"(steps|warmup_steps)":\d+,', "", state["recipe"])  # which version 0.2.0 did not let change
     if stored != recipe:
-        before, now = (re.split(r", (?=\()|,(?=\")|(?<=\]) ", text) for text in (stored, recipe))
-        changed = " ".join(line for line in difflib.ndiff(before, now) if line[0] in "+-")
         raise UserError(
-            f"{folder}: this checkpoint was made with other settings (- before, + now: {changed}); use another --out, "
-            "or the same settings as before."
+            f"{folder}: this checkpoint was made with other settings{changed_settings(stored, recipe)}; use another "
+            "--out, or the same settings as before."
         )
     model.load_state_dict(load_file(folder / "model.safetensors"))
     shadow = load_file(folder / "ema.safetensors")

@@ -141,11 +141,12 @@ def train_decoder(
 ) -> ThumbnailDecoder:
     """Train a decoder on random crops, whose side is a multiple of 16 pixels, and write it to `out/model`.
 
-    Sample grids as in `show_crops`. start: a trained model whose weights initialise this one (`copy_weights`).
+    Sample grids as in `show_crops`. classes: of the objects around which crops lie, and of the model, unless
+    model_settings has others. start: a trained model whose weights initialise this one (`copy_weights`).
     """
     torch.manual_seed(settings.seed)
     names = [domain_name(dataset) for dataset in datasets]
-    model = ThumbnailDecoder(domains=names, classes=list(classes), **(model_settings or {}))
+    model = ThumbnailDecoder(**({"domains": names, "classes": list(classes)} | (model_settings or {})))
     if start is not None:
         copy_weights(model, start)
     batch = random_crops(datasets, classes, names, crop, settings.batch_size)

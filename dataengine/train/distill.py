@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -54,12 +55,13 @@ def distill_thumbnails(
     settings: TrainSettings,
     steps: int = 4,
     encoder: Encoder | None = None,
+    unlabelled: Collection[str] = (),
 ) -> bool:
     """Train a thumbnail model in place, on windows of the data sets; True when all training steps are done. encoder: of
-    reference images, for a model that was trained with it."""
+    reference images, for a model that was trained with it. unlabelled: names of data sets whose layouts are unknown."""
     classes, side = list(unet.config.classes), unet.config.sample_size * THUMBNAIL_RATIO
     rng = np.random.default_rng((settings.seed, 1))
-    windows = collect_windows(datasets, classes, side, WINDOWS_PER_IMAGE, rng, encoder)
+    windows = collect_windows(datasets, classes, side, WINDOWS_PER_IMAGE, rng, encoder, unlabelled)
     numbers = domain_numbers(datasets, list(unet.config.domains))
     windows = replace(windows, domains=numbers[windows.domains])
     show = partial(show_windows, windows, few=steps)

@@ -6,6 +6,7 @@ autoencoder did not reach the same quality in an hour on two cores (docs/log/tra
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from dataengine.train.warm_start import copy_weights
 NULL_PROBABILITY = 0.1  # of each other condition
 REFERENCE_NULL_PROBABILITY = 0.5  # most images are generated without a reference
 FOREGROUND_WEIGHT = 2.0
+CHUNK = 64  # windows that become thumbnails together
 MAX_GREY_SPREAD = 8  # levels between a pixel's channels that JPEG alone can cause
 
 
@@ -41,7 +43,8 @@ class Windows:
     """Windows of real images.
 
     thumbnails: float16 (N, C, S, S). labels: of the layouts, in the model's numbering. domains: int64 (N,). references:
-    embeddings float32 (N, R, E), for a model with reference images.
+    embeddings float32 (N, R, E), for a model with reference images. labelled: bool (N,), False where objects without a
+    label may be seen, so that the layout is unknown, which is not empty; all are labelled if None.
     """
 
     thumbnails: np.ndarray
@@ -49,6 +52,7 @@ class Windows:
     labels: list[np.ndarray]
     domains: np.ndarray
     references: np.ndarray | None = None
+    labelled: np.ndarray | None = None
 
 
 def collect_windows(
@@ -58,11 +62,18 @@ def collect_windows(
     copies: int,
     rng: np.random.Generator,
     encoder: Encoder | None = None,
+    unlabelled: Collection[str] = (),
 ) -> Windows:
     """Cut `copies` augmented windows of size x size pixels from each image; the encoder's embedding of the whole image
-    is their reference. Raises UserError when the data sets have no image."""
+    is their reference. unlabelled: names of data sets without labels. Raises UserError when the data sets have no
+    image."""
     number = {class_key(name): i for i, name in enumerate(classes)}
-    thumbnails, layouts, labels, domains, references = [], [], [], [], []
+    pixels, thumbnails, layouts, labels, domains, references = [], [], [], [], [], []
+
+    def encode(images: list[np.ndarray]) -> np.ndarray:
+        # many at a time: one by one, the allocator keeps the space of most of these large arrays
+        return thumbnails_of(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 127.5 - 1).half().numpy()
+
     samples = [(d, sample) for d, dataset in enumerate(datasets) for sample in dataset]
     for d, sample in track(samples, "cutting windows"):
         original = read_or_fail(sample)
@@ -71,13 +82,18 @@ def collect_windows(
         for _ in range(copies):
             image, layout = augmented_window(original, sample.layout, size, rng)
             numbers = np.array([number.get(class_key(name), -1) for name in layout.names()], np.int64)
-            pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None] / 127.5 - 1
-            thumbnails.append(thumbnails_of(pixels)[0].half().numpy())
+            pixels.append(image)
+            if len(pixels) == CHUNK:
+                thumbnails.append(encode(pixels))
+                pixels.clear()
             layouts.append(layout.select(numbers >= 0)), labels.append(numbers[numbers >= 0]), domains.append(d)
     if not layouts:
         raise UserError("the training data has no images.")
+    if pixels:
+        thumbnails.append(encode(pixels))
     stacked = np.stack(references) if references else None
-    return Windows(np.stack(thumbnails), layouts, labels, np.asarray(domains), stacked)
+    labelled = np.array([domain_name(datasets[d]) not in unlabelled for d in domains])
+    return Windows(np.concatenate(thumbnails), layouts, labels, np.asarray(domains), stacked, labelled)
 
 
 def make_batch(windows: Windows, model: LayoutUNet, batch_size: int, null_probability: float = NULL_PROBABILITY):
@@ -95,6 +111,8 @@ def make_batch(windows: Windows, model: LayoutUNet, batch_size: int, null_probab
             [windows.layouts[i] for i in index], [windows.labels[i] for i in index], windows.domains[index], references
         )
         nothing = dropped(rng, null_probability)
+        if windows.labelled is not None:
+            nothing |= torch.from_numpy(~windows.labelled[index])
         layouts.known[nothing] = False
         layouts.shapes[nothing] = 0
         if fields:
@@ -154,11 +172,13 @@ def train_thumbnails(
     model_settings: dict | None = None,
     start: LayoutUNet | None = None,
     encoder: Encoder | None = None,
+    unlabelled: Collection[str] = (),
 ) -> LayoutUNet:
     """Train a model on windows of size x size pixels and write it to `out/model`.
 
     copies: augmented windows of each image. start: a trained model whose weights initialise this one (`copy_weights`).
-    encoder: of reference images, for a model with a reference_width.
+    encoder: of reference images, for a model with a reference_width. unlabelled: names of data sets whose layouts are
+    unknown.
     """
     torch.manual_seed(settings.seed)
     sides = {"sample_size": size // THUMBNAIL_RATIO, "latent_channels": 3}
@@ -169,12 +189,13 @@ def train_thumbnails(
     )
     if start is not None:
         copy_weights(model, start)
-    windows = collect_windows(datasets, classes, size, copies, np.random.default_rng((settings.seed, 1)), encoder)
+    rng = np.random.default_rng((settings.seed, 1))
+    windows = collect_windows(datasets, classes, size, copies, rng, encoder, unlabelled)
     if windows.references is not None:
         model.standardise_references(windows.references)
     batch = make_batch(windows, model, settings.batch_size)
     recipe = f"thumbnails {model_settings_text(model)} size={size} copies={copies} windows={len(windows.layouts)} "
-    recipe += f"start={start is not None} "
+    recipe += f"start={start is not None} unlabelled={sorted(unlabelled)} "
     train(model, batch, flow_loss(window_example), out, settings, recipe, partial(show_windows, windows))
     save_once(model, out / "model")
     return model

@@ -14,6 +14,7 @@ from dataengine import geometry
 from dataengine.data import coco, dota, formats
 from dataengine.data.commands import FormatName, app
 from dataengine.errors import UserError
+from dataengine.judge.calibrate import MIN_IMAGES
 
 BOXES = [[(60, 70, 40, 12, 0.4), (120, 80, 30, 20, -0.2), (40, 30, 20, 10, 0.0)], []]
 
@@ -231,6 +232,19 @@ def test_split_writes_parts_that_share_no_image(film, tmp_path):
     assert _names(tmp_path / "other/test") != parts[2], "control: another seed"
 
 
+def test_split_holds_out_what_a_calibration_needs_and_says_where_a_part_lacks_it(make_dataset, tmp_path):
+    small, large = make_dataset(tmp_path / "in1", BOXES[:1] * 60), make_dataset(tmp_path / "in2", BOXES[:1] * 150)
+    for dataset, folder in ((small, "small"), (large, "large")):
+        coco.write(dataset, tmp_path / folder)
+    result = _run("split", tmp_path / "small", tmp_path / "parts")
+    assert len(_names(tmp_path / "parts/test")) >= MIN_IMAGES
+    assert "to calibrate" not in result.stderr
+    asked = _run("split", tmp_path / "small", tmp_path / "asked", "--parts", "train=80,test=20")
+    assert "test has 12 images with objects; to calibrate the filter on it takes 20" in asked.stderr
+    _run("split", tmp_path / "large", tmp_path / "control")
+    assert len(_names(tmp_path / "control/test")) == 30
+
+
 def test_split_keeps_the_frames_of_a_group_together(film, tmp_path):
     def films_of_both(folder) -> set[str]:
         return set.intersection(*({name[0] for name in _names(folder / part)} for part in ("train", "test")))
@@ -243,7 +257,7 @@ def test_split_keeps_the_frames_of_a_group_together(film, tmp_path):
 
 
 def test_split_warns_of_frames_in_several_parts_and_its_option_keeps_them_together(film, make_dataset, tmp_path):
-    warned = _run("split", film, tmp_path / "divided").stderr
+    warned = _run("split", film, tmp_path / "divided", "--parts", "train=80,test=20").stderr
     assert "4 groups of images with names alike are divided among the parts, such as a_" in warned
     assert "--group '.*\\D'" in warned
     kept = _run("split", film, tmp_path / "kept", "--group", r".*\D", "--parts", "train=75,test=25")
@@ -265,7 +279,7 @@ def test_split_says_that_the_splits_of_the_data_set_are_joined(film, make_datase
 def test_split_limits_the_number_of_images(film, tmp_path):
     _run("split", film, tmp_path / "parts", "--images", 10)
     parts = [_names(tmp_path / "parts" / name) for name in ("train", "test")]
-    assert [len(part) for part in parts] == [8, 2]
+    assert [len(part) for part in parts] == [6, 4], "of few images more are held out"
     assert set.union(*parts) < _names(film)
 
 

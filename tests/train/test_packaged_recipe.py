@@ -15,6 +15,9 @@ from toy_scenes import canvas, paint, random_layout
 from dataengine import weights
 from dataengine.data import formats
 from dataengine.data.layout import Dataset, Sample
+from dataengine.render.layout_unet import LayoutUNet
+from dataengine.train.latent_windows import Source
+from dataengine.train.thumbnails import collect_windows, make_batch
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
@@ -30,7 +33,10 @@ def recipe(tmp_path, monkeypatch):
         Image.fromarray(paint(layout, rng)).save(tmp_path / f"{i}.png")
         samples.append(Sample(str(i), tmp_path / f"{i}.png", layout))
     toy = Dataset(("car", "van"), samples, "obb", name="toy")
+    scenes = replace(toy, samples=[replace(s, layout=s.layout.select([])) for s in samples[:2]], name="scenes")
     monkeypatch.setattr(tool, "splits", lambda data: {"toy": {"train": toy}})
+    monkeypatch.setattr(tool, "sources", lambda data, part: [Source(toy, 0.5), Source(scenes, 0.5, labelled=False)])
+    monkeypatch.setattr(tool, "WHOLE_REPEATS", {"toy": 1, "scenes": 2})
     shutil.copytree(weights.FOLDER / "encoder", tmp_path / "weights" / "encoder")
     monkeypatch.setattr(weights, "FOLDER", tmp_path / "weights")
     return tool
@@ -54,6 +60,18 @@ def test_the_data_of_the_packaged_detectors_are_all_training_parts_with_ignored_
     assert len(of["toy-0"].ignored) == 1
     assert set(of["other-1"].names()) <= {"ship", "plane"}
     assert len(of["other-1"]) == len(toy.samples[1].layout), "control"
+
+
+def test_layouts_of_unlabelled_scenes_are_unknown_and_those_of_the_others_are_not(recipe):
+    toy, scenes = (source.dataset for source in recipe.sources(None, "train"))
+    model = LayoutUNet(classes=["car", "van"], domains=["toy", "scenes"], block_out_channels=(32, 32), patch=2)
+    windows = collect_windows([toy, scenes], ["car", "van"], 256, 1, np.random.default_rng(0), unlabelled=["scenes"])
+    batch = make_batch(windows, model, 64, 0.0)(np.random.default_rng(1))
+    named = batch["domains"] < 2
+    assert set(batch["domains"][named].tolist()) == {0, 1}
+    assert (batch["known"] == (batch["domains"] == 0))[named].all()
+    empty = collect_windows([toy, scenes], ["car", "van"], 256, 1, np.random.default_rng(0))
+    assert make_batch(empty, model, 64, 0.0)(np.random.default_rng(1))["known"].all(), "control: empty, not unknown"
 
 
 def test_the_tool_trains_every_model(recipe, tmp_path):
