@@ -22,7 +22,9 @@ Real = Annotated[Path | None, typer.Option(help="Real images to compare with: a 
 
 
 def view_command(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Run folder, labelled data set, or folder of images.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Run folder, world, labelled data set, or folder of images.")
+    ],
     real: Real = None,
     format: Format = None,
     split: Split = None,
@@ -44,13 +46,16 @@ def view_command(
     """Browse a run or a data set: filter images and objects, see why each was accepted or dropped, decide, and correct.
 
     Opens a page on 127.0.0.1, which needs no network. A data set is never changed; what is decided about the images of
-    a run is kept in DIR/decisions.jsonl, and every export follows it.
+    a run is kept in DIR/decisions.jsonl, and every export follows it. A world opens as a zoomable map.
 
     Example: dataengine view runs/first --real path/to/dataset
     """
     _need_extra()
     from dataengine.view.app import Site
+    from dataengine.view.world_map import is_world, serve_map
 
+    if is_world(folder):
+        return serve_map(folder, port, open)
     site = Site(
         made=_gallery(folder, split, format),
         real=_gallery(real, real_split, real_format) if real is not None else None,
