@@ -282,10 +282,10 @@ def test_a_newer_request_replaces_those_that_wait(make_studio, monkeypatch):
     studio, go_on, seeds = make_studio(), threading.Event(), []
     render = Studio.render
 
-    def slow(self, asked):
+    def slow(self, asked, at):
         seeds.append(asked.seed)
         go_on.wait(60)
-        return render(self, asked)
+        return render(self, asked, at)
 
     monkeypatch.setattr(Studio, "render", slow)
     first = studio.submit(request_of(seed=1))
