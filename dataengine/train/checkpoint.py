@@ -56,7 +56,7 @@ SHOWN_CHARACTERS = 40
 def changed_settings(before: str, now: str) -> str:
     """What differs between two recipes, as a phrase; "" where no setting has a name.
 
-    >>> changed_settings('crop=96 [(\'patch\', 4)]{"seed":0}', 'crop=64 [(\'patch\', 4)]{"seed":1}')
+    >>> changed_settings('crop=96 patch=4 {"seed":0}', 'crop=64 patch=4 {"seed":1}')
     ': crop was 96, is 64; seed was 0, is 1'
     """
 
