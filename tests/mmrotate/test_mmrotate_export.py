@@ -115,6 +115,16 @@ def square_is_shown(file: Path) -> bool:
         return np.asarray(image.convert("L"))[60, 60] > 200
 
 
+@pytest.mark.parametrize("kind", ["hbb", "obb"])
+def test_upright_boxes_for_an_oriented_detector_are_noted(kind, tmp_path):
+    labels = Layout([[20, 20, 12, 8, 0]], [0], ("car",), (96, 96), kind)
+    for name in ("real", "test"):
+        coco.write(replace(one_image(tmp_path / "in", labels, name), kind=kind), tmp_path / name)
+    out, test = tmp_path / "out", str(tmp_path / "test")
+    done = export(None, tmp_path / "real", out, detector="s2anet", test=test, ratio=(1, 0))
+    assert any("boxes are upright" in note for note in done.notes) == (kind == "hbb")
+
+
 @pytest.mark.parametrize("layout", ["dota", "coco", "dior", "hrsc"])
 def test_ignored_regions_are_filled_to_train_on_and_kept_to_test_on(layout, tmp_path):
     """An unlabelled square in an ignored region must not be trained on as background."""
