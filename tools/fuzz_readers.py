@@ -126,7 +126,7 @@ def _read_calibration(file: Path) -> None:
     from dataengine.judge.calibration import Calibration
 
     values = Calibration.load(file).thresholds.values()
-    if not np.isfinite(list(values)).all():
+    if not all(np.isfinite(np.ravel(value)).all() for value in values):
         raise Wrong("thresholds are not finite")
 
 
