@@ -25,7 +25,7 @@ from dataengine.engine.image_parts import (
 )
 from dataengine.engine.map_parts import MapControl, use_map
 from dataengine.engine.picture_recipe import PictureRecipe
-from dataengine.engine.pictures import load_picture_parts
+from dataengine.engine.picture_parts import load_picture_parts
 from dataengine.engine.recipe import Recipe, folder_hash
 from dataengine.engine.samplers import (
     choose_layouts,

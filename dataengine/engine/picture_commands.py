@@ -164,7 +164,7 @@ def _run(
     from pydantic import ValidationError
 
     from dataengine.engine.picture_recipe import PictureRecipe
-    from dataengine.engine.pictures import local_model
+    from dataengine.engine.picture_parts import local_model
     from dataengine.engine.show import run_with_progress
     from dataengine.errors import UserError, first_fault
 

@@ -161,7 +161,7 @@ def test_the_imported_model_draws_with_the_authors_sampler(pipeline, monkeypatch
     class Noise(torch.nn.Module):
         config, device, dtype, timesteps = pipeline.unet.config, torch.device("cpu"), torch.float32, []
 
-        def forward(self, x, times, batch, text):
+        def forward(self, x, times, batch, text, control=None):
             self.timesteps.append(int(times[0]))
             return torch.tanh(x * (1 + times[0] / 1000)) * (1 + 0.1 * text.mean())
 
