@@ -24,8 +24,8 @@ from dataengine.engine.image_parts import (
     make_semantic,
 )
 from dataengine.engine.map_parts import MapControl, use_map
-from dataengine.engine.picture_recipe import PictureRecipe
 from dataengine.engine.picture_parts import load_picture_parts
+from dataengine.engine.picture_recipe import PictureRecipe
 from dataengine.engine.recipe import Recipe, folder_hash
 from dataengine.engine.samplers import (
     choose_layouts,

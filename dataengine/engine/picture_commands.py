@@ -163,8 +163,8 @@ def _run(
     """Make the run of a task. Its recipe counts the pictures first."""
     from pydantic import ValidationError
 
-    from dataengine.engine.picture_recipe import PictureRecipe
     from dataengine.engine.picture_parts import local_model
+    from dataengine.engine.picture_recipe import PictureRecipe
     from dataengine.engine.show import run_with_progress
     from dataengine.errors import UserError, first_fault
 
