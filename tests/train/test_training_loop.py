@@ -80,7 +80,7 @@ def test_an_interrupted_training_ends_with_exactly_the_weights_of_an_uninterrupt
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
     run(tmp_path)
-    with pytest.raises(UserError, match=r"made with other settings: learning_rate was .*, is 0.00001; use another --out"):
+    with pytest.raises(UserError, match=r"with other settings: learning_rate was .*, is 0.00001; use another --out"):
         run(tmp_path, learning_rate=1e-5)
 
 

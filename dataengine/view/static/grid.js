@@ -116,6 +116,7 @@ export class Grid {
       const found = await get(this.address(query), this.leaving.signal);
       this.chunks.delete(chunk);
       this.chunks.set(chunk, found.items);
+      this.before?.delete(chunk);
       for (const old of this.chunks.keys()) if (this.chunks.size > MAX_CHUNKS && old !== chunk) this.chunks.delete(old);
       if (this.total !== found.total) {
         this.total = found.total;
@@ -130,8 +131,9 @@ export class Grid {
     }
   }
 
-  // Fetch what is in sight again, after a decision.
+  // Fetch what is in sight again, after a decision. Until it is there, keys act on what is still shown.
   reload() {
+    this.before = new Map(this.chunks);
     this.chunks.clear();
     this.draw();
     if (!this.total) this.fetch(0);
@@ -173,7 +175,8 @@ export class Grid {
   }
 
   item(position) {
-    return this.chunks.get(Math.floor(position / CHUNK))?.[position % CHUNK] ?? null;
+    const chunk = Math.floor(position / CHUNK);
+    return (this.chunks.get(chunk) ?? this.before?.get(chunk))?.[position % CHUNK] ?? null;
   }
 
   // Add the visible tiles to the document and remove all others.
@@ -193,7 +196,7 @@ export class Grid {
     for (let position = first; position < last; position++) {
       const item = this.item(position);
       let tile = this.tiles.get(position);
-      if (!item) this.fetch(Math.floor(position / CHUNK));
+      if (!this.chunks.has(Math.floor(position / CHUNK))) this.fetch(Math.floor(position / CHUNK));
       if (tile && item && tile.item !== item) {
         if (tile.contains(document.activeElement)) this.wanted ??= position;
         tile.remove();
