@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 from dataengine.data.images import rgb
 from dataengine.data.pixel_range import PixelRange
 from dataengine.errors import UserError
+from dataengine.view.address import lists
 from dataengine.view.decide_routes import decide_routes
 from dataengine.view.detections import LazyDetector
 from dataengine.view.gallery import Gallery, pairs_of, query_of
@@ -98,11 +99,6 @@ def make_app(site: Site) -> Guard:
         HTTPException: lambda request, error: Json({"error": error.detail}, error.status_code),
     }
     return Guard(Starlette(routes=routes, exception_handlers=handlers), site.token, site.frame_ancestors)
-
-
-def lists(request: Request) -> dict[str, list[str]]:
-    """Parameters of the address, each with all its values."""
-    return {name: request.query_params.getlist(name) for name in request.query_params}
 
 
 class Endpoints:

@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from dataengine.errors import UserError
 from dataengine.evaluate.manifold import distances, nearest
+from dataengine.view.background import BackgroundWork
 from dataengine.view.gallery import Gallery
 from dataengine.view.images import NotServedError
 from dataengine.view.objects import pixels_of, starts
@@ -34,7 +34,7 @@ class Item:
     k: int
 
 
-class Embeddings:
+class Embeddings(BackgroundWork):
     """items: in random order, sides in turn; done: how many are embedded so far. Starts with the first request.
 
     The labels are those of the time of the start: objects that are corrected later keep their place in the map.
@@ -42,32 +42,16 @@ class Embeddings:
 
     def __init__(self, sides: dict[str, Gallery], kind: Kind, encode=None):
         """sides: galleries by their names. encode: images -> (B, E), None for the packaged encoder."""
+        super().__init__()
         self.sides, self.kind = sides, kind
         self.items: list[Item] = []
         self.vectors = np.zeros((0, 0), np.float32)
-        self.done, self.error = 0, ""
-        self._encode, self._encoding, self._starting = encode, threading.Lock(), threading.Lock()
-        self._thread, self._stopped = None, threading.Event()
+        self.done = 0
+        self._encode, self._encoding = encode, threading.Lock()
         self._map, self._near = (-1, None, 0.0), (-1, {})
 
-    def start(self) -> None:
-        """Start embedding, unless it has started."""
-        with self._starting:
-            if self._thread is None:
-                self.items = self._chosen()
-                self._thread = threading.Thread(target=self._work, daemon=True)
-                self._thread.start()
-
-    def wait(self) -> None:
-        """Wait until all is embedded, or it failed."""
-        self.start()
-        self._thread.join()
-
-    def stop(self) -> None:
-        """Stop embedding and wait for the thread."""
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join()
+    def _prepare(self) -> None:
+        self.items = self._chosen()
 
     def _chosen(self) -> list[Item]:
         rng, chosen = np.random.default_rng(0), []
@@ -110,32 +94,26 @@ class Embeddings:
             return np.asarray(self._encode(images), np.float32)
 
     def _work(self) -> None:
-        try:
-            cache, fingerprint = self._cache()
-            file = cache / f"embeddings-{self.kind}-{fingerprint}.npy"
-            if file.exists():
-                vectors = np.load(file, allow_pickle=False)
-                if len(vectors) == len(self.items):
-                    self.vectors, self.done = vectors, len(vectors)
-                    return
-            while self.done < len(self.items) and not self._stopped.is_set():
-                batch = self.items[self.done : self.done + BATCH_SIZE]
-                images = [self.pixels(item) for item in batch]
-                known = [k for k, image in enumerate(images) if image is not None]
-                found = self.encode([images[k] for k in known]) if known else np.zeros((0, 1), np.float32)
-                if not self.done:
-                    self.vectors = np.full((len(self.items), found.shape[1]), np.nan, np.float32)
-                self.vectors[self.done + np.array(known, int)] = found
-                self.done += len(batch)
-            if self.done == len(self.items):
-                buffer = io.BytesIO()
-                np.save(buffer, self.vectors)
-                store(cache, f"embeddings-{self.kind}", fingerprint, ".npy", buffer.getvalue())
-        except UserError as error:
-            self.error = str(error)
-        except Exception as error:  # shown on the page, which would wait forever otherwise
-            self.error = f"{type(error).__name__}: {error}"
-            raise
+        cache, fingerprint = self._cache()
+        file = cache / f"embeddings-{self.kind}-{fingerprint}.npy"
+        if file.exists():
+            vectors = np.load(file, allow_pickle=False)
+            if len(vectors) == len(self.items):
+                self.vectors, self.done = vectors, len(vectors)
+                return
+        while self.done < len(self.items) and not self._stopped.is_set():
+            batch = self.items[self.done : self.done + BATCH_SIZE]
+            images = [self.pixels(item) for item in batch]
+            known = [k for k, image in enumerate(images) if image is not None]
+            found = self.encode([images[k] for k in known]) if known else np.zeros((0, 1), np.float32)
+            if not self.done:
+                self.vectors = np.full((len(self.items), found.shape[1]), np.nan, np.float32)
+            self.vectors[self.done + np.array(known, int)] = found
+            self.done += len(batch)
+        if self.done == len(self.items):
+            buffer = io.BytesIO()
+            np.save(buffer, self.vectors)
+            store(cache, f"embeddings-{self.kind}", fingerprint, ".npy", buffer.getvalue())
 
     def _cache(self):
         """The cache folder of the first side, and what the embeddings depend on."""

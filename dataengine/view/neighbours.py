@@ -12,6 +12,7 @@ import numpy as np
 from dataengine.data.layout import Dataset, Sample
 from dataengine.errors import UserError
 from dataengine.evaluate.manifold import distances
+from dataengine.view.background import BackgroundWork
 from dataengine.view.images import NotServedError, inside
 from dataengine.view.index import Index
 from dataengine.view.source import store
@@ -24,7 +25,7 @@ WINDOWS_PER_IMAGE = 2  # as in the evaluation
 BATCH_SIZE = 16
 
 
-class Neighbours:
+class Neighbours(BackgroundWork):
     """Embeddings of windows of the real images, computed in a thread after the first request and stored in the cache.
 
     The embeddings computed so far can be searched at any time. windows: of the generated images' size, at native
@@ -33,32 +34,14 @@ class Neighbours:
 
     def __init__(self, real: Index, size: tuple[int, int]):
         """size: (width, height) of the windows in pixels."""
+        super().__init__()
         self.real, self.size = real, size
         self.windows: list[Window] = []
         self.image_of: list[int] = []  # index of the real image of each window
-        self.done, self.error = 0, ""
+        self.done = 0
         self._embeddings = np.zeros((0, 0), np.float32)
         self._features = None
-        self._start, self._encoding, self._thread = threading.Lock(), threading.Lock(), None
-        self._stopped = threading.Event()
-
-    def start(self) -> None:
-        """Start embedding, unless it has started."""
-        with self._start:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, daemon=True)
-                self._thread.start()
-
-    def wait(self) -> None:
-        """Wait until all windows are embedded, or embedding has failed."""
-        self.start()
-        self._thread.join()
-
-    def stop(self) -> None:
-        """Stop embedding and wait for the thread, which would block the program's exit."""
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._encoding = threading.Lock()
 
     def nearest(self, image: np.ndarray, n: int = 8) -> list[tuple[float, int]]:
         """(distance, window index) of the nearest windows embedded so far, at most one of each real image.
@@ -85,32 +68,26 @@ class Neighbours:
             return self._features.encode(images)
 
     def _work(self) -> None:
-        try:
-            self._cut()
-            name = f"embeddings-{FEATURES}-{self.size[0]}x{self.size[1]}"
-            cached = self.real.source.cache / f"{name}-{self.real.source.fingerprint}.npy"
-            if cached.exists():
-                embeddings = np.load(cached, allow_pickle=False)
-                if len(embeddings) == len(self.windows):
-                    self._embeddings, self.done = embeddings, len(embeddings)
-                    return
-            rows = iter(self.windows)
-            while batch := list(islice(rows, BATCH_SIZE)):
-                if self._stopped.is_set():
-                    return
-                embeddings = self._embed([window.pixels() for window in batch])
-                if not self.done:
-                    self._embeddings = np.zeros((len(self.windows), embeddings.shape[1]), np.float32)
-                self._embeddings[self.done : self.done + len(batch)] = embeddings
-                self.done += len(batch)
-            buffer = io.BytesIO()
-            np.save(buffer, self._embeddings)
-            store(self.real.source.cache, name, self.real.source.fingerprint, ".npy", buffer.getvalue())
-        except UserError as error:
-            self.error = str(error)
-        except Exception as error:  # shown on the page, which would wait forever otherwise
-            self.error = f"{type(error).__name__}: {error}"
-            raise
+        self._cut()
+        name = f"embeddings-{FEATURES}-{self.size[0]}x{self.size[1]}"
+        cached = self.real.source.cache / f"{name}-{self.real.source.fingerprint}.npy"
+        if cached.exists():
+            embeddings = np.load(cached, allow_pickle=False)
+            if len(embeddings) == len(self.windows):
+                self._embeddings, self.done = embeddings, len(embeddings)
+                return
+        rows = iter(self.windows)
+        while batch := list(islice(rows, BATCH_SIZE)):
+            if self._stopped.is_set():
+                return
+            embeddings = self._embed([window.pixels() for window in batch])
+            if not self.done:
+                self._embeddings = np.zeros((len(self.windows), embeddings.shape[1]), np.float32)
+            self._embeddings[self.done : self.done + len(batch)] = embeddings
+            self.done += len(batch)
+        buffer = io.BytesIO()
+        np.save(buffer, self._embeddings)
+        store(self.real.source.cache, name, self.real.source.fingerprint, ".npy", buffer.getvalue())
 
     def _cut(self) -> None:
         """Cut the windows of the real images."""

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dataengine.errors import UserError
+from dataengine.view.address import lists
 from dataengine.view.embeddings import Embeddings, Item
 from dataengine.view.gallery import Gallery, query_of
 from dataengine.view.json_response import Json
@@ -57,7 +58,7 @@ class ObjectRoutes:
         return side
 
     def objects(self, request: Request) -> Response:
-        side, values = self._side(request), _lists(request)
+        side, values = self._side(request), lists(request)
         order = request.query_params.get("order", "")
         near, version = self._near(side) if order.endswith("near") else (None, 0)
         start, n = _number(request, "start", 0), _number(request, "n", 60)
@@ -152,7 +153,7 @@ class ObjectRoutes:
     def _kept(self, request: Request, side: str) -> np.ndarray:
         """Bool (N,): images that match the filter."""
         keep = np.zeros(len(self.galleries[side].index), bool)
-        keep[self.galleries[side].matches(query_of(_without(_lists(request), "least", "kind", "true", "seen")))] = True
+        keep[self.galleries[side].matches(query_of(_without(lists(request), "least", "kind", "true", "seen")))] = True
         return keep
 
     def _least(self, request: Request) -> float:
@@ -211,10 +212,6 @@ def _words(row: dict, names: list[str]) -> str:
         case "false":
             return f"{names[row['seen']]}, no label there"
     return f"{names[row['true']]}, seen as {names[row['seen']]}"
-
-
-def _lists(request: Request) -> dict[str, list[str]]:
-    return {name: request.query_params.getlist(name) for name in request.query_params}
 
 
 def _without(values: dict, *names: str) -> dict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,8 +9,8 @@ import numpy as np
 
 from dataengine import geometry
 from dataengine.data.layout import Layout
-from dataengine.errors import UserError
 from dataengine.judge.verdict import EXCUSED_OVERLAP, class_map, overlaps
+from dataengine.view.background import BackgroundWork
 from dataengine.view.detections import LazyDetector
 from dataengine.view.gallery import Gallery
 from dataengine.view.images import NotServedError
@@ -61,50 +60,28 @@ def take(boxes: np.ndarray, classes: np.ndarray, layout: Layout, of: np.ndarray)
     return taken
 
 
-class Outcomes:
+class Outcomes(BackgroundWork):
     """done of total images; starts with the first request. classes: of the labels and the detector."""
 
     def __init__(self, gallery: Gallery, detector: LazyDetector):
+        super().__init__()
         self.gallery, self.detector = gallery, detector
         self.ids: list[int] = []
         self.found: list[Detected] = []
         self.classes: list[str] = list(gallery.index.classes)
-        self.error, self.done = "", 0
-        self._starting, self._thread, self._stopped = threading.Lock(), None, threading.Event()
+        self.done = 0
 
-    def start(self) -> None:
-        """Start detecting, unless it has started."""
-        with self._starting:
-            if self._thread is None:
-                n = len(self.gallery.index)
-                self.ids = np.random.default_rng(0).permutation(n)[:MAX_IMAGES].tolist()
-                self._thread = threading.Thread(target=self._work, daemon=True)
-                self._thread.start()
-
-    def wait(self) -> None:
-        """Wait until all images are done, or it failed."""
-        self.start()
-        self._thread.join()
-
-    def stop(self) -> None:
-        """Stop and wait for the thread."""
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join()
+    def _prepare(self) -> None:
+        n = len(self.gallery.index)
+        self.ids = np.random.default_rng(0).permutation(n)[:MAX_IMAGES].tolist()
 
     def _work(self) -> None:
-        try:
-            for i in self.ids:
-                if self._stopped.is_set():
-                    return
-                if (one := self._detected(i)) is not None:
-                    self.found.append(one)
-                self.done += 1
-        except UserError as error:
-            self.error = str(error)
-        except Exception as error:  # shown on the page, which would wait forever otherwise
-            self.error = f"{type(error).__name__}: {error}"
-            raise
+        for i in self.ids:
+            if self._stopped.is_set():
+                return
+            if (one := self._detected(i)) is not None:
+                self.found.append(one)
+            self.done += 1
 
     def _detected(self, i: int) -> Detected | None:
         try:
