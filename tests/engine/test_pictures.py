@@ -22,7 +22,7 @@ from dataengine.cli import app
 from dataengine.data import coco, formats
 from dataengine.data.layout import Acquisition, Dataset, Layout, Sample
 from dataengine.data.presets import Preset
-from dataengine.engine import attempt, pictures
+from dataengine.engine import attempt, picture_parts
 from dataengine.engine.picture_recipe import PictureRecipe
 from dataengine.engine.run import synth
 from dataengine.engine.run_folder import RunFolder
@@ -165,7 +165,7 @@ def test_without_holding_objects_they_change_unevenly(recipe, data, tmp_path, mo
 
 def test_condition_and_strength_act(recipe, monkeypatch):
     """Controls: the same noise under the condition that a picture has already; a network that removes no noise."""
-    parts = pictures.load_picture_parts(recipe("rerender", targets=[{"night": True}]))
+    parts = picture_parts.load_picture_parts(recipe("rerender", targets=[{"night": True}]))
     [canvas] = parts.canvases.numbered([0], [7])
     layouts = [replace(canvas.new, acquisition=Acquisition(night=night)) for night in (True, False)]
 
@@ -401,11 +401,11 @@ def test_what_cannot_be_made_is_refused_in_one_sentence(
 
 def test_a_kind_of_images_that_the_model_saw_by_day_only_has_no_night(recipe):
     seen = Imagery(classes=("car",), bands="colour", night=False, gsd_m=(0.5, 2), source="Toy")
-    renderer = pictures.PictureRenderer(type("M", (), {"conditions": frozenset({"night", "gsd_m"})}))
+    renderer = picture_parts.PictureRenderer(type("M", (), {"conditions": frozenset({"night", "gsd_m"})}))
     for target, says in (({"night": True}, "by day only"), ({"gsd_m": 4.0}, "0.5 to 2 m")):
         with pytest.raises(UserError, match=says):
-            pictures.check_conditions(recipe("rerender", targets=[target]), renderer, seen, "it")
-    pictures.check_conditions(recipe("rerender", targets=[{"night": False, "gsd_m": 1.0}]), renderer, seen, "it")
+            picture_parts.check_conditions(recipe("rerender", targets=[target]), renderer, seen, "it")
+    picture_parts.check_conditions(recipe("rerender", targets=[{"night": False, "gsd_m": 1.0}]), renderer, seen, "it")
 
 
 @pytest.mark.parametrize(
@@ -415,7 +415,8 @@ def test_a_kind_of_images_that_the_model_saw_by_day_only_has_no_night(recipe):
 def test_a_data_set_of_another_name_gets_the_look_of_its_images(classes, bands, look):
     """Control: cars in colour, which the packaged renderer has never seen."""
     trained, own = read_imagery(weights.packaged("whole")), Imagery(classes=classes, bands=bands)
-    found = pictures.look_of(["hit-uav", "hrplanes"], trained, own, Preset(name="mine", title="Mine", classes=classes))
+    mine = Preset(name="mine", title="Mine", classes=classes)
+    found = picture_parts.look_of(["hit-uav", "hrplanes"], trained, own, mine)
     assert (found and found.name) == look
 
 
