@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -78,16 +79,22 @@ def _objects(file: Path, text: str, problems: list[Problem]) -> dict[str, Object
     rows = csv.DictReader(text.splitlines(keepends=True), skipinitialspace=True)
     try:
         for row in rows:
+            text_of_row = "".join(chain.from_iterable(value or () for value in row.values()))
+            line = rows.line_num - text_of_row.rstrip().count("\n")
+            if line < rows.line_num:
+                what = f"a quotation mark is not closed; lines {line} to {rows.line_num} are skipped"
+                problems.append(Problem(file, line, what, rows.line_num - line + 1))
+                continue
             row = {key.strip(): value for key, value in row.items() if isinstance(key, str)}
             name = str(row.get("image_id") or "").strip()
             try:
                 if not name:
                     raise ValueError("the line has no image_id")
                 objects = found.get(name, Objects())
-                _add(objects, row, rows.line_num)
+                _add(objects, row, line)
                 found[name] = objects  # not before: an image whose lines cannot be read is not empty
             except ValueError as error:
-                problems.append(Problem(file, rows.line_num, f"{error}; the object is skipped", 1))
+                problems.append(Problem(file, line, f"{error}; the object is skipped", 1))
     except csv.Error as error:
         problems.append(Problem(file, rows.line_num, f"is not CSV from here on ({error}); the rest is skipped"))
     return found

@@ -38,6 +38,7 @@ CLASSES = (
 )  # fmt: skip
 _NUMBERS = (*range(1, 21), 22, *range(24, 34))  # 21 and 23 are not used
 _FIELDS = ("mbox_cx", "mbox_cy", "mbox_w", "mbox_h", "mbox_ang")
+_UPRIGHT_FIELDS = ("box_xmin", "box_ymin", "box_xmax", "box_ymax")
 
 
 def splits(path: Path) -> tuple[str, ...]:
@@ -82,7 +83,9 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
         identity = element_text(element, "Class_ID") if not ships_only else ""
         name = classes[0] if ships_only else names.get(identity, identity)
         values = [element_number(element, field) for field in _FIELDS]
-        return name, [*values[:4], radians(values[4], "mbox_ang")]
+        box = [*values[:4], radians(values[4], "mbox_ang")]
+        _check_unit(element, box)
+        return name, box
 
     problems: list[Problem] = []
     results = read_records(path, split, problems, tag="HRSC_Object", parse_object=parse)
@@ -92,6 +95,30 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
         record.acquisition = _acquisition(record.annotation, root, problems)
     records, chosen = [record for record, _ in results], classes or listed
     return assemble(records, path, format=NAME, kind="obb", classes=chosen, known=(CLASSES,), problems=problems)
+
+
+def _check_unit(element: Element, box: list[float]) -> None:
+    """Raises ValueError where the upright box of an object fits its turned box only if the angle is in degrees."""
+    try:
+        stated = np.array([float(element.findtext(field) or "") for field in _UPRIGHT_FIELDS])
+    except ValueError:
+        return  # not stated
+    if not np.isfinite(stated).all():
+        return
+    both = np.array([box, [*box[:4], math.radians(box[4])]])
+    in_radians, in_degrees = (_overlap(stated, geometry.to_corners(each[None])[0]) for each in both)
+    if in_radians < 0.5 and in_degrees > 0.8:
+        raise ValueError(
+            f"mbox_ang is {box[4]:g}, which fits box_xmin to box_ymax only as degrees; convert it to radians"
+        )
+
+
+def _overlap(upright: np.ndarray, corners: np.ndarray) -> float:
+    """IoU of an upright box (x1, y1, x2, y2) and the hull of corners (4, 2)."""
+    low, high = corners.min(0), corners.max(0)
+    shared = np.minimum(upright[2:], high) - np.maximum(upright[:2], low)
+    inside = float(np.prod(np.maximum(shared, 0)))
+    return inside / max(float(np.prod(high - low) + np.prod(upright[2:] - upright[:2])) - inside, 1e-9)
 
 
 def _acquisition(file: Path, root: Element, problems: list[Problem]) -> Acquisition:
@@ -142,7 +169,7 @@ def _annotation(layout: Layout, name: str, identities: dict[str, str]) -> Elemen
         cx, cy, w, _, theta = map(float, box)
         item = fill(SubElement(objects, "HRSC_Object"), Object_ID=i, Class_ID=identities[class_key(word)])
         fill(item, difficult=int(layout.difficult[i - 1]))
-        fill(item, **dict(zip(("box_xmin", "box_ymin", "box_xmax", "box_ymax"), map(decimal, hull), strict=True)))
+        fill(item, **dict(zip(_UPRIGHT_FIELDS, map(decimal, hull), strict=True)))
         fill(item, **dict(zip(_FIELDS, [*map(decimal, box[:4]), decimal(theta, 7)], strict=True)))
         fill(item, header_x=round(cx + w / 2 * math.cos(theta)), header_y=round(cy + w / 2 * math.sin(theta)))
     return root

@@ -139,9 +139,8 @@ def export(
         written = _write(parts, content, out / "data", progress)
     counts = {"test": 0, "synthetic": 0} | written["counts"]
     images = sum(counts[name] * times for name, times in zip(("real", "synthetic"), ratio, strict=True))
-    data = ExportedData(
-        layout, spelling(train.classes, layout), written["largest_side"], synthetic_scale, images, tested
-    )
+    names, side, upright = spelling(train.classes, layout), written["largest_side"], train.kind == "hbb"
+    data = ExportedData(layout, names, side, synthetic_scale, images, tested, upright)
     config = out / f"{detector}.py"
     write_whole(config, config_text(detector, data, ratio, scale, cpu))
     real_images, synthetic_images = (

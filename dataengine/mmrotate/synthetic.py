@@ -59,7 +59,7 @@ def export_synthetic(dataset: Dataset, out: Path, detector: str, layout: str, id
                 formats.write(
                     replace(dataset, samples=part, kind="obb"), work / "data" / "synthetic", layout, split=split
                 )
-            text = _config(detector, layout, dataset.classes, samples, done.train)
+            text = _config(detector, layout, dataset, samples, done.train)
             (work / done.config.name).write_text(text, "utf-8")
             (work / "export.json").write_text(json.dumps(content, indent=2) + "\n", "utf-8")
             if out.exists():
@@ -70,10 +70,11 @@ def export_synthetic(dataset: Dataset, out: Path, detector: str, layout: str, id
     return done
 
 
-def _config(detector: str, layout: str, classes: tuple[str, ...], samples: Sequence, images: int) -> str:
+def _config(detector: str, layout: str, dataset: Dataset, samples: Sequence, images: int) -> str:
     """The text of the config. images: number of those to train on."""
     side = max(max(sample.layout.size) for sample in samples)
-    data = ExportedData(layout, spelling(classes, layout), side, 1.0, images)
+    names = spelling(dataset.classes, layout)
+    data = ExportedData(layout, names, side, 1.0, images, upright=dataset.kind == "hbb")
     text = config_text(detector, data, (0, 1), 1.0, cpu=False)
     head, _, rest = text.partition("\n")
     assert head.startswith("#"), "the first line is a comment"

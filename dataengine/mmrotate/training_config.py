@@ -25,7 +25,7 @@ class MmrotateConfig:
     config:    path below the folder `configs/` of mmrotate.
     heads:     paths in `model` of the parts with `num_classes`.
     cuda_only: parts that mmcv implements for CUDA only: (path in `model`, its replacement with --cpu).
-    rotates:   whether images are turned by any angle as augmentation.
+    rotates:   whether images are turned as augmentation: by any angle, or by quarter turns where boxes are upright.
     from_hbb:  whether it learns from the horizontal hulls of the rotated boxes.
     schedule:  key of `SCHEDULES`. epochs, batch_size: of mmrotate's training on DOTA.
     """
@@ -97,6 +97,7 @@ class ExportedData:
     synthetic_scale: synthetic pixels for each real pixel; synthetic images are resized by its inverse when loaded.
     images:          number of images in an epoch.
     tested:          whether there are images to test on.
+    upright:         whether the boxes know no angle: such images are turned by quarter turns only.
     """
 
     layout: str
@@ -105,6 +106,7 @@ class ExportedData:
     synthetic_scale: float
     images: int
     tested: bool = True
+    upright: bool = False
 
 
 def spelling(classes: tuple[str, ...], layout: str) -> tuple[str, ...]:
@@ -260,9 +262,11 @@ def _train_pipeline(detector: str, data: ExportedData, factor: float, side: int)
     loading = [*_loading(data.layout, "hbox"), to_rbox] if chosen.from_hbb else _loading(data.layout, "rbox")
     steps = [{"type": "mmdet.LoadImageFromFile"}, *loading, _resize(factor)]
     steps.append({"type": "mmdet.RandomFlip", "prob": 0.75, "direction": ["horizontal", "vertical", "diagonal"]})
-    if chosen.rotates:
-        upright = _indices(data.classes, ROUND_CLASSES)
-        steps.append({"type": "RandomRotate", "prob": 0.5, "angle_range": 180, "rect_obj_labels": upright or None})
+    if chosen.rotates and data.upright:  # the hull of an object, turned by another angle, is larger than its hull there
+        steps.append({"type": "RandomChoiceRotate", "prob": 0.5, "angles": [90, 180, 270]})
+    elif chosen.rotates:
+        round_ones = _indices(data.classes, ROUND_CLASSES)
+        steps.append({"type": "RandomRotate", "prob": 0.5, "angle_range": 180, "rect_obj_labels": round_ones or None})
     if chosen.from_hbb:  # the cropped square lies inside every image
         steps.append({"type": "mmdet.Pad", "size": (side, side), "pad_val": {"img": (114, 114, 114)}})
     return [*steps, {"type": "mmdet.PackDetInputs"}]

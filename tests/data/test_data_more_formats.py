@@ -285,6 +285,18 @@ def test_airbus_csv_reads_bounds_with_or_without_a_suffix(tmp_path):
     assert "c.jpg" not in messages(dataset)
 
 
+def test_airbus_csv_reports_lines_after_a_quotation_mark_that_is_not_closed(tmp_path):
+    picture(tmp_path / "images/a.jpg")
+    rows = ['a,tank,"(10, 20, 50, 30)"', 'a,tank,"(1, 2, 3, 4)', 'a,tank,"(5, 5, 9, 9)"', 'a,tank,"(0, 0, 9, 9)"']
+    for closed in (True, False):
+        lines = [row if row.endswith('"') or not closed else row + '"' for row in rows]
+        text(tmp_path / "annotations.csv", "\n".join(["image_id,class,bounds", "", *lines]) + "\n")
+        dataset = airbus.read(tmp_path)
+        assert sum(len(sample.layout) for sample in dataset) + reported(dataset) == 4
+        assert reported(dataset) == (0 if closed else 2)
+    assert "lines 4 to 5 are skipped" in messages(dataset)
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_airbus_csv_reads_polygons(turned, tmp_path):
     picture(tmp_path / "images/a.jpg")

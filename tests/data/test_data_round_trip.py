@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
+import math
 import tempfile
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from PIL import Image
 
 from dataengine.data import coco, dior, dota, formats, hit_uav, hrsc, rolabelimg, voc, yolo
 from dataengine.data.layout import Acquisition
+from dataengine.errors import UserError
 
 ROTATED = [name for name in formats.WRITTEN if "angles" in formats.module(name).HOLDS]
 SIZE = (200, 150)
@@ -193,6 +195,26 @@ def test_coco_dior_dota_and_hrsc_numbers_are_continuous_pixels(tmp_path, true_co
     assert read.samples[0].layout.names() == ["Nimitz"]
     assert read.samples[0].layout.acquisition.latitude_deg == 69.04
     assert hrsc.read(tmp_path / "hrsc", classes=("ship",)).samples[0].layout.names() == ["ship"]
+
+
+@pytest.mark.parametrize(("angle", "upright", "read_as"), [
+    (0.4, "8.2 14.3 41.8 30.7", "radians"), (5, "9.8 18.7 40.2 26.3", "refused"), (5, None, "radians"),
+])  # fmt: skip
+def test_an_hrsc_angle_in_degrees_is_noticed_by_the_upright_box_beside_it(angle, upright, read_as, tmp_path):
+    """Less than a full turn in radians, so the number alone does not tell."""
+    _image(tmp_path / "AllImages" / "a.bmp")
+    values = zip(("cx", "cy", "w", "h", "ang"), (25, 22.5, 30, 5, angle), strict=True)
+    fields = "".join(f"<mbox_{name}>{value}</mbox_{name}>" for name, value in values)
+    for name, value in zip(("xmin", "ymin", "xmax", "ymax"), (upright or "").split(), strict=upright is not None):
+        fields += f"<box_{name}>{value}</box_{name}>"
+    objects = f"<HRSC_Objects><HRSC_Object><Class_ID>100000005</Class_ID>{fields}</HRSC_Object></HRSC_Objects>"
+    _xml(tmp_path / "Annotations" / "a.xml", objects)
+    if read_as == "refused":
+        with pytest.raises(UserError, match="mbox_ang is 5, which fits box_xmin to box_ymax only as degrees"):
+            hrsc.read(tmp_path)
+        return
+    turn = hrsc.read(tmp_path).samples[0].layout.boxes[0, 4]
+    assert math.sin(turn - angle) == pytest.approx(0, abs=1e-5)
 
 
 def test_a_rolabelimg_angle_turns_clockwise_from_the_horizontal_to_the_width(tmp_path, same):

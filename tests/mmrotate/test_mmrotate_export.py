@@ -221,6 +221,21 @@ def test_classes_are_matched_by_name_and_the_order_is_the_real_datas(make_run, m
     assert rotation["rect_obj_labels"] == [1], "a round object keeps its upright box when the picture is turned"
 
 
+@pytest.mark.parametrize("kind", ["hbb", "obb"])
+def test_images_with_upright_boxes_are_turned_by_quarter_turns_only(kind, make_run, real, tmp_path):
+    """The hull of an object, turned by 45 degrees, is no hull of the object there."""
+    data = formats.read(real, split="train")
+    formats.write(replace(data, kind=kind), tmp_path / "real", "coco", split="train")
+    export(None, tmp_path / "real", tmp_path / "out", detector="rtmdet-r", ratio=(1, 0), tested=False)
+    config = values_of(tmp_path / "out" / "rtmdet-r.py")
+    (part,) = config["train_dataloader"]["dataset"]["datasets"]
+    turns = [step for step in part["pipeline"] if "Rotate" in step["type"]]
+    if kind == "hbb":
+        assert turns == [{"type": "RandomChoiceRotate", "prob": 0.5, "angles": [90, 180, 270]}]
+    else:
+        assert turns[0]["type"] == "RandomRotate"
+
+
 def test_a_class_missing_in_the_real_data_is_named_and_left_out_on_request(make_run, real, tmp_path):
     run = make_run(classes=("airship", "van"))
     with pytest.raises(UserError, match="shows airship, which"):
