@@ -19,7 +19,7 @@ SLOWEST = ("renderer", "layout-model", "aerogen", "run-verify", "release")  # te
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "detector")) for n in READERS])
 def test_a_broken_file_is_read_or_refused_in_one_sentence(name):
     fed = fuzz.fuzz(name, range(20 if name in SLOWEST else 200), seed=0)
     assert not fed.found, fed.found[0]

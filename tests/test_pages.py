@@ -44,7 +44,7 @@ PAGES = {"README.md": ROOT / "README.md"}
 PAGES |= {page.relative_to(DOCS).as_posix(): page for page in sorted(DOCS.rglob("*.md"))}
 MMROTATE = ("lift.md", "mmrotate.md")  # need its environment
 ELSEWHERE = ("scale.md", "trust.md")  # tests of their own also read what is written
-SLOW = ("data.md", "evaluate.md", "maps.md", "train.md", *(page for page in PAGES if page.startswith("tutorials/")))
+QUICK = ("README.md", "index.md", "layouts.md", "view.md")  # of the pages with commands; the others are slow tests
 RUN_PATHS = re.compile(r"`((?:runs|work|releases)/[a-z\d_./-]+)`")
 
 # replaces text of a page
@@ -222,7 +222,9 @@ OTHERS = [page for page in PAGES if page not in (*MMROTATE, *ELSEWHERE, "release
 OTHERS = [page for page in OTHERS if commands(page) or RUN_PATHS.search(PAGES[page].read_text())]
 
 
-@pytest.mark.parametrize("page", [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in OTHERS])
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page not in QUICK)) for page in OTHERS]
+)
 def test_the_commands_of_a_page_run_and_write_their_files(page, run_page):
     folder = run_page(page)
     if page == "README.md":  # a complete run

@@ -101,6 +101,7 @@ def test_two_workers_give_the_same_manifest_as_one(finished, tmp_path):
     assert processes(two.out) == 2
 
 
+@pytest.mark.slow
 def test_worn_processes_are_replaced_and_the_manifest_stays_the_same(finished, tmp_path, monkeypatch):
     """So that memory does not grow with the run. The control is the run above, whose processes are not worn."""
     recipe, result = finished
