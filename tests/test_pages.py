@@ -223,8 +223,6 @@ OTHERS = [page for page in OTHERS if commands(page) or RUN_PATHS.search(PAGES[pa
 
 
 @pytest.mark.parametrize("page", [pytest.param(p, marks=[pytest.mark.slow] * (p not in QUICK)) for p in OTHERS])
-    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page not in QUICK)) for page in OTHERS]
-)
 def test_the_commands_of_a_page_run_and_write_their_files(page, run_page):
     folder = run_page(page)
     if page == "README.md":  # a complete run
