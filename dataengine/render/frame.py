@@ -1,7 +1,7 @@
 """The frame of one object: upright, scaled to a fixed size, with a margin of context.
 
-The box is centred and its long side lies along x, whatever its position, angle and size in the image, so that a model
-of frames need not learn orientation and scale.
+The box is centred and its first side lies along x, whatever its position, angle and size in the image, so that a model
+of frames need not learn orientation and scale. The first side is the long one, except along a heading (`heading`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def frame_sides(boxes: np.ndarray, spec: FrameSpec, context: float | None = None
     >>> frame_sides(np.float32([[0, 0, 40, 10, 0], [0, 0, 4, 2, 0]]), FrameSpec(context=2, min_side=28)).tolist()
     [80.0, 28.0]
     """
-    return np.maximum(boxes[:, 2] * (spec.context if context is None else context), spec.min_side).astype(np.float32)
+    long_sides = boxes[:, 2:4].max(1)
+    return np.maximum(long_sides * (spec.context if context is None else context), spec.min_side).astype(np.float32)
 
 
 def frame_matrices(boxes: np.ndarray, kind: Kind, spec: FrameSpec, context: float | None = None) -> np.ndarray:
