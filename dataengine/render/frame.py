@@ -154,6 +154,19 @@ def masks(box: np.ndarray, kind: Kind, spec: FrameSpec, context: float | None = 
     return (hole > 0).astype(np.float32), box_coverage(width, height, spec.size)
 
 
+def hole_in_frame(box: np.ndarray, matrix: np.ndarray, spec: FrameSpec) -> np.ndarray:
+    """The area to paint of a horizontal box (5,), seen in a frame that lies askew: (size, size) float32, 0 or 1."""
+    import cv2
+
+    grown = box.copy()
+    grown[2:4] += 2 * max(spec.hole_margin * float(box[2:4].max()), spec.hole_pixels)
+    to_frame = cv2.invertAffineTransform(matrix.astype(np.float64))
+    corners = geometry.to_corners(grown[None])[0] @ to_frame[:, :2].T + to_frame[:, 2]
+    hole = np.zeros((spec.size, spec.size), np.uint8)
+    cv2.fillPoly(hole, [np.rint((corners - 0.5) * 16).astype(np.int32)], 1, shift=4)
+    return hole.astype(np.float32)
+
+
 def matte(patch: np.ndarray, ground: np.ndarray) -> np.ndarray:
     """How much a painted frame changes each pixel of the ground, (size, size) float32 in [0, 1].
 

@@ -13,6 +13,7 @@ from PIL import Image
 from toy_scenes import canvas
 
 from dataengine.data.layout import Dataset, Layout, Sample
+from dataengine.render.erase import painted_boxes
 from dataengine.render.frame import FrameSpec
 from dataengine.render.heading import along_heading, draw_headings
 from dataengine.render.in_scene import InSceneUNet
@@ -139,3 +140,27 @@ def test_upright_frames_of_a_class_with_known_headings_state_no_angle(tmp_path):
     of_class = both.labels == 0
     assert np.isnan(both.fields[of_class & ~both.headed][:, 2:4]).all()
     assert both.fields[both.headed, 2] == pytest.approx(math.sin(0.4), abs=1e-6)
+
+
+def test_no_pixel_beyond_what_the_label_declares_changes():
+    """`erase` restores the area around the label; the frame's own hole, which lies askew, reaches beyond it."""
+    model = WholeHole(["plane"], frame_size=48, block_out_channels=(16, 32), headed=("plane",))
+    pipeline = InScenePipeline(model, FlowMatchEulerDiscreteScheduler())
+    layout = Layout([[100, 100, 60, 60, 0]], [0], ("plane",), (200, 200), "hbb")
+    reach = painted_boxes(layout.boxes, model.spec)[0, 2] / 2
+    rows, columns = np.mgrid[:200, :200] + 0.5
+    outside = np.maximum(np.abs(rows - 100), np.abs(columns - 100)) > reach
+    widest = 0.0
+    for seed in range(6):
+        [result] = pipeline([canvas(np.full((200, 200, 3), 102, np.uint8), layout)], [seed], num_inference_steps=2)
+        changed = (result.image != 102).any(2)
+        assert not (changed & outside).any()
+        widest = max(widest, float(changed.sum()))
+    assert widest > 60 * 60, "the control: the whole label was painted"
+
+
+class WholeHole(InSceneUNet):
+    """Paints all of the hole white."""
+
+    def forward(self, frames, timesteps, surroundings, hole, box, labels, fields):
+        return (frames - torch.ones_like(frames)) / (timesteps[:, None, None, None] / 1000)
