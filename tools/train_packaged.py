@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,7 +136,10 @@ def train_stage(
 
 def read_headings(work: Path) -> dict[str, dict[tuple[str, int], float]]:
     """Headings of HRPlanes' airplanes, from tools/headings.py."""
-    found = json.loads((work / "headings.json").read_text())
+    file = work / "headings.json"
+    if not file.exists():
+        sys.exit(f"{file} is missing; first: python tools/headings.py --out {file}")
+    found = json.loads(file.read_text())
     return {"hrplanes": {(key.rpartition("/")[0], int(key.rpartition("/")[2])): turn for key, turn in found.items()}}
 
 
