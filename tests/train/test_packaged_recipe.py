@@ -78,7 +78,7 @@ def test_the_tool_trains_every_model(recipe, tmp_path):
     from dataengine.render.in_scene_pipeline import InScenePipeline
     from dataengine.render.layout_pipeline import LayoutPipeline
 
-    with pytest.raises(SystemExit, match="tools/headings.py"):
+    with pytest.raises(SystemExit, match=r"tools/headings\.py"):
         recipe.train_stage("in-scene", tmp_path, tmp_path / "work", 0.0005, None)
     (tmp_path / "work").mkdir(exist_ok=True)
     (tmp_path / "work" / "headings.json").write_text("{}")
