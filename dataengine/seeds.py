@@ -20,6 +20,7 @@ class Stream(IntEnum):
     LAYOUT = 0x1A7
     SCENE = 0x5CE  # which image, and which window of it, objects are painted into
     PLACE = 0x91A  # where objects are moved to, among likely places
+    HEADING = 0x4EA  # where objects of horizontal boxes point
     SEQUENCE = 0x5E9  # which objects of a picture are there at each date
     WORLD_FIELD = 0xF1E  # slow fields over a world
     WORLD_CELL = 0xCE1  # what a cell of a world has of these fields for itself

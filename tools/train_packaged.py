@@ -1,8 +1,9 @@
 """Train the packaged weights on the sample data, on two CPU cores or a GPU. The same command resumes a stopped run.
 
 The whole-image renderer (decoder, thumbnails) is trained on all imagery of WHOLE_REPEATS, the others on the two
-labelled data sets. `--start packaged` goes on from the packaged whole-image renderer instead of random weights.
+labelled data sets. `--start packaged` goes on from the packaged renderers instead of random weights.
 
+    python tools/headings.py --out work/headings.json                                       # of HRPlanes' airplanes
     python tools/train_packaged.py --work work decoder thumbnails in-scene                  # base environment
     python tools/train_packaged.py --work work few-step-decoder few-step-thumbnails whole \\
         few-step-in-scene layouts
@@ -24,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,7 +117,8 @@ def train_stage(
             unlabelled=unlabelled,
         )  # fmt: skip
     elif name == "in-scene":
-        train_in_scene(parts, classes, out, settings)
+        model = None if start is None else InSceneUNet.from_pretrained(start.parent / "in-scene" / "unet")
+        train_in_scene(parts, classes, out, settings, start=model, headings=read_headings(work))
     elif name == "few-step-decoder":
         model = ThumbnailDecoder.from_pretrained(trained)
         distill_decoder(model, crops, out, settings, DECODER_STEPS)
@@ -127,7 +130,17 @@ def train_stage(
     else:
         model = InSceneUNet.from_pretrained(trained)
         pipeline = InScenePipeline(model, FlowMatchEulerDiscreteScheduler(), guidance=GUIDANCE)
-        save_half(distill_in_scene(pipeline, parts, out, settings, STEPS), weights.FOLDER / "in-scene")
+        few = distill_in_scene(pipeline, parts, out, settings, STEPS, headings=read_headings(work))
+        save_half(few, weights.FOLDER / "in-scene")
+
+
+def read_headings(work: Path) -> dict[str, dict[tuple[str, int], float]]:
+    """Headings of HRPlanes' airplanes, from tools/headings.py."""
+    file = work / "headings.json"
+    if not file.exists():
+        sys.exit(f"{file} is missing; first: python tools/headings.py --out {file}")
+    found = json.loads(file.read_text())
+    return {"hrplanes": {(key.rpartition("/")[0], int(key.rpartition("/")[2])): turn for key, turn in found.items()}}
 
 
 def store_whole(data: Path, work: Path) -> None:
@@ -201,7 +214,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--work", type=Path, required=True, help="checkpoints, curves, sample grids")
     parser.add_argument("--scale", type=float, default=1.0, help="of all numbers of steps")
-    parser.add_argument("--start", choices=["packaged"], help="what thumbnails and decoder start with")
+    parser.add_argument("--start", choices=["packaged"], help="what thumbnails, decoder and in-scene start with")
     parser.add_argument("--minutes", type=float, help="stop each training after this long, with a checkpoint")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()

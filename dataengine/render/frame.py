@@ -1,7 +1,7 @@
 """The frame of one object: upright, scaled to a fixed size, with a margin of context.
 
-The box is centred and its long side lies along x, whatever its position, angle and size in the image, so that a model
-of frames need not learn orientation and scale.
+The box is centred and its first side lies along x, whatever its position, angle and size in the image, so that a model
+of frames need not learn orientation and scale. The first side is the long one, except along a heading (`heading`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def frame_sides(boxes: np.ndarray, spec: FrameSpec, context: float | None = None
     >>> frame_sides(np.float32([[0, 0, 40, 10, 0], [0, 0, 4, 2, 0]]), FrameSpec(context=2, min_side=28)).tolist()
     [80.0, 28.0]
     """
-    return np.maximum(boxes[:, 2] * (spec.context if context is None else context), spec.min_side).astype(np.float32)
+    long_sides = boxes[:, 2:4].max(1)
+    return np.maximum(long_sides * (spec.context if context is None else context), spec.min_side).astype(np.float32)
 
 
 def frame_matrices(boxes: np.ndarray, kind: Kind, spec: FrameSpec, context: float | None = None) -> np.ndarray:
@@ -151,6 +152,19 @@ def masks(box: np.ndarray, kind: Kind, spec: FrameSpec, context: float | None = 
     limit = spec.size - 2.0  # a rim of one pixel is always context
     hole = box_coverage(min(width + 2 * margin, limit), min(height + 2 * margin, limit), spec.size)
     return (hole > 0).astype(np.float32), box_coverage(width, height, spec.size)
+
+
+def hole_in_frame(box: np.ndarray, matrix: np.ndarray, spec: FrameSpec) -> np.ndarray:
+    """The area to paint of a horizontal box (5,), seen in a frame that lies askew: (size, size) float32, 0 or 1."""
+    import cv2
+
+    grown = box.copy()
+    grown[2:4] += 2 * max(spec.hole_margin * float(box[2:4].max()), spec.hole_pixels)
+    to_frame = cv2.invertAffineTransform(matrix.astype(np.float64))
+    corners = geometry.to_corners(grown[None])[0] @ to_frame[:, :2].T + to_frame[:, 2]
+    hole = np.zeros((spec.size, spec.size), np.uint8)
+    cv2.fillPoly(hole, [np.rint((corners - 0.5) * 16).astype(np.int32)], 1, shift=4)
+    return hole.astype(np.float32)
 
 
 def matte(patch: np.ndarray, ground: np.ndarray) -> np.ndarray:

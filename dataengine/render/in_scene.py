@@ -34,6 +34,13 @@ def object_fields(layout: Layout, spec: FrameSpec, context: float | None = None)
     return out
 
 
+def without_angle(fields: np.ndarray) -> np.ndarray:
+    """Conditions (N, len(FIELDS)) of objects whose heading is unknown, though others of the class have one."""
+    out = fields.copy()
+    out[:, 2:4] = np.nan
+    return out
+
+
 class FieldEmbedding(nn.Module):
     """Embedding of continuous conditions: the sum over fields of a sinusoidal embedding through an MLP, as DiffusionSat
     adds metadata to the time embedding (Khanna et al. 2024, section 3.2). An unknown field has a learned vector in
@@ -64,7 +71,8 @@ class InSceneUNet(ModelMixin, ConfigMixin):
     2025, "Back to basics": x-prediction).
 
     classes: names the model can paint. Two embeddings follow them: "nothing" (empty ground, to paint over objects) and
-    the learned null of an unknown class (contract 7).
+    the learned null of an unknown class (contract 7). headed: those painted along a heading (`heading`) where their box
+    is horizontal.
     """
 
     @register_to_config
@@ -79,6 +87,7 @@ class InSceneUNet(ModelMixin, ConfigMixin):
         block_out_channels: tuple[int, ...] = (64, 128, 192),
         layers_per_block: int = 1,
         patch: int = 6,
+        headed: tuple[str, ...] = (),
     ):
         super().__init__()
         levels = len(block_out_channels)

@@ -17,6 +17,7 @@ from dataengine.render.canvas import Canvas, Painted
 from dataengine.render.erase import erase
 from dataengine.render.flow import Start
 from dataengine.render.frame import (
+    FrameSpec,
     covered,
     cut,
     finer_mask,
@@ -24,12 +25,14 @@ from dataengine.render.frame import (
     frame_matrices,
     frame_sides,
     greyed,
+    hole_in_frame,
     masks,
     matte,
     paste,
     resized,
 )
-from dataengine.render.in_scene import InSceneUNet, object_fields, sample_frames
+from dataengine.render.heading import along_heading, draw_headings
+from dataengine.render.in_scene import InSceneUNet, object_fields, sample_frames, without_angle
 from dataengine.render.placement import class_numbers, merge, parted
 from dataengine.render.precision import fast_autocast
 from dataengine.render.real_objects import RealObjects
@@ -40,13 +43,16 @@ FRAMES_PER_BATCH = 64
 DETAIL_BLUR_PX = 4.0  # frame pixels, standard deviation; an object is some 50 long
 
 
-def painting_order(layout: Layout, sides: np.ndarray) -> np.ndarray:
-    """Round (N,) in which each object is painted: objects that share surroundings follow one another, large first,
-    so that each sees what was painted next to it; all others go in the same round."""
-    frames = np.column_stack([layout.boxes[:, :2], sides, sides, frame_angles(layout.boxes, layout.kind)])
+def painting_order(framed: Sequence[Layout], spec: FrameSpec) -> np.ndarray:
+    """Round (N,) in which each of N single objects is painted: those that share surroundings follow one another, large
+    first, so that each sees what was painted next to it; all others go in the same round."""
+    boxes = np.concatenate([one.boxes for one in framed]) if framed else np.zeros((0, 5), np.float32)
+    angles = [float(frame_angles(one.boxes, one.kind)[0]) for one in framed]
+    sides = frame_sides(boxes, spec)
+    frames = np.column_stack([boxes[:, :2], sides, sides, angles])
     touching = geometry.intersection(frames, frames) > 0
-    rounds = np.full(len(layout), -1)
-    for i in np.argsort(-layout.boxes[:, 2], kind="stable"):
+    rounds = np.full(len(boxes), -1)
+    for i in np.argsort(-boxes[:, 2:4].max(1), kind="stable"):
         before = touching[i] & (rounds >= 0)
         rounds[i] = rounds[before].max() + 1 if before.any() else 0
     return rounds
@@ -74,6 +80,7 @@ class InScenePipeline(DiffusionPipeline):
         self.register_to_config(few_steps=few_steps, guidance=guidance)
         self.few_steps, self.steps, self.guidance_scale = few_steps, few_steps or 12, guidance
         self.classes, self.margin = tuple(unet.config.classes), unet.spec.hole_margin
+        self.headed = frozenset(i for i, name in enumerate(self.classes) if name in unet.config.headed)
 
     @torch.no_grad()
     def __call__(
@@ -187,24 +194,38 @@ class InScenePipeline(DiffusionPipeline):
         pictures, jobs = [image.astype(np.float32) for image in images], []
         grey = [np.ptp(image, axis=2).max() == 0 for image in images]  # a one-channel sensor stays one
         for i, layout in enumerate(layouts):
-            rounds = painting_order(layout, frame_sides(layout.boxes, self.unet.spec))
-            for k in range(len(layout)):
-                jobs.append((int(rounds[k]), i, layout.select([k]), int(labels[i][k]), keys[i][k], starts[i][k]))
+            framed = self._framed(layout, labels[i], keys[i], starts[i])
+            rounds = painting_order(framed, self.unet.spec)
+            for k, one in enumerate(framed):
+                whole = layout.select([k])
+                jobs.append((int(rounds[k]), i, whole, one, int(labels[i][k]), keys[i][k], starts[i][k]))
         for number in sorted({job[0] for job in jobs}):
             now = [job[1:] for job in jobs if job[0] == number]
             self._paint(pictures, grey, now, settings, real_objects)
         return [np.clip(np.rint(p), 0, 255).astype(np.uint8) for p in pictures]
 
+    def _framed(self, layout: Layout, labels, keys, starts) -> list[Layout]:
+        """The objects one by one, as frames are cut around them: `headed` ones in horizontal boxes along headings."""
+        framed = [layout.select([k]) for k in range(len(layout))]
+        chosen = [k for k, start in enumerate(starts) if start is None and labels[k] in self.headed]
+        if layout.kind == "hbb" and chosen:
+            boxes = layout.boxes[chosen]
+            headings = draw_headings(boxes, keys[0][0], [keys[k][1] for k in chosen])
+            for k, box in zip(chosen, along_heading(boxes, headings), strict=True):
+                framed[k] = replace(framed[k], boxes=box[None], kind="obb")
+        return framed
+
     def _paint(self, pictures, grey, jobs, settings, real_objects) -> None:
         """Paint the objects of one round. All frames are cut before any is pasted: none depends on its batch."""
         spec = self.unet.spec
         frames, holes, boxes, fields, starts, own = [], [], [], [], [], []
-        for image, one, _, _, real in jobs:
+        for image, _, one, label, _, real in jobs:
             matrix = frame_matrices(one.boxes, one.kind, spec)[0]
             hole, box = masks(one.boxes[0], one.kind, spec)
             frames.append(cut(pictures[image], matrix, spec.size))
             holes.append(hole), boxes.append(box)
-            fields.append(object_fields(one, spec)[0])
+            known = object_fields(one, spec)
+            fields.append((without_angle(known) if one.kind == "hbb" and label in self.headed else known)[0])
             start, inside = (None, None) if real is None else real_objects.draw(real, one.kind, frames[-1], spec)
             starts.append(start), own.append(inside)
         strength = 1.0 if real_objects is None else real_objects.strength
@@ -213,7 +234,7 @@ class InScenePipeline(DiffusionPipeline):
             now, *stacks = ([values[k] for k in indices] for values in (jobs, frames, holes, boxes, fields, starts))
             patches = self._denoise(now, *stacks, strength, *settings)
             for k, patch in zip(indices, patches, strict=True):
-                (image, one, label, *_), start = jobs[k], starts[k]
+                (image, whole, one, label, *_), start = jobs[k], starts[k]
                 if grey[image]:
                     patch, start = greyed(patch), None if start is None else greyed(start)
                 if start is not None:
@@ -227,6 +248,8 @@ class InScenePipeline(DiffusionPipeline):
                     changed = np.maximum(changed, own[k])
                 hole = finer_mask(holes[k], fine.size)
                 matrix = frame_matrices(one.boxes, one.kind, fine)[0]
+                if one.kind != whole.kind:  # the frame's hole lies askew: no pixel beyond that of the label is changed
+                    hole = hole * hole_in_frame(whole.boxes[0], matrix, fine)
                 paste(pictures[image], patch, hole, matrix, changed)
 
     def _denoise(self, jobs, frames, holes, boxes, fields, starts, strength, steps, guidance_scale) -> np.ndarray:
@@ -243,8 +266,8 @@ class InScenePipeline(DiffusionPipeline):
         size = self.unet.spec.size
         begun = None if starts[0] is None else Start(pictures([resized(start, size) for start in starts]), strength)
         hole, box = tensor(holes)[:, None], tensor(boxes)[:, None]
-        labels = torch.tensor([job[2] for job in jobs], device=device)
-        generators = [torch.Generator().manual_seed(noise_seed(*job[3])) for job in jobs]
+        labels = torch.tensor([job[3] for job in jobs], device=device)
+        generators = [torch.Generator().manual_seed(noise_seed(*job[4])) for job in jobs]
         with fast_autocast(device):
             painted = sample_frames(
                 self.unet, surroundings * (1 - hole), hole, box, labels, tensor(fields), generators=generators,

@@ -17,7 +17,7 @@ from dataengine.render.reference import Encoder
 from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, ThumbnailDecoder
 from dataengine.train.adversarial import Goal, train_adversarially
 from dataengine.train.decoder import crop_example, domain_numbers, random_crops, show_crops
-from dataengine.train.in_scene import collect_frames, frame_example, show_frames
+from dataengine.train.in_scene import Headings, all_frames, frame_example, show_frames
 from dataengine.train.in_scene import make_batch as frame_batch
 from dataengine.train.loop import TrainSettings
 from dataengine.train.thumbnails import collect_windows, show_windows, window_example
@@ -33,12 +33,13 @@ def distill_in_scene(
     settings: TrainSettings,
     steps: int = 4,
     guidance: float | None = None,
+    headings: dict[str, Headings] | None = None,
 ) -> InScenePipeline:
     """Train an in-scene renderer to need `steps` steps, unless it is a few-step model already, and then to produce
     without guidance what it produces with it (None for its own). Checkpoints in `out/unet` and `out/guided`."""
     unet, few_step = pipeline.unet, bool(pipeline.config.few_steps)
     guidance = pipeline.config.guidance if guidance is None else guidance
-    frames = collect_frames(datasets, pipeline.classes, unet.spec, 1, np.random.default_rng((settings.seed, 1)))
+    frames = all_frames(datasets, list(pipeline.classes), unet.spec, 1, settings.seed, headings or {})
     batch = frame_batch(frames, unet.spec, unet.nothing, settings.batch_size)
     show = partial(show_frames, frame_batch(frames, unet.spec, unet.nothing, 32), few=steps)
     data, goal = partial(frame_example, null=unet.null), Goal(steps, 2 * unet.config.patch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from dataengine.data.layout import Dataset, Layout, class_key
 from dataengine.errors import UserError
 from dataengine.render.augment import augment
 from dataengine.render.frame import FrameSpec, cut, frame_matrices, frame_sides, masks
-from dataengine.render.in_scene import InSceneUNet, object_fields
+from dataengine.render.heading import along_heading
+from dataengine.render.in_scene import InSceneUNet, object_fields, without_angle
 from dataengine.train.flow_loss import Batch, Example, flow_loss
 from dataengine.train.loop import TrainSettings, model_settings_text, moved, save_once, save_samples, train
 from dataengine.train.warm_start import copy_weights
@@ -26,6 +27,8 @@ from dataengine.train.warm_start import copy_weights
 MIN_CONTEXT, MAX_CONTEXT = 1.5, 2.3  # frame side / long side of the box: stored at the largest, cropped at random
 NULL_PROBABILITY = 0.1  # of each condition
 NOTHING_SHARE = 0.15  # of frames, with empty ground
+HEADED_SHARE = 0.75  # of the frames of a class with known headings, cut along them
+Headings = dict[tuple[str, int], float]  # {(name of the sample, number of the object in its layout): radians}
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Frames:
 
     images: uint8 (N, S, S, 3), S = frame size * MAX_CONTEXT / context. boxes: float32 (N, 5), in pixels of the source
     image. labels: int64 (N,), in the model's numbering ("nothing" included). fields: float32 (N, len(FIELDS)).
-    horizontal: bool (N,).
+    horizontal: bool (N,). headed: bool (N,), cut along the heading of the object, whose label is a horizontal box.
     """
 
     images: np.ndarray
@@ -42,6 +45,7 @@ class Frames:
     labels: np.ndarray
     fields: np.ndarray
     horizontal: np.ndarray
+    headed: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -102,7 +106,49 @@ def collect_frames(
         np.asarray(out["labels"], np.int64),
         np.stack(out["fields"]).astype(np.float32),
         np.asarray(out["horizontal"]),
+        np.zeros(len(out["labels"]), bool),
     )
+
+
+def headed_frames(dataset: Dataset, classes: list[str], spec: FrameSpec, headings: Headings) -> Frames:
+    """Objects in horizontal boxes, cut along their known headings, whose classes are all among `classes`."""
+    number = {class_key(name): i for i, name in enumerate(classes)}
+    wide = replace(spec, size=round(spec.size * MAX_CONTEXT / spec.context))
+    parts = []
+    for sample in dataset:
+        rows = np.array([k for k in range(len(sample.layout)) if (sample.name, k) in headings], int)
+        if not len(rows):
+            continue
+        known = np.array([headings[sample.name, k] for k in rows])
+        boxes = along_heading(sample.layout.boxes[rows], known)
+        layout = replace(sample.layout.select(rows), boxes=boxes, kind="obb")
+        image, matrices = read_or_fail(sample), frame_matrices(boxes, "obb", wide, MAX_CONTEXT)
+        images = np.stack([cut(image, matrix, wide.size) for matrix in matrices])
+        labels = np.array([number[class_key(name)] for name in layout.names()], np.int64)
+        parts.append((images, boxes, labels, object_fields(layout, spec)))
+    images, boxes, labels, fields = map(np.concatenate, zip(*parts, strict=True))
+    n = len(labels)
+    return Frames(images, boxes, labels, fields, np.zeros(n, bool), np.ones(n, bool))
+
+
+def joined(frames: Frames, headed: Frames) -> Frames:
+    """All frames; those of horizontal boxes, of classes with known headings, no longer state an angle."""
+    fields = frames.fields.copy()
+    unknown = frames.horizontal & np.isin(frames.labels, headed.labels)
+    fields[unknown] = without_angle(fields[unknown])
+    first = replace(frames, fields=fields)
+    return Frames(*map(np.concatenate, zip(astuple(first), astuple(headed), strict=True)))
+
+
+def all_frames(
+    datasets: list[Dataset], classes: list[str], spec: FrameSpec, copies: int, seed: int, headings: dict[str, Headings]
+) -> Frames:
+    """Frames as they lie in the images, and along the known headings of the data sets (by name)."""
+    frames = collect_frames(datasets, classes, spec, copies, np.random.default_rng((seed, 1)))
+    for dataset in datasets:
+        if dataset.name in headings:
+            frames = joined(frames, headed_frames(dataset, classes, spec, headings[dataset.name]))
+    return frames
 
 
 def _weights(frames: Frames, nothing: int) -> np.ndarray:
@@ -112,6 +158,10 @@ def _weights(frames: Frames, nothing: int) -> np.ndarray:
     weight = 1 / np.sqrt(np.maximum(counts, 1))
     p = weight[frames.labels] * np.where(frames.horizontal, 2, 1)
     empty = frames.labels == nothing
+    for label in np.unique(frames.labels[frames.headed]):
+        of_class = frames.labels == label
+        along, others = of_class & frames.headed, of_class & ~frames.headed
+        p[along] *= HEADED_SHARE / (1 - HEADED_SHARE) * p[others].sum() / p[along].sum() if others.any() else 1
     if empty.any() and not empty.all():
         p[empty] *= NOTHING_SHARE / (1 - NOTHING_SHARE) * p[~empty].sum() / p[empty].sum()
     return np.cumsum(p / p.sum())
@@ -141,7 +191,7 @@ def make_batch(frames: Frames, spec: FrameSpec, nothing: int, batch_size: int):
             hole, box = masks(frames.boxes[i], kind, margins, context[j])
             fields[j, 1] = np.log2(side / spec.size)
             if rng.random() < 0.5:
-                image = image[:, ::-1]
+                image = image[::-1]  # across its length: what points right still does
                 fields[j, 2] *= -1  # mirroring reverses the object's angle
             images.append(image), holes.append(hole), boxes.append(box)
         x = np.stack(images).astype(np.float32) / 127.5 - 1  # (B, F, F, 3)
@@ -203,18 +253,21 @@ def train_in_scene(
     copies: int = 3,
     model_settings: dict | None = None,
     start: InSceneUNet | None = None,
+    headings: dict[str, Headings] | None = None,
 ) -> InSceneUNet:
     """Train a model on the objects of the data sets and write it to `out/model` (a diffusers folder).
 
     copies: augmented copies of each image. start: a trained model to continue from, with its own settings and these
-    classes.
+    classes. headings: {name of a data set with horizontal boxes: what is known of its objects}.
     """
     torch.manual_seed(settings.seed)
     model = (
         InSceneUNet(classes=list(classes), **(model_settings or {})) if start is None else with_classes(start, classes)
     )
     spec = model.spec
-    frames = collect_frames(datasets, list(classes), spec, copies, np.random.default_rng((settings.seed, 1)))
+    frames = all_frames(datasets, list(classes), spec, copies, settings.seed, headings or {})
+    headed = np.unique(frames.labels[frames.headed])
+    model.register_to_config(headed=[classes[i] for i in headed])
     show = partial(show_frames, make_batch(frames, spec, model.nothing, 32))
     batch = make_batch(frames, spec, model.nothing, settings.batch_size)
     recipe = f"in-scene {model_settings_text(model)} copies={copies} frames={len(frames)} "

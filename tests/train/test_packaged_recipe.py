@@ -78,6 +78,10 @@ def test_the_tool_trains_every_model(recipe, tmp_path):
     from dataengine.render.in_scene_pipeline import InScenePipeline
     from dataengine.render.layout_pipeline import LayoutPipeline
 
+    with pytest.raises(SystemExit, match=r"tools/headings\.py"):
+        recipe.train_stage("in-scene", tmp_path, tmp_path / "work", 0.0005, None)
+    (tmp_path / "work").mkdir(exist_ok=True)
+    (tmp_path / "work" / "headings.json").write_text("{}")
     for stage in ("decoder", "thumbnails", "in-scene", "few-step-decoder", "few-step-thumbnails", "few-step-in-scene"):
         recipe.train_stage(stage, tmp_path, tmp_path / "work", 0.0005, None)
     recipe.store_whole(tmp_path, tmp_path / "work")
@@ -97,6 +101,22 @@ def test_the_tool_trains_every_model(recipe, tmp_path):
     assert not [file for file in saved if file.suffix == ".json" and str(tmp_path) in file.read_text()], (
         "no machine paths"
     )
+
+
+def test_directions_of_drawn_airplanes_are_found(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    tool = importlib.import_module("headings")
+    rng, kinds = np.random.default_rng(0), tool.drawn_airplanes()
+    truth = rng.uniform(0, 360, 60)
+    crops = [
+        np.repeat((90 + 120 * tool.turned(kinds[i % 4], turn) + rng.normal(0, 4, (40, 40)))[..., None], 3, 2)
+        for i, turn in enumerate(truth)
+    ]
+    _, found, margin = tool.matched(np.clip(np.stack(crops), 0, 255).astype(np.uint8))
+    off = np.abs((found - truth + 180) % 360 - 180)
+    assert np.mean(off < 10) > 0.9
+    assert (margin > 0).mean() > 0.9
+    assert np.mean(np.abs((rng.permutation(found) - truth + 180) % 360 - 180) < 10) < 0.3, "control: of others"
 
 
 def test_a_model_with_other_classes_keeps_the_known_ones():
