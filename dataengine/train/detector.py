@@ -14,7 +14,7 @@ import torch
 
 from dataengine.data.layout import Dataset
 from dataengine.data.presets import configs
-from dataengine.errors import UserError, one_line
+from dataengine.errors import UserError, counted, one_line
 from dataengine.files import read_text, read_yaml, refuse_links, write_whole
 from dataengine.mmrotate import environment
 from dataengine.mmrotate.draws import batch_shares
@@ -133,7 +133,7 @@ def train_detector(
         write_imagery(result, [imagery])
     if reached < steps:
         report(
-            f"stopped after {minutes:g} minutes at step {reached:,} of {steps:,}; the same command continues "
+            f"stopped after {counted(minutes, 'minute')} at step {reached:,} of {steps:,}; the same command continues "
             f"from there. {result} is the detector as far as it is trained"
         )
     return result

@@ -82,7 +82,7 @@ def test_the_rule_for_extra_detections_follows_the_number_of_objects(oracle):
 
 @pytest.mark.parametrize("false_alarms", [0, 30])
 def test_detector_that_finds_no_object_is_refused(oracle, false_alarms):
-    with pytest.raises(UserError, match="too weak on this imagery"):
+    with pytest.raises(UserError, match=r"too weak on this imagery \(found: \d of \d+ .*--steps.*--pass-share"):
         calibrate(*oracle(50, recall=0.0, false_alarms=false_alarms), "squares")
 
 
