@@ -114,8 +114,12 @@ def info(dataset: Dataset) -> Info:
     )
 
 
+LONGEST_WHOLE_NAME = 24  # characters of a class name that the table keeps on one line
+
+
 def print_info(figures: Info) -> None:
     """Print statistics of a data set as text and a table."""
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
 
@@ -129,6 +133,8 @@ def print_info(figures: Info) -> None:
     )
     table = Table("class", *(f"{title} " for title in ("objects", "images", "long side", "short side", "aspect ratio")))
     table.columns[0].overflow = "fold"  # names are never cut off
+    longest = max((cell_len(entry.name) for entry in figures.classes if entry.objects), default=0)
+    table.columns[0].min_width = min(longest, LONGEST_WHOLE_NAME)
     for column in table.columns[1:]:
         column.justify = "right"
     absent = [entry.name for entry in figures.classes if not entry.objects]
