@@ -114,14 +114,12 @@ def info(dataset: Dataset) -> Info:
     )
 
 
-LONGEST_WHOLE_NAME = 24  # characters of a class name that the table keeps on one line
-
-
 def print_info(figures: Info) -> None:
     """Print statistics of a data set as text and a table."""
-    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
+
+    from dataengine.tables import keep_names_whole
 
     console = Console(markup=False, highlight=False)
     boxes = "rotated" if figures.kind == "obb" else "horizontal"
@@ -132,9 +130,7 @@ def print_info(figures: Info) -> None:
         f"{figures.ignored_regions} ignored regions, {figures.problems} problems"
     )
     table = Table("class", *(f"{title} " for title in ("objects", "images", "long side", "short side", "aspect ratio")))
-    table.columns[0].overflow = "fold"  # names are never cut off
-    longest = max((cell_len(entry.name) for entry in figures.classes if entry.objects), default=0)
-    table.columns[0].min_width = min(longest, LONGEST_WHOLE_NAME)
+    keep_names_whole(table, (entry.name for entry in figures.classes if entry.objects))
     for column in table.columns[1:]:
         column.justify = "right"
     absent = [entry.name for entry in figures.classes if not entry.objects]

@@ -139,7 +139,17 @@ def calibrate(
     controls = {"noise, chequers and grey blobs in boxes of": painted, "other objects that are named": renamed}
     check_controls(draft, real, controls, dataset_name)
     shares["control_found_share"] = round(found_shares(painted, draft)[1], 4)
-    return draft.model_copy(update=shares)
+    return draft.model_copy(update={**shares, "found_objects": _found_by_class(real, draft)})
+
+
+def _found_by_class(real: Sequence[Observed], rule: Calibration) -> dict[str, int]:
+    """Real objects that count as found under a rule, by class."""
+    found = dict.fromkeys(rule.objects, 0)
+    for one in real:
+        right = one.counted & rule.found(one.layout, one.match.scores)
+        for name in np.array(one.layout.names())[right]:
+            found[str(name)] += 1
+    return found
 
 
 @dataclass(frozen=True)

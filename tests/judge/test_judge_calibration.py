@@ -288,6 +288,23 @@ def test_damaged_calibration_names_the_field(oracle, tmp_path):
         Calibration.load(tmp_path / "absent.json")
 
 
+def test_a_class_that_the_detector_hardly_finds_is_reported_with_the_others_to_keep(oracle):
+    detector, images, layouts = oracle(80, recall=1.0, false_alarms=0)
+    assert calibrate(detector, images, layouts, "squares").warning() == "", "control"
+
+    @dataclass
+    class Blind(type(detector)):
+        def _detect(self, k, image):
+            found = super()._detect(k, image)
+            return Detections(*(values[found.labels != 2] for values in (found.boxes, found.scores, found.labels)))
+
+    rule = calibrate(Blind(layouts, recall=1.0, false_alarms=0), images, layouts, "squares", pass_share=0.8)
+    assert rule.unseen_classes() == ["rare"]
+    assert f"the detector finds 0 of {rule.objects['rare']} rare" in rule.warning()
+    assert "--classes car,ship" in rule.warning()
+    assert rule.found_objects["car"] > 0.5 * rule.objects["car"]
+
+
 def test_score_at_precision():
     right, wrong = np.linspace(0.6, 0.95, 40), np.linspace(0.05, 0.5, 40)
     assert 0.5 < score_at_precision(right, wrong, 0.9) < 0.62
