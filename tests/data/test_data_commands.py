@@ -248,6 +248,17 @@ def test_split_holds_out_what_a_calibration_needs_and_says_where_a_part_lacks_it
     assert len(_names(tmp_path / "control/test")) == 30
 
 
+def test_a_table_of_80_columns_keeps_names_whole_and_cuts_nothing_off(make_dataset, tmp_path):
+    dataset = make_dataset(tmp_path / "in", BOXES[:1] * 3)
+    names = ("Wassermotorräder", *dataset.classes[1:])
+    samples = [replace(s, layout=replace(s.layout, classes=names)) for s in dataset]
+    coco.write(replace(dataset, classes=names, samples=samples), tmp_path / "named")
+    lines = _run("info", tmp_path / "named").output.splitlines()
+    assert any("Wassermotorräder" in line for line in lines)
+    edges = {(line[0], line[-1]) for line in lines if line[:1] in tuple("┏┃└")}
+    assert edges == {("┏", "┓"), ("┃", "┃"), ("└", "┘")}, "as wide as the terminal"
+
+
 def test_split_asks_only_the_part_that_is_for_it_to_be_large_enough_to_calibrate_on(make_dataset, tmp_path):
     coco.write(make_dataset(tmp_path / "in", BOXES[:1] * 60), tmp_path / "small")
     shares = "train=70,calibration=15,test=15"
