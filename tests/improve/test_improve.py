@@ -186,7 +186,13 @@ def test_a_killed_call_continues_where_it_was(settings, squares_folder, tmp_path
 
 @pytest.mark.slow
 def test_a_spent_budget_begins_no_round_and_tests_the_real_detector(settings, squares_folder, tmp_path):
-    outcome = improve(squares_folder, tmp_path / "work", replace(settings, hours=0.0, seeds=1), train_fake)
+    said = []
+    outcome = improve(
+        squares_folder, tmp_path / "work", replace(settings, hours=0.0, seeds=1), train_fake, say=said.append
+    )
+    first_training = next(n for n, line in enumerate(said) if line.startswith("training a detector"))
+    assert any(line.startswith("train: ") for line in said[:first_training]), "the parts, before the hours of training"
+    assert set(outcome.notes) <= set(said)
     assert outcome.rounds == []
     assert "hours are spent" in outcome.stopped
     assert list(outcome.on_test) == [REAL]
