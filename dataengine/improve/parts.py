@@ -97,8 +97,9 @@ def _divided(path: Path, format: str | None, group: str | None) -> tuple[dict[st
         shares = [kept, *[DIVIDED_SHARE] * len(missing)]
         divided = split_by_group(pool, shares, SPLIT_SEED, group_key(pool, group))
         parts |= dict(zip(["train", *missing], divided, strict=True))
+        each = " each" if len(missing) > 1 else ""
         together = f"; images with the same match of {group!r} stay together" if group else ""
-        notes.append(f"{' and '.join(missing)}: {DIVIDED_SHARE:.0%} of the training images each{together}")
+        notes.append(f"{' and '.join(missing)}: {DIVIDED_SHARE:.0%} of the training images{each}{together}")
     parts = {role: parts[role] for role in ROLES}
     if warning := divided_names(parts):
         notes.append(warning)

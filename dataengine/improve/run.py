@@ -118,6 +118,7 @@ def improve(
         for note in notes:  # before the hours that depend on them, too
             say(note)
         real = stages.train_arm(work, REAL, out / "real", ())
+        say(f"{real.name}: {ap50_of(real)} on the validation part")
         journal.once("handed back: real images alone", partial(stages.hand_back, work, real))
         model = stages.train_renderer(work)
         rule = stages.calibrate_filter(work, real.best.folder)
@@ -177,7 +178,7 @@ def _stop(work: Work, rounds: Sequence[Round]) -> str:
     if begun:
         return ""
     if len(rounds) >= settings.rounds:
-        return f"all {settings.rounds} rounds are made (--rounds)"
+        return f"all rounds are made (--rounds {settings.rounds})"
     if settings.hours is not None and work.journal.hours >= settings.hours:
         return f"{work.journal.hours:.1f} hours are spent (--hours {settings.hours:g})"
     return ""

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -182,6 +183,19 @@ def test_a_killed_call_continues_where_it_was(settings, squares_folder, tmp_path
     improve(squares_folder, out, few, partial(train, fail_at=0))
     assert asked == [(True, 1)]
     assert (out / "rounds/1/run/manifest.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(("ap50", "rounds", "says"), [
+    (0.0, 1, "it finds next to nothing (AP50 0.000"), (0.4, 1, "Synthetic images do not help here"),
+    (0.4, 0, "no round was made"),
+])  # fmt: skip
+def test_a_detector_that_finds_nothing_says_nothing_about_synthetic_images(ap50, rounds, says):
+    real = SimpleNamespace(trainings=[SimpleNamespace(ap50=ap50)])
+    [line] = report.verdict(
+        SimpleNamespace(real=real, best=real, rounds=["a round"] * rounds, on_test={}, gain_on_test=None)
+    )
+    assert says in line
+    assert ("do not help" in line) == (ap50 > 0 and rounds > 0)
 
 
 @pytest.mark.slow
