@@ -311,7 +311,8 @@ def main() -> None:
             message = " ".join(message.replace("Value error, ", "").split()).removesuffix(".")
             # the parser knows no context: for an option without its value, say
             command = error.ctx.command_path if error.ctx is not None else "dataengine"
-            message = f"error: {message}. See {command} --help."
+            end = "" if message.endswith("?") else "."
+            message = f"error: {message}{end} See {command} --help."
         print(message, file=sys.stderr)
         sys.exit(2)
     except BaseException as error:

@@ -113,6 +113,15 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(short) + (f" and {len(names) - MAX_LISTED} others" if len(names) > MAX_LISTED else "")
 
 
+def counted(number: float, what: str) -> str:
+    """A number and what it counts, in the singular where it is 1.
+
+    >>> counted(1, "minute"), counted(0.5, "minute"), counted(1500, "step")
+    ('1 minute', '0.5 minutes', '1,500 steps')
+    """
+    return f"{number:,g} {what}{'' if number == 1 else 's'}"
+
+
 def first_fault(error, fields: Iterable[str] = ()) -> str:
     """The field and message of the most helpful error in a pydantic ValidationError.
 

@@ -65,7 +65,8 @@ def _check_boxes(sample: Sample) -> list[Problem]:
     inside = np.ones(len(layout))
     inside[valid] = geometry.visible_fraction(layout.boxes[valid], layout.size)
     for i in np.flatnonzero(inside < 1 - MAX_OUTSIDE):
-        report(i, f"lies {1 - inside[i]:.0%} outside the image" if inside[i] > 0 else "lies outside the image")
+        how_far = f"{1 - inside[i]:.0%} " if inside[i] > 0 else ""
+        report(i, f"lies {how_far}outside the image; correct or remove it")
     for i, j in _duplicates(layout.boxes, layout.labels, valid):
         report(j, f"repeats object {i + 1}")
     return problems

@@ -124,7 +124,8 @@ def draw_command(
     try:
         sheet.save(out)
     except (OSError, ValueError) as error:
-        raise UserError(f"{out} cannot be written ({error}); give a .png file in a writable folder") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{out} cannot be written ({reason}); give a .png file in a writable folder") from error
     typer.echo(f"{out}: {min(n, len(dataset)) - unreadable} of {len(dataset)} images")
     if unreadable:
         typer.echo(f"{unreadable} of the chosen images cannot be read; see dataengine data check", err=True)
@@ -350,7 +351,7 @@ def split_command(
         typer.echo(f"{out / name}: {written} images, {sum(len(sample.layout) for sample in part)} objects")
         problems += left_out
     named = dict(zip(shares, divided, strict=True))
-    for warning in (divided_names(named) if group is None else "", small_parts(named)):
+    for warning in (divided_names(named) if group is None else "", *small_parts(named)):
         if warning:
             typer.echo(f"warning: {warning}", err=True)
     _print_problems(problems, 20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ COLOURS = (
     (255, 196, 0), (0, 200, 255), (255, 80, 120), (90, 230, 90), (200, 120, 255), (255, 140, 40), (60, 130, 255),
     (0, 220, 170), (255, 110, 230), (190, 230, 60), (170, 150, 120), (240, 240, 240),
 )  # fmt: skip
+_SPELT = {"ß": "ss", "æ": "ae", "Æ": "AE", "ø": "o", "Ø": "O", "œ": "oe", "ł": "l", "Ł": "L"}  # no accents to strip
 _GOLDEN_ANGLE = 0.381966  # of a whole turn: the hues of further classes never come near to each other soon
 _NO_IMAGE_COLOUR, _IGNORED_COLOUR = (44, 46, 50), (130, 130, 130)
 _SHEET_COLOUR, _TEXT_COLOUR = (255, 255, 255), (30, 30, 30)
@@ -140,7 +142,8 @@ def contact_sheet(
         x, y = margin + i % columns * (cell_width + margin), tops[row]
         sheet.paste(image, (x, y))
         if captions is not None:
-            pen.text((x + 1, y + heights[row] + 1), _shortened(captions[i], cell_width, pen), fill=_TEXT_COLOUR)
+            caption = _shortened(in_ascii(captions[i]), cell_width, pen)
+            pen.text((x + 1, y + heights[row] + 1), caption, fill=_TEXT_COLOUR)
     return sheet
 
 
@@ -149,7 +152,7 @@ def _legend(classes: Sequence[str], width: int, marked: bool = False) -> Image.I
     needed; of no height without classes."""
     places, x, y = [], 6, 0
     pen = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    entries = [*classes, *(_DASHES if classes else ()), *([_NEW_MARK[0]] if marked else ())]
+    entries = [*map(in_ascii, classes), *(_DASHES if classes else ()), *([_NEW_MARK[0]] if marked else ())]
     for name in entries:
         needed = round(pen.textlength(name)) + 30
         if x > 6 and x + needed > width:
@@ -168,6 +171,17 @@ def _legend(classes: Sequence[str], width: int, marked: bool = False) -> Image.I
             _outline(pen, square, _DASHES[name], 1, dashed=True)
         pen.text((x + 14, y + 2), name, fill=_TEXT_COLOUR)
     return legend
+
+
+def in_ascii(text: str) -> str:
+    """A text in the characters that the font of sheets has, which is that of Pillow, the same on every machine: without
+    accents, and other characters as their numbers.
+
+    >>> in_ascii("Wassermotorräder"), in_ascii("Straße_004"), in_ascii("船")
+    ('Wassermotorrader', 'Strasse_004', 'U+8239')
+    """
+    plain = unicodedata.normalize("NFKD", "".join(_SPELT.get(c, c) for c in text))
+    return "".join(c if c.isascii() else f"U+{ord(c):04X}" for c in plain if not unicodedata.combining(c))
 
 
 def _shortened(text: str, width: int, pen: ImageDraw.ImageDraw) -> str:

@@ -119,6 +119,8 @@ def print_info(figures: Info) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from dataengine.tables import keep_names_whole
+
     console = Console(markup=False, highlight=False)
     boxes = "rotated" if figures.kind == "obb" else "horizontal"
     console.print(figures.name, style="bold", end="")
@@ -128,7 +130,7 @@ def print_info(figures: Info) -> None:
         f"{figures.ignored_regions} ignored regions, {figures.problems} problems"
     )
     table = Table("class", *(f"{title} " for title in ("objects", "images", "long side", "short side", "aspect ratio")))
-    table.columns[0].overflow = "fold"  # names are never cut off
+    keep_names_whole(table, (entry.name for entry in figures.classes if entry.objects))
     for column in table.columns[1:]:
         column.justify = "right"
     absent = [entry.name for entry in figures.classes if not entry.objects]

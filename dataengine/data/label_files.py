@@ -133,8 +133,14 @@ def images_without_labels(index: FileIndex, records: Iterable[Record], path: Pat
     if not left:
         return []
     first = left[0].relative_to(index.root)
-    what = f"image {first} has" if len(left) == 1 else f"{len(left)} images, the first of them {first}, have"
-    return [Problem(path, None, f"{what} no labels, so they are not used; nothing says that they are empty", 0)]
+    if len(left) == 1:
+        what = f"image {first} has no labels, so it is not used; nothing says that it is empty"
+    else:
+        what = (
+            f"{len(left)} images, the first of them {first}, have no labels, so they are not used; nothing says that "
+            "they are empty"
+        )
+    return [Problem(path, None, what, 0)]
 
 
 def head_of(file: Path) -> str:

@@ -17,6 +17,7 @@ from dataengine.data import images
 from dataengine.data.layout import UNKNOWN, Acquisition, Dataset, Kind, Layout, Problem, Sample, class_key
 from dataengine.data.orientation import Orientations, turn_boxes, turn_points
 from dataengine.data.pixel_range import find_range
+from dataengine.data.staging import written_splits
 from dataengine.errors import UserError, first_fault, listed, printable, shown
 from dataengine.files import read_text
 
@@ -79,8 +80,11 @@ class Record:
 
 
 def _perhaps(path: Path) -> str:
-    """The only folder of a folder, as a guess at what was meant: archives often unpack into one."""
-    inner = [entry for entry in path.iterdir() if entry.is_dir()] if path.is_dir() else []
+    """A guess at which folder below was meant: one of the parts that `data split` wrote, or the only one, since
+    archives often unpack into one."""
+    inner = sorted(entry for entry in path.iterdir() if entry.is_dir()) if path.is_dir() else []
+    if parts := [entry for entry in inner if written_splits(entry)]:
+        return f", one of its parts: {', '.join(map(str, parts))}"
     return f", perhaps {inner[0]}" if len(inner) == 1 else ""
 
 

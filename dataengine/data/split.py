@@ -6,11 +6,12 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from math import ceil
 
 import numpy as np
 
 from dataengine.data.layout import Dataset, Sample
-from dataengine.errors import UserError
+from dataengine.errors import UserError, counted
 
 MAX_FRAME_GAP = 60  # see `flight_key`
 
@@ -32,7 +33,8 @@ def split_by_group(
         groups[key(sample)].append(index)
     if len(groups) < len(fractions):
         raise UserError(
-            f"{dataset.name or 'the data set'} has {len(groups)} groups, too few for {len(fractions)} splits"
+            f"{dataset.name or 'the data set'} has {counted(len(groups), 'group')} of images, too few for "
+            f"{len(fractions)} parts; divide it into fewer, or give a --group that tells more groups apart"
         )
     members = list(groups.values())
     order = np.random.default_rng(seed).permutation(len(members))
@@ -56,46 +58,67 @@ def split_by_group(
 MIN_HELD_OUT = 20  # images with objects that `judge.calibrate` asks for
 DEFAULT_SHARES = (0.8, 0.2)
 MAX_HELD_OUT_SHARE = 0.4
+NEEDED_HELD_OUT = 1.1 * MIN_HELD_OUT  # images of a part, some of which may show no objects
+CALIBRATION_NAMES = "cal", "val"  # beginnings of the names of parts that the filter is calibrated on
 
 
 def default_parts(dataset: Dataset) -> dict[str, float]:
     """{"train", "test": fraction}: 80 and 20 %, or more for test, up to 40 %, so that it has enough images with objects
     to calibrate the filter on."""
     with_objects = sum(len(sample.layout) > 0 for sample in dataset)
-    needed = 1.1 * MIN_HELD_OUT / max(with_objects, 1)  # a little more, as some images without objects are drawn too
+    needed = NEEDED_HELD_OUT / max(with_objects, 1)
     test = min(max(DEFAULT_SHARES[1], needed), MAX_HELD_OUT_SHARE)
     return {"train": 1 - test, "test": test}
 
 
-def small_parts(parts: dict[str, Dataset]) -> str:
-    """A warning about parts other than the first that are too small to calibrate the filter on, or lack classes that
-    the first has; else "".
+def small_parts(parts: dict[str, Dataset]) -> list[str]:
+    """Warnings: parts other than the first that are too small to calibrate the filter on, and how to make them large
+    enough, or that lack classes which the first has.
+
+    Where a part is named for it (`calibration`, `val`), the others need not be large enough.
 
     >>> from dataengine.data.layout import Layout
     >>> def some(n, *labels):
     ...     layout = Layout([[4, 4, 2, 2, 0]] * len(labels), labels, ("car", "van"), (8, 8))
     ...     return Dataset(("car", "van"), [Sample(str(i), f"{i}.png", layout) for i in range(n)])
-    >>> small_parts({"train": some(80, 0, 1), "test": some(12, 0)})
-    'test has 12 images with objects; to calibrate the filter on it takes 20: give it a larger share (--parts). \
-test has no van, so nothing can be said about this class with it'
+    >>> for warning in small_parts({"train": some(42, 0, 1), "calibration": some(9, 0, 1), "test": some(9, 0)}):
+    ...     print(warning)
+    calibration has 9 images with objects; to calibrate the filter on it takes 20: --parts \
+train=52,calibration=37,test=11
+    test has no van, so nothing can be said about this class with it
     >>> small_parts({"train": some(80, 0), "test": some(20, 0)})
-    ''
+    []
+    >>> small_parts({"train": some(24, 0), "test": some(6, 0)})  # doctest: +ELLIPSIS
+    ['test has 6 images with objects; to calibrate the filter on it takes 20, too many of these 30: ...']
     """
     present = {name: {c for s in part for c in s.layout.names()} for name, part in parts.items()}
+    counts = {name: sum(len(sample.layout) > 0 for sample in part) for name, part in parts.items()}
     first, *others = parts
-    said = []
-    for name in others:
-        count = sum(len(sample.layout) > 0 for sample in parts[name])
-        if count < MIN_HELD_OUT:
-            said.append(
-                f"{name} has {count} images with objects; to calibrate the filter on it takes {MIN_HELD_OUT}: give "
-                "it a larger share (--parts)"
+    warnings = []
+    for name in [name for name in others if name.lower().startswith(CALIBRATION_NAMES)] or others:
+        if counts[name] < MIN_HELD_OUT:
+            warnings.append(
+                f"{name} has {counted(counts[name], 'image')} with objects; to calibrate the filter on it takes "
+                f"{MIN_HELD_OUT}{_larger(name, counts)}"
             )
+    for name in others:
         missing = [c for c in parts[first].classes if c in present[first] - present[name]]
         if missing:
             these = "this class" if len(missing) == 1 else "these classes"
-            said.append(f"{name} has no {', '.join(missing)}, so nothing can be said about {these} with it")
-    return ". ".join(said)
+            warnings.append(f"{name} has no {', '.join(missing)}, so nothing can be said about {these} with it")
+    return warnings
+
+
+def _larger(name: str, counts: dict[str, int]) -> str:
+    """The option that gives a part enough images to calibrate on, and the others what is left, in the same proportion;
+    what to do instead where that is too much of all. counts: images with objects of each part."""
+    total, rest = sum(counts.values()), sum(counts.values()) - counts[name]
+    needed = ceil(100 * NEEDED_HELD_OUT / total) if total else 100
+    if needed > 100 * MAX_HELD_OUT_SHARE:
+        return f", too many of these {total}: label more images, or go without (dataengine synth --filter off)"
+    shares = {other: max(1, int((100 - needed) * count / rest)) for other, count in counts.items()} | {name: needed}
+    shares[next(iter(counts))] += 100 - sum(shares.values())
+    return f": --parts {','.join(f'{part}={share}' for part, share in shares.items())}"
 
 
 def parse_parts(text: str) -> dict[str, float]:
@@ -184,10 +207,13 @@ If they show the same ground (frames of a film, pieces of a photograph), the par
         return ""
     (part, name), (other_part, other_name) = list(divided[0].items())[:2]
     option = "flight" if any(dataset.format == "hit-uav" for dataset in parts.values()) else f"'{group}'"
+    if len(members) < len(parts) and option != "flight":
+        option = "with a regular expression"  # of these groups, each part would not get one
     return (
-        f"{len(divided)} group{'s' if len(divided) > 1 else ''} of images with names alike are divided among the "
-        f"parts, such as {name} in {part} and {other_name} in {other_part}. If they show the same ground (frames of a "
-        f"film, pieces of a photograph), the parts are not independent: --group {option} keeps them together"
+        f"{counted(len(divided), 'group')} of images with names alike {'are' if len(divided) > 1 else 'is'} divided "
+        f"among the parts, such as {name} in {part} and {other_name} in {other_part}. If they show the same ground "
+        f"(frames of a film, pieces of a photograph), the parts are not independent: --group {option} keeps them "
+        "together"
     )
 
 

@@ -99,7 +99,10 @@ def _splits_of_marker(path: Path, format: str, split: str, classes: Sequence[str
     if state["format"] != format:
         raise UserError(f"{path} holds a data set in {state['format']} format, not {format}; choose another folder")
     if tuple(state["classes"]) != tuple(classes):
-        raise UserError(f"{path} has the classes {', '.join(state['classes'])}, not {', '.join(classes)}")
+        raise UserError(
+            f"{path} has the classes {', '.join(state['classes'])}, not {', '.join(classes)}; give "
+            "another folder, or make the names equal with --rename"
+        )
     if split in state["splits"]:
         raise UserError(f"{path} has a split {split!r} already; remove the folder or write another split")
     return state.get("writing"), state["splits"]

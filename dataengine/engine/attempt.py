@@ -93,12 +93,21 @@ def judged(parts: Parts, recipe: Recipe, painted: Painted, seed: int) -> tuple[P
         return replace(painted, labels=labels), verdict
     erased, repairs, detections = without_missed(parts, recipe, painted, seed, detections)
     reason = f"{len(repairs)} of {len(repairs)} objects not found"
-    if len(repairs) < asked:
+    if len(repairs) < asked and not _any_judged(parts, erased):
+        reason = "only objects left of sizes that are not judged"
+    elif len(repairs) < asked:
         labels, after = judge_labels(parts, recipe, erased, detections)
         if after.kept:
             return replace(erased, labels=labels), replace(after, repairs=repairs)
         reason = after.reason
     return painted, replace(verdict, kept=False, reason=reason)
+
+
+def _any_judged(parts: Parts, painted: Painted) -> bool:
+    """Whether the filter judges any of the painted objects. Those of sizes without a threshold count as found, which
+    says nothing of an image whose other objects were all missed."""
+    new = ~painted.held_before & ~painted.labels.difficult
+    return bool((parts.calibration.limits(painted.labels)[new] > 0).any())
 
 
 def detect(parts: Parts, image: np.ndarray) -> Detections | None:

@@ -28,6 +28,7 @@ def verify_command(
     """
     from dataengine.engine.run_folder import RunFolder
     from dataengine.engine.world_folder import WorldFolder
+    from dataengine.errors import counted
 
     if WorldFolder(run).world.exists() and not RunFolder(run).recipe.exists():
         from dataengine.engine.verify_world import verify_world as verify
@@ -51,7 +52,7 @@ def verify_command(
             typer.echo(f"note: {note}")
         if found.fingerprint:
             typer.echo(f"fingerprint: {found.fingerprint}")
-        result = "unchanged" if not found.faults else f"{len(found.faults)} faults"
+        result = "unchanged" if not found.faults else counted(len(found.faults), "fault")
         accepted = f", {found.accepted} of them accepted" if found.what == "images" else ""
         typer.echo(f"{run}: {found.images} {found.what}{accepted}; {result}")
     if found.faults:

@@ -22,6 +22,7 @@ CROWDING_SEED, N_CROWDING_DRAWS = 0, 20
 MAX_REUSES = 50  # of each real object of a class; more are reported,
 MAX_REUSE_RATIO = 5  # if that is also so many times as often as objects of all classes
 N_LENGTH_DRAWS, MIN_LENGTHS = 60, 10  # layouts sampled to measure lengths; objects of a class that give a median
+MIN_CLASS_SHARE = 0.4  # of a class among the objects of layouts, compared with that among the real ones
 MAX_LENGTH_RATIO = 1.2  # of the median length of a class, real to sampled or the reverse; more is reported,
 MIN_WHOLE_SHARE = 0.5  # and a class of which fewer are whole, of the share that is whole in real images
 
@@ -123,7 +124,7 @@ def reuse_warnings(recipe: Recipe, sampler: Sampler, layouts: list[Layout]) -> l
 
 def scale_warnings(recipe: Recipe, sampler: Sampler, layouts: list[Layout]) -> list[str]:
     """Sentences on sizes: whether images are parts of the real ones, and classes whose objects are of another length
-    than the real ones, or mostly cut."""
+    than the real ones, mostly cut, or far rarer since few fit."""
     # one is given; others sample slowly, and a map has sizes in metres
     if recipe.layout is not None or recipe.layouts in ("diffusion", "map"):
         return []
@@ -131,12 +132,15 @@ def scale_warnings(recipe: Recipe, sampler: Sampler, layouts: list[Layout]) -> l
     largest = max(map(max, sizes))
     drawn = [sampler.sample(np.random.default_rng((recipe.seed, i))) for i in range(N_LENGTH_DRAWS)]
     real, made = ([_lengths(layout) for layout in some] for some in (layouts, drawn))
-    changed, cut = [], []
+    changed, cut, rare = [], [], []
+    all_real, all_made = (sum(map(len, some)) for some in (layouts, drawn))
     for i, name in enumerate(sampler.classes):
         before, after = (np.concatenate([lengths[i] for lengths in some]) for some in (real, made))
         n_real, n_made = (sum(int((layout.labels == i).sum()) for layout in some) for some in (layouts, drawn))
         if len(before) >= MIN_LENGTHS <= n_made and len(after) / n_made < MIN_WHOLE_SHARE * len(before) / n_real:
             cut.append(f"{name} ({n_made - len(after)} of {n_made})")
+        if n_real >= MIN_LENGTHS and n_made * all_real < MIN_CLASS_SHARE * n_real * all_made:
+            rare.append(f"{name} ({n_made / all_made:.0%}, real: {n_real / all_real:.0%})")
         if min(len(before), len(after)) < MIN_LENGTHS:
             continue
         before, after = np.median(before), np.median(after)
@@ -151,6 +155,11 @@ def scale_warnings(recipe: Recipe, sampler: Sampler, layouts: list[Layout]) -> l
         )
     if cut:
         notes.append(f"the border of {recipe.size} px cuts most {', '.join(cut)}; a larger --size shows them whole")
+    if rare and largest > recipe.size and recipe.balance is None:
+        notes.append(
+            f"a smaller share of the objects than of the real ones: {', '.join(rare)}; few fit into "
+            f"{recipe.size} px; give a larger --size, or raise them by --balance"
+        )
     if changed:
         parts = f"few larger ones fit into {recipe.size} px; give a larger --size"
         why = parts if largest > recipe.size else "--layouts reuse keeps their length"

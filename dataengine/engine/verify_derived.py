@@ -24,6 +24,8 @@ from dataengine.errors import UserError
 from dataengine.files import parse_json, read_text
 from dataengine.folders import differences
 
+EXPORT = "mmrotate"  # folder of a run that `dataengine export mmrotate` writes into unless --out names another
+
 
 def compare_derived(run: RunFolder, recipe: Recipe, stored: StoredRecipe, tally: Tally, found: Findings) -> None:
     """Everything in the run's folder that follows from recipe, calibration and manifest, and what is not listed."""
@@ -56,6 +58,9 @@ def compare_derived(run: RunFolder, recipe: Recipe, stored: StoredRecipe, tally:
         if not stored.has_checksum:
             _as_earlier_versions(derived, reported)
         skipped = {run.mixed.name} if recipe.mix and real is None else set()
+        if (run.path / EXPORT / "data" / "export.json").is_file():
+            found.notes.append(f"{EXPORT}, an export of the run, is not verified")
+            skipped.add(EXPORT)
         own = {
             file.name
             for file in (run.recipe, run.calibration, run.manifest, run.trace, run.lock, run.shards, run.decisions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,7 +72,7 @@ def detector_command(
     Example: dataengine train detector data/mine --out work/detector
     """
     from dataengine.data import formats
-    from dataengine.errors import UserError
+    from dataengine.errors import UserError, counted
     from dataengine.files import read_yaml
     from dataengine.judge.detector import load_detector
     from dataengine.train.detector import train_detector
@@ -97,8 +98,9 @@ def detector_command(
         place, part = (data, val) if val in there else (Path(val), None)
         found = evaluate_detector(load_detector(result), place, format if part else None, part)
         print(f"AP50 on {val}: {found['AP50']:.3f} (AP {found['AP']:.3f})")
+        there = Counter(n for s in formats.read(place, format if part else None, split=part) for n in s.layout.names())
         for name, value in found["AP50 by class"].items():
-            print(f"  {name}: {value:.3f}")
+            print(f"  {name}: {value:.3f} ({counted(there[name], 'object')})")
 
 
 @contextmanager

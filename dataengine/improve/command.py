@@ -57,7 +57,8 @@ def improve_command(
     """
     from dataengine.errors import UserError, require
 
-    require("evaluate", "matplotlib", "jinja2")
+    # without --model a renderer is distilled; all that is missing is named at once
+    require("evaluate", "matplotlib", "jinja2", *([] if model else ["efficientnet_lite_pytorch"]))
     from dataengine.improve.report import verdict, write
     from dataengine.improve.run import improve
     from dataengine.improve.stages import Settings
@@ -65,9 +66,7 @@ def improve_command(
 
     if preset is not None and preset not in PRESETS:
         raise UserError(f"--preset {preset}: no such detector; choose one of {', '.join(PRESETS)}.")
-    if model is None:
-        require("train", "efficientnet_lite_pytorch", "tensorboard")
-    elif not (model / "model_index.json").exists():
+    if model is not None and not (model / "model_index.json").exists():
         raise UserError(f"--model {model}: no model_index.json here; give the pipeline folder of a trained renderer.")
     settings = Settings(
         preset or DEFAULT_PRESET, steps, seeds, rounds, images, hours, size, renderer_steps, model, real_share, format,

@@ -17,9 +17,9 @@ from dataengine.folders import sha256_of
 
 ROLES = {
     "train": ("train", "training", "trainval"),
-    "val": ("val", "valid", "validation"),
+    "val": ("val", "valid", "validation", "calibration"),
     "test": ("test", "testing"),
-}  # part: names of splits that serve as it, the first that is there
+}  # part: names of splits and of folders that serve as it, the first that is there
 DIVIDED_SHARE = 0.2  # of the training images, for each part that the data set lacks
 SPLIT_SEED = 0
 
@@ -59,7 +59,14 @@ def write_parts(path: Path, out: Path, format: str | None = None, group: str | N
 
 def _divided(path: Path, format: str | None, group: str | None) -> tuple[dict[str, Dataset], list[str]]:
     """The parts by name, in the order of ROLES, and what was done, as sentences."""
-    given = {name: path / name for name in ROLES if (path / name).is_dir() and written_splits(path / name)}
+    inner = sorted(path.iterdir()) if path.is_dir() else []
+    folders = {entry.name.lower(): entry for entry in inner if entry.is_dir() and written_splits(entry)}
+    given = {
+        role: folders[found]
+        for role, names in ROLES.items()
+        if (found := next((name for name in names if name in folders), None))
+    }
+    unused = [str(entry) for entry in folders.values() if entry not in given.values()] if "train" in given else []
     if "train" in given:  # what `dataengine data split` wrote
         classes = list(dict.fromkeys(name for part in given.values() for name in formats.read(part, format).classes))
         parts = {name: formats.read(part, format, classes=classes) for name, part in given.items()}
@@ -77,6 +84,7 @@ def _divided(path: Path, format: str | None, group: str | None) -> tuple[dict[st
             classes = list(whole.classes)  # a rare class may be absent from one of them
             parts = {role: formats.read(path, format, split=name, classes=classes) for role, name in named.items()}
     notes = [note for part in parts.values() for note in part.notes]
+    notes += [f"{folder} is not used: improve uses one part each of {', '.join(ROLES)}" for folder in unused]
     notes += [
         f"{len(p.problems)} problems in {name}, such as {p.problems[0]}" for name, p in parts.items() if p.problems
     ]
@@ -89,8 +97,9 @@ def _divided(path: Path, format: str | None, group: str | None) -> tuple[dict[st
         shares = [kept, *[DIVIDED_SHARE] * len(missing)]
         divided = split_by_group(pool, shares, SPLIT_SEED, group_key(pool, group))
         parts |= dict(zip(["train", *missing], divided, strict=True))
+        each = " each" if len(missing) > 1 else ""
         together = f"; images with the same match of {group!r} stay together" if group else ""
-        notes.append(f"{' and '.join(missing)}: {DIVIDED_SHARE:.0%} of the training images each{together}")
+        notes.append(f"{' and '.join(missing)}: {DIVIDED_SHARE:.0%} of the training images{each}{together}")
     parts = {role: parts[role] for role in ROLES}
     if warning := divided_names(parts):
         notes.append(warning)

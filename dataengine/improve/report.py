@@ -30,6 +30,7 @@ INTRODUCTION = (
     "below 0. The test part is looked at once, after the last round. Where there are several seeds, intervals are "
     "Student's t over seeds, of differences between trainings with the same seed; else a bootstrap over images."
 )
+MIN_AP50 = 0.05  # of the detector of real images; below, nothing is said about synthetic ones
 
 
 def write(outcome: Outcome) -> None:
@@ -47,12 +48,17 @@ def write(outcome: Outcome) -> None:
 def verdict(outcome: Outcome) -> list[str]:
     """What is handed back and what it gains, in a sentence each."""
     if outcome.best is outcome.real:
-        made = len(outcome.rounds)
-        lines = [
-            "Synthetic images do not help here, so this is the detector of real images alone: "
-            f"{'no round' if made else 'there was no round, and none'} of {made} gained AP50 on the validation part "
-            "with its whole interval and without a loss in a class."
-        ]
+        ap50 = float(np.mean([training.ap50 for training in outcome.real.trainings]))
+        why = "no round was made."
+        if ap50 < MIN_AP50:
+            why = (
+                f"it finds next to nothing (AP50 {ap50:.3f} on the validation part), so nothing can be said about "
+                "synthetic images. Train longer (--steps), or with more labelled images."
+            )
+        elif outcome.rounds:
+            why = "no round gained AP50 on the validation part with its whole interval and without a loss in a class."
+        helps = "Synthetic images do not help here, so this" if outcome.rounds and ap50 >= MIN_AP50 else "This"
+        lines = [f"{helps} is the detector of real images alone: {why}"]
     else:
         kept = [one for one in outcome.rounds if one.kept][-1]
         gained = points(kept.over_real.mean)

@@ -103,8 +103,9 @@ def improve(
     """Train a detector that synthetic images make better on validation data, or hand back that of real images alone.
 
     `out` receives `detector`, `data` (what it was trained on) and the work of all stages; the same call continues.
-    train_detector: trains every detector. say: gets a sentence as each stage begins. ended: gets each round. report:
-    gets the outcome after each round and at the end, when `on_test` is filled.
+    train_detector: trains every detector. say: gets a sentence as each stage begins, and what was found of the data and
+    the filter. ended: gets each round. report: gets the outcome after each round and at the end, when `on_test` is
+    filled.
 
     A round is kept only if `is_kept` says so. The test part is looked at once, after the last round. Raises UserError
     for data that cannot be used, and where `out` was begun with other settings; finished stages are never lost.
@@ -114,11 +115,15 @@ def improve(
         journal = Journal(out / "improve.json", settings.as_json(data))
         work = Work(out, settings, journal, train_detector, say, workers)
         notes = list(journal.once("data", lambda: write_parts(data, out / "parts", settings.format, settings.group)))
+        for note in notes:  # before the hours that depend on them, too
+            say(note)
         real = stages.train_arm(work, REAL, out / "real", ())
+        say(f"{real.name}: {ap50_of(real)} on the validation part")
         journal.once("handed back: real images alone", partial(stages.hand_back, work, real))
         model = stages.train_renderer(work)
         rule = stages.calibrate_filter(work, real.best.folder)
         notes.append(rule["note"])
+        say(rule["note"])
         say("learning the kinds of ground")
         aspects = learn_aspects(work.train.layouts, learn_grounds(work.train.images, work.train.layouts))
         best, rounds, failures = real, [], _failures(work, real, aspects)
@@ -173,7 +178,7 @@ def _stop(work: Work, rounds: Sequence[Round]) -> str:
     if begun:
         return ""
     if len(rounds) >= settings.rounds:
-        return f"all {settings.rounds} rounds are made (--rounds)"
+        return f"all rounds are made (--rounds {settings.rounds})"
     if settings.hours is not None and work.journal.hours >= settings.hours:
         return f"{work.journal.hours:.1f} hours are spent (--hours {settings.hours:g})"
     return ""

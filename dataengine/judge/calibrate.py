@@ -10,7 +10,7 @@ import numpy as np
 
 from dataengine.data.layout import Layout
 from dataengine.data.split import MIN_HELD_OUT
-from dataengine.errors import UserError
+from dataengine.errors import UserError, listed
 from dataengine.judge.calibration import Calibration, at_class, crowded, exceeds, limits, sides
 from dataengine.judge.controls import blur_objects, paint_controls
 from dataengine.judge.detector import Detector
@@ -28,6 +28,7 @@ from dataengine.judge.verdict import class_map
 MIN_IMAGES = MIN_HELD_OUT  # with objects
 MIN_THRESHOLD = 0.02  # above 0, the score of an object that is not found
 # lowest thresholds to choose from: a quantile next to 0 would let nearly any detection count as the object
+STRONGER = "train it longer (--steps), or let a smaller share of the real images pass (--pass-share)"
 LOWEST_THRESHOLDS = (MIN_THRESHOLD, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 MIN_GROUP_OBJECTS, MAX_GROUPS = 40, 6  # the objects of a class are grouped by size
 SMALLEST_RANK = 5  # objects smaller than this real object of the class, from the smallest, are not judged
@@ -133,12 +134,22 @@ def calibrate(
         raise UserError(
             f"{dataset_name}: a rule that lets {pass_share:.0%} of the real images pass also lets "
             f"{shares['shuffled_pass_share']:.0%} of them pass with the labels of another image; the detector is too "
-            "weak on this imagery: train it longer, or ask for a smaller share."
+            f"weak on this imagery{_hardly_found(statistics)}: {STRONGER}."
         )
     controls = {"noise, chequers and grey blobs in boxes of": painted, "other objects that are named": renamed}
     check_controls(draft, real, controls, dataset_name)
     shares["control_found_share"] = round(found_shares(painted, draft)[1], 4)
-    return draft.model_copy(update=shares)
+    return draft.model_copy(update={**shares, "found_objects": _found_by_class(real, draft)})
+
+
+def _found_by_class(real: Sequence[Observed], rule: Calibration) -> dict[str, int]:
+    """Real objects that count as found under a rule, by class."""
+    found = dict.fromkeys(rule.objects, 0)
+    for one in real:
+        right = one.counted & rule.found(one.layout, one.match.scores)
+        for name in np.array(one.layout.names())[right]:
+            found[str(name)] += 1
+    return found
 
 
 @dataclass(frozen=True)
@@ -250,6 +261,17 @@ def _pass_share(observed: Sequence[Observed], calibration: Calibration) -> float
     return float(np.mean([not calibration.failure(*each) for each in counts]))
 
 
+def _hardly_found(statistics: _Statistics) -> str:
+    """The classes of which fewer than half of the real objects are detected, as part of a sentence; else ""."""
+    found = {name: int((scores >= MIN_THRESHOLD).sum()) for name, scores in statistics.scores.items()}
+    weak = [
+        f"{found[name]} of {len(scores)} {name}"
+        for name, scores in statistics.scores.items()
+        if 2 * found[name] < len(scores)
+    ]
+    return f" (found: {listed(weak)})" if weak else ""
+
+
 def extra_share(objects: np.ndarray, extra: np.ndarray, pass_share: float) -> float:
     """Extra detections for each object, in the `pass_share` of the real images with the fewest of them.
 
@@ -299,6 +321,6 @@ def _choose_rule(
     if best is None:
         raise UserError(
             f"{dataset_name}: even the most lenient rule lets only {most_lenient:.0%} of the real images pass, not "
-            f"{pass_share:.0%}; the detector is too weak on this imagery: train it longer, or ask for a smaller share."
+            f"{pass_share:.0%}; the detector is too weak on this imagery{_hardly_found(statistics)}: {STRONGER}."
         )
     return best

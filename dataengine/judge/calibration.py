@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +19,7 @@ from dataengine.judge.detector import Detector
 
 NEAR_ZERO = 0.05  # a threshold up to this lets nearly any detection count as found,
 MIN_CONTROL_FOUND = 0.05  # which matters where the detector finds such a share of painted controls;
+MIN_FOUND_SHARE = 1 / 3  # of the real objects of a class; where fewer are found, that is reported
 MANY_CONTROLS_FOUND = 0.25  # this share of them is reported whatever the thresholds are
 Threshold = float | Annotated[list[tuple[float, float]], Field(min_length=1)]
 
@@ -45,6 +47,9 @@ class Calibration(BaseModel):
     pass_share: float = Field(description="measured share of real images that pass")
     shuffled_pass_share: float = Field(description="the same with the layout of another image")
     smudged_pass_share: float = Field(description="the same with blurred objects")
+    found_objects: dict[str, int] | None = Field(
+        None, description="of `objects`, those that count as found, or are not judged"
+    )
     control_found_share: float | None = Field(None, description="share of painted controls that count as found")
     thresholds: dict[str, Threshold]
     crowded_thresholds: dict[str, Threshold] = {}
@@ -121,9 +126,30 @@ class Calibration(BaseModel):
                 lowest[name] = min(judged)
         return lowest
 
+    def unseen_classes(self) -> list[str]:
+        """The classes of which the detector finds less than a third of the real objects, so that the filter takes most
+        painted ones for missed, however good they are; [] for a file of before they were counted."""
+        counts = (self.found_objects or {}).items()
+        return [name for name, found in counts if self.objects[name] and found < MIN_FOUND_SHARE * self.objects[name]]
+
     def warning(self) -> str:
-        """A sentence on thresholds next to zero and their cause, or else on controls that are found; "" where neither
-        is the case."""
+        """Sentences on classes that the detector hardly finds, and on thresholds next to zero and their cause, or else
+        on controls that are found; "" where none is the case."""
+        return ". ".join(filter(None, (self._unseen_warning(), self._weak_warning())))
+
+    def _unseen_warning(self) -> str:
+        unseen = self.unseen_classes()
+        if not unseen:
+            return ""
+        counts = ", ".join(f"{self.found_objects[name]} of {self.objects[name]} {name}" for name in unseen)
+        rest = [name for name in self.objects if name not in unseen]
+        without = f", or leave such classes out (--classes {shlex.quote(','.join(rest))})" if rest else ""
+        return (
+            f"weak filter: of real objects the detector finds {counts}, so most painted ones will count as missed; "
+            f"train it longer{without}"
+        )
+
+    def _weak_warning(self) -> str:
         weak, controls = self.weak_classes(), self.control_found_share or 0.0
         if not weak and controls < MANY_CONTROLS_FOUND:
             return ""

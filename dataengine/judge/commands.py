@@ -315,9 +315,11 @@ def _print_calibration(calibration: Calibration, out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from dataengine.tables import keep_names_whole
+
     console = Console(markup=False)
     table = Table("class", "objects", "min score", "min score if touching", "min score of extra", title=str(out))
-    table.columns[0].overflow = "fold"  # names are never cut off
+    keep_names_whole(table, calibration.objects)
     for name, objects in calibration.objects.items():
         alone, close = calibration.thresholds[name], calibration.crowded_thresholds.get(name)
         limits = _by_size(alone), "the same" if close is None else _by_size(close)
@@ -336,8 +338,13 @@ def _print_calibration(calibration: Calibration, out: Path) -> None:
 
 
 def _by_size(threshold: Threshold) -> str:
-    """A class's threshold as text, by the side of its objects."""
+    """A class's threshold as text, by the side of its objects; steps of one threshold are one.
+
+    >>> _by_size([(0, 0), (19, 0), (34, 0.5)])
+    'not judged, from 34 px 0.50'
+    """
     steps = threshold if isinstance(threshold, list) else [(0.0, threshold)]
+    steps = [step for i, step in enumerate(steps) if not i or step[1] != steps[i - 1][1]]
     return ", ".join(
         (f"from {side:.0f} px " if side else "") + (f"{score:.2f}" if score else "not judged") for side, score in steps
     )
@@ -347,9 +354,11 @@ def _print_acceptance(result: Acceptance, rule: Calibration) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from dataengine.tables import keep_names_whole
+
     console = Console(markup=False)
     table = Table("class", "objects", "found", "share", "in accepted images", "extra")
-    table.columns[0].overflow = "fold"  # names are never cut off
+    keep_names_whole(table, (row.name for row in result.classes))
     for row in result.classes:
         share = f"{row.found / row.objects:.1%}" if row.objects else "-"
         table.add_row(row.name, str(row.objects), str(row.found), share, str(row.kept), str(row.extra))

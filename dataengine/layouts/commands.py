@@ -128,7 +128,8 @@ def sample_command(
     try:
         contact_sheet([draw(*pair) for pair in zip(backgrounds, layouts, strict=True)], captions).save(out)
     except (OSError, ValueError) as error:
-        raise UserError(f"{out} cannot be written ({error}); give a .png file in a writable folder") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{out} cannot be written ({reason}); give a .png file in a writable folder") from error
     counts = Counter(name for layout in layouts for name in layout.names())
     total = sum(counts.values())
     shares = ", ".join(f"{name} {count} ({count / total:.0%})" for name, count in counts.most_common())

@@ -73,7 +73,8 @@ def show_command(
     try:
         Image.fromarray(picture(raster, ground)).save(out)
     except (OSError, ValueError) as error:
-        raise UserError(f"{out} cannot be written ({error}); give a .png file in a writable folder.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{out} cannot be written ({reason}); give a .png file in a writable folder.") from error
     shares = {name: share for name in raster.names if (share := raster.share(name)) > 0}
     lon, lat = grid.centre
     if as_json:

@@ -17,7 +17,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import IO
 
-from dataengine.errors import DISTRIBUTION, UserError, one_line
+from dataengine.errors import DISTRIBUTION, UserError, counted, one_line
 from dataengine.files import lock, read_text, remove, user_cache, write_whole
 from dataengine.mmrotate import entry, install
 
@@ -159,7 +159,7 @@ def _make(place: Path, report: Report) -> None:
             f"mmrotate could not be installed in {place} ({one_line(error)}; see {log}): repeat the command where "
             f"packages can be downloaded, or set {VARIABLE} to an environment with mmrotate (docs/mmrotate.md)."
         ) from None
-    report(f"mmrotate is installed in {place}, after {(time.monotonic() - started) / 60:.0f} minutes")
+    report(f"mmrotate is installed in {place}, after {counted(round((time.monotonic() - started) / 60), 'minute')}")
 
 
 def _run(words: list[str], log: IO[str], report: Report) -> None:

@@ -194,7 +194,8 @@ def _write_part(
 ) -> tuple[int, int]:
     """Write one part of the data below `work`; (longest side, number of images that mmrotate will load)."""
     size, layout = content["tile_size"], content["layout"]
-    if name != "synthetic" and any(max(sample.layout.size) > size for sample in part):
+    tiled = name != "synthetic" and any(max(sample.layout.size) > size for sample in part)
+    if tiled:
         report = lambda done, total: progress(f"tiling {name}", done, total)  # noqa: E731
         part = tile(part, work / f"tiles-{name}", size, size // 5, MIN_VISIBLE, progress=report)
     part = in_8_bits(part, work / f"of-8-bits-{name}")  # mmcv would keep the upper 8 of 16
@@ -224,7 +225,8 @@ def _write_part(
         labelled = [sample for sample in written if len(inside_image(sample.layout)[0])]
         if len(labelled) < len(written):
             empty = len(written) - len(labelled)
-            notes.append(f"{empty} {name} images show no objects, so mmrotate does not train on them")
+            what = "tiles" if tiled else "images"
+            notes.append(f"{name} {what} without objects, on which mmrotate does not train: {empty} of {len(written)}")
         written = labelled
     for folder in work.glob(f"*-{name}"):
         shutil.rmtree(folder)

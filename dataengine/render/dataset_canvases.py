@@ -80,9 +80,15 @@ class DatasetCanvases:
         """`usual_lengths` of each sample; computed only where neither altitude nor ground sample distance is known."""
         return [usual_lengths(sample.layout) for sample in self.samples]
 
+    @cached_property
+    def shown(self) -> list[set[str]]:
+        """Classes of each sample's objects, by `class_key`."""
+        return [{class_key(name) for name in sample.layout.names()} for sample in self.samples]
+
     def draw(self, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[Canvas]:
-        """One window for each layout, from an image acquired much like the layout says; where altitude and
-        ground sample distance are unknown, one whose objects are about as large as the layout's of the same class."""
+        """One window for each layout, from an image acquired much like the layout says that shows one of its classes,
+        or no object; where altitude and ground sample distance are unknown, one whose objects are about as large as the
+        layout's of the same class."""
         return [self._draw(layout, generator(seed, Stream.SCENE)) for layout, seed in zip(layouts, seeds, strict=True)]
 
     def _draw(self, layout: Layout, rng: np.random.Generator) -> Canvas:
@@ -96,6 +102,7 @@ class DatasetCanvases:
             count = min(max(1, round(NEAREST_SHARE * len(far))), int(np.isfinite(far).sum()))
             nearest = np.sort(far)[count - 1]
             likely = np.flatnonzero(far <= nearest)  # with all ties: first images must not be favoured
+        likely = self._of_its_classes(likely, layout)
         lengths = {} if layout.acquisition.has_scale else usual_lengths(layout)
         if lengths:
             likely = self._of_one_scale(likely, lengths, layout.kind)
@@ -115,6 +122,15 @@ class DatasetCanvases:
             shadow = self.shadows.of(sample) if self.shadows else math.nan
             return Canvas(window, inside, layout, provenance_of(sample, unreadable, (left, top)), shadow=shadow)
         raise _none_readable(unreadable)
+
+    def _of_its_classes(self, likely: np.ndarray, layout: Layout) -> np.ndarray:
+        """Those of the scenes that show an object of one of the layout's classes, or no object at all; all where none
+        shows one. An image of other classes only may show ground on which these never are: cars of a data set of roads
+        and lakes would stand on water."""
+        wanted = {class_key(name) for name in layout.names()}
+        if not any(self.shown[i] & wanted for i in likely):
+            return likely
+        return likely[[not self.shown[i] or bool(self.shown[i] & wanted) for i in likely]]
 
     def _of_one_scale(self, likely: np.ndarray, lengths: dict[str, float], kind: Kind) -> np.ndarray:
         """Those of the scenes with objects as large as the layout's, once they are scaled, or with none of its classes;

@@ -42,6 +42,7 @@ SIMILAR_SHARE, MIN_SIMILAR = 0.1, 24  # candidates: this share of a class, and a
 SPARE_SIMILAR = 48  # further candidates, where none of the first can be cut out
 SIMILAR_GROUNDS = 8  # candidates whose ground is most like the scene's, of which one is sampled
 MAX_ASPECT_OCTAVES = float(np.log2(1.15))  # between the width to height of a box and of the object painted into it,
+MAX_SIZE_OCTAVES = 1.0  # between their lengths, in upright boxes: an object is halved or doubled in size at most
 ASPECT_TIE_OCTAVES = 0.1  # or, in a rotated box, so much more than that of the nearest, if no object is so near
 MAX_SHADOW_ANGLE = np.pi / 4  # radians, between an object's shadow and the scene's
 # How the frame of an object can be turned, (8, 2, 2). In that of a rotated box the long side stays along x: the first
@@ -182,7 +183,7 @@ class RealObjects:
         sources: set[str],
     ) -> tuple[int, np.ndarray] | None:
         """Number of a real object of the class, and how its frame is turned, (2, 2); None where none has the shape of
-        an upright box.
+        an upright box and about its size.
 
         Objects are as long as asked for, of like length to width, with their shadow on the scene's side, by the same
         light; of these, some on ground like the scene's, such as bright concrete: a white object from it, darkened for
@@ -199,7 +200,11 @@ class RealObjects:
         lit_alike = (otherwise_lit < otherwise_lit.min() + NIGHT_DISTANCE / 2)[:, None]
         choices = self._turns_by_preference(members, turns, one, complete, window)
         choices = [some & lit_alike for some in choices] + choices
-        fits = next((near for some in choices if (near := some & (mismatch <= MAX_ASPECT_OCTAVES)).any()), None)
+        shaped = mismatch <= MAX_ASPECT_OCTAVES
+        sized = (np.abs(self.traits[members, 0] - length) <= MAX_SIZE_OCTAVES)[:, None]
+        if one.kind == "hbb" and sized.any():  # else all objects are of another scale, as with --layout-scale
+            shaped &= sized
+        fits = next((near for some in choices if (near := some & shaped).any()), None)
         if fits is None:
             if one.kind == "hbb":
                 return None

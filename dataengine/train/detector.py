@@ -7,14 +7,16 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import torch
 
 from dataengine.data.layout import Dataset
 from dataengine.data.presets import configs
-from dataengine.errors import UserError, one_line
+from dataengine.errors import UserError, counted, listed, one_line
 from dataengine.files import read_text, read_yaml, refuse_links, write_whole
 from dataengine.mmrotate import environment
 from dataengine.mmrotate.draws import batch_shares
@@ -25,7 +27,7 @@ from dataengine.mmrotate.training_config import DETECTORS, SIDE_MULTIPLE
 from dataengine.render.imagery import measured, write_imagery
 
 Progress = Callable[[int, int, float], None]  # (steps done, steps in all, loss)
-MAX_LONG_SHARE = 0.05  # of objects longer than the tiles, beyond which that is reported
+MAX_SIDE_SHARE = 0.5  # of a tile's side; a class with a longer median is reported, since few tiles show it whole
 PARTS = "export", "training", "detector"  # folders of a training
 FINISHED_FILE = "finished.json"  # in the work folder: the job that was carried out to its end
 
@@ -133,7 +135,7 @@ def train_detector(
         write_imagery(result, [imagery])
     if reached < steps:
         report(
-            f"stopped after {minutes:g} minutes at step {reached:,} of {steps:,}; the same command continues "
+            f"stopped after {counted(minutes, 'minute')} at step {reached:,} of {steps:,}; the same command continues "
             f"from there. {result} is the detector as far as it is trained"
         )
     return result
@@ -150,14 +152,20 @@ def _check_folder(out: Path) -> None:
 
 
 def _report_long_objects(dataset: Dataset, tile_size: int, report: environment.Report) -> None:
-    """Report objects that do not fit into a tile, in images that are cut."""
+    """Report classes whose objects are mostly too long for a tile to show them whole, in images that are cut."""
     cut = [sample.layout for sample in dataset if max(sample.layout.size) > tile_size]
-    objects = sum(len(layout) for layout in cut)
-    long = sum(int((layout.boxes[:, 2] > tile_size).sum()) for layout in cut)
-    if objects and long / objects > MAX_LONG_SHARE:
+    if not cut:
+        return
+    labels = np.concatenate([layout.labels for layout in cut])
+    sides = np.concatenate([layout.boxes[:, 2] for layout in cut])
+    usual = {name: float(np.median(sides[labels == c])) for c, name in enumerate(dataset.classes) if c in labels}
+    long = [name for name, side in usual.items() if side > MAX_SIDE_SHARE * tile_size]
+    if long:
+        times = ceil(max(usual[name] for name in long) / (MAX_SIDE_SHARE * tile_size))
         report(
-            f"{long} of {objects} objects are longer than the tiles of {tile_size} px that the images are cut into: "
-            "give a larger --tile-size, with a smaller --scale to keep the time"
+            f"most objects of {listed(long)} are longer than half of the tiles of {tile_size} px that the images are "
+            "cut into, which seldom show them whole; larger tiles at a smaller scale show them in the same time: "
+            f"--tile-size {times * tile_size} --scale {1 / times:.2g}"
         )
 
 

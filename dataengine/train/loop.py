@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader, Dataset
 
-from dataengine.errors import UserError, install
+from dataengine.errors import UserError, counted, install
 from dataengine.files import create_folder, remove, write_whole
 from dataengine.render.precision import has_native_bf16
 from dataengine.train.checkpoint import load_checkpoint, save_checkpoint, trained_parameters
@@ -266,7 +266,7 @@ def train(
             if settings.minutes is not None and now - started > 60 * settings.minutes:
                 break
             progress.update(task, completed=step)
-    if step >= settings.steps and step % settings.evaluate_every:
+    if step % settings.evaluate_every:  # also where --minutes ends it: a short training can be looked at as well
         evaluate_averaged()
     checkpoint()
     ema.copy_to(parameters)
@@ -275,7 +275,7 @@ def train(
         writer.close()
     if step < settings.steps and accelerator.is_main_process:
         print(
-            f"{out}: stopped after {settings.minutes:g} minutes at step {step:,} of {settings.steps:,}; the same "
-            "command continues from there. Until then the model is what the steps so far made of it."
+            f"{out}: stopped after {counted(settings.minutes, 'minute')} at step {step:,} of {settings.steps:,}; the "
+            "same command continues from there. Until then the model is what the steps so far made of it."
         )
     return step >= settings.steps

@@ -240,9 +240,55 @@ def test_split_holds_out_what_a_calibration_needs_and_says_where_a_part_lacks_it
     assert len(_names(tmp_path / "parts/test")) >= MIN_IMAGES
     assert "to calibrate" not in result.stderr
     asked = _run("split", tmp_path / "small", tmp_path / "asked", "--parts", "train=80,test=20")
-    assert "test has 12 images with objects; to calibrate the filter on it takes 20" in asked.stderr
+    assert "test has 12 images with objects" in asked.stderr
+    assert "takes 20: --parts train=63,test=37" in asked.stderr
+    named = _run("split", tmp_path / "small", tmp_path / "named", "--parts", "train=63,test=37")
+    assert "to calibrate" not in named.stderr, "what the warning names is enough"
     _run("split", tmp_path / "large", tmp_path / "control")
     assert len(_names(tmp_path / "control/test")) == 30
+
+
+def test_a_table_of_80_columns_keeps_names_whole_and_cuts_nothing_off(make_dataset, tmp_path):
+    dataset = make_dataset(tmp_path / "in", BOXES[:1] * 3)
+    names = ("Wassermotorräder", *dataset.classes[1:])
+    samples = [replace(s, layout=replace(s.layout, classes=names)) for s in dataset]
+    coco.write(replace(dataset, classes=names, samples=samples), tmp_path / "named")
+    lines = _run("info", tmp_path / "named").output.splitlines()
+    assert any("Wassermotorräder" in line for line in lines)
+    edges = {(line[0], line[-1]) for line in lines if line[:1] in tuple("┏┃└")}
+    assert edges == {("┏", "┓"), ("┃", "┃"), ("└", "┘")}, "as wide as the terminal"
+
+
+def test_split_asks_only_the_part_that_is_for_it_to_be_large_enough_to_calibrate_on(make_dataset, tmp_path):
+    coco.write(make_dataset(tmp_path / "in", BOXES[:1] * 60), tmp_path / "small")
+    shares = "train=70,calibration=15,test=15"
+    warned = _run("split", tmp_path / "small", tmp_path / "parts", "--parts", shares).stderr
+    assert "calibration has 9 images with objects" in warned
+    assert "test has" not in warned
+    larger = warned.split("--parts ")[1].split()[0]
+    assert "to calibrate" not in _run("split", tmp_path / "small", tmp_path / "larger", "--parts", larger).stderr
+    coco.write(make_dataset(tmp_path / "fewer", BOXES[:1] * 20), tmp_path / "few")
+    few = _run("split", tmp_path / "few", tmp_path / "of-few", "--parts", shares).stderr
+    assert "too many of these 20" in few, "no share would be enough"
+    assert "--filter off" in few
+
+
+def test_split_names_an_expression_only_where_it_leaves_each_part_a_group(make_dataset, tmp_path):
+    dataset = make_dataset(tmp_path / "in", BOXES[:1] * 12)
+    samples = [replace(s, name=f"{'lake' if i < 8 else 'road'} {i:02}") for i, s in enumerate(dataset)]
+    coco.write(replace(dataset, samples=samples), tmp_path / "in2")
+    two = _run("split", tmp_path / "in2", tmp_path / "two", "--parts", "train=60,test=40").stderr
+    assert "--group '.*\\D' keeps them together" in two, "control: two groups, two parts"
+    three = _run("split", tmp_path / "in2", tmp_path / "three", "--parts", "train=50,val=30,test=20").stderr
+    assert "2 groups of images" in three
+    assert "--group with a regular expression" in three
+
+
+def test_the_folder_of_all_parts_is_refused_with_the_names_of_the_parts(make_dataset, tmp_path):
+    coco.write(make_dataset(tmp_path / "in", BOXES[:1] * 60), tmp_path / "small")
+    _run("split", tmp_path / "small", tmp_path / "parts")
+    with pytest.raises(UserError, match=r"one of its parts: .*parts/test, .*parts/train"):
+        _run("info", tmp_path / "parts")
 
 
 def test_split_keeps_the_frames_of_a_group_together(film, tmp_path):
@@ -292,7 +338,10 @@ def test_split_limits_the_number_of_images(film, tmp_path):
         (("--parts", "train=80,train=20"), "'train' cannot be the name of a part"),
         (("--images", 41), "--images 41: the data set has 40"),
         (("--group", "("), "--group (: not a regular expression"),
-        (("--group", "^[a-d]", "--parts", "a=1,b=1,c=1,d=1,e=1"), "has 4 groups, too few for 5"),
+        (
+            ("--group", "^[a-d]", "--parts", "a=1,b=1,c=1,d=1,e=1"),
+            "has 4 groups of images, too few for 5 parts",
+        ),
     ],
 )
 def test_split_reports_invalid_options_and_writes_nothing(film, tmp_path, wrong, said):

@@ -39,6 +39,16 @@ def test_a_contact_sheet_has_all_images_in_rows():
     assert captioned.height > sheet.height
 
 
+def test_names_that_the_font_lacks_are_written_so_that_they_can_be_told_apart():
+    tiles = [Image.new("RGB", (120, 40))] * 2
+
+    def sheet(*names: str) -> np.ndarray:
+        return np.asarray(contact_sheet(tiles, names, classes=names))
+
+    assert (sheet("Räder", "Straße") == sheet("Rader", "Strasse")).all()
+    assert (sheet("船", "車") != sheet("車", "船")).any(), "not the same box for both"
+
+
 def test_a_sheet_has_a_legend_even_for_many_classes():
     tiles = [Image.new("RGB", (60, 40))] * 2
     plain = contact_sheet(tiles, margin=2)

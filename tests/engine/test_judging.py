@@ -113,6 +113,19 @@ def test_an_object_that_is_not_found_is_taken_out_of_picture_and_labels():
     assert (control.image == one.image).all()
 
 
+def test_a_picture_of_which_only_objects_are_left_that_are_not_judged_is_dropped():
+    """The car is of a size without a threshold, which counts as found; the van is judged."""
+    lenient = rule(thresholds={"car": 0.0, "van": 0.5})
+    one = rendered({0: 120, 1: 120, 2: 200})
+    made, verdict = judged(one, "erase", SEES_ALL, lenient)
+    assert (verdict.kept, verdict.reason) == (False, "only objects left of sizes that are not judged")
+    assert made.image is one.image
+    _, found = judged(rendered({0: 120, 1: 200, 2: 200}), "erase", SEES_ALL, lenient)
+    assert found.kept, "control: the van is there"
+    _, both = judged(rendered({0: 200, 1: 120, 2: 200}), "erase", SEES_ALL)
+    assert both.kept, "control: the car that is left is judged"
+
+
 def test_a_picture_that_shows_all_its_objects_stays_as_it_is():
     one = rendered({0: 200, 1: 200, 2: 200})
     made, verdict = judged(one, "erase", SEES_ALL)

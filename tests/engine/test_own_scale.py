@@ -46,3 +46,22 @@ def test_a_sampler_that_changes_the_scale_is_noticed(scale):
     [note] = notes_of(layouts, 640, ReuseSampler(layouts, (640, 640), scale=(scale, scale), limits=limits))
     real = np.median(layouts[0].boxes[:, 2])
     assert f"(real: {real:.0f})" in note
+
+
+@pytest.mark.parametrize(("share", "size", "balance", "said"), [
+    (0.1, 256, None, True), (0.8, 256, None, False), (0.1, 640, None, False), (0.1, 256, 0.3, False),
+])  # fmt: skip
+def test_a_class_that_is_far_rarer_in_parts_of_images_is_a_note(share, size, balance, said):
+    """Parts show ships as often as the real images, and the pier in this share of them. Controls: images as large as
+    the real ones, and a share that the user sets."""
+    boxes = [[x, 60, 30, 12, 0.0] for x in range(40, 640, 80)] + [[320, 350, 190, 170, 0.0]]
+    real = Layout(boxes, [0] * 8 + [1], ("ship", "pier"), (640, 640), "hbb")
+
+    class Parts:
+        classes = real.classes
+
+        def sample(self, rng: np.random.Generator) -> Layout:
+            return real if rng.random() < share else real.select(real.labels == 0)
+
+    notes = scale_warnings(Recipe(data="here", size=size, balance=balance), Parts(), [real] * 12)
+    assert any("smaller share" in note and "pier (" in note and "ship (" not in note for note in notes) == said

@@ -182,6 +182,16 @@ def test_a_run_without_data_sets_lacks_none(run):
     assert any("coco" in fault.message for fault in verify(out).faults), "one that lost them does"
 
 
+def test_an_export_in_the_run_is_no_fault_but_a_folder_of_that_name_is(run):
+    _, out = run
+    (out / "mmrotate/data").mkdir(parents=True)
+    assert any("mmrotate" in fault.message for fault in verify(out).faults), "control: of someone else"
+    (out / "mmrotate/data/export.json").write_text("{}")
+    found = verify(out)
+    assert found.faults == []
+    assert any("mmrotate" in note for note in found.notes)
+
+
 @pytest.mark.parametrize("what", DAMAGE)
 def test_what_was_changed_is_named_and_the_same_command_fixes_it(run, what):
     recipe, out = run

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -184,9 +185,28 @@ def test_a_killed_call_continues_where_it_was(settings, squares_folder, tmp_path
     assert (out / "rounds/1/run/manifest.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize(("ap50", "rounds", "says"), [
+    (0.0, 1, "it finds next to nothing (AP50 0.000"), (0.4, 1, "Synthetic images do not help here"),
+    (0.4, 0, "no round was made"),
+])  # fmt: skip
+def test_a_detector_that_finds_nothing_says_nothing_about_synthetic_images(ap50, rounds, says):
+    real = SimpleNamespace(trainings=[SimpleNamespace(ap50=ap50)])
+    [line] = report.verdict(
+        SimpleNamespace(real=real, best=real, rounds=["a round"] * rounds, on_test={}, gain_on_test=None)
+    )
+    assert says in line
+    assert ("do not help" in line) == (ap50 > 0 and rounds > 0)
+
+
 @pytest.mark.slow
 def test_a_spent_budget_begins_no_round_and_tests_the_real_detector(settings, squares_folder, tmp_path):
-    outcome = improve(squares_folder, tmp_path / "work", replace(settings, hours=0.0, seeds=1), train_fake)
+    said = []
+    outcome = improve(
+        squares_folder, tmp_path / "work", replace(settings, hours=0.0, seeds=1), train_fake, say=said.append
+    )
+    first_training = next(n for n, line in enumerate(said) if line.startswith("training a detector"))
+    assert any(line.startswith("train: ") for line in said[:first_training]), "the parts, before the hours of training"
+    assert set(outcome.notes) <= set(said)
     assert outcome.rounds == []
     assert "hours are spent" in outcome.stopped
     assert list(outcome.on_test) == [REAL]

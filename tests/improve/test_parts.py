@@ -48,6 +48,20 @@ def test_parts_that_data_split_wrote_are_taken(tmp_path):
     assert names(tmp_path / "out") == {name: {s.name for s in part} for name, part in parts.items()}
 
 
+def test_the_part_to_calibrate_on_is_the_validation_part_and_others_are_named(tmp_path):
+    """As `data split --parts train=50,calibration=30,test=10,spare=10` writes them."""
+    parts = {n: scenes(tmp_path / "raw", 4, seed) for seed, n in enumerate(("train", "calibration", "test", "spare"))}
+    for name, part in parts.items():
+        formats.write(part, tmp_path / "parts" / name, "coco", split=name)
+    notes = write_parts(tmp_path / "parts", tmp_path / "out")
+    found = names(tmp_path / "out")
+    assert found["val"] == {s.name for s in parts["calibration"]}
+    assert found["train"] == {s.name for s in parts["train"]}
+    assert [note for note in notes if "not used" in note] == [
+        f"{tmp_path / 'parts/spare'} is not used: improve uses one part each of train, val, test"
+    ]
+
+
 def test_a_missing_part_is_divided_from_the_training_images_and_the_test_split_is_not_touched(tmp_path):
     train, test = scenes(tmp_path / "raw", 20, 0), scenes(tmp_path / "raw", 5, 1)
     write_parts(written(tmp_path / "data", train=train, test=test), tmp_path / "out")

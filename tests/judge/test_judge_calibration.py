@@ -82,7 +82,7 @@ def test_the_rule_for_extra_detections_follows_the_number_of_objects(oracle):
 
 @pytest.mark.parametrize("false_alarms", [0, 30])
 def test_detector_that_finds_no_object_is_refused(oracle, false_alarms):
-    with pytest.raises(UserError, match="too weak on this imagery"):
+    with pytest.raises(UserError, match=r"too weak on this imagery \(found: \d of \d+ .*--steps.*--pass-share"):
         calibrate(*oracle(50, recall=0.0, false_alarms=false_alarms), "squares")
 
 
@@ -286,6 +286,23 @@ def test_damaged_calibration_names_the_field(oracle, tmp_path):
         Calibration.load(path)
     with pytest.raises(UserError, match="no such calibration"):
         Calibration.load(tmp_path / "absent.json")
+
+
+def test_a_class_that_the_detector_hardly_finds_is_reported_with_the_others_to_keep(oracle):
+    detector, images, layouts = oracle(80, recall=1.0, false_alarms=0)
+    assert calibrate(detector, images, layouts, "squares").warning() == "", "control"
+
+    @dataclass
+    class Blind(type(detector)):
+        def _detect(self, k, image):
+            found = super()._detect(k, image)
+            return Detections(*(values[found.labels != 2] for values in (found.boxes, found.scores, found.labels)))
+
+    rule = calibrate(Blind(layouts, recall=1.0, false_alarms=0), images, layouts, "squares", pass_share=0.8)
+    assert rule.unseen_classes() == ["rare"]
+    assert f"the detector finds 0 of {rule.objects['rare']} rare" in rule.warning()
+    assert "--classes car,ship" in rule.warning()
+    assert rule.found_objects["car"] > 0.5 * rule.objects["car"]
 
 
 def test_score_at_precision():

@@ -156,7 +156,7 @@ def test_images_without_objects_are_said_not_to_be_loaded_and_unused_ones_count_
     formats.write(formats.read(real, split="val"), mixed, "coco", split="val")
     done = export(run, mixed, tmp_path / "out", detector="redet")
     assert (done.real, done.synthetic, done.test) == (4, 3, 2)
-    assert done.notes == ["1 real images show no objects, so mmrotate does not train on them"]
+    assert done.notes == ["real images without objects, on which mmrotate does not train: 1 of 5"]
     assert export(run, mixed, tmp_path / "out", detector="redet").notes == done.notes, "also the second time"
     alone = export(run, mixed, tmp_path / "out", detector="redet", ratio=(0, 1))
     assert (alone.real, alone.synthetic) == (0, 3)

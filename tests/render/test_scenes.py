@@ -76,6 +76,25 @@ def test_where_nothing_tells_the_scale_objects_are_as_large_as_those_of_the_scen
     assert into(replace(one, acquisition=Acquisition(altitude_m=50))) == {False, True}, "control: its altitude is known"
 
 
+@pytest.mark.parametrize("augmented", [False, True])
+def test_scenes_show_a_class_of_the_layout_or_none_but_not_others_alone(tmp_path, augmented):
+    """Of 30 pictures 10 show a car, 10 a boat and 10 nothing: cars are not painted on the water of the boats."""
+    classes, of_all = ("car", "boat"), []
+    for i, sample in enumerate(dataset(tmp_path, [UNKNOWN] * 30)):
+        shown = [] if i >= 20 else [i // 10]
+        layout = Layout(sample.layout.boxes[: len(shown)], shown, classes, sample.layout.size)
+        of_all.append(replace(sample, layout=layout))
+    scenes = DatasetCanvases(Dataset(classes, of_all), (64, 64), augmented=augmented)
+
+    def numbers(name: str) -> set[int]:
+        layout = Layout([[10, 10, 20, 10, 0]], [0], (name,), (64, 64))
+        return {int(scene.provenance.name) // 10 for scene in scenes.draw([layout] * 40, range(40))}
+
+    assert numbers("Car") == {0, 2}
+    assert numbers("boat") == {1, 2}
+    assert numbers("plane") == {0, 1, 2}, "control: a class that none shows"
+
+
 def test_a_box_around_a_turned_object_stays_tight_where_upright_boxes_are_wanted(tmp_path):
     """Of each scene, in pixels: the upright boxes around a square of 20 x 20 that was labelled with an oriented box."""
     picture = np.full((200, 200, 3), 60, np.uint8)

@@ -115,6 +115,22 @@ def test_a_box_whose_shape_no_real_object_has_is_left_out(tmp_path):
     assert len(painted(objects, [70, 70, 101, 84]).labels) == 1, "control: within 15 % of a car's length to width"
 
 
+def test_an_object_of_the_right_shape_but_another_scale_is_not_shrunk_into_a_box(tmp_path):
+    """Small cars that lie, and a large one in a nearly square box: a small nearly square box gets neither."""
+    dataset = cars_in_upright_boxes(tmp_path, images=2, angles=[0.0] * 8)
+    picture = np.full((SIDE, SIDE, 3), 120, np.uint8)
+    picture[50:150, 40:160] = (220, 50, 50)
+    Image.fromarray(picture).save(tmp_path / "large.png")
+    large = Layout([[100, 100, 120, 100, 0]], [0], ("car",), (SIDE, SIDE), "hbb", acquisition=DOWN)
+    dataset.samples.append(Sample("large", tmp_path / "large.png", large))
+    objects = collect_objects(dataset, ("car",), FrameSpec(), 0.02)
+    assert not len(painted(objects, [70, 70, 100, 95]).labels)
+    [start] = painted(objects, [50, 50, 150, 133]).canvas.starts
+    assert start.image == "large", "control: a box of its size"
+    alone = collect_objects(replace(dataset, samples=dataset.samples[2:]), ("car",), FrameSpec(), 0.02)
+    assert len(painted(alone, [70, 70, 100, 95]).labels) == 1, "control: where all objects are of another scale"
+
+
 def test_an_object_that_is_stretched_into_the_box_of_the_layout_would_be_noticed(tmp_path):
     """Mutation: what was done before, on the pictures themselves."""
     dataset = cars_in_upright_boxes(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -140,7 +141,10 @@ def test_other_data_and_a_folder_with_other_files_are_refused(data, jobs, toy_da
 
 def test_objects_longer_than_the_tiles_are_reported(data, jobs, tmp_path):
     _, said = train(data, tmp_path / "a", tile_size=16)
-    assert any("are longer than the tiles of 16 px" in line for line in said)
+    assert any("are longer than half of the tiles of 16 px" in line for line in said)
+    advice = next(line for line in said if "--tile-size" in line).split("--tile-size ")[1].split()
+    _, said = train(data, tmp_path / "larger", tile_size=int(advice[0]), scale=float(advice[2]))
+    assert not any("are longer" in line for line in said), "what is named helps"
     _, said = train(data, tmp_path / "b")
     assert said == [], "control"
 
@@ -153,6 +157,8 @@ def test_the_command_measures_the_detector_on_the_validation_part(data, jobs, tm
     assert done.exit_code == 0, done.output
     assert f"detector: {tmp_path / 'out' / 'detector'}" in done.output
     assert "AP50 on val: " in done.output
+    objects = sum(len(sample.layout) for sample in formats.read(data, split="val"))
+    assert sum(int(count) for count in re.findall(r"\((\d+) objects?\)", done.output)) == objects
     with pytest.raises(UserError, match="neither a split of"):
         CliRunner().invoke(app, [*map(str, words), "--val", "validation"], catch_exceptions=False)
     with pytest.raises(UserError, match="also trained on"):
