@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from dataengine.data.layout import UNKNOWN, Acquisition
 from dataengine.engine.recipe import Recipe
 
-STRENGTH = 0.6
+STRENGTH = 0.75
 
 
 class PictureTask(BaseModel):

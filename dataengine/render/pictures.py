@@ -12,7 +12,7 @@ from dataengine.render.canvas import Canvas, Painted
 from dataengine.render.in_scene_pipeline import InScenePipeline
 from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.render.renderer import DEFAULTS, PaintSettings
-from dataengine.render.rerender import GUIDANCE, conditions_of, rerender
+from dataengine.render.rerender import GUIDANCE, STRENGTH, conditions_of, rerender
 from dataengine.render.superres import superresolve
 
 DIFFUSIONSAT_STEPS = 20
@@ -29,7 +29,7 @@ class PictureRenderer:
     """
 
     model: object
-    strength: float = 0.6
+    strength: float = STRENGTH
     factor: int = 1
     painter: InScenePipeline | None = None
 
@@ -72,7 +72,7 @@ class PictureRenderer:
         if isinstance(self.model, LayoutPipeline):
             guidance_scale = GUIDANCE if settings.guidance_scale is None else settings.guidance_scale
             return rerender(
-                self.model, [image], [labels], [seed], settings.domain, self.strength, [own], guidance_scale
+                self.model, [image], [labels], [own], [seed], settings.domain, self.strength, guidance_scale
             )[0]
         from dataengine.render.diffusionsat import caption_of
 
