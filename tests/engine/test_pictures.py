@@ -33,6 +33,7 @@ from dataengine.render.imagery import Imagery, read_imagery
 from dataengine.render.in_scene_pipeline import InScenePipeline
 from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.render.layout_unet import LayoutUNet
+from dataengine.render.pictures import without
 from dataengine.render.renderer import load_renderer
 from dataengine.render.thumbnail_decoder import ThumbnailDecoder
 
@@ -293,6 +294,28 @@ def test_ground_over_an_object_depends_on_that_object_only(toy_renderer):
     assert (together[inside(layout.select([2, 3]))] == image[inside(layout.select([2, 3]))]).all()
     assert (painter.clear(image, layout.select([1, 2, 3]), first, 6) != alone).any(), "control: another seed"
     assert (painter.clear(image, layout, layout.select([]), 5) == image).all()
+
+
+def test_ground_is_the_same_whichever_other_objects_are_gone(toy_renderer, monkeypatch):
+    """A painter whose ground depends on how many objects it clears. Mutation: to clear only those that are gone."""
+    monkeypatch.setattr(InScenePipeline, "clear", lambda self, image, kept, removed, seed: image * 0 + len(removed))
+    painter = load_renderer(toy_renderer, "in-scene")
+    rng = np.random.default_rng(3)
+    layout = squares(rng, 14, SIZE)
+    image = paint(layout, rng)
+
+    def at(*numbers: int) -> np.ndarray:
+        gone = np.isin(np.arange(len(layout)), numbers)
+        return without(painter, image, layout.select(~gone), layout.select(gone), 5)
+
+    one, two = at(0), at(3, 0)
+    first = inside(layout.select([0]))
+    assert (one[first] == two[first]).all()
+    assert (one[first] != image[first]).any()
+    assert (painter.clear(image, layout, layout.select([0]), 5)[first] != one[first]).all(), "mutation"
+    for k in (1, 2, 3):
+        assert (one[inside(layout.select([k]))] == image[inside(layout.select([k]))]).all()
+    assert (at() == image).all()
 
 
 def test_larger_pictures_keep_their_means_and_their_labels_only_where_found(recipe, tmp_path):
