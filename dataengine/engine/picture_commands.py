@@ -33,6 +33,13 @@ Guidance = Annotated[
     float | None,
     typer.Option(min=0, max=50, help="Guidance to the conditions. [default: 1]"),
 ]
+Strength = Annotated[
+    float | None,
+    typer.Option(
+        min=0.05, max=1,
+        help="Highest noise level; more changes more. [default: 0.75; with DiffusionSat's models 0.6]",
+    ),
+]  # fmt: skip
 
 
 def rerender_command(
@@ -43,7 +50,7 @@ def rerender_command(
     cloud: Annotated[float | None, typer.Option(min=0, max=1, help="Share of the picture under clouds.")] = None,
     sun: Annotated[float | None, typer.Option(min=-90, max=90, help="Elevation of the sun in degrees.")] = None,
     gsd: Annotated[float | None, typer.Option(min=0.001, help="Metres per pixel; pictures are shrunk to it.")] = None,
-    strength: Annotated[float, typer.Option(min=0.05, max=1, help="Highest noise level; more changes more.")] = 0.75,
+    strength: Strength = None,
     guidance_scale: Guidance = None,
     model: Model = None,
     images: Limit = None,
@@ -88,7 +95,7 @@ def sequence_command(
     painter: Annotated[
         Path | None, typer.Option(help="In-scene renderer that paints ground over objects. [default: the packaged one]")
     ] = None,
-    strength: Annotated[float, typer.Option(min=0.05, max=1, help="Highest noise level; more changes more.")] = 0.75,
+    strength: Strength = None,
     guidance_scale: Guidance = None,
     model: Model = None,
     images: Limit = None,

@@ -18,7 +18,7 @@ from dataengine.render.renderer import DEFAULTS, PaintSettings
 from dataengine.render.rerender import GUIDANCE, STRENGTH, conditions_of, rerender
 from dataengine.render.superres import superresolve
 
-DIFFUSIONSAT_STEPS = 20
+DIFFUSIONSAT_STEPS, DIFFUSIONSAT_STRENGTH = 20, 0.6
 
 
 def without(painter: InScenePipeline, image: np.ndarray, there: Layout, gone: Layout, seed: int) -> np.ndarray:
@@ -51,12 +51,12 @@ class PictureRenderer:
     the labels of each picture.
 
     model: the packaged whole-image renderer or one of its form, or a `DiffusionSatPipeline`. strength: the highest
-    noise level of a picture. factor: of super-resolution, 1 for none. painter: the in-scene renderer, which
-    paints over objects that are not there at a date; None where all are.
+    noise level of a picture, None for the model's own. factor: of super-resolution, 1 for none. painter: the in-scene
+    renderer, which paints over objects that are not there at a date; None where all are.
     """
 
     model: object
-    strength: float = STRENGTH
+    strength: float | None = None
     factor: int = 1
     painter: InScenePipeline | None = None
 
@@ -98,12 +98,12 @@ class PictureRenderer:
         """The picture as its labels state. own: how it was acquired, at its present scale."""
         if isinstance(self.model, LayoutPipeline):
             guidance_scale = GUIDANCE if settings.guidance_scale is None else settings.guidance_scale
-            return rerender(
-                self.model, [image], [labels], [own], [seed], settings.domain, self.strength, guidance_scale
-            )[0]
+            strength = self.strength or STRENGTH
+            given = ([image], [labels], [own], [seed], settings.domain, strength, guidance_scale)
+            return rerender(self.model, *given)[0]
         from dataengine.render.diffusionsat import caption_of
 
         return self.model(
             [caption_of(labels)], [labels.acquisition], [seed], settings.num_inference_steps or DIFFUSIONSAT_STEPS,
-            settings.guidance_scale or 1.0, [image], self.strength,
+            settings.guidance_scale or 1.0, [image], self.strength or DIFFUSIONSAT_STRENGTH,
         )[0]  # fmt: skip

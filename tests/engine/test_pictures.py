@@ -391,8 +391,8 @@ def command(*words) -> tuple[int, str]:
     [
         (["rerender"], "nothing is asked for"),
         (["rerender", "--night", "--cloud", 0.4], "--cloud: .* was not trained with that condition"),
-        (["rerender", "--date", "2024-07-01"], "--date: .*it follows --night/--day, --gsd"),
-        (["rerender", "--sun", 30], "--sun"),
+        (["rerender", "--date", "2024-07-01"], "--date: .*it follows --night/--day, --gsd.*DiffusionSat"),
+        (["rerender", "--sun", 30], "--sun: .*with `sun` among its fields"),
         (["rerender", "--gsd", 0.5], "do not state their metres per pixel"),
         (["sequence", "--at", "dusk"], "--at dusk"),
         (["sequence", "--at", "day,2024-07-01"], "--date"),
