@@ -31,8 +31,15 @@ Model = Annotated[
 
 Guidance = Annotated[
     float | None,
-    typer.Option(min=0, max=50, help="Guidance to the conditions. [default: 3; with DiffusionSat's models 1]"),
+    typer.Option(min=0, max=50, help="Guidance to the conditions. [default: 1]"),
 ]
+Strength = Annotated[
+    float | None,
+    typer.Option(
+        min=0.05, max=1,
+        help="Highest noise level; more changes more. [default: 0.75; with DiffusionSat's models 0.6]",
+    ),
+]  # fmt: skip
 
 
 def rerender_command(
@@ -43,9 +50,7 @@ def rerender_command(
     cloud: Annotated[float | None, typer.Option(min=0, max=1, help="Share of the picture under clouds.")] = None,
     sun: Annotated[float | None, typer.Option(min=-90, max=90, help="Elevation of the sun in degrees.")] = None,
     gsd: Annotated[float | None, typer.Option(min=0.001, help="Metres per pixel; pictures are shrunk to it.")] = None,
-    strength: Annotated[
-        float, typer.Option(min=0.05, max=1, help="Noise level that a picture's coarse tones are denoised from.")
-    ] = 0.6,
+    strength: Strength = None,
     guidance_scale: Guidance = None,
     model: Model = None,
     images: Limit = None,
@@ -90,9 +95,7 @@ def sequence_command(
     painter: Annotated[
         Path | None, typer.Option(help="In-scene renderer that paints ground over objects. [default: the packaged one]")
     ] = None,
-    strength: Annotated[
-        float, typer.Option(min=0.05, max=1, help="Noise level that a picture's coarse tones are denoised from.")
-    ] = 0.6,
+    strength: Strength = None,
     guidance_scale: Guidance = None,
     model: Model = None,
     images: Limit = None,

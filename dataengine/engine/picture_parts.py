@@ -70,6 +70,25 @@ def local_model(model: str) -> Path:
     return fetch(model)
 
 
+def who_follows(options: Sequence[str]) -> list[str]:
+    """Which models would follow these options.
+
+    >>> who_follows(["--cloud"])
+    ["DiffusionSat's follow --date, --cloud and --gsd (dataengine model get diffusionsat-512)"]
+    """
+    of_diffusionsat = [option for option in options if option in ("--date", "--cloud", "--gsd")]
+    answers = ["DiffusionSat's follow --date, --cloud and --gsd (dataengine model get diffusionsat-512)"]
+    answers = answers if of_diffusionsat else []
+    if "--sun" in options:
+        answers.append(
+            "--sun takes a whole-image renderer with `sun` among its fields, trained on pictures that state "
+            "sun_elevation_deg; no packaged or published one is"
+        )
+    if "--night/--day" in options:
+        answers.append("the packaged one follows --night and --day of thermal images")
+    return answers
+
+
 def check_conditions(recipe: PictureRecipe, renderer: PictureRenderer, trained: Imagery | None, name: str) -> None:
     """Raises UserError for a condition that the model does not follow, or follows nowhere near what is asked for.
 
@@ -81,7 +100,7 @@ def check_conditions(recipe: PictureRecipe, renderer: PictureRenderer, trained: 
             known = ", ".join(OPTIONS[field] for field in OPTIONS if field in renderer.conditions) or "none of them"
             raise UserError(
                 f"{', '.join(unknown)}: {name} was not trained with that condition (it follows {known}); leave it out, "
-                "or give a model that follows it (--model)."
+                f"or give a model that follows it (--model): {' and '.join(who_follows(unknown))}."
             )
         if trained is None:
             continue
@@ -176,7 +195,7 @@ def load_picture_parts(recipe: PictureRecipe, calibration: Calibration | None = 
         renderer.painter = load_renderer(painter_folder, "in-scene").to(best_device())
     if recipe.model is None and any(target.night is not None for target in recipe.task.targets):
         notes.append(
-            "the packaged renderer hardly follows night and day here: it fades sun and shadow either way (measured in "
+            "at the default strength the packaged renderer hardly makes a night of a day, or the reverse (measured in "
             "docs/rerender.md)"
         )
     if recipe.task.kind == "superres":

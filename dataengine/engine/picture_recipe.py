@@ -10,23 +10,21 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from dataengine.data.layout import UNKNOWN, Acquisition
 from dataengine.engine.recipe import Recipe
 
-STRENGTH = 0.6
-
 
 class PictureTask(BaseModel):
     """What is done to a data set's own pictures.
 
     targets: what is asked of the acquisition, at each date of a sequence; all unknown where a picture stays as it was
-    taken. strength: noise level from which pictures are denoised. present: share of the objects that can vanish, that
-    are there at each date. factor: of super-resolution. images: only the first so many pictures; None for all. painter:
-    folder of the in-scene renderer whose ground objects vanish under; None for the packaged one.
+    taken. strength: highest noise level of pictures; None for the model's own. present: share of the objects that can
+    vanish, that are there at each date. factor: of super-resolution. images: only the first so many pictures; None for
+    all. painter: folder of the in-scene renderer whose ground objects vanish under; None for the packaged one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["rerender", "sequence", "superres"]
     targets: tuple[Acquisition, ...] = Field((UNKNOWN,), min_length=1)
-    strength: float = Field(STRENGTH, gt=0, le=1)
+    strength: float | None = Field(None, gt=0, le=1)
     present: float = Field(1.0, gt=0, le=1)
     factor: Literal[1, 2, 4, 8] = 1
     images: int | None = Field(None, gt=0)

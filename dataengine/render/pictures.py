@@ -3,19 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
+from dataengine import geometry
 from dataengine.data.layout import Acquisition, Layout
 from dataengine.render.canvas import Canvas, Painted
 from dataengine.render.in_scene_pipeline import InScenePipeline
 from dataengine.render.layout_pipeline import LayoutPipeline
+from dataengine.render.picture_canvases import removable
 from dataengine.render.renderer import DEFAULTS, PaintSettings
-from dataengine.render.rerender import GUIDANCE, conditions_of, rerender
+from dataengine.render.rerender import GUIDANCE, STRENGTH, conditions_of, rerender
 from dataengine.render.superres import superresolve
 
-DIFFUSIONSAT_STEPS = 20
+DIFFUSIONSAT_STEPS, DIFFUSIONSAT_STRENGTH = 20, 0.6
+
+
+def without(painter: InScenePipeline, image: np.ndarray, there: Layout, gone: Layout, seed: int) -> np.ndarray:
+    """An image uint8 (H, W, 3) with ground over the objects that are gone at a date; `there` are the others.
+
+    The ground is painted over all objects that could be gone at any date, and taken from there where these are: what is
+    under an object does not depend on which others are gone. gone: with the acquisition of the image.
+    """
+    if not len(gone):
+        return image
+    everything = replace(there, acquisition=gone.acquisition).joined(gone)
+    everything = everything.select(np.lexsort(everything.boxes.T))  # the same order at every date
+    may_go = removable(everything)
+    ground = painter.clear(image, everything.select(~may_go), everything.select(may_go), seed)
+    to_gone, to_there = (_distances(boxes, image.shape[:2]) for boxes in (gone.boxes, there.boxes[removable(there)]))
+    return np.where((to_gone < to_there)[..., None], ground, image)
+
+
+def _distances(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Distance of each pixel to the nearest box, (H, W) float32; infinite without boxes."""
+    outside = np.ones(size, np.uint8)
+    for corners in geometry.to_corners(boxes):
+        cv2.fillPoly(outside, [np.rint(corners - 0.5).astype(np.int32)], 0)
+    return cv2.distanceTransform(outside, cv2.DIST_L2, 5) if len(boxes) else np.full(size, np.inf, np.float32)
 
 
 @dataclass
@@ -23,13 +50,13 @@ class PictureRenderer:
     """Paints whole pictures again (`engine.parts.Parts.renderer`). Label effect: voids, until the filter has verified
     the labels of each picture.
 
-    model: the packaged whole-image renderer or one of its form, or a `DiffusionSatPipeline`. strength: the noise level
-    that a picture is denoised from. factor: of super-resolution, 1 for none. painter: the in-scene renderer, which
-    paints over objects that are not there at a date; None where all are.
+    model: the packaged whole-image renderer or one of its form, or a `DiffusionSatPipeline`. strength: the highest
+    noise level of a picture, None for the model's own. factor: of super-resolution, 1 for none. painter: the in-scene
+    renderer, which paints over objects that are not there at a date; None where all are.
     """
 
     model: object
-    strength: float = 0.6
+    strength: float | None = None
     factor: int = 1
     painter: InScenePipeline | None = None
 
@@ -55,7 +82,7 @@ class PictureRenderer:
         image, labels = canvas.image, canvas.new
         if not canvas.provenance.unreadable:
             if self.painter is not None:
-                image = self.painter.clear(image, labels, canvas.existing, seed)
+                image = without(self.painter, image, labels, canvas.existing, seed)
             if self.factor > 1:
                 image = superresolve(
                     self.model, [image[:: self.factor, :: self.factor]], [seed], self.factor, settings.domain
@@ -71,12 +98,12 @@ class PictureRenderer:
         """The picture as its labels state. own: how it was acquired, at its present scale."""
         if isinstance(self.model, LayoutPipeline):
             guidance_scale = GUIDANCE if settings.guidance_scale is None else settings.guidance_scale
-            return rerender(
-                self.model, [image], [labels], [seed], settings.domain, self.strength, [own], guidance_scale
-            )[0]
+            strength = self.strength or STRENGTH
+            given = ([image], [labels], [own], [seed], settings.domain, strength, guidance_scale)
+            return rerender(self.model, *given)[0]
         from dataengine.render.diffusionsat import caption_of
 
         return self.model(
             [caption_of(labels)], [labels.acquisition], [seed], settings.num_inference_steps or DIFFUSIONSAT_STEPS,
-            settings.guidance_scale or 1.0, [image], self.strength,
+            settings.guidance_scale or 1.0, [image], self.strength or DIFFUSIONSAT_STRENGTH,
         )[0]  # fmt: skip

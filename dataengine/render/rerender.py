@@ -1,23 +1,23 @@
-"""Real pictures under other acquisition conditions, their objects where they are (SDEdit, Meng et al. 2022).
+"""Real pictures under other acquisition conditions, their objects where they are (FlowEdit, Kulikov et al. 2024).
 
-The packaged whole-image model denoises the picture's thumbnail from partial noise, under the layout and the new
-conditions. What changes is added to the picture: its own detail, edges and objects stay by construction. Inside boxes
-the change is a smooth surface from their surroundings, so that an object keeps its form and its contrast to the ground.
+The packaged whole-image model says, for a picture's thumbnail at falling noise levels, how its flow under the new
+conditions differs from that under the picture's own. Only this difference is followed, so nothing changes where nothing
+else is asked for. It is added to the picture along the picture's own edges (a guided filter): edges and detail stay.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import cv2
 import numpy as np
 import torch
 
-from dataengine import geometry
 from dataengine.data.layout import Acquisition, Layout, restrict_layout
 from dataengine.data.tile import crop_layout, windows
-from dataengine.render.flow import Start, draw_noise, sample
+from dataengine.render.flow import draw_noise
 from dataengine.render.layout_batch import LayoutBatch
 from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.render.placement import class_numbers
@@ -25,11 +25,11 @@ from dataengine.render.precision import fast_autocast
 from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, thumbnail_pixels, thumbnails_of
 from dataengine.seeds import Noise, noise_seed
 
-GUIDANCE = 3.0  # from what a picture is to what it is asked to be; at 1, the condition hardly acts at partial noise
+STRENGTH, GUIDANCE = 0.75, 1.0  # chosen on flights that are not those of docs/rerender.md
+STEPS = 5  # noise levels
 MIN_VISIBLE = 0.3  # of an object, in a window of the model, from which the window's layout has it
-HELD_PX = 8.0  # around an object, that changes with it
-SURROUNDINGS_PX = 24.0  # standard deviation of the mean over what is around an object
-EDGE_PX = 2.0  # standard deviation of the transition around held objects
+GUIDE_RADIUS_PX = 6  # of the squares in which the change is an affine function of the picture
+GUIDE_LEVELS = 5.5  # standard deviation in such a square, in levels of 255, from which it follows the picture's edges
 
 # names of `Acquisition` by the names of a model's conditions, without what follows "/"
 FIELDS = {
@@ -53,25 +53,28 @@ def rerender(
     pipeline: LayoutPipeline,
     pictures: Sequence[np.ndarray],
     layouts: Sequence[Layout],
+    own: Sequence[Acquisition],
     seeds: Sequence[int],
     domain: str | None = None,
-    strength: float = 0.6,
-    own: Sequence[Acquisition] | None = None,
+    strength: float = STRENGTH,
     guidance_scale: float = GUIDANCE,
 ) -> list[np.ndarray]:
     """Pictures uint8 (H, W, 3), of any size, under the acquisitions of their layouts.
 
-    layouts: of the pictures, with the acquisition asked for. strength: noise level from which their thumbnails are
-    denoised, in (0, 1]; 1 leaves only their detail. own: acquisitions of the pictures as they are, from which guidance
-    leads away: `own + guidance_scale * (asked - own)`; none where own is None, or is what is asked for. The noise of
+    layouts: of the pictures, with the acquisition asked for. own: acquisitions of the pictures as they are; where it is
+    the one asked for, the picture stays as it is. strength: highest noise level of their thumbnails, in (0, 1]; more
+    changes more. guidance_scale: conditions are followed as `own + guidance_scale * (asked - own)`. The noise of
     picture i depends on seeds[i] only (contract 4).
     """
     number = pipeline.domain_number(domain)
     grey = domain in pipeline.config.grey_domains
     results = []
-    for k, (picture, layout, seed) in enumerate(zip(pictures, layouts, seeds, strict=True)):
-        away = None if own is None or own[k] == layout.acquisition else replace(layout, acquisition=own[k])
-        results.append(_rerendered(pipeline, picture, layout, away, seed, number, strength, guidance_scale, grey))
+    for picture, layout, before, seed in zip(pictures, layouts, own, seeds, strict=True):
+        if before == layout.acquisition:
+            results.append(picture.copy())
+            continue
+        as_taken = replace(layout, acquisition=before)
+        results.append(_rerendered(pipeline, picture, layout, as_taken, seed, number, strength, guidance_scale, grey))
     return results
 
 
@@ -79,7 +82,7 @@ def _rerendered(
     pipeline,
     picture: np.ndarray,
     layout: Layout,
-    away: Layout | None,
+    as_taken: Layout,
     seed: int,
     domain: int,
     strength: float,
@@ -91,17 +94,13 @@ def _rerendered(
     before = thumbnails_of(clean)
     side = pipeline.unet.config.sample_size
     places = list(windows(before.shape[:1:-1], side, side // 2))  # (x, y, side, side) in thumbnail pixels
-    batch = _windows_batch(pipeline, layout, places, domain).to(pipeline.unet.device)
-    null = None if away is None else _windows_batch(pipeline, away, places, domain).to(pipeline.unet.device)
+    asked, own = (_windows_batch(pipeline, x, places, domain).to(pipeline.unet.device) for x in (layout, as_taken))
     weights = torch.from_numpy(_weights(side)).to(clean.device)
 
-    def velocity(x: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+    def velocity(x: torch.Tensor, sigma: float, batch: LayoutBatch) -> torch.Tensor:
         """Mean of the velocities of overlapping windows (MultiDiffusion, Bar-Tal et al. 2023, eq. 5)."""
         parts = torch.cat([x[..., top : top + side, left : left + side] for left, top, _, _ in places])
-        found = pipeline.unet(parts, times.expand(len(parts)), batch).float()
-        if null is not None:
-            without = pipeline.unet(parts, times.expand(len(parts)), null).float()
-            found = without + guidance_scale * (found - without)
+        found = pipeline.unet(parts, torch.full((len(parts),), 1000 * sigma, device=x.device), batch).float()
         total, share = torch.zeros_like(x), torch.zeros_like(x[:, :1])
         for one, (left, top, _, _) in zip(found, places, strict=True):
             total[..., top : top + side, left : left + side] += one * weights
@@ -110,44 +109,44 @@ def _rerendered(
 
     generator = torch.Generator().manual_seed(noise_seed(seed, Noise.WHOLE_IMAGE))
     noise = draw_noise([generator], tuple(before.shape[1:]), clean.device)
+    sigmas = np.linspace(strength, 0, STEPS + 1).tolist()
+    change = torch.zeros_like(before)
     with fast_autocast(clean.device):
-        after = sample(
-            velocity, noise, pipeline.steps, few=bool(pipeline.few_steps), scheduler=pipeline.scheduler,
-            start=Start(before, strength),
-        )  # fmt: skip
-    change = ((thumbnail_pixels(after) - thumbnail_pixels(before)) * 127.5)[0, :, :height, :width]
-    change = change.permute(1, 2, 0).cpu().numpy()
+        for sigma, following in pairwise(sigmas):  # algorithm 1, with the change in place of the edited image
+            noisy = (1 - sigma) * before + sigma * noise()
+            difference = velocity(noisy + change, sigma, asked) - velocity(noisy, sigma, own)
+            if guidance_scale != 1:
+                there = velocity(noisy + change, sigma, asked) - velocity(noisy + change, sigma, own)
+                difference = difference + (guidance_scale - 1) * there
+            change = change + (following - sigma) * difference
+    added = ((thumbnail_pixels(before + change) - thumbnail_pixels(before)) * 127.5)[0, :, :height, :width]
+    added = added.permute(1, 2, 0).cpu().numpy()
     if grey:
-        change = np.repeat(change.mean(2, keepdims=True), 3, 2)
-    return np.clip(np.rint(picture + held(change, layout)), 0, 255).astype(np.uint8)
+        added = np.repeat(added.mean(2, keepdims=True), 3, 2)
+    return np.clip(np.rint(picture + along_edges(added, picture)), 0, 255).astype(np.uint8)
 
 
-def held(change: np.ndarray, layout: Layout) -> np.ndarray:
-    """A change (H, W, C) float32 that moves each object as a whole: in and around boxes and ignored regions it is the
-    mean of the change around them.
+def along_edges(change: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    """A change (H, W, 3) float32 of few pixels, sharpened to the edges of the picture uint8 (H, W, 3) it is for, by the
+    guided filter (He et al. 2013, eq. 5, 6 and 8, the guide being the mean of the channels).
 
-    >>> change = np.zeros((64, 64, 1), np.float32)
-    >>> change[:, 32:] = 50
-    >>> surface = held(change, Layout([[32, 32, 12, 8, 0]], [0], ("car",), (64, 64)))
-    >>> bool(np.abs(np.diff(surface[28:36, 26:38], axis=1)).max() < 3), float(surface[0, 0, 0])
-    (True, 0.0)
+    >>> picture = np.zeros((64, 64, 3), np.uint8)
+    >>> picture[:, 32:] = 100
+    >>> blurred = np.tile(np.linspace(0, 50, 64, dtype=np.float32)[:, None], (64, 1, 3))
+    >>> across = np.diff(along_edges(blurred, picture)[32, :, 0])
+    >>> int(across.argmax()), bool(across[31] > 3 * across[8])
+    (31, True)
     """
-    boxes = np.concatenate([layout.boxes, layout.ignored])
-    if not len(boxes):
-        return change
-    grown = boxes + np.float32([0, 0, 2 * HELD_PX, 2 * HELD_PX, 0])
-    mask = np.zeros(change.shape[:2], np.float32)
-    for corners in geometry.to_corners(grown):
-        cv2.fillPoly(mask, [np.rint(corners - 0.5).astype(np.int32)], 1.0)
-    around = _blurred(1 - mask, SURROUNDINGS_PX)[..., None]
-    surface = _blurred(change * (1 - mask[..., None]), SURROUNDINGS_PX) / np.maximum(around, 1e-4)
-    share = np.maximum(mask, _blurred(mask, EDGE_PX))[..., None]
-    return change * (1 - share) + surface * share
 
+    def mean(values: np.ndarray) -> np.ndarray:
+        size = 2 * GUIDE_RADIUS_PX + 1
+        return cv2.blur(values, (size, size), borderType=cv2.BORDER_REFLECT)
 
-def _blurred(values: np.ndarray, sigma: float) -> np.ndarray:
-    blurred = cv2.GaussianBlur(values, (0, 0), sigma)
-    return blurred if blurred.ndim == values.ndim else blurred[..., None]  # OpenCV drops a single channel
+    guide = picture.astype(np.float32).mean(2)
+    level, variance = mean(guide)[..., None], mean(guide**2)[..., None] - mean(guide)[..., None] ** 2
+    guide = guide[..., None]
+    slope = (mean(guide * change) - level * mean(change)) / (variance + GUIDE_LEVELS**2)
+    return mean(slope) * guide + mean(mean(change) - slope * level)
 
 
 def _weights(side: int) -> np.ndarray:

