@@ -67,6 +67,7 @@ LAYOUT_FIELDS = {"layouts", "layout_model", "balance", "rows", "label_filter", "
 LATER_FIELDS = (
     "pixel_range", "layout", "scheduler", "eta", "rename", "map", "map_box", "map_gsd", "control", "control_scale",
 )  # fmt: skip
+PACKAGED, OFF = "packaged", "off"  # of `control`
 MAX_SHARD = 16  # images, unless --shard-size is given
 RANGES = {"altitude": "altitude_m", "gsd": "gsd_m", "camera_angle": "camera_angle_deg"}  # field of `Acquisition` each
 
@@ -111,8 +112,9 @@ class Recipe(BaseModel):
         "Layouts", None, "Metres per pixel of images of the map.", "that of the data set's images", gt=0, le=100
     )
     control: str | None = _field(
-        "Rendering", None, "ControlNet that makes the ground follow --map: a folder, or a hub id."
-    )
+        "Rendering", None, "ControlNet that makes the ground follow --map: a folder, a hub id, packaged, or off.",
+        "packaged, for the packaged ground",
+    )  # fmt: skip
     control_scale: float | None = _field(
         "Rendering", None, "Strength of --control; 0 is the renderer without it.", "1", ge=0, le=5
     )
@@ -246,10 +248,8 @@ class Recipe(BaseModel):
         given = [name for name in ("map_box", "map_gsd", "control") if getattr(self, name) is not None]
         if given and self.map is None:
             raise ValueError(f"{given[0]}: works only with layouts: map")
-        if self.control_scale is not None and self.control is None:
-            raise ValueError("control_scale: works only with control")
-        if self.control is not None and self.renderer != "whole":
-            raise ValueError("control: works only with renderer: whole, which makes the ground")
+        if self.control_scale is not None and (self.map is None or self.control == OFF):
+            raise ValueError("control_scale: works only with layouts: map and a control")
         if self.layouts == "map" and (self.balance is not None or self.likely_places or self.into is not None):
             raise ValueError("layouts: map decides where objects stand: leave out balance, likely_places and into")
         if self.layouts == "map" and self.layout_scale != 1:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from dataengine.data.layout import Layout
 from dataengine.data.tile import crop_layout
 from dataengine.render.canvas import Canvas, Provenance
+from dataengine.render.control import GroundControl
 from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.render.placement import empty_layout
 from dataengine.world.noise import Rect
@@ -19,8 +21,10 @@ class WindowedCanvases:
     """Scenes that a whole-image renderer makes in windows, each part of a world of its own (`Canvases`)."""
 
     def __init__(self, pipeline: LayoutPipeline, domain: str):
-        """domain: the appearance, one of the pipeline's. Raises UserError for an unknown one."""
+        """domain: the appearance, one of the pipeline's. `control`, if set, makes the ground follow a map. Raises
+        UserError for an unknown domain."""
         self.pipeline, self.domain = pipeline, domain
+        self.control: GroundControl | None = None
         pipeline.domain_number(domain)
 
     def draw(self, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[Canvas]:
@@ -31,5 +35,6 @@ class WindowedCanvases:
         def part(rect: Rect) -> Layout:
             return crop_layout(layout, (rect.left, rect.top, rect.width, rect.height), LEAST_VISIBLE)
 
-        image = Scene(self.pipeline, seed, part, self.domain).region(Rect(0, 0, *layout.size))
+        follow = None if self.control is None else partial(self.control.within, layout)
+        image = Scene(self.pipeline, seed, part, self.domain, control_of=follow).region(Rect(0, 0, *layout.size))
         return Canvas(image, empty_layout(replace(layout, classes=())), layout, Provenance("generated", seed=seed))

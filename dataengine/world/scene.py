@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
+from dataengine.render.control import Control
 from dataengine.render.flow import few_sigmas
 from dataengine.render.inpainting_pipeline import LATENT_RATIO, InpaintingPipeline
 from dataengine.render.layout_batch import layout_rasters
@@ -22,6 +23,7 @@ from dataengine.world.style import Style
 from dataengine.world.windowed import BoundedCache, Lattice, WindowedSampler, euler_advance, few_step_advance
 
 LayoutOf = Callable[[Rect], Layout]  # what is to be seen in a rectangle of the world, in pixels from its corner
+ControlOf = Callable[[Sequence[Rect]], Control]  # what the ground follows in rectangles of the world, in pixels
 
 OVERLAP = 4  # cells of a window's 32 that its neighbour shows, too
 HALO = 1  # cells at the edge of a window that are not used
@@ -38,7 +40,7 @@ class Scene:
     the appearance, one of the pipeline's, or None. steps: the pipeline's own if None. overlap: cells that neighbouring
     windows share; 0 for windows that know nothing of one another, as a control for measurements. level, coarser: the
     number of halvings of the resolution, and the scene of one more, which this one is made to agree with. style: what
-    the ground looks like, place by place.
+    the ground looks like, place by place. control_of: the map that the ground follows in rectangles of the level.
 
     Raises UserError for a renderer that is neither a `LayoutPipeline` nor an `InpaintingPipeline`, and for an
     `InpaintingPipeline` with a coarser scene.
@@ -55,9 +57,10 @@ class Scene:
         level: int = 0,
         coarser: Scene | None = None,
         style: Style | None = None,
+        control_of: ControlOf | None = None,
     ):
         self.pipeline, self.seed, self.layout_of, self.domain = pipeline, seed, layout_of, domain
-        self.level, self.coarser, self.style = level, coarser, style
+        self.level, self.coarser, self.style, self.control_of = level, coarser, style, control_of
         self.device = pipeline.unet.device
         self.number = domain_number(domain, pipeline.unet.config.domains)
         self.grey = domain in pipeline.config.grey_domains
@@ -115,11 +118,13 @@ class Scene:
         sigmas = _sigmas(steps or self.pipeline.steps, few)
 
         def denoise(x: np.ndarray, step: int, places: Sequence[Rect]) -> np.ndarray:
-            layouts = [self.layout_of(place.scaled(self.ratio)) for place in places]
+            rects = [place.scaled(self.ratio) for place in places]
+            layouts = [self.layout_of(rect) for rect in rects]
+            led = {} if self.control_of is None else {"control": self.control_of(rects)}
             labels = [class_numbers(layout, self.pipeline.classes) for layout in layouts]
             references = self._references(places)
             batch = unet.layout_batch(layouts, labels, [self.number] * len(places), references).to(self.device)
-            return self._clean(lambda y, t: unet(y, t, batch), x, sigmas[step])
+            return self._clean(lambda y, t: unet(y, t, batch, **led), x, sigmas[step])
 
         return self._sampler("cells", denoise, unet.config.latent_channels, sigmas, few, self.cells, GROUP)
 
