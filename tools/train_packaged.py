@@ -50,14 +50,14 @@ SCHEDULES = {
     "few-step-decoder": (2000, 16, 1e-3, 0.998),
     "few-step-thumbnails": (2000, 32, 1e-3, 0.998),
     "few-step-in-scene": (4000, 32, 1e-3, 0.998),
-    "control": (800, 16, 1e-3, 0.99),
+    "control": (700, 8, 1e-3, 0.99),
 }
 STEPS, DECODER_STEPS, GUIDANCE = 4, 2, 1.6  # of the packaged renderers, chosen in docs/quality.md
 THUMBNAILS = {"shape_prior": True, "reference_width": 96}
 # times that the images of a data set are cut into thumbnails; of KIT there are 14, which are large
 WHOLE_REPEATS = {"hit-uav": 1, "hrplanes": 1, "naip-urban-ca": 1, "kit-ais-cars": 20}
 # of the control: windows of each data set, and the classes of configs/maps/osm.yaml in each group of its map
-GROUND_WINDOWS = {"train": {"hit-uav": 900, "hrplanes": 900, "naip-urban-ca": 700}, "test": dict.fromkeys(
+GROUND_WINDOWS = {"train": {"hit-uav": 450, "hrplanes": 450, "naip-urban-ca": 250}, "test": dict.fromkeys(
     ("hit-uav", "hrplanes", "naip-urban-ca"), 64)}  # fmt: skip
 GROUND_GROUPS = {
     "vegetation": ("grass", "forest", "wetland", "farmland"),
@@ -167,6 +167,7 @@ def ground_windows(data: Path, unet, part: str, seed: int, kept: Path | None = N
 def train_ground(data: Path, work: Path, scale: float, minutes: float | None) -> None:
     """The control of the packaged whole-image renderer."""
     from dataengine.engine.recipe import folder_hash
+    from dataengine.render.imagery import read_imagery
     from dataengine.render.layout_unet import LayoutUNet
     from dataengine.train.ground_control import train_ground_control
 
@@ -174,7 +175,10 @@ def train_ground(data: Path, work: Path, scale: float, minutes: float | None) ->
     unet, settings = LayoutUNet.from_pretrained(folder), settings_for("control", scale, minutes)
     settings = settings.model_copy(update={"checkpoint_minutes": 5.0})
     windows = ground_windows(data, unet, "train", settings.seed, work / "control-windows")
-    train_ground_control(unet, windows, GROUND_GROUPS, work / "control", settings, STEPS, folder_hash(folder))
+    ranges = [one.gsd_m for one in read_imagery(folder.parent)]
+    gsd_m = min(low for low, _ in ranges), max(high for _, high in ranges)
+    renderer, out = folder_hash(folder), work / "control"
+    train_ground_control(unet, windows, GROUND_GROUPS, out, settings, STEPS, renderer, gsd_m)
 
 
 def store_control(work: Path) -> None:

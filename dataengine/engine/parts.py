@@ -60,6 +60,7 @@ PATHS = (
     "layout",
     "map",
     "scenes",
+    "like",
     "into",
     "model",
     "layout_model",
@@ -174,7 +175,7 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     real_objects = find_real_objects(recipe, renderer, dataset)
     if isinstance(canvases, DatasetCanvases) and real_objects is None and dataset is not None:
         notes.append("objects are painted from noise; --strength 0.3 starts them from real objects of your data")
-    references = make_references(recipe, renderer, dataset, notes)
+    references = make_references(recipe, renderer, canvases, dataset, notes)
     semantic = make_semantic(recipe, dataset, notes)
     if detector is not None and calibration is None:
         try:
@@ -194,6 +195,8 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
         hashes["map"] = folder_hash(recipe.map)
     if control is not None:
         hashes["control"] = control.identity
+    if recipe.like is not None:
+        hashes["style"] = references.identity
     if recipe.layout_model is not None:
         hashes["layout model"] = folder_hash(recipe.layout_model)
     if dataset is not None and (pixel_range := range_of(dataset)) is not None:

@@ -66,6 +66,7 @@ LAYOUT_FIELDS = {"layouts", "layout_model", "balance", "rows", "label_filter", "
 # added after version 0.1.0: without effect on the identity of runs that leave them out
 LATER_FIELDS = (
     "pixel_range", "layout", "scheduler", "eta", "rename", "map", "map_box", "map_gsd", "control", "control_scale",
+    "like",
 )  # fmt: skip
 PACKAGED, OFF = "packaged", "off"  # of `control`
 MAX_SHARD = 16  # images, unless --shard-size is given
@@ -181,6 +182,9 @@ class Recipe(BaseModel):
         "Data", None, "Labelled data set whose images receive new objects in addition to their own."
     )
     into_format: FormatName | None = _field("Data", None, "Format of --into.", "recognised by content")
+    like: Path | None = _field(
+        "Rendering", None, "Folder of images that the ground is to look like; they need no labels."
+    )
     encoder: str | None = _field(
         "Rendering", None, "Encoder of reference images, for a model trained with one.", "the packaged one"
     )

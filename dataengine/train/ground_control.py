@@ -129,7 +129,7 @@ def collect_ground(
         parts["thumbnails"].append(thumbnails_of(pixels).half().numpy())
         parts["groups"].append(groups)
         known = replace(layout.select(numbers >= 0), labels=numbers[numbers >= 0], classes=tuple(model.config.classes))
-        parts["layouts"].append(replace(known.in_kind("obb"), ignored=None, silhouettes=None))
+        parts["layouts"].append(replace(known, kind="obb", ignored=None, silhouettes=None))
         look = domain_name(dataset)
         parts["domains"].append(domains.index(look) if look in domains else len(domains))
         parts["labelled"].append(objects[name])
@@ -204,9 +204,7 @@ def show_ground(windows: GroundWindows, model: Controlled, few: int, step: int, 
         layouts = windows.batch(unet, chosen)
         conditions = [grouped_condition(windows.groups[i], len(GROUPS), condition_side(unet)) for i in chosen]
         control = Control(model.control, torch.from_numpy(np.stack(conditions)))
-        rows.append(
-            [cv2.resize(PALETTE[windows.groups[i]], (256, 256), interpolation=cv2.INTER_NEAREST) for i in chosen]
-        )
+        rows.append([drawn_groups(windows.groups[i], 8 * unet.config.sample_size) for i in chosen])
         rows.append(_shown(torch.from_numpy(windows.thumbnails[chosen].astype(np.float32))))
         for followed in (control, None):
             generators = [torch.Generator().manual_seed(i) for i in range(SHOWN)]
@@ -226,11 +224,12 @@ def _shown(thumbnails: torch.Tensor) -> list[np.ndarray]:
 
 def train_ground_control(
     unet: LayoutUNet, windows: GroundWindows, groups: dict[str, tuple[str, ...]], out: Path, settings: TrainSettings,
-    steps: int, renderer: str = "",
+    steps: int, renderer: str = "", gsd_m: tuple[float, float] | None = None,
 ) -> Controlled:  # fmt: skip
     """Train a control of a denoiser of few `steps`, and write it to `out/control`.
 
     groups: {each of GROUPS: classes of a map that are it}, for later maps. renderer: hash of the denoiser's weights.
+    gsd_m: metres per pixel that it is for, where the windows state them roughly.
     """
     assert tuple(groups) == GROUPS
     torch.manual_seed(settings.seed)
@@ -243,5 +242,7 @@ def train_ground_control(
     train(model, make_batch(windows, unet, settings.batch_size), contrast_loss(steps), out, settings, recipe, show)
     save_once(model.control, out / "control")
     classes = tuple(name for names in groups.values() for name in names)
-    save_input(out / "control", ControlInput(classes=classes, gsd_m=windows.gsd_m, groups=groups, renderer=renderer))
+    save_input(
+        out / "control", ControlInput(classes=classes, gsd_m=gsd_m or windows.gsd_m, groups=groups, renderer=renderer)
+    )
     return model

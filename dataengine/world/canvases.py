@@ -12,8 +12,10 @@ from dataengine.render.canvas import Canvas, Provenance
 from dataengine.render.control import GroundControl
 from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.render.placement import empty_layout
+from dataengine.render.reference import ReferenceSampler
 from dataengine.world.noise import Rect
 from dataengine.world.scene import Scene
+from dataengine.world.style import Uniform
 from dataengine.world.world import LEAST_VISIBLE
 
 
@@ -21,10 +23,11 @@ class WindowedCanvases:
     """Scenes that a whole-image renderer makes in windows, each part of a world of its own (`Canvases`)."""
 
     def __init__(self, pipeline: LayoutPipeline, domain: str):
-        """domain: the appearance, one of the pipeline's. `control`, if set, makes the ground follow a map. Raises
-        UserError for an unknown domain."""
+        """domain: the appearance, one of the pipeline's. `control`, if set, makes the ground follow a map, and
+        `references` look like other images. Raises UserError for an unknown domain."""
         self.pipeline, self.domain = pipeline, domain
         self.control: GroundControl | None = None
+        self.references: ReferenceSampler | None = None
         pipeline.domain_number(domain)
 
     def draw(self, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[Canvas]:
@@ -36,5 +39,7 @@ class WindowedCanvases:
             return crop_layout(layout, (rect.left, rect.top, rect.width, rect.height), LEAST_VISIBLE)
 
         follow = None if self.control is None else partial(self.control.within, layout)
-        image = Scene(self.pipeline, seed, part, self.domain, control_of=follow).region(Rect(0, 0, *layout.size))
+        style = None if self.references is None else Uniform(self.references.draw([seed])[0, 0])
+        scene = Scene(self.pipeline, seed, part, self.domain, style=style, control_of=follow)
+        image = scene.region(Rect(0, 0, *layout.size))
         return Canvas(image, empty_layout(replace(layout, classes=())), layout, Provenance("generated", seed=seed))

@@ -19,7 +19,7 @@ from dataengine.render.placement import class_numbers, domain_number
 from dataengine.render.precision import fast_autocast
 from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, THUMBNAIL_SCALE, with_noise
 from dataengine.world.noise import Rect, position_noise
-from dataengine.world.style import Style
+from dataengine.world.style import Style, Uniform
 from dataengine.world.windowed import BoundedCache, Lattice, WindowedSampler, euler_advance, few_step_advance
 
 LayoutOf = Callable[[Rect], Layout]  # what is to be seen in a rectangle of the world, in pixels from its corner
@@ -56,7 +56,7 @@ class Scene:
         overlap: int = OVERLAP,
         level: int = 0,
         coarser: Scene | None = None,
-        style: Style | None = None,
+        style: Style | Uniform | None = None,
         control_of: ControlOf | None = None,
     ):
         self.pipeline, self.seed, self.layout_of, self.domain = pipeline, seed, layout_of, domain
