@@ -50,7 +50,7 @@ SCHEDULES = {
     "few-step-decoder": (2000, 16, 1e-3, 0.998),
     "few-step-thumbnails": (2000, 32, 1e-3, 0.998),
     "few-step-in-scene": (4000, 32, 1e-3, 0.998),
-    "control": (700, 8, 1e-3, 0.99),
+    "control": (850, 8, 1e-3, 0.99),
 }
 STEPS, DECODER_STEPS, GUIDANCE = 4, 2, 1.6  # of the packaged renderers, chosen in docs/quality.md
 THUMBNAILS = {"shape_prior": True, "reference_width": 96}

@@ -26,10 +26,10 @@ from dataengine.maps.raster import MapRaster
 if TYPE_CHECKING:
     from dataengine.data.layout import Layout
     from dataengine.render.layout_unet import LayoutUNet
-    from dataengine.world.noise import Rect
 
 INPUT_FILE = "map.json"  # in a control's folder: what it was trained to follow
 DOWNSAMPLING = 8  # of diffusers' embedding of the condition
+SILU_GAIN = 1.68  # 1 / sqrt(mean of SiLU(z)^2), z standard normal
 COPIED = ("time_embedding", "down_blocks", "mid_block")  # parts of the denoiser that a side network starts as
 
 
@@ -65,11 +65,9 @@ class Control:
 
 
 class GroundControl(Protocol):
-    """A side network and what it follows at the place of each layout, or of rectangles of a layout's image."""
+    """A side network and what it follows at the place of each layout."""
 
     def of(self, layouts: Sequence[Layout]) -> Control: ...
-
-    def within(self, layout: Layout, rects: Sequence[Rect]) -> Control: ...
 
 
 class ControlInput(BaseModel):
@@ -117,8 +115,19 @@ def new_control(model: LayoutUNet, channels: int) -> ControlNetModel:
     weights["conv_in.weight"], weights["conv_in.bias"] = first.weight[:, :patches].detach(), first.bias.detach()
     missing, unexpected = control.load_state_dict(weights, strict=False)
     assert not unexpected, unexpected
+    _keep_variance(control.controlnet_cond_embedding)
     assert all(name.startswith("controlnet_") for name in missing), missing
     return control
+
+
+def _keep_variance(embedding: torch.nn.Module) -> None:
+    """Weights of the embedding of the condition that keep its variance from layer to layer (He et al. 2015, for SiLU).
+    torch's own shrink it two hundred times, and diffusers' last one is zero, so the map would be learnt late. What the
+    side network adds is zero all the same, through its last convolutions."""
+    for layer in [embedding.conv_in, *embedding.blocks, embedding.conv_out]:
+        fan_in = layer.weight[0].numel()
+        torch.nn.init.normal_(layer.weight, std=SILU_GAIN / fan_in**0.5)
+        torch.nn.init.zeros_(layer.bias)
 
 
 def condition_side(model: LayoutUNet) -> int:

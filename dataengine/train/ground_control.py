@@ -40,6 +40,8 @@ from dataengine.train.loop import TrainSettings, model_settings_text, save_once,
 SEGMENTED_PX = 128  # side of windows as they are segmented
 POOLED = 2  # thumbnail pixels of a side of the squares whose means are compared
 TONE_WEIGHT = 0.3  # of the mean of the whole image
+SPREAD_WEIGHT = 2.0  # of the spread of the means
+UNKNOWN_WEIGHT = 0.1  # of squares of which the map says nothing
 MAX_SHARE = 0.95  # of one group in a window: more says nothing of where it ends
 NULL_PROBABILITY, UNKNOWN_GROUP, UNKNOWN_MAP = 0.1, 0.15, 0.05
 RING_PX = 4  # around vehicles: what they stand on
@@ -175,8 +177,9 @@ def make_batch(windows: GroundWindows, model: LayoutUNet, batch_size: int) -> Ca
 
 
 def contrast_loss(steps: int) -> Callable:
-    """Squared error of the clean image's means over squares, at the noise levels of a model of few steps; the mean of
-    the whole image counts little."""
+    """Squared error of the clean image's means over squares, at the noise levels of a model of few steps. The mean of
+    the whole image counts little, and so do squares of which the map says nothing. Where the map leaves much open, the
+    best guess is flat; so the spread of the means is compared, too."""
     sigmas = torch.tensor(few_sigmas(steps))
 
     def loss(model: torch.nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
@@ -189,11 +192,22 @@ def contrast_loss(steps: int) -> Callable:
         with fast_backward(x):
             clean = noisy - s * model(noisy, sigma * 1000, LayoutBatch(**batch), condition).float()
         error = F.avg_pool2d(clean - x, POOLED)
-        tone = error.mean((2, 3), keepdim=True)
-        contrast = (error - tone).square().mean()
-        return {"loss": contrast + TONE_WEIGHT * tone.square().mean(), "contrast": contrast}
+        known = F.adaptive_avg_pool2d(condition[:, :-1].sum(1, keepdim=True), error.shape[-1])
+        weight = UNKNOWN_WEIGHT + (1 - UNKNOWN_WEIGHT) * known
+        tone = (weight * error).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True)
+        contrast = (weight * (error - tone).square()).sum() / (weight.sum() * error.shape[1])
+        spreads = [_spread(F.avg_pool2d(image, POOLED), weight) for image in (clean, x)]
+        flat = (spreads[0] - spreads[1]).square().mean()
+        return {"loss": contrast + TONE_WEIGHT * tone.square().mean() + SPREAD_WEIGHT * flat, "contrast": contrast}
 
     return loss
+
+
+def _spread(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Weighted standard deviation (B, C) of maps (B, C, h, w)."""
+    total = weight.sum((2, 3), keepdim=True)
+    mean = (weight * values).sum((2, 3), keepdim=True) / total
+    return (((weight * (values - mean).square()).sum((2, 3), keepdim=True) / total) + 1e-4).sqrt()[..., 0, 0]
 
 
 def show_ground(windows: GroundWindows, model: Controlled, few: int, step: int, folder: Path) -> None:

@@ -9,12 +9,11 @@ from functools import partial
 from dataengine.data.layout import Layout
 from dataengine.data.tile import crop_layout
 from dataengine.render.canvas import Canvas, Provenance
-from dataengine.render.control import GroundControl
 from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.render.placement import empty_layout
 from dataengine.render.reference import ReferenceSampler
 from dataengine.world.noise import Rect
-from dataengine.world.scene import Scene
+from dataengine.world.scene import PlacedControl, Scene
 from dataengine.world.style import Uniform
 from dataengine.world.world import LEAST_VISIBLE
 
@@ -26,7 +25,7 @@ class WindowedCanvases:
         """domain: the appearance, one of the pipeline's. `control`, if set, makes the ground follow a map, and
         `references` look like other images. Raises UserError for an unknown domain."""
         self.pipeline, self.domain = pipeline, domain
-        self.control: GroundControl | None = None
+        self.control: PlacedControl | None = None
         self.references: ReferenceSampler | None = None
         pipeline.domain_number(domain)
 

@@ -13,12 +13,13 @@ from dataengine.data.layout import Layout, model_key
 from dataengine.layouts.map_ground import tile_ground
 from dataengine.layouts.map_sampler import MapSampler
 from dataengine.layouts.map_table import map_objects
-from dataengine.render.control import Control, GroundControl
+from dataengine.render.control import Control
 from dataengine.render.frame import FrameSpec
 from dataengine.seeds import Stream
 from dataengine.world.fields import cell_generator
 from dataengine.world.layouts import MAX_CELLS, STEPS_PER_PIXEL, WorldLayouts, WorldObjects, colour, hulls_of, joined
 from dataengine.world.noise import Rect
+from dataengine.world.scene import PlacedControl
 
 
 class MapLayouts(WorldLayouts):
@@ -96,7 +97,7 @@ class MapLayouts(WorldLayouts):
 class MapGround:
     """What the ground of a world of size x size pixels follows, at each level."""
 
-    control: GroundControl
+    control: PlacedControl
     layouts: MapLayouts
     size: int
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
-from dataengine.render.control import Control
+from dataengine.render.control import Control, GroundControl
 from dataengine.render.flow import few_sigmas
 from dataengine.render.inpainting_pipeline import LATENT_RATIO, InpaintingPipeline
 from dataengine.render.layout_batch import layout_rasters
@@ -31,6 +32,12 @@ AGREEING_ROUNDS = 3  # each leaves a quarter of what differs at most
 GROUP = 2  # columns and rows of the layout model's windows that are computed together
 WINDOW_CACHE_BYTES = 96 << 20  # of each stage; two rows of pixel windows across a strip of 4,096 pixels, two steps
 TILE_CACHE_BYTES = 40 << 20  # of finished ground, as much as blocks below each other share across such a strip
+
+
+class PlacedControl(GroundControl, Protocol):
+    """A side network and what it follows in rectangles of a layout's image, in its pixels."""
+
+    def within(self, layout: Layout, rects: Sequence[Rect]) -> Control: ...
 
 
 class Scene:

@@ -5,6 +5,7 @@ map, and of pictures without the control, from the same noise. On held-out windo
 real image; over Helsinki it is OpenStreetMap's. Only pixels count that both know.
 labels: share of pictures over Helsinki that the packaged filter accepts, and the AP50 of the detector that has no part
 in filtering, with and without the control; the same layouts, the same noise.
+world: the middle of a world over each extract, beside its map, as a picture (needs --drawings).
 seeds: 16 layouts, each in 8 pictures (P1): distance of pictures of one map to those of several, and the IoU of each
 object's detection with its box. Beside it the same detector on real images, which is as good as it can get.
 """
@@ -26,12 +27,17 @@ from sample_splits import hit_uav_splits, windows
 
 from dataengine import weights
 from dataengine.data.draw import contact_sheet, draw
+from dataengine.data.layout import Layout
 from dataengine.engine.map_parts import CONTROL
 from dataengine.engine.parts import Parts, load_parts
 from dataengine.engine.recipe import OFF, Recipe
+from dataengine.engine.world import load_world
+from dataengine.engine.world_worker import WorldSettings
 from dataengine.evaluate.average_precision import average_precision
 from dataengine.judge.detector import load_detector
 from dataengine.judge.verdict import judge, match
+from dataengine.maps.ground import load_ground
+from dataengine.maps.raster import picture
 from dataengine.maps.segment import GROUPS, UNKNOWN
 from dataengine.render.control import Control, condition_side, group_numbers, grouped_condition, load_control
 from dataengine.render.renderer import load_renderer
@@ -41,6 +47,7 @@ from dataengine.world.noise import Rect
 VEHICLES = ("Car", "OtherVehicle")
 GSD_M = 0.2  # over Helsinki: within that of HIT-UAV, and a picture is 51 m wide
 MIN_IOU, MAX_SPREAD = 0.7, 0.1
+WORLD_PX = 768
 BATCH = 16
 
 
@@ -193,6 +200,20 @@ def seeds_of_maps(file: Path, data: Path, maps: int, seeds: int, sheets: Path | 
     }
 
 
+def world_beside_map(file: Path, sheets: Path, side: int, name: str) -> dict[str, int]:
+    """The middle of a world over a map, beside the map: WORLD_PX pixels, of a world of `side`."""
+    recipe = Recipe(dataset="hit-uav", layouts="map", map=file, map_gsd=GSD_M, filter="off")
+    world, _ = load_world(recipe, WorldSettings(side))
+    corner = (side - WORLD_PX) // 2
+    region = world.region(corner, corner, WORLD_PX, WORLD_PX)
+    control, whole = world.ground_map.control, region.labels.select([])
+    whole = Layout(whole.boxes, [], whole.classes, (side, side), acquisition=world.layouts.acquisition)
+    raster = control.raster(whole, Rect(corner, corner, WORLD_PX, WORLD_PX))
+    drawn = picture(raster, load_ground())
+    Image.fromarray(np.concatenate([drawn, region.image], 1)).save(sheets / f"world-{name}.png")
+    return {"objects": len(region.labels)}
+
+
 def _distance(pair: tuple[np.ndarray, np.ndarray]) -> float:
     return float(np.sqrt(((pair[0] - pair[1]) ** 2).mean()))
 
@@ -241,4 +262,7 @@ def measure(osm: Path, data: Path, sheets: Path | None, questions: list[str], n:
         results["map"] = over_map(osm / "Helsinki.osm.pbf", n, sheets)
     if "seeds" in questions:
         results["seeds"] = seeds_of_maps(osm / "Helsinki.osm.pbf", data, 16, 8, sheets)
+    if "world" in questions:
+        for name in ("Helsinki", "test"):
+            results[f"world {name}"] = world_beside_map(osm / f"{name}.osm.pbf", sheets, 2048, name)
     return results

@@ -116,7 +116,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--drawings", type=Path)
     parser.add_argument(
-        "--pictures", nargs="+", choices=["held-out", "map", "seeds"], help="judge pictures in place of layouts"
+        "--pictures",
+        nargs="+",
+        choices=["held-out", "map", "seeds", "world"],
+        help="judge pictures in place of layouts",
     )
     parser.add_argument("--n", type=int, default=48, help="pictures of each row")
     parser.add_argument("--data", type=Path, default=OSM.parent)
