@@ -89,10 +89,15 @@ def save_half(pipeline, folder: Path) -> None:
     """Write a pipeline as fp16 in files of at most MAX_FILE_SIZE; it is loaded as fp32."""
     shutil.rmtree(folder, ignore_errors=True)
     pipeline.to(torch.float16).save_pretrained(folder, max_shard_size=MAX_FILE_SIZE)
-    for file in folder.glob("*/config.json"):  # remove the machine path a part was loaded from
-        settings = json.loads(file.read_text())
-        settings.pop("_name_or_path", None)
-        file.write_text(json.dumps(settings, indent=2) + "\n")
+    for file in folder.glob("*/config.json"):
+        forget_origin(file)
+
+
+def forget_origin(config: Path) -> None:
+    """Remove the machine path that a part was loaded from."""
+    settings = json.loads(config.read_text())
+    settings.pop("_name_or_path", None)
+    config.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def train_stage(
@@ -188,6 +193,7 @@ def store_control(work: Path) -> None:
     folder, source = weights.FOLDER / "control", work / "control" / "control"
     network = ControlNetModel.from_pretrained(source, use_safetensors=True).to(torch.float16)
     network.save_pretrained(folder, max_shard_size=MAX_FILE_SIZE)
+    forget_origin(folder / "config.json")
     shutil.copy(source / "map.json", folder / "map.json")
 
 
