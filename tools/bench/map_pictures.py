@@ -5,6 +5,7 @@ map, and of pictures without the control, from the same noise. On held-out windo
 real image; over Helsinki it is OpenStreetMap's. Only pixels count that both know.
 labels: share of pictures over Helsinki that the packaged filter accepts, and the AP50 of the detector that has no part
 in filtering, with and without the control; the same layouts, the same noise.
+styles: scenes of the same layouts, map and noise, like dark and like bright images (`synth --like`).
 world: the middle of a world over each extract, beside its map, as a picture (needs --drawings).
 seeds: 16 layouts, each in 8 pictures (P1): distance of pictures of one map to those of several, and the IoU of each
 object's detection with its box. Beside it the same detector on real images, which is as good as it can get.
@@ -30,7 +31,7 @@ from dataengine.data.draw import contact_sheet, draw
 from dataengine.data.layout import Layout
 from dataengine.engine.map_parts import CONTROL
 from dataengine.engine.parts import Parts, load_parts
-from dataengine.engine.recipe import OFF, Recipe
+from dataengine.engine.recipe import Recipe
 from dataengine.engine.world import load_world
 from dataengine.engine.world_worker import WorldSettings
 from dataengine.evaluate.average_precision import average_precision
@@ -38,28 +39,33 @@ from dataengine.judge.detector import load_detector
 from dataengine.judge.verdict import judge, match
 from dataengine.maps.ground import load_ground
 from dataengine.maps.raster import picture
-from dataengine.maps.segment import GROUPS, UNKNOWN
+from dataengine.maps.segment import GROUPS, PAVED, UNKNOWN
 from dataengine.render.control import Control, condition_side, group_numbers, grouped_condition, load_control
+from dataengine.render.reference import ReferenceSampler, load_encoder
 from dataengine.render.renderer import load_renderer
 from dataengine.train.ground_control import SEGMENTED_PX, drawn_groups, groups_of
 from dataengine.world.noise import Rect
 
 VEHICLES = ("Car", "OtherVehicle")
 GSD_M = 0.2  # over Helsinki: within that of HIT-UAV, and a picture is 51 m wide
+LABELS_GSD_M = 0.1  # where objects are judged: a car is 45 pixels long, as in HIT-UAV
 MIN_IOU, MAX_SPREAD = 0.7, 0.1
 WORLD_PX = 768
 BATCH = 16
 
 
 def agreement(found: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
-    """Of groups (N, H, W): the share of pixels that agree, and the mean IoU over the groups that are wanted."""
+    """Of groups (N, H, W): the share of pixels that agree, the mean IoU over the groups that are wanted, and the mean
+    of the shares of paved ground that is paved and of other ground that is not; by chance that is a half."""
     both = (found != UNKNOWN) & (wanted != UNKNOWN)
     found, wanted = found[both], wanted[both]
     ious = []
     for group in range(1, len(GROUPS) + 1):
         if (wanted == group).sum() > 0.01 * len(wanted):
             ious.append(((found == group) & (wanted == group)).sum() / ((found == group) | (wanted == group)).sum())
-    return {"pixels": round(float((found == wanted).mean()), 3), "mean IoU": round(float(np.mean(ious)), 3)}
+    paved = [float(((found == PAVED) == side)[(wanted == PAVED) == side].mean()) for side in (True, False)]
+    shares = {"pixels": (found == wanted).mean(), "mean IoU": np.mean(ious), "paved or not": np.mean(paved)}
+    return {name: round(float(value), 3) for name, value in shares.items()}
 
 
 def compared(found: np.ndarray, free: np.ndarray, wanted: np.ndarray) -> dict[str, dict[str, float]]:
@@ -108,9 +114,9 @@ def held_out(data: Path, n: int, sheets: Path | None) -> dict[str, dict]:
     return results
 
 
-def parts_over(file: Path, control: str | None) -> Parts:
+def parts_over(file: Path, control: str | None, gsd_m: float = GSD_M) -> Parts:
     """Parts of a run of HIT-UAV's classes over a map."""
-    recipe = {"dataset": "hit-uav", "layouts": "map", "map": file, "map_gsd": GSD_M, "control": control}
+    recipe = {"dataset": "hit-uav", "layouts": "map", "map": file, "map_gsd": gsd_m, "control": control}
     return load_parts(Recipe(**recipe, filter="drop"))
 
 
@@ -124,44 +130,42 @@ def painted(parts: Parts, layouts, seeds):
 
 
 def over_map(file: Path, n: int, sheets: Path | None) -> dict[str, dict]:
-    """follow and labels over a map of OpenStreetMap."""
-    led, free = parts_over(file, None), parts_over(file, OFF)
-    assert led.control is not None, led.notes
-    layouts = [led.sampler.sample(np.random.default_rng((0, i))) for i in range(n)]
-    seeds = list(range(n))
-    pictures = {"led": painted(led, layouts, seeds), "free": painted(free, layouts, seeds)}
-    groups = led.control.given.groups
-    rasters = [led.control.raster(layout, Rect(0, 0, *layout.size)) for layout in layouts]
-    wanted = np.stack([
-        cv2.resize(group_numbers(raster, groups), (SEGMENTED_PX, SEGMENTED_PX), interpolation=cv2.INTER_NEAREST)
-        for raster in rasters
-    ])  # fmt: skip
+    """Whether scenes over a map of OpenStreetMap follow it."""
+    parts = parts_over(file, None)
+    assert parts.control is not None, parts.notes
+    layouts, seeds = [parts.sampler.sample(np.random.default_rng((0, i))) for i in range(n)], list(range(n))
+    wanted, scenes = np.stack([_groups(parts, layout) for layout in layouts]), {}
+    for name, control in (("led", parts.control), ("free", None)):
+        parts.canvases.control = control
+        scenes[name] = [canvas.image for canvas in parts.canvases.draw(layouts, seeds)]
     found = {
-        name: np.stack([groups_of(each.image, each.labels, GSD_M, True, VEHICLES) for each in done])
-        for name, done in pictures.items()
+        name: np.stack([groups_of(i, x, GSD_M, True, VEHICLES) for i, x in zip(images, layouts, strict=True)])
+        for name, images in scenes.items()
     }
     if sheets is not None:
-        rows = [[drawn_groups(groups, 256) for groups in wanted[:8]]]
-        rows += [[each.image for each in pictures[name][:8]] for name in ("led", "free")]
+        rows = [[drawn_groups(groups, 256) for groups in wanted[:8]], scenes["led"][:8], scenes["free"][:8]]
         Image.fromarray(np.concatenate([np.concatenate(row, 1) for row in rows])).save(sheets / "over-map.png")
-    judged = {
-        name: {
-            "accepted": round(float(np.mean([_accepted(led, each) for each in done])), 3),
-            "AP50": {k: round(v, 3) for k, v in _ap50(done).items()},
-        }
-        for name, done in pictures.items()
-    }
-    counts = np.bincount(np.concatenate([layout.labels for layout in layouts]), minlength=len(led.classes))
-    return {
-        "follow": {"pictures": n} | compared(found["led"], found["free"], wanted),
-        "labels": {"objects": dict(zip(led.classes, counts.tolist(), strict=True))} | judged,
-    }
+    return {"pictures": n} | compared(found["led"], found["free"], wanted)
+
+
+def labels_over_map(file: Path, n: int) -> dict[str, dict]:
+    """Whether pictures over a map show their labels, with and without the control."""
+    parts = parts_over(file, None, LABELS_GSD_M)
+    control = parts.control
+    layouts = [parts.sampler.sample(np.random.default_rng((0, i))) for i in range(n)]
+    counts = np.bincount(np.concatenate([layout.labels for layout in layouts]), minlength=len(parts.classes))
+    results = {"objects": dict(zip(parts.classes, counts.tolist(), strict=True))}
+    for name, led in (("with the control", control), ("without", None)):
+        parts.canvases.control = led
+        done = painted(parts, layouts, list(range(n)))
+        accepted = float(np.mean([_accepted(parts, each) for each in done]))
+        results[name] = {"accepted": round(accepted, 3), "AP50": {k: round(v, 3) for k, v in _ap50(done).items()}}
+    return results
 
 
 def _accepted(parts: Parts, done) -> bool:
-    return judge(
-        parts.detector.detect([done.image])[0], done.labels, parts.detector.classes, parts.calibration
-    ).accepted
+    detections = parts.detector.detect([done.image])[0]
+    return judge(detections, done.labels, parts.detector.classes, parts.calibration)[1].kept
 
 
 def _ap50(done) -> dict[str, float]:
@@ -173,7 +177,7 @@ def _ap50(done) -> dict[str, float]:
 
 def seeds_of_maps(file: Path, data: Path, maps: int, seeds: int, sheets: Path | None) -> dict[str, dict]:
     """P1 of the literature's open questions: one layout, many pictures."""
-    parts = parts_over(file, None)
+    parts = parts_over(file, None, LABELS_GSD_M)
     layouts = [parts.sampler.sample(np.random.default_rng((1, i))) for i in range(maps)]
     numbers = list(range(maps * seeds))
     done = painted(parts, [layout for layout in layouts for _ in range(seeds)], numbers)
@@ -212,6 +216,30 @@ def world_beside_map(file: Path, sheets: Path, side: int, name: str) -> dict[str
     drawn = picture(raster, load_ground())
     Image.fromarray(np.concatenate([drawn, region.image], 1)).save(sheets / f"world-{name}.png")
     return {"objects": len(region.labels)}
+
+
+def styles(file: Path, data: Path, n: int) -> dict[str, dict]:
+    """Scenes of the same layouts, map and noise, like the darkest and like the brightest held-out images."""
+    parts = parts_over(file, None)
+    layouts, seeds = [parts.sampler.sample(np.random.default_rng((2, i))) for i in range(n)], list(range(n))
+    wanted = np.stack([_groups(parts, layout) for layout in layouts])
+    images = sorted(windows(hit_uav_splits(data)["test"])[0], key=np.mean)
+    encode, results = load_encoder(weights.packaged("encoder") / "model.onnx"), {}
+    for name, chosen in (("like the darkest", images[:24]), ("like the brightest", images[-24:]), ("free", None)):
+        parts.canvases.references = None if chosen is None else ReferenceSampler(encode(chosen))
+        scenes = [canvas.image for canvas in parts.canvases.draw(layouts, seeds)]
+        found = np.stack([groups_of(i, x, GSD_M, True, VEHICLES) for i, x in zip(scenes, layouts, strict=True)])
+        results[name] = {"mean grey": round(float(np.mean(scenes)), 1)} | agreement(found, wanted)
+        if chosen is not None:
+            results[name]["mean grey of the images"] = round(float(np.mean([i.mean() for i in chosen])), 1)
+    return results
+
+
+def _groups(parts: Parts, layout: Layout) -> np.ndarray:
+    """The groups of the map under a layout, uint8 of SEGMENTED_PX."""
+    raster = parts.control.raster(layout, Rect(0, 0, *layout.size))
+    numbers = group_numbers(raster, parts.control.given.groups)
+    return cv2.resize(numbers, (SEGMENTED_PX, SEGMENTED_PX), interpolation=cv2.INTER_NEAREST)
 
 
 def _distance(pair: tuple[np.ndarray, np.ndarray]) -> float:
@@ -260,8 +288,12 @@ def measure(osm: Path, data: Path, sheets: Path | None, questions: list[str], n:
         results["held-out"] = held_out(data, n, sheets)
     if "map" in questions:
         results["map"] = over_map(osm / "Helsinki.osm.pbf", n, sheets)
+    if "labels" in questions:
+        results["labels"] = labels_over_map(osm / "Helsinki.osm.pbf", n)
     if "seeds" in questions:
         results["seeds"] = seeds_of_maps(osm / "Helsinki.osm.pbf", data, 16, 8, sheets)
+    if "styles" in questions:
+        results["styles"] = styles(osm / "Helsinki.osm.pbf", data, 16)
     if "world" in questions:
         for name in ("Helsinki", "test"):
             results[f"world {name}"] = world_beside_map(osm / f"{name}.osm.pbf", sheets, 2048, name)

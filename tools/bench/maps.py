@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument(
         "--pictures",
         nargs="+",
-        choices=["held-out", "map", "seeds", "world"],
+        choices=["held-out", "map", "labels", "seeds", "styles", "world"],
         help="judge pictures in place of layouts",
     )
     parser.add_argument("--n", type=int, default=48, help="pictures of each row")
