@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
+import torch
 
 from dataengine import geometry
 from dataengine.data.layout import Layout, model_key
@@ -20,6 +22,8 @@ from dataengine.world.fields import cell_generator
 from dataengine.world.layouts import MAX_CELLS, STEPS_PER_PIXEL, WorldLayouts, WorldObjects, colour, hulls_of, joined
 from dataengine.world.noise import Rect
 from dataengine.world.scene import PlacedControl
+
+MAX_RECTS = 128  # kept; the condition of one has 0.4 MB
 
 
 class MapLayouts(WorldLayouts):
@@ -93,18 +97,22 @@ class MapLayouts(WorldLayouts):
         return geometry.regularize(boxes.astype(np.float32)).astype(np.float64) if self.kind == "obb" else boxes
 
 
-@dataclass(frozen=True)
 class MapGround:
-    """What the ground of a world of size x size pixels follows, at each level."""
+    """What the ground of a world of size x size pixels follows, at each level. Rectangles asked for last are kept: each
+    step of the sampler asks for the same."""
 
-    control: PlacedControl
-    layouts: MapLayouts
-    size: int
+    def __init__(self, control: PlacedControl, layouts: MapLayouts, size: int):
+        self.control, self.layouts, self.size = control, layouts, size
+        self._kept = lru_cache(MAX_RECTS)(self._one)
 
     def at(self, rects: Sequence[Rect], level: int = 0) -> Control:
         """The control of rectangles in pixels of a level."""
+        found = [self._kept(rect, level) for rect in rects]
+        return replace(found[0], condition=torch.cat([each.condition for each in found]))
+
+    def _one(self, rect: Rect, level: int) -> Control:
         acquisition = self.layouts.acquisition
         scaled = acquisition.model_copy(update={"gsd_m": acquisition.gsd_m * 2**level})
         side = self.size >> level
         whole = Layout(np.zeros((0, 5)), [], self.layouts.classes, (side, side), acquisition=scaled)
-        return self.control.within(whole, rects)
+        return self.control.within(whole, [rect])
