@@ -34,10 +34,12 @@ def _smoothed(x: torch.Tensor, channels: int) -> torch.Tensor:
 
 
 class QuickUNet(LayoutUNet):
-    """In place of the network one convolution, of the noise and of where objects are."""
+    """In place of the network one convolution, of the noise, of where objects are and of a map's first group."""
 
-    def forward(self, latents, timesteps, batch, text=None, known=None):
+    def forward(self, latents, timesteps, batch, text=None, known=None, control=None):
         covered = F.interpolate(batch.coverage.sum(1, keepdim=True), latents.shape[-2:])
+        if control is not None:
+            covered = covered - 3 * control.scale * F.interpolate(control.condition[:, :1], latents.shape[-2:])
         return latents - _smoothed(torch.cat([latents, covered], 1), 3)
 
 

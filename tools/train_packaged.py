@@ -7,6 +7,8 @@ labelled data sets. `--start packaged` goes on from the packaged renderers inste
     python tools/train_packaged.py --work work decoder thumbnails in-scene                  # base environment
     python tools/train_packaged.py --work work few-step-decoder few-step-thumbnails whole \\
         few-step-in-scene layouts
+    python tools/train_packaged.py --work work control              # of the packaged whole-image renderer, then
+    python tools/train_packaged.py --work work store-control
     python tools/train_packaged.py --work work detector-data
     dataengine train detector work/detector-data --preset small --batch-size 16 --steps 3000 --out work/filter
     dataengine train detector work/detector-data --preset rotated-fcos --batch-size 16 --tile-size 256 --seed 2 \\
@@ -32,7 +34,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from sample_splits import DEFAULT_DATA, sources, splits, windows
+from sample_splits import DEFAULT_DATA, naip_scenes, sources, splits, windows
 
 from dataengine import weights
 from dataengine.data import coco
@@ -50,11 +52,23 @@ SCHEDULES = {
     "few-step-decoder": (2000, 16, 1e-3, 0.998),
     "few-step-thumbnails": (2000, 32, 1e-3, 0.998),
     "few-step-in-scene": (4000, 32, 1e-3, 0.998),
+    "control": (850, 8, 1e-3, 0.99),
 }
 STEPS, DECODER_STEPS, GUIDANCE = 4, 2, 1.6  # of the packaged renderers, chosen in docs/quality.md
 THUMBNAILS = {"shape_prior": True, "reference_width": 96}
 # times that the images of a data set are cut into thumbnails; of KIT there are 14, which are large
 WHOLE_REPEATS = {"hit-uav": 1, "hrplanes": 1, "naip-urban-ca": 1, "kit-ais-cars": 20}
+# of the control: windows of each data set, and the classes of configs/maps/osm.yaml in each group of its map
+GROUND_WINDOWS = {"train": {"hit-uav": 450, "hrplanes": 450, "naip-urban-ca": 250}, "test": dict.fromkeys(
+    ("hit-uav", "hrplanes", "naip-urban-ca"), 64)}  # fmt: skip
+GROUND_GROUPS = {
+    "vegetation": ("grass", "forest", "wetland", "farmland"),
+    "water": ("water", "pool"),
+    "paved": ("apron", "taxiway", "runway", "bridge", "paved", "path", "parking", "road", "pier"),
+    "building": ("building",),
+    "bare": ("sand", "rail"),
+}
+TYPICAL_GSD_M = {"hit-uav": 0.12, "hrplanes": 0.8}  # where an image does not state it
 
 
 def settings_for(name: str, scale: float, minutes: float | None) -> TrainSettings:
@@ -67,7 +81,7 @@ def settings_for(name: str, scale: float, minutes: float | None) -> TrainSetting
         learning_rate=learning_rate,
         ema_decay=ema_decay,
         minutes=minutes,
-        evaluate_every=500,
+        evaluate_every=200 if name == "control" else 500,
         compile=scale >= 1 and name in ("decoder", "in-scene"),  # no gain for the others on a CPU
         warmup_steps=min(200, steps // 2),
     )
@@ -77,10 +91,15 @@ def save_half(pipeline, folder: Path) -> None:
     """Write a pipeline as fp16 in files of at most MAX_FILE_SIZE; it is loaded as fp32."""
     shutil.rmtree(folder, ignore_errors=True)
     pipeline.to(torch.float16).save_pretrained(folder, max_shard_size=MAX_FILE_SIZE)
-    for file in folder.glob("*/config.json"):  # remove the machine path a part was loaded from
-        settings = json.loads(file.read_text())
-        settings.pop("_name_or_path", None)
-        file.write_text(json.dumps(settings, indent=2) + "\n")
+    for file in folder.glob("*/config.json"):
+        forget_origin(file)
+
+
+def forget_origin(config: Path) -> None:
+    """Remove the machine path that a part was loaded from."""
+    settings = json.loads(config.read_text())
+    settings.pop("_name_or_path", None)
+    config.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def train_stage(
@@ -141,6 +160,54 @@ def read_headings(work: Path) -> dict[str, dict[tuple[str, int], float]]:
         sys.exit(f"{file} is missing; first: python tools/headings.py --out {file}")
     found = json.loads(file.read_text())
     return {"hrplanes": {(key.rpartition("/")[0], int(key.rpartition("/")[2])): turn for key, turn in found.items()}}
+
+
+def ground_windows(data: Path, unet, part: str, seed: int, kept: Path | None = None):
+    """Windows of a part of the data sets with their groups, for training the control and for judging it. kept: folder
+    that they are kept in."""
+    from dataengine.train.ground_control import GroundWindows, collect_ground
+
+    if kept is not None and (kept / "windows.npz").exists():
+        return GroundWindows.load(kept)
+
+    named = splits(data)
+    datasets = [named[name][part] for name in ("hit-uav", "hrplanes")]
+    datasets.append(naip_scenes(data, "train" if part == "train" else "val"))
+    found = collect_ground(
+        datasets, unet, GROUND_WINDOWS[part], np.random.default_rng((seed, 1)), thermal=("hit-uav",),
+        vehicles=("Car", "OtherVehicle"), gsd_m=TYPICAL_GSD_M,
+    )  # fmt: skip
+    if kept is not None:
+        found.save(kept)
+    return found
+
+
+def train_ground(data: Path, work: Path, scale: float, minutes: float | None) -> None:
+    """The control of the packaged whole-image renderer."""
+    from dataengine.engine.recipe import folder_hash
+    from dataengine.render.imagery import read_imagery
+    from dataengine.render.layout_unet import LayoutUNet
+    from dataengine.train.ground_control import train_ground_control
+
+    folder = weights.packaged("whole") / "unet"
+    unet, settings = LayoutUNet.from_pretrained(folder), settings_for("control", scale, minutes)
+    settings = settings.model_copy(update={"checkpoint_minutes": 5.0})
+    windows = ground_windows(data, unet, "train", settings.seed, work / "control-windows")
+    ranges = [one.gsd_m for one in read_imagery(folder.parent)]
+    gsd_m = min(low for low, _ in ranges), max(high for _, high in ranges)
+    renderer, out = folder_hash(folder), work / "control"
+    train_ground_control(unet, windows, GROUND_GROUPS, out, settings, STEPS, renderer, gsd_m)
+
+
+def store_control(work: Path) -> None:
+    """The trained control as fp16."""
+    from diffusers import ControlNetModel
+
+    folder, source = weights.FOLDER / "control", work / "control" / "control"
+    network = ControlNetModel.from_pretrained(source, use_safetensors=True).to(torch.float16)
+    network.save_pretrained(folder, max_shard_size=MAX_FILE_SIZE)
+    forget_origin(folder / "config.json")
+    shutil.copy(source / "map.json", folder / "map.json")
 
 
 def store_whole(data: Path, work: Path) -> None:
@@ -209,7 +276,9 @@ def calibrate_filter(data: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "stages", nargs="+", choices=[*SCHEDULES, "whole", "layouts", "detector-data", "detector", "calibration"]
+        "stages",
+        nargs="+",
+        choices=[*SCHEDULES, "whole", "layouts", "store-control", "detector-data", "detector", "calibration"],
     )
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--work", type=Path, required=True, help="checkpoints, curves, sample grids")
@@ -223,6 +292,10 @@ def main() -> None:
     for stage in arguments.stages:
         if stage == "whole":
             store_whole(arguments.data, arguments.work)
+        elif stage == "control":
+            train_ground(arguments.data, arguments.work, arguments.scale, arguments.minutes)
+        elif stage == "store-control":
+            store_control(arguments.work)
         elif stage == "layouts":
             store_layouts(arguments.data)
         elif stage == "detector-data":

@@ -143,14 +143,24 @@ def find_real_objects(recipe: Recipe, renderer: Renderer, dataset: Dataset | Non
 
 
 def make_references(
-    recipe: Recipe, renderer: Renderer, dataset: Dataset | None, notes: list[str]
+    recipe: Recipe, renderer: Renderer, canvases: Canvases, dataset: Dataset | None, notes: list[str]
 ) -> ReferenceSampler | None:
-    """New embeddings like those of the data set, for a renderer that was trained with references."""
-    width = renderer.reference_width
+    """New embeddings like those of the recipe's images to be like, or else of the data set, for a renderer that was
+    trained with references. Raises UserError where such images are given, and the ground takes none."""
+    generated = isinstance(canvases, GeneratedCanvases | WindowedCanvases)
+    ground = canvases.pipeline if generated and recipe.like is not None else renderer
+    width = ground.reference_width
     if not width:
+        if recipe.like is not None:
+            raise UserError(
+                f"--like {recipe.like}: the ground of this run is real, or made by a renderer that was trained without "
+                "reference images; leave it out."
+            )
         if recipe.encoder is not None:
             raise UserError("this renderer was trained without reference images: leave --encoder out.")
         return None
+    if recipe.like is not None:
+        dataset = labelled_or_plain(recipe.like)
     if dataset is None:
         notes.append("there are no real images to use as references, so the renderer uses its null")
         return None
@@ -161,7 +171,10 @@ def make_references(
     if embeddings.shape[-1] != width:
         raise UserError(f"the encoder gives {embeddings.shape[-1]} numbers, the renderer was trained with {width}; "
                         "give the encoder that it was trained with (--encoder).")  # fmt: skip
-    return ReferenceSampler(embeddings)
+    references = ReferenceSampler(embeddings)
+    if generated and recipe.like is not None:
+        canvases.references = references
+    return references
 
 
 def real_images(dataset: Dataset | None, what: str) -> tuple[list[np.ndarray], list[Layout]]:

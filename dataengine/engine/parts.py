@@ -23,7 +23,7 @@ from dataengine.engine.image_parts import (
     make_references,
     make_semantic,
 )
-from dataengine.engine.map_parts import MapControl, use_map
+from dataengine.engine.map_parts import MapControl, check_map, use_control
 from dataengine.engine.picture_parts import load_picture_parts
 from dataengine.engine.picture_recipe import PictureRecipe
 from dataengine.engine.recipe import Recipe, folder_hash
@@ -60,6 +60,7 @@ PATHS = (
     "layout",
     "map",
     "scenes",
+    "like",
     "into",
     "model",
     "layout_model",
@@ -95,8 +96,9 @@ class Parts:
 
     def paint_settings(self, recipe: Recipe) -> PaintSettings:
         """How the renderer is asked to paint."""
+        control = self.control if self.renderer.paints_on == "blank" else None  # else the canvases follow it
         return PaintSettings(recipe.steps, recipe.guidance_scale, self.look, self.real_objects, self.references,
-                             self.control)  # fmt: skip
+                             control)  # fmt: skip
 
 
 def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
@@ -159,10 +161,11 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     sampler = make_sampler(recipe, layouts, classes)
     notes += reuse_warnings(recipe, sampler, layouts)
     notes += crowding_warnings(renderer, sampler)
-    control = use_map(recipe, renderer, model_folder, sampler, notes)
+    check_map(recipe, model_folder, sampler, notes)
     if dataset is not None:
         notes += scale_warnings(recipe, sampler, layouts)
     canvases = find_canvases(recipe, look, dataset, renderer, sampler, layouts, notes)
+    recipe, control = use_control(recipe, renderer, model_folder, canvases, sampler, notes)
     if detector is not None:
         calibration = calibration or find_calibration(recipe, look, dataset)
         if calibration is not None:
@@ -172,7 +175,7 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
     real_objects = find_real_objects(recipe, renderer, dataset)
     if isinstance(canvases, DatasetCanvases) and real_objects is None and dataset is not None:
         notes.append("objects are painted from noise; --strength 0.3 starts them from real objects of your data")
-    references = make_references(recipe, renderer, dataset, notes)
+    references = make_references(recipe, renderer, canvases, dataset, notes)
     semantic = make_semantic(recipe, dataset, notes)
     if detector is not None and calibration is None:
         try:
@@ -192,6 +195,8 @@ def load_parts(recipe: Recipe, calibration: Calibration | None = None) -> Parts:
         hashes["map"] = folder_hash(recipe.map)
     if control is not None:
         hashes["control"] = control.identity
+    if recipe.like is not None:
+        hashes["style"] = references.identity
     if recipe.layout_model is not None:
         hashes["layout model"] = folder_hash(recipe.layout_model)
     if dataset is not None and (pixel_range := range_of(dataset)) is not None:

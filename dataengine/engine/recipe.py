@@ -66,7 +66,9 @@ LAYOUT_FIELDS = {"layouts", "layout_model", "balance", "rows", "label_filter", "
 # added after version 0.1.0: without effect on the identity of runs that leave them out
 LATER_FIELDS = (
     "pixel_range", "layout", "scheduler", "eta", "rename", "map", "map_box", "map_gsd", "control", "control_scale",
+    "like",
 )  # fmt: skip
+PACKAGED, OFF = "packaged", "off"  # of `control`
 MAX_SHARD = 16  # images, unless --shard-size is given
 RANGES = {"altitude": "altitude_m", "gsd": "gsd_m", "camera_angle": "camera_angle_deg"}  # field of `Acquisition` each
 
@@ -111,8 +113,9 @@ class Recipe(BaseModel):
         "Layouts", None, "Metres per pixel of images of the map.", "that of the data set's images", gt=0, le=100
     )
     control: str | None = _field(
-        "Rendering", None, "ControlNet that makes the ground follow --map: a folder, or a hub id."
-    )
+        "Rendering", None, "ControlNet that makes the ground follow --map: a folder, a hub id, packaged, or off.",
+        "packaged, for the packaged ground",
+    )  # fmt: skip
     control_scale: float | None = _field(
         "Rendering", None, "Strength of --control; 0 is the renderer without it.", "1", ge=0, le=5
     )
@@ -179,6 +182,9 @@ class Recipe(BaseModel):
         "Data", None, "Labelled data set whose images receive new objects in addition to their own."
     )
     into_format: FormatName | None = _field("Data", None, "Format of --into.", "recognised by content")
+    like: Path | None = _field(
+        "Rendering", None, "Folder of images that the ground is to look like; they need no labels."
+    )
     encoder: str | None = _field(
         "Rendering", None, "Encoder of reference images, for a model trained with one.", "the packaged one"
     )
@@ -246,10 +252,8 @@ class Recipe(BaseModel):
         given = [name for name in ("map_box", "map_gsd", "control") if getattr(self, name) is not None]
         if given and self.map is None:
             raise ValueError(f"{given[0]}: works only with layouts: map")
-        if self.control_scale is not None and self.control is None:
-            raise ValueError("control_scale: works only with control")
-        if self.control is not None and self.renderer != "whole":
-            raise ValueError("control: works only with renderer: whole, which makes the ground")
+        if self.control_scale is not None and (self.map is None or self.control == OFF):
+            raise ValueError("control_scale: works only with layouts: map and a control")
         if self.layouts == "map" and (self.balance is not None or self.likely_places or self.into is not None):
             raise ValueError("layouts: map decides where objects stand: leave out balance, likely_places and into")
         if self.layouts == "map" and self.layout_scale != 1:

@@ -76,8 +76,12 @@ def _adopt(run: RunFolder, recipe: Recipe) -> Calibration | None:
     if run.recipe.exists():
         before = run.stored_recipe().recipe
         now = recipe.model_dump(mode="json")
-        # off, perhaps, and the number of pictures, once the parts are known (`load_parts`)
-        unsettled = {"filter", *(["n"] if isinstance(recipe, PictureRecipe) else [])} - recipe.model_fields_set
+        # off, perhaps, packaged, and the number of pictures, once the parts are known (`load_parts`)
+        unsettled = {
+            "filter",
+            "control",
+            *(["n"] if isinstance(recipe, PictureRecipe) else []),
+        } - recipe.model_fields_set
         changed = sorted(name for name in now if now[name] != before.get(name) and name not in unsettled)
         if changed:
             raise UserError(

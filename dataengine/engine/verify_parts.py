@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from dataengine import weights
 from dataengine.data.layout import Dataset, restrict
 from dataengine.data.presets import Preset
 from dataengine.engine.picture_recipe import PictureRecipe
-from dataengine.engine.recipe import Recipe, folder_hash
+from dataengine.engine.recipe import PACKAGED, Recipe, folder_hash
 from dataengine.engine.run_folder import StoredRecipe
 from dataengine.errors import UserError
 from dataengine.judge.detector import identity_of
@@ -19,6 +20,8 @@ def parts_here(recipe: Recipe, stored: StoredRecipe) -> Iterator[tuple[str, str 
     folders = {
         "model": recipe.model or weights.packaged(recipe.renderer),
         "layout model": recipe.layout_model,
+        "map": recipe.map,
+        "control": _control_here(recipe),
         "scenes": weights.packaged("whole"),
         "painter": recipe.task.painter or weights.packaged("in-scene") if isinstance(recipe, PictureRecipe) else None,
     }
@@ -35,6 +38,13 @@ def parts_here(recipe: Recipe, stored: StoredRecipe) -> Iterator[tuple[str, str 
         elif name in folders:
             folder = folders[name]
             yield name, folder_hash(folder) if folder is not None and folder.exists() else None
+
+
+def _control_here(recipe: Recipe) -> Path | None:
+    """Folder of a recipe's control; None for one of a hub."""
+    if recipe.control is None:
+        return None
+    return weights.FOLDER / "control" if recipe.control == PACKAGED else Path(recipe.control)
 
 
 def data_here(recipe: Recipe, classes: Sequence[str]) -> tuple[Preset, Dataset | None, tuple[str, ...]] | None:

@@ -9,20 +9,26 @@ from pathlib import Path
 from typing import Literal
 
 from dataengine import __version__, weights
+from dataengine.data.layout import model_key
+from dataengine.engine.map_parts import map_sampler_of, settle_control
 from dataengine.engine.parts import Parts, load_parts
-from dataengine.engine.recipe import Recipe, folder_hash
+from dataengine.engine.recipe import OFF, Recipe, folder_hash
 from dataengine.engine.world_folder import StoredWorld, WorldFolder, write_derived
 from dataengine.engine.world_worker import WorldJob, WorldSettings
 from dataengine.errors import UserError
 from dataengine.files import check_writable, lock, read_text, write_whole
 from dataengine.judge.calibration import Calibration
+from dataengine.layouts.map_sampler import MapSampler
+from dataengine.layouts.map_table import map_objects
 from dataengine.layouts.prior_sampler import PriorSampler
+from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.render.renderer import best_device, load_renderer
 from dataengine.world.export import LOCAL_CRS, Placement, check_placement, load_rasterio
 from dataengine.world.levels import CoarserLevel
+from dataengine.world.map_layouts import MapGround, MapLayouts
 from dataengine.world.style import load_style
 from dataengine.world.verdicts import JudgedWorld
-from dataengine.world.world import World
+from dataengine.world.world import World, cell_size
 
 MODES = ("erase", "difficult", "off")  # of the filter, that a world knows
 MAX_LEVELS = 5
@@ -41,8 +47,7 @@ def load_world(
     settings = settings or WorldSettings(0)
     if recipe.filter not in MODES:
         raise UserError(f"--filter {recipe.filter}: a world has no images to drop; choose {', '.join(MODES)}.")
-    parts = load_parts(recipe, calibration)
-    assert isinstance(parts.sampler, PriorSampler), "worlds take their layouts from a prior"
+    parts = load_parts(recipe.model_copy(update={"control": OFF}) if recipe.map else recipe, calibration)
     folder = settings.ground or weights.packaged("whole")
     whole = load_renderer(folder, "whole").to(best_device())
     parts.hashes["ground"] = folder_hash(folder)
@@ -50,12 +55,36 @@ def load_world(
     if settings.like is not None:
         style = load_style(settings.like, recipe.encoder, whole, recipe.seed, settings.style_px)
         parts.hashes["style"] = style.identity
+    layouts, ground_map = None, None
+    if recipe.map is not None:
+        layouts, ground_map = _over_map(recipe, settings, parts, whole, folder)
+    prior = parts.sampler.prior if layouts is None else layouts.prior
     world = World(
-        recipe.seed, whole, parts.renderer, parts.sampler.prior, parts.look, levels=settings.levels, style=style
-    )
+        recipe.seed, whole, parts.renderer, prior, parts.look, levels=settings.levels, style=style, layouts=layouts,
+        ground_map=ground_map,
+    )  # fmt: skip
     if parts.detector is None:
         return world, parts
     return JudgedWorld(world, parts.detector, parts.calibration, parts.recipe.filter), parts
+
+
+def _over_map(
+    recipe: Recipe, settings: WorldSettings, parts: Parts, whole: LayoutPipeline, folder: Path
+) -> tuple[MapLayouts, MapGround | None]:
+    """Layouts and ground of a world whose middle is that of a map. Settles the control in the recipe of the parts."""
+    found = map_sampler_of(parts.sampler)
+    mapped = [name for name in found.classes if model_key(name) not in map_objects().standing]
+    if mapped:
+        raise UserError(f"--map: a world holds only what stands on the map; leave out {', '.join(mapped)} (--classes).")
+    cell = cell_size(found.prior.prior, parts.renderer)
+    sampler = MapSampler(found.map, found.ground, PriorSampler(found.prior.prior, (cell, cell)), found.gsd_m)
+    layouts = MapLayouts(sampler, recipe.seed, parts.renderer.unet.spec, settings.size)
+    settled, control = settle_control(recipe, whole, folder, sampler, parts.notes)
+    parts.recipe = parts.recipe.model_copy(update={"control": settled.control})
+    if control is None:
+        return layouts, None
+    parts.hashes["control"] = control.identity
+    return layouts, MapGround(control, layouts, settings.size)
 
 
 def make_world(
@@ -78,6 +107,8 @@ def make_world(
     `run.synth`; none changes the result. Raises UserError for a folder of another world.
     """
     load_rasterio()
+    if placement is not None and recipe.map is not None:
+        raise UserError("--crs: a world over a map lies where the map is; leave it out, or choose a part (--map-box).")
     if placement is not None:
         check_placement(Placement(*placement))
     _check_levels(settings)
@@ -98,7 +129,10 @@ def make_world(
         begun = Calibration.load(folder.calibration) if folder.calibration.exists() else None
         world, parts = load_world(recipe, settings, begun)
         plain = world.world if isinstance(world, JudgedWorld) else world
-        stored = _stored(recipe, settings, parts, plain, placement, gsd_m)
+        if isinstance(plain.layouts, MapLayouts):
+            placement = (plain.layouts.sampler.map.crs, *plain.layouts.corner_m)
+        settled = recipe.model_copy(update={"control": parts.recipe.control})
+        stored = _stored(settled, settings, parts, plain, placement, gsd_m)
         if folder.world.exists() and read_text(folder.world) != stored.to_json():
             raise UserError(f"{out}: holds a world of another recipe, size, model or version; choose another --out.")
         write_whole(folder.world, stored.to_json())

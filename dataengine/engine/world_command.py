@@ -21,6 +21,19 @@ def world_command(
     format: Annotated[
         FormatName | None, typer.Option(help="Format of --data. [default: recognised by content]")
     ] = None,
+    map: Annotated[
+        Path | None, typer.Option(help="Map under the world: OSM PBF, GeoJSON, GeoPackage or Overture GeoParquet.")
+    ] = None,
+    map_box: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(metavar="WEST SOUTH EAST NORTH", help="Part of --map in degrees, in whose middle the world lies."),
+    ] = None,
+    map_gsd: Annotated[
+        float | None, typer.Option(min=0.001, help="Metres per pixel over --map. [default: that of the data set]")
+    ] = None,
+    control: Annotated[
+        str | None, typer.Option(help="ControlNet that makes the ground follow --map, or off. [default: packaged]")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed; another seed gives another world.")] = 0,
     model: Annotated[
         Path | None, typer.Option(help="In-scene renderer, which paints the objects. [default: the packaged one]")
@@ -85,7 +98,11 @@ def world_command(
         "seed": seed,
         "model": model,
         "filter": filter,
-        "layouts": "prior",
+        "layouts": "prior" if map is None else "map",
+        "map": map,
+        "map_box": map_box,
+        "map_gsd": map_gsd,
+        "control": control,
     }
     recipe = load_recipe(None, {name: value for name, value in fields.items() if value is not None})
     out = out or Path("runs") / f"world-{recipe.name}-{recipe.seed}"

@@ -112,12 +112,9 @@ class MapSampler:
                 names += [each.feature for each in found]
             elif key in table.standing:
                 standing.append((int(counts[label] + rng.random()), label, table.standing[key]))
-        placed = np.zeros((0, 5))
-        for n, label, rule in sorted(standing, key=lambda entry: entry[0]):
-            found = chosen(_seen(_candidates(tile, rule, rng), size_m), n, placed, rng)
-            placed = np.concatenate([placed, _boxes(found)])
-            labels += [label] * len(found)
-            names += [each.feature for each in found]
+        placed, of_placed, features = self.stand(tile, standing, size_m, np.zeros((0, 5)), rng)
+        labels += of_placed
+        names += features
         boxes = np.concatenate([boxes, placed]) / np.array([gsd_m, gsd_m, gsd_m, gsd_m, 1.0])
         boxes = geometry.regularize(boxes.astype(np.float32))
         lon, lat = self.map.grid(x, y, gsd_m, self.size).centre
@@ -128,6 +125,29 @@ class MapSampler:
         )  # fmt: skip
         layout = layout.select(layout.boxes[:, 3] >= MIN_SIDE_PX).in_kind(self.kind)
         return cut_by_border(layout)
+
+    def stand(
+        self,
+        tile: TileGround,
+        wanted: Sequence[tuple[int, int, Standing]],
+        size_m: tuple[float, float],
+        placed: np.ndarray,
+        rng: np.random.Generator,
+        fits: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> tuple[np.ndarray, list[int], list[str]]:
+        """Objects that stand on a tile, fewest first: boxes (K, 5) in metres, their labels, and the features they stand
+        on. wanted: (number, label, rule) of classes. placed: boxes that are there. fits: which of boxes (N, 5) may be
+        chosen; all if None."""
+        boxes, labels, features = np.zeros((0, 5)), [], []
+        for n, label, rule in sorted(wanted, key=lambda entry: entry[0]):
+            found = _seen(_candidates(tile, rule, rng), size_m)
+            if fits is not None and found:
+                found = [each for each, fit in zip(found, fits(_boxes(found)), strict=True) if fit]
+            found = chosen(found, n, np.concatenate([placed, boxes]), rng)
+            boxes = np.concatenate([boxes, _boxes(found)])
+            labels += [label] * len(found)
+            features += [each.feature for each in found]
+        return boxes, labels, features
 
     def picture(self, layout: Layout) -> np.ndarray:
         """The map under a layout of this sampler in the colours of its classes, darkened, uint8 (H, W, 3)."""

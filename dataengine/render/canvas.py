@@ -14,7 +14,9 @@ from dataengine.layouts.windows import cut
 from dataengine.render.placement import empty_layout, merge
 
 if TYPE_CHECKING:
+    from dataengine.render.control import GroundControl
     from dataengine.render.layout_pipeline import LayoutPipeline
+    from dataengine.render.reference import ReferenceSampler
 
 
 @dataclass(frozen=True)
@@ -204,14 +206,21 @@ class GeneratedCanvases:
 
     def __init__(self, pipeline: LayoutPipeline, domain: str, steps: int | None = None, occupied: bool = True):
         """domain: the appearance, one of the pipeline's. steps: the pipeline's own if None. occupied: the scene is made
-        with the layout's objects in it, to be painted over, so that cars stand on roads; else it is empty."""
+        with the layout's objects in it, to be painted over, so that cars stand on roads; else it is empty. `control`,
+        if set, makes the ground follow a map, and `references` look like other images."""
         self.pipeline, self.domain, self.steps, self.occupied = pipeline, domain, steps, occupied
+        self.control: GroundControl | None = None
+        self.references: ReferenceSampler | None = None
         pipeline.domain_number(domain)  # an unknown one is reported now
 
     def draw(self, layouts: Sequence[Layout], seeds: Sequence[int]) -> list[Canvas]:
         """A scene of each layout's acquisition."""
         empty = [empty_layout(replace(layout, classes=())) for layout in layouts]
-        images = self.pipeline(layouts if self.occupied else empty, seeds, self.domain, self.steps, guidance_scale=1.0)
+        options = {} if self.control is None else {"control": self.control.of(layouts)}
+        if self.references is not None:
+            options["references"] = self.references.draw(seeds)
+        shown = layouts if self.occupied else empty
+        images = self.pipeline(shown, seeds, self.domain, self.steps, guidance_scale=1.0, **options)
         return [
             Canvas(image, existing, layout, Provenance("generated", seed=seed))
             for image, existing, layout, seed in zip(images, empty, layouts, seeds, strict=True)

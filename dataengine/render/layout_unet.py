@@ -387,7 +387,11 @@ class LayoutUNet(ModelMixin, ConfigMixin):
             categories = self.box_encoder.classes(batch.labels)
             x = self.regional_attention(self.conv_in(x), categories, masks, timesteps)
         context = self.context(latents, batch, text)
-        side = {} if control is None else control.residuals(F.pixel_unshuffle(latents, c.patch), timesteps, context)
+        side = (
+            {}
+            if control is None
+            else control.residuals(F.pixel_unshuffle(latents, c.patch), timesteps, context, condition)
+        )
         out = self.unet(x, timesteps, context, class_labels=condition, cross_attention_kwargs=keywords, **side).sample
         if c.prediction == "preconditioned":
             patches = F.pixel_unshuffle(latents, c.patch)

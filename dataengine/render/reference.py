@@ -6,6 +6,7 @@ a grid of them. A token describes the appearance of a place, not the positions o
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -141,6 +142,11 @@ class ReferenceSampler:
         self.axes, self.scales = axes[:n], np.maximum(sizes[:n] / np.sqrt(len(flat)), 1e-9)
         self.points = (flat - self.mean) @ self.axes.T / self.scales  # (M, n), unit variance
         self.bandwidth = len(flat) ** (-1 / (n + 4))  # Scott's rule
+
+    @property
+    def identity(self) -> str:
+        """Hash of the real images' embeddings."""
+        return hashlib.sha256((self.points * self.scales @ self.axes + self.mean).round(4).tobytes()).hexdigest()[:16]
 
     def draw(self, seeds: Sequence[int]) -> np.ndarray:
         """Sample embeddings float32 (len(seeds), R, E); embedding i depends on seeds[i] alone."""

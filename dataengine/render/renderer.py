@@ -19,8 +19,7 @@ from dataengine.render.inpaint import paint_mask
 from dataengine.render.placement import known_only, merge
 
 if TYPE_CHECKING:
-    from dataengine.data.layout import Layout
-    from dataengine.render.control import Control
+    from dataengine.render.control import GroundControl
     from dataengine.render.real_objects import RealObjects
     from dataengine.render.reference import ReferenceSampler
 
@@ -43,12 +42,6 @@ class PaintSettings:
 
 
 DEFAULTS = PaintSettings()
-
-
-class GroundControl(Protocol):
-    """A side network and what it follows at the place of each layout."""
-
-    def of(self, layouts: Sequence[Layout]) -> Control: ...
 
 
 class Renderer(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
+from dataengine.render.control import Control, GroundControl
 from dataengine.render.flow import few_sigmas
 from dataengine.render.inpainting_pipeline import LATENT_RATIO, InpaintingPipeline
 from dataengine.render.layout_batch import layout_rasters
@@ -18,10 +20,11 @@ from dataengine.render.placement import class_numbers, domain_number
 from dataengine.render.precision import fast_autocast
 from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, THUMBNAIL_SCALE, with_noise
 from dataengine.world.noise import Rect, position_noise
-from dataengine.world.style import Style
+from dataengine.world.style import Style, Uniform
 from dataengine.world.windowed import BoundedCache, Lattice, WindowedSampler, euler_advance, few_step_advance
 
 LayoutOf = Callable[[Rect], Layout]  # what is to be seen in a rectangle of the world, in pixels from its corner
+ControlOf = Callable[[Sequence[Rect]], Control]  # what the ground follows in rectangles of the world, in pixels
 
 OVERLAP = 4  # cells of a window's 32 that its neighbour shows, too
 HALO = 1  # cells at the edge of a window that are not used
@@ -31,6 +34,12 @@ WINDOW_CACHE_BYTES = 96 << 20  # of each stage; two rows of pixel windows across
 TILE_CACHE_BYTES = 40 << 20  # of finished ground, as much as blocks below each other share across such a strip
 
 
+class PlacedControl(GroundControl, Protocol):
+    """A side network and what it follows in rectangles of a layout's image, in its pixels."""
+
+    def within(self, layout: Layout, rects: Sequence[Rect]) -> Control: ...
+
+
 class Scene:
     """Ground without an edge, in the appearance of a data set. `region` depends on the seed and the place alone.
 
@@ -38,7 +47,7 @@ class Scene:
     the appearance, one of the pipeline's, or None. steps: the pipeline's own if None. overlap: cells that neighbouring
     windows share; 0 for windows that know nothing of one another, as a control for measurements. level, coarser: the
     number of halvings of the resolution, and the scene of one more, which this one is made to agree with. style: what
-    the ground looks like, place by place.
+    the ground looks like, place by place. control_of: the map that the ground follows in rectangles of the level.
 
     Raises UserError for a renderer that is neither a `LayoutPipeline` nor an `InpaintingPipeline`, and for an
     `InpaintingPipeline` with a coarser scene.
@@ -54,10 +63,11 @@ class Scene:
         overlap: int = OVERLAP,
         level: int = 0,
         coarser: Scene | None = None,
-        style: Style | None = None,
+        style: Style | Uniform | None = None,
+        control_of: ControlOf | None = None,
     ):
         self.pipeline, self.seed, self.layout_of, self.domain = pipeline, seed, layout_of, domain
-        self.level, self.coarser, self.style = level, coarser, style
+        self.level, self.coarser, self.style, self.control_of = level, coarser, style, control_of
         self.device = pipeline.unet.device
         self.number = domain_number(domain, pipeline.unet.config.domains)
         self.grey = domain in pipeline.config.grey_domains
@@ -115,11 +125,13 @@ class Scene:
         sigmas = _sigmas(steps or self.pipeline.steps, few)
 
         def denoise(x: np.ndarray, step: int, places: Sequence[Rect]) -> np.ndarray:
-            layouts = [self.layout_of(place.scaled(self.ratio)) for place in places]
+            rects = [place.scaled(self.ratio) for place in places]
+            layouts = [self.layout_of(rect) for rect in rects]
+            led = {} if self.control_of is None else {"control": self.control_of(rects)}
             labels = [class_numbers(layout, self.pipeline.classes) for layout in layouts]
             references = self._references(places)
             batch = unet.layout_batch(layouts, labels, [self.number] * len(places), references).to(self.device)
-            return self._clean(lambda y, t: unet(y, t, batch), x, sigmas[step])
+            return self._clean(lambda y, t: unet(y, t, batch, **led), x, sigmas[step])
 
         return self._sampler("cells", denoise, unet.config.latent_channels, sigmas, few, self.cells, GROUP)
 

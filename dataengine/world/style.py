@@ -61,6 +61,17 @@ class Style:
         return total.astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Uniform:
+    """One embedding (E,) everywhere."""
+
+    embedding: np.ndarray
+
+    def at(self, x: float, y: float) -> np.ndarray:
+        """The embedding at a place."""
+        return self.embedding
+
+
 def load_style(folder: Path, encoder: Path | None, renderer: LayoutPipeline, seed: int, spacing: int) -> Style:
     """The style of a folder of images, labelled or not, for a whole-image renderer that takes references. encoder: that
     it was trained with; the packaged one if None.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from dataengine import geometry
 from dataengine.data.layout import Acquisition, Layout
 from dataengine.data.tile import crop_layout
 from dataengine.layouts.prior import Prior
+from dataengine.render.control import Control
 from dataengine.render.in_scene_pipeline import InScenePipeline
 from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.world.layouts import NO_OBJECTS, WorldLayouts, WorldObjects
@@ -20,6 +23,12 @@ from dataengine.world.scene import OVERLAP, Scene
 from dataengine.world.style import Style
 
 LEAST_VISIBLE = 1e-6  # share of an object in a rectangle below which rounding alone may put it there
+
+
+class GroundMap(Protocol):
+    """What the ground follows in rectangles, in pixels of a level."""
+
+    def at(self, rects: Sequence[Rect], level: int = 0) -> Control: ...
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,8 @@ class World:
     the prior. prior: of the layouts. domain: appearance of the ground, one of the renderer's, or None for its null.
     acquisition: one of the prior's; drawn by the seed if None. cell: side in pixels of the cells of the layout. levels:
     of the ground; each is made to agree with the one above, which has half its resolution. style: what the ground looks
-    like, place by place; as the renderer knows the domain if None.
+    like, place by place; as the renderer knows the domain if None. layouts: in place of those of the prior. ground_map:
+    what the ground follows.
     Torch is set to one thread, for the rounding of sums depends on their number.
     """
 
@@ -63,18 +73,24 @@ class World:
         overlap: int = OVERLAP,
         levels: int = 1,
         style: Style | None = None,
+        layouts: WorldLayouts | None = None,
+        ground_map: GroundMap | None = None,
     ):
         import torch
 
         torch.set_num_threads(1)
-        self.seed = seed
+        self.seed, self.ground_map = seed, ground_map
         cell = cell or cell_size(prior, painter)
-        self.layouts = WorldLayouts(prior, seed, painter.unet.spec, acquisition, cell)
+        self.layouts = layouts or WorldLayouts(prior, seed, painter.unet.spec, acquisition, cell)
         self.scenes: list[Scene] = []  # of each level, the finest first
         for level in reversed(range(levels)):
             coarser = self.scenes[0] if self.scenes else None
             layout_of = partial(self.ground_layout, level=level)
-            scene = Scene(ground, seed, layout_of, domain, overlap=overlap, level=level, coarser=coarser, style=style)
+            led = None if ground_map is None else partial(ground_map.at, level=level)
+            scene = Scene(
+                ground, seed, layout_of, domain, overlap=overlap, level=level, coarser=coarser, style=style,
+                control_of=led,
+            )  # fmt: skip
             self.scenes.insert(0, scene)
         self.scene = self.scenes[0]
         self.painted = PaintedWorld(self.scene, self.layouts, painter, seed)

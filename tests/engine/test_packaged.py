@@ -18,7 +18,7 @@ from dataengine.engine.run import synth
 from dataengine.errors import UserError
 from dataengine.seeds import image_seed
 
-LARGEST_TOTAL, LARGEST_FILE = 60_000_000, 16 * 2**20
+LARGEST_TOTAL, LARGEST_FILE = 100_000_000, 16 * 2**20
 
 
 @pytest.fixture

@@ -272,9 +272,10 @@ def test_objects_that_are_added_to_a_layout_come_from_no_map(layouts):
     [
         ({"layouts": "map"}, "--layouts map and --map"),
         ({"map_gsd": 0.3}, "map_gsd: works only with layouts: map"),
-        ({"layouts": "map", "map": "m.pbf", "control": "c"}, "control: works only with renderer: whole"),
+        ({"control": "off"}, "control: works only with layouts: map"),
         ({"layouts": "map", "map": "m.pbf", "balance": 0.1}, "leave out balance"),
-        ({"layouts": "map", "map": "m.pbf", "control_scale": 0.5}, "control_scale: works only with control"),
+        ({"control_scale": 0.5}, "control_scale: works only with layouts: map and a control"),
+        ({"layouts": "map", "map": "m.pbf", "control": "off", "control_scale": 0.5}, "control_scale: works only with"),
         ({"layouts": "map", "map": "m.pbf", "layout_scale": 0.5}, "leave out layout_scale"),
     ],
 )

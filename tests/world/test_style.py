@@ -8,6 +8,9 @@ from toy_world import QuickUNet, toy_ground
 
 from dataengine.data.layout import Layout
 from dataengine.errors import UserError
+from dataengine.render.canvas import GeneratedCanvases
+from dataengine.render.reference import ReferenceSampler
+from dataengine.world.canvases import WindowedCanvases
 from dataengine.world.noise import Rect
 from dataengine.world.scene import Scene
 from dataengine.world.style import NODES, Style, load_style
@@ -73,3 +76,21 @@ def test_a_folder_becomes_a_style_and_a_renderer_without_references_is_refused(t
     style = load_style(tmp_path, None, renderer, 0, 100)
     assert [part.shape for part in style.parts] == [(1, 2, 96)]
     assert style.identity == load_style(tmp_path, None, renderer, 1, 100).identity
+
+
+@pytest.mark.parametrize("size", [128, 160])
+def test_generated_scenes_look_like_other_images_and_keep_their_objects(size):
+    """`synth --like`: of the renderer's own size, and larger ones."""
+    pipeline = scene(None).pipeline
+    canvases = (GeneratedCanvases if size == pipeline.size else WindowedCanvases)(pipeline, "toy")
+    layout = Layout([[40, 30, 20, 10, 0]], [0], ("car",), (size, size))
+    plain = canvases.draw([layout], [5])[0]
+    shown = {}
+    for name, value in (("dark", -1.0), ("bright", 1.0)):
+        embeddings = np.full((3, 1, 1), value, np.float32) + np.float32([[[0]], [[0.01]], [[-0.01]]])
+        canvases.references = ReferenceSampler(embeddings)
+        shown[name] = canvases.draw([layout], [5])[0]
+        assert np.array_equal(shown[name].new.boxes, plain.new.boxes)
+    assert shown["bright"].image.mean() - shown["dark"].image.mean() > 40
+    canvases.references = None
+    assert np.array_equal(canvases.draw([layout], [5])[0].image, plain.image), "control: without references"

@@ -2,6 +2,7 @@
 
     python tools/bench/maps.py                                   # real extracts in ../shared/data/osm, and the toy map
     python tools/bench/maps.py --drawings work/map-layouts       # 50 layouts of each over their rasters, as sheets
+    python tools/bench/maps.py --pictures held-out map seeds --drawings work/map-pictures     # see map_pictures.py
 
 Judged on the polygons and lines of the map, not on the raster: an object is on a surface if its middle is, and if at
 least half of its box is. "without the map" are layouts of the same prior (`--layouts prior`) at the same places.
@@ -12,6 +13,7 @@ The toy map (tests/toy_map.py) stands for what the extracts lack: an airport and
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -113,10 +115,25 @@ def _coordinates(line: shapely.Geometry) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--drawings", type=Path)
+    parser.add_argument(
+        "--pictures",
+        nargs="+",
+        choices=["held-out", "map", "labels", "seeds", "styles", "world"],
+        help="judge pictures in place of layouts",
+    )
+    parser.add_argument("--n", type=int, default=48, help="pictures of each row")
+    parser.add_argument("--data", type=Path, default=OSM.parent)
     parser.add_argument("--json", type=Path, help="file to append the figures to")
     parser.add_argument("--layouts", type=int, default=LAYOUTS)
     parser.add_argument("--osm", type=Path, default=OSM, help="folder of the extracts")
     arguments = parser.parse_args()
+    if arguments.pictures:
+        from map_pictures import measure
+
+        results = measure(arguments.osm, arguments.data, arguments.drawings, arguments.pictures, arguments.n)
+        print(json.dumps(results, indent=2))
+        append(machine() | results, arguments.json)
+        return
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         files = {name: arguments.osm / name for name in ROWS} | {"toy map": write_geojson(Path(folder) / "toy.geojson")}
