@@ -17,7 +17,7 @@ from dataengine.world.windowed import BoundedCache
 from dataengine.world.world import Region, World
 
 CONTEXT_PX = 32  # that a detector sees around the objects of a cell, at least
-TILE_PX = 256
+TILE_PX = 256  # of a side at least, which detectors are used to
 CACHE_BYTES = 32 << 20
 
 
@@ -70,7 +70,7 @@ class JudgedWorld:
         own = self.world.layouts.cell(column, row)
         if not len(own):
             return Verdicts(np.zeros(0, np.float32), np.zeros(0, bool))
-        tile = tile_of(own)
+        tile = tile_of(own, min(TILE_PX, self.world.layouts.cell_px))
         shown = self.world.region(tile.left, tile.top, tile.width, tile.height)
         [detections] = self.detector.detect([shown.image])
         is_own = (shown.objects.ids[:, :2] == (column, row)).all(1)
@@ -108,15 +108,15 @@ class JudgedWorld:
         return np.concatenate([self.world.scene.region(area), mask], 2)
 
 
-def tile_of(objects: WorldObjects) -> Rect:
-    """Where the objects of a cell are looked for: all of them whole with some ground around them, and at least TILE_PX
-    on a side, which detectors are used to.
+def tile_of(objects: WorldObjects, least: int) -> Rect:
+    """Where the objects of a cell are looked for: all of them whole with some ground around them, and at least so many
+    pixels on a side.
 
-    >>> tile_of(WorldObjects(np.array([[100.0, 50.0, 30.0, 10.0, 0.0]]), np.zeros(1, int), np.zeros((1, 3), int)))
+    >>> tile_of(WorldObjects(np.array([[100.0, 50.0, 30.0, 10.0, 0.0]]), np.zeros(1, int), np.zeros((1, 3), int)), 256)
     Rect(left=-28, top=-78, width=256, height=256)
     """
     hulls = hulls_of(objects.boxes)
     first, last = np.floor(hulls[:, :2].min(0)) - CONTEXT_PX, np.ceil(hulls[:, 2:].max(0)) + CONTEXT_PX
-    side = np.maximum(np.ceil((last - first) / 8) * 8, TILE_PX)
+    side = np.maximum(np.ceil((last - first) / 8) * 8, least)
     (left, top), (width, height) = np.floor((first + last - side) / 2).astype(int).tolist(), side.astype(int).tolist()
     return Rect(left, top, width, height)

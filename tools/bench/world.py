@@ -1,14 +1,16 @@
 """Seams, speed, memory and layout score of worlds, next to separate pictures and independent windows.
 
     python tools/bench/world.py seams --worlds 10 --size 1024     # ground: seams, and pixels a second
-    python tools/bench/world.py objects --size 1024               # objects and filter: pixels a second, layout score
-    python tools/bench/world.py memory --sizes 2048 4096          # peak memory at these sizes
+    python tools/bench/world.py objects --world runs/world        # layout score, and the speed of separate pictures
+    python tools/bench/world.py levels --world runs/world-levels  # how levels agree, and what each adds
+    python tools/bench/world.py memory --sizes 2048 4096          # peak memory and CPU time at these sizes
 
 Seam ratio: mean gradient across the lines where one window goes over into the next, over the mean gradient elsewhere,
 of the ground without objects; for the windows of each stage, and for the borders of the stored blocks. "independent":
 windows of the layout model's size side by side. Speed: CPU seconds for each pixel, of worlds and of separate pictures
 in batches of the renderer's own size, made in turns in one process; all that worlds compute beyond their border counts.
-Layout score: AP50 of a detector that had no part in filtering, on tiles and pictures of 256 pixels.
+Layout score: AP50 of a detector that had no part in filtering, on tiles of a finished world and as many pictures of its
+recipe, of 256 pixels. Fine energy: variance that halving the resolution removes.
 """
 
 from __future__ import annotations
@@ -21,18 +23,24 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from dataengine import weights
 from dataengine.data.layout import Layout
+from dataengine.data.tile import crop_layout
+from dataengine.engine.world_folder import StoredWorld, WorldFolder, labels_at
 from dataengine.layouts.stored import load_layouts
 from dataengine.render.renderer import load_renderer
 from dataengine.world.blocks import BLOCK_PX
+from dataengine.world.levels import halved
 from dataengine.world.noise import Rect
 from dataengine.world.scene import Scene
 from dataengine.world.windowed import Lattice
+from dataengine.world.world import LEAST_VISIBLE
 
 
 def seam_lines(lattice: Lattice, pixels: int, size: int) -> np.ndarray:
@@ -118,46 +126,61 @@ def mean_and_error(values: list[float]) -> list[float]:
     return [round(float(np.mean(values)), 3), round(float(np.std(values) / len(values) ** 0.5), 3)]
 
 
-def objects(dataset: str, size: int, seed: int, filter: str) -> dict:
-    """Speed and layout score of worlds with their objects, and of separate pictures of the same layouts' prior."""
+def objects(path: Path) -> dict:
+    """Layout score of the tiles of a finished world, and of separate pictures of its recipe: their objects are drawn
+    from the same prior, and the same filter has seen them."""
     from dataengine.engine.attempt import judged, paint
     from dataengine.engine.parts import load_parts
     from dataengine.engine.recipe import Recipe
-    from dataengine.engine.world import load_world
     from dataengine.seeds import image_seed
-    from dataengine.world.blocks import BlockFolder
 
-    recipe = Recipe(dataset=dataset, layouts="prior", filter=filter, seed=seed)
-    world, _ = load_world(recipe)
-    parts = load_parts(recipe)
-    world.region(-5000, -5000, 64, 64)  # first calls are slower
-    with tempfile.TemporaryDirectory() as folder:
-        start = clock()
-        blocks = BlockFolder(Path(folder), size)
-        blocks.make(world)
-        seconds = {"world": clock() - start}
-        picture_px = 256
-        tiles = []
-        for rect in [Rect(x, y, picture_px, picture_px) for y in range(0, size, picture_px)
-                     for x in range(0, size, picture_px)]:  # fmt: skip
-            region = world.region(rect.left, rect.top, rect.width, rect.height)
-            assert np.array_equal(region.image, blocks.region(rect.left, rect.top, rect.width, rect.height))
-            tiles.append((region.image, region.labels))
-    start, pictures = clock(), []
+    stored = StoredWorld.load(WorldFolder(path).world)
+    folder, side = WorldFolder(path, stored.levels), 256
+    (labels, _), blocks = labels_at(folder, stored, 0), folder.blocks(0, stored.size)
+    starts = range(0, stored.size - side + 1, side)
+    tiles = [
+        (blocks.region(x, y, side, side), crop_layout(labels, (x, y, side, side), LEAST_VISIBLE))
+        for y in starts for x in starts
+    ]  # fmt: skip
+    recipe = Recipe(**stored.recipe)
+    parts, pictures = load_parts(recipe), []
+    start = clock()
     for first in range(0, len(tiles), parts.renderer.batch_size):
         numbers = range(first, min(len(tiles), first + parts.renderer.batch_size))
         for number, painted in zip(numbers, paint(parts, recipe, numbers), strict=True):
-            after, _ = judged(parts, recipe, painted, image_seed(seed, number))
+            after, _ = judged(parts, recipe, painted, image_seed(recipe.seed, number))
             pictures.append((after.image, after.labels))
-    seconds["separate"] = clock() - start
+    seconds = clock() - start
     made = {"world": tiles, "separate": pictures}
     return {
-        "dataset": dataset, "size": size, "seed": seed, "filter": filter,
+        "size": stored.size, "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
         "objects": {name: sum(len(labels) for _, labels in each) for name, each in made.items()},
-        "pixels a CPU second": {name: round(len(tiles) * picture_px**2 / value) for name, value in seconds.items()},
-        "speed of separate pictures": round(seconds["separate"] / seconds["world"], 3),
+        "pixels a CPU second of separate pictures": round(len(tiles) * side**2 / seconds),
         "layout score": {name: layout_score(each) for name, each in made.items()},
     }  # fmt: skip
+
+
+def levels(path: Path) -> dict:
+    """Agreement and detail of each level of a finished world with the one above it."""
+    stored = StoredWorld.load(WorldFolder(path).world)
+    folder = WorldFolder(path, stored.levels)
+    images = [
+        folder.blocks(n, stored.size).region(0, 0, stored.size >> n, stored.size >> n) for n in range(stored.levels)
+    ]
+    found = {}
+    for fine, coarse in pairwise(images):
+        enlarged = np.asarray(Image.fromarray(coarse).resize(fine.shape[1::-1], Image.BICUBIC))
+        same = np.corrcoef(halved(fine).ravel().astype(float), coarse.ravel().astype(float))[0, 1]
+        found[f"{len(fine)} of {len(coarse)} pixels"] = {
+            "correlation": round(float(same), 4),
+            "fine energy over bicubic": round(fine_energy(fine) / fine_energy(enlarged), 2),
+        }
+    return found
+
+
+def fine_energy(image: np.ndarray) -> float:
+    means = halved(image).repeat(2, 0).repeat(2, 1)
+    return float(((image.astype(float) - means) ** 2).mean())
 
 
 def layout_score(pictures: list[tuple[np.ndarray, Layout]]) -> list[float]:
@@ -200,21 +223,23 @@ def memory(dataset: str, sizes: list[int], filter: str) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("seams", "objects", "memory"))
+    parser.add_argument("what", choices=("seams", "objects", "levels", "memory"))
     parser.add_argument("--dataset", default="hrplanes")
     parser.add_argument("--worlds", type=int, default=10)
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--sizes", type=int, nargs="+", default=[2048, 4096])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--filter", default="off", help="off, difficult or erase")
+    parser.add_argument("--world", type=Path, help="folder of a finished world")
+    parser.add_argument("--filter", default="erase", help="off, difficult or erase")
     parser.add_argument("--json", type=Path, help="append the result to this file")
     args = parser.parse_args()
     if args.what == "seams":
         result = ground(args.dataset, args.worlds, args.size)
-    elif args.what == "objects":
-        result = objects(args.dataset, args.size, args.seed, args.filter)
-    else:
+    elif args.what == "memory":
         result = memory(args.dataset, args.sizes, args.filter)
+    elif args.world is None:
+        parser.error("--world is missing")
+    else:
+        result = (objects if args.what == "objects" else levels)(args.world)
     print(json.dumps(result, indent=2))
     if args.json:
         with open(args.json, "a", encoding="utf-8") as file:
