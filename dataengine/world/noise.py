@@ -9,6 +9,7 @@ cell. So any rectangle can be drawn by itself, in memory of its own size, and tw
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +75,16 @@ class Rect:
             (slice(top - r.top, bottom - r.top), slice(left - r.left, right - r.left)) for r in (self, other)
         )
         return own, theirs
+
+
+def hull(rects: Sequence[Rect]) -> Rect:
+    """The least rectangle that holds all of them.
+
+    >>> hull([Rect(0, 0, 2, 2), Rect(5, -1, 1, 1)])
+    Rect(left=0, top=-1, width=6, height=3)
+    """
+    left, top = min(rect.left for rect in rects), min(rect.top for rect in rects)
+    return Rect(left, top, max(rect.right for rect in rects) - left, max(rect.bottom for rect in rects) - top)
 
 
 def position_noise(seed: int, stage: str, step: int, channels: int, rect: Rect) -> np.ndarray:

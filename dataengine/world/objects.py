@@ -20,7 +20,7 @@ from dataengine.render.placement import empty_layout
 from dataengine.seeds import Stream
 from dataengine.world.fields import cell_generator
 from dataengine.world.layouts import MAX_CELLS, WorldLayouts, colour, hulls_of
-from dataengine.world.noise import Rect
+from dataengine.world.noise import Rect, hull
 from dataengine.world.scene import Scene
 from dataengine.world.windowed import BoundedCache
 
@@ -44,7 +44,7 @@ class PaintedWorld:
 
     def area(self, column: int, row: int) -> Rect:
         """A rectangle that holds all pixels which painting a cell's objects changes."""
-        return _hull(self._painted_areas(column, row))
+        return hull(self._painted_areas(column, row))
 
     def cells_painting(self, rect: Rect) -> list[tuple[int, int]]:
         """Column and row of the cells whose objects change a pixel of a rectangle."""
@@ -53,8 +53,11 @@ class PaintedWorld:
 
     def _before(self, number: int, rect: Rect, needed: Sequence[Rect]) -> np.ndarray:
         """The picture of a rectangle when the cells of the first `number` colours are painted, right in the parts of it
-        that are needed: elsewhere objects may be missing."""
-        image = self.scene.region(rect)
+        that are needed: elsewhere ground and objects may be missing."""
+        image = np.zeros((rect.height, rect.width, 3), np.uint8)
+        for part in needed:
+            (rows, columns), _ = rect.common(part)
+            image[rows, columns] = self.scene.region(part)
         reached = rect.grown(self.layouts.cell_px // 2).cells(self.layouts.cell_px)
         for now in range(number):
             for place in reached:
@@ -76,7 +79,7 @@ class PaintedWorld:
         key = (column, row)
         if key not in self._areas:
             boxes = painted_boxes(self.layouts.cell(column, row).boxes, self.layouts.spec)
-            self._areas[key] = [_around(hull) for hull in hulls_of(boxes)]
+            self._areas[key] = [_around(edges) for edges in hulls_of(boxes)]
             if len(self._areas) > MAX_CELLS:
                 self._areas.popitem(last=False)
         self._areas.move_to_end(key)
@@ -88,9 +91,9 @@ class PaintedWorld:
         frames = objects.boxes.copy()
         frames[:, 2] = frames[:, 3] = frame_sides(objects.boxes, spec)
         frames[:, 4] = frame_angles(objects.boxes, self.layouts.kind)
-        shown = [_around(hull).grown(FRAME_BORDER_PX) for hull in hulls_of(frames)]
+        shown = [_around(edges).grown(FRAME_BORDER_PX) for edges in hulls_of(frames)]
         area = self.area(column, row)
-        whole = _hull([*shown, area])
+        whole = hull([*shown, area])
         new = self.layouts.layout(objects, whole)
         canvas = Canvas(self._before(colour(column, row), whole, shown), empty_layout(new), new,
                         Provenance("generated", seed=self.seed))  # fmt: skip
@@ -100,13 +103,7 @@ class PaintedWorld:
         return np.concatenate([painted.image, changed], 2)[whole.common(area)[0]]
 
 
-def _around(hull: np.ndarray) -> Rect:
+def _around(edges: np.ndarray) -> Rect:
     """The rectangle of whole pixels around left, top, right, bottom (4,)."""
-    (left, top), (right, bottom) = np.floor(hull[:2]).astype(int).tolist(), np.ceil(hull[2:]).astype(int).tolist()
+    (left, top), (right, bottom) = np.floor(edges[:2]).astype(int).tolist(), np.ceil(edges[2:]).astype(int).tolist()
     return Rect(left, top, right - left, bottom - top)
-
-
-def _hull(rects: Sequence[Rect]) -> Rect:
-    """The least rectangle that holds all of them."""
-    left, top = min(rect.left for rect in rects), min(rect.top for rect in rects)
-    return Rect(left, top, max(rect.right for rect in rects) - left, max(rect.bottom for rect in rects) - top)

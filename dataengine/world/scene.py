@@ -21,17 +21,29 @@ from dataengine.render.precision import fast_autocast
 from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, THUMBNAIL_SCALE, with_noise
 from dataengine.world.noise import Rect, position_noise
 from dataengine.world.style import Style, Uniform
-from dataengine.world.windowed import BoundedCache, Lattice, WindowedSampler, euler_advance, few_step_advance
+from dataengine.world.windowed import (
+    BoundedCache,
+    Lattice,
+    Phase,
+    WindowedSampler,
+    euler_advance,
+    few_step_advance,
+    phases_of,
+)
 
 LayoutOf = Callable[[Rect], Layout]  # what is to be seen in a rectangle of the world, in pixels from its corner
 ControlOf = Callable[[Sequence[Rect]], Control]  # what the ground follows in rectangles of the world, in pixels
 
-OVERLAP = 4  # cells of a window's 32 that its neighbour shows, too
-HALO = 1  # cells at the edge of a window that are not used
+LAYOUT_OVERLAP, LAYOUT_HALO = 3, 0  # cells that neighbouring windows share, and those at the edge that are not used
+DECODER_OVERLAP, DECODER_HALO = 6, 2  # the decoder repeats its outermost values, which shows up to two cells away
+PHASES = 4  # of the layout model at most; between them, windows take over what their neighbours have made
+GROUP = 5  # columns and rows of the layout model's windows that are computed together: 1,024 pixels need one group
+DECODED = 2  # windows of the decoder, which takes any size, have about as many times the side of the layout model's
 AGREEING_ROUNDS = 3  # each leaves a quarter of what differs at most
-GROUP = 2  # columns and rows of the layout model's windows that are computed together
-WINDOW_CACHE_BYTES = 96 << 20  # of each stage; two rows of pixel windows across a strip of 4,096 pixels, two steps
-TILE_CACHE_BYTES = 40 << 20  # of finished ground, as much as blocks below each other share across such a strip
+CELL_CACHE_BYTES = 8 << 20  # of the layout model's windows: some rows of them across a strip of 4,096 pixels
+PIXEL_CACHE_BYTES = 80 << 20  # of the decoder's windows: two rows of them across such a strip
+TILE_PX = 128
+TILE_CACHE_BYTES = 16 << 20  # of finished ground
 
 
 class PlacedControl(GroundControl, Protocol):
@@ -44,10 +56,10 @@ class Scene:
     """Ground without an edge, in the appearance of a data set. `region` depends on the seed and the place alone.
 
     pipeline: a whole-image renderer. layout_of: the objects in any rectangle; the ground is made to suit them. domain:
-    the appearance, one of the pipeline's, or None. steps: the pipeline's own if None. overlap: cells that neighbouring
-    windows share; 0 for windows that know nothing of one another, as a control for measurements. level, coarser: the
-    number of halvings of the resolution, and the scene of one more, which this one is made to agree with. style: what
-    the ground looks like, place by place. control_of: the map that the ground follows in rectangles of the level.
+    the appearance, one of the pipeline's, or None. steps: the pipeline's own if None. level, coarser: the number of
+    halvings of the resolution, and the scene of one more, which this one is made to agree with. style: what the ground
+    looks like, place by place. control_of: the map that the ground follows in rectangles of the level. independent:
+    windows of the layout model's size that know nothing of one another, as a control for measurements.
 
     Raises UserError for a renderer that is neither a `LayoutPipeline` nor an `InpaintingPipeline`, and for an
     `InpaintingPipeline` with a coarser scene.
@@ -60,45 +72,48 @@ class Scene:
         layout_of: LayoutOf,
         domain: str | None = None,
         steps: int | None = None,
-        overlap: int = OVERLAP,
         level: int = 0,
         coarser: Scene | None = None,
         style: Style | Uniform | None = None,
         control_of: ControlOf | None = None,
+        independent: bool = False,
     ):
         self.pipeline, self.seed, self.layout_of, self.domain = pipeline, seed, layout_of, domain
         self.level, self.coarser, self.style, self.control_of = level, coarser, style, control_of
+        self.independent = independent
         self.device = pipeline.unet.device
         self.number = domain_number(domain, pipeline.unet.config.domains)
         self.grey = domain in pipeline.config.grey_domains
-        cells = pipeline.unet.config.sample_size
-        self.cells = Lattice(cells, cells - overlap, min(HALO, overlap // 2))
         self.tiles = BoundedCache(TILE_CACHE_BYTES)
         if isinstance(pipeline, LayoutPipeline):
-            self.ratio = THUMBNAIL_RATIO
-            self.coarse = self._coarse(steps, few=bool(pipeline.config.few_steps))
-            few = pipeline.config.decoder_few_steps
-            sigmas = _sigmas(few or pipeline.config.decoder_steps, bool(few))
-            self.fine = self._sampler("pixels", self._decode_thumbnails, 3, sigmas, bool(few), self._pixel_lattice())
-            self.fine_sigmas = sigmas
+            self.ratio, few = THUMBNAIL_RATIO, pipeline.config.decoder_few_steps
+            self.fine_sigmas = _sigmas(few or pipeline.config.decoder_steps, bool(few))
+            # no exchange between its steps: thumbnails and noise by position leave windows little to differ in. Its
+            # network halves the resolution, and what it makes is not quite the same at each place of that raster
+            config = pipeline.decoder.config
+            unit = max(1, (config.patch << len(config.block_out_channels) - 1) // self.ratio)
+            times = 1 if independent else DECODED
+            self.fine = self._decoder(self._decode_thumbnails, self.fine_sigmas, bool(few), times, unit)
+            self.coarse = self._coarse(steps, bool(pipeline.config.few_steps))
             looks = list(pipeline.decoder.config.domains)
             self.look = torch.tensor([looks.index(domain) if domain in looks else len(looks)])
         elif isinstance(pipeline, InpaintingPipeline):
             if coarser is not None:
                 raise UserError("--levels needs a whole-image renderer with a thumbnail decoder; leave --levels out.")
             self.ratio = LATENT_RATIO
-            self.coarse = self._coarse(steps, few=False)
-            self.fine = self._sampler("pixels", self._decode_latents, 3, [1.0], True, self._pixel_lattice())
+            self.fine = self._decoder(self._decode_latents, [1.0], True)
+            self.coarse = self._coarse(steps, False)
         else:
             raise UserError(f"{type(pipeline).__name__} cannot make a world; give a whole-image renderer.")
 
     def region(self, rect: Rect) -> np.ndarray:
         """The picture of a rectangle, uint8 (height, width, 3)."""
-        image, side = np.empty((rect.height, rect.width, 3), np.uint8), self.fine.lattice.stride
-        for column, row in rect.cells(side):
-            tile = Rect(column * side, row * side, side, side)
-            own, theirs = rect.common(tile)
-            image[own] = self.tiles.get((column, row), lambda tile=tile: self._made(tile))[theirs]
+        image = np.empty((rect.height, rect.width, 3), np.uint8)
+        with fast_autocast(self.device):  # weights are cast once: those inside end without effect
+            for column, row in rect.cells(TILE_PX):
+                tile = Rect(column * TILE_PX, row * TILE_PX, TILE_PX, TILE_PX)
+                own, theirs = rect.common(tile)
+                image[own] = self.tiles.get((column, row), lambda tile=tile: self._made(tile))[theirs]
         return image
 
     def _made(self, rect: Rect) -> np.ndarray:
@@ -108,16 +123,28 @@ class Scene:
         levels = np.clip(np.rint((pixels + 1) * np.float32(127.5)), 0, 255).astype(np.uint8)
         return np.ascontiguousarray(levels.transpose(1, 2, 0))
 
-    def _pixel_lattice(self) -> Lattice:
-        return Lattice(*(n * self.ratio for n in (self.cells.window, self.cells.stride, self.cells.halo)))
-
-    def _sampler(self, stage: str, denoise, channels: int, sigmas: Sequence[float], few: bool, lattice: Lattice,
-                 group: int = 1):  # fmt: skip
+    def _sampler(self, stage: str, denoise, channels: int, sigmas: Sequence[float], few: bool, phases: Sequence[Phase],
+                 group: int, max_bytes: int):  # fmt: skip
         def noise(step: int, rect: Rect) -> np.ndarray:
             return position_noise(self.seed, self._stage(stage), step, channels, rect)
 
         advance = few_step_advance(sigmas) if few else euler_advance(sigmas)
-        return WindowedSampler(denoise, noise, advance, lattice, renews=few, group=group, max_bytes=WINDOW_CACHE_BYTES)
+        return WindowedSampler(
+            denoise, noise, advance, phases, group=group, batch=self.pipeline.batch_size, max_bytes=max_bytes
+        )
+
+    def _decoder(self, denoise, sigmas: Sequence[float], few: bool, times: int = 1, unit: int = 1) -> WindowedSampler:
+        """The stage that makes pixels, in windows of `times` the layout model's, which lie on one raster of `unit`
+        cells."""
+        side = times * self.pipeline.unet.config.sample_size
+        lattice = Lattice(side, side)
+        if not self.independent:
+            used = side + DECODER_OVERLAP - 2 * DECODER_HALO  # of a window: so many of them hold as many times `side`
+            stride = -(-used // unit) * unit
+            window = -(-(stride + DECODER_OVERLAP) // unit) * unit
+            lattice = Lattice(window, stride, DECODER_HALO).beginning(0)
+        pixels = Lattice(*(n * self.ratio for n in (lattice.window, lattice.stride, lattice.halo, lattice.first)))
+        return self._sampler("pixels", denoise, 3, sigmas, few, phases_of(len(sigmas), pixels, 1), 1, PIXEL_CACHE_BYTES)
 
     def _coarse(self, steps: int | None, few: bool) -> WindowedSampler:
         """The stage of the layout model, whose windows are of its own size."""
@@ -133,7 +160,15 @@ class Scene:
             batch = unet.layout_batch(layouts, labels, [self.number] * len(places), references).to(self.device)
             return self._clean(lambda y, t: unet(y, t, batch, **led), x, sigmas[step])
 
-        return self._sampler("cells", denoise, unet.config.latent_channels, sigmas, few, self.cells, GROUP)
+        side = unet.config.sample_size
+        lattice = Lattice(side, side)
+        if not self.independent:
+            beginning = self.fine.phases[0].lattice.first // self.ratio
+            lattice = Lattice(side, side - LAYOUT_OVERLAP, LAYOUT_HALO).beginning(beginning)
+        phases = phases_of(len(sigmas), lattice, PHASES)
+        return self._sampler(
+            "cells", denoise, unet.config.latent_channels, sigmas, few, phases, GROUP, CELL_CACHE_BYTES
+        )
 
     @torch.no_grad()
     def _clean(self, velocity, x: np.ndarray, sigma: float) -> np.ndarray:

@@ -17,6 +17,7 @@ from dataengine.world.windowed import BoundedCache
 from dataengine.world.world import Region, World
 
 CONTEXT_PX = 32  # that a detector sees around the objects of a cell, at least
+TILE_PX = 256  # of a side at least, which detectors are used to
 CACHE_BYTES = 32 << 20
 
 
@@ -30,7 +31,7 @@ class Verdicts:
 
 class JudgedWorld:
     """A world and what the filter makes of it. Verdicts, too, depend on the place alone: an object is judged in the
-    tile of its own cell, which shows it whole.
+    tile of its own cell's objects, which shows them whole.
 
     mode: "difficult" marks objects that are not found as difficult; "erase" removes them, and the ground that was there
     comes back.
@@ -69,7 +70,7 @@ class JudgedWorld:
         own = self.world.layouts.cell(column, row)
         if not len(own):
             return Verdicts(np.zeros(0, np.float32), np.zeros(0, bool))
-        tile = self._tile(column, row, own)
+        tile = tile_of(own, min(TILE_PX, self.world.layouts.cell_px))
         shown = self.world.region(tile.left, tile.top, tile.width, tile.height)
         [detections] = self.detector.detect([shown.image])
         is_own = (shown.objects.ids[:, :2] == (column, row)).all(1)
@@ -78,13 +79,6 @@ class JudgedWorld:
         found = self.calibration.found(labels, scores)
         assert is_own.sum() == len(own), "a tile shows every object of its cell"
         return Verdicts(scores[is_own], found[is_own])
-
-    def _tile(self, column: int, row: int, own: WorldObjects) -> Rect:
-        """The cell, with its objects whole and some ground around them."""
-        side, hulls = self.world.layouts.cell_px, hulls_of(own.boxes)
-        corner = np.array([column, row]) * side
-        beyond = max(float((corner - hulls[:, :2]).max()), float((hulls[:, 2:] - corner - side).max()), 0.0)
-        return Rect(*(int(n) for n in corner), side, side).grown(CONTEXT_PX + int(np.ceil(beyond / 8)) * 8)
 
     def _without_missed(self, region: Region) -> np.ndarray:
         image = region.image.copy()
@@ -112,3 +106,17 @@ class JudgedWorld:
         nothing, all_of_it = (np.full((area.height, area.width, 1), value, np.uint8) for value in (0, 1))
         mask = erase(nothing, all_of_it, layout, missed[counted], spec)
         return np.concatenate([self.world.scene.region(area), mask], 2)
+
+
+def tile_of(objects: WorldObjects, least: int) -> Rect:
+    """Where the objects of a cell are looked for: all of them whole with some ground around them, and at least so many
+    pixels on a side.
+
+    >>> tile_of(WorldObjects(np.array([[100.0, 50.0, 30.0, 10.0, 0.0]]), np.zeros(1, int), np.zeros((1, 3), int)), 256)
+    Rect(left=-28, top=-78, width=256, height=256)
+    """
+    hulls = hulls_of(objects.boxes)
+    first, last = np.floor(hulls[:, :2].min(0)) - CONTEXT_PX, np.ceil(hulls[:, 2:].max(0)) + CONTEXT_PX
+    side = np.maximum(np.ceil((last - first) / 8) * 8, least)
+    (left, top), (width, height) = np.floor((first + last - side) / 2).astype(int).tolist(), side.astype(int).tolist()
+    return Rect(left, top, width, height)

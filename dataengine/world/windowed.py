@@ -1,27 +1,29 @@
-"""Diffusion over a plane without an edge, in overlapping windows, each step from a bounded part of the step before.
+"""Diffusion over a plane without an edge, in overlapping windows, each from a bounded part of the plane before it.
 
 MultiDiffusion (Bar-Tal et al. 2023) denoises a picture larger than its model in overlapping windows and averages them
 after each step. InfiniteDiffusion (Goslin 2026, arXiv 2512.08309) asks for the average in the other direction: a
-region of a step needs the windows that meet it, and each of them a region of the step before. Windows lie on one
-lattice of the plane, are computed in groups of fixed place, for the rounding of a sum depends on what is computed
-together, and are added in one order. So a region is the same to the last bit alone, in a larger one, in any order and
-in another process.
+region of a step needs the windows that meet it, and each of them a region of the step before. Here, a phase is one or
+more steps that windows take by themselves before they are averaged, and windows of a phase lie across the borders of
+those of the phase before: content passes from one to the next, and a region needs half a window around it, not a whole
+one. Windows are computed in groups of fixed place, each with all that it depends on, for the rounding of a sum depends
+on what is computed together; and they are added in one order. So a region is the same to the last bit alone, in a
+larger one, in any order and in another process.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from dataengine.world.noise import Rect
+from dataengine.world.noise import Rect, hull
 
 Denoise = Callable[[np.ndarray, int, Sequence[Rect]], np.ndarray]  # (noisy (B, C, W, W), step, places) -> clean
 Noise = Callable[[int, Rect], np.ndarray]  # (step, place) -> (C, H, W)
-Advance = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
+Advance = Callable[[np.ndarray, np.ndarray, Callable[[], np.ndarray]], np.ndarray]  # (noisy, clean, new noise) -> next
 
 
 class BoundedCache:
@@ -47,7 +49,7 @@ class BoundedCache:
 
 @dataclass(frozen=True)
 class Lattice:
-    """Windows of `window` x `window` positions, one every `stride` positions in both directions.
+    """Windows of `window` x `window` positions, one every `stride` positions in both directions, from `first` on.
 
     halo: positions at each edge of a window that are computed and not used: networks pad there, and so know the edge.
     Between neighbouring windows the weight goes over linearly in the rest of their overlap.
@@ -56,6 +58,7 @@ class Lattice:
     window: int
     stride: int
     halo: int = 0
+    first: int = 0
 
     def __post_init__(self) -> None:
         assert self.stride + 2 * self.halo <= self.window <= 2 * self.stride, "at most two windows in each direction"
@@ -72,19 +75,54 @@ class Lattice:
         rise = (np.minimum(positions, self.window - positions) - self.halo) / max(overlap - 2 * self.halo, 1e-9)
         return np.clip(rise, 0, 1).astype(np.float32)
 
+    def beginning(self, position: int) -> Lattice:
+        """The same windows, moved so that column and row 0 are the first that a region beginning there needs.
+
+        >>> lattice = Lattice(8, 6, 0).beginning(100)
+        >>> lattice.first, lattice.meeting(Rect(100, 100, 4, 4))
+        (98, [(0, 0)])
+        """
+        return replace(self, first=position - (self.window - self.stride - self.halo))
+
     def place(self, column: int, row: int) -> Rect:
         """The window in this column and row of the lattice."""
-        return Rect(column * self.stride, row * self.stride, self.window, self.window)
+        return Rect(self.first + column * self.stride, self.first + row * self.stride, self.window, self.window)
 
     def meeting(self, rect: Rect) -> list[tuple[int, int]]:
         """(column, row) of the windows whose used part meets the rectangle, row by row."""
         reach = self.window - self.halo
 
         def numbers(start: int, end: int) -> range:
+            start, end = start - self.first, end - self.first
             return range((start - reach) // self.stride + 1, (end - self.halo - 1) // self.stride + 1)
 
         rows, columns = numbers(rect.top, rect.bottom), numbers(rect.left, rect.right)
         return [(column, row) for row in rows for column in columns]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Numbers of the steps that windows take by themselves, and where these windows lie."""
+
+    steps: Sequence[int]
+    lattice: Lattice
+
+
+def phases_of(steps: int, lattice: Lattice, most: int) -> list[Phase]:
+    """Steps in at most this many phases. Windows of the last lie on the lattice; those of each one before lie across
+    the borders of the phase after it, and the first of them is where a region at the lattice's beginning needs it.
+
+    >>> [(list(phase.steps), phase.lattice.first) for phase in phases_of(5, Lattice(8, 6, 0, -2), 2)]
+    [([0, 1, 2], -5), ([3, 4], -2)]
+    """
+    parts = np.array_split(np.arange(steps), min(steps, most))
+    shift, last = lattice.stride // 2, len(parts) - 1
+    if lattice.window == lattice.stride:
+        shift = 0  # windows that are to know nothing of one another
+    return [
+        Phase(part.tolist(), replace(lattice, first=lattice.first - shift * (last - number)))
+        for number, part in enumerate(parts)
+    ]
 
 
 def few_step_advance(sigmas: Sequence[float]) -> list[Advance]:
@@ -92,7 +130,7 @@ def few_step_advance(sigmas: Sequence[float]) -> list[Advance]:
 
     def to(following: float) -> Advance:
         f = np.float32(following)
-        return lambda _, clean, noise: (1 - f) * clean + f * noise if following else clean
+        return lambda _, clean, noise: (1 - f) * clean + f * noise() if following else clean
 
     return [to(following) for following in [*sigmas[1:], 0.0]]
 
@@ -112,9 +150,10 @@ class WindowedSampler:
 
     denoise: the model's clean estimates (B, C, window, window) of noisy windows at a step and their places; a pure
     function of the three. noise: standard normal numbers by step and place (`position_noise`). advance: for each step,
-    the state (C, H, W) of the following step from the state, the blended clean estimates and the following step's
-    noise; acts on each position alone. renews: whether it uses that noise. group: windows are computed in squares of
-    group x group. max_bytes: of the cache of windows.
+    the noisy windows of the following step, from those of this one, their clean estimates, and a function that returns
+    the following step's noise; acts on each position alone. phases: all steps, in order. group: windows of the last
+    phase are computed in squares of group x group, each with all that it depends on. batch: windows that the model is
+    given at a time, at most. max_bytes: of the cache of windows.
     """
 
     def __init__(
@@ -122,57 +161,71 @@ class WindowedSampler:
         denoise: Denoise,
         noise: Noise,
         advance: Sequence[Advance],
-        lattice: Lattice,
+        phases: Sequence[Phase],
         *,
-        renews: bool,
         group: int = 1,
+        batch: int = 16,
         max_bytes: int = 1 << 26,
     ):
-        self.denoise, self.noise, self.advance = denoise, noise, advance
-        self.lattice, self.renews, self.group, self.cache = lattice, renews, group, BoundedCache(max_bytes)
+        self.denoise, self.noise, self.advance, self.phases = denoise, noise, advance, phases
+        self.group, self.batch, self.cache = group, batch, BoundedCache(max_bytes)
 
     def region(self, rect: Rect) -> np.ndarray:
         """The clean image of a rectangle, (C, height, width) float32."""
-        last = len(self.advance)
-        if self.renews:
-            return self._advanced(last, None, rect)
-        state = self.noise(0, rect)
-        for step in range(1, last + 1):
-            state = self._advanced(step, state, rect)
-        return state
+        lattice = self.phases[-1].lattice
+        return blended(
+            rect, ((lattice.place(*where), self._window(*where)) for where in lattice.meeting(rect)), lattice
+        )
 
-    def _advanced(self, step: int, before: np.ndarray | None, rect: Rect) -> np.ndarray:
-        """What step `step` starts from, or the result after the last. before: what the step before started from."""
-        fresh = self.noise(step, rect) if self.renews and step < len(self.advance) else None
-        return self.advance[step - 1](before, self._blended(step - 1, rect), fresh)
-
-    def _blended(self, step: int, rect: Rect) -> np.ndarray:
-        """The weighted mean of the clean windows that meet a rectangle (MultiDiffusion, eq. 5)."""
-        total, weights = None, self.lattice.weights
-        for column, row in self.lattice.meeting(rect):
-            clean = self._window(step, column, row)[-1]
-            if total is None:
-                total = np.zeros((len(clean), rect.height, rect.width), np.float32)
-            (rows, columns), (y, x) = rect.common(self.lattice.place(column, row))
-            weight = weights[y, None] * weights[None, x]
-            total[:, rows, columns] += weight * clean[:, y, x]
-        return total
-
-    def _window(self, step: int, column: int, row: int) -> np.ndarray:
-        """A window's clean estimate, (1, C, W, W), after what it was made from if the next step needs that."""
+    def _window(self, column: int, row: int) -> np.ndarray:
+        """A window after the last phase, (C, W, W)."""
         (x, i), (y, j) = divmod(column, self.group), divmod(row, self.group)
-        return self.cache.get((step, x, y), lambda: self._denoised(step, x, y))[j * self.group + i]
+        return self.cache.get((x, y), lambda: self._made(x, y))[j * self.group + i]
 
-    def _denoised(self, step: int, column: int, row: int) -> np.ndarray:
-        """The windows of a group, in one array, row by row."""
+    def _made(self, column: int, row: int) -> np.ndarray:
+        """The windows of a group after the last phase, (B, C, W, W), row by row.
+
+        What neighbouring groups share of earlier phases is computed for each of them again: so their windows do not
+        depend on what is computed with others, and no group waits for more than its own surroundings.
+        """
         numbers = range(self.group)
-        within = [(column * self.group + i, row * self.group + j) for j in numbers for i in numbers]
-        places = [self.lattice.place(*window) for window in within]
-        noisy = np.stack([self._noisy(step, *pair) for pair in zip(within, places, strict=True)])
-        clean = self.denoise(noisy, step, places)
-        return clean[:, None] if self.renews else np.stack([noisy, clean], 1)
+        return self._after(
+            len(self.phases) - 1, [(column * self.group + i, row * self.group + j) for j in numbers for i in numbers]
+        )
 
-    def _noisy(self, step: int, window: tuple[int, int], place: Rect) -> np.ndarray:
-        if step == 0:
-            return self.noise(0, place)
-        return self._advanced(step, None if self.renews else self._window(step - 1, *window)[0], place)
+    def _after(self, number: int, windows: Sequence[tuple[int, int]]) -> np.ndarray:
+        """Windows (B, C, W, W) of a phase after its steps."""
+        phase = self.phases[number]
+        places = [phase.lattice.place(*window) for window in windows]
+        whole = hull(places)
+
+        def windows_of(plane: np.ndarray) -> np.ndarray:
+            return np.stack([plane[:, *whole.common(place)[0]] for place in places])
+
+        if number == 0:
+            plane = self.noise(0, whole)
+        else:
+            before = self.phases[number - 1].lattice
+            needed = before.meeting(whole)
+            parts = self._after(number - 1, needed)
+            plane = blended(whole, zip([before.place(*n) for n in needed], parts, strict=True), before)
+        x = windows_of(plane)
+        for step in phase.steps:
+            clean = np.concatenate([
+                self.denoise(x[i : i + self.batch], step, places[i : i + self.batch])
+                for i in range(0, len(places), self.batch)
+            ])  # fmt: skip
+            x = self.advance[step](x, clean, lambda step=step: windows_of(self.noise(step + 1, whole)))
+        return x
+
+
+def blended(rect: Rect, windows: Iterable[tuple[Rect, np.ndarray]], lattice: Lattice) -> np.ndarray:
+    """The weighted mean (C, height, width) of all windows (C, W, W) that meet a rectangle (MultiDiffusion, eq. 5).
+    windows: place and content of each, in an order of their own."""
+    total = None
+    for place, window in windows:
+        if total is None:
+            total = np.zeros((len(window), rect.height, rect.width), np.float32)
+        (rows, columns), (y, x) = rect.common(place)
+        total[:, rows, columns] += lattice.weights[y, None] * lattice.weights[None, x] * window[:, y, x]
+    return total

@@ -19,7 +19,7 @@ from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.world.layouts import NO_OBJECTS, WorldLayouts, WorldObjects
 from dataengine.world.noise import Rect
 from dataengine.world.objects import PaintedWorld
-from dataengine.world.scene import OVERLAP, Scene
+from dataengine.world.scene import Scene
 from dataengine.world.style import Style
 
 LEAST_VISIBLE = 1e-6  # share of an object in a rectangle below which rounding alone may put it there
@@ -70,7 +70,6 @@ class World:
         domain: str | None = None,
         acquisition: Acquisition | None = None,
         cell: int | None = None,
-        overlap: int = OVERLAP,
         levels: int = 1,
         style: Style | None = None,
         layouts: WorldLayouts | None = None,
@@ -87,10 +86,7 @@ class World:
             coarser = self.scenes[0] if self.scenes else None
             layout_of = partial(self.ground_layout, level=level)
             led = None if ground_map is None else partial(ground_map.at, level=level)
-            scene = Scene(
-                ground, seed, layout_of, domain, overlap=overlap, level=level, coarser=coarser, style=style,
-                control_of=led,
-            )  # fmt: skip
+            scene = Scene(ground, seed, layout_of, domain, level=level, coarser=coarser, style=style, control_of=led)
             self.scenes.insert(0, scene)
         self.scene = self.scenes[0]
         self.painted = PaintedWorld(self.scene, self.layouts, painter, seed)

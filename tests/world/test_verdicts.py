@@ -8,6 +8,7 @@ from toy_world import CELL, toy_world
 from dataengine import geometry
 from dataengine.judge.detector import Detections
 from dataengine.render.frame import covered
+from dataengine.world.layouts import hulls_of
 from dataengine.world.noise import Rect
 from dataengine.world.verdicts import JudgedWorld
 
@@ -83,3 +84,21 @@ def test_a_judged_region_alone_is_the_same_as_in_a_larger_one(erased):
     alone = judged("erase").region(20, 60, CELL, 50)
     assert np.array_equal(alone.image, large.image[50:100, 50 : 50 + CELL])
     assert {tuple(key) for key in alone.objects.ids} <= {tuple(key) for key in large.objects.ids}
+
+
+def test_erased_objects_are_also_gone_from_regions_that_do_not_touch_their_cell(erased):
+    world, large = erased
+    left, top, width, height = PLACE
+    checked = 0
+    for hull, (column, row, _) in zip(hulls_of(large.erased.boxes), large.erased.ids.tolist(), strict=True):
+        x, y = (int(hull[k] + hull[k + 2]) // 2 - 4 for k in (0, 1))
+        beyond = ((int(hull[0]), y, CELL * column), ((column + 1) * CELL, y, int(hull[2]) + 1),
+                  (x, int(hull[1]), CELL * row), (x, (row + 1) * CELL, int(hull[3]) + 1))  # fmt: skip
+        for side, (x1, y1, end) in enumerate(beyond):
+            w, h = (end - x1, 8) if side < 2 else (8, end - y1)
+            if w <= 1 or h <= 1 or x1 < left or y1 < top or x1 + w > left + width or y1 + h > top + height:
+                continue
+            part = world.region(x1, y1, w, h)
+            assert np.array_equal(part.image, large.image[y1 - top : y1 - top + h, x1 - left : x1 - left + w])
+            checked += 1
+    assert checked > 1

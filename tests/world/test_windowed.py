@@ -5,7 +5,7 @@ import pytest
 
 from dataengine.render.flow import few_sigmas
 from dataengine.world.noise import Rect, position_noise
-from dataengine.world.windowed import Lattice, WindowedSampler, euler_advance, few_step_advance
+from dataengine.world.windowed import Lattice, WindowedSampler, euler_advance, few_step_advance, phases_of
 
 WINDOW, LENGTH = 16, 4.0
 SIGMAS = {"euler": [1 - k / 5 for k in range(5)], "few": few_sigmas(4)}
@@ -28,27 +28,30 @@ def exact_denoiser(sigmas):
     return denoise
 
 
-def sampler(kind: str = "euler", lattice: Lattice = LATTICE, noise=None, max_bytes: int = 1 << 26, group=1):
+def sampler(kind: str = "euler", lattice: Lattice = LATTICE, noise=None, max_bytes: int = 1 << 26, group=1, phases=4):
     def keyed(step, rect):
         return position_noise(0, "field", step, 1, rect)
 
     advance = (euler_advance if kind == "euler" else few_step_advance)(SIGMAS[kind])
-    denoise = exact_denoiser(SIGMAS[kind])
-    return WindowedSampler(denoise, noise or keyed, advance, lattice, renews=kind == "few",
-                           group=group, max_bytes=max_bytes)  # fmt: skip
+    return WindowedSampler(
+        exact_denoiser(SIGMAS[kind]), noise or keyed, advance, phases_of(len(advance), lattice, phases), group=group,
+        batch=3, max_bytes=max_bytes,
+    )  # fmt: skip
 
 
-def seam_ratio(picture: np.ndarray, stride: int) -> float:
-    """Mean gradient across the lines where windows begin or end, over that elsewhere."""
+def seam_ratio(picture: np.ndarray, lattice: Lattice) -> float:
+    """Mean gradient across the lines in the middle of what windows share, over that elsewhere."""
     step = np.abs(np.diff(picture, axis=1)).mean(0)
-    at_line = np.arange(1, picture.shape[1]) % stride == 0
+    at_line = np.arange(1, picture.shape[1]) % lattice.stride == (lattice.window - lattice.stride) // 2
     return float(step[at_line].mean() / step[~at_line].mean())
 
 
 @pytest.mark.parametrize("group", [1, 2])
-@pytest.mark.parametrize("kind", ["euler", "few"])
-def test_a_region_alone_equals_the_same_region_of_a_larger_one(kind, group):
-    large, alone = (sampler(kind, group=group).region(r) for r in (Rect(-30, -20, 90, 70), Rect(3, 5, 21, 17)))
+@pytest.mark.parametrize(("kind", "phases"), [("euler", 3), ("few", 4), ("few", 1)])
+def test_a_region_alone_equals_the_same_region_of_a_larger_one(kind, phases, group):
+    large, alone = (
+        sampler(kind, group=group, phases=phases).region(r) for r in (Rect(-30, -20, 90, 70), Rect(3, 5, 21, 17))
+    )
     assert np.array_equal(large[:, 25:42, 33:54], alone)
 
 
@@ -63,6 +66,44 @@ def test_order_and_size_of_the_cache_change_nothing():
     assert forgetful.cache.bytes <= WINDOW * WINDOW * 4, "it holds one window"
 
 
+def test_windows_see_what_their_neighbours_made_in_earlier_phases():
+    """A pixel depends on noise beyond its own window, and on none beyond half a window for each phase that follows."""
+
+    def changed(distance: int):
+        def noise(step, rect):
+            values = position_noise(0, "field", step, 1, rect)
+            if step == 1:
+                beyond = np.arange(rect.left, rect.right) < -distance
+                values = values + np.where(beyond, np.float32(1), np.float32(0))
+            return values
+
+        return noise
+
+    lattice, place = LATTICE.beginning(0), Rect(0, 0, 8, 8)
+    plain = sampler("few", lattice).region(place)
+    assert not np.array_equal(plain, sampler("few", lattice, changed(6)).region(place))
+    reach = -lattice.first + 2 * lattice.stride // 2  # of its own window, and half a window for each phase that follows
+    assert np.array_equal(plain, sampler("few", lattice, changed(reach)).region(place))
+
+
+def test_what_a_group_is_made_from_does_not_depend_on_what_is_asked_for():
+    asked = []
+
+    class Watched(WindowedSampler):
+        def _after(self, number, windows):
+            asked.append((number, tuple(windows)))
+            return super()._after(number, windows)
+
+    made = sampler("few", group=2)
+    for place in (Rect(0, 0, 20, 20), Rect(5, 5, 2, 2)):
+        Watched(made.denoise, made.noise, made.advance, made.phases, group=2).region(place)
+    assert len(set(asked)) < len(asked), "the second asks for nothing new"
+    for number, windows in asked:
+        columns, rows = {c for c, _ in windows}, {r for _, r in windows}
+        assert len(windows) == len(columns) * len(rows)
+        assert len(columns) <= 2 + (3 - number), "one more on each side for every phase before the last"
+
+
 def test_noise_drawn_for_each_window_breaks_it():
     def unkeyed(step, rect):
         return np.random.default_rng().standard_normal((1, rect.height, rect.width)).astype(np.float32)
@@ -71,14 +112,13 @@ def test_noise_drawn_for_each_window_breaks_it():
     assert np.abs(large[:, 25:42, 33:54] - alone).mean() > 0.3
 
 
-@pytest.mark.parametrize("kind", ["euler", "few"])
-def test_windows_leave_no_seam_and_independent_ones_do(kind):
+@pytest.mark.parametrize(("kind", "limit"), [("euler", 1.03), ("few", 1.25)])
+def test_windows_leave_no_seam_and_independent_ones_do(kind, limit):
     place = Rect(0, 0, 16 * 12, 5 * 12)
-    blended = sampler(kind).region(place)[0]
-    independent = sampler(kind, Lattice(WINDOW, WINDOW, 0))
-    apart = independent.region(Rect(0, 0, 12 * WINDOW, 4 * WINDOW))[0]
-    assert seam_ratio(apart, WINDOW) > 2
-    assert seam_ratio(blended, 12) < 1.15
+    apart = Lattice(WINDOW, WINDOW)
+    assert seam_ratio(sampler(kind, apart).region(place)[0], apart) > 2
+    assert seam_ratio(sampler(kind, phases=1).region(place)[0], LATTICE) > limit, "blended once, at the end"
+    assert seam_ratio(sampler(kind).region(place)[0], LATTICE) < limit
 
 
 def test_weights_of_all_windows_sum_to_one():

@@ -13,6 +13,8 @@ from toy_world import CELL, toy_ground, toy_world
 from dataengine import geometry
 from dataengine.data.tile import crop_layout, windows
 from dataengine.layouts.constraints import overlap
+from dataengine.render.frame import covered, frame_sides
+from dataengine.world.layouts import colour
 from dataengine.world.noise import Rect
 from dataengine.world.scene import Scene
 from dataengine.world.world import World
@@ -88,7 +90,7 @@ def test_tiles_merged_by_id_give_the_objects_back_once(world):
     rect = Rect(0, 0, 400, 300)
     objects, _ = world.labels(world.layouts.objects(rect), rect)
     parts: dict[tuple, list] = {}
-    for x, y, width, height in windows((400, 300), 90, 0):
+    for x, y, width, height in windows((400, 300), CELL, 0):  # objects across their borders are of other cells, too
         tile = Rect(x, y, width, height)
         own, _ = world.labels(world.layouts.objects(tile), tile)
         for key, corners in zip(own.ids, geometry.to_corners(own.boxes.astype(np.float32)), strict=True):
@@ -143,3 +145,47 @@ def test_ground_of_real_networks_is_a_function_of_the_place(world, few):
 
     whole, alone = scene().region(Rect(0, 0, 110, 40)), scene().region(Rect(37, 10, 50, 20))
     assert np.array_equal(whole[10:30, 37:87], alone)
+
+
+@pytest.mark.slow
+def test_a_cell_is_painted_next_to_the_objects_of_cells_before_it():
+    """In what a cell's renderer is given, its frames show the ground, and objects of cells of lower colours."""
+    painted = toy_world().painted
+    renderer, seen, checked = painted.renderer, [], 0
+
+    def watched(canvases, seeds, **options):
+        seen.append(canvases[0].window())
+        return renderer(canvases, seeds, **options)
+
+    painted.renderer = watched
+    for place in [(column, row) for row in range(-5, 7, 2) for column in range(-30, 31)]:
+        own = painted.layouts.cell(*place)
+        points = _shown_of_cells_before(painted.layouts, place)
+        if not len(points):
+            continue
+        painted._painted(*place)
+        corner = np.rint(own.boxes[0, :2] - seen[-1].new.boxes[0, :2])
+        for x, y in np.floor(points - corner).astype(int):
+            assert seen[-1].image[y, x].min() > 200, "objects are white"
+            checked += 1
+        for box, side in zip(own.boxes, frame_sides(own.boxes, painted.layouts.spec), strict=True):
+            frame = np.array([*(box[:2] - corner), side - 2, side - 2, box[4]], np.float32)
+            there = covered(frame[None], seen[-1].image.shape)
+            assert seen[-1].image[there].max(1).min() > 0, "what is not made is black"
+        if checked > 3:
+            return
+    pytest.fail("too few objects near those of other cells")
+
+
+def _shown_of_cells_before(layouts, place: tuple[int, int]) -> np.ndarray:
+    """Points (N, 2) on objects of cells of lower colours, in a frame of an object of a cell."""
+    own, points = layouts.cell(*place), [np.zeros((0, 2))]
+    radius = frame_sides(own.boxes, layouts.spec) / 2 if len(own) else np.zeros(0)
+    for column, row in [(place[0] + i, place[1] + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]:
+        if colour(column, row) >= colour(*place):
+            continue
+        for box in layouts.cell(column, row).boxes:
+            along = box[:2] + np.linspace(-0.4, 0.4, 9)[:, None] * box[2] * np.array([np.cos(box[4]), np.sin(box[4])])
+            away = np.hypot(*(own.boxes[:, None, :2] - along[None]).transpose(2, 0, 1))
+            points.append(along[(away < radius[:, None]).any(0)])
+    return np.concatenate(points)

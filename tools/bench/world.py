@@ -1,12 +1,16 @@
-"""Seams, speed and memory of worlds, beside separate pictures and independent windows.
+"""Seams, speed, memory and layout score of worlds, next to separate pictures and independent windows.
 
-    python tools/bench/world.py --dataset hrplanes --worlds 10 --size 1024     # seams, and pixels a second
-    python tools/bench/world.py --dataset hrplanes --memory 2048 8192          # peak memory at these sizes
+    python tools/bench/world.py seams --worlds 10 --size 1024     # ground: seams, and pixels a second
+    python tools/bench/world.py objects --world runs/world        # layout score, and the speed of separate pictures
+    python tools/bench/world.py levels --world runs/world-levels  # how levels agree, and what each adds
+    python tools/bench/world.py memory --sizes 2048 4096          # peak memory and CPU time at these sizes
 
 Seam ratio: mean gradient across the lines where one window goes over into the next, over the mean gradient elsewhere,
-of the ground without objects. "independent": windows of the same size side by side. Speed: CPU seconds of ground for
-each pixel, of worlds and of separate pictures, made in turns in one process. "all" counts what a small world computes
-beyond its border; "steady" leaves that out: windows that a large world needs for each pixel, times their cost.
+of the ground without objects; for the windows of each stage, and for the borders of the stored blocks. "independent":
+windows of the layout model's size side by side. Speed: CPU seconds for each pixel, of worlds and of separate pictures
+in batches of the renderer's own size, made in turns in one process; all that worlds compute beyond their border counts.
+Layout score: AP50 of a detector that had no part in filtering, on tiles of a finished world and as many pictures of its
+recipe, of 256 pixels. Fine energy: variance that halving the resolution removes.
 """
 
 from __future__ import annotations
@@ -15,35 +19,67 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from dataengine import weights
 from dataengine.data.layout import Layout
+from dataengine.data.tile import crop_layout
+from dataengine.engine.world_folder import StoredWorld, WorldFolder, labels_at
 from dataengine.layouts.stored import load_layouts
 from dataengine.render.renderer import load_renderer
+from dataengine.world.blocks import BLOCK_PX
+from dataengine.world.levels import halved
 from dataengine.world.noise import Rect
-from dataengine.world.scene import OVERLAP, Scene
+from dataengine.world.scene import Scene
+from dataengine.world.windowed import Lattice
+from dataengine.world.world import LEAST_VISIBLE
 
 
-def seam_ratio(image: np.ndarray, stride: int, overlap: int) -> float:
-    """Mean gradient in the overlaps of windows (the middle half of them, where weights change) over that elsewhere; at
-    the borders where there is no overlap."""
+def seam_lines(lattice: Lattice, pixels: int, size: int) -> np.ndarray:
+    """Which of the lines between pixels of a picture lie where the weights of windows change, bool (size - 1,).
+
+    pixels: of a side of one of the lattice's positions.
+    """
+    lines = np.zeros(size - 1, bool)
+    overlap = lattice.window - lattice.stride
+    first, last = (lattice.halo, overlap - lattice.halo) if overlap else (0, 0)
+    for number in range(1, size // (lattice.stride * pixels) + 2):  # the first ones are the border of the picture
+        start = lattice.first + number * lattice.stride
+        lines[max(0, (start + first) * pixels - 1) : max(0, (start + last) * pixels)] = True
+    return lines
+
+
+def seam_ratio(image: np.ndarray, lines: np.ndarray, seams: np.ndarray) -> float:
+    """Mean gradient across some lines over that across all which are no seam of any kind."""
     picture, ratios = image.astype(np.float32).mean(2), []
     for axis in (0, 1):
         steps = np.abs(np.diff(picture, axis=axis)).mean(1 - axis)
-        offset = (np.arange(1, len(steps) + 1)) % stride
-        seam = (offset >= overlap / 4) & (offset <= 3 * overlap / 4) if overlap else offset == 0
-        seam[: stride // 2] = False  # the first lines are the border of the picture
-        ratios.append(steps[seam].mean() / steps[~seam].mean())
+        ratios.append(steps[lines].mean() / steps[~seams].mean())
     return float(np.mean(ratios))
 
 
-def measure(dataset: str, worlds: int, size: int) -> dict:
-    """Seams and speed."""
+def ratios(scene: Scene, image: np.ndarray) -> dict[str, float]:
+    """The ratio at the borders of each kind."""
+    size = len(image)
+    lines = {
+        "layout model's windows": seam_lines(scene.coarse.phases[-1].lattice, scene.ratio, size),
+        "decoder's windows": seam_lines(scene.fine.phases[-1].lattice, 1, size),
+        "stored blocks": np.arange(1, size) % BLOCK_PX == 0,
+    }
+    seams = np.any([*lines.values()], 0)
+    return {name: seam_ratio(image, where, seams) for name, where in lines.items() if where.any()}
+
+
+def ground(dataset: str, worlds: int, size: int) -> dict:
+    """Seams and speed of ground without objects."""
     import torch
 
     torch.set_num_threads(1)
@@ -54,62 +90,156 @@ def measure(dataset: str, worlds: int, size: int) -> dict:
     def nothing(rect: Rect) -> Layout:
         return Layout(np.zeros((0, 5)), [], (), (rect.width, rect.height), acquisition=acquisition)
 
-    ratio, cells = pipeline.size // pipeline.unet.config.sample_size, pipeline.unet.config.sample_size
-    rows, seconds = {"world": [], "independent": []}, {"world": [], "independent": [], "separate": []}
-    made = []
-    pictures = (size // pipeline.size) ** 2
-    pipeline([nothing(Rect(0, 0, pipeline.size, pipeline.size))], [0], dataset)  # first calls are slower
+    def pictures(count: int, seed: int) -> None:
+        one = nothing(Rect(0, 0, pipeline.size, pipeline.size))
+        for start in range(0, count, pipeline.batch_size):
+            seeds = [seed * 10_000 + number for number in range(start, min(count, start + pipeline.batch_size))]
+            pipeline([one] * len(seeds), seeds, dataset)
+
+    found: dict[str, dict[str, list[float]]] = {"world": {}, "independent": {}}
+    seconds: dict[str, list[float]] = {"world": [], "independent": [], "separate": []}
+    pictures(1, 0)  # first calls are slower
     for seed in range(worlds):
-        for name, overlap in (("world", OVERLAP), ("independent", 0)):
-            scene, start = Scene(pipeline, seed, nothing, dataset, overlap=overlap), time.process_time()
+        for name in found:
+            scene, start = Scene(pipeline, seed, nothing, dataset, independent=name == "independent"), clock()
             image = scene.region(Rect(0, 0, size, size))
-            seconds[name].append(time.process_time() - start)
-            rows[name].append(seam_ratio(image, (cells - overlap) * ratio, overlap * ratio))
-            if overlap:
-                made.append((scene.coarse.cache.made, scene.fine.cache.made))
-        start = time.process_time()
-        for number in range(pictures):
-            pipeline([nothing(Rect(0, 0, pipeline.size, pipeline.size))], [seed * 1000 + number], dataset)
-        seconds["separate"].append(time.process_time() - start)
+            seconds[name].append(clock() - start)
+            for kind, value in ratios(scene, image).items():
+                found[name].setdefault(kind, []).append(value)
+        start = clock()
+        pictures((size // pipeline.size) ** 2, seed)
+        seconds["separate"].append(clock() - start)
     rate = {name: size**2 * worlds / sum(values) for name, values in seconds.items()}
-    stages = pipeline.steps, pipeline.config.decoder_few_steps or pipeline.config.decoder_steps
-    share = ((cells - OVERLAP) / cells) ** 2  # of a window that is new
     return {
         "size": size, "worlds": worlds, "dataset": dataset,
-        "seam ratio": {name: [round(value, 3) for value in values] for name, values in rows.items()},
+        "seam ratio": {name: {kind: mean_and_error(v) for kind, v in each.items()} for name, each in found.items()},
         "pixels a CPU second": {name: round(value) for name, value in rate.items()},
-        "windows made": made, "steps": stages,
-        "speed of separate pictures, all": round(rate["world"] / rate["separate"], 3),
-        "speed of separate pictures, steady": round(share * rate["independent"] / rate["separate"], 3),
+        "speed of separate pictures": round(rate["world"] / rate["separate"], 3),
     }  # fmt: skip
 
 
-def memory(dataset: str, sizes: list[int]) -> dict:
-    """Peak memory in MB of `dataengine world --filter off` at each size, in a process of its own."""
-    peaks = {}
+def clock() -> float:
+    return time.process_time()
+
+
+def mean_and_error(values: list[float]) -> list[float]:
+    return [round(float(np.mean(values)), 3), round(float(np.std(values) / len(values) ** 0.5), 3)]
+
+
+def objects(path: Path) -> dict:
+    """Layout score of the tiles of a finished world, and of separate pictures of its recipe: their objects are drawn
+    from the same prior, and the same filter has seen them."""
+    from dataengine.engine.attempt import judged, paint
+    from dataengine.engine.parts import load_parts
+    from dataengine.engine.recipe import Recipe
+    from dataengine.seeds import image_seed
+
+    stored = StoredWorld.load(WorldFolder(path).world)
+    folder, side = WorldFolder(path, stored.levels), 256
+    (labels, _), blocks = labels_at(folder, stored, 0), folder.blocks(0, stored.size)
+    starts = range(0, stored.size - side + 1, side)
+    tiles = [
+        (blocks.region(x, y, side, side), crop_layout(labels, (x, y, side, side), LEAST_VISIBLE))
+        for y in starts for x in starts
+    ]  # fmt: skip
+    recipe = Recipe(**stored.recipe)
+    parts, pictures = load_parts(recipe), []
+    start = clock()
+    for first in range(0, len(tiles), parts.renderer.batch_size):
+        numbers = range(first, min(len(tiles), first + parts.renderer.batch_size))
+        for number, painted in zip(numbers, paint(parts, recipe, numbers), strict=True):
+            after, _ = judged(parts, recipe, painted, image_seed(recipe.seed, number))
+            pictures.append((after.image, after.labels))
+    seconds = clock() - start
+    made = {"world": tiles, "separate": pictures}
+    return {
+        "size": stored.size, "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
+        "objects": {name: sum(len(labels) for _, labels in each) for name, each in made.items()},
+        "pixels a CPU second of separate pictures": round(len(tiles) * side**2 / seconds),
+        "layout score": {name: layout_score(each) for name, each in made.items()},
+    }  # fmt: skip
+
+
+def levels(path: Path) -> dict:
+    """Agreement and detail of each level of a finished world with the one above it."""
+    stored = StoredWorld.load(WorldFolder(path).world)
+    folder = WorldFolder(path, stored.levels)
+    images = [
+        folder.blocks(n, stored.size).region(0, 0, stored.size >> n, stored.size >> n) for n in range(stored.levels)
+    ]
+    found = {}
+    for fine, coarse in pairwise(images):
+        enlarged = np.asarray(Image.fromarray(coarse).resize(fine.shape[1::-1], Image.BICUBIC))
+        same = np.corrcoef(halved(fine).ravel().astype(float), coarse.ravel().astype(float))[0, 1]
+        found[f"{len(fine)} of {len(coarse)} pixels"] = {
+            "correlation": round(float(same), 4),
+            "fine energy over bicubic": round(fine_energy(fine) / fine_energy(enlarged), 2),
+        }
+    return found
+
+
+def fine_energy(image: np.ndarray) -> float:
+    means = halved(image).repeat(2, 0).repeat(2, 1)
+    return float(((image.astype(float) - means) ** 2).mean())
+
+
+def layout_score(pictures: list[tuple[np.ndarray, Layout]]) -> list[float]:
+    """AP50 of the independent detector on pictures with their labels, and its standard error over pictures.
+
+    Objects that are shown by less than half count for nothing, as difficult ones do: worlds and separate pictures cut
+    objects at their borders by rules of their own.
+    """
+    from dataengine.evaluate.average_precision import matched
+    from dataengine.judge.detector import load_detector
+
+    detector = load_detector(weights.packaged("evaluation-detector"), threads=1)
+    layouts = [replace(labels, difficult=labels.difficult | (labels.visible < 0.5)) for _, labels in pictures]
+    found = matched([detector.detect([image])[0] for image, _ in pictures], layouts, detector.classes, (0.5,))
+    spread = found.resampled_means(200, np.random.default_rng(0))
+    return [round(found.average_precision().mean(0.5), 3), round(float(np.nanstd(spread)), 3)]
+
+
+def memory(dataset: str, sizes: list[int], filter: str) -> dict:
+    """Peak memory in MB of `dataengine world` at each size, in a process of its own."""
+    peaks, seconds = {}, {}
+    code = (
+        "import resource, sys; sys.argv = sys.argv[1:]\nfrom dataengine.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "print('peak', used.ru_maxrss, used.ru_utime + used.ru_stime)"
+    )
     for size in sizes:
-        code = (
-            "import resource, sys; sys.argv = sys.argv[1:]\nfrom dataengine.cli import main\n"
-            "try:\n    main()\nexcept SystemExit:\n    pass\n"
-            "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-        )
-        command = [sys.executable, "-c", code, "dataengine", "world", "--dataset", dataset, "--size", str(size),
-                   "--filter", "off", "--out", f"work/world-{size}"]  # fmt: skip
-        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        peaks[size] = int(out.rsplit("peak ", 1)[1]) / 1024
-    return {"peak MB": peaks, "largest over smallest": peaks[max(sizes)] / peaks[min(sizes)]}
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-c", code, "dataengine", "world", "--dataset", dataset, "--size", str(size),
+                       "--filter", filter, "--workers", "1", "--json", "--out", f"{folder}/world"]  # fmt: skip
+            out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        peak, cpu = out.rsplit("peak ", 1)[1].split()
+        peaks[size], seconds[size] = round(int(peak) / 1024), round(float(cpu))
+    return {
+        "dataset": dataset, "filter": filter, "peak MB": peaks, "CPU seconds": seconds,
+        "largest over smallest": round(peaks[max(sizes)] / peaks[min(sizes)], 3),
+    }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("seams", "objects", "levels", "memory"))
     parser.add_argument("--dataset", default="hrplanes")
     parser.add_argument("--worlds", type=int, default=10)
     parser.add_argument("--size", type=int, default=1024)
-    parser.add_argument("--memory", type=int, nargs="+")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[2048, 4096])
+    parser.add_argument("--world", type=Path, help="folder of a finished world")
+    parser.add_argument("--filter", default="erase", help="off, difficult or erase")
     parser.add_argument("--json", type=Path, help="append the result to this file")
     args = parser.parse_args()
-    sizes = args.worlds, args.size
-    result = memory(args.dataset, args.memory) if args.memory else measure(args.dataset, *sizes)
+    if args.what == "seams":
+        result = ground(args.dataset, args.worlds, args.size)
+    elif args.what == "memory":
+        result = memory(args.dataset, args.sizes, args.filter)
+    elif args.world is None:
+        parser.error("--world is missing")
+    else:
+        result = (objects if args.what == "objects" else levels)(args.world)
     print(json.dumps(result, indent=2))
     if args.json:
         with open(args.json, "a", encoding="utf-8") as file:
