@@ -139,17 +139,21 @@ def calibrate(
     controls = {"noise, chequers and grey blobs in boxes of": painted, "other objects that are named": renamed}
     check_controls(draft, real, controls, dataset_name)
     shares["control_found_share"] = round(found_shares(painted, draft)[1], 4)
-    return draft.model_copy(update={**shares, "found_objects": _found_by_class(real, draft)})
+    return draft.model_copy(update=shares | _judged_and_found(real, draft))
 
 
-def _found_by_class(real: Sequence[Observed], rule: Calibration) -> dict[str, int]:
-    """Real objects that count as found under a rule, by class."""
-    found = dict.fromkeys(rule.objects, 0)
+def _judged_and_found(real: Sequence[Observed], rule: Calibration) -> dict[str, dict[str, int]]:
+    """`judged_objects` and `found_objects` of a rule: real objects by class."""
+    judged, found = dict.fromkeys(rule.objects, 0), dict.fromkeys(rule.objects, 0)
     for one in real:
-        right = one.counted & rule.found(one.layout, one.match.scores)
-        for name in np.array(one.layout.names())[right]:
-            found[str(name)] += 1
-    return found
+        limits = rule.limits(one.layout)
+        of_judged = one.counted & (limits > 0)
+        for name, seen in zip(
+            np.array(one.layout.names())[of_judged], (one.match.scores >= limits)[of_judged], strict=True
+        ):
+            judged[str(name)] += 1
+            found[str(name)] += int(seen)
+    return {"judged_objects": judged, "found_objects": found}
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from dataengine.judge.detector import Detector
 
 NEAR_ZERO = 0.05  # a threshold up to this lets nearly any detection count as found,
 MIN_CONTROL_FOUND = 0.05  # which matters where the detector finds such a share of painted controls;
+MIN_UNSEEN_OBJECTS = 3  # judged real objects of a class that say whether the detector finds it
 MIN_FOUND_SHARE = 1 / 3  # of the real objects of a class; where fewer are found, that is reported
 MANY_CONTROLS_FOUND = 0.25  # this share of them is reported whatever the thresholds are
 Threshold = float | Annotated[list[tuple[float, float]], Field(min_length=1)]
@@ -47,9 +48,8 @@ class Calibration(BaseModel):
     pass_share: float = Field(description="measured share of real images that pass")
     shuffled_pass_share: float = Field(description="the same with the layout of another image")
     smudged_pass_share: float = Field(description="the same with blurred objects")
-    found_objects: dict[str, int] | None = Field(
-        None, description="of `objects`, those that count as found, or are not judged"
-    )
+    judged_objects: dict[str, int] | None = Field(None, description="of `objects`, those of sizes that are judged")
+    found_objects: dict[str, int] | None = Field(None, description="of `judged_objects`, those that count as found")
     control_found_share: float | None = Field(None, description="share of painted controls that count as found")
     thresholds: dict[str, Threshold]
     crowded_thresholds: dict[str, Threshold] = {}
@@ -127,10 +127,13 @@ class Calibration(BaseModel):
         return lowest
 
     def unseen_classes(self) -> list[str]:
-        """The classes of which the detector finds less than a third of the real objects, so that the filter takes most
-        painted ones for missed, however good they are; [] for a file of before they were counted."""
-        counts = (self.found_objects or {}).items()
-        return [name for name, found in counts if self.objects[name] and found < MIN_FOUND_SHARE * self.objects[name]]
+        """The classes of which the detector finds less than a third of the real objects that are judged, so that the
+        filter takes most painted ones for missed, however good they are; [] for a file of before they were counted.
+        """
+        judged, found = self.judged_objects or {}, self.found_objects or {}
+        return [
+            name for name, n in judged.items() if n >= MIN_UNSEEN_OBJECTS and found.get(name, 0) < MIN_FOUND_SHARE * n
+        ]
 
     def warning(self) -> str:
         """Sentences on classes that the detector hardly finds, and on thresholds next to zero and their cause, or else
@@ -141,7 +144,7 @@ class Calibration(BaseModel):
         unseen = self.unseen_classes()
         if not unseen:
             return ""
-        counts = ", ".join(f"{self.found_objects[name]} of {self.objects[name]} {name}" for name in unseen)
+        counts = ", ".join(f"{self.found_objects[name]} of {self.judged_objects[name]} {name}" for name in unseen)
         rest = [name for name in self.objects if name not in unseen]
         without = f", or leave such classes out (--classes {shlex.quote(','.join(rest))})" if rest else ""
         return (

@@ -165,7 +165,7 @@ def _report_long_objects(dataset: Dataset, tile_size: int, report: environment.R
         report(
             f"most objects of {listed(long)} are longer than half of the tiles of {tile_size} px that the images are "
             "cut into, which seldom show them whole; larger tiles at a smaller scale show them in the same time: "
-            f"--tile-size {times * tile_size} --scale {1 / times:.2g}"
+            f"dataengine train detector --tile-size {times * tile_size} --scale {1 / times:.2g}"
         )
 
 

@@ -271,6 +271,7 @@ def test_a_calibration_round_trips_and_belongs_to_its_detector(oracle, tmp_path)
     calibration.save(path)
     again = Calibration.load(path)
     assert again == calibration
+    assert again.judged_objects == calibration.judged_objects != {}
     again.check(detector)
     detector.identity = "another"
     with pytest.raises(UserError, match="calibrate it again"):
@@ -300,9 +301,11 @@ def test_a_class_that_the_detector_hardly_finds_is_reported_with_the_others_to_k
 
     rule = calibrate(Blind(layouts, recall=1.0, false_alarms=0), images, layouts, "squares", pass_share=0.8)
     assert rule.unseen_classes() == ["rare"]
-    assert f"the detector finds 0 of {rule.objects['rare']} rare" in rule.warning()
+    assert f"the detector finds 0 of {rule.judged_objects['rare']} rare" in rule.warning()
     assert "--classes car,ship" in rule.warning()
-    assert rule.found_objects["car"] > 0.5 * rule.objects["car"]
+    assert rule.found_objects["car"] > 0.5 * rule.judged_objects["car"]
+    unjudged = rule.model_copy(update={"judged_objects": rule.judged_objects | {"rare": 0}})
+    assert unjudged.unseen_classes() == [], "objects that are not judged are not missed"
 
 
 def test_score_at_precision():
