@@ -22,7 +22,7 @@ def squares(size: int, centre: tuple[float, float], last: float) -> list[tuple[i
     """Left, top and side of what each panel shows: from the whole, in equal steps of scale, to a square around a place.
 
     >>> squares(1024, (1000, 500), 64)
-    [(0, 0, 1024), (617, 296, 407), (862, 419, 162), (960, 468, 64)]
+    [(0, 0, 1024), (618, 297, 406), (863, 420, 161), (960, 468, 64)]
     """
     found = []
     for side in np.geomspace(size, last, PANELS):
