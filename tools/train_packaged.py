@@ -54,7 +54,7 @@ SCHEDULES = {
     "few-step-in-scene": (4000, 32, 1e-3, 0.998),
     "control": (850, 8, 1e-3, 0.99),
 }
-STEPS, DECODER_STEPS, GUIDANCE = 4, 2, 1.6  # of the packaged renderers, chosen in docs/quality.md
+STEPS, DECODER_STEPS, GUIDANCE = 4, 2, 2.0  # of the packaged renderers, chosen in docs/quality.md
 THUMBNAILS = {"shape_prior": True, "reference_width": 96}
 # times that the images of a data set are cut into thumbnails; of KIT there are 14, which are large
 WHOLE_REPEATS = {"hit-uav": 1, "hrplanes": 1, "naip-urban-ca": 1, "kit-ais-cars": 20}
