@@ -1,8 +1,8 @@
 """The picture of README: 16 random accepted images of each run, in rows without and with boxes.
 
-    dataengine synth --dataset hit-uav --n 40 --seed 7 --out runs/thermal
-    dataengine synth --dataset hrplanes --n 40 --seed 7 --out runs/optical
-    python tools/kept_picture.py runs/thermal runs/optical --out docs/images/kept.jpg
+dataengine synth --dataset hit-uav --n 40 --seed 7 --out runs/thermal
+dataengine synth --dataset hrplanes --n 40 --seed 7 --out runs/optical
+python tools/kept_picture.py runs/thermal runs/optical --out docs/images/kept.jpg
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def main() -> None:
         for start in range(0, IMAGES, COLUMNS):
             now = [(read_or_fail(sample), sample.layout) for sample in samples[start : start + COLUMNS]]
             for pictures in ([image for image, _ in now], [np.asarray(draw(*each)) for each in now]):
-                small = [Image.fromarray(each).resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS) for each in pictures]
+                small = [
+                    Image.fromarray(each).resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS) for each in pictures
+                ]
                 rows.append(np.concatenate([np.asarray(each) for each in small], 1))
     Image.fromarray(np.concatenate(rows, 0)).save(arguments.out, quality=88)
 

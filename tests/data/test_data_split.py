@@ -59,7 +59,7 @@ def test_invalid_fractions_are_rejected(fractions):
 
 
 def test_fewer_groups_than_splits_are_rejected():
-    with pytest.raises(UserError, match="1 groups, too few"):
+    with pytest.raises(UserError, match="1 group of images, too few"):
         split_by_group(_dataset(["a_0", "a_1"]), (0.5, 0.5), 0, _scene)
 
 
