@@ -39,7 +39,7 @@ def strip(world: Path) -> Image.Image:
     layout, _ = labels_at(folder, stored, 0)
     good = np.flatnonzero((layout.visible >= 1) & ~layout.difficult)
     lengths = layout.boxes[good, 2]
-    chosen = layout.boxes[good[np.argmin(np.abs(lengths - np.quantile(lengths, 0.75)))]]
+    chosen = layout.boxes[good[np.argmin(np.abs(lengths - np.quantile(lengths, 0.85)))]]
     blocks = folder.blocks(0, stored.size)
     shown = squares(stored.size, (float(chosen[0]), float(chosen[1])), SHOWN * float(chosen[2]))
     picture = Image.new("RGB", (PANELS * (PANEL_PX + GAP_PX) - GAP_PX, PANEL_PX), "white")
