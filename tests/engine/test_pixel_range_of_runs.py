@@ -99,6 +99,7 @@ def test_recipes_of_earlier_runs_keep_their_identity(tmp_path):
         "map_gsd",
         "control",
         "control_scale",
+        "like",
     }
     text = plain.model_dump_json(exclude=later) + "[]"
     assert plain.identity({}) == hashlib.sha256(text.encode()).hexdigest()[:16]
