@@ -116,10 +116,11 @@ def listed(names: Sequence[str]) -> str:
 def counted(number: float, what: str) -> str:
     """A number and what it counts, in the singular where it is 1.
 
-    >>> counted(1, "minute"), counted(0.5, "minute"), counted(1500, "step")
-    ('1 minute', '0.5 minutes', '1,500 steps')
+    >>> counted(1, "minute"), counted(0.5, "minute"), counted(1234567, "step")
+    ('1 minute', '0.5 minutes', '1,234,567 steps')
     """
-    return f"{number:,g} {what}{'' if number == 1 else 's'}"
+    text = f"{number:,}" if isinstance(number, int) else f"{number:,g}"
+    return f"{text} {what}{'' if number == 1 else 's'}"
 
 
 def first_fault(error, fields: Iterable[str] = ()) -> str:

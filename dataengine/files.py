@@ -8,18 +8,38 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from stat import S_IFMT, S_ISBLK, S_ISCHR, S_ISDIR, S_ISFIFO, S_ISREG
 from tempfile import TemporaryFile
-from typing import IO, BinaryIO, Literal
+from typing import IO, BinaryIO, Literal, TypeVar
 
-from dataengine.errors import UserError, shown
+from dataengine.errors import UserError, first_fault, shown
 
+T = TypeVar("T")
 MAX_TEXT_BYTES = 2**28  # of label files and lists of names; a million objects of DOTA have 80 MB
 MAX_CONFIG_BYTES = 2**22  # of settings in JSON
 MAX_YAML_BYTES = 2**18  # PyYAML reads 100 kB/s on a slow core
 MAX_SCALAR = 300  # characters of a number in YAML; Python's own take time that grows with their square
+
+
+def read_json_as(
+    file: Path, validate: Callable[[object], T], fields: Iterable[str], advice: str = "", max_bytes: int | None = None
+) -> T:
+    """What `validate` of pydantic makes of a JSON file. Raises UserError for what it refuses and for other text.
+
+    fields: known names, of which the sentence offers the nearest. advice: how to go on.
+    """
+    from pydantic import ValidationError
+
+    ending = f"; {advice}." if advice else "."
+    try:
+        return validate(parse_json(read_text(file, max_bytes)))
+    except ValidationError as error:
+        raise UserError(f"{file}: {first_fault(error, fields)}{ending}") from None
+    except ValueError as error:
+        raise UserError(f"{file} {error}{ending}") from None
 
 
 def open_regular(path: str | Path) -> BinaryIO:

@@ -10,9 +10,9 @@ left out. The format is read, not written.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from dataengine.data.file_index import FileIndex
 from dataengine.data.label_files import LabelFile, image_root, images_without_labels, place_record
 from dataengine.data.layout import Dataset, Problem
 from dataengine.data.objects import Objects, is_upright, outline_of, polygon_box, sides, upright_box
-from dataengine.data.parse import number
+from dataengine.data.parse import csv_rows, number
 from dataengine.data.records import assemble
 from dataengine.errors import UserError, shown
 from dataengine.files import MAX_TEXT_BYTES, read_text
@@ -76,31 +76,23 @@ def read(path: str | Path, *, split: str | None = None, classes: Sequence[str] |
 def _objects(file: Path, text: str, problems: list[Problem]) -> dict[str, Objects]:
     """{image_id: its objects} of a CSV file."""
     found: dict[str, Objects] = {}
-    rows = csv.DictReader(text.splitlines(keepends=True), skipinitialspace=True)
-    try:
-        for row in rows:
-            text_of_row = "".join(chain.from_iterable(value or () for value in row.values()))
-            line = rows.line_num - text_of_row.rstrip().count("\n")
-            if line < rows.line_num:
-                what = f"a quotation mark is not closed; lines {line} to {rows.line_num} are skipped"
-                problems.append(Problem(file, line, what, rows.line_num - line + 1))
-                continue
-            row = {key.strip(): value for key, value in row.items() if isinstance(key, str)}
-            name = str(row.get("image_id") or "").strip()
-            try:
-                if not name:
-                    raise ValueError("the line has no image_id")
-                objects = found.get(name, Objects())
-                _add(objects, row, line)
-                found[name] = objects  # not before: an image whose lines cannot be read is not empty
-            except ValueError as error:
-                problems.append(Problem(file, line, f"{error}; the object is skipped", 1))
-    except csv.Error as error:
-        problems.append(Problem(file, rows.line_num, f"is not CSV from here on ({error}); the rest is skipped"))
+    reader = csv.reader(io.StringIO(text), skipinitialspace=True)
+    names = [name.strip() for name in next(reader)]
+    for line, values in csv_rows(file, text, reader, problems):
+        row = dict(zip(names, values, strict=False))
+        name = row.get("image_id", "").strip()
+        try:
+            if not name:
+                raise ValueError("the line has no image_id")
+            objects = found.get(name, Objects())
+            _add(objects, row, line)
+            found[name] = objects  # not before: an image whose lines cannot be read is not empty
+        except ValueError as error:
+            problems.append(Problem(file, line, f"{error}; the object is skipped", 1))
     return found
 
 
-def _add(objects: Objects, row: dict[str, str | None], line: int) -> None:
+def _add(objects: Objects, row: dict[str, str], line: int) -> None:
     name = str(row.get("class") or "")
     bounds, geometry = row.get("bounds"), row.get("geometry")
     if bounds is not None:

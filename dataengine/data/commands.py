@@ -116,16 +116,11 @@ def draw_command(
     """
     import numpy as np
 
-    from dataengine.data.draw import sample_sheet
-    from dataengine.errors import UserError
+    from dataengine.data.draw import sample_sheet, save_sheet
 
     dataset = _read(path, format, split, classes, first_pixel, pixel_range)
     sheet, unreadable = sample_sheet(dataset, n, np.random.default_rng(seed), side)
-    try:
-        sheet.save(out)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{out} cannot be written ({reason}); give a .png file in a writable folder") from error
+    save_sheet(sheet, out)
     typer.echo(f"{out}: {min(n, len(dataset)) - unreadable} of {len(dataset)} images")
     if unreadable:
         typer.echo(f"{unreadable} of the chosen images cannot be read; see dataengine data check", err=True)

@@ -37,7 +37,7 @@ from dataengine.data.label_files import (
 )
 from dataengine.data.layout import Dataset, Problem
 from dataengine.data.objects import NO_OUTLINE, Objects
-from dataengine.data.parse import is_number, line_count, number, stated_size
+from dataengine.data.parse import csv_rows, is_number, line_count, number, stated_size
 from dataengine.data.records import assemble
 from dataengine.data.staging import Progress, decimal, placed, staged
 from dataengine.errors import UserError
@@ -209,24 +209,15 @@ def _rows(
     reader = csv.reader(io.StringIO(text), delimiter=_separator(text.split("\n", 1)[0]), skipinitialspace=True)
     if _has_header(text):
         next(reader)
-    wanted, end = max(columns[name] for name in NEEDED) + 1, reader.line_num
-    try:
-        for row in reader:
-            line, end = end + 1, reader.line_num
-            if any("\n" in field for field in row):
-                what = f"a quotation mark is not closed; lines {line} to {end} are skipped"
-                problems.append(Problem(file, line, what, end - line + 1))
-            elif not any(map(str.strip, row)):
-                continue
-            elif len(row) < wanted:
-                what = f"the line has {len(row)} columns, not {wanted}; the object is skipped"
-                problems.append(Problem(file, line, what, 1))
-            else:
-                yield line, {name: row[i].strip() for name, i in columns.items() if i < len(row)}
-    except csv.Error as error:
-        left = sum(bool(line.strip()) for line in text.split("\n")[end:])
-        what = f"is not CSV from here on ({error}); the rest is skipped"
-        problems.append(Problem(file, reader.line_num, what, left))
+    wanted = max(columns[name] for name in NEEDED) + 1
+    for line, row in csv_rows(file, text, reader, problems):
+        if not any(map(str.strip, row)):
+            continue
+        if len(row) < wanted:
+            what = f"the line has {len(row)} columns, not {wanted}; the object is skipped"
+            problems.append(Problem(file, line, what, 1))
+        else:
+            yield line, {name: row[i].strip() for name, i in columns.items() if i < len(row)}
 
 
 def write(

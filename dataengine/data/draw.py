@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -145,6 +146,15 @@ def contact_sheet(
             caption = _shortened(in_ascii(captions[i]), cell_width, pen)
             pen.text((x + 1, y + heights[row] + 1), caption, fill=_TEXT_COLOUR)
     return sheet
+
+
+def save_sheet(sheet: Image.Image, out: Path) -> None:
+    """Write a picture for a person to look at. Raises UserError where that fails, also for an unknown suffix."""
+    try:
+        sheet.save(out)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{out} cannot be written ({reason}); give a .png file in a writable folder") from error
 
 
 def _legend(classes: Sequence[str], width: int, marked: bool = False) -> Image.Image:

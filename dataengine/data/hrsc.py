@@ -105,20 +105,12 @@ def _check_unit(element: Element, box: list[float]) -> None:
         return  # not stated
     if not np.isfinite(stated).all():
         return
-    both = np.array([box, [*box[:4], math.radians(box[4])]])
-    in_radians, in_degrees = (_overlap(stated, geometry.to_corners(each[None])[0]) for each in both)
+    both = geometry.hulls(np.array([box, [*box[:4], math.radians(box[4])]]))
+    in_radians, in_degrees = geometry.iou(geometry.from_aabb(stated[None]), both)[0]
     if in_radians < 0.5 and in_degrees > 0.8:
         raise ValueError(
             f"mbox_ang is {box[4]:g}, which fits box_xmin to box_ymax only as degrees; convert it to radians"
         )
-
-
-def _overlap(upright: np.ndarray, corners: np.ndarray) -> float:
-    """IoU of an upright box (x1, y1, x2, y2) and the hull of corners (4, 2)."""
-    low, high = corners.min(0), corners.max(0)
-    shared = np.minimum(upright[2:], high) - np.maximum(upright[:2], low)
-    inside = float(np.prod(np.maximum(shared, 0)))
-    return inside / max(float(np.prod(high - low) + np.prod(upright[2:] - upright[:2])) - inside, 1e-9)
 
 
 def _acquisition(file: Path, root: Element, problems: list[Problem]) -> Acquisition:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,32 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def csv_rows(file: Path, text: str, reader, problems: list[Problem]) -> Iterator[tuple[int, list[str]]]:
+    """(line number, fields) of each row that a `csv.reader` of the text has left, without blank ones.
+
+    Here a row is a line: rows that a quotation mark without its end makes of several, and everything from where the
+    text is no CSV on, become problems.
+
+    >>> import io
+    >>> text, problems = 'a,"1"\\n\\nb,"2\\nc,3\\n', []
+    >>> list(csv_rows(Path("a.csv"), text, csv.reader(io.StringIO(text)), problems)), problems[0].message
+    ([(1, ['a', '1'])], 'a quotation mark is not closed; lines 3 to 4 are skipped')
+    """
+    end = reader.line_num
+    try:
+        for row in reader:
+            line, end = end + 1, reader.line_num
+            if any("\n" in field for field in row):
+                what = f"a quotation mark is not closed; lines {line} to {end} are skipped"
+                problems.append(Problem(file, line, what, end - line + 1))
+            elif row:
+                yield line, row
+    except csv.Error as error:
+        left = sum(bool(line.strip()) for line in text.split("\n")[end:])
+        what = f"is not CSV from here on ({error}); the rest is skipped"
+        problems.append(Problem(file, reader.line_num, what, left))
 
 
 def numbered_lines(text: str) -> list[tuple[int, str]]:

@@ -119,7 +119,8 @@ def use_control(
     if recipe.layouts != "map" or recipe.control == OFF:
         return recipe, None
     ground, folder = renderer, model_folder
-    if isinstance(canvases, GeneratedCanvases | WindowedCanvases):
+    generated = isinstance(canvases, GeneratedCanvases | WindowedCanvases)
+    if generated:
         ground, folder = canvases.pipeline, weights.packaged("whole")
     elif renderer.paints_on == "scene":
         if recipe.control is not None:
@@ -127,7 +128,7 @@ def use_control(
         notes.append("scenes are real images, so the ground does not follow the map")
         return recipe, None
     recipe, control = settle_control(recipe, ground, folder, sampler, notes)
-    if control is not None and isinstance(canvases, GeneratedCanvases | WindowedCanvases):
+    if control is not None and generated:
         canvases.control = control
     return recipe, control
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from dataengine import geometry
 from dataengine.data.layout import Layout, model_key
-from dataengine.errors import UserError, first_fault
-from dataengine.files import MAX_CONFIG_BYTES, parse_json, read_text, write_whole
+from dataengine.errors import UserError
+from dataengine.files import MAX_CONFIG_BYTES, read_json_as, write_whole
 from dataengine.judge.detector import Detector
 
 NEAR_ZERO = 0.05  # a threshold up to this lets nearly any detection count as found,
@@ -71,14 +71,9 @@ class Calibration(BaseModel):
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
         """Read a file written by `save`. Raises UserError when it is missing or damaged."""
-        try:
-            if not Path(path).exists():
-                raise UserError(f"{path}: no such calibration; make one with: dataengine filter calibrate")
-            return cls.model_validate(parse_json(read_text(path, MAX_CONFIG_BYTES)))
-        except ValidationError as error:
-            raise UserError(f"{path}: {first_fault(error, cls.model_fields)}; calibrate again.") from None
-        except ValueError as error:
-            raise UserError(f"{path} {error}; calibrate again.") from None
+        if not Path(path).exists():
+            raise UserError(f"{path}: no such calibration; make one with: dataengine filter calibrate")
+        return read_json_as(path, cls.model_validate, cls.model_fields, "calibrate again", MAX_CONFIG_BYTES)
 
     def check(self, detector: Detector) -> None:
         """Raises UserError when this calibration belongs to another detector."""

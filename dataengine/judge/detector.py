@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from dataengine import geometry
 from dataengine.data.records import MAX_CLASSES, ClassName
-from dataengine.errors import UserError, first_fault, one_line
-from dataengine.files import MAX_CONFIG_BYTES, parse_json, read_bytes, read_onnx, read_text
+from dataengine.errors import UserError, one_line
+from dataengine.files import MAX_CONFIG_BYTES, read_bytes, read_json_as, read_onnx
 
 MIN_OUTPUT_BOXES, PIXELS_PER_BOX = 100_000, 4  # a model may give the larger of both: boxes, and one for so many pixels
 MAX_CANDIDATES = 600  # highest-scored boxes that enter non-maximum suppression
@@ -87,13 +87,8 @@ def read_config(folder: Path) -> DetectorConfig:
                 f"{folder}: no {name} in this folder; a detector folder has config.json and model.onnx, or is the "
                 "work folder of an mmrotate training, with last_checkpoint."
             )
-    try:
-        config = DetectorConfig.model_validate(parse_json(read_text(folder / "config.json", MAX_CONFIG_BYTES)))
-    except ValidationError as error:
-        raise UserError(f"{folder / 'config.json'}: {first_fault(error, DetectorConfig.model_fields)}.") from None
-    except ValueError as error:
-        raise UserError(f"{folder / 'config.json'} {error}.") from None
-    return config
+    file = folder / "config.json"
+    return read_json_as(file, DetectorConfig.model_validate, DetectorConfig.model_fields, max_bytes=MAX_CONFIG_BYTES)
 
 
 class OnnxDetector:

@@ -112,7 +112,7 @@ def sample_command(
     """
     from collections import Counter
 
-    from dataengine.data.draw import contact_sheet, draw
+    from dataengine.data.draw import contact_sheet, draw, save_sheet
     from dataengine.errors import UserError
 
     if map_file is None:
@@ -125,11 +125,7 @@ def sample_command(
         layouts = _sampled(sampler, n, seed)
         backgrounds = [sampler.picture(layout) for layout in layouts]
     captions = [", ".join(f"{c} {name}" for name, c in Counter(layout.names()).items()) for layout in layouts]
-    try:
-        contact_sheet([draw(*pair) for pair in zip(backgrounds, layouts, strict=True)], captions).save(out)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{out} cannot be written ({reason}); give a .png file in a writable folder") from error
+    save_sheet(contact_sheet([draw(*pair) for pair in zip(backgrounds, layouts, strict=True)], captions), out)
     counts = Counter(name for layout in layouts for name in layout.names())
     total = sum(counts.values())
     shares = ", ".join(f"{name} {count} ({count / total:.0%})" for name, count in counts.most_common())

@@ -49,6 +49,7 @@ def show_command(
 
     from PIL import Image
 
+    from dataengine.data.draw import save_sheet
     from dataengine.errors import UserError
     from dataengine.maps.grid import web_tile
     from dataengine.maps.ground import load_ground
@@ -70,11 +71,7 @@ def show_command(
     raster = map_raster(the_map, grid, ground)
     if (raster.classes == 255).all():
         raise UserError(f"{map_file}: the image lies beside the map; give another --at or --tile.")
-    try:
-        Image.fromarray(picture(raster, ground)).save(out)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{out} cannot be written ({reason}); give a .png file in a writable folder.") from error
+    save_sheet(Image.fromarray(picture(raster, ground)), out)
     shares = {name: share for name in raster.names if (share := raster.share(name)) > 0}
     lon, lat = grid.centre
     if as_json:

@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 import torch
 from diffusers import ControlNetModel
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from dataengine.errors import UserError, first_fault, one_line
-from dataengine.files import check_depth, parse_json, read_text, write_whole
+from dataengine.errors import UserError, one_line
+from dataengine.files import check_depth, read_json_as, write_whole
 from dataengine.maps.raster import MapRaster
 
 if TYPE_CHECKING:
@@ -180,13 +180,7 @@ def save_input(folder: Path, given: ControlInput) -> None:
 
 def read_input(folder: Path) -> ControlInput:
     """What the control in a folder follows. Raises UserError for a file that is missing or damaged."""
-    file = folder / INPUT_FILE
-    try:
-        return ControlInput.model_validate(parse_json(read_text(file)))
-    except ValidationError as error:
-        raise UserError(f"{file}: {first_fault(error, ControlInput.model_fields)}; train it again.") from None
-    except ValueError as error:
-        raise UserError(f"{file} {error}; train it again.") from None
+    return read_json_as(folder / INPUT_FILE, ControlInput.model_validate, ControlInput.model_fields, "train it again")
 
 
 def load_control(source: str) -> tuple[ControlNetModel, ControlInput | None]:

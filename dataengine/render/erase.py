@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dataengine.data.layout import Layout
-from dataengine.render.frame import FrameSpec, covered, frame_sides
+from dataengine.render.frame import FrameSpec, covered, frame_sides, hole_reach
 
 
 def erase(image: np.ndarray, bare: np.ndarray, layout: Layout, gone: np.ndarray, spec: FrameSpec) -> np.ndarray:
@@ -25,7 +25,7 @@ def painted_boxes(boxes: np.ndarray, spec: FrameSpec) -> np.ndarray:
     >>> painted_boxes(np.float32([[50, 50, 40, 10, 0]]), FrameSpec(size=72, hole_margin=0.1)).tolist()
     [[50.0, 50.0, 50.0, 20.0, 0.0]]
     """
-    reach = np.maximum(spec.hole_margin * boxes[:, 2], spec.hole_pixels) + frame_sides(boxes, spec) / spec.size
+    reach = hole_reach(boxes, spec) + frame_sides(boxes, spec) / spec.size
     grown = boxes.copy()
     grown[:, 2:4] += 2 * reach[:, None]
     return grown

@@ -144,6 +144,11 @@ def box_in_frame(box: np.ndarray, kind: Kind, spec: FrameSpec, context: float | 
     return float(box[2]) * scale, float(box[3]) * scale
 
 
+def hole_reach(boxes: np.ndarray, spec: FrameSpec) -> np.ndarray:
+    """How far the area to paint extends beyond each box (N, 5), in image pixels, (N,)."""
+    return np.maximum(spec.hole_margin * boxes[:, 2], spec.hole_pixels)
+
+
 def masks(box: np.ndarray, kind: Kind, spec: FrameSpec, context: float | None = None) -> tuple[np.ndarray, np.ndarray]:
     """`(hole, box)`, each (size, size) float32: the area to paint (0 or 1), and the label's box (coverage)."""
     width, height = box_in_frame(box, kind, spec, context)
@@ -159,7 +164,7 @@ def hole_in_frame(box: np.ndarray, matrix: np.ndarray, spec: FrameSpec) -> np.nd
     import cv2
 
     grown = box.copy()
-    grown[2:4] += 2 * max(spec.hole_margin * float(box[2:4].max()), spec.hole_pixels)
+    grown[2:4] += 2 * hole_reach(box[None], spec)
     to_frame = cv2.invertAffineTransform(matrix.astype(np.float64))
     corners = geometry.to_corners(grown[None])[0] @ to_frame[:, :2].T + to_frame[:, 2]
     hole = np.zeros((spec.size, spec.size), np.uint8)

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from dataengine.data.images import read_picture
 from dataengine.data.layout import Dataset, Sample, model_key
-from dataengine.errors import UserError, first_fault
-from dataengine.files import parse_json, read_text, write_whole
+from dataengine.files import read_json_as, write_whole
 from dataengine.render import IMAGERY_FILE
 
 SAMPLES = 16  # images that are looked at, spread over the data set
@@ -63,12 +62,7 @@ def read_imagery(folder: Path) -> tuple[Imagery, ...]:
     file = Path(folder) / IMAGERY_FILE
     if not file.is_file():
         return ()
-    try:
-        return _LIST.validate_python(parse_json(read_text(file)))
-    except ValidationError as error:
-        raise UserError(f"{file}: {first_fault(error, Imagery.model_fields)}; correct the file.") from None
-    except ValueError as error:
-        raise UserError(f"{file} {error}; correct the file.") from None
+    return read_json_as(file, _LIST.validate_python, Imagery.model_fields, "correct the file")
 
 
 def write_imagery(folder: Path, imagery: Sequence[Imagery]) -> None:

@@ -194,22 +194,24 @@ class InScenePipeline(DiffusionPipeline):
         pictures, jobs = [image.astype(np.float32) for image in images], []
         grey = [np.ptp(image, axis=2).max() == 0 for image in images]  # a one-channel sensor stays one
         for i, layout in enumerate(layouts):
-            framed = self._framed(layout, labels[i], keys[i], starts[i])
+            wholes = [layout.select([k]) for k in range(len(layout))]
+            framed = self._framed(wholes, labels[i], keys[i], starts[i])
             rounds = painting_order(framed, self.unet.spec)
-            for k, one in enumerate(framed):
-                whole = layout.select([k])
+            for k, (whole, one) in enumerate(zip(wholes, framed, strict=True)):
                 jobs.append((int(rounds[k]), i, whole, one, int(labels[i][k]), keys[i][k], starts[i][k]))
         for number in sorted({job[0] for job in jobs}):
             now = [job[1:] for job in jobs if job[0] == number]
             self._paint(pictures, grey, now, settings, real_objects)
         return [np.clip(np.rint(p), 0, 255).astype(np.uint8) for p in pictures]
 
-    def _framed(self, layout: Layout, labels, keys, starts) -> list[Layout]:
-        """The objects one by one, as frames are cut around them: `headed` ones in horizontal boxes along headings."""
-        framed = [layout.select([k]) for k in range(len(layout))]
-        chosen = [k for k, start in enumerate(starts) if start is None and labels[k] in self.headed]
-        if layout.kind == "hbb" and chosen:
-            boxes = layout.boxes[chosen]
+    def _framed(self, wholes: list[Layout], labels, keys, starts) -> list[Layout]:
+        """Single objects as frames are cut around them: `headed` ones in horizontal boxes along headings."""
+        framed = list(wholes)
+        chosen = [
+            k for k, one in enumerate(wholes) if one.kind == "hbb" and starts[k] is None and labels[k] in self.headed
+        ]
+        if chosen:
+            boxes = np.concatenate([wholes[k].boxes for k in chosen])
             headings = draw_headings(boxes, keys[0][0], [keys[k][1] for k in chosen])
             for k, box in zip(chosen, along_heading(boxes, headings), strict=True):
                 framed[k] = replace(framed[k], boxes=box[None], kind="obb")

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from dataengine import geometry
 from dataengine.data.layout import Acquisition, Layout
 from dataengine.render.canvas import Canvas, Painted
+from dataengine.render.frame import covered
 from dataengine.render.in_scene_pipeline import InScenePipeline
 from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.render.picture_canvases import removable
@@ -39,10 +39,9 @@ def without(painter: InScenePipeline, image: np.ndarray, there: Layout, gone: La
 
 def _distances(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Distance of each pixel to the nearest box, (H, W) float32; infinite without boxes."""
-    outside = np.ones(size, np.uint8)
-    for corners in geometry.to_corners(boxes):
-        cv2.fillPoly(outside, [np.rint(corners - 0.5).astype(np.int32)], 0)
-    return cv2.distanceTransform(outside, cv2.DIST_L2, 5) if len(boxes) else np.full(size, np.inf, np.float32)
+    if not len(boxes):
+        return np.full(size, np.inf, np.float32)
+    return cv2.distanceTransform((~covered(boxes, size)).astype(np.uint8), cv2.DIST_L2, 5)
 
 
 @dataclass

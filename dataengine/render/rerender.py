@@ -114,9 +114,10 @@ def _rerendered(
     with fast_autocast(clean.device):
         for sigma, following in pairwise(sigmas):  # algorithm 1, with the change in place of the edited image
             noisy = (1 - sigma) * before + sigma * noise()
-            difference = velocity(noisy + change, sigma, asked) - velocity(noisy, sigma, own)
+            towards = velocity(noisy + change, sigma, asked)
+            difference = towards - velocity(noisy, sigma, own)
             if guidance_scale != 1:
-                there = velocity(noisy + change, sigma, asked) - velocity(noisy + change, sigma, own)
+                there = towards - velocity(noisy + change, sigma, own)
                 difference = difference + (guidance_scale - 1) * there
             change = change + (following - sigma) * difference
     added = ((thumbnail_pixels(before + change) - thumbnail_pixels(before)) * 127.5)[0, :, :height, :width]

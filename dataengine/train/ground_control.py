@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from dataengine import geometry
 from dataengine.data.images import read_or_fail
-from dataengine.data.layout import Dataset, Layout, class_key, drop_fields
+from dataengine.data.layout import Dataset, Layout, class_key
 from dataengine.errors import UserError
 from dataengine.files import write_whole
 from dataengine.layouts.stored import load_layouts, save_layouts
@@ -32,6 +32,7 @@ from dataengine.render.flow import few_sigmas
 from dataengine.render.layout_batch import LayoutBatch
 from dataengine.render.layout_unet import LayoutUNet, sample_latents
 from dataengine.render.thumbnail_decoder import thumbnail_pixels, thumbnails_of
+from dataengine.train.conditions import drop_domains, drop_metadata, forget_layouts
 from dataengine.train.control import Controlled
 from dataengine.train.decoder import domain_name, to_pixels
 from dataengine.train.flow_loss import Batch, fast_backward
@@ -155,17 +156,14 @@ def window_of(image: np.ndarray, layout: Layout, side: int, rng: np.random.Gener
 def make_batch(windows: GroundWindows, model: LayoutUNet, batch_size: int) -> Callable[[np.random.Generator], Batch]:
     """A function rng -> thumbnails, conditions and layouts. Each condition, each group and the whole map are dropped
     now and then: a map does not say everything."""
-    side, fields = condition_side(model), model.config.fields
+    side = condition_side(model)
 
     def batch(rng: np.random.Generator) -> Batch:
         index = rng.integers(0, len(windows), batch_size)
         layouts = windows.batch(model, index)
-        nothing = torch.from_numpy(~windows.labelled[index] | (rng.random(batch_size) < NULL_PROBABILITY))
-        layouts.known[nothing] = False
-        layouts.shapes[nothing] = 0
-        if fields:
-            layouts.fields.copy_(torch.from_numpy(drop_fields(layouts.fields.numpy(), fields, NULL_PROBABILITY, rng)))
-        layouts.domains[torch.from_numpy(rng.random(batch_size) < NULL_PROBABILITY)] = len(model.config.domains)
+        forget_layouts(layouts, ~windows.labelled[index] | (rng.random(batch_size) < NULL_PROBABILITY))
+        drop_metadata(layouts, model.config.fields, NULL_PROBABILITY, rng)
+        drop_domains(layouts, len(model.config.domains), NULL_PROBABILITY, rng)
         known = rng.random((batch_size, len(GROUPS) + 1)) >= UNKNOWN_GROUP
         known[rng.random(batch_size) < UNKNOWN_MAP] = False
         groups = [np.where(known[k, windows.groups[i]], windows.groups[i], 0) for k, i in enumerate(index)]

@@ -13,7 +13,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 
 from dataengine.data.draw import draw
-from dataengine.data.layout import Layout, drop_fields
+from dataengine.data.layout import Layout
 from dataengine.errors import UserError
 from dataengine.render.autoencoder import LATENT_RATIO, Autoencoder
 from dataengine.render.flow import velocity_error
@@ -22,6 +22,7 @@ from dataengine.render.inpainting_pipeline import NOISE_SHIFT, InpaintingPipelin
 from dataengine.render.layout_batch import LayoutBatch, coverage
 from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.precision import fast_autocast
+from dataengine.train.conditions import drop_domains, drop_metadata, forget_layouts
 from dataengine.train.flow_loss import Batch, Example, flow_loss
 from dataengine.train.latent_windows import LatentWindows, Source
 from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
@@ -64,26 +65,17 @@ class LatentExamples:
         """Layouts and their data sets as domains; those of unlabelled sources are unknown."""
         layouts, sources = [self.windows.layouts[i] for i in index], self.windows.sources[index]
         batch = self.model.layout_batch(layouts, [layout.labels for layout in layouts], sources)
-        self.forget(batch, ~self.labelled[sources])
+        forget_layouts(batch, ~self.labelled[sources])
         return batch
-
-    @staticmethod
-    def forget(batch: LayoutBatch, which: np.ndarray) -> None:
-        """Make these layouts unknown, in place."""
-        which = torch.from_numpy(which)
-        batch.known[which] = False
-        batch.shapes[which] = 0
 
     def batch(self, rng: np.random.Generator, batch_size: int) -> Batch:
         """A random training batch; each condition is independently replaced by its null (contract 7)."""
         config = self.model.config
         index = rng.integers(0, len(self.windows), batch_size)
         layouts = self.layouts(index)
-        self.forget(layouts, rng.random(batch_size) < NULL_PROBABILITY)
-        if config.fields:
-            fields = drop_fields(layouts.fields.numpy(), config.fields, NULL_PROBABILITY, rng)
-            layouts.fields.copy_(torch.from_numpy(fields))
-        layouts.domains[torch.from_numpy(rng.random(batch_size) < NULL_PROBABILITY)] = len(config.domains)
+        forget_layouts(layouts, rng.random(batch_size) < NULL_PROBABILITY)
+        drop_metadata(layouts, config.fields, NULL_PROBABILITY, rng)
+        drop_domains(layouts, len(config.domains), NULL_PROBABILITY, rng)
         grid, chosen = config.sample_size, [self.windows.layouts[i] for i in index]
         regions = np.stack([random_region(layout, grid, rng) for layout in chosen])
         return {"latents": self.latents(index), **self.regions(chosen, regions), **vars(layouts)}

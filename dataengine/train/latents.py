@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler,
 from torch.nn import functional as F
 
 from dataengine.data.images import read_or_fail
-from dataengine.data.layout import Dataset, Layout, drop_fields
+from dataengine.data.layout import Dataset, Layout
 from dataengine.data.presets import config_file
 from dataengine.errors import UserError, install
 from dataengine.files import read_yaml
@@ -25,6 +25,7 @@ from dataengine.render.layout_batch import LayoutBatch
 from dataengine.render.layout_unet import LayoutUNet
 from dataengine.render.placement import class_numbers
 from dataengine.render.text import check_tokenizer, embed_names, padding_of, prompt_of, words
+from dataengine.train.conditions import drop_metadata, forget_layouts
 from dataengine.train.loop import TrainSettings, model_settings_text, save_once, train
 
 Trainable = Literal["paper", "all", "lora"]
@@ -214,12 +215,8 @@ def make_batch(
         pixels, layouts, numbers = zip(*(sample_window(rng) for _ in range(batch_size)), strict=True)
         labels = [class_numbers(layout, model.config.classes) for layout in layouts]
         tensors = model.layout_batch(layouts, labels, numbers if model.config.domains else None)
-        nothing = torch.from_numpy(rng.random(batch_size) < null_layout)
-        tensors.known[nothing] = False
-        tensors.shapes[nothing] = 0
-        if model.config.fields:
-            fields = drop_fields(tensors.fields.numpy(), model.config.fields, 0.1, rng)
-            tensors.fields.copy_(torch.from_numpy(fields))
+        forget_layouts(tensors, rng.random(batch_size) < null_layout)
+        drop_metadata(tensors, model.config.fields, 0.1, rng)
         prompts = ["" if rng.random() < null_text else prompt_of(layout) for layout in layouts]
         tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 127.5 - 1

@@ -19,13 +19,14 @@ from torch.nn import functional as F
 
 from dataengine.data.draw import draw
 from dataengine.data.images import read_or_fail
-from dataengine.data.layout import Dataset, Layout, class_key, drop_fields
+from dataengine.data.layout import Dataset, Layout, class_key
 from dataengine.errors import UserError
 from dataengine.render.augment import augmented_window
 from dataengine.render.layout_batch import LayoutBatch
 from dataengine.render.layout_unet import LayoutUNet, sample_latents
 from dataengine.render.reference import Encoder
 from dataengine.render.thumbnail_decoder import THUMBNAIL_RATIO, thumbnail_pixels, thumbnails_of
+from dataengine.train.conditions import drop_domains, drop_metadata, forget_layouts
 from dataengine.train.decoder import domain_name, to_pixels
 from dataengine.train.flow_loss import Batch, Example, flow_loss
 from dataengine.train.loop import TrainSettings, model_settings_text, save_once, save_samples, train
@@ -99,10 +100,6 @@ def collect_windows(
 def make_batch(windows: Windows, model: LayoutUNet, batch_size: int, null_probability: float = NULL_PROBABILITY):
     """A function rng -> batch of thumbnails and layout tensors. Each condition is independently replaced by its null,
     the layout with `null_probability` (contract 7)."""
-    fields = model.config.fields
-
-    def dropped(rng: np.random.Generator, probability: float = NULL_PROBABILITY) -> torch.Tensor:
-        return torch.from_numpy(rng.random(batch_size) < probability)
 
     def batch(rng: np.random.Generator) -> dict[str, torch.Tensor]:
         index = rng.integers(0, len(windows.layouts), batch_size)
@@ -110,16 +107,14 @@ def make_batch(windows: Windows, model: LayoutUNet, batch_size: int, null_probab
         layouts = model.layout_batch(
             [windows.layouts[i] for i in index], [windows.labels[i] for i in index], windows.domains[index], references
         )
-        nothing = dropped(rng, null_probability)
+        nothing = rng.random(batch_size) < null_probability
         if windows.labelled is not None:
-            nothing |= torch.from_numpy(~windows.labelled[index])
-        layouts.known[nothing] = False
-        layouts.shapes[nothing] = 0
-        if fields:
-            layouts.fields.copy_(torch.from_numpy(drop_fields(layouts.fields.numpy(), fields, NULL_PROBABILITY, rng)))
-        layouts.domains[dropped(rng)] = len(model.config.domains)
+            nothing |= ~windows.labelled[index]
+        forget_layouts(layouts, nothing)
+        drop_metadata(layouts, model.config.fields, NULL_PROBABILITY, rng)
+        drop_domains(layouts, len(model.config.domains), NULL_PROBABILITY, rng)
         if references is not None:
-            layouts.references[dropped(rng, REFERENCE_NULL_PROBABILITY)] = torch.nan
+            layouts.references[torch.from_numpy(rng.random(batch_size) < REFERENCE_NULL_PROBABILITY)] = torch.nan
         return {"thumbnails": torch.from_numpy(windows.thumbnails[index].astype(np.float32)), **vars(layouts)}
 
     return batch

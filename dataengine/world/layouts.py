@@ -8,8 +8,8 @@ its centre is in.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from dataengine.data.layout import Acquisition, Layout
 from dataengine.layouts.constraints import MIN_VISIBLE, apart, overlap
 from dataengine.layouts.prior import Prior, SceneType, at
 from dataengine.layouts.prior_sampler import PriorSampler, _Grown, _shares
-from dataengine.render.frame import FrameSpec
+from dataengine.render.frame import FrameSpec, hole_reach
 from dataengine.seeds import Stream
 from dataengine.world.fields import cell_generator, field
 from dataengine.world.noise import Rect
@@ -85,7 +85,7 @@ class WorldLayouts:
             number = prior.acquisitions.index(acquisition)
         self.acquisition = prior.acquisitions[number]
         self.scene_weights = _shares(weights[:, number])
-        self._cells: OrderedDict[tuple[int, int], _Grown] = OrderedDict()
+        self._cells = lru_cache(MAX_CELLS)(self._grown)
 
     def objects(self, rect: Rect) -> WorldObjects:
         """Every object that reaches into a rectangle, whole, ordered by cell and number."""
@@ -97,7 +97,7 @@ class WorldLayouts:
 
     def cell(self, column: int, row: int) -> WorldObjects:
         """The objects of one cell."""
-        grown, corner = self._grown(column, row), np.array([column, row]) * self.cell_px
+        grown, corner = self._cells(column, row), np.array([column, row]) * self.cell_px
         boxes = grown.boxes.copy()
         boxes[:, :2] += corner
         ids = np.column_stack([np.tile([column, row], (len(boxes), 1)), np.arange(len(boxes))]).astype(np.int64)
@@ -110,22 +110,14 @@ class WorldLayouts:
         return Layout(boxes, objects.labels, self.classes, size, self.kind, acquisition=self.acquisition)
 
     def _grown(self, column: int, row: int) -> _Grown:
-        key = (column, row)
-        if key in self._cells:
-            self._cells.move_to_end(key)
-            return self._cells[key]
         own = colour(column, row)
         around = [(column + dx, row + dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
-        before = [(place, self._grown(*place)) for place in around if colour(*place) < own]
+        before = [(place, self._cells(*place)) for place in around if colour(*place) < own]
         chances = field(self.seed, len(self.prior.scenes) + 2, column, row)
         # the Gumbel-max trick: each scene type has its own share of all cells, and neighbouring cells are alike
         scene = self.prior.scenes[int(np.argmax(np.log(self.scene_weights + 1e-300) - np.log(-np.log(chances[2:]))))]
         rng = cell_generator(self.seed, Stream.WORLD_LAYOUT, column, row)
-        grown = self.grower.grow(rng, key, before, scene, chances[:2], self.acquisition)
-        self._cells[key] = grown
-        if len(self._cells) > MAX_CELLS:
-            self._cells.popitem(last=False)
-        return grown
+        return self.grower.grow(rng, (column, row), before, scene, chances[:2], self.acquisition)
 
 
 def colour(column: int, row: int) -> int:
@@ -190,8 +182,7 @@ class _CellGrower(PriorSampler):
     def _reaches(self, boxes: np.ndarray) -> np.ndarray:
         """Which boxes, with what is painted around them, stay within half a cell of the cell."""
         painted = boxes.copy()
-        margin = np.maximum(self.spec.hole_margin * boxes[:, 2], self.spec.hole_pixels) + 2
-        painted[:, 2:4] += 2 * margin[:, None]
+        painted[:, 2:4] += 2 * (hole_reach(boxes, self.spec) + 2)[:, None]
         hulls, half = hulls_of(painted), self.size[0] / 2
         return (hulls[:, :2] >= -half).all(1) & (hulls[:, 2:] <= self.size[0] + half).all(1)
 

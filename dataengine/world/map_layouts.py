@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -47,17 +46,11 @@ class MapLayouts(WorldLayouts):
         self.acquisition = taken.model_copy(
             update={"gsd_m": self.gsd_m, "longitude_deg": round(lon, 7), "latitude_deg": round(lat, 7)}
         )
-        self._objects: OrderedDict[tuple[int, int], WorldObjects] = OrderedDict()
+        self._kept = lru_cache(MAX_CELLS)(self._filled)
 
     def cell(self, column: int, row: int) -> WorldObjects:
         """The objects of one cell."""
-        key = (column, row)
-        if key not in self._objects:
-            self._objects[key] = self._filled(column, row)
-            if len(self._objects) > MAX_CELLS:
-                self._objects.popitem(last=False)
-        self._objects.move_to_end(key)
-        return self._objects[key]
+        return self._kept(column, row)
 
     def _filled(self, column: int, row: int) -> WorldObjects:
         around = [(column + dx, row + dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]

@@ -7,8 +7,8 @@ looks like depends on those near it alone. No two cells of one colour reach the 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class PaintedWorld:
                  steps: int | None = None):  # fmt: skip
         self.scene, self.layouts, self.renderer, self.seed, self.steps = scene, layouts, renderer, seed, steps
         self.cache = BoundedCache(CACHE_BYTES)
-        self._areas: OrderedDict[tuple[int, int], list[Rect]] = OrderedDict()
+        self._areas = lru_cache(MAX_CELLS)(self._painted_areas)
 
     def region(self, rect: Rect) -> np.ndarray:
         """The picture of a rectangle, uint8 (height, width, 3)."""
@@ -44,7 +44,7 @@ class PaintedWorld:
 
     def area(self, column: int, row: int) -> Rect:
         """A rectangle that holds all pixels which painting a cell's objects changes."""
-        return hull(self._painted_areas(column, row))
+        return hull(self._areas(column, row))
 
     def cells_painting(self, rect: Rect) -> list[tuple[int, int]]:
         """Column and row of the cells whose objects change a pixel of a rectangle."""
@@ -71,19 +71,13 @@ class PaintedWorld:
 
     def _reaches(self, place: tuple[int, int], needed: Sequence[Rect]) -> bool:
         """Whether a cell's objects change a pixel of one of the rectangles."""
-        areas = self._painted_areas(*place)
+        areas = self._areas(*place)
         return any(area.common(rect) is not None for rect in needed for area in areas)
 
     def _painted_areas(self, column: int, row: int) -> list[Rect]:
         """For each object of a cell the rectangle that painting it changes."""
-        key = (column, row)
-        if key not in self._areas:
-            boxes = painted_boxes(self.layouts.cell(column, row).boxes, self.layouts.spec)
-            self._areas[key] = [_around(edges) for edges in hulls_of(boxes)]
-            if len(self._areas) > MAX_CELLS:
-                self._areas.popitem(last=False)
-        self._areas.move_to_end(key)
-        return self._areas[key]
+        boxes = painted_boxes(self.layouts.cell(column, row).boxes, self.layouts.spec)
+        return [_around(edges) for edges in hulls_of(boxes)]
 
     def _painted(self, column: int, row: int) -> np.ndarray:
         """The painted area of a cell with its objects, and which pixels they change (0 or 1), uint8 (H, W, 4)."""

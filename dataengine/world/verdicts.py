@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class JudgedWorld:
     def __init__(self, world: World, detector: Detector, calibration: Calibration, mode: str):
         calibration.check(detector)
         self.world, self.detector, self.calibration, self.mode = world, detector, calibration, mode
-        self._verdicts: OrderedDict[tuple[int, int], Verdicts] = OrderedDict()
+        self._kept = lru_cache(MAX_CELLS)(self._judged)
         self._erased = BoundedCache(CACHE_BYTES)
 
     def region(self, left: int, top: int, width: int, height: int) -> Region:
@@ -58,13 +58,7 @@ class JudgedWorld:
 
     def cell(self, column: int, row: int) -> Verdicts:
         """The verdicts on the objects of one cell, in their order."""
-        key = (column, row)
-        if key not in self._verdicts:
-            self._verdicts[key] = self._judged(column, row)
-            if len(self._verdicts) > MAX_CELLS:
-                self._verdicts.popitem(last=False)
-        self._verdicts.move_to_end(key)
-        return self._verdicts[key]
+        return self._kept(column, row)
 
     def _judged(self, column: int, row: int) -> Verdicts:
         own = self.world.layouts.cell(column, row)
