@@ -42,6 +42,17 @@ def improve_command(
             "`flight` groups HIT-UAV by flight. [default: by the names]"
         ),
     ] = None,
+    tile_size: Annotated[
+        int | None,
+        typer.Option(
+            min=64,
+            help="Detectors train on tiles of this side, which larger images are cut into, in pixels. "
+            "[default: the preset's]",
+        ),
+    ] = None,
+    scale: Annotated[
+        float, typer.Option(help="Scale of all images when a detector loads them, for small objects, or to save time.")
+    ] = 1.0,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that make images. [default: one per core]")
     ] = None,
@@ -70,7 +81,7 @@ def improve_command(
         raise UserError(f"--model {model}: no model_index.json here; give the pipeline folder of a trained renderer.")
     settings = Settings(
         preset or DEFAULT_PRESET, steps, seeds, rounds, images, hours, size, renderer_steps, model, real_share, format,
-        group,
+        group, tile_size, scale,
     )  # fmt: skip
     outcome = improve(
         data, out, settings, train_detector, workers=workers, report=write,

@@ -13,6 +13,7 @@ from dataengine.files import parse_json, read_text, write_whole
 
 Value = TypeVar("Value")
 BUDGET = ("rounds", "hours")  # settings that may change until the test part is looked at
+LATER_SETTINGS = {"scale": 1.0}  # with their values in folders that were begun before they were there
 TESTED = "test"  # the last stage
 
 
@@ -42,7 +43,11 @@ class Journal:
             return
         try:
             stored = parse_json(read_text(file))
-            before, stages, seconds = stored["settings"], dict(stored["stages"]), float(stored["seconds"])
+            before, stages, seconds = (
+                LATER_SETTINGS | stored["settings"],
+                dict(stored["stages"]),
+                float(stored["seconds"]),
+            )
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{file}: is damaged; give another --out.") from None
         free = () if TESTED in stages else BUDGET

@@ -41,7 +41,8 @@ REAL = "real images alone"
 class Settings:
     """What decides the result of `improve`.
 
-    format, group: of the data set, see `parts.write_parts`. preset, steps: of every detector, see `TrainDetector`.
+    format, group: of the data set, see `parts.write_parts`. preset, steps, tile_size, scale: of every detector, see
+    `TrainDetector`.
     seeds: trainings of each arm. real_share: of each batch, where there are synthetic images. images: synthetic ones of
     each round. size: their side in pixels; None for up to MAX_SIZE. renderer_steps: of its training. model: a trained
     renderer to use instead. rounds, hours: no round begins once these are spent.
@@ -59,6 +60,8 @@ class Settings:
     real_share: float = 0.5
     format: str | None = None
     group: str | None = None
+    tile_size: int | None = None
+    scale: float = 1.0
 
     def as_json(self, data: Path) -> dict:
         """Plain values, with the data set's folder."""
@@ -128,7 +131,7 @@ def _trained(work: Work, name: str, folder: Path, extra: Path | None, seed: int)
         work.say(f"training a detector on {name}, seed {seed}")
         detector = work.train_detector(
             work.train.path, place / "training", extra=extra, preset=settings.preset, steps=work.steps, seed=seed,
-            real_share=settings.real_share,
+            real_share=settings.real_share, tile_size=settings.tile_size, scale=settings.scale,
         )  # fmt: skip
         detect(detector, work.val, found)
         training = read_training(detector, work.val, found)
@@ -249,7 +252,7 @@ def hand_back(work: Work, arm: Arm) -> None:
     remove(new)
     export(
         extra, work.train.path, new, detector=preset.detector, ratio=(1, int(extra is not None)),
-        test=str(work.val.path), tile_size=preset.tile_size,
+        test=str(work.val.path), tile_size=work.settings.tile_size or preset.tile_size, scale=work.settings.scale,
     )  # fmt: skip
     remove(work.out / "data")
     os.replace(new, work.out / "data")

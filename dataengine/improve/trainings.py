@@ -24,12 +24,22 @@ IOU = 0.5
 class TrainDetector(Protocol):
     """Trains a detector into `out`, or continues, and returns the folder that `judge.detector.load_detector` loads.
 
-    real, extra: labelled data sets; extra images, if any, fill 1 - real_share of every batch. steps: None for those of
-    the preset.
+    real, extra: labelled data sets; extra images, if any, fill 1 - real_share of every batch. steps, tile_size: None
+    for those of the preset. scale: resize factor of all images.
     """
 
     def __call__(
-        self, real: Path, out: Path, *, extra: Path | None, preset: str, steps: int | None, seed: int, real_share: float
+        self,
+        real: Path,
+        out: Path,
+        *,
+        extra: Path | None,
+        preset: str,
+        steps: int | None,
+        seed: int,
+        real_share: float,
+        tile_size: int | None,
+        scale: float,
     ) -> Path: ...
 
 

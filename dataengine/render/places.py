@@ -141,6 +141,8 @@ class Places:
         heading it is aligned (`_aligned`), so that cars stand along their lane. An object that has no free place there,
         or no likely one, is dropped.
         """
+        if not len(layout):
+            return layout
         existing = canvas.existing.in_kind(layout.kind)
         occupied = np.concatenate([existing.boxes, existing.ignored])
         appearance = appearance_of(canvas.image, occupied)

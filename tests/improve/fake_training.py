@@ -19,9 +19,7 @@ START, START_WEIGHT = np.array([-60.0, 120.0, -60.0]), 14  # green, and how many
 NOISE = 12.0  # standard deviation over seeds
 
 
-def train_fake(
-    real: Path, out: Path, *, extra: Path | None, preset: str, steps: int | None, seed: int, real_share: float
-) -> Path:
+def train_fake(real: Path, out: Path, *, extra: Path | None, seed: int, **settings: object) -> Path:
     """The colour of each class, less its grey part. It begins with green, which every object corrects a little."""
     classes = formats.read(real).classes
     colours: list[list[np.ndarray]] = [[] for _ in classes]

@@ -19,6 +19,7 @@ from dataengine.data import formats
 from dataengine.engine.run_folder import RunFolder
 from dataengine.errors import UserError
 from dataengine.improve import report, run, stages
+from dataengine.improve.journal import Journal
 from dataengine.improve.parts import write_parts
 from dataengine.improve.run import Outcome, improve
 from dataengine.improve.stages import REAL, Settings, Work
@@ -210,6 +211,30 @@ def test_a_spent_budget_begins_no_round_and_tests_the_real_detector(settings, sq
     assert outcome.rounds == []
     assert "hours are spent" in outcome.stopped
     assert list(outcome.on_test) == [REAL]
+
+
+def test_every_detector_is_trained_with_the_given_tiles_and_scale(settings, squares_folder, tmp_path):
+    asked = []
+
+    def train(real, out, *, extra, seed, tile_size, scale, **more):
+        asked.append((tile_size, scale))
+        return train_fake(real, out, extra=extra, seed=seed)
+
+    chosen = replace(settings, seeds=1, images=4, rounds=1, tile_size=64, scale=0.5)
+    improve(squares_folder, tmp_path / "work", chosen, train)
+    assert asked == [(64, 0.5)] * 2
+    config = (tmp_path / "work/data/rtmdet-r.py").read_text()
+    assert "scale_factor=0.5" in config
+    with pytest.raises(UserError, match="begun with another scale"):
+        improve(squares_folder, tmp_path / "work", replace(chosen, scale=1.0), train)
+
+
+def test_a_folder_that_was_begun_before_there_was_a_scale_continues(tmp_path):
+    file = tmp_path / "improve.json"
+    file.write_text('{"settings": {"seeds": 3}, "seconds": 1, "stages": {"filter": 5}}')
+    assert Journal(file, {"seeds": 3, "tile_size": None, "scale": 1.0}).once("filter", lambda: 1 / 0) == 5
+    with pytest.raises(UserError, match="another scale"):
+        Journal(file, {"seeds": 3, "tile_size": None, "scale": 0.5})
 
 
 @pytest.mark.slow

@@ -61,6 +61,12 @@ def test_without_a_road_no_car_is_placed_but_another_class_is(road_places):
     assert len(road_places.placed(canvas(field, ships), ships, np.random.default_rng(2))) > len(ships) * 0.8, "control"
 
 
+def test_a_layout_without_objects_stays_one(road_places):
+    nothing = cars(np.zeros((0, 5), np.float32))
+    image, _ = ground(np.random.default_rng(0))
+    assert len(road_places.placed(canvas(image, nothing), nothing, np.random.default_rng(0))) == 0
+
+
 def test_objects_close_together_move_together(uninformed):
     rng = np.random.default_rng(3)
     row = np.float32([[30 + 10 * k, 40, 14, 8, 1.5] for k in range(3)])

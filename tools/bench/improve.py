@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--preset", choices=PRESETS, default="tiny")
     parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--renderer-steps", type=int, default=1500)
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=2)
@@ -72,7 +73,7 @@ def main() -> None:
             coco.write(part, work / "data" / name, split=name)
     options = {
         name.replace("_", "-"): getattr(arguments, name)
-        for name in ("preset", "steps", "renderer_steps", "images", "rounds", "seeds")
+        for name in ("preset", "steps", "scale", "renderer_steps", "images", "rounds", "seeds")
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "dataengine", "improve", work / "data", "--out", work / "improve", *words]
@@ -85,7 +86,7 @@ def main() -> None:
     for seed in range(arguments.seeds):
         train_detector(
             train.path, work / "with-pasted" / f"seed-{seed}" / "training", extra=pasted, preset=arguments.preset,
-            steps=arguments.steps, seed=seed, real_share=REAL_SHARE,
+            steps=arguments.steps, seed=seed, real_share=REAL_SHARE, scale=arguments.scale,
         )  # fmt: skip
     journal = json.loads((work / "improve" / "improve.json").read_text())["stages"]
     handed_back = [stage.removeprefix("handed back: ") for stage in journal if stage.startswith("handed back: ")][-1]
