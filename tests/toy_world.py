@@ -61,11 +61,11 @@ def toy_ground(few: bool = True, quick: bool = True) -> LayoutPipeline:
     return LayoutPipeline(unet, decoder, FlowMatchEulerDiscreteScheduler(), **steps)
 
 
-def toy_world(seed: int = 0, kind: str = "obb", levels: int = 1) -> World:
+def toy_world(seed: int = 0, kind: str = "obb", levels: int = 1, headed: tuple[str, ...] = ()) -> World:
     """The world of a seed, the same in every process."""
     rng = np.random.default_rng(0)
     prior = fit([random_layout(rng, kind=kind) for _ in range(40)], (96, 96))
     torch.manual_seed(1)
-    model = WhiteBoxes(["car", "van"], frame_size=48, block_out_channels=(16, 32))
+    model = WhiteBoxes(["car", "van"], frame_size=48, block_out_channels=(16, 32), headed=headed)
     painter = InScenePipeline(model, FlowMatchEulerDiscreteScheduler(), few_steps=1)
     return World(seed, toy_ground(), painter, prior, "toy", cell=CELL, levels=levels)

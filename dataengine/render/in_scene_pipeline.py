@@ -46,16 +46,22 @@ DETAIL_BLUR_PX = 4.0  # frame pixels, standard deviation; an object is some 50 l
 def painting_order(framed: Sequence[Layout], spec: FrameSpec) -> np.ndarray:
     """Round (N,) in which each of N single objects is painted: those that share surroundings follow one another, large
     first, so that each sees what was painted next to it; all others go in the same round."""
-    boxes = np.concatenate([one.boxes for one in framed]) if framed else np.zeros((0, 5), np.float32)
-    angles = [float(frame_angles(one.boxes, one.kind)[0]) for one in framed]
-    sides = frame_sides(boxes, spec)
-    frames = np.column_stack([boxes[:, :2], sides, sides, angles])
+    frames = _squares(framed, spec)
     touching = geometry.intersection(frames, frames) > 0
-    rounds = np.full(len(boxes), -1)
-    for i in np.argsort(-boxes[:, 2:4].max(1), kind="stable"):
+    rounds = np.full(len(framed), -1)
+    longest = np.array([one.boxes[0, 2:4].max() for one in framed])
+    for i in np.argsort(-longest, kind="stable"):
         before = touching[i] & (rounds >= 0)
         rounds[i] = rounds[before].max() + 1 if before.any() else 0
     return rounds
+
+
+def _squares(framed: Sequence[Layout], spec: FrameSpec) -> np.ndarray:
+    """What the frames of single objects show, as boxes (N, 5)."""
+    boxes = np.concatenate([np.zeros((0, 5), np.float32), *(one.boxes for one in framed)])
+    angles = [float(frame_angles(one.boxes, one.kind)[0]) for one in framed]
+    sides = frame_sides(boxes, spec)
+    return np.column_stack([boxes[:, :2], sides, sides, angles])
 
 
 class InScenePipeline(DiffusionPipeline):
@@ -130,6 +136,13 @@ class InScenePipeline(DiffusionPipeline):
         """`Renderer.paint`."""
         steps, guidance_scale = settings.num_inference_steps, settings.guidance_scale
         return self(canvases, seeds, steps, guidance_scale, settings.real_objects)
+
+    def frames(self, layout: Layout, seed: int) -> np.ndarray:
+        """What is seen of the scene when the objects of a layout are painted with this seed, as boxes (N, 5): the
+        square frames that are cut around each of them."""
+        wholes, labels = [layout.select([k]) for k in range(len(layout))], class_numbers(layout, self.classes)
+        keys = [(seed, k) for k in range(len(layout))]
+        return _squares(self._framed(wholes, labels, keys, [None] * len(layout)), self.unet.spec)
 
     @torch.no_grad()
     def remove(self, painted: Painted, gone: np.ndarray, seed: int, settings: PaintSettings = DEFAULTS) -> Painted:

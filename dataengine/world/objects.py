@@ -14,7 +14,7 @@ import numpy as np
 
 from dataengine.render.canvas import Canvas, Provenance
 from dataengine.render.erase import painted_boxes
-from dataengine.render.frame import covered, frame_angles, frame_sides
+from dataengine.render.frame import covered
 from dataengine.render.in_scene_pipeline import InScenePipeline
 from dataengine.render.placement import empty_layout
 from dataengine.seeds import Stream
@@ -81,17 +81,15 @@ class PaintedWorld:
 
     def _painted(self, column: int, row: int) -> np.ndarray:
         """The painted area of a cell with its objects, and which pixels they change (0 or 1), uint8 (H, W, 4)."""
-        objects, spec = self.layouts.cell(column, row), self.layouts.spec
-        frames = objects.boxes.copy()
-        frames[:, 2] = frames[:, 3] = frame_sides(objects.boxes, spec)
-        frames[:, 4] = frame_angles(objects.boxes, self.layouts.kind)
+        objects, spec, area = self.layouts.cell(column, row), self.layouts.spec, self.area(column, row)
+        own = int(cell_generator(self.seed, Stream.WORLD_OBJECT, column, row).integers(1 << 62))
+        frames = self.renderer.frames(self.layouts.layout(objects, area), own)
+        frames[:, :2] += (area.left, area.top)
         shown = [_around(edges).grown(FRAME_BORDER_PX) for edges in hulls_of(frames)]
-        area = self.area(column, row)
         whole = hull([*shown, area])
         new = self.layouts.layout(objects, whole)
         canvas = Canvas(self._before(colour(column, row), whole, shown), empty_layout(new), new,
                         Provenance("generated", seed=self.seed))  # fmt: skip
-        own = int(cell_generator(self.seed, Stream.WORLD_OBJECT, column, row).integers(1 << 62))
         [painted] = self.renderer([canvas], [own], num_inference_steps=self.steps)
         changed = covered(painted_boxes(new.boxes, spec), painted.image.shape).astype(np.uint8)[..., None]
         return np.concatenate([painted.image, changed], 2)[whole.common(area)[0]]

@@ -157,7 +157,7 @@ def test_a_cell_is_painted_next_to_the_objects_of_cells_before_it():
         seen.append(canvases[0].window())
         return renderer(canvases, seeds, **options)
 
-    painted.renderer = watched
+    watched.frames, painted.renderer = renderer.frames, watched
     for place in [(column, row) for row in range(-5, 7, 2) for column in range(-30, 31)]:
         own = painted.layouts.cell(*place)
         points = _shown_of_cells_before(painted.layouts, place)
@@ -175,6 +175,30 @@ def test_a_cell_is_painted_next_to_the_objects_of_cells_before_it():
         if checked > 3:
             return
     pytest.fail("too few objects near those of other cells")
+
+
+def test_frames_along_headings_show_no_place_that_was_not_made():
+    """They lie askew to the label, whose upright frame does not hold their corners."""
+    painted = toy_world(kind="hbb", headed=("car", "van")).painted
+    renderer, corners = painted.renderer, 0
+    places = [(column, row) for row in range(3) for column in range(12) if len(painted.layouts.cell(column, row))]
+
+    def watched(canvases, seeds, **options):
+        nonlocal corners
+        [window] = [canvas.window() for canvas in canvases]
+        for frame in renderer.frames(window.new, seeds[0]):
+            there = covered(np.float32([frame - [0, 0, 2, 2, 0]]), window.image.shape)
+            assert window.image[there].max(1).min() > 0, "what is not made is black"
+            points = geometry.to_corners(np.float32([frame]))[0]
+            beyond = (points < 0) | (points > window.new.size)
+            assert not beyond.any(), "beyond the image its border is repeated"
+            corners += int(np.abs(np.sin(2 * frame[4])) > 0.5)
+        return renderer(canvases, seeds, **options)
+
+    watched.frames, painted.renderer = renderer.frames, watched
+    for place in places[:6]:
+        painted._painted(*place)
+    assert corners > 3, "some frames lie askew"
 
 
 def _shown_of_cells_before(layouts, place: tuple[int, int]) -> np.ndarray:
