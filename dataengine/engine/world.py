@@ -16,7 +16,7 @@ from dataengine.engine.recipe import OFF, Recipe, folder_hash
 from dataengine.engine.world_folder import StoredWorld, WorldFolder, write_derived
 from dataengine.engine.world_worker import WorldJob, WorldSettings
 from dataengine.errors import UserError
-from dataengine.files import check_writable, lock, read_text, write_whole
+from dataengine.files import check_writable, lock, read_text, remove, write_whole
 from dataengine.judge.calibration import Calibration
 from dataengine.layouts.map_sampler import MapSampler
 from dataengine.layouts.map_table import map_objects
@@ -142,7 +142,8 @@ def make_world(
         total = sum(len(folder.blocks(n, settings.size).places()) for n in range(settings.levels))
         blocks = folder.blocks(0, settings.size)
         blocks.prepare()
-        job = WorldJob(recipe, settings, parts.calibration, parts.hashes, blocks, blocks.made())
+        world.keep_in(folder.stages)
+        job = WorldJob(recipe, settings, parts.calibration, parts.hashes, blocks, blocks.made(), folder.stages)
         _make(job, world, workers, executor, address, gpus_per_worker, lambda n: done(n, total))
         before, finer = len(blocks.places()), blocks
         for number in range(1, settings.levels):
@@ -150,6 +151,7 @@ def make_world(
             level = CoarserLevel(plain, number, finer)
             coarse.make(level, lambda n, _, before=before: done(before + n, total))
             before, finer = before + len(coarse.places()), coarse
+        remove(folder.stages)
         return write_derived(folder, stored)
 
 
@@ -161,7 +163,7 @@ def _make(job: WorldJob, world, workers, executor, address, gpus_per_worker, don
     if executor == "ray":
         from dataengine.engine.cluster import on_cluster
 
-        execute = partial(on_cluster, job, job.blocks, workers, address, gpus_per_worker)
+        execute = partial(on_cluster, replace(job, stages=None), job.blocks, workers, address, gpus_per_worker)
     else:
         import os
 

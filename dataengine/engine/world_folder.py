@@ -6,6 +6,8 @@ manifest.jsonl        one line a block: checksums of its files
 report.json           counts
 SHA256SUMS            checksums of all files but those of the blocks
 
+.stages/              windows and cells that blocks are made from, until the world is finished
+
 and here, or with several levels in folders level-0 (the finest), level-1 ..., each of which is a data set in DOTA form:
 
 blocks/               a picture and a record for each block of 512 pixels
@@ -73,6 +75,7 @@ class WorldFolder:
     def __init__(self, path: Path, levels: int = 1):
         self.path, self.levels = path, levels
         self.world, self.calibration, self.lock = path / "world.json", path / "filter.json", path / ".lock"
+        self.stages = path / ".stages"
         self.manifest, self.report, self.sums = path / "manifest.jsonl", path / "report.json", path / "SHA256SUMS"
 
     def level(self, number: int) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.trace import watch
@@ -36,7 +37,8 @@ class WorldSettings:
 @dataclass(frozen=True)
 class WorldJob:
     """What every worker of a world needs to know (`worker.WorkerJob`). hashes: of the parts, which must be the same
-    everywhere. blocks: where they go. made: names of those that are there already."""
+    everywhere. blocks: where they go. made: names of those that are there already. stages: folder of what blocks are
+    made from, that all workers share; None for one of each worker's own, which goes with it."""
 
     recipe: Recipe
     settings: WorldSettings
@@ -44,6 +46,7 @@ class WorldJob:
     hashes: dict[str, str]
     blocks: BlockFolder
     made: frozenset[str] = field(default_factory=frozenset)
+    stages: Path | None = None
 
     def worker(self, number: int, painted: Callable[[int], None] = lambda n: None) -> ChunkWorker:
         """A worker with the world. Raises UserError where its parts are not those that the world was begun with."""
@@ -53,7 +56,9 @@ class WorldJob:
         changed = sorted(name for name in self.hashes if parts.hashes.get(name) != self.hashes[name])
         if changed:
             raise UserError(f"the {', '.join(changed)} of this worker are not those that the world was begun with.")
-        return ChunkWorker(world, self.blocks, self.made, number)
+        own = None if self.stages else TemporaryDirectory(prefix="dataengine-world-")
+        world.keep_in(self.stages or Path(own.name))
+        return ChunkWorker(world, self.blocks, self.made, number, own)
 
     def life(self, on_gpu: bool) -> float:
         """Chunks that a worker's process makes before a fresh one takes its place."""
@@ -73,6 +78,7 @@ class ChunkWorker:
     blocks: BlockFolder
     made: frozenset[str]
     number: int
+    own: TemporaryDirectory | None = None  # removed with the worker
 
     def start(self, shard: int, store: Store) -> Future[Done]:
         """Make a chunk in this thread (`worker.Makes`)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -116,6 +117,11 @@ class Scene:
                 image[own] = self.tiles.get((column, row), lambda tile=tile: self._made(tile))[theirs]
         return image
 
+    def keep_in(self, folder: Path) -> None:
+        """Keep the windows of both stages in files of a folder, which processes may share."""
+        self.fine.cache.folder = folder / self._stage("pixels")
+        self.coarse.cache.folder = folder / self._stage("cells")
+
     def _made(self, rect: Rect) -> np.ndarray:
         pixels = self.fine.region(rect)
         if self.grey:
@@ -124,13 +130,20 @@ class Scene:
         return np.ascontiguousarray(levels.transpose(1, 2, 0))
 
     def _sampler(self, stage: str, denoise, channels: int, sigmas: Sequence[float], few: bool, phases: Sequence[Phase],
-                 group: int, max_bytes: int):  # fmt: skip
+                 group: int, max_bytes: int, dtype: type = np.float32):  # fmt: skip
         def noise(step: int, rect: Rect) -> np.ndarray:
             return position_noise(self.seed, self._stage(stage), step, channels, rect)
 
         advance = few_step_advance(sigmas) if few else euler_advance(sigmas)
         return WindowedSampler(
-            denoise, noise, advance, phases, group=group, batch=self.pipeline.batch_size, max_bytes=max_bytes
+            denoise,
+            noise,
+            advance,
+            phases,
+            group=group,
+            batch=self.pipeline.batch_size,
+            max_bytes=max_bytes,
+            dtype=dtype,
         )
 
     def _decoder(self, denoise, sigmas: Sequence[float], few: bool, times: int = 1, unit: int = 1) -> WindowedSampler:
@@ -144,7 +157,8 @@ class Scene:
             window = -(-(stride + DECODER_OVERLAP) // unit) * unit
             lattice = Lattice(window, stride, DECODER_HALO).beginning(0)
         pixels = Lattice(*(n * self.ratio for n in (lattice.window, lattice.stride, lattice.halo, lattice.first)))
-        return self._sampler("pixels", denoise, 3, sigmas, few, phases_of(len(sigmas), pixels, 1), 1, PIXEL_CACHE_BYTES)
+        phases = phases_of(len(sigmas), pixels, 1)
+        return self._sampler("pixels", denoise, 3, sigmas, few, phases, 1, PIXEL_CACHE_BYTES, np.float16)
 
     def _coarse(self, steps: int | None, few: bool) -> WindowedSampler:
         """The stage of the layout model, whose windows are of its own size."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -42,6 +43,10 @@ class JudgedWorld:
         self.world, self.detector, self.calibration, self.mode = world, detector, calibration, mode
         self._kept = lru_cache(MAX_CELLS)(self._judged)
         self._erased = BoundedCache(CACHE_BYTES)
+
+    def keep_in(self, folder: Path) -> None:
+        """`World.keep_in`."""
+        self.world.keep_in(folder)
 
     def region(self, left: int, top: int, width: int, height: int) -> Region:
         """The picture and the labels of a rectangle, after the filter."""

@@ -12,13 +12,16 @@ larger one, in any order and in another process.
 
 from __future__ import annotations
 
+import io
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
+from dataengine.files import write_whole
 from dataengine.world.noise import Rect, hull
 
 Denoise = Callable[[np.ndarray, int, Sequence[Rect]], np.ndarray]  # (noisy (B, C, W, W), step, places) -> clean
@@ -27,24 +30,49 @@ Advance = Callable[[np.ndarray, np.ndarray, Callable[[], np.ndarray]], np.ndarra
 
 
 class BoundedCache:
-    """Arrays that cost time to make, the latest used of them, below `max_bytes` together (but at least one)."""
+    """Arrays that cost time to make, by column and row: the latest used of them in memory, below `max_bytes` together
+    (but at least one), and all of them in a folder, if one is set, which processes may share."""
 
     def __init__(self, max_bytes: int):
         self.max_bytes, self.bytes, self.made = max_bytes, 0, 0
-        self._arrays: OrderedDict[Hashable, np.ndarray] = OrderedDict()
+        self.folder: Path | None = None
+        self._arrays: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
 
-    def get(self, key: Hashable, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """The array of this key, made if it is not there. It is shared: do not write into it."""
+    def get(self, key: tuple[int, int], make: Callable[[], np.ndarray]) -> np.ndarray:
+        """The array of this key, made if it is not there. It is shared: do not write into it. Raises UserError where
+        it cannot be stored in the folder."""
         if key in self._arrays:
             self._arrays.move_to_end(key)
             return self._arrays[key]
-        array = make()
-        self.made += 1
+        array = self._stored(key)
+        if array is None:
+            array = make()
+            self.made += 1
+            self._store(key, array)
         self._arrays[key] = array
         self.bytes += array.nbytes
         while self.bytes > self.max_bytes and len(self._arrays) > 1:
             self.bytes -= self._arrays.popitem(last=False)[1].nbytes
         return array
+
+    def _file(self, key: tuple[int, int]) -> Path:
+        return self.folder / f"{key[0]}_{key[1]}.npy"
+
+    def _stored(self, key: tuple[int, int]) -> np.ndarray | None:
+        if self.folder is None:
+            return None
+        try:
+            return np.load(self._file(key), allow_pickle=False)
+        except (FileNotFoundError, ValueError, EOFError):  # not there, or cut off by a crash of the machine
+            return None
+
+    def _store(self, key: tuple[int, int], array: np.ndarray) -> None:
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        write_whole(self._file(key), buffer.getvalue())
 
 
 @dataclass(frozen=True)
@@ -153,7 +181,7 @@ class WindowedSampler:
     the noisy windows of the following step, from those of this one, their clean estimates, and a function that returns
     the following step's noise; acts on each position alone. phases: all steps, in order. group: windows of the last
     phase are computed in squares of group x group, each with all that it depends on. batch: windows that the model is
-    given at a time, at most. max_bytes: of the cache of windows.
+    given at a time, at most. max_bytes: of the cache of windows. dtype: of the finished windows.
     """
 
     def __init__(
@@ -166,9 +194,10 @@ class WindowedSampler:
         group: int = 1,
         batch: int = 16,
         max_bytes: int = 1 << 26,
+        dtype: type = np.float32,
     ):
         self.denoise, self.noise, self.advance, self.phases = denoise, noise, advance, phases
-        self.group, self.batch, self.cache = group, batch, BoundedCache(max_bytes)
+        self.group, self.batch, self.cache, self.dtype = group, batch, BoundedCache(max_bytes), dtype
 
     def region(self, rect: Rect) -> np.ndarray:
         """The clean image of a rectangle, (C, height, width) float32."""
@@ -189,9 +218,8 @@ class WindowedSampler:
         depend on what is computed with others, and no group waits for more than its own surroundings.
         """
         numbers = range(self.group)
-        return self._after(
-            len(self.phases) - 1, [(column * self.group + i, row * self.group + j) for j in numbers for i in numbers]
-        )
+        windows = [(column * self.group + i, row * self.group + j) for j in numbers for i in numbers]
+        return self._after(len(self.phases) - 1, windows).astype(self.dtype)
 
     def _after(self, number: int, windows: Sequence[tuple[int, int]]) -> np.ndarray:
         """Windows (B, C, W, W) of a phase after its steps."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -103,6 +104,13 @@ class World:
         seen = visible > 2 * LEAST_VISIBLE
         window = (0, 0, rect.width, rect.height)
         return objects.select(seen), crop_layout(layout.select(seen), window, LEAST_VISIBLE)
+
+    def keep_in(self, folder: Path) -> None:
+        """Keep what regions are made from in files of a folder: it is made once for all regions, and for all processes
+        that share the folder. All of them have the same world."""
+        for scene in self.scenes:
+            scene.keep_in(folder)
+        self.painted.cache.folder = folder / "objects"
 
     def region(self, left: int, top: int, width: int, height: int) -> Region:
         """The picture and the labels of a rectangle of the world, in pixels; coordinates may be negative."""

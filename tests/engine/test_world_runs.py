@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -90,13 +91,34 @@ def test_an_interrupted_world_is_continued_to_the_same_bytes(made, tmp_path):
 
         return done
 
-    kept_world.cache_clear()
     for after in (4, 10):  # in the finest level, and in the coarser one
+        kept_world.cache_clear()
         with pytest.raises(KeyboardInterrupt):
             make(tmp_path, done=interrupt(after))
     assert not (tmp_path / "level-0" / "images").exists()
     make(tmp_path)
     assert contents(tmp_path) == contents(made)
+
+
+def test_what_blocks_are_made_from_is_made_once_and_goes_with_the_end(made, tmp_path, monkeypatch):
+    def windows(out: Path, stop: int | None = None) -> int:
+        def done(number: int, total: int) -> None:
+            if number == stop:
+                raise KeyboardInterrupt
+
+        kept_world.cache_clear()
+        with suppress(KeyboardInterrupt):
+            make(out, done=done)
+        world = kept_world(RECIPE.seed, LEVELS)
+        return sum(scene.fine.cache.made + scene.coarse.cache.made for scene in world.scenes)
+
+    assert windows(tmp_path / "a", stop=1) > 0
+    assert windows(tmp_path / "a") == 0, "a few windows show all of this small world"
+    monkeypatch.setattr(World, "keep_in", lambda self, folder: None)
+    windows(tmp_path / "b", stop=1)
+    assert windows(tmp_path / "b") > 0, "the control: nothing is kept"
+    assert contents(tmp_path / "a") == contents(tmp_path / "b") == contents(made)
+    assert not (made / ".stages").exists()
 
 
 def test_another_seed_is_refused_in_the_folder_of_a_world(copy):

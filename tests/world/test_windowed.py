@@ -55,6 +55,23 @@ def test_a_region_alone_equals_the_same_region_of_a_larger_one(kind, phases, gro
     assert np.array_equal(large[:, 25:42, 33:54], alone)
 
 
+def test_windows_kept_in_a_folder_are_not_made_again_and_are_the_same(tmp_path):
+    rect = Rect(0, 0, 40, 40)
+    plain, first, second = sampler("few"), sampler("few", max_bytes=1), sampler("few", max_bytes=1)
+    first.cache.folder = second.cache.folder = tmp_path
+    expected = plain.region(rect)
+    assert np.array_equal(first.region(rect), expected)
+    assert first.cache.made == plain.cache.made == len(list(tmp_path.iterdir())), "each once, though memory holds one"
+    assert np.array_equal(second.region(rect), expected)
+    assert second.cache.made == 0
+    cut_off = next(tmp_path.iterdir())
+    cut_off.write_bytes(cut_off.read_bytes()[:-9])
+    third = sampler("few")
+    third.cache.folder = tmp_path
+    assert np.array_equal(third.region(rect), expected)
+    assert third.cache.made == 1, "that of the damaged file"
+
+
 def test_order_and_size_of_the_cache_change_nothing():
     tiles = [Rect(x, y, 20, 20) for y in (0, 20, 40) for x in (0, 20, 40)]
     forward, backward, forgetful = sampler("few"), sampler("few"), sampler("few", max_bytes=1)
