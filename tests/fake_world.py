@@ -30,6 +30,9 @@ class FakeWorld:
         for corners in geometry.to_corners(BOXES.astype(np.float32)):
             cv2.fillPoly(self.image, [np.rint(corners - 0.5).astype(np.int32)], (250, 250, 250))
 
+    def prepare(self, rects):
+        pass
+
     def region(self, left, top, width, height):
         rect = Rect(left, top, width, height)
         layout = Layout(BOXES - [left, top, 0, 0, 0], LABELS, ("car", "van"), (width, height))

@@ -83,12 +83,10 @@ class ChunkWorker:
     def start(self, shard: int, store: Store) -> Future[Done]:
         """Make a chunk in this thread (`worker.Makes`)."""
         done, future = Done(shard), Future()
-        for block in self.blocks.chunks()[shard]:
-            if self.blocks.name(block) not in self.made:
-                with watch(done.events, "render", self.number, shard):
-                    files = self.blocks.files(block, self.world)
-                for name, content in files.items():
-                    store.put(name, content)
+        blocks = [block for block in self.blocks.chunks()[shard] if self.blocks.name(block) not in self.made]
+        with watch(done.events, "render", self.number, shard):
+            for name, content in self.blocks.files_of(blocks, self.world):
+                store.put(name, content)
         store.close()
         future.set_result(done)
         return future

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -64,6 +64,19 @@ def _squares(framed: Sequence[Layout], spec: FrameSpec) -> np.ndarray:
     return np.column_stack([boxes[:, :2], sides, sides, angles])
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How frames are denoised.
+
+    batch: so many at a time, filled up with repeats where there are fewer: rounding depends on the number of frames, so
+    each has the same bits whatever is painted with it. None for as many as there are, up to FRAMES_PER_BATCH.
+    """
+
+    steps: int
+    guidance_scale: float
+    batch: int | None = None
+
+
 class InScenePipeline(DiffusionPipeline):
     """Paints new objects into scenes, one frame at a time. Label effect: keeps (every object fills its own box)."""
 
@@ -96,28 +109,30 @@ class InScenePipeline(DiffusionPipeline):
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         real_objects: RealObjects | None = None,
+        batch: int | None = None,
     ) -> list[Painted]:
         """Paint the new objects of each canvas.
 
         An existing object that a new one would touch is first painted over with empty ground, and its label goes; all
         others keep pixels and label. Noise of object k of canvas i depends on (seeds[i], k) only (contract 4).
         num_inference_steps, guidance_scale: the model's own if None. real_objects: objects that the painted ones start
-        from, where there is one of the class; the boxes are then fitted to them. Raises UserError for a class that the
-        model does not know.
+        from, where there is one of the class; the boxes are then fitted to them. batch: frames that are denoised at a
+        time; with a number, an object has the same bits whatever is painted with it, at some cost. Raises UserError for
+        a class that the model does not know.
         """
         if real_objects is not None:
             canvases = [
                 real_objects.fitted(canvas, class_numbers(canvas.new, self.classes), self.unet.spec, seed)
                 for canvas, seed in zip(canvases, seeds, strict=True)
             ]
-        settings = self._settings(num_inference_steps, guidance_scale)
-        windows = self._cleared([canvas.window() for canvas in canvases], seeds, settings)
+        sampling = self._sampling(num_inference_steps, guidance_scale, batch)
+        windows = self._cleared([canvas.window() for canvas in canvases], seeds, sampling)
         layouts = [_with_whole_boxes(window) for window in windows]
         labels = [class_numbers(layout, self.classes) for layout in layouts]
         starts = [window.starts or (None,) * len(window.new) for window in windows]
         keys = [[(seed, k) for k in range(len(layout))] for seed, layout in zip(seeds, layouts, strict=True)]
         scenes = [window.image for window in windows]
-        images = self._painted(scenes, layouts, labels, keys, settings, real_objects, starts)
+        images = self._painted(scenes, layouts, labels, keys, sampling, real_objects, starts)
         results = []
         for image, canvas, window in zip(images, canvases, windows, strict=True):
             least = 0.0 if canvas.complete else MIN_VISIBLE
@@ -158,8 +173,8 @@ class InScenePipeline(DiffusionPipeline):
         else:
             keys = [(seed, number + Noise.REMOVED_OBJECT) for number in numbers[going]]
             removed = painted.labels.select(gone)
-            steps = self._settings(settings.num_inference_steps, settings.guidance_scale)
-            [image] = self._painted_over([painted.image], [kept], [removed], [keys], steps)
+            sampling = self._sampling(settings.num_inference_steps, settings.guidance_scale)
+            [image] = self._painted_over([painted.image], [kept], [removed], [keys], sampling)
         return replace(painted, image=image, labels=kept, numbers=numbers[~going])
 
     @torch.no_grad()
@@ -171,37 +186,41 @@ class InScenePipeline(DiffusionPipeline):
             return image
         places = removed.boxes[:, :2].astype(np.int64) @ np.array([1, 1 << 16])
         keys = [(seed, int(place) + Noise.CLEARED_OBJECT) for place in places]
-        [cleared] = self._painted_over([image], [kept], [removed], [keys], self._settings(None, None))
+        [cleared] = self._painted_over([image], [kept], [removed], [keys], self._sampling())
         return cleared
 
-    def _settings(self, num_inference_steps: int | None, guidance_scale: float | None) -> tuple[int, float]:
-        """Steps and guidance; the model's own where None is given."""
-        return num_inference_steps or self.steps, self.guidance_scale if guidance_scale is None else guidance_scale
+    def _sampling(
+        self, steps: int | None = None, guidance_scale: float | None = None, batch: int | None = None
+    ) -> Sampling:
+        """The model's own steps and guidance where None is given."""
+        return Sampling(steps or self.steps, self.guidance_scale if guidance_scale is None else guidance_scale, batch)
 
-    def _cleared(self, windows: list[Canvas], seeds: Sequence[int], settings: tuple[int, float]) -> list[Canvas]:
+    def _cleared(self, windows: list[Canvas], seeds: Sequence[int], sampling: Sampling) -> list[Canvas]:
         """The canvases with room for their new objects: existing ones that a new one would touch are painted over with
         empty ground, and their labels go."""
         parts = [parted(window.existing, window.new, self.margin) for window in windows]
         crowded = [i for i, (_, removed) in enumerate(parts) if len(removed)]
         keys = [[(seeds[i], k + Noise.CLEARED_OBJECT) for k in range(len(parts[i][1]))] for i in crowded]
         kept, removed = ([parts[i][side] for i in crowded] for side in (0, 1))
-        images = self._painted_over([windows[i].image for i in crowded], kept, removed, keys, settings)
+        images = self._painted_over([windows[i].image for i in crowded], kept, removed, keys, sampling)
         cleared = list(windows)
         for i, image in zip(crowded, images, strict=True):
             cleared[i] = replace(windows[i], image=image, existing=parts[i][0])
         return cleared
 
     def _painted_over(
-        self, images: list[np.ndarray], kept: list[Layout], removed: list[Layout], keys, settings: tuple[int, float]
+        self, images: list[np.ndarray], kept: list[Layout], removed: list[Layout], keys, sampling: Sampling
     ) -> list[np.ndarray]:
         """The images with empty ground in place of the removed objects; pixels in the boxes of those kept stay."""
         labels = [np.full(len(layout), self.unet.nothing) for layout in removed]
-        results = self._painted(images, removed, labels, keys, settings)
+        results = self._painted(images, removed, labels, keys, sampling)
         for result, image, layout in zip(results, images, kept, strict=True):
             _restore(result, image, layout.boxes)
         return results
 
-    def _painted(self, images, layouts, labels, keys, settings, real_objects=None, starts=None) -> list[np.ndarray]:
+    def _painted(
+        self, images, layouts, labels, keys, sampling: Sampling, real_objects=None, starts=None
+    ) -> list[np.ndarray]:
         """Images uint8 (H, W, 3) with each layout's objects painted; labels, noise keys and starts of each object."""
         starts = starts or [(None,) * len(layout) for layout in layouts]
         pictures, jobs = [image.astype(np.float32) for image in images], []
@@ -214,7 +233,7 @@ class InScenePipeline(DiffusionPipeline):
                 jobs.append((int(rounds[k]), i, whole, one, int(labels[i][k]), keys[i][k], starts[i][k]))
         for number in sorted({job[0] for job in jobs}):
             now = [job[1:] for job in jobs if job[0] == number]
-            self._paint(pictures, grey, now, settings, real_objects)
+            self._paint(pictures, grey, now, sampling, real_objects)
         return [np.clip(np.rint(p), 0, 255).astype(np.uint8) for p in pictures]
 
     def _framed(self, wholes: list[Layout], labels, keys, starts) -> list[Layout]:
@@ -230,7 +249,7 @@ class InScenePipeline(DiffusionPipeline):
                 framed[k] = replace(framed[k], boxes=box[None], kind="obb")
         return framed
 
-    def _paint(self, pictures, grey, jobs, settings, real_objects) -> None:
+    def _paint(self, pictures, grey, jobs, sampling: Sampling, real_objects) -> None:
         """Paint the objects of one round. All frames are cut before any is pasted: none depends on its batch."""
         spec = self.unet.spec
         frames, holes, boxes, fields, starts, own = [], [], [], [], [], []
@@ -245,9 +264,11 @@ class InScenePipeline(DiffusionPipeline):
             starts.append(start), own.append(inside)
         strength = 1.0 if real_objects is None else real_objects.strength
         begun, blank = ([k for k, s in enumerate(starts) if (s is not None) == real] for real in (True, False))
-        for indices in (*_batches(begun), *_batches(blank)):
-            now, *stacks = ([values[k] for k in indices] for values in (jobs, frames, holes, boxes, fields, starts))
-            patches = self._denoise(now, *stacks, strength, *settings)
+        for indices in (*_batches(begun, sampling), *_batches(blank, sampling)):
+            missing = (sampling.batch or 0) - len(indices)
+            full = indices + indices[:1] * missing
+            now, *stacks = ([values[k] for k in full] for values in (jobs, frames, holes, boxes, fields, starts))
+            patches = self._denoise(now, *stacks, strength, sampling)[: len(indices)]
             for k, patch in zip(indices, patches, strict=True):
                 (image, whole, one, label, *_), start = jobs[k], starts[k]
                 if grey[image]:
@@ -267,7 +288,7 @@ class InScenePipeline(DiffusionPipeline):
                     hole = hole * hole_in_frame(whole.boxes[0], matrix, fine)
                 paste(pictures[image], patch, hole, matrix, changed)
 
-    def _denoise(self, jobs, frames, holes, boxes, fields, starts, strength, steps, guidance_scale) -> np.ndarray:
+    def _denoise(self, jobs, frames, holes, boxes, fields, starts, strength, sampling: Sampling) -> np.ndarray:
         """Painted frames (B, F, F, 3) float32 in [0, 255]. starts: frames to begin from, all of them or none."""
         device = self.unet.device
 
@@ -286,7 +307,7 @@ class InScenePipeline(DiffusionPipeline):
         with fast_autocast(device):
             painted = sample_frames(
                 self.unet, surroundings * (1 - hole), hole, box, labels, tensor(fields), generators=generators,
-                steps=steps, guidance_scale=guidance_scale,
+                steps=sampling.steps, guidance_scale=sampling.guidance_scale,
                 scheduler=copy.deepcopy(self.scheduler),  # counts its steps, and two threads may paint at a time
                 few=bool(self.config.few_steps), start=begun,
             )  # fmt: skip
@@ -321,8 +342,9 @@ def with_detail(patch: np.ndarray, start: np.ndarray, strength: float) -> np.nda
     return np.clip(patch + kept * (fine(start) - fine(patch)), 0, 255)
 
 
-def _batches(indices: list[int]) -> list[list[int]]:
-    return [indices[start : start + FRAMES_PER_BATCH] for start in range(0, len(indices), FRAMES_PER_BATCH)]
+def _batches(indices: list[int], sampling: Sampling) -> list[list[int]]:
+    size = sampling.batch or FRAMES_PER_BATCH
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
 def _restore(image: np.ndarray, scene: np.ndarray, boxes: np.ndarray) -> None:

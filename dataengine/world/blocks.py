@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,13 +22,14 @@ from dataengine.world.noise import Rect
 from dataengine.world.world import Region
 
 BLOCK_PX = 512
-STRIP_BLOCKS = 8  # blocks are made strip by strip, so that what is kept for the next row does not grow with the width
-CHUNK_BLOCKS = 4  # on each side of what a worker makes at a time: neighbours share most of what they are made from
+CHUNK_BLOCKS = 4  # on each side of what is made at a time: neighbours share most of what they are made from
 AGAIN = "and the same dataengine world command makes it again"
 
 
 class Regions(Protocol):
     """`World`, `JudgedWorld`, or a coarser level of one."""
+
+    def prepare(self, rects: Sequence[Rect]) -> None: ...
 
     def region(self, left: int, top: int, width: int, height: int) -> Region: ...
 
@@ -42,17 +43,15 @@ class BlockFolder:
     side: int = BLOCK_PX
 
     def places(self) -> list[Rect]:
-        """All blocks, in the order in which making them costs least."""
-        starts = self._starts()
-        strips = [starts[i : i + STRIP_BLOCKS] for i in range(0, len(starts), STRIP_BLOCKS)]
-        return [self._block(left, top) for strip in strips for top in starts for left in strip]
+        """All blocks, in the order in which they are made."""
+        return [block for chunk in self.chunks() for block in chunk]
 
     def rows(self) -> list[list[Rect]]:
         """All blocks, row by row from the top."""
         return [[self._block(left, top) for left in self._starts()] for top in self._starts()]
 
     def chunks(self) -> list[list[Rect]]:
-        """All blocks, in squares for one worker each."""
+        """All blocks, in squares that one worker makes at a time."""
         starts = self._starts()
         cuts = [starts[i : i + CHUNK_BLOCKS] for i in range(0, len(starts), CHUNK_BLOCKS)]
         return [[self._block(left, top) for top in tops for left in lefts] for tops in cuts for lefts in cuts]
@@ -84,12 +83,21 @@ class BlockFolder:
     def make(self, world: Regions, done: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Make all blocks that are not there."""
         self.prepare()
-        places, there = self.places(), self.made()
-        for number, block in enumerate(places, 1):
-            if self.name(block) not in there:
-                for name, content in self.files(block, world).items():
-                    self.put(name, content)
-            done(number, len(places))
+        total, there, number = len(self.places()), self.made(), 0
+        for chunk in self.chunks():
+            missing = [block for block in chunk if self.name(block) not in there]
+            number += len(chunk) - len(missing)
+            for name, content in self.files_of(missing, world):
+                self.put(name, content)
+                if name.endswith(".json"):
+                    number += 1
+                    done(number, total)
+
+    def files_of(self, blocks: Sequence[Rect], world: Regions) -> Iterator[tuple[str, bytes]]:
+        """Name and content of the files of blocks that are neighbours."""
+        world.prepare(blocks)
+        for block in blocks:
+            yield from self.files(block, world).items()
 
     def files(self, block: Rect, world: Regions) -> dict[str, bytes]:
         """Name and content of the files of a block: the picture, then the record."""

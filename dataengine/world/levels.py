@@ -3,6 +3,8 @@ them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from dataengine.data.layout import Layout
@@ -21,6 +23,9 @@ class CoarserLevel:
 
     def __init__(self, world: World, number: int, finer: BlockFolder):
         self.world, self.number, self.finer = world, number, finer
+
+    def prepare(self, rects: Sequence[Rect]) -> None:
+        """Nothing: the objects are there."""
 
     def region(self, left: int, top: int, width: int, height: int) -> Region:
         """The picture of a rectangle in pixels of this level; its labels are those of the finest level, scaled."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -48,6 +49,11 @@ class JudgedWorld:
         """`World.keep_in`."""
         self.world.keep_in(folder)
 
+    def prepare(self, rects: Sequence[Rect]) -> None:
+        """`World.prepare` of all that the filter looks at for regions."""
+        cells = {(c, r) for rect in rects for c, r, _ in self.world.layouts.objects(rect).ids.tolist()}
+        self.world.prepare([*rects, *(self._tile(self.world.layouts.cell(*place)) for place in cells)])
+
     def region(self, left: int, top: int, width: int, height: int) -> Region:
         """The picture and the labels of a rectangle, after the filter."""
         region = self.world.region(left, top, width, height)
@@ -69,7 +75,7 @@ class JudgedWorld:
         own = self.world.layouts.cell(column, row)
         if not len(own):
             return Verdicts(np.zeros(0, np.float32), np.zeros(0, bool))
-        tile = tile_of(own, min(TILE_PX, self.world.layouts.cell_px))
+        tile = self._tile(own)
         shown = self.world.region(tile.left, tile.top, tile.width, tile.height)
         [detections] = self.detector.detect([shown.image])
         is_own = (shown.objects.ids[:, :2] == (column, row)).all(1)
@@ -78,6 +84,10 @@ class JudgedWorld:
         found = self.calibration.found(labels, scores)
         assert is_own.sum() == len(own), "a tile shows every object of its cell"
         return Verdicts(scores[is_own], found[is_own])
+
+    def _tile(self, own: WorldObjects) -> Rect:
+        """Where the objects of a cell are looked for."""
+        return tile_of(own, min(TILE_PX, self.world.layouts.cell_px))
 
     def _without_missed(self, region: Region) -> np.ndarray:
         image = region.image.copy()

@@ -47,13 +47,25 @@ class BoundedCache:
         array = self._stored(key)
         if array is None:
             array = make()
-            self.made += 1
-            self._store(key, array)
+            self.put(key, array)
+        else:
+            self._remember(key, array)
+        return array
+
+    def __contains__(self, key: tuple[int, int]) -> bool:
+        return key in self._arrays or (self.folder is not None and self._file(key).exists())
+
+    def put(self, key: tuple[int, int], array: np.ndarray) -> None:
+        """Keep an array that was just made."""
+        self.made += 1
+        self._store(key, array)
+        self._remember(key, array)
+
+    def _remember(self, key: tuple[int, int], array: np.ndarray) -> None:
         self._arrays[key] = array
         self.bytes += array.nbytes
         while self.bytes > self.max_bytes and len(self._arrays) > 1:
             self.bytes -= self._arrays.popitem(last=False)[1].nbytes
-        return array
 
     def _file(self, key: tuple[int, int]) -> Path:
         return self.folder / f"{key[0]}_{key[1]}.npy"

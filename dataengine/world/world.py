@@ -112,6 +112,11 @@ class World:
             scene.keep_in(folder)
         self.painted.cache.folder = folder / "objects"
 
+    def prepare(self, rects: Sequence[Rect]) -> None:
+        """Make what regions need, faster than they do one by one. It lasts in the folder of `keep_in`, and else as long
+        as memory holds it."""
+        self.painted.prepare(rects)
+
     def region(self, left: int, top: int, width: int, height: int) -> Region:
         """The picture and the labels of a rectangle of the world, in pixels; coordinates may be negative."""
         rect = Rect(left, top, width, height)

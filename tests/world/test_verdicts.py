@@ -56,6 +56,23 @@ def erased():
     return world, world.region(*PLACE)
 
 
+def test_a_prepared_region_is_the_same_and_all_of_it_is_painted_together(erased):
+    _, region = erased
+    world, asked = judged("erase"), []
+    painted, renderer = world.world.painted, world.world.painted.renderer
+
+    def watched(canvases, seeds, **options):
+        asked.append(len(canvases))
+        return renderer(canvases, seeds, **options)
+
+    watched.frames, painted.renderer = renderer.frames, watched
+    world.prepare([region.rect])
+    assert max(asked) > 3, "many cells at a time"
+    asked.clear()
+    assert np.array_equal(world.region(*PLACE).image, region.image)
+    assert not asked, "nothing was left to be painted"
+
+
 def test_objects_are_judged_by_what_the_image_shows_and_marked():
     region = judged("difficult").region(*PLACE)
     cars = region.labels.labels == 0
