@@ -6,7 +6,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.trace import watch
@@ -38,7 +37,7 @@ class WorldSettings:
 class WorldJob:
     """What every worker of a world needs to know (`worker.WorkerJob`). hashes: of the parts, which must be the same
     everywhere. blocks: where they go. made: names of those that are there already. stages: folder of what blocks are
-    made from, that all workers share; None for one of each worker's own, which goes with it."""
+    made from, that all workers share; None where they share no disk."""
 
     recipe: Recipe
     settings: WorldSettings
@@ -56,9 +55,9 @@ class WorldJob:
         changed = sorted(name for name in self.hashes if parts.hashes.get(name) != self.hashes[name])
         if changed:
             raise UserError(f"the {', '.join(changed)} of this worker are not those that the world was begun with.")
-        own = None if self.stages else TemporaryDirectory(prefix="dataengine-world-")
-        world.keep_in(self.stages or Path(own.name))
-        return ChunkWorker(world, self.blocks, self.made, number, own)
+        if self.stages is not None:
+            world.keep_in(self.stages)
+        return ChunkWorker(world, self.blocks, self.made, number)
 
     def life(self, on_gpu: bool) -> float:
         """Chunks that a worker's process makes before a fresh one takes its place."""
@@ -78,7 +77,6 @@ class ChunkWorker:
     blocks: BlockFolder
     made: frozenset[str]
     number: int
-    own: TemporaryDirectory | None = None  # removed with the worker
 
     def start(self, shard: int, store: Store) -> Future[Done]:
         """Make a chunk in this thread (`worker.Makes`)."""

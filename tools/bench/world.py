@@ -1,14 +1,16 @@
 """Seams, speed, memory and layout score of worlds, next to separate pictures and independent windows.
 
     python tools/bench/world.py seams --worlds 10 --size 1024     # ground: seams, and pixels a second
-    python tools/bench/world.py objects --world runs/world        # layout score, and the speed of separate pictures
+    python tools/bench/world.py speed --size 4096                 # with objects and filter, beside separate pictures
+    python tools/bench/world.py objects --world runs/world        # layout score, beside that of separate pictures
     python tools/bench/world.py levels --world runs/world-levels  # how levels agree, and what each adds
     python tools/bench/world.py memory --sizes 2048 4096          # peak memory and CPU time at these sizes
 
 Seam ratio: mean gradient across the lines where one window goes over into the next, over the mean gradient elsewhere,
 of the ground without objects; for the windows of each stage, and for the borders of the stored blocks. "independent":
 windows of the layout model's size side by side. Speed: CPU seconds for each pixel, of worlds and of separate pictures
-in batches of the renderer's own size, made in turns in one process; all that worlds compute beyond their border counts.
+in batches of the renderer's own size, made in turns in one process; all that worlds compute beyond their border, and
+that their blocks are stored, counts.
 Layout score: AP50 of a detector that had no part in filtering, on tiles of a finished world and as many pictures of its
 recipe, of 256 pixels. Fine energy: variance that halving the resolution removes.
 """
@@ -22,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -34,13 +37,17 @@ from dataengine.data.layout import Layout
 from dataengine.data.tile import crop_layout
 from dataengine.engine.world_folder import StoredWorld, WorldFolder, labels_at
 from dataengine.layouts.stored import load_layouts
+from dataengine.render.canvas import Painted
 from dataengine.render.renderer import load_renderer
-from dataengine.world.blocks import BLOCK_PX
+from dataengine.world.blocks import BLOCK_PX, BlockFolder
 from dataengine.world.levels import halved
 from dataengine.world.noise import Rect
 from dataengine.world.scene import Scene
 from dataengine.world.windowed import Lattice
 from dataengine.world.world import LEAST_VISIBLE
+
+
+HALF, WHOLE = 0.5, 0.99  # visible shares
 
 
 def seam_lines(lattice: Lattice, pixels: int, size: int) -> np.ndarray:
@@ -129,10 +136,8 @@ def mean_and_error(values: list[float]) -> list[float]:
 def objects(path: Path) -> dict:
     """Layout score of the tiles of a finished world, and of separate pictures of its recipe: their objects are drawn
     from the same prior, and the same filter has seen them."""
-    from dataengine.engine.attempt import judged, paint
     from dataengine.engine.parts import load_parts
     from dataengine.engine.recipe import Recipe
-    from dataengine.seeds import image_seed
 
     stored = StoredWorld.load(WorldFolder(path).world)
     folder, side = WorldFolder(path, stored.levels), 256
@@ -143,20 +148,63 @@ def objects(path: Path) -> dict:
         for y in starts for x in starts
     ]  # fmt: skip
     recipe = Recipe(**stored.recipe)
-    parts, pictures = load_parts(recipe), []
-    start = clock()
-    for first in range(0, len(tiles), parts.renderer.batch_size):
-        numbers = range(first, min(len(tiles), first + parts.renderer.batch_size))
-        for number, painted in zip(numbers, paint(parts, recipe, numbers), strict=True):
-            after, _ = judged(parts, recipe, painted, image_seed(recipe.seed, number))
-            pictures.append((after.image, after.labels))
-    seconds = clock() - start
+    pictures = [(after.image, after.labels) for after in separate(load_parts(recipe), recipe, 0, len(tiles))]
     made = {"world": tiles, "separate": pictures}
     return {
         "size": stored.size, "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
         "objects": {name: sum(len(labels) for _, labels in each) for name, each in made.items()},
-        "pixels a CPU second of separate pictures": round(len(tiles) * side**2 / seconds),
-        "layout score": {name: layout_score(each) for name, each in made.items()},
+        "cut by a border": {
+            name: round(float(np.mean(np.concatenate([labels.visible for _, labels in each]) < WHOLE)), 3)
+            for name, each in made.items()
+        },
+        "layout score": {name: layout_score(each, HALF) for name, each in made.items()},
+        "layout score, whole objects": {name: layout_score(each, WHOLE) for name, each in made.items()},
+    }  # fmt: skip
+
+
+def separate(parts, recipe, first: int, last: int) -> Iterator[Painted]:
+    """Pictures of these numbers as `synth` makes them, after the filter."""
+    from dataengine.engine.attempt import judged, paint
+    from dataengine.seeds import image_seed
+
+    for start in range(first, last, parts.renderer.batch_size):
+        numbers = range(start, min(last, start + parts.renderer.batch_size))
+        for number, painted in zip(numbers, paint(parts, recipe, numbers), strict=True):
+            yield judged(parts, recipe, painted, image_seed(recipe.seed, number))[0]
+
+
+def speed(dataset: str, size: int, filter: str) -> dict:
+    """Pixels a CPU second of a world with its objects, and of as many separate pictures of its recipe."""
+    from dataengine.engine.recipe import Recipe
+    from dataengine.engine.world import load_world
+
+    recipe = Recipe(dataset=dataset, layouts="prior", filter=filter)
+    world, parts = load_world(recipe)
+    count, seconds, made = (size // 256) ** 2, {"world": 0.0, "separate": 0.0}, 0
+    for _ in separate(parts, recipe, count, count + 1):  # first calls are slower
+        pass
+    started = clock()
+
+    def done(number: int, total: int) -> None:
+        nonlocal started, made
+        now = clock()
+        seconds["world"] += now - started
+        upto = count * number // total
+        if upto - made >= parts.renderer.batch_size or number == total:
+            for _ in separate(parts, recipe, made, upto):
+                pass
+            made = upto
+            seconds["separate"] += clock() - now
+        started = clock()
+
+    with tempfile.TemporaryDirectory() as folder:
+        world.keep_in(Path(folder) / "stages")
+        BlockFolder(Path(folder) / "blocks", size).make(world, done)
+    rate = {name: size**2 / value for name, value in seconds.items()}
+    return {
+        "dataset": dataset, "size": size, "filter": filter,
+        "pixels a CPU second": {name: round(value) for name, value in rate.items()},
+        "speed of separate pictures": round(rate["world"] / rate["separate"], 3),
     }  # fmt: skip
 
 
@@ -183,17 +231,17 @@ def fine_energy(image: np.ndarray) -> float:
     return float(((image.astype(float) - means) ** 2).mean())
 
 
-def layout_score(pictures: list[tuple[np.ndarray, Layout]]) -> list[float]:
+def layout_score(pictures: list[tuple[np.ndarray, Layout]], least_visible: float) -> list[float]:
     """AP50 of the independent detector on pictures with their labels, and its standard error over pictures.
 
-    Objects that are shown by less than half count for nothing, as difficult ones do: worlds and separate pictures cut
-    objects at their borders by rules of their own.
+    Objects of which less is visible count for nothing, as difficult ones do: worlds and separate pictures cut objects
+    at their borders by rules of their own, tiles of worlds many more.
     """
     from dataengine.evaluate.average_precision import matched
     from dataengine.judge.detector import load_detector
 
     detector = load_detector(weights.packaged("evaluation-detector"), threads=1)
-    layouts = [replace(labels, difficult=labels.difficult | (labels.visible < 0.5)) for _, labels in pictures]
+    layouts = [replace(labels, difficult=labels.difficult | (labels.visible < least_visible)) for _, labels in pictures]
     found = matched([detector.detect([image])[0] for image, _ in pictures], layouts, detector.classes, (0.5,))
     spread = found.resampled_means(200, np.random.default_rng(0))
     return [round(found.average_precision().mean(0.5), 3), round(float(np.nanstd(spread)), 3)]
@@ -223,7 +271,7 @@ def memory(dataset: str, sizes: list[int], filter: str) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("seams", "objects", "levels", "memory"))
+    parser.add_argument("what", choices=("seams", "speed", "objects", "levels", "memory"))
     parser.add_argument("--dataset", default="hrplanes")
     parser.add_argument("--worlds", type=int, default=10)
     parser.add_argument("--size", type=int, default=1024)
@@ -234,6 +282,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.what == "seams":
         result = ground(args.dataset, args.worlds, args.size)
+    elif args.what == "speed":
+        result = speed(args.dataset, args.size, args.filter)
     elif args.what == "memory":
         result = memory(args.dataset, args.sizes, args.filter)
     elif args.world is None:
