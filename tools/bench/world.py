@@ -46,7 +46,6 @@ from dataengine.world.scene import Scene
 from dataengine.world.windowed import Lattice
 from dataengine.world.world import LEAST_VISIBLE
 
-
 HALF, WHOLE = 0.5, 0.99  # visible shares
 
 
