@@ -1,8 +1,7 @@
 """Seams, speed, memory and layout score of worlds, next to separate pictures and independent windows.
 
     python tools/bench/world.py seams --worlds 10 --size 1024     # ground: seams, and pixels a second
-    python tools/bench/world.py speed --size 4096                 # with objects and filter, beside separate pictures
-    python tools/bench/world.py objects --world runs/world        # layout score, beside that of separate pictures
+    python tools/bench/world.py objects --size 4096 --world NEW   # speed with objects and filter, and layout score
     python tools/bench/world.py levels --world runs/world-levels  # how levels agree, and what each adds
     python tools/bench/world.py memory --sizes 2048 4096          # peak memory and CPU time at these sizes
 
@@ -39,7 +38,7 @@ from dataengine.engine.world_folder import StoredWorld, WorldFolder, labels_at
 from dataengine.layouts.stored import load_layouts
 from dataengine.render.canvas import Painted
 from dataengine.render.renderer import load_renderer
-from dataengine.world.blocks import BLOCK_PX, BlockFolder
+from dataengine.world.blocks import BLOCK_PX
 from dataengine.world.levels import halved
 from dataengine.world.noise import Rect
 from dataengine.world.scene import Scene
@@ -132,25 +131,46 @@ def mean_and_error(values: list[float]) -> list[float]:
     return [round(float(np.mean(values)), 3), round(float(np.std(values) / len(values) ** 0.5), 3)]
 
 
-def objects(path: Path) -> dict:
-    """Layout score of the tiles of a finished world, and of separate pictures of its recipe: their objects are drawn
-    from the same prior, and the same filter has seen them."""
+def objects(dataset: str, size: int, filter: str, path: Path) -> dict:
+    """Speed of a world with its objects, and layout score of its tiles, beside as many separate pictures of its recipe:
+    their objects are drawn from the same prior, and the same filter has seen them. path: of the world, a new folder."""
     from dataengine.engine.parts import load_parts
     from dataengine.engine.recipe import Recipe
+    from dataengine.engine.world import make_world
+    from dataengine.engine.world_worker import WorldSettings
 
+    recipe = Recipe(dataset=dataset, layouts="prior", filter=filter)
+    parts, side, seconds = load_parts(recipe), 256, {"world": 0.0, "separate": 0.0}
+    starts = range(0, size - side + 1, side)
+    count = len(starts) ** 2
+    for _ in separate(parts, recipe, count, count + 1):  # first calls are slower
+        pass
+    pictures, started = [], clock()
+
+    def done(number: int, total: int) -> None:
+        nonlocal started
+        now, made, wanted = clock(), len(pictures), count * number // total
+        seconds["world"] += now - started
+        if wanted - made >= parts.renderer.batch_size or number == total:
+            pictures.extend((after.image, after.labels) for after in separate(parts, recipe, made, wanted))
+            seconds["separate"] += clock() - now
+        started = clock()
+
+    make_world(recipe, path, WorldSettings(size), workers=1, done=done)
+    seconds["world"] += clock() - started
     stored = StoredWorld.load(WorldFolder(path).world)
-    folder, side = WorldFolder(path, stored.levels), 256
-    (labels, _), blocks = labels_at(folder, stored, 0), folder.blocks(0, stored.size)
-    starts = range(0, stored.size - side + 1, side)
+    folder = WorldFolder(path)
+    (labels, _), blocks = labels_at(folder, stored, 0), folder.blocks(0, size)
     tiles = [
         (blocks.region(x, y, side, side), crop_layout(labels, (x, y, side, side), LEAST_VISIBLE))
         for y in starts for x in starts
     ]  # fmt: skip
-    recipe = Recipe(**stored.recipe)
-    pictures = [(after.image, after.labels) for after in separate(load_parts(recipe), recipe, 0, len(tiles))]
     made = {"world": tiles, "separate": pictures}
+    rate = {name: size**2 / value for name, value in seconds.items()}
     return {
-        "size": stored.size, "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
+        "size": size, "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
+        "pixels a CPU second": {name: round(value) for name, value in rate.items()},
+        "speed of separate pictures": round(rate["world"] / rate["separate"], 3),
         "objects": {name: sum(len(labels) for _, labels in each) for name, each in made.items()},
         "cut by a border": {
             name: round(float(np.mean(np.concatenate([labels.visible for _, labels in each]) < WHOLE)), 3)
@@ -170,41 +190,6 @@ def separate(parts, recipe, first: int, last: int) -> Iterator[Painted]:
         numbers = range(start, min(last, start + parts.renderer.batch_size))
         for number, painted in zip(numbers, paint(parts, recipe, numbers), strict=True):
             yield judged(parts, recipe, painted, image_seed(recipe.seed, number))[0]
-
-
-def speed(dataset: str, size: int, filter: str) -> dict:
-    """Pixels a CPU second of a world with its objects, and of as many separate pictures of its recipe."""
-    from dataengine.engine.recipe import Recipe
-    from dataengine.engine.world import load_world
-
-    recipe = Recipe(dataset=dataset, layouts="prior", filter=filter)
-    world, parts = load_world(recipe)
-    count, seconds, made = (size // 256) ** 2, {"world": 0.0, "separate": 0.0}, 0
-    for _ in separate(parts, recipe, count, count + 1):  # first calls are slower
-        pass
-    started = clock()
-
-    def done(number: int, total: int) -> None:
-        nonlocal started, made
-        now = clock()
-        seconds["world"] += now - started
-        upto = count * number // total
-        if upto - made >= parts.renderer.batch_size or number == total:
-            for _ in separate(parts, recipe, made, upto):
-                pass
-            made = upto
-            seconds["separate"] += clock() - now
-        started = clock()
-
-    with tempfile.TemporaryDirectory() as folder:
-        world.keep_in(Path(folder) / "stages")
-        BlockFolder(Path(folder) / "blocks", size).make(world, done)
-    rate = {name: size**2 / value for name, value in seconds.items()}
-    return {
-        "dataset": dataset, "size": size, "filter": filter,
-        "pixels a CPU second": {name: round(value) for name, value in rate.items()},
-        "speed of separate pictures": round(rate["world"] / rate["separate"], 3),
-    }  # fmt: skip
 
 
 def levels(path: Path) -> dict:
@@ -270,25 +255,25 @@ def memory(dataset: str, sizes: list[int], filter: str) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("seams", "speed", "objects", "levels", "memory"))
+    parser.add_argument("what", choices=("seams", "objects", "levels", "memory"))
     parser.add_argument("--dataset", default="hrplanes")
     parser.add_argument("--worlds", type=int, default=10)
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--sizes", type=int, nargs="+", default=[2048, 4096])
-    parser.add_argument("--world", type=Path, help="folder of a finished world")
+    parser.add_argument("--world", type=Path, help="folder of the world; for objects, a new one")
     parser.add_argument("--filter", default="erase", help="off, difficult or erase")
     parser.add_argument("--json", type=Path, help="append the result to this file")
     args = parser.parse_args()
     if args.what == "seams":
         result = ground(args.dataset, args.worlds, args.size)
-    elif args.what == "speed":
-        result = speed(args.dataset, args.size, args.filter)
     elif args.what == "memory":
         result = memory(args.dataset, args.sizes, args.filter)
     elif args.world is None:
         parser.error("--world is missing")
+    elif args.what == "objects":
+        result = objects(args.dataset, args.size, args.filter, args.world)
     else:
-        result = (objects if args.what == "objects" else levels)(args.world)
+        result = levels(args.world)
     print(json.dumps(result, indent=2))
     if args.json:
         with open(args.json, "a", encoding="utf-8") as file:
