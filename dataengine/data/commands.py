@@ -146,6 +146,7 @@ def check_command(
     from dataengine.data.check import check
     from dataengine.data.layout import Problem
     from dataengine.data.records import NothingUsable
+    from dataengine.errors import counted
 
     try:
         dataset = _read(path, format, split, classes, first_pixel)
@@ -163,7 +164,7 @@ def check_command(
     elif problems:
         _print_problems(problems, show)
     else:
-        typer.echo(f"{count} image{'s' if count != 1 else ''}, no problems.")
+        typer.echo(f"{counted(count, 'image')}, no problems.")
     if problems:
         raise typer.Exit(1)
 
@@ -465,11 +466,13 @@ def _write(dataset, out: Path, to: str, split: str) -> tuple[int, list]:
 
 
 def _print_problems(problems: list, show: int) -> None:
+    from dataengine.errors import counted
+
     for problem in problems[:show]:
         typer.echo(str(problem), err=True)
     if problems:
         more = f", {len(problems) - show} not shown" if len(problems) > show else ""
-        typer.echo(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}{more}", err=True)
+        typer.echo(f"{counted(len(problems), 'problem')}{more}", err=True)
 
 
 @contextmanager

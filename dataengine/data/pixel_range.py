@@ -18,7 +18,7 @@ import numpy as np
 
 from dataengine.data import images
 from dataengine.data.layout import Dataset, Sample
-from dataengine.errors import UserError
+from dataengine.errors import UserError, counted
 from dataengine.files import MAX_CONFIG_BYTES, parse_json, read_text, write_whole
 
 FILE = "pixel-range.json"  # at the root of a data set
@@ -109,7 +109,7 @@ def find_range(path: Path, deep: Sequence[Path]) -> tuple[PixelRange, str]:
     lows, highs = zip(*limits, strict=True)
     low, high = min(lows), max(highs)
     measured = PixelRange(low, high if high > low else low + 1)
-    count = f"{len(limits)} image{'s' if len(limits) > 1 else ''}"
+    count = counted(len(limits), "image")
     how = f"measured on {count}; another one: --pixel-range LOW:HIGH, or {FILE} in the folder of the data set"
     return measured, _note(measured, how)
 

@@ -9,6 +9,7 @@ import numpy as np
 from dataengine.data import formats
 from dataengine.data.images import read_or_fail
 from dataengine.data.layout import Dataset, Layout, Sample
+from dataengine.errors import counted
 from dataengine.evaluate import plots
 from dataengine.evaluate.lift import interval
 from dataengine.evaluate.report import Section, write_report
@@ -64,7 +65,7 @@ def verdict(outcome: Outcome) -> list[str]:
         gained = points(kept.over_real.mean)
         lines = [f"The detector of {outcome.best.name} gains {gained} over real images alone on the validation part."]
     for name, values in outcome.on_test.items():
-        trainings = "1 training" if len(values) == 1 else f"{len(values)} trainings"
+        trainings = counted(len(values), "training")
         lines.append(f"Test part, {name}: AP50 {text_of(interval(values))}, {trainings}.")
     if outcome.gain_on_test is not None:
         lines.append(f"Gain on the test part: {points(outcome.gain_on_test.mean)}.")

@@ -11,7 +11,7 @@ import numpy as np
 
 from dataengine.engine.decided import SHA_LENGTH, checked_objects, corrected
 from dataengine.engine.decisions import Change, Decision, append, changes_in, counts, effective, fold, read_changes
-from dataengine.errors import UserError
+from dataengine.errors import UserError, counted
 from dataengine.view.index import Columns, Index
 
 OBJECT_COLUMNS = ("image", "label", "box_w", "box_h", "theta", "object_score", "own")
@@ -140,7 +140,7 @@ class Choices:
 def said(change: Change) -> str:
     """A change in words, such as "reject 10 images"."""
     n = len(change.images)
-    images = "1 image" if n == 1 else f"{n} images"
+    images = counted(n, "image")
     match change.do:
         case "tag" | "untag":
             return f"{'tag' if change.do == 'tag' else 'remove the tag from'} {images}: {change.tag}"
