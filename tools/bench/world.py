@@ -76,6 +76,7 @@ def ratios(scene: Scene, image: np.ndarray) -> dict[str, float]:
     size = len(image)
     lines = {
         "layout model's windows": seam_lines(scene.coarse.phases[-1].lattice, scene.ratio, size),
+        "those of the phase before": seam_lines(scene.coarse.phases[-2].lattice, scene.ratio, size),
         "decoder's windows": seam_lines(scene.fine.phases[-1].lattice, 1, size),
         "stored blocks": np.arange(1, size) % BLOCK_PX == 0,
     }
