@@ -20,9 +20,11 @@ CELL = 64
 
 
 class WhiteBoxes(InSceneUNet):
-    """Knows the answer: white inside the box, dark outside. Everything but the network is the real thing."""
+    """Knows the answer: white inside the box, dark outside and where nothing is to be. Everything but the network is
+    the real thing."""
 
     def forward(self, frames, timesteps, surroundings, hole, box, labels, fields):
+        box = box * (labels != self.nothing)[:, None, None, None]
         clean = torch.lerp(torch.full_like(frames, -0.9), torch.ones_like(frames), box)
         return (frames - clean) / (timesteps[:, None, None, None] / 1000)
 

@@ -15,7 +15,7 @@ import numpy as np
 from dataengine.data.layout import Layout
 from dataengine.render.canvas import Canvas, Provenance
 from dataengine.render.erase import painted_boxes
-from dataengine.render.frame import covered
+from dataengine.render.frame import covered, frame_angles, frame_sides
 from dataengine.render.in_scene_pipeline import InScenePipeline
 from dataengine.render.placement import empty_layout
 from dataengine.seeds import Stream
@@ -56,6 +56,22 @@ class PaintedWorld:
             of_colour = sorted(place for place in cells if colour(*place) == now and place not in self.cache)
             for start in range(0, len(of_colour), CELLS):
                 self._paint(of_colour[start : start + CELLS])
+
+    def emptied(self, column: int, row: int, gone: np.ndarray) -> np.ndarray:
+        """The ground of a cell's painted area, uint8 (H, W, 3), with nothing in place of its objects `gone`, bool (N,).
+
+        The ground is made to suit the objects and shows something like them: without a label, that must not stay.
+        """
+        objects, area = self.layouts.cell(column, row).select(gone), self.area(column, row)
+        frames = objects.boxes.copy()
+        frames[:, 2] = frames[:, 3] = frame_sides(objects.boxes, self.layouts.spec)
+        frames[:, 4] = frame_angles(objects.boxes, self.layouts.kind)
+        shown = [_around(edges).grown(FRAME_BORDER_PX) for edges in hulls_of(frames)]
+        whole = hull([*shown, area])
+        removed = self.layouts.layout(objects, whole)
+        ground = self._before(0, whole, [*shown, area])
+        cleared = self.renderer.clear(ground, empty_layout(removed), removed, self._seed(column, row))
+        return cleared[whole.common(area)[0]]
 
     def area(self, column: int, row: int) -> Rect:
         """A rectangle that holds all pixels which painting a cell's objects changes."""

@@ -35,8 +35,8 @@ class JudgedWorld:
     """A world and what the filter makes of it. Verdicts, too, depend on the place alone: an object is judged in the
     tile of its own cell's objects, which shows them whole.
 
-    mode: "difficult" marks objects that are not found as difficult; "erase" removes them, and the ground that was there
-    comes back.
+    mode: "difficult" marks objects that are not found as difficult; "erase" removes them: empty ground takes their
+    place.
     """
 
     def __init__(self, world: World, detector: Detector, calibration: Calibration, mode: str):
@@ -101,7 +101,7 @@ class JudgedWorld:
         return image
 
     def _restored(self, column: int, row: int) -> np.ndarray:
-        """The ground of a cell's painted area, and where it comes back (0 or 1), uint8 (H, W, 4)."""
+        """The empty ground of a cell's painted area, and where it comes back (0 or 1), uint8 (H, W, 4)."""
         area, spec = self.world.painted.area(column, row), self.world.layouts.spec
         objects = self.world.layouts.objects(area)
         missed = (objects.ids[:, :2] == (column, row)).all(1)
@@ -114,7 +114,7 @@ class JudgedWorld:
         layout = self.world.layouts.layout(objects.select(counted), area)
         nothing, all_of_it = (np.full((area.height, area.width, 1), value, np.uint8) for value in (0, 1))
         mask = erase(nothing, all_of_it, layout, missed[counted], spec)
-        return np.concatenate([self.world.scene.region(area), mask], 2)
+        return np.concatenate([self.world.painted.emptied(column, row, ~self.cell(column, row).found), mask], 2)
 
 
 def tile_of(objects: WorldObjects, least: int) -> Rect:
