@@ -29,7 +29,7 @@ OF_EACH_GROUND = 3
 INTRODUCTION = (
     "A round is kept only if its gain on the validation part lies above 0 with its whole interval, and no class lies "
     "below 0. The test part is looked at once, after the last round. Where there are several seeds, intervals are "
-    "Student's t over seeds, of differences between trainings with the same seed; else a bootstrap over images."
+    "Welch's t over the trainings; of one seed, a bootstrap over images."
 )
 MIN_AP50 = 0.05  # of the detector of real images; below, nothing is said about synthetic ones
 
