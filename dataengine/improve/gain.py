@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dataengine.evaluate.average_precision import Matched
+from dataengine.evaluate.lift import difference
 from dataengine.evaluate.results import Figure, bootstrap
 
 N_RESAMPLES = 400
@@ -44,23 +45,6 @@ def gain(candidate: Sequence[Matched], base: Sequence[Matched]) -> Gain:
         if not math.isnan(found[0, c])
     }
     return Gain(difference(np.nanmean(found, 1), np.nanmean(before, 1)), by_class)
-
-
-def difference(of: np.ndarray, over: np.ndarray) -> Figure:
-    """Difference of the means of two samples (N,), (M,) with its 95 % confidence interval by Welch's t, for samples
-    that are independent and may differ in spread.
-
-    >>> print(difference(np.array([0.60, 0.62, 0.61]), np.array([0.56, 0.58, 0.54])))
-    0.050
-    [0.0084, 0.092]
-    """
-    from scipy.stats import ttest_ind
-
-    value = float(of.mean() - over.mean())
-    if np.ptp(of) == np.ptp(over) == 0:
-        return Figure(value, value, value)
-    limits = ttest_ind(of, over, equal_var=False).confidence_interval(0.95)
-    return Figure(value, float(limits.low), float(limits.high))
 
 
 def _values(found: Matched, chosen: np.ndarray | None = None) -> np.ndarray:

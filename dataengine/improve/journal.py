@@ -43,11 +43,8 @@ class Journal:
             return
         try:
             stored = parse_json(read_text(file))
-            before, stages, seconds = (
-                LATER_SETTINGS | stored["settings"],
-                dict(stored["stages"]),
-                float(stored["seconds"]),
-            )
+            before = LATER_SETTINGS | stored["settings"]
+            stages, seconds = dict(stored["stages"]), float(stored["seconds"])
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{file}: is damaged; give another --out.") from None
         free = () if TESTED in stages else BUDGET

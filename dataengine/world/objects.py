@@ -53,9 +53,7 @@ class PaintedWorld:
             for place in [place for place in cells if colour(*place) == now and place not in self.cache]:
                 cells |= self._before_cell(*place)
         for now in range(COLOURS):
-            of_colour = sorted(place for place in cells if colour(*place) == now and place not in self.cache)
-            for start in range(0, len(of_colour), CELLS):
-                self._paint(of_colour[start : start + CELLS])
+            self._paint(sorted(place for place in cells if colour(*place) == now))
 
     def emptied(self, column: int, row: int, gone: np.ndarray) -> np.ndarray:
         """The ground of a cell's painted area, uint8 (H, W, 3), with nothing in place of its objects `gone`, bool (N,).
@@ -66,8 +64,7 @@ class PaintedWorld:
         frames = objects.boxes.copy()
         frames[:, 2] = frames[:, 3] = frame_sides(objects.boxes, self.layouts.spec)
         frames[:, 4] = frame_angles(objects.boxes, self.layouts.kind)
-        shown = [_around(edges).grown(FRAME_BORDER_PX) for edges in hulls_of(frames)]
-        whole = hull([*shown, area])
+        shown, whole = _shown(frames, area)
         removed = self.layouts.layout(objects, whole)
         ground = self._before(0, whole, [*shown, area])
         cleared = self.renderer.clear(ground, empty_layout(removed), removed, self._seed(column, row))
@@ -101,10 +98,11 @@ class PaintedWorld:
         return image
 
     def _paint(self, places: Sequence[tuple[int, int]]) -> None:
-        """Paint those cells of one colour that are not painted yet, together."""
+        """Paint those cells of one colour that are not painted yet, many together."""
         missing = [place for place in places if place not in self.cache]
-        if len(missing) > 1:
-            for place, painted in zip(missing, self._painted(missing), strict=True):
+        for start in range(0, len(missing), CELLS):
+            together = missing[start : start + CELLS]
+            for place, painted in zip(together, self._painted(together), strict=True):
                 self.cache.put(place, painted)
 
     def _reaches(self, place: tuple[int, int], needed: Sequence[Rect]) -> bool:
@@ -145,13 +143,18 @@ class PaintedWorld:
         objects, area = self.layouts.cell(column, row), self.area(column, row)
         frames = self.renderer.frames(self.layouts.layout(objects, area), self._seed(column, row))
         frames[:, :2] += (area.left, area.top)
-        shown = [_around(edges).grown(FRAME_BORDER_PX) for edges in hulls_of(frames)]
-        whole = hull([*shown, area])
+        shown, whole = _shown(frames, area)
         return shown, whole, self.layouts.layout(objects, whole)
 
     def _seed(self, column: int, row: int) -> int:
         """Of the noise and the headings of a cell's objects."""
         return int(cell_generator(self.seed, Stream.WORLD_OBJECT, column, row).integers(1 << 62))
+
+
+def _shown(frames: np.ndarray, area: Rect) -> tuple[list[Rect], Rect]:
+    """What frames, as boxes (N, 5), show, and a rectangle that holds that and an area."""
+    shown = [_around(edges).grown(FRAME_BORDER_PX) for edges in hulls_of(frames)]
+    return shown, hull([*shown, area])
 
 
 def _around(edges: np.ndarray) -> Rect:

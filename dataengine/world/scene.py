@@ -136,15 +136,9 @@ class Scene:
 
         advance = few_step_advance(sigmas) if few else euler_advance(sigmas)
         return WindowedSampler(
-            denoise,
-            noise,
-            advance,
-            phases,
-            group=group,
-            batch=self.pipeline.batch_size,
-            max_bytes=max_bytes,
+            denoise, noise, advance, phases, group=group, batch=self.pipeline.batch_size, max_bytes=max_bytes,
             dtype=dtype,
-        )
+        )  # fmt: skip
 
     def _decoder(self, denoise, sigmas: Sequence[float], few: bool, times: int = 1, unit: int = 1) -> WindowedSampler:
         """The stage that makes pixels, in windows of `times` the layout model's, which lie on one raster of `unit`

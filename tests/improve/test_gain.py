@@ -10,8 +10,9 @@ from scipy import stats
 
 from dataengine.data.layout import Layout
 from dataengine.evaluate.average_precision import Matched, matched
+from dataengine.evaluate.lift import difference
 from dataengine.evaluate.results import Figure
-from dataengine.improve.gain import Gain, difference, gain, is_kept
+from dataengine.improve.gain import Gain, gain, is_kept
 from dataengine.judge.detector import Detections
 
 CLASSES = ("car", "van")

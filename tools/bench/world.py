@@ -159,8 +159,8 @@ def objects(dataset: str, size: int, filter: str, path: Path) -> dict:
 
     make_world(recipe, path, WorldSettings(size), workers=1, done=done)
     seconds["world"] += clock() - started
-    stored = StoredWorld.load(WorldFolder(path).world)
     folder = WorldFolder(path)
+    stored = StoredWorld.load(folder.world)
     (labels, _), blocks = labels_at(folder, stored, 0), folder.blocks(0, size)
     tiles = [
         (blocks.region(x, y, side, side), crop_layout(labels, (x, y, side, side), LEAST_VISIBLE))
