@@ -38,10 +38,10 @@ ControlOf = Callable[[Sequence[Rect]], Control]  # what the ground follows in re
 LAYOUT_OVERLAP, LAYOUT_HALO = 3, 0  # cells that neighbouring windows share, and those at the edge that are not used
 DECODER_OVERLAP, DECODER_HALO = 6, 2  # the decoder repeats its outermost values, which shows up to two cells away
 PHASES = 4  # of the layout model at most; between them, windows take over what their neighbours have made
-GROUP = 5  # columns and rows of the layout model's windows that are computed together: 1,024 pixels need one group
+GROUP = 4  # columns and rows of the layout model's windows that are computed together, 16 as in its batches
 DECODED = 2  # windows of the decoder, which takes any size, have about as many times the side of the layout model's
 AGREEING_ROUNDS = 3  # each leaves a quarter of what differs at most
-CELL_CACHE_BYTES = 8 << 20  # of the layout model's windows: some rows of them across a strip of 4,096 pixels
+CELL_CACHE_BYTES = 8 << 20  # of each phase of the layout model's windows: 30 rows of them across 4,096 pixels
 PIXEL_CACHE_BYTES = 80 << 20  # of the decoder's windows: two rows of them across such a strip
 TILE_PX = 128
 TILE_CACHE_BYTES = 16 << 20  # of finished ground
@@ -119,8 +119,8 @@ class Scene:
 
     def keep_in(self, folder: Path) -> None:
         """Keep the windows of both stages in files of a folder, which processes may share."""
-        self.fine.cache.folder = folder / self._stage("pixels")
-        self.coarse.cache.folder = folder / self._stage("cells")
+        self.fine.keep_in(folder / self._stage("pixels"))
+        self.coarse.keep_in(folder / self._stage("cells"))
 
     def _made(self, rect: Rect) -> np.ndarray:
         pixels = self.fine.region(rect)

@@ -5,9 +5,9 @@ after each step. InfiniteDiffusion (Goslin 2026, arXiv 2512.08309) asks for the 
 region of a step needs the windows that meet it, and each of them a region of the step before. Here, a phase is one or
 more steps that windows take by themselves before they are averaged, and windows of a phase lie across the borders of
 those of the phase before: content passes from one to the next, and a region needs half a window around it, not a whole
-one. Windows are computed in groups of fixed place, each with all that it depends on, for the rounding of a sum depends
-on what is computed together; and they are added in one order. So a region is the same to the last bit alone, in a
-larger one, in any order and in another process.
+one. The windows of a phase are computed in squares of fixed place, for the rounding of a sum depends on what is
+computed together; they are kept, and added in one order. So a region is the same to the last bit alone, in a larger
+one, in any order and in another process.
 """
 
 from __future__ import annotations
@@ -191,9 +191,9 @@ class WindowedSampler:
     denoise: the model's clean estimates (B, C, window, window) of noisy windows at a step and their places; a pure
     function of the three. noise: standard normal numbers by step and place (`position_noise`). advance: for each step,
     the noisy windows of the following step, from those of this one, their clean estimates, and a function that returns
-    the following step's noise; acts on each position alone. phases: all steps, in order. group: windows of the last
-    phase are computed in squares of group x group, each with all that it depends on. batch: windows that the model is
-    given at a time, at most. max_bytes: of the cache of windows. dtype: of the finished windows.
+    the following step's noise; acts on each position alone. phases: all steps, in order. group: windows of a phase are
+    computed in squares of group x group. batch: windows that the model is given at a time, at most. max_bytes: of the
+    cache of each phase's windows. dtype: of the finished windows.
     """
 
     def __init__(
@@ -209,54 +209,51 @@ class WindowedSampler:
         dtype: type = np.float32,
     ):
         self.denoise, self.noise, self.advance, self.phases = denoise, noise, advance, phases
-        self.group, self.batch, self.cache, self.dtype = group, batch, BoundedCache(max_bytes), dtype
+        self.group, self.batch, self.dtype = group, batch, dtype
+        self.caches = [BoundedCache(max_bytes) for _ in phases]
+
+    @property
+    def made(self) -> int:
+        """The number of squares that were computed."""
+        return sum(cache.made for cache in self.caches)
+
+    def keep_in(self, folder: Path) -> None:
+        """Keep the windows of all phases in files of a folder, which processes may share."""
+        for number, cache in enumerate(self.caches):
+            cache.folder = folder / str(number)
 
     def region(self, rect: Rect) -> np.ndarray:
         """The clean image of a rectangle, (C, height, width) float32."""
-        lattice = self.phases[-1].lattice
-        return blended(
-            rect, ((lattice.place(*where), self._window(*where)) for where in lattice.meeting(rect)), lattice
-        )
+        return self._after(len(self.phases) - 1, rect)
 
-    def _window(self, column: int, row: int) -> np.ndarray:
-        """A window after the last phase, (C, W, W)."""
+    def _after(self, number: int, rect: Rect) -> np.ndarray:
+        """A rectangle of the plane after a phase, (C, height, width)."""
+        lattice = self.phases[number].lattice
+        needed = lattice.meeting(rect)
+        return blended(rect, ((lattice.place(*where), self._window(number, *where)) for where in needed), lattice)
+
+    def _window(self, number: int, column: int, row: int) -> np.ndarray:
+        """A window after a phase, (C, W, W)."""
         (x, i), (y, j) = divmod(column, self.group), divmod(row, self.group)
-        return self.cache.get((x, y), lambda: self._made(x, y))[j * self.group + i]
+        return self.caches[number].get((x, y), lambda: self._square(number, x, y))[j * self.group + i]
 
-    def _made(self, column: int, row: int) -> np.ndarray:
-        """The windows of a group after the last phase, (B, C, W, W), row by row.
-
-        What neighbouring groups share of earlier phases is computed for each of them again: so their windows do not
-        depend on what is computed with others, and no group waits for more than its own surroundings.
-        """
-        numbers = range(self.group)
-        windows = [(column * self.group + i, row * self.group + j) for j in numbers for i in numbers]
-        return self._after(len(self.phases) - 1, windows).astype(self.dtype)
-
-    def _after(self, number: int, windows: Sequence[tuple[int, int]]) -> np.ndarray:
-        """Windows (B, C, W, W) of a phase after its steps."""
-        phase = self.phases[number]
-        places = [phase.lattice.place(*window) for window in windows]
+    def _square(self, number: int, column: int, row: int) -> np.ndarray:
+        """The windows of a square after a phase, (B, C, W, W), row by row."""
+        phase, numbers = self.phases[number], range(self.group)
+        places = [phase.lattice.place(column * self.group + i, row * self.group + j) for j in numbers for i in numbers]
         whole = hull(places)
 
         def windows_of(plane: np.ndarray) -> np.ndarray:
             return np.stack([plane[:, *whole.common(place)[0]] for place in places])
 
-        if number == 0:
-            plane = self.noise(0, whole)
-        else:
-            before = self.phases[number - 1].lattice
-            needed = before.meeting(whole)
-            parts = self._after(number - 1, needed)
-            plane = blended(whole, zip([before.place(*n) for n in needed], parts, strict=True), before)
-        x = windows_of(plane)
+        x = windows_of(self._after(number - 1, whole) if number else self.noise(0, whole))
         for step in phase.steps:
             clean = np.concatenate([
                 self.denoise(x[i : i + self.batch], step, places[i : i + self.batch])
                 for i in range(0, len(places), self.batch)
             ])  # fmt: skip
             x = self.advance[step](x, clean, lambda step=step: windows_of(self.noise(step + 1, whole)))
-        return x
+        return x.astype(self.dtype) if number == len(self.phases) - 1 else x
 
 
 def blended(rect: Rect, windows: Iterable[tuple[Rect, np.ndarray]], lattice: Lattice) -> np.ndarray:

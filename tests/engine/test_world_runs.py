@@ -110,7 +110,7 @@ def test_what_blocks_are_made_from_is_made_once_and_goes_with_the_end(made, tmp_
         with suppress(KeyboardInterrupt):
             make(out, done=done)
         world = kept_world(RECIPE.seed, LEVELS)
-        return sum(scene.fine.cache.made + scene.coarse.cache.made for scene in world.scenes)
+        return sum(scene.fine.made + scene.coarse.made for scene in world.scenes)
 
     assert windows(tmp_path / "a", stop=1) > 0
     assert windows(tmp_path / "a") == 0, "a few windows show all of this small world"

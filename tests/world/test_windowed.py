@@ -58,18 +58,18 @@ def test_a_region_alone_equals_the_same_region_of_a_larger_one(kind, phases, gro
 def test_windows_kept_in_a_folder_are_not_made_again_and_are_the_same(tmp_path):
     rect = Rect(0, 0, 40, 40)
     plain, first, second = sampler("few"), sampler("few", max_bytes=1), sampler("few", max_bytes=1)
-    first.cache.folder = second.cache.folder = tmp_path
+    first.keep_in(tmp_path), second.keep_in(tmp_path)
     expected = plain.region(rect)
     assert np.array_equal(first.region(rect), expected)
-    assert first.cache.made == plain.cache.made == len(list(tmp_path.iterdir())), "each once, though memory holds one"
+    assert first.made == plain.made == len(list(tmp_path.glob("*/*"))), "each once, though memory holds one"
     assert np.array_equal(second.region(rect), expected)
-    assert second.cache.made == 0
-    cut_off = next(tmp_path.iterdir())
+    assert second.made == 0
+    cut_off = next((tmp_path / "3").iterdir())
     cut_off.write_bytes(cut_off.read_bytes()[:-9])
     third = sampler("few")
-    third.cache.folder = tmp_path
+    third.keep_in(tmp_path)
     assert np.array_equal(third.region(rect), expected)
-    assert third.cache.made == 1, "that of the damaged file"
+    assert third.made == 1, "that of the damaged file"
 
 
 def test_order_and_size_of_the_cache_change_nothing():
@@ -80,7 +80,7 @@ def test_order_and_size_of_the_cache_change_nothing():
     again = [forgetful.region(tile) for tile in tiles[:2]]
     assert all(np.array_equal(a, b) for a, b in zip(there, back, strict=True))
     assert all(np.array_equal(a, b) for a, b in zip(there[:2], again, strict=True))
-    assert forgetful.cache.bytes <= WINDOW * WINDOW * 4, "it holds one window"
+    assert all(cache.bytes <= WINDOW * WINDOW * 4 for cache in forgetful.caches), "each holds one window"
 
 
 def test_windows_see_what_their_neighbours_made_in_earlier_phases():
@@ -103,22 +103,31 @@ def test_windows_see_what_their_neighbours_made_in_earlier_phases():
     assert np.array_equal(plain, sampler("few", lattice, changed(reach)).region(place))
 
 
-def test_what_a_group_is_made_from_does_not_depend_on_what_is_asked_for():
-    asked = []
+def test_what_windows_are_computed_with_does_not_depend_on_what_is_asked_for():
+    def computed(*rects: Rect) -> set[tuple]:
+        """Each call of the model: the step, and the places of its windows."""
+        made, calls = sampler("few", group=2), []
 
-    class Watched(WindowedSampler):
-        def _after(self, number, windows):
-            asked.append((number, tuple(windows)))
-            return super()._after(number, windows)
+        def watched(x, step, places):
+            calls.append((step, tuple(places)))
+            return exact_denoiser(SIGMAS["few"])(x, step, places)
 
-    made = sampler("few", group=2)
-    for place in (Rect(0, 0, 20, 20), Rect(5, 5, 2, 2)):
-        Watched(made.denoise, made.noise, made.advance, made.phases, group=2).region(place)
-    assert len(set(asked)) < len(asked), "the second asks for nothing new"
-    for number, windows in asked:
-        columns, rows = {c for c, _ in windows}, {r for _, r in windows}
-        assert len(windows) == len(columns) * len(rows)
-        assert len(columns) <= 2 + (3 - number), "one more on each side for every phase before the last"
+        made.denoise = watched
+        for rect in rects:
+            made.region(rect)
+        assert len(calls) == len(set(calls)), "nothing is computed twice"
+        return set(calls)
+
+    large, alone = computed(Rect(0, 0, 60, 60)), computed(Rect(25, 25, 2, 2))
+    assert alone < large
+    assert computed(Rect(25, 25, 2, 2), Rect(0, 0, 60, 60)) == large
+
+
+def test_neighbours_share_what_they_have_in_common_of_earlier_phases():
+    """A wide region costs little more than the windows that lie in it, in each phase."""
+    made, across = sampler("few", group=2), 20
+    made.region(Rect(0, 0, across * LATTICE.stride, across * LATTICE.stride))
+    assert made.made * 2**2 < 4 * (across + 6) ** 2, "one window more for every phase that follows, and whole squares"
 
 
 def test_noise_drawn_for_each_window_breaks_it():
@@ -150,4 +159,4 @@ def test_weights_of_all_windows_sum_to_one():
 def test_a_far_place_costs_as_much_as_a_near_one():
     near, far = sampler("few"), sampler("few")
     near.region(Rect(0, 0, 20, 20)), far.region(Rect(12 * 10**7, -12 * 10**7, 20, 20))
-    assert near.cache.made == far.cache.made < 200
+    assert near.made == far.made < 200
