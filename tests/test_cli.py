@@ -167,6 +167,31 @@ def test_help_names_every_command_and_loads_no_heavy_library():
     assert "heavy: set()" in run.stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["world", "--data", "nowhere"], "--data nowhere: does not exist"),
+        (["world", "--dataset", "atlantis"], "'atlantis' is not a known data set"),
+        (["rerender", "nowhere", "--night"], "'nowhere' is not a known data set"),
+        (["improve", "nowhere", "--out", "x"], "nowhere does not exist"),
+        (["run", "verify", "nowhere"], "nowhere: no recipe.json here"),
+        (["export", "mmrotate", "nowhere", "--real", "x", "--out", "y", "--scale", "0"], "--scale 0"),
+        (["evaluate", "lift", "x", "--real", "y", "--test", "z", "--out", "o", "--images", "5,many"], "5,many"),
+    ],
+)
+def test_a_mistake_is_reported_before_libraries_that_take_seconds_are_imported(words, said, tmp_path):
+    program = (
+        "import sys; from dataengine.cli import main; sys.argv = ['dataengine', *sys.argv[1:]]\n"
+        "try:\n    main()\nfinally:\n    print(sorted({'torch', 'diffusers'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "[]\n"), done.stderr
+    assert said in done.stderr
+
+
 def test_the_package_runs_as_a_module():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     program = [sys.executable, "-m", "dataengine", "--help"]

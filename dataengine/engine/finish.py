@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -26,7 +27,6 @@ from dataengine.data.staging import IMAGE_SKIPPED, Place
 from dataengine.engine.changes import write_changes
 from dataengine.engine.decided import decide
 from dataengine.engine.decisions import Decision, counts, fold, read_changes
-from dataengine.engine.parts import Parts
 from dataengine.engine.picture_recipe import PictureRecipe
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.record import Record
@@ -36,6 +36,9 @@ from dataengine.files import write_whole
 from dataengine.judge.calibration import Calibration
 from dataengine.judge.verdict import without_counts
 from dataengine.layouts.balance import shares_of
+
+if TYPE_CHECKING:
+    from dataengine.engine.parts import Parts
 
 ON_SHEET, SHEET_SIDE_PX = 36, 640  # images on a contact sheet, and the longer side to which larger ones are reduced
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from dataengine.render.control import Control, ControlInput
 
-CONTROL = "control"  # the packaged one's folder
-
 
 @dataclass(frozen=True)
 class MapControl:
@@ -154,9 +152,9 @@ def _no_packaged_control(folder: Path) -> str:
     """Why the packaged control is not for the renderer in a folder; "" where it is."""
     from dataengine.render.control import read_input
 
-    if not weights.has(CONTROL):
+    if not weights.has("control"):
         return "give --control with a model of dataengine train control"
-    trained_for = read_input(weights.packaged(CONTROL)).renderer
+    trained_for = read_input(weights.packaged("control")).renderer
     if not (folder / "unet").is_dir() or folder_hash(folder / "unet") != trained_for:
         return "the packaged control is for another renderer; give --control with a model of dataengine train control"
     return ""
@@ -168,7 +166,7 @@ def load_map_control(
     """The control of a recipe, checked against the renderer of the ground and the map. used: metres per pixel."""
     from dataengine.render.control import check_fits, condition_side, load_control
 
-    source = str(weights.packaged(CONTROL)) if recipe.control == PACKAGED else recipe.control
+    source = str(weights.packaged("control")) if recipe.control == PACKAGED else recipe.control
     network, given = load_control(source)
     check_fits(network, renderer.unet, source)
     if given is not None:

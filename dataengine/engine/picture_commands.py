@@ -166,10 +166,14 @@ def _run(
     """Make the run of a task. Its recipe counts the pictures first."""
     from pydantic import ValidationError
 
-    from dataengine.engine.picture_parts import local_model
+    from dataengine.data.presets import load_preset
     from dataengine.engine.picture_recipe import PictureRecipe
-    from dataengine.engine.show import run_with_progress
     from dataengine.errors import UserError, first_fault
+
+    if not Path(dataset).exists():
+        load_preset(dataset)  # refuses an unknown name, before what takes seconds to import
+    from dataengine.engine.picture_parts import local_model
+    from dataengine.engine.show import run_with_progress
 
     fields = {
         "data" if Path(dataset).exists() else "dataset": dataset, "format": format, "seed": seed,

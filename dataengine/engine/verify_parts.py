@@ -8,7 +8,6 @@ from pathlib import Path
 from dataengine import weights
 from dataengine.data.layout import Dataset, restrict
 from dataengine.data.presets import Preset
-from dataengine.engine.map_parts import CONTROL
 from dataengine.engine.picture_recipe import PictureRecipe
 from dataengine.engine.recipe import PACKAGED, Recipe, folder_hash
 from dataengine.engine.run_folder import StoredRecipe
@@ -45,7 +44,7 @@ def _control_here(recipe: Recipe) -> Path | None:
     """Folder of a recipe's control; None for one of a hub."""
     if recipe.control is None:
         return None
-    return weights.FOLDER / CONTROL if recipe.control == PACKAGED else Path(recipe.control)
+    return weights.FOLDER / "control" if recipe.control == PACKAGED else Path(recipe.control)
 
 
 def data_here(recipe: Recipe, classes: Sequence[str]) -> tuple[Preset, Dataset | None, tuple[str, ...]] | None:

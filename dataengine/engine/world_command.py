@@ -87,9 +87,7 @@ def world_command(
     Example: dataengine world --dataset hrplanes --size 2048 --out runs/world
     """
     from dataengine.engine.recipe import load_recipe
-    from dataengine.engine.show import world_with_progress
-    from dataengine.engine.world_tiles import write_tiles
-    from dataengine.engine.world_worker import WorldSettings
+    from dataengine.engine.stand_in import check_data
 
     fields = {
         "dataset": dataset,
@@ -105,6 +103,11 @@ def world_command(
         "control": control,
     }
     recipe = load_recipe(None, {name: value for name, value in fields.items() if value is not None})
+    check_data(recipe)  # before what takes seconds to import
+    from dataengine.engine.show import world_with_progress
+    from dataengine.engine.world_tiles import write_tiles
+    from dataengine.engine.world_worker import WorldSettings
+
     out = out or Path("runs") / f"world-{recipe.name}-{recipe.seed}"
     placement = None if crs is None else (crs, *corner)
     settings = WorldSettings(size, ground, levels, like, style_px)

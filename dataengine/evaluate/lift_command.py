@@ -64,16 +64,17 @@ def lift_command(
     Example: dataengine evaluate lift runs/mine --real data/train --test data/val --images 500,5000 --out lift
     """
     from dataengine.errors import UserError
-    from dataengine.evaluate.lift import Protocol, run_lift, tables
-    from dataengine.evaluate.results import print_results
-    from dataengine.evaluate.windows import read_generated
-    from dataengine.files import read_yaml
-    from dataengine.mmrotate import environment
 
     try:
         sizes = tuple(int(size) for text in images or () for size in text.split(","))
     except ValueError:
         raise UserError(f"--images {','.join(images)}: give whole numbers, such as 500,5000.") from None
+    from dataengine.evaluate.lift import Protocol, run_lift, tables  # takes seconds
+    from dataengine.evaluate.results import print_results
+    from dataengine.evaluate.windows import read_generated
+    from dataengine.files import read_yaml
+    from dataengine.mmrotate import environment
+
     sizes = sizes or (min(len(read_generated(run)) for run in runs),)
     if not environment.is_here():
         raise typer.Exit(subprocess.run(environment.command("dataengine", *sys.argv[1:]), check=False).returncode)

@@ -68,6 +68,8 @@ def improve_command(
     """
     from dataengine.errors import UserError, require
 
+    if not data.exists():
+        raise UserError(f"{data} does not exist; check the spelling and where the data set was unpacked.")
     # without --model a renderer is distilled; all that is missing is named at once
     require("evaluate", "matplotlib", "jinja2", *([] if model else ["efficientnet_lite_pytorch"]))
     from dataengine.improve.report import verdict, write

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import shapely
@@ -19,7 +19,9 @@ from dataengine.errors import UserError
 from dataengine.files import parse_json, read_bytes, read_text, remove_unfinished, write_whole
 from dataengine.world.layouts import WorldObjects
 from dataengine.world.noise import Rect
-from dataengine.world.world import Region
+
+if TYPE_CHECKING:
+    from dataengine.world.world import Region
 
 BLOCK_PX = 512
 CHUNK_BLOCKS = 4  # on each side of what is made at a time: neighbours share most of what they are made from

@@ -12,10 +12,10 @@ from dataengine.render.canvas import Canvas, Provenance
 from dataengine.render.layout_pipeline import LayoutPipeline
 from dataengine.render.placement import empty_layout
 from dataengine.render.reference import ReferenceSampler
+from dataengine.world.layouts import LEAST_VISIBLE
 from dataengine.world.noise import Rect
 from dataengine.world.scene import PlacedControl, Scene
 from dataengine.world.style import Uniform
-from dataengine.world.world import LEAST_VISIBLE
 
 
 class WindowedCanvases:

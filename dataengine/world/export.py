@@ -21,7 +21,7 @@ from dataengine.errors import UserError, install
 from dataengine.files import write_whole
 from dataengine.layouts.constraints import MIN_VISIBLE
 from dataengine.world.blocks import BlockFolder
-from dataengine.world.world import LEAST_VISIBLE, scaled_down
+from dataengine.world.layouts import LEAST_VISIBLE, scaled_down
 
 LOCAL_CRS = 'LOCAL_CS["dataengine world",UNIT["metre",1]]'
 CACHE_MB = 64  # of GDAL

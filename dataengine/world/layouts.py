@@ -25,6 +25,7 @@ from dataengine.world.noise import Rect
 
 STEPS_PER_PIXEL = 64  # of positions and sizes: exact in float32 up to 262,144 pixels from a rectangle's corner
 MAX_CELLS = 4096  # kept; a cell is a few kilobytes
+LEAST_VISIBLE = 1e-6  # share of an object in a rectangle below which rounding alone may put it there
 
 
 @dataclass(frozen=True)
@@ -210,3 +211,19 @@ def _taken(grown: _Grown, indices: np.ndarray) -> _Grown:
         in_row=[grown.in_row[i] for i in indices],
         parent=[position.get(grown.parent[i], k) for k, i in enumerate(indices)],
     )
+
+
+def scaled_down(layout: Layout, level: int) -> Layout:
+    """A layout of an image of 1 / 2^level of the resolution.
+
+    >>> layout = Layout([[8, 8, 8, 4, 0]], [0], ("car",), (16, 16), acquisition=Acquisition(gsd_m=0.5))
+    >>> scaled_down(layout, 1).boxes.tolist(), scaled_down(layout, 1).acquisition.gsd_m
+    ([[4.0, 4.0, 4.0, 2.0, 0.0]], 1.0)
+    """
+    if not level:
+        return layout
+    scale, gsd_m = 2**level, layout.acquisition.gsd_m
+    acquisition = layout.acquisition.model_copy(update={"gsd_m": None if gsd_m is None else gsd_m * scale})
+    boxes = layout.boxes / np.float32([scale, scale, scale, scale, 1])
+    size = (layout.size[0] // scale, layout.size[1] // scale)
+    return replace(layout, boxes=boxes, size=size, acquisition=acquisition)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -17,13 +17,11 @@ from dataengine.layouts.prior import Prior
 from dataengine.render.control import Control
 from dataengine.render.in_scene_pipeline import InScenePipeline
 from dataengine.render.layout_pipeline import LayoutPipeline
-from dataengine.world.layouts import NO_OBJECTS, WorldLayouts, WorldObjects
+from dataengine.world.layouts import LEAST_VISIBLE, NO_OBJECTS, WorldLayouts, WorldObjects, scaled_down
 from dataengine.world.noise import Rect
 from dataengine.world.objects import PaintedWorld
 from dataengine.world.scene import Scene
 from dataengine.world.style import Style
-
-LEAST_VISIBLE = 1e-6  # share of an object in a rectangle below which rounding alone may put it there
 
 
 class GroundMap(Protocol):
@@ -122,22 +120,6 @@ class World:
         rect = Rect(left, top, width, height)
         objects, labels = self.labels(self.layouts.objects(rect), rect)
         return Region(rect, self.painted.region(rect), objects, labels)
-
-
-def scaled_down(layout: Layout, level: int) -> Layout:
-    """A layout of an image of 1 / 2^level of the resolution.
-
-    >>> layout = Layout([[8, 8, 8, 4, 0]], [0], ("car",), (16, 16), acquisition=Acquisition(gsd_m=0.5))
-    >>> scaled_down(layout, 1).boxes.tolist(), scaled_down(layout, 1).acquisition.gsd_m
-    ([[4.0, 4.0, 4.0, 2.0, 0.0]], 1.0)
-    """
-    if not level:
-        return layout
-    scale, gsd_m = 2**level, layout.acquisition.gsd_m
-    acquisition = layout.acquisition.model_copy(update={"gsd_m": None if gsd_m is None else gsd_m * scale})
-    boxes = layout.boxes / np.float32([scale, scale, scale, scale, 1])
-    size = (layout.size[0] // scale, layout.size[1] // scale)
-    return replace(layout, boxes=boxes, size=size, acquisition=acquisition)
 
 
 def cell_size(prior: Prior, painter: InScenePipeline) -> int:

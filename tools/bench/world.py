@@ -39,11 +39,11 @@ from dataengine.layouts.stored import load_layouts
 from dataengine.render.canvas import Painted
 from dataengine.render.renderer import load_renderer
 from dataengine.world.blocks import BLOCK_PX
+from dataengine.world.layouts import LEAST_VISIBLE
 from dataengine.world.levels import halved
 from dataengine.world.noise import Rect
 from dataengine.world.scene import Scene
 from dataengine.world.windowed import Lattice
-from dataengine.world.world import LEAST_VISIBLE
 
 HALF, WHOLE = 0.5, 0.99  # visible shares
 
