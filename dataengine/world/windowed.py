@@ -191,9 +191,10 @@ class WindowedSampler:
     denoise: the model's clean estimates (B, C, window, window) of noisy windows at a step and their places; a pure
     function of the three. noise: standard normal numbers by step and place (`position_noise`). advance: for each step,
     the noisy windows of the following step, from those of this one, their clean estimates, and a function that returns
-    the following step's noise; acts on each position alone. phases: all steps, in order. group: windows of a phase are
-    computed in squares of group x group. batch: windows that the model is given at a time, at most. max_bytes: of the
-    cache of each phase's windows. dtype: of the finished windows.
+    the following step's noise; acts on each position alone. phases: all steps, in order. group: windows of the
+    last phase are computed in squares of group x group, those of each phase before in squares that are one larger: so
+    many windows does such a square depend on. batch: windows that the model is given at a time, at most. max_bytes: of
+    the cache of each phase's windows. dtype: of the finished windows.
     """
 
     def __init__(
@@ -234,24 +235,26 @@ class WindowedSampler:
 
     def _window(self, number: int, column: int, row: int) -> np.ndarray:
         """A window after a phase, (C, W, W)."""
-        (x, i), (y, j) = divmod(column, self.group), divmod(row, self.group)
-        return self.caches[number].get((x, y), lambda: self._square(number, x, y))[j * self.group + i]
+        side = self._side(number)
+        (x, i), (y, j) = divmod(column, side), divmod(row, side)
+        return self.caches[number].get((x, y), lambda: self._square(number, x, y))[j * side + i]
+
+    def _side(self, number: int) -> int:
+        """Columns and rows of a phase's windows that are computed together."""
+        return self.group + len(self.phases) - 1 - number
 
     def _square(self, number: int, column: int, row: int) -> np.ndarray:
         """The windows of a square after a phase, (B, C, W, W), row by row."""
-        phase, numbers = self.phases[number], range(self.group)
-        places = [phase.lattice.place(column * self.group + i, row * self.group + j) for j in numbers for i in numbers]
-        whole = hull(places)
+        phase, side = self.phases[number], self._side(number)
+        places = [phase.lattice.place(column * side + i, row * side + j) for j in range(side) for i in range(side)]
+        whole, parts = hull(places), np.array_split(np.arange(len(places)), -(-len(places) // self.batch))
 
         def windows_of(plane: np.ndarray) -> np.ndarray:
             return np.stack([plane[:, *whole.common(place)[0]] for place in places])
 
         x = windows_of(self._after(number - 1, whole) if number else self.noise(0, whole))
         for step in phase.steps:
-            clean = np.concatenate([
-                self.denoise(x[i : i + self.batch], step, places[i : i + self.batch])
-                for i in range(0, len(places), self.batch)
-            ])  # fmt: skip
+            clean = np.concatenate([self.denoise(x[part], step, [places[i] for i in part]) for part in parts])
             x = self.advance[step](x, clean, lambda step=step: windows_of(self.noise(step + 1, whole)))
         return x.astype(self.dtype) if number == len(self.phases) - 1 else x
 
