@@ -42,9 +42,9 @@ def test_a_run_that_is_killed_anywhere_is_continued_to_the_same_files(unbroken, 
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_at_a_hundred_points_is_continued_to_the_same_files(unbroken, tmp_path):
+def test_a_run_that_is_killed_at_forty_points_is_continued_to_the_same_files(unbroken, tmp_path):
     recipe, files, operations = unbroken
-    for i, at in enumerate(points(operations, 100)):
+    for i, at in enumerate(points(operations, 40)):
         end = kill_and_continue(recipe, tmp_path / str(i), at)
         assert (end.exit_code, end.crash) == (0, ""), (at, end)
         assert contents(tmp_path / str(i)) == files, f"killed before operation {at}"
