@@ -232,6 +232,14 @@ def create_folder(path: Path) -> None:
     path.mkdir(parents=True)
 
 
+def ensure_folder(path: Path) -> None:
+    """A folder, made if it is not there. Raises UserError where it cannot be, as where a file has its name."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(error, path, "remove what is in the way, or choose another folder.") from None
+
+
 def disk_space(n_bytes: float) -> str:
     """A size on disk for people.
 

@@ -172,6 +172,8 @@ def test_help_names_every_command_and_loads_no_heavy_library():
     [
         (["world", "--data", "nowhere"], "--data nowhere: does not exist"),
         (["world", "--dataset", "atlantis"], "'atlantis' is not a known data set"),
+        (["world", "--dataset", "hrplanes", "--map-gsd", "0.2"], "give --map, or leave them out"),
+        (["world", "--dataset", "hrplanes", "--tiles", "t", "--tile-size", "64"], "cannot overlap by 200"),
         (["rerender", "nowhere", "--night"], "'nowhere' is not a known data set"),
         (["improve", "nowhere", "--out", "x"], "nowhere does not exist"),
         (["run", "verify", "nowhere"], "nowhere: no recipe.json here"),

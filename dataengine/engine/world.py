@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
@@ -16,7 +18,7 @@ from dataengine.engine.recipe import OFF, Recipe, folder_hash
 from dataengine.engine.world_folder import StoredWorld, WorldFolder, write_derived
 from dataengine.engine.world_worker import WorldJob, WorldSettings
 from dataengine.errors import UserError
-from dataengine.files import check_writable, lock, read_text, remove, write_whole
+from dataengine.files import cannot_write, check_writable, lock, read_text, remove, write_whole
 from dataengine.judge.calibration import Calibration
 from dataengine.layouts.map_sampler import MapSampler
 from dataengine.layouts.map_table import map_objects
@@ -32,6 +34,7 @@ from dataengine.world.world import World, cell_size
 
 MODES = ("erase", "difficult", "off")  # of the filter, that a world knows
 MAX_LEVELS = 5
+MAX_GSD_M = 1000
 
 
 def load_world(
@@ -109,6 +112,8 @@ def make_world(
     load_rasterio()
     if placement is not None and recipe.map is not None:
         raise UserError("--crs: a world over a map lies where the map is; leave it out, or choose a part (--map-box).")
+    if gsd_m is not None and not 0 < gsd_m <= MAX_GSD_M:
+        raise UserError(f"--gsd {gsd_m:g}: give metres per pixel, above 0 and up to {MAX_GSD_M}.")
     if placement is not None:
         check_placement(Placement(*placement))
     _check_levels(settings)
@@ -134,7 +139,7 @@ def make_world(
         settled = recipe.model_copy(update={"control": parts.recipe.control})
         stored = _stored(settled, settings, parts, plain, placement, gsd_m)
         if folder.world.exists() and read_text(folder.world) != stored.to_json():
-            raise UserError(f"{out}: holds a world of another recipe, size, model or version; choose another --out.")
+            raise UserError(f"{out}: holds a world with {_differences(folder.world, stored)}; choose another --out.")
         write_whole(folder.world, stored.to_json())
         if parts.calibration is not None and begun is None:
             parts.calibration.save(folder.calibration)
@@ -142,8 +147,9 @@ def make_world(
         total = sum(len(folder.blocks(n, settings.size).places()) for n in range(settings.levels))
         blocks = folder.blocks(0, settings.size)
         blocks.prepare()
-        world.keep_in(folder.stages)
-        job = WorldJob(recipe, settings, parts.calibration, parts.hashes, blocks, blocks.made(), folder.stages)
+        stages = _stages(folder, stored)
+        world.keep_in(stages)
+        job = WorldJob(recipe, settings, parts.calibration, parts.hashes, blocks, blocks.made(), stages)
         _make(job, world, workers, executor, address, gpus_per_worker, lambda n: done(n, total))
         before, finer = len(blocks.places()), blocks
         for number in range(1, settings.levels):
@@ -153,6 +159,28 @@ def make_world(
             before, finer = before + len(coarse.places()), coarse
         remove(folder.stages)
         return write_derived(folder, stored)
+
+
+def _stages(folder: WorldFolder, stored: StoredWorld) -> Path:
+    """Where what blocks are made from is kept: a folder of this world's own. What others left is removed."""
+    stages = folder.stages / hashlib.sha256(stored.to_json().encode()).hexdigest()[:16]
+    try:
+        if folder.stages.is_symlink() or not folder.stages.is_dir():
+            remove(folder.stages)
+        else:
+            for other in set(folder.stages.iterdir()) - {stages}:
+                remove(other)
+    except OSError as error:
+        raise cannot_write(error, folder.stages, "choose a folder you can write to.") from None
+    return stages
+
+
+def _differences(file: Path, stored: StoredWorld) -> str:
+    """What of the world in a folder is not that which is asked for, for people."""
+    there, asked = (json.loads(one.to_json()) for one in (StoredWorld.load(file), stored))
+    there, asked = ({**one.pop("recipe"), **one} for one in (there, asked))
+    names = [name for name in {**there, **asked} if there.get(name) != asked.get(name)]
+    return f"another {' and '.join(names)}"
 
 
 def _make(job: WorldJob, world, workers, executor, address, gpus_per_worker, done: Callable[[int], None]) -> None:

@@ -12,7 +12,7 @@ from dataengine.data.commands import FormatName, WrittenName
 
 
 def world_command(
-    size: Annotated[int, typer.Option(min=256, max=262_144, help="Side of the world in pixels.")] = 2048,
+    size: Annotated[int, typer.Option(min=256, max=131_072, help="Side of the world in pixels.")] = 2048,
     out: Annotated[Path | None, typer.Option(help="Folder. [default: runs/world-DATASET-SEED]")] = None,
     dataset: Annotated[
         str | None, typer.Option(help="Preset (hit-uav, hrplanes ...) or YAML file; not needed with --data.")
@@ -88,6 +88,7 @@ def world_command(
     """
     from dataengine.engine.recipe import load_recipe
     from dataengine.engine.stand_in import check_data
+    from dataengine.errors import UserError, counted
 
     fields = {
         "dataset": dataset,
@@ -102,12 +103,16 @@ def world_command(
         "map_gsd": map_gsd,
         "control": control,
     }
+    if map is None and any(value is not None for value in (map_box, map_gsd, control)):
+        raise UserError("--map-box, --map-gsd and --control are for a world over a map: give --map, or leave them out.")
     recipe = load_recipe(None, {name: value for name, value in fields.items() if value is not None})
     check_data(recipe)  # before what takes seconds to import
     from dataengine.engine.show import world_with_progress
-    from dataengine.engine.world_tiles import write_tiles
+    from dataengine.engine.world_tiles import check_tiles, write_tiles
     from dataengine.engine.world_worker import WorldSettings
 
+    if tiles is not None:
+        check_tiles(tiles, tile_size, tile_overlap)
     out = out or Path("runs") / f"world-{recipe.name}-{recipe.seed}"
     placement = None if crs is None else (crs, *corner)
     settings = WorldSettings(size, ground, levels, like, style_px)
@@ -116,6 +121,8 @@ def world_command(
         address=address,
     )  # fmt: skip
     if tiles is not None:
-        report["tiles"] = write_tiles(out, tiles, tile_size, tile_overlap, tile_format)
+        report["tiles"] = cut = write_tiles(out, tiles, tile_size, tile_overlap, tile_format)
+        if not as_json:
+            print(f"{tiles}: {counted(cut['images'], 'tile')} with {counted(cut['objects'], 'object')}")
     if as_json:
         print(json.dumps(report, indent=2))

@@ -26,7 +26,7 @@ from pathlib import Path
 from dataengine.data import dota
 from dataengine.data.layout import Acquisition, Layout
 from dataengine.errors import UserError
-from dataengine.files import create, parse_json, read_text, write_whole
+from dataengine.files import create, ensure_folder, parse_json, read_text, write_whole
 from dataengine.folders import sha256_of, walk
 from dataengine.world.blocks import BlockFolder
 from dataengine.world.export import NAME, Placement, labels_of, too_small, write_geojson, write_geotiff, write_parquet
@@ -92,11 +92,11 @@ def write_derived(folder: WorldFolder, stored: StoredWorld) -> dict:
     coarser = [folder.level(n) / "images" / f"{NAME}.tif" for n in range(1, stored.levels)]
     for number in reversed(range(stored.levels)):
         level, blocks = folder.level(number), folder.blocks(number, stored.size)
-        (level / "images").mkdir(exist_ok=True)
+        ensure_folder(level / "images")
         placement = placement_of(stored, number)
         write_geotiff(blocks, level / "images" / f"{NAME}.tif", placement, coarser[number:])
         for name, content in label_files(folder, stored, number).items():
-            (level / name).parent.mkdir(exist_ok=True)
+            ensure_folder((level / name).parent)
             write_whole(level / name, content)
         labels, ids = labels_at(folder, stored, number)
         write_parquet(level / f"{NAME}.parquet", ids, labels, placement)

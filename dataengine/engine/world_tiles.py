@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
 from dataengine.data import formats
 from dataengine.data.layout import Dataset, Sample
+from dataengine.data.staging import MARKER
 from dataengine.data.tile import MIN_VISIBLE, cut
 from dataengine.engine.world_folder import StoredWorld, WorldFolder, labels_at
 from dataengine.errors import UserError
+from dataengine.files import parse_json, read_text, write_whole
+from dataengine.folders import sha256_of
 from dataengine.world.export import NAME
+
+CUT_FROM = ".world-tiles.json"  # in a folder of tiles: the world, the settings and the counts
+
+
+def check_tiles(out: Path, size: int, overlap: int) -> None:
+    """Raises UserError for sizes that make no tiles, and for a folder that holds no data set of ours."""
+    if not 0 <= overlap < size:
+        raise UserError(f"tiles of {size} pixels cannot overlap by {overlap}; the overlap must be at least 0 and less")
+    if out.exists() and not (out.is_dir() and ((out / MARKER).exists() or not any(out.iterdir()))):
+        raise UserError(f"{out}: holds something else than tiles of a world; choose a new folder.")
 
 
 def write_tiles(
@@ -20,15 +34,23 @@ def write_tiles(
     """Cut a level of a finished world into a data set in the new folder `out`, and return its counts.
 
     The options are as of `data.tile.tile`, the tiles those of `dataengine data tile`; worlds of any size are cut in the
-    memory of a few blocks. Raises UserError for invalid sizes, a folder that is not empty, and a world that is not
-    finished.
+    memory of a few blocks. A folder that has these tiles already stays as it is. Raises UserError for invalid sizes,
+    for a folder that holds something else, and for a world that is not finished.
     """
-    if not 0 <= overlap < size:
-        raise UserError(f"tiles of {size} pixels cannot overlap by {overlap}; the overlap must be at least 0 and less")
+    check_tiles(out, size, overlap)
     stored = StoredWorld.load(WorldFolder(world).world)
     folder = WorldFolder(world, stored.levels)
     if not folder.sums.exists():
         raise UserError(f"{world}: this world is not finished; continue it with the same dataengine world command.")
+    record, settings = out / CUT_FROM, {
+        "world": sha256_of(folder.sums), "level": level, "size": size, "overlap": overlap, "format": to,
+        "min_visible": min_visible,
+    }  # fmt: skip
+    if record.exists():
+        before = parse_json(read_text(record))
+        if before["settings"] != settings:
+            raise UserError(f"{out}: holds tiles of another world or other sizes; choose another folder, or remove it.")
+        return before["tiles"]
     layout, _ = labels_at(folder, stored, level)
     blocks = folder.blocks(level, stored.size)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +64,9 @@ def write_tiles(
         dataset = Dataset(layout.classes, tiles, layout.kind, name=NAME)
         formats.write(dataset, out, to, split="train")
     objects = [tile.layout for tile in tiles]
-    return {
+    counts = {
         "folder": str(out), "images": len(tiles), "objects": sum(map(len, objects)),
         "cut": int(sum((part.visible < 1).sum() for part in objects)),
     }  # fmt: skip
+    write_whole(record, json.dumps({"settings": settings, "tiles": counts}, indent=2) + "\n")
+    return counts

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dataengine import geometry
 from dataengine.errors import UserError
-from dataengine.files import parse_json, read_bytes, read_text, remove_unfinished, write_whole
+from dataengine.files import ensure_folder, parse_json, read_bytes, read_text, remove_unfinished, write_whole
 from dataengine.world.layouts import WorldObjects
 from dataengine.world.noise import Rect
 
@@ -79,7 +79,7 @@ class BlockFolder:
 
     def prepare(self) -> None:
         """Make the folder, and remove what a kill left unfinished."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        ensure_folder(self.folder)
         remove_unfinished(self.folder)
 
     def make(self, world: Regions, done: Callable[[int, int], None] = lambda done, total: None) -> None:

@@ -25,6 +25,7 @@ from dataengine.world.layouts import LEAST_VISIBLE, scaled_down
 
 LOCAL_CRS = 'LOCAL_CS["dataengine world",UNIT["metre",1]]'
 CACHE_MB = 64  # of GDAL
+MAX_COORDINATE_M = 1e8  # more than twice round the Earth
 NAME = "world"
 SMALLEST_PX = 6.0  # long side of a box below which a coarser level shows an object too small to be recognised
 
@@ -57,6 +58,8 @@ def check_placement(placement: Placement) -> None:
         unit = crs.linear_units_factor[1] if not crs.is_geographic else None
     except rasterio.errors.CRSError:
         raise UserError(f"--crs {placement.crs}: unknown; give one such as EPSG:32633 (UTM zone 33 north).") from None
+    if not all(abs(value) <= MAX_COORDINATE_M for value in (placement.east, placement.north)):
+        raise UserError(f"--corner {placement.east:g} {placement.north:g}: give two numbers of metres on the map.")
     if unit != 1:
         raise UserError(f"--crs {placement.crs}: not in metres; give a projected one such as EPSG:32633.")
 

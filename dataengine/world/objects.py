@@ -20,7 +20,7 @@ from dataengine.render.in_scene_pipeline import InScenePipeline
 from dataengine.render.placement import empty_layout
 from dataengine.seeds import Stream
 from dataengine.world.fields import cell_generator
-from dataengine.world.layouts import MAX_CELLS, WorldLayouts, colour, hulls_of
+from dataengine.world.layouts import MAX_CELLS, WorldLayouts, WorldObjects, colour, hulls_of
 from dataengine.world.noise import Rect, hull
 from dataengine.world.scene import Scene
 from dataengine.world.windowed import BoundedCache
@@ -55,12 +55,12 @@ class PaintedWorld:
         for now in range(COLOURS):
             self._paint(sorted(place for place in cells if colour(*place) == now))
 
-    def emptied(self, column: int, row: int, gone: np.ndarray) -> np.ndarray:
-        """The ground of a cell's painted area, uint8 (H, W, 3), with nothing in place of its objects `gone`, bool (N,).
+    def emptied(self, column: int, row: int, objects: WorldObjects) -> np.ndarray:
+        """The ground of a cell's painted area, uint8 (H, W, 3), with nothing in place of some objects that reach it.
 
         The ground is made to suit the objects and shows something like them: without a label, that must not stay.
         """
-        objects, area = self.layouts.cell(column, row).select(gone), self.area(column, row)
+        area = self.area(column, row)
         frames = objects.boxes.copy()
         frames[:, 2] = frames[:, 3] = frame_sides(objects.boxes, self.layouts.spec)
         frames[:, 4] = frame_angles(objects.boxes, self.layouts.kind)

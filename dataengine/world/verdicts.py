@@ -108,13 +108,15 @@ class JudgedWorld:
         missed[missed] = ~self.cell(column, row).found
         going, hulls = hulls_of(painted_boxes(objects.boxes[missed], spec)), hulls_of(objects.boxes)
         near = (hulls[:, None, :2] < going[None, :, 2:]) & (hulls[:, None, 2:] > going[None, :, :2])
-        staying = near.all(2).any(1) & ~missed
-        staying[staying] = self.found(objects.select(staying))  # what other cells remove hides nothing
+        beside = near.all(2).any(1) & ~missed
+        found = self.found(objects.select(beside))
+        staying, removed = beside.copy(), missed.copy()  # what other cells remove hides nothing, and must not come back
+        staying[beside], removed[beside] = found, ~found
         counted = missed | staying
         layout = self.world.layouts.layout(objects.select(counted), area)
         nothing, all_of_it = (np.full((area.height, area.width, 1), value, np.uint8) for value in (0, 1))
         mask = erase(nothing, all_of_it, layout, missed[counted], spec)
-        return np.concatenate([self.world.painted.emptied(column, row, ~self.cell(column, row).found), mask], 2)
+        return np.concatenate([self.world.painted.emptied(column, row, objects.select(removed)), mask], 2)
 
 
 def tile_of(objects: WorldObjects, least: int) -> Rect:

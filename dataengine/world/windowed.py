@@ -12,6 +12,7 @@ one, in any order and in another process.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -21,9 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dataengine.files import write_whole
+from dataengine.files import ensure_folder, read_bytes, write_whole
 from dataengine.world.noise import Rect, hull
 
+CHECKSUM_BYTES = 16  # at the head of a stored array
 Denoise = Callable[[np.ndarray, int, Sequence[Rect]], np.ndarray]  # (noisy (B, C, W, W), step, places) -> clean
 Noise = Callable[[int, Rect], np.ndarray]  # (step, place) -> (C, H, W)
 Advance = Callable[[np.ndarray, np.ndarray, Callable[[], np.ndarray]], np.ndarray]  # (noisy, clean, new noise) -> next
@@ -68,23 +70,32 @@ class BoundedCache:
             self.bytes -= self._arrays.popitem(last=False)[1].nbytes
 
     def _file(self, key: tuple[int, int]) -> Path:
-        return self.folder / f"{key[0]}_{key[1]}.npy"
+        return self.folder / f"{key[0]}_{key[1]}.array"
 
     def _stored(self, key: tuple[int, int]) -> np.ndarray | None:
         if self.folder is None:
             return None
         try:
-            return np.load(self._file(key), allow_pickle=False)
-        except (FileNotFoundError, ValueError, EOFError):  # not there, or cut off by a crash of the machine
+            data = read_bytes(self._file(key))
+        except OSError:  # not there, or no file
             return None
+        checksum, content = data[:CHECKSUM_BYTES], data[CHECKSUM_BYTES:]
+        if _checksum(content) != checksum:  # damaged by a crash of the machine
+            return None
+        return np.load(io.BytesIO(content), allow_pickle=False)
 
     def _store(self, key: tuple[int, int], array: np.ndarray) -> None:
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        ensure_folder(self.folder)
         buffer = io.BytesIO()
         np.save(buffer, array)
-        write_whole(self._file(key), buffer.getvalue())
+        content = buffer.getvalue()
+        write_whole(self._file(key), _checksum(content) + content)
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=CHECKSUM_BYTES).digest()
 
 
 @dataclass(frozen=True)
@@ -221,7 +232,8 @@ class WindowedSampler:
     def keep_in(self, folder: Path) -> None:
         """Keep the windows of all phases in files of a folder, which processes may share."""
         for number, cache in enumerate(self.caches):
-            cache.folder = folder / str(number)
+            side = self._side(number)
+            cache.folder = folder / f"{number} {side}x{side}"
 
     def region(self, rect: Rect) -> np.ndarray:
         """The clean image of a rectangle, (C, height, width) float32."""

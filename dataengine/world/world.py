@@ -116,7 +116,10 @@ class World:
         self.painted.prepare(rects)
 
     def region(self, left: int, top: int, width: int, height: int) -> Region:
-        """The picture and the labels of a rectangle of the world, in pixels; coordinates may be negative."""
+        """The picture and the labels of a rectangle of the world, in pixels; coordinates may be negative. Raises
+        ValueError for a rectangle without an area."""
+        if width < 1 or height < 1:
+            raise ValueError(f"a region of {width} x {height} pixels: give at least 1 x 1")
         rect = Rect(left, top, width, height)
         objects, labels = self.labels(self.layouts.objects(rect), rect)
         return Region(rect, self.painted.region(rect), objects, labels)

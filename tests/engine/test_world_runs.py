@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -31,6 +32,7 @@ from dataengine.engine.world_folder import WorldFolder
 from dataengine.engine.world_tiles import write_tiles
 from dataengine.engine.world_worker import WorldSettings
 from dataengine.errors import UserError
+from dataengine.files import remove
 from dataengine.folders import sha256_of
 from dataengine.world.blocks import BlockFolder
 from dataengine.world.world import World
@@ -121,9 +123,48 @@ def test_what_blocks_are_made_from_is_made_once_and_goes_with_the_end(made, tmp_
     assert not (made / ".stages").exists()
 
 
-def test_another_seed_is_refused_in_the_folder_of_a_world(copy):
-    with pytest.raises(UserError, match="another recipe"):
-        make(copy, RECIPE.model_copy(update={"seed": 1}))
+def test_what_another_world_left_is_not_used(made, tmp_path):
+    """As when a folder is emptied by hand, and its hidden files stay."""
+
+    def interrupted(number: int, total: int) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, RECIPE.model_copy(update={"seed": 1}), done=interrupted)
+    for file in tmp_path.glob("[!.]*"):
+        remove(file)
+    [other] = (tmp_path / ".stages").iterdir()
+    kept_world.cache_clear()
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, done=interrupted)
+    assert [own.name for own in (tmp_path / ".stages").iterdir()] != [other.name]
+    make(tmp_path)
+    assert contents(tmp_path) == contents(made)
+
+
+@pytest.mark.parametrize("name", ["blocks", "images", "labelTxt", ".stages"])
+def test_a_file_in_the_way_of_a_folder_is_told_or_replaced(name, tmp_path):
+    (tmp_path / name).write_text("")
+    if name != ".stages":
+        with pytest.raises(UserError, match=rf"{name}: cannot be written .*remove what is in the way"):
+            make_world(RECIPE, tmp_path, WorldSettings(SIZE))
+        (tmp_path / name).unlink()
+    make_world(RECIPE, tmp_path, WorldSettings(SIZE))
+    assert verify_world(tmp_path).faults == []
+
+
+@pytest.mark.parametrize(
+    ("placement", "gsd_m", "said"),
+    [
+        (("EPSG:32633", math.nan, 0.0), 0.5, "--corner nan 0"), (("EPSG:32633", 0.0, math.inf), 0.5, "--corner 0 inf"),
+        (None, math.inf, "--gsd inf"), (None, math.nan, "--gsd nan"),
+    ],
+)  # fmt: skip
+def test_numbers_that_are_none_are_refused_before_anything_is_made(placement, gsd_m, said, tmp_path):
+    with pytest.raises(UserError, match=said):
+        make_world(RECIPE, tmp_path / "x", WorldSettings(SIZE), placement, gsd_m)
+    assert not (tmp_path / "x").exists()
 
 
 def test_an_unchanged_world_has_no_faults(made, copy):
@@ -203,6 +244,27 @@ def test_tiles_of_the_blocks_are_those_of_the_geotiff(made, tmp_path, monkeypatc
         same += int((abs(twin.layout.visible - sample.layout.visible) < 0.01).sum())
     assert sum(len(sample.layout) for sample in direct) == report["objects"] > report["cut"] > 0
     assert same > 0
+
+
+def test_tiles_that_are_there_are_not_cut_again_and_those_of_other_sizes_are_refused(made, tmp_path):
+    first = write_tiles(made, tmp_path / "tiles", 40, 8)
+    before = contents(tmp_path / "tiles")
+    assert write_tiles(made, tmp_path / "tiles", 40, 8) == first
+    assert contents(tmp_path / "tiles") == before
+    with pytest.raises(UserError, match="holds tiles of another world or other sizes"):
+        write_tiles(made, tmp_path / "tiles", 48, 8)
+
+
+def test_a_folder_of_another_world_is_refused_with_what_is_not_the_same(copy):
+    for recipe, said in (
+        (RECIPE.model_copy(update={"seed": 77}), "another seed;"),
+        (RECIPE, "another placement and gsd_m;"),
+    ):
+        with pytest.raises(UserError, match=f"holds a world with {said}"):
+            make_world(
+                recipe, copy, WorldSettings(SIZE, levels=LEVELS), ("EPSG:32633", 5e5, 58e5),
+                0.25 if recipe is RECIPE else 0.5,
+            )  # fmt: skip
 
 
 def test_geoparquet_says_the_same_as_geojson(made):

@@ -8,7 +8,7 @@ from toy_world import CELL, toy_world
 from dataengine import geometry
 from dataengine.judge.detector import Detections
 from dataengine.render.frame import covered
-from dataengine.world.layouts import hulls_of
+from dataengine.world.layouts import NO_OBJECTS, WorldObjects, hulls_of
 from dataengine.world.noise import Rect
 from dataengine.world.verdicts import JudgedWorld
 
@@ -97,6 +97,31 @@ def test_in_place_of_erased_objects_is_empty_ground_and_no_label(erased):
     assert np.mean(region.image[there] > DARK) < 0.02, "as the painter paints nothing"
     assert np.mean(world.world.scene.region(rect)[there] > DARK) > 0.5, "the control: the ground is not dark"
     assert np.array_equal(region.image[kept], before.image[kept]), "objects that are found keep every pixel"
+
+
+class NothingAtAll(BrightRectangles):
+    def _boxes(self, image) -> Detections:
+        return Detections(np.zeros((0, 5)), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+
+def test_erased_neighbours_of_two_cells_leave_nothing_of_either():
+    """The ground that comes back for one shows the place of the other."""
+    world, boxes = toy_world(), {(0, 0): [50.0, 32, 24, 10, 0], (1, 0): [77.0, 32, 24, 10, 0]}
+
+    def cell(*place) -> WorldObjects:
+        if place not in boxes:
+            return NO_OBJECTS
+        return WorldObjects(np.array([boxes[place]]), np.zeros(1, np.int64), np.array([[*place, 0]]))
+
+    world.layouts.cell = cell
+    rect = Rect(20, 0, 90, 64)
+    region = JudgedWorld(world, NothingAtAll(), AnyScore(), "erase").region(
+        rect.left, rect.top, rect.width, rect.height
+    )
+    there = covered((region.erased.boxes - [rect.left, rect.top, 0, 0, 0]).astype(np.float32), region.image.shape)
+    assert len(region.erased) == 2
+    assert region.image[there].max() <= 1.5 * DARK
+    assert world.scene.region(rect)[there].max() > 4 * DARK, "the control: the ground shows both"
 
 
 def test_a_judged_region_alone_is_the_same_as_in_a_larger_one(erased):

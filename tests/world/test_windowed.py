@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from dataengine.errors import UserError
 from dataengine.render.flow import few_sigmas
 from dataengine.world.noise import Rect, position_noise
 from dataengine.world.windowed import Lattice, WindowedSampler, euler_advance, few_step_advance, phases_of
@@ -64,12 +68,52 @@ def test_windows_kept_in_a_folder_are_not_made_again_and_are_the_same(tmp_path):
     assert first.made == plain.made == len(list(tmp_path.glob("*/*"))), "each once, though memory holds one"
     assert np.array_equal(second.region(rect), expected)
     assert second.made == 0
-    cut_off = next((tmp_path / "3").iterdir())
-    cut_off.write_bytes(cut_off.read_bytes()[:-9])
-    third = sampler("few")
-    third.keep_in(tmp_path)
-    assert np.array_equal(third.region(rect), expected)
-    assert third.made == 1, "that of the damaged file"
+
+
+def _zeroed(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-64:] = bytes(64)
+    file.write_bytes(content)
+
+
+def _a_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def _a_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_bytes(file.read_bytes()[:-9]), lambda file: file.write_bytes(b""), _zeroed, _a_pipe,
+        lambda file: np.savez(file.open("wb"), a=np.zeros(3)), lambda file: np.save(file.open("wb"), np.zeros(1)),
+    ],
+    ids=["cut off", "empty", "zeroed", "a pipe", "another file", "another array"],
+)  # fmt: skip
+def test_a_kept_window_that_is_damaged_is_made_again(damage, tmp_path):
+    rect, first, again = Rect(0, 0, 40, 40), sampler("few"), sampler("few")
+    first.keep_in(tmp_path), again.keep_in(tmp_path)
+    expected = first.region(rect)
+    damage(next((tmp_path / "3 1x1").iterdir()))
+    assert np.array_equal(again.region(rect), expected)
+    assert again.made == 1, "that of the damaged file"
+
+
+def test_a_folder_in_the_way_of_kept_windows_is_told(tmp_path):
+    rect, first, again = Rect(0, 0, 40, 40), sampler("few"), sampler("few")
+    first.keep_in(tmp_path), again.keep_in(tmp_path)
+    first.region(rect)
+    _a_folder(next((tmp_path / "3 1x1").iterdir()))
+    with pytest.raises(UserError, match="could not be written"):
+        again.region(rect)
+    (tmp_path / "file").write_text("")
+    again.keep_in(tmp_path / "file")
+    with pytest.raises(UserError, match="remove what is in the way"):
+        again.region(rect)
 
 
 def test_order_and_size_of_the_cache_change_nothing():

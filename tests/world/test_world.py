@@ -92,6 +92,11 @@ def test_objects_are_painted_where_their_labels_are_also_across_borders_of_cells
     assert crossing >= 3, "some objects lie in two cells"
 
 
+def test_a_region_without_an_area_is_refused(world):
+    with pytest.raises(ValueError, match="0 x 5 pixels: give at least 1 x 1"):
+        world.region(0, 0, 0, 5)
+
+
 def test_tiles_merged_by_id_give_the_objects_back_once(world):
     rect = Rect(0, 0, 400, 300)
     objects, _ = world.labels(world.layouts.objects(rect), rect)
