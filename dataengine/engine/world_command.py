@@ -88,6 +88,7 @@ def world_command(
     """
     from dataengine.engine.recipe import load_recipe
     from dataengine.engine.stand_in import check_data
+    from dataengine.engine.world_tiles import check_tiles, write_tiles
     from dataengine.errors import UserError, counted
 
     fields = {
@@ -106,13 +107,12 @@ def world_command(
     if map is None and any(value is not None for value in (map_box, map_gsd, control)):
         raise UserError("--map-box, --map-gsd and --control are for a world over a map: give --map, or leave them out.")
     recipe = load_recipe(None, {name: value for name, value in fields.items() if value is not None})
-    check_data(recipe)  # before what takes seconds to import
-    from dataengine.engine.show import world_with_progress
-    from dataengine.engine.world_tiles import check_tiles, write_tiles
-    from dataengine.engine.world_worker import WorldSettings
-
+    check_data(recipe)
     if tiles is not None:
         check_tiles(tiles, tile_size, tile_overlap)
+    from dataengine.engine.show import world_with_progress  # takes seconds
+    from dataengine.engine.world_worker import WorldSettings
+
     out = out or Path("runs") / f"world-{recipe.name}-{recipe.seed}"
     placement = None if crs is None else (crs, *corner)
     settings = WorldSettings(size, ground, levels, like, style_px)
