@@ -17,7 +17,7 @@ from dataengine import weights
 from dataengine.cli import app
 from dataengine.data.layout import Layout
 from dataengine.engine import map_parts
-from dataengine.engine.map_parts import CONTROL, settle_control
+from dataengine.engine.map_parts import settle_control
 from dataengine.engine.recipe import Recipe, folder_hash
 from dataengine.engine.run_folder import RunFolder
 from dataengine.errors import UserError
@@ -31,7 +31,7 @@ MAPPED = {"dataset": "hit-uav", "layouts": "map", "map": "m.pbf", "map_gsd": 0.2
 def test_the_packaged_control_is_for_the_packaged_renderer_and_the_packaged_table():
     from dataengine.maps.ground import load_ground
 
-    given = read_input(weights.packaged(CONTROL))
+    given = read_input(weights.packaged("control"))
     assert given.renderer == folder_hash(weights.packaged("whole") / "unet"), "train it again: tools/train_packaged.py"
     assert tuple(given.groups) == GROUPS
     assert {*given.classes} <= {*load_ground().names}
@@ -76,7 +76,7 @@ def test_a_run_over_a_map_uses_the_packaged_control_and_names_it(tmp_path, monke
     run(*words, "--out", tmp_path / "free", "--control", "off")
     stored = {name: RunFolder(tmp_path / name).stored_recipe() for name in ("led", "free")}
     assert (stored["led"].recipe["control"], stored["free"].recipe["control"]) == ("packaged", "off")
-    assert stored["led"].parts["control"] == folder_hash(weights.packaged(CONTROL))
+    assert stored["led"].parts["control"] == folder_hash(weights.packaged("control"))
     assert "control" not in stored["free"].parts
     records = {name: list(RunFolder(tmp_path / name).records()) for name in ("led", "free")}
     for one, other in zip(records["led"], records["free"], strict=True):
@@ -90,7 +90,7 @@ def test_pictures_follow_their_own_map_and_not_another():
     """S1 on the packaged weights: lawn beside asphalt, the border in four directions; at scale 0 they do not."""
     torch.set_num_threads(1)
     pipeline = load_renderer(weights.packaged("whole"), "whole")
-    network, _ = load_control(str(weights.packaged(CONTROL)))
+    network, _ = load_control(str(weights.packaged("control")))
     side = condition_side(pipeline.unet)
     y, x = np.mgrid[:side, :side]
     maps = [np.where(half, PAVED, VEGETATION).astype(np.uint8) for half in (x < 64, x >= 64, y < 64, y >= 64)] * 2

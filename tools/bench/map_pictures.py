@@ -29,7 +29,6 @@ from sample_splits import hit_uav_splits, windows
 from dataengine import weights
 from dataengine.data.draw import contact_sheet, draw
 from dataengine.data.layout import Layout
-from dataengine.engine.map_parts import CONTROL
 from dataengine.engine.parts import Parts, load_parts
 from dataengine.engine.recipe import Recipe
 from dataengine.engine.world import load_world
@@ -81,7 +80,7 @@ def compared(found: np.ndarray, free: np.ndarray, wanted: np.ndarray) -> dict[st
 def held_out(data: Path, n: int, sheets: Path | None) -> dict[str, dict]:
     """Held-out windows of both data sets, with the segmentation of the real image as their map."""
     pipeline = load_renderer(weights.packaged("whole"), "whole")
-    network, _ = load_control(str(weights.packaged(CONTROL)))
+    network, _ = load_control(str(weights.packaged("control")))
     made = train_packaged.ground_windows(data, pipeline.unet, "test", 1)
     results = {}
     for number, domain in enumerate(pipeline.unet.config.domains):
