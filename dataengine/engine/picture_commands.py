@@ -170,13 +170,14 @@ def _run(
     from dataengine.engine.picture_recipe import PictureRecipe
     from dataengine.errors import UserError, first_fault
 
-    if not Path(dataset).exists():
+    given = Path(dataset).exists()
+    if not given:
         load_preset(dataset)  # refuses an unknown name, before what takes seconds to import
     from dataengine.engine.picture_parts import local_model
     from dataengine.engine.show import run_with_progress
 
     fields = {
-        "data" if Path(dataset).exists() else "dataset": dataset, "format": format, "seed": seed,
+        "data" if given else "dataset": dataset, "format": format, "seed": seed,
         "detector": detector, "calibration": calibration,
         "guidance_scale": guidance_scale, "model": None if model is None else local_model(model),
     }  # fmt: skip

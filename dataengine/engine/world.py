@@ -180,7 +180,7 @@ def _differences(file: Path, stored: StoredWorld) -> str:
     there, asked = (json.loads(one.to_json()) for one in (StoredWorld.load(file), stored))
     there, asked = ({**one.pop("recipe"), **one} for one in (there, asked))
     names = [name for name in {**there, **asked} if there.get(name) != asked.get(name)]
-    return f"another {' and '.join(names)}"
+    return f"another {' and '.join(names) or 'form of world.json'}"
 
 
 def _make(job: WorldJob, world, workers, executor, address, gpus_per_worker, done: Callable[[int], None]) -> None:

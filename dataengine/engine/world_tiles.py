@@ -47,10 +47,13 @@ def write_tiles(
         "min_visible": min_visible,
     }  # fmt: skip
     if record.exists():
-        before = parse_json(read_text(record))
-        if before["settings"] != settings:
-            raise UserError(f"{out}: holds tiles of another world or other sizes; choose another folder, or remove it.")
-        return before["tiles"]
+        try:
+            before = parse_json(read_text(record))
+            if before["settings"] == settings:
+                return before["tiles"]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{record}: is damaged; remove the folder, and cut the tiles again.") from None
+        raise UserError(f"{out}: holds tiles of another world or other sizes; choose another folder, or remove it.")
     layout, _ = labels_at(folder, stored, level)
     blocks = folder.blocks(level, stored.size)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ from dataengine.engine.recipe import Recipe
 from dataengine.engine.verify_world import verify_world
 from dataengine.engine.world import make_world
 from dataengine.engine.world_folder import WorldFolder
-from dataengine.engine.world_tiles import write_tiles
+from dataengine.engine.world_tiles import CUT_FROM, write_tiles
 from dataengine.engine.world_worker import WorldSettings
 from dataengine.errors import UserError
 from dataengine.files import remove
@@ -253,6 +253,10 @@ def test_tiles_that_are_there_are_not_cut_again_and_those_of_other_sizes_are_ref
     assert contents(tmp_path / "tiles") == before
     with pytest.raises(UserError, match="holds tiles of another world or other sizes"):
         write_tiles(made, tmp_path / "tiles", 48, 8)
+    for damaged in ("", "[]", "{}"):
+        (tmp_path / "tiles" / CUT_FROM).write_text(damaged)
+        with pytest.raises(UserError, match="is damaged; remove the folder"):
+            write_tiles(made, tmp_path / "tiles", 40, 8)
 
 
 def test_a_folder_of_another_world_is_refused_with_what_is_not_the_same(copy):
